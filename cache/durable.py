@@ -1,0 +1,71 @@
+"""Files that survive a crash: fsynced writes, atomic publication, JSON that carries its own sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreCorruptError
+from .schema import canonical_json
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file and folder below `folder`, and `folder` itself, durable."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            handle = os.open(Path(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        fsync_dir(Path(parent))
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Write a new file and fsync it; the name is durable once the folder is fsynced too."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(document: dict[str, Any]) -> bytes:
+    """JSON text of `document` with its own sha256 (over the canonical form of the rest) as last key."""
+    digest = hashlib.sha256(canonical_json(document)).hexdigest()
+    return (json.dumps({**document, "sha256": digest}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Read a document written by :func:`seal`.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the text is no JSON object or does not match its own sha256.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        digest = document.pop("sha256")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise StoreCorruptError(f"{path}: not a sealed JSON document ({error}); restore it from a copy") from error
+    if hashlib.sha256(canonical_json(document)).hexdigest() != digest:
+        raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered; restore it from a copy")
+    assert isinstance(document, dict)
+    return document

@@ -1,0 +1,223 @@
+"""Arrays as data: names, dims, dtypes, units, chunks; status, flags and reasons; the recipe and its fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FORMAT_VERSION = 1
+
+ABSENT, OK, FAILED = 0, 1, 2
+"""Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
+
+
+class Flag(enum.IntFlag):
+    """What was unusual about a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
+
+    EXT_MISMATCH = 1 << 0
+    TRUNCATED = 1 << 1
+    DECODE_GAPS = 1 << 2
+    UPSAMPLED = 1 << 3
+    MULTICHANNEL = 1 << 4
+    SILENT = 1 << 5
+    CLIPPED = 1 << 6
+    SHORT = 1 << 7
+    LONG = 1 << 8
+    TEXT_RECODED = 1 << 9
+    LYRICS_FAILED = 1 << 10
+    NO_LYRICS = 1 << 11
+    EMPTY_LYRICS = 1 << 12
+    INSTRUMENTAL = 1 << 13
+    LYRICS_TRUNCATED = 1 << 14
+    TEXT_CLEANED = 1 << 15
+    NO_LABEL = 1 << 16
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the bits that are set, lowest bit first."""
+        return [flag.name or "" for flag in Flag if flag in self]
+
+
+class Reason(enum.StrEnum):
+    """Why a track failed; one code a failed track."""
+
+    SRC_MISSING = "SRC_MISSING"
+    SRC_NOT_REGULAR = "SRC_NOT_REGULAR"
+    PATH_ESCAPE = "PATH_ESCAPE"
+    EMPTY = "EMPTY"
+    NOT_AUDIO = "NOT_AUDIO"
+    TOO_SHORT = "TOO_SHORT"
+    TOO_LARGE = "TOO_LARGE"
+    BAD_HEADER = "BAD_HEADER"
+    DECODE_ERROR = "DECODE_ERROR"
+    UNSUPPORTED_CODEC = "UNSUPPORTED_CODEC"
+    DECODER_CRASH = "DECODER_CRASH"
+    DECODER_TIMEOUT = "DECODER_TIMEOUT"
+    DECODER_MEMORY = "DECODER_MEMORY"
+    NONFINITE = "NONFINITE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelRecipe:
+    """Everything that decides a log-mel (paper section 3.1; librosa's definitions).
+
+    The stored value is ``power_to_db(power mel, ref=1.0, amin=1e-10, top_db=None)`` in dB; reference level and
+    clipping belong to the reader.
+    """
+
+    backend: Literal["fast", "librosa"] = "fast"
+    sample_rate_hz: int = 22_050
+    clip_s: float = 30.0
+    offset: Literal["start", "middle"] = "middle"
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 128
+    fmin_hz: float = 0.0
+    fmax_hz: float = 11_025.0
+    min_clip_s: float = 0.05
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in a clip after cropping or zero-padding."""
+        return round(self.clip_s * self.sample_rate_hz)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a centred STFT over a whole clip (1292 for 30 s)."""
+        return 1 + self.n_samples // self.hop_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """Which frozen encoder made the token states, and how. Hashes decide; the name only tells people."""
+
+    model: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    hidden_size: int
+    max_tokens: int = 512
+    precision: Literal["fp32", "bf16"] = "fp32"
+    pooling: Literal["mean_non_special"] = "mean_non_special"
+    cleaning: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the features of a store are made by. ``lyrics`` (which also covers genre names) may be absent."""
+
+    mel: MelRecipe | None
+    lyrics: TextRecipe | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: dataclasses.asdict(part) for name, part in self._parts().items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        mel, lyrics = data.get("mel"), data.get("lyrics")
+        return cls(mel=MelRecipe(**mel) if mel else None, lyrics=TextRecipe(**lyrics) if lyrics else None)
+
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of each feature's canonical recipe, which itself holds the hashes of weights and tokenizer."""
+        parts = self._parts()
+        prints = {name: fingerprint(dataclasses.asdict(part)) for name, part in parts.items()}
+        if self.lyrics is not None:
+            genre = {"feature": "genre_embedding", "lyrics": prints["lyrics"]}
+            prints["genre_embedding"] = fingerprint(genre)
+        return prints
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Readable lines, one a parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [
+            f"{key}: {mine.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
+            for key in sorted({*mine, *theirs})
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    def _parts(self) -> dict[str, MelRecipe | TextRecipe]:
+        parts = {"mel": self.mel, "lyrics": self.lyrics}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def canonical_json(data: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8; what every hash of ours is taken over."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(data: Any) -> str:
+    """sha256 (hex) of :func:`canonical_json`."""
+    return hashlib.sha256(canonical_json(data)).hexdigest()
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{part}.{key}": value for part, values in data.items() for key, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """One array of the store.
+
+    Attributes
+    ----------
+    dims : names of the dimensions; the first is ``track`` for every array that grows with the collection.
+    tail : shape without the first dimension.
+    inner : rows and tail of an inner chunk. Arrays with ``sharded`` put all inner chunks of a part in one object.
+    plain : bytes + crc32c a chunk, so that an object can be memory-mapped; otherwise zstd + crc32c.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    tail: tuple[int, ...]
+    dtype: str
+    fill: float
+    unit: str
+    description: str
+    inner: tuple[int, ...] = ()
+    sharded: bool = False
+    plain: bool = False
+
+
+def track_arrays(recipe: Recipe) -> list[ArraySpec]:
+    """The arrays with one row a track, for the features that `recipe` names."""
+    specs = [
+        ArraySpec(name="status", dims=("track",), tail=(), dtype="uint8", fill=0, unit="code",
+                  description="0 absent, 1 ok, 2 failed; mask every other array by it"),
+        ArraySpec(name="flags", dims=("track",), tail=(), dtype="uint32", fill=0, unit="bit field",
+                  description="what was unusual about the track; bit names in the attribute flag_bits"),
+    ]  # fmt: skip
+    if recipe.mel is not None:
+        mel = recipe.mel
+        shape = (mel.n_mels, mel.n_frames)
+        specs += [
+            ArraySpec(name="mel", dims=("track", "mel_band", "frame"), tail=shape, dtype="float16", fill=float("nan"),
+                      unit="dB re 1.0", inner=(1, *shape), sharded=True, plain=True,
+                      description="log-mel power spectrogram of the clip; no reference level or clipping applied"),
+            ArraySpec(name="mel_frames", dims=("track",), tail=(), dtype="uint16", fill=0, unit="frames",
+                      description="frames that hold sound; later ones are zero-padding of a short clip"),
+        ]  # fmt: skip
+    if recipe.lyrics is not None:
+        text = recipe.lyrics
+        specs += [
+            ArraySpec(name="lyrics", dims=("track", "token", "text_dim"), tail=(text.max_tokens, text.hidden_size),
+                      dtype="float16", fill=0.0, unit="1", inner=(1, _largest_divisor(text.max_tokens, 128), text.hidden_size),
+                      sharded=True, plain=True,
+                      description="last hidden states of the frozen text encoder, [CLS] and [SEP] included"),
+            ArraySpec(name="lyrics_tokens", dims=("track",), tail=(), dtype="uint16", fill=0, unit="tokens",
+                      description="tokens kept, [CLS] and [SEP] included; 0 without lyrics"),
+            ArraySpec(name="lyrics_tokens_full", dims=("track",), tail=(), dtype="uint32", fill=0, unit="tokens",
+                      description="tokens before truncation, [CLS] and [SEP] included"),
+            ArraySpec(name="lyrics_pooled", dims=("track", "text_dim"), tail=(text.hidden_size,), dtype="float32",
+                      fill=float("nan"), unit="1",
+                      description="mean of the hidden states over non-special tokens; NaN without lyrics"),
+        ]  # fmt: skip
+    return specs
+
+
+def _largest_divisor(number: int, at_most: int) -> int:
+    return max(n for n in range(1, at_most + 1) if number % n == 0)

@@ -1,0 +1,264 @@
+"""The public reader of a feature store: what was planned, what became of it, and the features by array row.
+
+Local shards of plain codecs are memory-mapped through their own Zarr shard index; anything else goes through zarr.
+Both ways give identical bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import zarr
+
+from . import zarr_store
+from .errors import StoreCorruptError, StoreError, StoreFormatError, TrackUnavailableError
+from .schema import OK, ArraySpec, Recipe, track_arrays
+from .tracks import GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, absent_outcomes, read_table
+
+_NO_CHUNK = np.iinfo(np.uint64).max
+_INDEX_CHECKSUM_BYTES = 4
+
+
+class FeatureStore:
+    """A feature store opened for reading; what was committed when it was opened is what it shows.
+
+    Attributes
+    ----------
+    path : folder of the store.
+    recipe : what the features were made by; `fingerprints` holds a sha256 for each feature.
+    tracks : one row a planned track, in array-row order: columns of the plan, then of the outcomes.
+    status : (row,) uint8; 0 absent, 1 ok, 2 failed.
+    ok_rows : array rows that have features, ascending, int64.
+    genres : names of the rows of `genre_embedding`.
+
+    Examples
+    --------
+    >>> store = FeatureStore.open("songs.zarr")  # doctest: +SKIP
+    >>> store.read("mel", store.ok_rows[:16]).shape  # doctest: +SKIP
+    (16, 128, 1292)
+    """
+
+    def __init__(self, path: Path, *, mapped: bool = True) -> None:
+        self.path = path
+        self._plan = zarr_store.read_plan(path)
+        self.recipe = Recipe.from_dict(self._plan["recipe"])
+        self.fingerprints: dict[str, str] = self._plan["fingerprints"]
+        self.part_rows: int = self._plan["part_rows"]
+        self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
+        self._group = _open_group(path)
+        self._mapped = mapped
+        self._shards: dict[tuple[str, int], _MappedShard] = {}
+        self._columns: dict[str, npt.NDArray[Any]] = {}
+        self.tracks = self._read_tracks()
+        self.status: npt.NDArray[np.uint8] = np.asarray(self.tracks.column("status"))
+        self.ok_rows: npt.NDArray[np.int64] = np.flatnonzero(self.status == OK)
+        self.genres: list[str] = read_table(path / "genres" / "0.parquet", GENRE_SCHEMA).column("name").to_pylist()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, mapped: bool = True) -> FeatureStore:
+        """Open a store for reading.
+
+        Parameters
+        ----------
+        path : the store's folder.
+        mapped : memory-map plain shards; False reads everything through zarr.
+
+        Raises
+        ------
+        StoreNotFoundError, StoreFormatError, StoreCorruptError
+        """
+        return cls(Path(path), mapped=mapped)
+
+    @property
+    def arrays(self) -> list[ArraySpec]:
+        """What each track array is: name, dims, dtype, unit."""
+        return list(self._specs.values())
+
+    @property
+    def genre_embedding(self) -> npt.NDArray[np.float32]:
+        """(genre, text_dim) float32: the text encoder's mean state over each genre name."""
+        if "genre_embedding" not in self._group:
+            raise StoreError(f"{self.path}: the store was extracted without text, so it has no genre embeddings")
+        array = self._group["genre_embedding"]
+        assert isinstance(array, zarr.Array)
+        return np.asarray(array[:], dtype=np.float32)
+
+    def read(
+        self,
+        name: str,
+        rows: Sequence[int] | npt.NDArray[np.integer[Any]],
+        *,
+        out: npt.NDArray[Any] | None = None,
+        length: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """Features of array rows, in the order given.
+
+        Parameters
+        ----------
+        name : an array of the store, such as ``mel``.
+        rows : array rows, each with status ok.
+        out : (len(rows), *tail) array of the stored dtype to fill instead of a new one.
+        length : read only this much of the first dimension after ``track`` (tokens of ``lyrics``).
+
+        Raises
+        ------
+        TrackUnavailableError
+            If a row is absent, failed or out of range; names the tracks.
+        StoreError
+            If the store has no such array.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        spec = self._spec(name)
+        self._refuse_unavailable(rows)
+        if not spec.sharded:
+            return self._fill(self._column(spec)[rows], out)
+        tail = spec.tail if length is None else (min(length, spec.tail[0]), *spec.tail[1:])
+        if out is None:
+            out = np.empty((len(rows), *tail), dtype=spec.dtype)
+        elif out.shape != (len(rows), *tail) or out.dtype != np.dtype(spec.dtype):
+            raise ValueError(f"out: want shape {(len(rows), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
+        array = None if self._mapped else self._group[name]
+        for i, row in enumerate(rows.tolist()):
+            if array is None:
+                self._shard(spec, row // self.part_rows).read_into(out[i], row % self.part_rows)
+            else:
+                assert isinstance(array, zarr.Array)
+                out[i] = array[(row, slice(tail[0]))]
+        return out
+
+    def close(self) -> None:
+        """Let go of the mapped files."""
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _spec(self, name: str) -> ArraySpec:
+        if name not in self._specs:
+            raise StoreError(f"{self.path}: no array {name!r} in this store; it has {', '.join(self._specs)}")
+        return self._specs[name]
+
+    def _refuse_unavailable(self, rows: npt.NDArray[np.int64]) -> None:
+        out_of_range = rows[(rows < 0) | (rows >= len(self.status))]
+        if len(out_of_range):
+            raise TrackUnavailableError(f"{self.path}: rows {out_of_range[:5].tolist()} of {len(self.status)} tracks")
+        bad = rows[self.status[rows] != OK]
+        if len(bad):
+            some = self.tracks.take(bad[:5]).select(["id", "reason"]).to_pylist()
+            named = ", ".join(f"{track['id']} ({track['reason'] or 'not extracted yet'})" for track in some)
+            raise TrackUnavailableError(
+                f"{self.path}: {len(bad)} of the tracks asked for have no features: {named}; ask for `ok_rows` only"
+            )
+
+    def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
+        if spec.name not in self._columns:
+            array = self._group[spec.name]
+            assert isinstance(array, zarr.Array)
+            self._columns[spec.name] = np.asarray(array[:])
+        return self._columns[spec.name]
+
+    @staticmethod
+    def _fill(values: npt.NDArray[Any], out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+        if out is None:
+            return values
+        out[...] = values
+        return out
+
+    def _shard(self, spec: ArraySpec, part: int) -> _MappedShard:
+        shard = self._shards.get((spec.name, part))
+        if shard is None:
+            shard = _MappedShard(self.path / zarr_store.object_key(spec, part), spec, self.part_rows)
+            self._shards[spec.name, part] = shard
+        return shard
+
+    def _read_tracks(self) -> pa.Table:
+        plan = read_table(self.path / "tracks" / "0.parquet", PLAN_SCHEMA)
+        committed = zarr_store.committed_parts(self.path) - self._not_rolled_forward()
+        outcomes = []
+        for part in range(zarr_store.n_parts(self._plan)):
+            rows = zarr_store.part_range(self._plan, part)
+            if part in committed:
+                outcomes.append(read_table(self.path / "rows" / f"{part}.parquet", OUTCOME_SCHEMA))
+            else:
+                outcomes.append(absent_outcomes(rows.start, len(rows)))
+        found = pa.concat_tables(outcomes) if outcomes else OUTCOME_SCHEMA.empty_table()
+        for name in OUTCOME_SCHEMA.names[1:]:
+            plan = plan.append_column(OUTCOME_SCHEMA.field(name), found.column(name))
+        return plan.combine_chunks()
+
+    def _not_rolled_forward(self) -> set[int]:
+        """Parts decided but not yet at their keys: rolled forward where we may write, else not shown."""
+        with contextlib.suppress(OSError):
+            zarr_store.finish(self.path)
+        staging = self.path / "staging"
+        try:
+            return {int(name.split("-")[0]) for name in os.listdir(staging)}
+        except FileNotFoundError:
+            return set()
+
+
+class _MappedShard:
+    """One shard file, memory-mapped; the Zarr shard index at its end says where each inner chunk lies."""
+
+    def __init__(self, path: Path, spec: ArraySpec, part_rows: int) -> None:
+        self._path = path
+        self._spec = spec
+        self._chunk_shape = spec.inner[1:]
+        self._chunks_a_track = -(-spec.tail[0] // spec.inner[1])
+        self._map: mmap.mmap | None = None
+        index_shape = (part_rows, self._chunks_a_track, 2)
+        self._index = np.full(index_shape, _NO_CHUNK, dtype=np.uint64)
+        if not path.exists():  # every row of the part equals fill: Zarr stores no object
+            return
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        index_bytes = self._index.nbytes
+        start = len(self._map) - index_bytes - _INDEX_CHECKSUM_BYTES
+        if start < 0:
+            raise StoreCorruptError(f"{path}: {len(self._map)} bytes, too short for its shard index")
+        self._index = np.frombuffer(self._map, "<u8", self._index.size, start).reshape(index_shape)
+        ends = self._index[..., 0] + self._index[..., 1]
+        present = self._index[..., 0] != _NO_CHUNK
+        if (ends[present] > start).any():
+            raise StoreCorruptError(f"{path}: its shard index points outside the file; extract the part again")
+
+    def read_into(self, out: npt.NDArray[Any], row: int) -> None:
+        """Fill `out`, a track's values cut to its own length along the first dimension."""
+        step = self._chunk_shape[0]
+        size = int(np.prod(self._chunk_shape))
+        for k in range(-(-len(out) // step)):
+            target = out[k * step : (k + 1) * step]
+            offset = self._index[row, k, 0]
+            if offset == _NO_CHUNK or self._map is None:
+                target[...] = self._spec.fill
+                continue
+            chunk = np.frombuffer(self._map, self._spec.dtype, size, int(offset)).reshape(self._chunk_shape)
+            target[...] = chunk[: len(target)]
+
+    def close(self) -> None:
+        self._index = self._index.copy()
+        if self._map is not None:
+            with contextlib.suppress(BufferError):  # a view still lives; the map goes with it
+                self._map.close()
+            self._map = None
+
+
+def _open_group(path: Path) -> zarr.Group:
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
+    return group

@@ -1,0 +1,75 @@
+"""The plan and outcome tables: which tracks a store holds, and what became of each. Parquet, column types fixed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .schema import ABSENT
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("artists", pa.list_(pa.string()), nullable=False),
+        pa.field("song", pa.string()),
+        pa.field("genres", pa.list_(pa.string()), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("lyrics_path", pa.string()),
+        pa.field("inline_lyrics_sha256", pa.string()),
+    ]
+)
+"""One row a planned track, sorted by id. Paths are relative to the source's root; lyrics texts are never stored."""
+
+OUTCOME_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("status", pa.uint8(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("flags", pa.uint32(), nullable=False),
+        pa.field("source_sha256", pa.string()),
+        pa.field("lyrics_sha256", pa.string()),
+        pa.field("offset_s", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("sample_rate_hz", pa.int32()),
+        pa.field("channels", pa.int16()),
+    ]
+)
+"""What extraction found, one row a track: only what the plan and the files' bytes determine."""
+
+GENRE_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
+"""Names of the rows of ``genre_embedding``: every genre the plan's tracks carry, sorted."""
+
+
+def plan_table(tracks: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The plan as a table: `tracks` sorted by id, array rows numbered from 0."""
+    ordered = sorted(tracks, key=lambda track: track["id"])
+    return pa.Table.from_pylist([{**track, "row": row} for row, track in enumerate(ordered)], schema=PLAN_SCHEMA)
+
+
+def outcome_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=OUTCOME_SCHEMA)
+
+
+def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
+    """Outcomes of rows that nothing has been committed for."""
+    return outcome_table([{"row": first_row + i, "status": ABSENT, "flags": 0} for i in range(n_rows)])
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write Parquet whose bytes depend on the table alone (one row group, zstd, no pandas metadata)."""
+    table = table.replace_schema_metadata(None)
+    pq.write_table(table, path, compression="zstd", row_group_size=max(1, table.num_rows), store_schema=False)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read Parquet and give its columns the types of `schema`."""
+    with path.open("rb") as file:
+        return pq.read_table(file).select(schema.names).cast(schema)

@@ -1,0 +1,250 @@
+"""The store: what is written is what is read, mapped or through zarr, killed at any step or not."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+from mgc.cache import zarr_store
+from mgc.cache.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreNotFoundError,
+    TrackUnavailableError,
+)
+from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import outcome_table, plan_table
+
+MEL = MelRecipe(clip_s=0.5)
+TEXT = TextRecipe(model="tiny", weights_sha256="0" * 64, tokenizer_sha256="1" * 64, hidden_size=12, max_tokens=300)
+RECIPE = Recipe(mel=MEL, lyrics=TEXT)
+N_TRACKS, PART_ROWS, FAILED_ROW = 10, 4, 5
+GENRES = ["jazz", "rock"]
+
+
+def features(row: int) -> dict[str, np.ndarray]:
+    """A track's features, from its row alone; lyrics of 0 to 270 tokens."""
+    rng = np.random.default_rng(row)
+    tokens = row * 30
+    lyrics = np.zeros((TEXT.max_tokens, TEXT.hidden_size), np.float16)
+    lyrics[:tokens] = rng.normal(size=(tokens, TEXT.hidden_size))
+    return {
+        "mel": rng.normal(size=(MEL.n_mels, MEL.n_frames)).astype(np.float16),
+        "mel_frames": np.uint16(MEL.n_frames),
+        "lyrics": lyrics,
+        "lyrics_tokens": np.uint16(tokens),
+        "lyrics_tokens_full": np.uint32(tokens),
+        "lyrics_pooled": rng.normal(size=TEXT.hidden_size).astype(np.float32),
+        "status": np.uint8(OK),
+        "flags": np.uint32(Flag.SHORT),
+    }
+
+
+def part_content(rows: range):
+    arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
+    outcomes = [{"row": row, "status": OK, "flags": int(Flag.SHORT), "seconds": 0.5} for row in rows]
+    if FAILED_ROW in rows:
+        i = rows.index(FAILED_ROW)
+        arrays["mel"][i], arrays["lyrics_pooled"][i], arrays["lyrics"][i] = np.nan, np.nan, 0
+        arrays["status"][i] = FAILED
+        outcomes[i] |= {"status": FAILED, "reason": "EMPTY", "detail": "no samples"}
+    return arrays, outcome_table(outcomes)
+
+
+def create(path: Path) -> Path:
+    tracks = [
+        {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(N_TRACKS)
+    ]
+    embedding = np.arange(2 * 12, dtype=np.float32).reshape(2, 12)
+    assert zarr_store.create_store(
+        path,
+        tracks=plan_table(tracks),
+        recipe=RECIPE,
+        part_rows=PART_ROWS,
+        genres=GENRES,
+        genre_embedding=embedding,
+    )
+    return path
+
+
+def fill(path: Path, parts=range(3)) -> None:
+    plan = zarr_store.read_plan(path)
+    for part in parts:
+        zarr_store.commit_part(path, part, *part_content(zarr_store.part_range(plan, part)))
+    zarr_store.finish(path)
+
+
+def tree(path: Path) -> dict[str, bytes | None]:
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes() if file.is_file() else None
+        for file in sorted(path.rglob("*"))
+    }
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    path = create(tmp_path / "s.zarr")
+    fill(path)
+    return path
+
+
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "zarr"])
+def test_what_is_written_is_read_in_any_order(store_path, mapped):
+    store = FeatureStore.open(store_path, mapped=mapped)
+    rows = np.array([9, 0, 7, 0, 3])
+    for name in features(0):
+        expected = np.stack([features(row)[name] for row in rows])
+        np.testing.assert_array_equal(store.read(name, rows), expected, strict=True)
+    np.testing.assert_array_equal(store.genre_embedding, np.arange(24, dtype=np.float32).reshape(2, 12))
+    assert store.genres == GENRES
+    assert store.recipe == RECIPE
+
+
+def test_mapped_and_zarr_give_identical_bytes(store_path):
+    mapped, plain = FeatureStore.open(store_path), FeatureStore.open(store_path, mapped=False)
+    for name in ("mel", "lyrics"):
+        assert mapped.read(name, mapped.ok_rows).tobytes() == plain.read(name, plain.ok_rows).tobytes()
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 300, 1000])
+def test_length_cuts_tokens(store_path, mapped, length):
+    store = FeatureStore.open(store_path, mapped=mapped)
+    whole = store.read("lyrics", [9, 1])
+    np.testing.assert_array_equal(store.read("lyrics", [9, 1], length=length), whole[:, :length], strict=True)
+
+
+def test_rows_without_features_are_named_not_served(store_path):
+    store = FeatureStore.open(store_path)
+    assert FAILED_ROW not in store.ok_rows
+    with pytest.raises(TrackUnavailableError, match=r"t05 \(EMPTY\)"):
+        store.read("mel", [1, FAILED_ROW])
+    with pytest.raises(KeyError, match="10 tracks"):
+        store.read("mel", [10])
+    with pytest.raises(StoreError, match="no array 'chroma'.* has status, flags, mel"):
+        store.read("chroma", [0])
+
+
+def test_plain_zarr_and_xarray_read_it(store_path):
+    group = zarr.open_group(store_path, mode="r")
+    assert group.attrs["recipe"]["mel"]["hop_length"] == 512
+    np.testing.assert_array_equal(group["mel"][9], features(9)["mel"])
+    assert np.isnan(group["mel"][FAILED_ROW]).all()
+    assert group["status"][:].tolist() == [OK] * 5 + [FAILED] + [OK] * 4 + [0, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = xarray.open_zarr(store_path, chunks=None)
+    assert dataset.mel.dims == ("track", "mel_band", "frame")
+    assert dataset.mel.attrs["units"] == "dB re 1.0"
+    assert dataset.genre_embedding.dims == ("genre", "text_dim")
+    np.testing.assert_array_equal(dataset.lyrics[9].values, features(9)["lyrics"])
+
+
+def test_uncommitted_rows_are_absent_and_committed_ones_never_change(tmp_path):
+    path = create(tmp_path / "s.zarr")
+    fill(path, [1])
+    early = FeatureStore.open(path)
+    assert early.ok_rows.tolist() == [4, 6, 7]
+    before = early.read("mel", early.ok_rows)
+    with pytest.raises(TrackUnavailableError, match="t00 .not extracted yet"):
+        early.read("mel", [0])
+    fill(path, [0, 2])
+    np.testing.assert_array_equal(early.read("mel", early.ok_rows), before)
+    assert len(FeatureStore.open(path).ok_rows) == N_TRACKS - 1
+
+
+def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
+    before = tree(store_path)
+    arrays, outcomes = part_content(range(4, 8))
+    record = zarr_store.commit_part(store_path, 1, {**arrays, "mel": arrays["mel"] + 1}, outcomes)
+    zarr_store.finish(store_path)
+    assert tree(store_path) == before
+    assert record["counts"] == {"ok": 3, "failed": 1}
+    assert record["reasons"] == {"EMPTY": 1}
+
+
+class Killed(BaseException):
+    """Stands for the process dying: nothing but `finally` blocks of the interpreter runs after it."""
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename", "link-0", "link-1", "link-3", "rmtree"])
+def test_cut_off_at_any_step_the_store_is_the_same_in_the_end(tmp_path, monkeypatch, step):
+    clean, cut = create(tmp_path / "clean.zarr"), create(tmp_path / "cut.zarr")
+    fill(clean)
+    fill(cut, [0])
+    calls = {"n": 0}
+    name, _, nth = step.partition("-")
+    owner = {"mkdir": Path, "rename": Path, "link": os, "rmtree": shutil}[name]
+    real = getattr(owner, name)
+
+    def dies(*args, **kwargs):
+        calls["n"] += 1
+        if calls["n"] > int(nth or 0):
+            raise Killed
+        return real(*args, **kwargs)
+
+    plan = zarr_store.read_plan(cut)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dies)
+        with pytest.raises(Killed):
+            zarr_store.commit_part(cut, 1, *part_content(zarr_store.part_range(plan, 1)))
+    shown = FeatureStore.open(cut)
+    assert set(shown.ok_rows.tolist()) in ({0, 1, 2, 3}, {0, 1, 2, 3, 4, 6, 7})
+    fill(cut, sorted({0, 1, 2} - zarr_store.committed_parts(cut)))
+    assert tree(cut) == tree(clean)
+
+
+def test_creating_twice_leaves_the_first(store_path):
+    before = tree(store_path)
+    created = zarr_store.create_store(
+        store_path, tracks=plan_table([]), recipe=RECIPE, part_rows=4, genres=[], genre_embedding=None
+    )
+    assert not created
+    assert tree(store_path) == before
+    assert [entry.name for entry in store_path.parent.iterdir()] == [store_path.name]
+
+
+def test_no_store_other_format_and_altered_plan_are_refused(store_path, tmp_path):
+    with pytest.raises(StoreNotFoundError, match="no feature store here"):
+        FeatureStore.open(tmp_path / "nothing")
+    plan = store_path / "plan.json"
+    text = plan.read_text()
+    plan.write_text(text.replace('"part_rows": 4', '"part_rows": 5'))
+    with pytest.raises(StoreCorruptError, match="does not match its own sha256"):
+        FeatureStore.open(store_path)
+    from mgc.cache.durable import seal
+
+    document = zarr_store.unseal(_rewritten(plan, text)) | {"format_version": 99}
+    plan.write_bytes(seal(document))
+    with pytest.raises(StoreFormatError, match="store format 99"):
+        FeatureStore.open(store_path)
+
+
+def _rewritten(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_shard_cut_short_is_refused(store_path):
+    shard = store_path / "mel" / "c" / "0" / "0" / "0"
+    data = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(data[: len(data) // 2])
+    with pytest.raises(StoreCorruptError, match="shard index"):
+        FeatureStore.open(store_path).read("mel", [0])
+
+
+def test_recipe_differences_are_readable_and_fingerprints_follow():
+    other = Recipe(mel=MelRecipe(clip_s=0.5, hop_length=256), lyrics=None)
+    lines = RECIPE.differences(other)
+    assert "mel.hop_length: 512 here, 256 there" in lines
+    assert "lyrics.hidden_size: 12 here, absent there" in lines
+    assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
+    assert RECIPE.fingerprints()["mel"] != other.fingerprints()["mel"]

@@ -1,0 +1,86 @@
+"""What is shipped is what is in the tree, under one name, with the imports going one way."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("", "cache", "heads", "pipeline")
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with an sdist and the wheel built from a copy of the tree."""
+    out = tmp_path_factory.mktemp("dist")
+    tree = tmp_path_factory.mktemp("tree") / "mgc"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines() or [
+        str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).glob("*")
+    ]
+    for name in files:
+        source = ROOT / name
+        if source.is_file():
+            target = tree / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    command = [sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "--outdir", str(out), str(tree)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def modules() -> set[str]:
+    return {f"mgc/{path.relative_to(ROOT)}" for package in PACKAGES for path in (ROOT / package).glob("*.py")}
+
+
+def test_wheel_holds_the_package_and_nothing_else(dist):
+    (wheel,) = dist.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == modules() | {"mgc/py.typed"}
+
+
+def test_sdist_holds_every_module(dist):
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name.removeprefix("mgc/") for name in modules()} <= names
+    assert "LICENSE" in names
+
+
+def test_root_modules_are_the_four_of_the_design():
+    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "api.py", "cli.py"}
+
+
+def test_imports_inside_the_package_are_relative():
+    absolute = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for package in PACKAGES
+        for path in (ROOT / package).glob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if line.lstrip().startswith(("import mgc", "from mgc"))
+    ]
+    assert absolute == []
+
+
+def test_imports_go_one_way():
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("mgc", {"numpy", "zarr", "torch", "transformers", "librosa", "dask", "typer"}),
+        ("mgc.cli", {"numpy", "zarr", "torch", "transformers", "librosa", "dask", "distributed", "pyarrow", "h5py"}),
+        ("mgc.cache.store", {"torch", "transformers", "librosa", "dask", "distributed"}),
+    ],
+)
+def test_importing_stays_light(module, unwanted):
+    script = f"import sys, {module}; print(*({set(unwanted)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
