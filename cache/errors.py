@@ -53,9 +53,12 @@ class ClipError(MgcError, ValueError):
     """One audio file cannot become a clip. `reason` is a code of :class:`mgc.cache.schema.Reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 class TextModelError(MgcError, ValueError):

@@ -203,9 +203,10 @@ def track_arrays(recipe: Recipe) -> list[ArraySpec]:
         ]  # fmt: skip
     if recipe.lyrics is not None:
         text = recipe.lyrics
+        step = _largest_divisor(text.max_tokens, 128)
         specs += [
             ArraySpec(name="lyrics", dims=("track", "token", "text_dim"), tail=(text.max_tokens, text.hidden_size),
-                      dtype="float16", fill=0.0, unit="1", inner=(1, _largest_divisor(text.max_tokens, 128), text.hidden_size),
+                      dtype="float16", fill=0.0, unit="1", inner=(1, step, text.hidden_size),
                       sharded=True, plain=True,
                       description="last hidden states of the frozen text encoder, [CLS] and [SEP] included"),
             ArraySpec(name="lyrics_tokens", dims=("track",), tail=(), dtype="uint16", fill=0, unit="tokens",

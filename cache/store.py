@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,23 @@ import zarr
 
 from . import zarr_store
 from .errors import StoreCorruptError, StoreError, StoreFormatError, TrackUnavailableError
-from .schema import OK, ArraySpec, Recipe, track_arrays
+from .schema import FAILED, OK, ArraySpec, Flag, Recipe, track_arrays
 from .tracks import GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, absent_outcomes, read_table
 
 _NO_CHUNK = np.iinfo(np.uint64).max
 _INDEX_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Outcomes of a store's tracks: ``planned = ok + failed + pending``; failures by reason, flags by name."""
+
+    planned: int
+    ok: int
+    failed: int
+    pending: int
+    reasons: dict[str, int]
+    flags: dict[str, int]
 
 
 class FeatureStore:
@@ -90,6 +104,21 @@ class FeatureStore:
         array = self._group["genre_embedding"]
         assert isinstance(array, zarr.Array)
         return np.asarray(array[:], dtype=np.float32)
+
+    def counts(self) -> Counts:
+        """How many tracks are ok, failed (by reason) and pending, and how many carry each flag."""
+        reasons = Counter(reason for reason in self.tracks.column("reason").to_pylist() if reason)
+        bits = np.asarray(self.tracks.column("flags"))
+        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
+        ok, failed = int((self.status == OK).sum()), int((self.status == FAILED).sum())
+        return Counts(
+            planned=len(self.status),
+            ok=ok,
+            failed=failed,
+            pending=len(self.status) - ok - failed,
+            reasons=dict(reasons.most_common()),
+            flags={name: count for name, count in flags.items() if count},
+        )
 
     def read(
         self,

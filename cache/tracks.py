@@ -1,4 +1,4 @@
-"""The plan and outcome tables: which tracks a store holds, and what became of each. Parquet, column types fixed here."""
+"""The plan and outcome tables: which tracks a store holds, and what became of each. Parquet, column types here."""
 
 from __future__ import annotations
 

@@ -1,0 +1,645 @@
+"""The command line: parse, call one library function, print, exit. Nothing heavy is imported before a command runs.
+
+Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed;
+130 interrupted; 143 terminated.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from . import __version__
+from .cache.errors import ConfigError, MgcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .api import DemoReport, Prediction
+    from .pipeline.extract import ExtractReport
+
+app = typer.Typer(
+    name="mgc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Multi-label music genre classification from sound and lyrics.\n\n"
+    "[b]mgc extract[/b] turns a collection into a feature store, once; [b]mgc train[/b] learns from the store; "
+    "[b]mgc predict[/b] names the genres of songs nobody has seen. Start with [b]mgc demo[/b].",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store.")
+app.add_typer(store_app, name="store")
+
+
+class Listing(StrEnum):
+    """Form of a printed list."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a YAML file the defaults of the options of this command."""
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: want lines like `option: value`, found {type(values).__name__}")
+    options = {
+        long.removeprefix("--"): parameter.name
+        for parameter in ctx.command.params
+        for long in parameter.opts
+        if long.startswith("--") and parameter.name not in ("config", "help")
+    }
+    for key in values:
+        if str(key).replace("_", "-") not in options:
+            near = difflib.get_close_matches(str(key).replace("_", "-"), options, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"this command knows: {', '.join(sorted(options))}"
+            raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
+    ctx.default_map = {str(options[str(key).replace("_", "-")]): value for key, value in values.items()}
+    return path
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", callback=_load_config, is_eager=True, help="YAML file with values for these options."),
+]
+Seed = Annotated[int, typer.Option(help="Decides everything random.")]
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Music4All folder, CSV, TSV, JSON Lines, Parquet, or a folder of audio files.",
+        show_default=False,
+    ),
+]
+Root = Annotated[Path | None, typer.Option(help="Folder that a table's paths start from; by default the table's own.")]
+Labels = Annotated[Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")]
+GenresFromFolders = Annotated[bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")]
+ArtistDelimiter = Annotated[str | None, typer.Option(help="What separates artists inside a cell.")]
+GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+Language = Annotated[list[str] | None, typer.Option(help="Keep tracks in this language; may be given several times.")]
+MinLabels = Annotated[int, typer.Option(min=0, help="Keep tracks with at least this many genres.")]
+RequireLyrics = Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks that have lyrics.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Keep the first N tracks.")]
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A feature store.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its best/.", show_default=False)]
+TextModel = Annotated[
+    str | None,
+    typer.Option(
+        help="bert-base-uncased, minilm, or a folder with a BERT-like model.", show_default="bert-base-uncased"
+    ),
+]
+TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo makes.")] = Path("demo"),
+    songs: Annotated[int | None, typer.Option(min=40, help="Songs to make.", show_default="240")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
+
+    Example: [b]mgc demo -o demo[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        done = api.demo(output, n_songs=songs, seed=seed, on_progress=steps)
+    _emit(as_json, done.to_dict(), lambda: _print_demo(done))
+
+
+@app.command()
+def manifest(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.jsonl).", show_default=False)],
+    root: Root = None,
+    labels: Labels = None,
+    genres_from_folders: GenresFromFolders = False,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: ArtistDelimiter = None,
+    language: Language = None,
+    min_labels: MinLabels = 0,
+    require_lyrics: RequireLyrics = False,
+    limit: Limit = None,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a source and write its tracks as a manifest, one JSON object a line.
+
+    Example: [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b]
+    """
+    from . import api
+
+    read = api.read_source(
+        source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
+        artist_delimiter=artist_delimiter, languages=language or (), min_labels=min_labels,
+        require_lyrics=require_lyrics, limit=limit,
+    )  # fmt: skip
+    _remark(quiet, read.remarks)
+    written = api.write_manifest(read, output)
+    _remark(quiet, written.remarks)
+    _emit(as_json, written.to_dict(), lambda: print(f"{written.tracks} tracks written to {output}"))
+
+
+@app.command()
+def extract(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store: made, or continued.", show_default=False)],
+    root: Root = None,
+    labels: Labels = None,
+    genres_from_folders: GenresFromFolders = False,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: ArtistDelimiter = None,
+    language: Language = None,
+    min_labels: MinLabels = 0,
+    require_lyrics: RequireLyrics = False,
+    limit: Limit = None,
+    features: Annotated[str, typer.Option(help="Which features, separated by commas.")] = "mel,lyrics,genres",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
+    ] = None,
+    part_rows: Annotated[
+        int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")
+    ] = None,
+    audio_backend: Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")] = "fast",
+    clip_s: Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")] = 30.0,
+    offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
+    text_model: TextModel = None,
+    text_precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
+    ] = "auto",
+    text_device: TextDevice = "cpu",
+    max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a collection into a feature store; run again, it continues where it stopped.
+
+    Examples: [b]mgc extract music4all/ -o m4a.zarr[/b], [b]mgc extract songs.csv -o songs.zarr --text-model minilm[/b]
+    """
+    from . import api
+
+    allowed = _allowed_failures(max_failures)
+    read = api.read_source(
+        source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
+        artist_delimiter=artist_delimiter, languages=language or (), min_labels=min_labels,
+        require_lyrics=require_lyrics, limit=limit,
+    )  # fmt: skip
+    _remark(quiet, read.remarks)
+    with _progress(quiet or as_json) as steps:
+        report = api.extract(
+            read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
+            part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
+            text_precision=text_precision, text_device=text_device, on_progress=steps,
+        )  # fmt: skip
+    _emit(as_json, report.to_dict(), lambda: _print_extraction(report))
+    if report.failed > allowed(report.planned):
+        _say(f"{report.failed} of {report.planned} tracks failed, more than --max-failures {max_failures}")
+        raise typer.Exit(3)
+
+
+@store_app.command("info")
+def store_info(store: StoreArgument, as_json: Json = False) -> None:
+    """What a store holds: tracks, arrays, genres, recipe.
+
+    Example: [b]mgc store info songs.zarr[/b]
+    """
+    from . import api
+
+    info = api.store_info(store)
+    _emit(as_json, info, lambda: _print_info(info))
+
+
+@store_app.command("failures")
+def store_failures(
+    store: StoreArgument,
+    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    as_json: Json = False,
+) -> None:
+    """The tracks that failed, each with its reason.
+
+    Example: [b]mgc store failures songs.zarr --format csv > failed.csv[/b]
+    """
+    from . import api
+
+    failures = api.store_failures(store)
+    if as_json:
+        _emit(True, {"store": str(store), "failures": failures}, lambda: None)
+    else:
+        _print_list(failures, ("id", "path", "reason", "detail"), listing, empty="no track failed")
+
+
+@app.command()
+def train(
+    store: StoreArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
+    preset: Annotated[Literal["paper"] | None, typer.Option(help="paper: the paper's random split too.")] = None,
+    split: Annotated[
+        Literal["auto", "manifest", "artist", "stratified", "random"] | None,
+        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
+    ] = None,
+    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
+    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
+    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
+    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
+    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
+    modalities: Annotated[
+        Literal["both", "audio", "lyrics"] | None, typer.Option(help="Learn from both parts or from one.")
+    ] = None,
+    no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
+    no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
+    no_graph: Annotated[bool, typer.Option("--no-graph", help="Without the genre graph.")] = False,
+    lambda_: Annotated[
+        float | None, typer.Option("--lambda", min=0, max=1, help="Weight of the audio-lyrics loss (Eq. 7).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="1e-4")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after N epochs without a better validation mAP.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn genres from a feature store.
+
+    Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b]
+    """
+    from . import api
+
+    asked = {
+        "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count, "min_labels": min_labels,
+        "encoder": encoder, "modalities": modalities, "lambda_": lambda_, "epochs": epochs, "batch_size": batch_size,
+        "lr": lr, "patience": patience, "device": device, "precision": precision, "seed": seed,
+        "contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph,
+    }  # fmt: skip
+    options = {name: value for name, value in asked.items() if value is not None}
+    with _progress(quiet or as_json) as steps:
+        result = api.train(
+            store, output, preset=preset, genres_file=genres_file, options=options, resume=resume, on_progress=steps
+        )
+    _emit(as_json, result, lambda: _print_training(result))
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    store: StoreArgument,
+    split: Annotated[
+        Literal["train", "validation", "test", "all"], typer.Option(help="Which tracks of the run; all: every track.")
+    ] = "test",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a trained model on stored tracks: every metric, and a row a genre.
+
+    Example: [b]mgc evaluate runs/first songs.zarr[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        metrics = api.evaluate(run, store, split=split, on_progress=steps)
+    _emit(as_json, metrics, lambda: _print_metrics(metrics))
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="AUDIO...|STORE", help="Songs, folders of songs, or one store.", show_default=False),
+    ],
+    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
+    text_model: Annotated[
+        str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
+    ] = None,
+    text_device: TextDevice = "cpu",
+    top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
+    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Name the genres of songs, with the recipe that the model was trained with.
+
+    song.txt beside song.mp3 is taken as its lyrics. Example: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        result = api.predict(
+            run, inputs, lyrics=lyrics, text_model=text_model, text_device=text_device, on_progress=steps
+        )
+    _remark(quiet, result.remarks)
+    rows = [prediction.to_dict() for prediction in result.predictions]
+    if as_json:
+        _emit(True, {"model": str(run), "predictions": rows, "remarks": result.remarks}, lambda: None)
+    elif listing is Listing.TABLE:
+        _print_predictions(result.predictions, top)
+    else:
+        flat = [
+            {"id": row["id"], "reason": row["reason"], "genres": "|".join(row["genres"]), **row["scores"]}
+            for row in rows
+        ]
+        _print_list(rows if listing is Listing.JSONL else flat, None, listing, empty="no song")
+    if not any(prediction.scores for prediction in result.predictions):
+        raise typer.Exit(2)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Page to write.", show_default="RUN/report.html")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about a run.
+
+    Example: [b]mgc report runs/first[/b]
+    """
+    from . import api
+
+    page = api.report(run, output)
+    _emit(as_json, {"report": str(page)}, lambda: print(f"report: {page}"))
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Entry point of the ``mgc`` command."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except MgcError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        _say("error: this is a fault of mgc, not of your input; please report it with the lines above")
+        sys.exit(1)
+    raise AssertionError("typer exits")
+
+
+def _terminated(*_: object) -> NoReturn:
+    sys.exit(143)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _remark(quiet: bool, remarks: Iterable[str]) -> None:
+    if not quiet:
+        for remark in remarks:
+            _say(remark)
+
+
+def _emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False, default=str))
+    else:
+        show()
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar on stderr for each step of long work; none where stderr is no terminal, plain lines of steps instead."""
+    if quiet:
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def say_once(step: str, done: int, total: int, note: str) -> None:
+            if step not in seen:
+                seen.add(step)
+                _say(f"{step} ...")
+
+        yield say_once
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(step: str, done: int, total: int, note: str) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, note="")
+            bars.update(tasks[step], completed=done, total=total, note=note)
+
+        yield show
+
+
+def _allowed_failures(text: str) -> Callable[[int], float]:
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise ConfigError(f"--max-failures {text!r}: want a share such as 5%, or a number of tracks")
+    return (lambda planned: planned * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def _print_list(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None, listing: Listing, *, empty: str
+) -> None:
+    names = list(columns or (rows[0] if rows else ()))
+    if listing is Listing.JSONL:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    elif listing is Listing.CSV:
+        writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        _table("", names, [[row[name] for name in names] for row in rows])
+    else:
+        print(empty)
+
+
+def _print_extraction(report: ExtractReport) -> None:
+    print(
+        f"planned {report.planned} = ok {report.ok} + failed {report.failed}"
+        + (f" + pending {report.pending}" if report.pending else "")
+    )
+    if report.reasons:
+        _table("failed, by reason", ("reason", "tracks"), report.reasons.items())
+        print(f"list them: mgc store failures {report.store}")
+    if report.flags:
+        _table("flags", ("flag", "tracks"), report.flags.items())
+    built = f"{report.parts_built} parts built" if report.parts_built else "nothing to do"
+    print(f"{built} in {report.seconds:.1f} s; store: {report.store}")
+
+
+def _print_info(info: Mapping[str, Any]) -> None:
+    print(f"{info['store']}: mgc feature store, format {info['format_version']}, {info['bytes'] / 2**20:.1f} MiB")
+    print(f"planned {info['planned']} = ok {info['ok']} + failed {info['failed']} + pending {info['pending']}")
+    _table("arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]])
+    _table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in info["recipe"].items() for k, v in p.items()])
+    _table("genres", ("genre", "tracks"), info["genres"].items())
+
+
+def _print_training(result: Mapping[str, Any]) -> None:
+    for line in result["remarks"]:
+        print(line)
+    best = result["best_validation_map"]
+    print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}, "
+        f"validation mAP {'undefined' if best is None else format(best, '.3f')}, "
+        f"loss {result['first_loss']:.3f} -> {result['last_loss']:.3f}, "
+        f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
+    )
+    print(
+        f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} (tuned on validation tracks)"
+    )
+    if result["report"]:
+        print(f"report: {result['report']}")
+    print(f"next: mgc evaluate {result['run']} {result['store']}")
+
+
+METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
+
+
+def _print_metrics(result: Mapping[str, Any]) -> None:
+    metrics, baselines = result["metrics"], result["baselines"]
+    print(
+        f"{result['split']}: {metrics['n_tracks']} tracks, {metrics['n_groups']} artists; epoch {result['epoch']}, "
+        f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
+    )
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+    systems = {
+        "at 0.5": (metrics, "fixed"),
+        "tuned": (metrics, "tuned"),
+        "tuned a genre": (metrics, "tuned_per_genre"),
+        "0.5 or top 1": (metrics, "top1_where_empty"),
+        "prior": (baselines["label_prior"], "fixed"),
+        "majority": (baselines["majority"], "fixed"),
+    }
+    rows: list[tuple[str, ...]] = []
+    for name in METRIC_ROWS:
+        cells = [values["columns"][column][name] for values, column in systems.values()]
+        rows.append((name.replace("_", " "), _estimate(cells[0]), *(_number(cell["value"]) for cell in cells[1:])))
+    empty = [f"{values['columns'][column]['empty_share']:.3f}" for values, column in systems.values()]
+    _table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
+    for name in ("mean_average_precision", "roc_auc"):
+        prior = _number(baselines["label_prior"][name]["value"])
+        print(f"{name.replace('_', ' ')}: {_estimate(metrics[name])}; of the label prior: {prior}")
+    _table(
+        "genres, at the tuned threshold",
+        ("genre", "support", "AP", "precision", "recall", "F1"),
+        [
+            (
+                row["genre"],
+                row["support"],
+                _number(row["average_precision"]),
+                *(_number(row[name]["tuned"]) for name in ("precision", "recall", "f1")),
+            )
+            for row in sorted(metrics["genres"], key=lambda row: -row["support"])
+        ],
+    )
+    if metrics["undefined_genres"]:
+        print(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
+    print("brackets: 95 % bootstrap intervals, resampling artists")
+
+
+def _estimate(estimate: Mapping[str, float | None]) -> str:
+    low, high = estimate["low"], estimate["high"]
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return _number(estimate["value"]) + interval
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_predictions(predictions: Sequence[Prediction], top: int) -> None:
+    for prediction in predictions:
+        if not prediction.scores:
+            print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
+            continue
+        print(f"{prediction.id}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+        best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
+        width = max(len(genre) for genre, _ in best)
+        for genre, score in best:
+            mark = "*" if genre in prediction.genres else " "
+            print(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+
+
+def _print_demo(report: DemoReport) -> None:
+    metrics, baselines = report.metrics["metrics"], report.metrics["baselines"]
+    ours, majority = (values["columns"]["fixed"]["jaccard"]["value"] for values in (metrics, baselines["majority"]))
+    training = report.training
+    print(
+        f"{report.extraction['planned']} generated songs, {len(training['genres'])} genres; "
+        f"tested on {metrics['n_tracks']} songs by artists not trained on"
+    )
+    print(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
+    print(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
+    print(f"a new song, truly {', '.join(report.new_song_genres)}:")
+    _print_predictions([report.prediction], 5)
+    print("seconds: " + ", ".join(f"{step} {taken:g}" for step, taken in report.seconds.items()))
+    print(f"report: {report.report}")

@@ -1,0 +1,177 @@
+"""One part, one task: decode its clips, embed its lyrics, commit. Runs in any process that sees the store."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..cache import zarr_store
+from ..cache.errors import ClipError, TextModelError
+from ..cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe, track_arrays
+from ..cache.tracks import PLAN_SCHEMA, outcome_table, read_table
+from .clip_reader import ClipReader
+from .lyrics import Lyrics, load_lyrics, read_lyrics
+from .manifest import resolve_inside
+from .text import TextEncoder, find_text_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSource:
+    """Where the text encoder lies on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder."""
+
+    model: str | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartJob:
+    """Everything a worker needs for one part; small enough to travel through a scheduler."""
+
+    store: Path
+    part: int
+    root: Path
+    text: TextSource | None
+    inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_and_commit(job: PartJob) -> dict[str, Any]:
+    """Build one part and publish it.
+
+    Returns
+    -------
+    dict
+        A receipt under 1 kB: part, counts of ok and failed tracks, seconds.
+    """
+    started = time.monotonic()
+    plan = zarr_store.read_plan(job.store)
+    rows = zarr_store.part_range(plan, job.part)
+    builder = _PartBuilder(job, Recipe.from_dict(plan["recipe"]), len(rows))
+    for i, track in enumerate(_plan_rows(job.store, rows)):
+        builder.add(i, track)
+    record = zarr_store.commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
+    receipt = {"part": job.part, **record["counts"], "seconds": round(time.monotonic() - started, 3)}
+    _log(job.store, receipt)
+    return receipt
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
+    """The encoder that `recipe` names, loaded once a process.
+
+    Raises
+    ------
+    TextModelError
+        If the model found here is not the one of the recipe, by the hashes of its weights and tokenizer.
+    """
+    files = find_text_model(text.model or recipe.model)
+    encoder = TextEncoder(files, precision=recipe.precision, device=text.device, max_tokens=recipe.max_tokens)
+    found = encoder.recipe
+    if (found.weights_sha256, found.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
+        raise TextModelError(
+            f"text model {files.name}: another encoder than {recipe.model}, which made these features "
+            f"(weights {found.weights_sha256[:12]}, wanted {recipe.weights_sha256[:12]}); "
+            "name the right one with --text-model"
+        )
+    return encoder
+
+
+@functools.lru_cache(maxsize=1)
+def _clip_reader(recipe: MelRecipe) -> ClipReader:
+    """The decoder child of this process; it ends with it."""
+    return ClipReader(recipe)
+
+
+@functools.lru_cache(maxsize=1)
+def _plan_table(store: Path, tracks_sha256: str) -> pa.Table:
+    return read_table(store / "tracks" / "0.parquet", PLAN_SCHEMA)
+
+
+def _plan_rows(store: Path, rows: range) -> list[dict[str, Any]]:
+    plan = zarr_store.read_plan(store)
+    table = _plan_table(store, plan["generations"][0]["tracks_sha256"])
+    tracks: list[dict[str, Any]] = table.slice(rows.start, len(rows)).to_pylist()
+    return tracks
+
+
+class _PartBuilder:
+    """Arrays and outcomes of a part, filled track by track."""
+
+    def __init__(self, job: PartJob, recipe: Recipe, n_rows: int) -> None:
+        self._job = job
+        self._recipe = recipe
+        self._token_states: dict[str, Any] = {}
+        self.outcomes: list[dict[str, Any]] = []
+        self.arrays: dict[str, npt.NDArray[Any]] = {
+            spec.name: np.full((n_rows, *spec.tail), spec.fill, dtype=spec.dtype) for spec in track_arrays(recipe)
+        }
+
+    def add(self, i: int, track: Mapping[str, Any]) -> None:
+        flags = Flag(0) if track["genres"] else Flag.NO_LABEL
+        outcome: dict[str, Any] = {"row": track["row"], "status": OK}
+        try:
+            if self._recipe.mel is not None:
+                flags |= self._add_clip(i, track, self._recipe.mel, outcome)
+        except ClipError as error:
+            outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
+        else:
+            if self._recipe.lyrics is not None:
+                flags |= self._add_lyrics(i, track, self._recipe.lyrics, outcome)
+        self.arrays["status"][i] = outcome["status"]
+        self.arrays["flags"][i] = flags.value
+        self.outcomes.append({**outcome, "flags": flags.value})
+
+    def _add_clip(self, i: int, track: Mapping[str, Any], recipe: MelRecipe, outcome: dict[str, Any]) -> Flag:
+        clip = _clip_reader(recipe).read(resolve_inside(self._job.root, track["path"]))
+        self.arrays["mel"][i] = clip.mel
+        self.arrays["mel_frames"][i] = clip.mel_frames
+        for name in ("source_sha256", "offset_s", "seconds", "sample_rate_hz", "channels"):
+            outcome[name] = getattr(clip, name)
+        return clip.flags
+
+    def _add_lyrics(self, i: int, track: Mapping[str, Any], recipe: TextRecipe, outcome: dict[str, Any]) -> Flag:
+        lyrics = self._read_lyrics(track)
+        if lyrics.text is None:
+            return lyrics.flags
+        key = hashlib.sha256(lyrics.text.encode()).hexdigest()
+        outcome["lyrics_sha256"] = key
+        if key not in self._token_states:
+            assert self._job.text is not None
+            self._token_states[key] = load_encoder(self._job.text, recipe).encode(lyrics.text)
+        states = self._token_states[key]
+        self.arrays["lyrics"][i, : states.n_tokens] = states.states
+        self.arrays["lyrics_pooled"][i] = states.pooled
+        self.arrays["lyrics_tokens"][i] = states.n_tokens
+        self.arrays["lyrics_tokens_full"][i] = states.n_tokens_full
+        truncated = Flag.LYRICS_TRUNCATED if states.n_tokens_full > states.n_tokens else Flag(0)
+        return lyrics.flags | truncated
+
+    def _read_lyrics(self, track: Mapping[str, Any]) -> Lyrics:
+        if track["inline_lyrics_sha256"] is not None:
+            return read_lyrics(self._job.inline_lyrics[track["id"]])
+        if track["lyrics_path"] is None:
+            return Lyrics(None, Flag.NO_LYRICS)
+        try:
+            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]))
+        except ClipError:  # the path leaves the root: the lyrics only fail
+            return Lyrics(None, Flag.LYRICS_FAILED)
+
+
+def _log(store: Path, receipt: Mapping[str, Any]) -> None:
+    """Who built what, when: outside the store's identity, and never worth failing for."""
+    host, pid = socket.gethostname(), os.getpid()
+    line = json.dumps({**receipt, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
+    with contextlib.suppress(OSError), (store / "log" / f"{host}-{pid}.jsonl").open("a") as file:
+        file.write(line + "\n")

@@ -1,0 +1,218 @@
+"""The whole path on real songs, through the command line: extract, resume, read, train, evaluate, predict."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+import xarray
+import zarr
+from transformers import AutoModel, AutoTokenizer
+
+from mgc.cache.schema import Flag
+from mgc.cache.store import FeatureStore
+from mgc.pipeline.lyrics import load_lyrics
+from mgc.pipeline.text import find_text_model
+
+FP32 = ("--text-model", "minilm", "--text-precision", "fp32")
+
+
+def tree(store: Path) -> dict[str, bytes | None]:
+    """Every file and folder of a store but ``log/``, which is outside its identity."""
+    paths = [path for path in sorted(store.rglob("*")) if path.relative_to(store).parts[0] != "log"]
+    return {str(path.relative_to(store)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+@pytest.fixture(scope="session")
+def songs(real_data, mgc_json, tmp_path_factory) -> Path:
+    """A store of the 65 clips; fp32 text, 8 rows a part."""
+    path = tmp_path_factory.mktemp("songs") / "songs.zarr"
+    report = mgc_json(
+        "extract",
+        real_data / "songs",
+        "-o",
+        path,
+        "--text-model",
+        "minilm",
+        "--text-precision",
+        "fp32",
+        "--part-rows",
+        8,
+    )
+    assert (report["planned"], report["ok"], report["failed"], report["pending"]) == (65, 65, 0, 0)
+    assert report["flags"]["SILENT"] == 1
+    assert report["reasons"] == {}
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(songs, mgc, tmp_path_factory) -> Path:
+    """A small model trained on the 65 clips."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    mgc("train", songs, "-o", path, "--encoder", "tiny", "--epochs", 40, "--lr", 1e-3, "--split", "artist")
+    return path
+
+
+def test_extracting_again_does_nothing_and_changes_nothing(songs, real_data, mgc_json):
+    before = tree(songs)
+    report = mgc_json(
+        "extract",
+        real_data / "songs",
+        "-o",
+        songs,
+        "--text-model",
+        "minilm",
+        "--text-precision",
+        "fp32",
+        "--part-rows",
+        8,
+    )
+    assert report["parts_built"] == 0
+    assert report["ok"] == 65
+    assert tree(songs) == before
+
+
+def test_another_recipe_is_refused_with_the_difference(songs, real_data, mgc):
+    done = mgc("extract", real_data / "songs", "-o", songs, *FP32, "--clip-s", 10, code=2)
+    assert "mel.clip_s: 30.0 here, 10.0 there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_killed_and_run_again_equals_never_killed(songs, real_data, mgc_json, tmp_path):
+    path = tmp_path / "killed.zarr"
+    command = [
+        "extract", str(real_data / "songs"), "-o", str(path), *FP32, "--part-rows", "8", "--workers", "1",
+    ]  # fmt: skip
+    commits = path / "commits"
+    process = subprocess.Popen([sys.executable, "-m", "mgc", *command], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (commits.is_dir() and len(list(commits.iterdir())) >= 2):
+        assert process.poll() is None, "the extraction ended before it could be killed"
+        assert time.monotonic() < deadline, "no two commits in four minutes"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(commits.iterdir()))
+    assert 2 <= done <= 7, f"{done} of 9 commits: at least two must be there, at least two to come"
+    report = mgc_json(*command)
+    assert report["ok"] == 65
+    assert 2 <= report["parts_built"] <= 7
+    assert tree(path) == tree(songs)
+
+
+def test_plain_zarr_and_xarray_read_dims_units_and_recipe(songs):
+    group = zarr.open_group(songs, mode="r")
+    assert group["mel"].metadata.dimension_names == ("track", "mel_band", "frame")
+    assert group["mel"].attrs["units"] == "dB re 1.0"
+    assert group.attrs["recipe"]["mel"]["hop_length"] == 512
+    dataset = xarray.open_zarr(songs)
+    assert dataset.mel.sizes == {"track": 72, "mel_band": 128, "frame": 1292}
+    assert dataset.lyrics.dims == ("track", "token", "text_dim")
+    assert dataset.attrs["recipe"]["lyrics"]["model"] == "minilm"
+    assert dataset.status.values.tolist() == [1] * 65 + [0] * 7
+
+
+def test_stored_mels_are_librosas(songs, real_data):
+    store = FeatureStore.open(songs)
+    worst = 0.0
+    for track in store.tracks.to_pylist():
+        samples, rate = librosa.load(real_data / "songs" / track["path"], sr=22_050)
+        samples = librosa.util.fix_length(samples, size=661_500)
+        power = librosa.feature.melspectrogram(y=samples, sr=rate, n_fft=2048, hop_length=512, n_mels=128)
+        expected = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
+        stored = store.read("mel", [track["row"]])[0].astype(np.float64)
+        heard = expected > expected.max() - 80
+        assert heard.any(axis=1).sum() == 128 or Flag(track["flags"]) & Flag.SILENT or heard.any()
+        worst = max(worst, float(np.abs(stored - expected)[heard].max()))
+    assert worst <= 0.05 + 0.016 + 0.016, f"{worst:.4f} dB from librosa"
+
+
+def test_stored_token_states_are_the_plain_models(songs, real_data):
+    files = find_text_model("minilm")
+    tokenizer = AutoTokenizer.from_pretrained(files.folder)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    model = AutoModel.from_pretrained(files.folder).eval()
+    store = FeatureStore.open(songs)
+    compared = 0
+    for track in store.tracks.to_pylist():
+        kept = int(store.read("lyrics_tokens", [track["row"]])[0])
+        if kept == 0:
+            assert Flag(track["flags"]) & (Flag.NO_LYRICS | Flag.EMPTY_LYRICS | Flag.INSTRUMENTAL)
+            continue
+        text = load_lyrics(real_data / "songs" / track["lyrics_path"]).text
+        ids = tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
+        with torch.inference_mode():
+            expected = model(**ids).last_hidden_state[0].numpy()
+        stored = store.read("lyrics", [track["row"]])[0].astype(np.float32)
+        assert len(expected) == kept
+        norms = np.linalg.norm(stored[:kept], axis=1) * np.linalg.norm(expected, axis=1)
+        assert ((stored[:kept] * expected).sum(axis=1) / norms).min() > 0.9999
+        assert not stored[kept:].any()
+        np.testing.assert_allclose(
+            store.read("lyrics_pooled", [track["row"]])[0], expected[1:-1].mean(axis=0), atol=1e-4
+        )
+        compared += 1
+    assert compared == 15
+
+
+def test_a_folder_of_odd_files_ends_as_foretold(real_data, mgc_json, tmp_path):
+    report = mgc_json(
+        "extract", real_data / "torture", "-o", tmp_path / "t.zarr", "--features", "mel", "--max-failures", "50%"
+    )
+    assert report["planned"] == report["ok"] + report["failed"] == 44
+    found = {track["id"]: track for track in FeatureStore.open(tmp_path / "t.zarr").tracks.to_pylist()}
+    lines = (real_data / "torture" / "OUTCOMES.tsv").read_text().splitlines()[1:]
+    wrong = []
+    for file, outcome, reasons, flags in (line.split("\t") for line in lines):
+        track = found[file]
+        if outcome == "ok":
+            missing = set(flags.split()) - set(Flag(track["flags"]).names)
+            right = track["status"] == 1 and not missing
+        else:
+            right = track["status"] == 2 and track["reason"] in reasons.split("|")
+        if not right:
+            wrong.append((file, track["reason"], Flag(track["flags"]).names))
+    assert wrong == []
+    assert len(lines) == 44
+
+
+def test_training_learns_the_training_songs(run, songs, mgc_json):
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
+    result = mgc_json("evaluate", run, songs, "--split", "train")
+    prior = result["baselines"]["label_prior"]["mean_average_precision"]["value"]
+    assert result["metrics"]["mean_average_precision"]["value"] > prior + 0.2
+
+
+def test_a_new_clip_is_predicted_with_and_without_lyrics(run, real_data, mgc, mgc_json):
+    clip = real_data / "songs_nc" / "audios" / "8GmWiugWLRk3zKrX.mp3"
+    words = real_data / "songs_nc" / "lyrics" / "8GmWiugWLRk3zKrX.txt"
+    with_lyrics = mgc_json("predict", run, clip, "--lyrics", words)["predictions"][0]
+    without = mgc_json("predict", run, clip)
+    assert with_lyrics["scores"].keys() == without["predictions"][0]["scores"].keys()
+    assert with_lyrics["scores"] != without["predictions"][0]["scores"]
+    assert any("without lyrics" in remark for remark in without["remarks"])
+    text = mgc("predict", run, clip, "--lyrics", words)
+    best = max(with_lyrics["scores"], key=with_lyrics["scores"].get)
+    assert best in text.stdout
+    assert f"{with_lyrics['scores'][best]:.3f}" in text.stdout
+
+
+def test_predicting_a_file_equals_extracting_and_predicting_the_store(run, real_data, mgc_json, tmp_path):
+    path = tmp_path / "nc.zarr"
+    mgc_json("extract", real_data / "songs_nc", "-o", path, *FP32)
+    stored = {row["id"]: row["scores"] for row in mgc_json("predict", run, path)["predictions"]}
+    assert len(stored) == 22
+    for name in sorted(stored)[:3]:
+        files = real_data / "songs_nc" / "audios" / f"{name}.mp3", real_data / "songs_nc" / "lyrics" / f"{name}.txt"
+        alone = mgc_json("predict", run, files[0], "--lyrics", files[1])["predictions"][0]["scores"]
+        assert alone == pytest.approx(stored[name], abs=1e-4)
