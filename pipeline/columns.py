@@ -1,0 +1,86 @@
+"""What the columns of a manifest, and of a table of labels, say about a track."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from ..cache.errors import ManifestError
+from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .tables import Row, Table
+
+MANIFEST_COLUMNS = (
+    "id", "path", "artist", "artists", "song", "title", "genres", "language", "split", "lyrics", "lyrics_path",
+)  # fmt: skip
+SPLITS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | None) -> Track:
+    """The track that a row of a manifest describes."""
+    track_id = row.required_text("id")
+    check_id(track_id, row.where)
+    lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
+    if lyrics is not None and lyrics_path is not None:
+        raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given; keep one")
+    base = Track(id=track_id, path=row.required_text("path"), lyrics=lyrics, lyrics_path=lyrics_path or None)
+    return _described(base, row, MANIFEST_COLUMNS, genre_delimiter, artist_delimiter)
+
+
+def _described(
+    track: Track, row: Row, columns: Collection[str], genre_delimiter: str | None, artist_delimiter: str | None
+) -> Track:
+    """`track` with what `row` says in `columns` about artists, song, genres, language and split."""
+    for one, other in (("artist", "artists"), ("song", "title")):
+        if row.cells.get(one) is not None and row.cells.get(other) is not None:
+            raise ManifestError(f"{row.where}: both {one!r} and {other!r} are given; keep one")
+    artists = "artists" if row.cells.get("artists") is not None else "artist"
+    has_artists = "artist" in columns or "artists" in columns
+    has_song = "song" in columns or "title" in columns
+    return replace(
+        track,
+        artists=row.one_or_more(artists, artist_delimiter) if has_artists else track.artists,
+        song=row.text("song") or row.text("title") if has_song else track.song,
+        genres=row.names("genres", genre_delimiter) if "genres" in columns else track.genres,
+        language=normalise_language(row.text("language")) if "language" in columns else track.language,
+        split=_split(row) if "split" in columns else track.split,
+    )
+
+
+def _split(row: Row) -> str | None:
+    given = row.text("split")
+    if given is None:
+        return None
+    if given.casefold() not in SPLITS:
+        raise ManifestError(f"{row.where}: column 'split' holds {given!r}; known: {', '.join(SPLITS)}, or empty")
+    return SPLITS[given.casefold()]
+
+
+def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_delimiter: str | None) -> Source:
+    """`source` with the columns of a labels table in place of its own, matched by id, else by path."""
+    key = "id" if "id" in table.columns else "path"
+    if key not in table.columns:
+        table.require(("id",))
+    columns = ("artist", "artists", "song", "title", "genres", "language", "split")
+    table.refuse_near_misses((*columns, key))
+    if not set(columns) & set(table.columns):
+        table.require(("genres",))
+    rows = {row.required_text(key): row for row in table.rows}
+    check_collisions([row.required_text(key) for row in table.rows], [row.where for row in table.rows])
+    keys = [track.id if key == "id" else track.path for track in source.tracks]
+    matched = [name for name in keys if name in rows]
+    if not matched:
+        raise ManifestError(
+            f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
+        )
+    tracks = [
+        _described(track, rows[name], table.columns, genre_delimiter, artist_delimiter) if name in rows else track
+        for name, track in zip(keys, source.tracks, strict=True)
+    ]
+    notes = [f"{table.path.name} describes {len(matched)} of {len(keys)} tracks"]
+    if len(rows) > len(matched):
+        notes.append(f"{len(rows) - len(matched)} rows of {table.path.name} name no track here")
+    return replace(source, tracks=tracks, notes=source.notes + notes)
