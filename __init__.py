@@ -1,4 +1,4 @@
-"""mgc: multi-label music genre classification from sound and lyrics, and a feature store for music information retrieval.
+"""mgc: multi-label music genre classification from sound and lyrics, and a feature store.
 
 Importing ``mgc`` imports nothing heavy; what needs torch, librosa or dask is imported on first use.
 """

@@ -1,0 +1,246 @@
+"""The command line: what a user types, reads, and gets as an exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mgc import cli
+from mgc.cache.schema import Flag
+from mgc.cache.store import FeatureStore
+
+GOOD = 5
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `mgc ARGS` in this process, through the real entry point."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*args: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mgc", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = exit_.value.code
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, out, err)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def write_tone(path: Path, hz: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seconds = np.arange(22_050) / 22_050
+    soundfile.write(path, (0.3 * np.sin(2 * np.pi * hz * seconds)).astype(np.float32), 22_050)
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """Five tones, a missing file, a text named .wav and a path that leaves the folder; lyrics in the table."""
+    rows = [
+        {"id": f"tone{i}", "path": f"audio/{i}.wav", "genres": "rock|jazz" if i % 2 else "jazz", "artist": f"A{i}",
+         "lyrics": "the same words" if i < 2 else ""}
+        for i in range(GOOD)
+    ]  # fmt: skip
+    for i in range(GOOD):
+        write_tone(tmp_path / "audio" / f"{i}.wav", 220 * (i + 1))
+    (tmp_path / "audio" / "page.wav").write_text("<html>404</html>")
+    rows += [
+        {"id": "gone", "path": "audio/gone.wav", "genres": "rock"},
+        {"id": "page", "path": "audio/page.wav", "genres": "rock"},
+        {"id": "away", "path": "../../away.wav", "genres": "rock"},
+    ]
+    path = tmp_path / "songs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "path", "genres", "artist", "lyrics"], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+EXTRACT = ("--workers", 0, "--genre-delimiter", "|", "--text-model", "minilm", "--clip-s", 1)
+
+
+def test_every_track_ends_ok_or_failed_with_a_reason(call, table, tmp_path):
+    store = tmp_path / "s.zarr"
+    done = call("extract", table, "-o", store, *EXTRACT, "--max-failures", 3, "--json")
+    assert done.code == 0
+    report = done.json
+    assert {"planned", "ok", "failed", "pending", "reasons", "store", "seconds"} <= report.keys()
+    assert (report["planned"], report["ok"], report["failed"], report["pending"]) == (8, 5, 3, 0)
+    assert report["reasons"] == {"SRC_MISSING": 1, "NOT_AUDIO": 1, "PATH_ESCAPE": 1}
+    failures = call("store", "failures", store, "--json").json["failures"]
+    assert {row["id"]: row["reason"] for row in failures} == {
+        "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO",
+    }  # fmt: skip
+    lines = call("store", "failures", store, "--format", "csv").out.splitlines()
+    assert lines[0] == "id,path,reason,detail"
+    assert len(list(csv.DictReader(io.StringIO("\n".join(lines))))) == 3
+    listed = call("store", "failures", store, "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["id"] for line in listed] == ["away", "gone", "page"]
+    assert str(tmp_path) not in "".join(str(row) for row in failures)
+    info = call("store", "info", store, "--json").json
+    assert info["genres"] == {"jazz": 5, "rock": 5}
+    opened = FeatureStore.open(store)
+    first, second = (opened.tracks.column("id").to_pylist().index(name) for name in ("tone0", "tone1"))
+    np.testing.assert_array_equal(opened.read("lyrics", [first]), opened.read("lyrics", [second]))
+    assert opened.tracks.column("lyrics_sha256")[first] == opened.tracks.column("lyrics_sha256")[second]
+
+
+def test_more_failures_than_allowed_is_exit_3_and_the_store_is_whole(call, table, tmp_path):
+    done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel", "--max-failures", "5%")
+    assert done.code == 3
+    assert "planned 8 = ok 5 + failed 3" in done.out
+    assert "3 of 8 tracks failed" in done.err
+    assert len(FeatureStore.open(tmp_path / "s.zarr").ok_rows) == GOOD
+
+
+def test_librosa_backend_is_in_the_recipe_and_agrees(call, table, tmp_path):
+    for backend in ("fast", "librosa"):
+        call("extract", table, "-o", tmp_path / backend, *EXTRACT, "--features", "mel", "--audio-backend", backend)
+    fast, slow = (FeatureStore.open(tmp_path / backend) for backend in ("fast", "librosa"))
+    assert slow.recipe.mel.backend == "librosa"
+    assert fast.fingerprints["mel"] != slow.fingerprints["mel"]
+    a, b = (store.read("mel", store.ok_rows).astype(np.float64) for store in (fast, slow))
+    heard = b > b.max(axis=(1, 2), keepdims=True) - 80
+    assert np.abs(a - b)[heard].max() < 0.05 + 2 * 0.016
+
+
+def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
+    call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
+    table.write_text(table.read_text().replace("tone3,", "tone9,").replace("A1", "B1"))
+    done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
+    assert done.code == 2
+    assert "1 tracks only here: tone3" in done.err
+    assert "1 tracks only there: tone9" in done.err
+    assert "track tone1, artists: ['A1'] here, ['B1'] there" in done.err
+
+
+def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tmp_path):
+    done = call("manifest", table, "--genre-delimiter", "|", "-o", tmp_path / "out" / "m.jsonl", "--json")
+    assert done.json["tracks"] == 8
+    assert "8 tracks" in done.err
+    assert f"--root {tmp_path}" in done.err
+    again = call("manifest", tmp_path / "out" / "m.jsonl", "--root", tmp_path, "-o", tmp_path / "n.jsonl", "--quiet")
+    assert again.err == ""
+    first, second = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("out/m.jsonl", "n.jsonl")
+    )
+    assert first == second
+
+
+def test_a_manifest_above_its_audio_needs_no_root(call, table, tmp_path):
+    (tmp_path / "deep").mkdir()
+    inner = tmp_path / "deep" / "inner"
+    inner.mkdir()
+    write_tone(inner / "x.wav", 440)
+    call("manifest", inner, "-o", tmp_path / "m.jsonl")
+    done = call(
+        "extract", tmp_path / "m.jsonl", "-o", tmp_path / "m.zarr", "--features", "mel", "--workers", 0, "--json"
+    )
+    assert done.json["ok"] == 1
+
+
+def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_nearest(call, table, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("features: mel\nclip_s: 1\nworkers: 0\ngenre-delimiter: '|'\nmax-failures: 50%\n")
+    done = call("extract", table, "-o", tmp_path / "s.zarr", "--config", config, "--json")
+    assert (done.code, done.json["ok"]) == (0, 5)
+    assert FeatureStore.open(tmp_path / "s.zarr").recipe.mel.clip_s == 1
+    config.write_text("worker: 0\n")
+    done = call("extract", table, "-o", tmp_path / "t.zarr", "--config", config)
+    assert done.code == 2
+    assert "unknown key 'worker'; did you mean 'workers'?" in done.err
+    config.write_text("- a\n")
+    assert "want lines like `option: value`" in call("extract", table, "-o", "x", "--config", config).err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("extract", "{tmp}/nowhere", "-o", "{tmp}/s"), "nowhere"),
+        (("store", "info", "{tmp}"), "no feature store here"),
+        (("evaluate", "{tmp}", "{tmp}"), "no feature store here"),
+        (("predict", "{tmp}", "{tmp}/x.mp3"), "no trained model here"),
+        (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
+        (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s", "--max-failures", "some"), "want a share such as 5%"),
+        (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "want mel"),
+        (("train", "{tmp}/s", "-o", "{tmp}/r"), "no feature store here"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_what_to_do_and_no_traceback(call, table, tmp_path, args, said):
+    done = call(*(arg.format(tmp=tmp_path) for arg in args))
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(tmp_path):
+    for i in range(40):
+        write_tone(tmp_path / "audio" / f"{i:02}.wav", 200 + i)
+    store = tmp_path / "s.zarr"
+    command = [sys.executable, "-m", "mgc", "extract", tmp_path / "audio", "-o", store, "--features", "mel",
+               "--workers", "1", "--part-rows", "1"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ((store / "commits").is_dir() and any((store / "commits").iterdir())):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    started = time.monotonic()
+    assert process.wait(timeout=30) == 143
+    assert time.monotonic() - started < 10
+    kept = len(FeatureStore.open(store).ok_rows)
+    assert 1 <= kept < 40
+    assert Flag.SHORT in Flag(
+        FeatureStore.open(store).tracks.column("flags")[int(FeatureStore.open(store).ok_rows[0])].as_py()
+    )
+
+
+def test_help_of_every_command_has_an_example(call):
+    for command in (
+        "demo",
+        "manifest",
+        "extract",
+        "train",
+        "evaluate",
+        "predict",
+        "report",
+        "store info",
+        "store failures",
+    ):
+        done = call(*command.split(), "--help")
+        assert done.code == 0
+        assert "Example" in done.out
+
+
+def test_version(call):
+    from mgc import __version__
+
+    assert call("--version").out.strip() == __version__
