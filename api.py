@@ -512,23 +512,39 @@ class DemoReport:
     new_song_genres: list[str]
     prediction: Prediction
     seconds: dict[str, float]
+    remarks: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
 def demo(
-    folder: Path, *, n_songs: int = 240, seed: int = 0, workers: int | None = None, on_progress: Steps = _silent
+    folder: Path,
+    *,
+    n_songs: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    on_progress: Steps = _silent,
 ) -> DemoReport:
     """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
 
     What is already in `folder` is used again; a run that is there is continued.
+
+    Parameters
+    ----------
+    n_songs : None makes 240, or half as many on a CPU that does not compute in bf16.
     """
     with _extra("all"):
+        from .heads.device import cpu_has_bf16
         from .pipeline.synth import make_collection, unheard_song, write_song
         from .pipeline.workers import default_workers
 
     cores = default_workers() if workers is None else workers
+    remarks = []
+    if n_songs is None:
+        n_songs = 240 if cpu_has_bf16() else 120
+        if n_songs < 240:
+            remarks.append("this CPU does not compute in bf16, so the demo makes 120 songs instead of 240")
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -566,4 +582,5 @@ def demo(
         new_song_genres=list(song.genres),
         prediction=prediction,
         seconds=seconds,
+        remarks=remarks,
     )

@@ -639,6 +639,8 @@ def _print_demo(report: DemoReport) -> None:
     metrics, baselines = report.metrics["metrics"], report.metrics["baselines"]
     ours, majority = (values["columns"]["fixed"]["jaccard"]["value"] for values in (metrics, baselines["majority"]))
     training = report.training
+    for remark in report.remarks:
+        print(remark)
     print(
         f"{report.extraction['planned']} generated songs, {len(training['genres'])} genres; "
         f"tested on {metrics['n_tracks']} songs by artists not trained on"

@@ -144,18 +144,18 @@ class FeatureStore:
         StoreError
             If the store has no such array.
         """
-        rows = np.asarray(rows, dtype=np.int64)
+        wanted = np.asarray(rows, dtype=np.int64)
         spec = self._spec(name)
-        self._refuse_unavailable(rows)
+        self._refuse_unavailable(wanted)
         if not spec.sharded:
-            return self._fill(self._column(spec)[rows], out)
+            return self._fill(self._column(spec)[wanted], out)
         tail = spec.tail if length is None else (min(length, spec.tail[0]), *spec.tail[1:])
         if out is None:
-            out = np.empty((len(rows), *tail), dtype=spec.dtype)
-        elif out.shape != (len(rows), *tail) or out.dtype != np.dtype(spec.dtype):
-            raise ValueError(f"out: want shape {(len(rows), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
+            out = np.empty((len(wanted), *tail), dtype=spec.dtype)
+        elif out.shape != (len(wanted), *tail) or out.dtype != np.dtype(spec.dtype):
+            raise ValueError(f"out: want shape {(len(wanted), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
         array = None if self._mapped else self._group[name]
-        for i, row in enumerate(rows.tolist()):
+        for i, row in enumerate(wanted.tolist()):
             if array is None:
                 self._shard(spec, row // self.part_rows).read_into(out[i], row % self.part_rows)
             else:

@@ -176,7 +176,7 @@ def committed_parts(path: Path) -> set[int]:
 
 
 def n_tracks(plan: Mapping[str, Any]) -> int:
-    return sum(generation["n_tracks"] for generation in plan["generations"])
+    return sum(int(generation["n_tracks"]) for generation in plan["generations"])
 
 
 def n_parts(plan: Mapping[str, Any]) -> int:
