@@ -1,0 +1,234 @@
+"""The published model, ``best/``: all that prediction needs, and nothing that depends on a test track.
+
+No path, time, machine or hash of a whole store goes in, so two runs that learn the same publish the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..cache.durable import seal
+from ..cache.errors import RunError
+from ..cache.schema import Recipe
+from .checkpoint import FORMAT_VERSION, check_file, load_weights, read_sealed
+from .config import TrainConfig
+from .constant_baselines import majority_set
+from .labels import Matrix
+from .model import GenreModel, ModelConfig
+from .task import Task
+from .thresholds import Thresholds
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A trained model with what belongs to it.
+
+    Attributes
+    ----------
+    model : in evaluation mode, on the CPU.
+    genres : names of the C outputs.
+    thresholds : tuned on the validation split.
+    recipe : what the features it was trained on were made by; features to predict from must match.
+    train_counts, n_train : training tracks with each genre, (C,), and in all.
+    majority : (C,) bool, the one label set that fits the training tracks best.
+    n_without_lyrics : training tracks without lyrics; with 0 the model never learned what to do without.
+    """
+
+    folder: Path
+    model: GenreModel
+    genres: tuple[str, ...]
+    thresholds: Thresholds
+    recipe: Recipe
+    fingerprints: dict[str, str]
+    training: TrainConfig
+    train_counts: npt.NDArray[np.int64]
+    n_train: int
+    majority: Matrix
+    n_without_lyrics: int
+    epoch: int
+    validation: dict[str, Any]
+
+
+def bundle_files(
+    task: Task,
+    config: TrainConfig,
+    recipe: Recipe,
+    *,
+    precision: str,
+    n_parameters: int,
+    weights: bytes,
+    epoch: int,
+    thresholds: Thresholds,
+    validation: dict[str, Any],
+) -> dict[str, bytes]:
+    """The files of ``best/`` by name.
+
+    Parameters
+    ----------
+    weights : safetensors bytes of the best epoch.
+    validation : metrics of that epoch on the validation split.
+    """
+    files = {
+        WEIGHTS: weights,
+        "preprocessor.json": seal(_preprocessor(task, recipe)),
+        "labels.json": seal(_labels(task)),
+        "thresholds.json": seal({"genres": list(task.genres.names), **thresholds.to_dict()}),
+        "graph.json": seal(_graph(task)),
+        "README.md": _card(task, config, recipe, epoch, thresholds, validation).encode(),
+    }
+    parts = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "README.md"}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(task.model),
+        "training": config.to_dict(),
+        "precision": precision,
+        "epoch": epoch,
+        "validation": validation,
+        "n_parameters": n_parameters,
+        "n_without_lyrics": task.n_without_lyrics,
+        "parts": parts,
+    }
+    return {**files, "config.json": seal(document)}
+
+
+def load_run(folder: Path) -> LoadedModel:
+    """Load a published model: ``best/`` itself, or the run folder around it.
+
+    Raises
+    ------
+    RunError
+        If a file is missing, cut short or altered, or of another format.
+    """
+    folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its "
+                       "best/")  # fmt: skip
+    config = read_sealed(folder / "config.json")
+    if config["format_version"] != FORMAT_VERSION:
+        raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
+    for name, sha256 in config["parts"].items():
+        check_file(folder / name, sha256)
+    labels, preprocessor = read_sealed(folder / "labels.json"), read_sealed(folder / "preprocessor.json")
+    thresholds = read_sealed(folder / "thresholds.json")
+    thresholds.pop("genres")
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        model = GenreModel(ModelConfig.from_dict(config["model"]))
+    load_weights(model, folder / WEIGHTS)
+    model.eval()
+    return LoadedModel(
+        folder=folder,
+        model=model,
+        genres=tuple(labels["genres"]),
+        thresholds=Thresholds.from_dict(thresholds),
+        recipe=Recipe.from_dict(preprocessor["recipe"]),
+        fingerprints=preprocessor["fingerprints"],
+        training=TrainConfig.from_dict(config["training"]),
+        train_counts=np.asarray(labels["train_counts"], dtype=np.int64),
+        n_train=labels["n_train"],
+        majority=np.isin(np.asarray(labels["genres"]), labels["majority"]),
+        n_without_lyrics=config["n_without_lyrics"],
+        epoch=config["epoch"],
+        validation=config["validation"],
+    )
+
+
+def weights_sha256(folder: Path) -> str | None:
+    """The recorded hash of the weights published in `folder`; None where nothing whole is."""
+    try:
+        return str(read_sealed(folder / "config.json")["parts"][WEIGHTS])
+    except RunError:
+        return None
+
+
+def _preprocessor(task: Task, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe": recipe.to_dict(),
+        "fingerprints": recipe.fingerprints(),
+        "mel_mean_db": task.statistics.mean_db,
+        "mel_std_db": task.statistics.std_db,
+        "mel_values_seen": task.statistics.n_values,
+    }
+
+
+def _labels(task: Task) -> dict[str, Any]:
+    majority = majority_set(task.train_labels)
+    return {
+        "genres": list(task.genres.names),
+        "train_counts": task.train_labels.sum(axis=0).tolist(),
+        "n_train": task.n_train,
+        "majority": [name for name, chosen in zip(task.genres.names, majority, strict=True) if chosen],
+        "filters": [str(kept) for kept in task.genres.steps],
+    }
+
+
+def _graph(task: Task) -> dict[str, Any]:
+    graph = task.graph
+    if graph is None:
+        return {"genres": list(task.genres.names), "used": False}
+    mean_cosines = {"centred_or_raw": graph.mean_cosine, "raw": graph.mean_cosine_raw}
+    return {
+        "genres": list(task.genres.names),
+        "used": True,
+        "options": dataclasses.asdict(task.model.graph_options),
+        "counts": graph.counts.tolist(),
+        "mean_cosine": {name: None if np.isnan(value) else value for name, value in mean_cosines.items()},
+        "self_weight": _rounded(graph.self_weight),
+        "a1": _rounded(graph.a1),
+        "a2": _rounded(graph.a2),
+        "adjacency": _rounded(graph.adjacency),
+    }
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> Any:
+    """For people to read; the model's own adjacency is a buffer in the weights."""
+    return np.round(values, 6).tolist()
+
+
+def _card(
+    task: Task, config: TrainConfig, recipe: Recipe, epoch: int, thresholds: Thresholds, validation: dict[str, Any]
+) -> str:
+    """The model card: what it predicts, from what, how it was trained, how well it did on validation tracks."""
+    text = recipe.lyrics
+    encoder = f"`{text.model}` (weights sha256 `{text.weights_sha256[:16]}`)" if text is not None else "none"
+    numbers = "\n".join(
+        f"| {name.replace('_', ' ')} | {'-' if value is None else format(value, '.4f')} |"
+        for name, value in validation.items()
+    )
+    return f"""# Music genres from sound and lyrics
+
+A multi-label classifier made by `mgc train` after Ru et al., "Improving Music Genre Classification from Multi-Modal
+Properties of Music and Genre Correlations Perspective" (ICASSP 2023). It scores {len(task.genres.names)} genres
+independently:
+{", ".join(task.genres.names)}.
+
+- Trained on {task.n_train} tracks, {task.n_without_lyrics} of them without lyrics; split `{task.split.policy}`.
+- Parts: encoder `{task.model.encoder}`, modalities {task.model.modalities}, attention {_on(task.model.attention)},
+  genre graph {_on(task.model.graph)}, contrastive loss {_on(task.model.contrastive)} (lambda {config.lambda_:g}).
+- Seed {config.seed}, learning rate {config.lr:g} halved every {config.lr_halve_every} epochs, batches of
+  {config.batch_size}; weights of epoch {epoch}.
+- Text encoder of the features: {encoder}. Features of another recipe are refused.
+- Scores are not calibrated probabilities. Thresholds: 0.5 (the paper's), {thresholds.overall:.4f} overall and one a
+  genre, tuned on {thresholds.n_tracks} validation tracks.
+
+| validation split | |
+|---|---|
+{numbers}
+
+These tracks chose the epoch and the thresholds; for an honest figure see the run's `metrics.json` (test split).
+
+    mgc predict RUN song.mp3 --lyrics song.txt
+"""
+
+
+def _on(used: bool) -> str:
+    return "on" if used else "off"

@@ -1,0 +1,137 @@
+"""Charts as inline SVG for the report: drawn by matplotlib, coloured by the page.
+
+matplotlib paints with stand-in colours that are then replaced by CSS variables, so that the same chart is readable on
+light and dark pages. Text stays text, and no chart refers to anything outside itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+STAND_INS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--faint)",
+    "#030303": "var(--first)",
+    "#040404": "var(--second)",
+    "#050505": "var(--third)",
+}
+"""What matplotlib paints with -> the page's variable."""
+INK, FAINT, *LINES = STAND_INS
+
+HEAT_RGB = (0.22, 0.53, 0.92)
+"""Colour of the heat map; weights are its opacity, so that 0 is whatever the page is."""
+
+MAX_NAME = 28
+_STYLES = ("-", "--", ":")
+
+
+def line_chart(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float | None]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    mark: tuple[float, str] | None = None,
+    unit_range: bool = False,
+) -> str:
+    """Lines over `x` (three at most) with a legend; None leaves a gap; ``mark`` is a vertical line and its name."""
+    with _figure(title, 4.4, 3.0) as (figure, axes):
+        for (name, y), colour, style in zip(lines.items(), LINES, _STYLES, strict=False):
+            values = [np.nan if value is None else value for value in y]
+            axes.plot(x, values, color=colour, label=name, linestyle=style, marker="." if len(x) < 3 else "")
+        if mark is not None:
+            axes.axvline(mark[0], color=FAINT, linewidth=1)
+            axes.annotate(mark[1], (mark[0], 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center",
+                          textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.set_ylim(0, 1) if unit_range else axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(color=FAINT, linewidth=0.4)
+        axes.legend(frameon=False, fontsize=8)
+        return _svg(figure, title)
+
+
+def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> str:
+    """A square matrix (C, C) with every row and column named; the diagonal is left out of scale and picture."""
+    n = len(names)
+    off_diagonal = np.where(np.eye(n, dtype=bool), np.nan, np.asarray(weights, dtype=np.float64))
+    top = float(np.nanmax(off_diagonal, initial=0.0)) or 1.0
+    short = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in names]
+    cell_in = 0.3 if n <= 25 else 0.13
+    with _figure(title, n * cell_in + 2.2, n * cell_in + 2.2) as (figure, axes):
+        axes.imshow(_opacities(off_diagonal / top), interpolation="none")
+        axes.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=FAINT, linewidth=0.6)
+        axes.set_xticks(range(n), short, rotation=90)
+        axes.set_yticks(range(n), short)
+        axes.tick_params(labelsize=9 if n <= 25 else 7, length=2)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        box, height_in = axes.get_position(), n * cell_in + 2.2
+        key = figure.add_axes((box.x0, box.y1 + 0.3 / height_in, 1.6 / height_in, 0.1 / height_in))
+        key.imshow(_opacities(np.linspace(0, 1, 64)[None, :]), interpolation="none", aspect="auto",
+                   extent=(0.0, top, 0.0, 1.0))  # fmt: skip
+        key.set_yticks([])
+        key.set_xticks([0, top], ["0", f"{top:.2g}"])
+        key.set_title(unit, fontsize=8)
+        return _svg(figure, title)
+
+
+def _opacities(shares: FloatArray) -> FloatArray:
+    """(..., ) in [0, 1] or NaN -> (..., 4) RGBA; the square root lets small weights be seen."""
+    rgba = np.empty((*shares.shape, 4))
+    rgba[..., :3] = HEAT_RGB
+    rgba[..., 3] = np.sqrt(np.clip(np.nan_to_num(shares), 0, 1))
+    return rgba
+
+
+@contextlib.contextmanager
+def _figure(title: str, width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a report needs matplotlib; install the extra: pip install 'mgc[report]'") from error
+    style: Any = {  # matplotlib's own type of it differs between versions
+        "svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False, "text.color": INK,
+        "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "lines.linewidth": 1.8,
+    }  # fmt: skip
+    # Names may be in any script; the browser has the fonts that matplotlib lacks and only measures with.
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(width_in, height_in))
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an ``<svg>`` element that takes its colours and font from the page."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(xmlns(:xlink)?|version)="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    for stand_in, variable in STAND_INS.items():
+        svg = svg.replace(stand_in, variable)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

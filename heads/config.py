@@ -1,0 +1,182 @@
+"""What a training run is asked to do: one frozen dataclass, its checks, its presets, its YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from ..cache.errors import ConfigError
+
+SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+Home = Literal["auto", "device", "host", "mapped"]
+Encoder = Literal["base", "lite", "tiny"]
+Modalities = Literal["both", "audio", "lyrics"]
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {"split": "random"}}
+"""What a preset, named on purpose, changes in the defaults, which themselves follow the paper."""
+
+MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
+"""Options that say how far to go, not which way; a run may be taken further than first asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of one training run. The defaults follow Ru et al. 2023 but for the split, which is honest first.
+
+    Attributes
+    ----------
+    preset : None, or ``paper`` (use :meth:`from_preset`).
+    seed : decides initial weights, dropout and the order of batches.
+    split, split_seed : policy and seed of the split; apart from `seed`, so that runs with several seeds share a test
+        set and can be compared track by track.
+    genres : the only genres to learn, in this order; None for all.
+    top_genres : of those, the this many with most training tracks.
+    min_genre_count : of those, the ones with at least this many training tracks.
+    min_labels : tracks with fewer of the kept genres are left out.
+    epochs, batch_size, lr, lr_halve_every, weight_decay, grad_clip : Adam with a step schedule (epochs).
+    patience : stop after this many epochs without a better validation mAP; None never stops early.
+    lambda_ : weight of the contrastive loss (Eq. 7); has no effect with ``contrastive=False``.
+    encoder, attention, graph, contrastive, modalities : parts of the model; see ``ModelConfig``.
+    model_options : further fields of ``ModelConfig`` by name, such as ``{"heads": 1}``.
+    device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
+    """
+
+    preset: str | None = None
+    seed: int = 0
+    split: SplitPolicy = "auto"
+    split_seed: int = 0
+    genres: tuple[str, ...] | None = None
+    top_genres: int | None = None
+    min_genre_count: int = 1
+    min_labels: int = 1
+    epochs: int = 100
+    batch_size: int = 16
+    lr: float = 1e-4
+    lr_halve_every: int = 50
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    patience: int | None = None
+    lambda_: float = 0.3
+    encoder: Encoder = "base"
+    attention: bool = True
+    graph: bool = True
+    contrastive: bool = True
+    modalities: Modalities = "both"
+    model_options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    device: Device = "auto"
+    precision: Precision = "auto"
+    home: Home = "auto"
+
+    def __post_init__(self) -> None:
+        if self.genres is not None:
+            object.__setattr__(self, "genres", tuple(self.genres))
+        object.__setattr__(self, "model_options", dict(self.model_options))
+        self._check_choices()
+        self._check_ranges()
+
+    @classmethod
+    def from_preset(cls, preset: str | None, **options: Any) -> TrainConfig:
+        """A config with a preset's values wherever `options` do not say otherwise.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such preset or option, or a value makes no sense.
+        """
+        if preset is None:
+            return cls.from_dict(options)
+        if preset not in PRESETS:
+            raise ConfigError(f"preset {preset!r}: not one of {', '.join(PRESETS)}")
+        return cls.from_dict({**PRESETS[preset], **options, "preset": preset})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, as JSON and YAML hold them."""
+        values = dataclasses.asdict(self)
+        values["genres"] = None if self.genres is None else list(self.genres)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of :meth:`to_dict`; unknown keys are refused with the nearest match."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+                raise ConfigError(f"unknown training option {key!r}{hint}")
+        return cls(**values)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> TrainConfig:
+        """Read a config file.
+
+        Raises
+        ------
+        ConfigError
+            If the file is no YAML mapping, or holds an unknown key or a senseless value.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: want `option: value` lines, found {type(values).__name__}")
+        return cls.from_dict(values)
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """Readable lines, one an option that differs, leaving out what may change when a run is resumed."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{key}: {mine[key]!r} here, {theirs[key]!r} there"
+            for key in mine
+            if mine[key] != theirs[key] and key not in MAY_CHANGE_ON_RESUME
+        ]
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate of an epoch (counted from 0): halved every `lr_halve_every` epochs."""
+        return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
+
+    def _check_choices(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "preset": (None, *PRESETS),
+            "split": get_args(SplitPolicy),
+            "device": get_args(Device),
+            "precision": get_args(Precision),
+            "home": get_args(Home),
+            "encoder": get_args(Encoder),
+            "modalities": get_args(Modalities),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: not one of {', '.join(map(str, allowed))}")
+        for name in ("attention", "graph", "contrastive"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r}: want true or false")
+
+    def _check_ranges(self) -> None:
+        lowest_int = {"seed": 0, "split_seed": 0, "min_genre_count": 0, "min_labels": 1, "epochs": 1, "batch_size": 2,
+                      "lr_halve_every": 1}  # fmt: skip
+        optional_int = {name: 1 for name in ("top_genres", "patience") if getattr(self, name) is not None}
+        for name, lowest in (lowest_int | optional_int).items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ConfigError(f"{name}={value!r}: want a whole number from {lowest} on")
+        for name, lowest_f, highest_f in (
+            ("lr", 0.0, 1e30), ("weight_decay", 0.0, 1.0), ("grad_clip", 0.0, 1e30), ("lambda_", 0.0, 1.0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not lowest_f <= value <= highest_f:
+                raise ConfigError(f"{name}={value!r}: want a number from {lowest_f:g} to {highest_f:g}")
+        if self.genres is not None and (not self.genres or len(set(self.genres)) != len(self.genres)):
+            raise ConfigError("genres: want at least one, and none of them twice")

@@ -1,0 +1,71 @@
+"""Where training runs and in which precision, and how much memory is there for cached features."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from ..cache.errors import ConfigError
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If CUDA is asked for and not there.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device={wanted}: torch sees no CUDA device here; use auto or cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """``auto`` is bf16 where the device multiplies bf16 natively, else fp32."""
+    if wanted != "auto":
+        return wanted
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+    return "bf16" if native else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AMX or AVX512-BF16); elsewhere emulation is slower than fp32."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in info.splitlines() if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that features may still take on the device: CUDA's own count, or what the system and cgroup leave us."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = _system_available_bytes()
+    limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def _system_available_bytes() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    try:
+        return int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

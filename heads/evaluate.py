@@ -1,0 +1,181 @@
+"""Evaluation: every metric of a run's model on a split of a store, saved beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..cache.durable import seal
+from ..cache.errors import ConfigError, RunError
+from ..cache.store import FeatureStore
+from .bundle import LoadedModel, load_run
+from .checkpoint import read_sealed, replace_file
+from .labels import genre_matrix
+from .metrics import evaluate_predictions
+from .predict import lyrics_warnings, predict_store
+from .split_groups import known_artists
+from .splits import SPLITS, Split
+from .task import newest_tracks
+
+ALL = "all"
+"""Every labelled track of the store, whatever the run did with it."""
+
+TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
+"""Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
+
+METRICS_FILE = "metrics.json"
+
+
+def evaluate(
+    run: Path,
+    store: FeatureStore,
+    *,
+    split: str = "test",
+    labels: Mapping[str, Sequence[str]] | None = None,
+    n_replicates: int = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    device: str = "auto",
+    save: bool = True,
+    on_track: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score a run's best model.
+
+    Parameters
+    ----------
+    run : run folder; with ``split="all"`` a published model (``best/``) will do.
+    split : ``test``, ``validation`` or ``train`` of the run, or ``all`` tracks of `store`, which may be one the run
+        has never seen.
+    labels : genres by track id instead of the store's own.
+    n_replicates, seed : of the bootstrap over artists.
+    save : keep the result in the run's ``metrics.json``, under the split's name, and the scores in
+        ``scores-<split>.parquet``.
+
+    Returns
+    -------
+    dict
+        JSON values: ``metrics`` (``Metrics.to_dict()``, per-genre rows included), the same of the ``baselines`` that
+        see no features, and what was evaluated.
+
+    Raises
+    ------
+    RunError
+        If the store has none of the split's tracks.
+    RecipeMismatchError
+        If the store's features are not what the model was trained on.
+    """
+    if split not in (*SPLITS, ALL):
+        raise ConfigError(f"split {split!r}: not one of {', '.join((*SPLITS, ALL))}")
+    loaded = load_run(run)
+    own = Split.load(run / "splits.json") if (run / "splits.json").exists() else None
+    tracks, n_missing = _tracks_of(store, own, split, run, labels)
+    truth = genre_matrix(tracks.column("genres"), loaded.genres)
+    enough = np.flatnonzero(truth.sum(axis=1) >= loaded.training.min_labels)
+    if not len(enough):
+        raise RunError(f"{store.path}: none of the {len(tracks)} tracks has a genre that the model in {run} knows")
+    n_left_out = len(tracks) - len(enough)
+    tracks, truth = tracks.take(enough), truth[enough]
+    rows = np.asarray(tracks.column("row"), dtype=np.int64)
+    _, scores = predict_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    seen = set(own.ids["train"]) if own is not None else set()
+    result = {
+        "split": split,
+        "policy": own.policy if own is not None else None,
+        "store": store.path.name,
+        "n_tracks": len(rows),
+        "n_left_out": n_left_out,
+        "n_missing": n_missing,
+        "n_seen_in_training": sum(name in seen for name in tracks.column("id").to_pylist()),
+        "epoch": loaded.epoch,
+        "lr": loaded.training.lr,
+        "threshold": loaded.thresholds.overall,
+        "metrics": _metrics(loaded, truth, scores, _artists(tracks), n_replicates, seed),
+        "baselines": _baselines(loaded, truth),
+        "warnings": lyrics_warnings(loaded, store, rows),
+    }
+    if save and own is not None:
+        path = run / METRICS_FILE
+        known = read_sealed(path) if path.exists() else {}
+        replace_file(path, seal({**known, split: result}))
+        _save_scores(run / f"scores-{split}.parquet", loaded, tracks, scores)
+    return result
+
+
+def _save_scores(path: Path, loaded: LoadedModel, tracks: pa.Table, scores: npt.NDArray[np.float32]) -> None:
+    """Every track's score of every genre: columns ``id``, ``genres`` (the labels), and ``score: <genre>`` for each."""
+    table = tracks.select(["id", "genres"])
+    for genre, column in zip(loaded.genres, scores.T, strict=True):
+        table = table.append_column(f"score: {genre}", pa.array(column))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    replace_file(path, sink.getvalue().to_pybytes())
+
+
+def _tracks_of(
+    store: FeatureStore, own: Split | None, split: str, run: Path, labels: Mapping[str, Sequence[str]] | None
+) -> tuple[pa.Table, int]:
+    """The tracks to score, and how many of the split's the store does not have."""
+    tracks = newest_tracks(store, labels)
+    if split == ALL:
+        return tracks, 0
+    if own is None:
+        raise RunError(f"{run}: no splits.json, so the {split} tracks are not known; give the run folder, or split=all")
+    wanted = set(own.ids[split])
+    if not wanted:
+        raise RunError(f"{run}: the run has no {split} tracks")
+    here = np.flatnonzero([name in wanted for name in tracks.column("id").to_pylist()])
+    if not len(here):
+        raise RunError(f"{store.path}: none of the run's {len(wanted)} {split} tracks is in this store; evaluate on "
+                       "the store it was trained from, or on all of this one with split=all")  # fmt: skip
+    return tracks.take(here), len(wanted) - len(here)
+
+
+def _metrics(
+    loaded: LoadedModel,
+    truth: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.float32],
+    artists: list[str],
+    n_replicates: int,
+    seed: int,
+) -> dict[str, Any]:
+    tuned: dict[str, float | npt.NDArray[np.float64]] = {
+        TUNED: loaded.thresholds.overall,
+        TUNED_PER_GENRE: np.asarray(loaded.thresholds.per_genre, dtype=np.float64),
+    }
+    return evaluate_predictions(
+        truth,
+        scores,
+        genres=loaded.genres,
+        thresholds=tuned,
+        groups=artists,
+        n_replicates=n_replicates,
+        seed=seed,
+    ).to_dict()
+
+
+def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """What two systems without features reach: each genre's training share as score, and one label set for all."""
+    constant = {
+        "label_prior": loaded.train_counts / max(1, loaded.n_train),
+        "majority": loaded.majority.astype(np.float64),
+    }
+    return {
+        name: evaluate_predictions(truth, np.tile(scores, (len(truth), 1)), genres=loaded.genres,
+                                   n_replicates=0).to_dict()
+        for name, scores in constant.items()
+    }  # fmt: skip
+
+
+def _artists(tracks: pa.Table) -> list[str]:
+    """The group each track is resampled with: its first known artist, else itself."""
+    names = []
+    for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
+        known = known_artists(artists)
+        names.append(f"artist {known[0]}" if known else f"track {track_id}")
+    return names

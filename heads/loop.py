@@ -1,0 +1,120 @@
+"""One epoch of training: steps, losses, and a stop where numbers stop being numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.errors import TrainingError
+from .config import TrainConfig
+from .data import FeatureBatches, epoch_batches
+from .losses import total_loss
+from .model import Batch, GenreModel
+
+_CHECK_EVERY = {"cpu": 1, "cuda": 16}
+"""Steps between looks at the loss; each look makes the host wait for a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLosses:
+    """Means over the epoch's tracks of the total loss and its two parts; `n_steps` optimizer steps."""
+
+    total: float
+    contrastive: float
+    bce: float
+    n_steps: int
+
+
+@contextlib.contextmanager
+def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers as a function of (seed, epoch), and the caller's generators left as they were.
+
+    Epoch 0 is the making of the model; epochs of training count from 1.
+    """
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(state[0]))
+        yield
+
+
+def train_epoch(
+    model: GenreModel,
+    optimizer: torch.optim.Optimizer,
+    batches: FeatureBatches,
+    n_train: int,
+    config: TrainConfig,
+    *,
+    epoch: int,
+    device: torch.device,
+    precision: str,
+    on_step: Callable[[int, int], None] | None = None,
+) -> EpochLosses:
+    """Train on the first `n_train` examples of `batches` once.
+
+    Parameters
+    ----------
+    epoch : counted from 1; with the seed it decides order and dropout.
+    precision : ``bf16`` runs the forward pass under autocast; losses and weights stay float32.
+    on_step : called with steps done and steps in all.
+
+    Raises
+    ------
+    TrainingError
+        If a loss or a gradient is not finite; names the tracks.
+    """
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr_at(epoch - 1)
+    order = epoch_batches(n_train, config.batch_size, seed=config.seed, epoch=epoch)
+    sums = torch.zeros(3, device=device, dtype=torch.float64)
+    unchecked: list[tuple[Tensor, Batch]] = []
+    with seeded(config.seed, epoch, device):
+        for step, batch in enumerate(batches(order), start=1):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                outputs = model(batch)
+            losses = total_loss(outputs, batch, config.lambda_)
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            optimizer.step()
+            model.clamp_temperature()
+            parts = torch.stack([losses.total, losses.contrastive, losses.bce]).detach()
+            sums += parts.double() * len(batch)
+            unchecked.append((parts[0] + norm, batch))
+            if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order):
+                _refuse_nonfinite(unchecked, batches, epoch)
+                unchecked.clear()
+            if on_step is not None:
+                on_step(step, len(order))
+    total, contrastive, bce = (sums / n_train).tolist()
+    return EpochLosses(total=total, contrastive=contrastive, bce=bce, n_steps=len(order))
+
+
+def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches, epoch: int) -> None:
+    finite = torch.stack([value for value, _ in steps]).isfinite()
+    if bool(finite.all()):
+        return
+    batch = steps[int((~finite).nonzero()[0])][1]
+    bad = _nonfinite_rows(batch)
+    name = dict(zip(batches.examples.rows.tolist(), batches.examples.ids, strict=True))
+    if bad:
+        named = ", ".join(name[row] for row in bad)
+        raise TrainingError(f"epoch {epoch}: loss or gradient is not finite; the stored features of {named} are not "
+                            "finite: extract them again, or leave them out")  # fmt: skip
+    named = ", ".join(name[row] for row in batch.rows.tolist())
+    raise TrainingError(f"epoch {epoch}: loss or gradient is not finite in the batch of {named}; their features are "
+                        "finite: try a lower lr, or precision=fp32")  # fmt: skip
+
+
+def _nonfinite_rows(batch: Batch) -> list[int]:
+    """Rows whose own features, in the frames and tokens that count, are not finite."""
+    frames = torch.arange(batch.mel.shape[2], device=batch.mel.device) < batch.mel_frames[:, None]
+    mel = (batch.mel.isfinite() | ~frames[:, None, :]).flatten(1).all(1)
+    lyrics = batch.lyrics.isfinite().flatten(1).all(1) & batch.lyrics_pooled.isfinite().all(1)
+    rows: list[int] = batch.rows[~(mel & lyrics)].tolist()
+    return rows

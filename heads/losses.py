@@ -1,0 +1,131 @@
+"""Losses: audio-lyrics contrastive loss, binary cross-entropy, their sum, and the asymmetric loss.
+
+Shapes: B batch, C genres, P projection width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from ..cache.errors import ConfigError
+from .fusion import at_least_float32
+from .model import Batch, Outputs
+
+
+@dataclass(kw_only=True)
+class Losses:
+    """Scalars () float32: ``total`` to step on, and its parts to log. `contrastive` is 0 where there is none."""
+
+    total: Tensor
+    contrastive: Tensor
+    bce: Tensor
+
+
+def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:
+    """Mean of the cross-entropies that find each row's column and each column's row on the diagonal.
+
+    Parameters
+    ----------
+    scores : (B, B), audio down, lyrics across, divided by tau already.
+    pairs : (B, B) bool, off-diagonal pairs that count as negatives; default all.
+    members : (B,) bool, rows that take part at all; default all.
+
+    Returns
+    -------
+    () of the dtype of `scores`; 0, with a zero gradient, where fewer than two rows take part.
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 5 and 6. No data-dependent shapes, so nothing waits for a GPU.
+    """
+    n_rows = len(scores)
+    own = torch.eye(n_rows, dtype=torch.bool, device=scores.device)
+    if members is None:
+        members = torch.ones(n_rows, dtype=torch.bool, device=scores.device)
+    seen = members[:, None] & members[None, :]
+    if pairs is not None:
+        seen = seen & pairs
+    visible = scores.masked_fill(~(seen | own), -torch.inf)
+    hit = visible.diagonal()
+    each = (visible.logsumexp(dim=1) + visible.logsumexp(dim=0)) / 2 - hit
+    n_members = members.sum()
+    mean = each.masked_fill(~members, 0.0).sum() / n_members.clamp(min=1)
+    return mean * (n_members >= 2)
+
+
+def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tensor, lyrics_key: Tensor) -> Tensor:
+    """Audio-lyrics contrastive loss L_AL, in float32.
+
+    Parameters
+    ----------
+    audio, lyrics : (B, P) embeddings of :class:`mgc.heads.projection.ContrastiveProjection`.
+    tau : () temperature.
+    track_key, lyrics_key : (B,) int64. Two rows of one track, or with the same lyrics, are no negatives of each other;
+        rows with ``lyrics_key`` -1 (no lyrics) take no part.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        scores = at_least_float32(audio) @ at_least_float32(lyrics).T / tau
+        same = (track_key[:, None] == track_key[None, :]) | (lyrics_key[:, None] == lyrics_key[None, :])
+        return symmetric_cross_entropy(scores, pairs=~same, members=lyrics_key >= 0)
+
+
+def classification_loss(logits: Tensor, labels: Tensor, *, sum_over_genres: bool = False) -> Tensor:
+    """Binary cross-entropy, () float32: mean over tracks, and mean (or sum) over genres.
+
+    Notes
+    -----
+    Ru et al. 2023, section 2.5, which does not say which; the sum makes lambda weigh C times less.
+    """
+    x = at_least_float32(logits)
+    mean = binary_cross_entropy_with_logits(x, labels.to(x.dtype))
+    return mean * logits.shape[1] if sum_over_genres else mean
+
+
+def total_loss(outputs: Outputs, batch: Batch, lambda_: float = 0.3, *, sum_over_genres: bool = False) -> Losses:
+    """``lambda L_AL + (1 - lambda) L_BCE``.
+
+    Without the contrastive part lambda means nothing and the total is the cross-entropy alone.
+
+    Raises
+    ------
+    ConfigError
+        `lambda_` is outside [0, 1].
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1 nothing reaches fusion, graph or classifier.
+    """
+    if not 0.0 <= lambda_ <= 1.0:
+        raise ConfigError(f"lambda is {lambda_}; it must be in [0, 1]")
+    bce = classification_loss(outputs.logits, batch.labels, sum_over_genres=sum_over_genres)
+    if outputs.audio_embedding is None or outputs.lyrics_embedding is None or outputs.tau is None:
+        return Losses(total=bce, contrastive=torch.zeros_like(bce), bce=bce)
+    contrastive = contrastive_loss(
+        outputs.audio_embedding, outputs.lyrics_embedding, outputs.tau, batch.track_key, batch.lyrics_key
+    )
+    return Losses(total=lambda_ * contrastive + (1.0 - lambda_) * bce, contrastive=contrastive, bce=bce)
+
+
+def asymmetric_loss(
+    logits: Tensor, labels: Tensor, *, gamma_positive: float = 1.0, gamma_negative: float = 4.0, clip: float = 0.05
+) -> Tensor:
+    """Asymmetric loss, () float32, mean over tracks and genres; with gammas and clip 0 the binary cross-entropy.
+
+    Notes
+    -----
+    Ridnik et al., ICCV 2021: ``-(1 - p)^g+ log p`` for a positive, ``-p_m^g- log(1 - p_m)`` for a negative, with the
+    shifted probability ``p_m = max(p - clip, 0)``.
+    """
+    x = at_least_float32(logits)
+    y = labels.to(x.dtype)
+    p = torch.sigmoid(x)
+    positive = (1.0 - p) ** gamma_positive * softplus(-x)
+    shifted = (p - clip).clamp(min=0.0)
+    # log(1 - p) is -softplus(x): exact where p is close to 1, and used where nothing is shifted.
+    log_miss = softplus(x) if clip == 0 else -torch.log1p(-shifted)
+    negative = shifted**gamma_negative * log_miss
+    return (y * positive + (1.0 - y) * negative).mean()

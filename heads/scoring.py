@@ -1,0 +1,64 @@
+"""Scores of a model over a set of examples, the same whoever else is in the batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .data import FeatureBatches, in_batches
+from .model import GenreModel
+
+
+def score_logits(
+    model: GenreModel,
+    batches: FeatureBatches,
+    index: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Logits of the examples `index`, in that order, always in float32 and without dropout.
+
+    Parameters
+    ----------
+    on_batch : called with the number of examples scored so far.
+
+    Returns
+    -------
+    numpy.ndarray
+        (len(index), C) float32.
+    """
+    logits = np.zeros((len(index), model.config.n_genres), dtype=np.float32)
+    # Lyrics of one length together: less padding to compute.
+    places = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
+    done = 0
+    with torch.inference_mode(), _evaluating(model):
+        for place, batch in zip(places, batches(index[place] for place in places), strict=True):
+            logits[place] = model(batch).logits.float().cpu().numpy()
+            done += len(place)
+            if on_batch is not None:
+                on_batch(done)
+    return logits
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores in [0, 1], float32: the logistic function of the logits."""
+    values: npt.NDArray[np.float32] = torch.from_numpy(logits).sigmoid().numpy()
+    return values
+
+
+@contextlib.contextmanager
+def _evaluating(model: GenreModel) -> Iterator[None]:
+    """Evaluation mode, and on CUDA convolutions in true float32 by algorithms that do not vary."""
+    was_training = model.training
+    model.eval()
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    try:
+        with exact if next(model.parameters()).is_cuda else contextlib.nullcontext():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,129 @@
+"""Small stores for the tests of training: random features in which the labels can be found again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.zarr_store import commit_part, create_store
+
+GENRES = ("blues", "folk", "jazz", "metal", "rock")
+TEXT_DIM, MAX_TOKENS = 12, 24
+MEL = MelRecipe(clip_s=1.0)
+TEXT = TextRecipe(
+    model="tiny", weights_sha256="a" * 64, tokenizer_sha256="b" * 64, hidden_size=TEXT_DIM, max_tokens=MAX_TOKENS
+)
+
+
+@dataclass(kw_only=True)
+class World:
+    """Tracks and features of a store to be written; tests change what they are about.
+
+    A genre lifts its own mel bands and, where a track has lyrics, its own text dimension.
+    """
+
+    GENRES: ClassVar[tuple[str, ...]] = GENRES
+    n_tracks: int = 40
+    seed: int = 0
+    recipe: Recipe = field(default_factory=lambda: Recipe(mel=MEL, lyrics=TEXT))
+    tracks: list[dict[str, Any]] = field(default_factory=list)
+    mel: npt.NDArray[np.float16] = field(init=False)
+    mel_frames: npt.NDArray[np.uint16] = field(init=False)
+    lyrics: npt.NDArray[np.float16] = field(init=False)
+    lyrics_tokens: npt.NDArray[np.uint16] = field(init=False)
+    failed: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(self.seed)
+        labels = random.random((self.n_tracks, len(GENRES))) < 0.3
+        labels[np.arange(self.n_tracks), np.arange(self.n_tracks) % len(GENRES)] = True
+        if not self.tracks:
+            self.tracks = [
+                {"id": f"t{i:04d}", "path": f"t{i:04d}.wav", "artists": [f"artist {i // 2}"], "song": f"song {i}",
+                 "genres": [name for name, has in zip(GENRES, labels[i], strict=True) if has]}
+                for i in range(self.n_tracks)
+            ]  # fmt: skip
+        n_frames = MEL.n_frames
+        mel = random.normal(-40, 5, (self.n_tracks, MEL.n_mels, n_frames))
+        for genre in range(len(GENRES)):
+            mel[labels[:, genre], 20 * genre : 20 * genre + 20] += 15
+        self.mel = mel.astype(np.float16)
+        self.mel_frames = random.integers(n_frames // 2, n_frames + 1, self.n_tracks).astype(np.uint16)
+        self.lyrics_tokens = random.integers(4, MAX_TOKENS + 1, self.n_tracks).astype(np.uint16)
+        self.lyrics_tokens[::7] = 0
+        lyrics = random.normal(0, 1, (self.n_tracks, MAX_TOKENS, TEXT_DIM))
+        lyrics[:, :, : len(GENRES)] += 2 * labels[:, None, :]
+        lyrics[np.arange(MAX_TOKENS) >= self.lyrics_tokens[:, None]] = 0
+        self.lyrics = lyrics.astype(np.float16)
+
+    @property
+    def pooled(self) -> npt.NDArray[np.float32]:
+        pooled = np.full((self.n_tracks, TEXT_DIM), np.nan, dtype=np.float32)
+        for i, n in enumerate(self.lyrics_tokens.tolist()):
+            if n:
+                pooled[i] = self.lyrics[i, 1 : n - 1].astype(np.float32).mean(axis=0)
+        return pooled
+
+    def write(self, path: Path, *, part_rows: int = 16, genres: Sequence[str] | None = None) -> FeatureStore:
+        """The world as a store. `tracks` must be in the order of their ids, which is the order of rows."""
+        names = sorted({name for track in self.tracks for name in track["genres"]} | set(genres or ()))
+        embedding = np.stack([_name_vector(name) for name in names])
+        table = plan_table(self.tracks)
+        assert table.column("id").to_pylist() == [track["id"] for track in self.tracks]
+        create_store(path, tracks=table, recipe=self.recipe, part_rows=part_rows, genres=names,
+                     genre_embedding=embedding if self.recipe.lyrics else None)  # fmt: skip
+        for part in range(-(-self.n_tracks // part_rows)):
+            rows = range(part * part_rows, min((part + 1) * part_rows, self.n_tracks))
+            commit_part(path, part, self._arrays(slice(rows.start, rows.stop)), outcome_table(self._outcomes(rows)))
+        return FeatureStore.open(path)
+
+    def _arrays(self, rows: slice) -> Mapping[str, npt.NDArray[Any]]:
+        status = np.asarray([FAILED if i in self.failed else OK for i in range(rows.start, rows.stop)], dtype=np.uint8)
+        arrays: dict[str, npt.NDArray[Any]] = {"status": status, "flags": np.zeros(len(status), dtype=np.uint32)}
+        if self.recipe.mel:
+            arrays |= {"mel": self.mel[rows], "mel_frames": self.mel_frames[rows]}
+        if self.recipe.lyrics:
+            tokens = self.lyrics_tokens[rows]
+            arrays |= {"lyrics": self.lyrics[rows], "lyrics_tokens": tokens, "lyrics_pooled": self.pooled[rows],
+                       "lyrics_tokens_full": tokens.astype(np.uint32)}  # fmt: skip
+        return arrays
+
+    def _outcomes(self, rows: range) -> list[dict[str, Any]]:
+        def outcome(i: int) -> dict[str, Any]:
+            if i in self.failed:
+                return {"row": i, "status": FAILED, "flags": 0, "reason": "NOT_AUDIO", "detail": "text"}
+            lyrics = _sha256(self.lyrics[i]) if self.recipe.lyrics and self.lyrics_tokens[i] else None
+            return {"row": i, "status": OK, "flags": 0, "source_sha256": _sha256(self.mel[i]), "lyrics_sha256": lyrics,
+                    "offset_s": 0.0, "seconds": 1.0, "sample_rate_hz": 22_050, "channels": 1}  # fmt: skip
+
+        return [outcome(i) for i in rows]
+
+
+def _sha256(values: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def _name_vector(name: str) -> npt.NDArray[np.float32]:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+    return np.random.default_rng(seed).normal(size=TEXT_DIM).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def make_world() -> type[World]:
+    return World
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """40 tracks by 20 artists, five genres, every seventh track without lyrics; shared, so read only."""
+    return World().write(tmp_path_factory.mktemp("store") / "small.zarr")

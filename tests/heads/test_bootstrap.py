@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from mgc.heads.bootstrap import Estimate, Resampling, interval, nan_mean
+
+
+def test_whole_groups_are_drawn():
+    resampling = Resampling.of(["a", "b", "a", "c"], 50, seed=0)
+    assert resampling.group_of.tolist() == [0, 1, 0, 2]
+    assert resampling.draws.shape == (50, 3)
+    assert (resampling.draws.sum(axis=1) == 3).all()
+    np.testing.assert_array_equal(resampling.draws, Resampling.of(["a", "b", "a", "c"], 50, seed=0).draws)
+
+
+def test_sums_and_means_are_those_of_the_copied_tracks():
+    rng = np.random.default_rng(0)
+    groups, values = rng.integers(0, 5, 20), rng.normal(size=(20, 3))
+    resampling = Resampling.of(groups, 30, seed=1)
+    sums, means = resampling.sums(values), resampling.means(values[:, 0])
+    for r, draw in enumerate(resampling.draws):
+        copies = np.repeat(np.arange(20), draw[resampling.group_of].astype(int))
+        np.testing.assert_allclose(sums[r], values[copies].sum(axis=0))
+        assert means[r] == pytest.approx(values[copies, 0].mean())
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 25), st.integers(1, 12))
+def test_ranking_is_scikit_learns_on_the_copied_tracks(seed, n_tracks, n_levels):
+    """With ties (few distinct scores) as well as without."""
+    rng = np.random.default_rng(seed)
+    y = rng.random((n_tracks, 2)) < 0.4
+    s = rng.integers(0, n_levels, (n_tracks, 2)) / n_levels
+    resampling = Resampling.of(rng.integers(0, max(2, n_tracks // 2), n_tracks), 3, seed=seed)
+    ap, auc = resampling.ranking(y, s)
+    for r, draw in enumerate(resampling.draws):
+        weight = draw[resampling.group_of]
+        copies = np.repeat(np.arange(n_tracks), weight.astype(int))
+        defined = [j for j in range(2) if y[copies, j].any()]
+        both = [j for j in defined if not y[copies, j].all()]
+        assert_mean(ap[r], [sk.average_precision_score(y[copies, j], s[copies, j]) for j in defined])
+        assert_mean(auc[r], [sk.roc_auc_score(y[copies, j], s[copies, j]) for j in both])
+
+
+def assert_mean(value, parts):
+    assert value == pytest.approx(np.mean(parts)) if parts else np.isnan(value)
+
+
+def test_many_replicates_go_through_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    y, s = rng.random((30, 2)) < 0.4, rng.random((30, 2))
+    resampling = Resampling.of(np.arange(30), 40, seed=0)
+    whole = resampling.ranking(y, s)
+    monkeypatch.setattr("mgc.heads.bootstrap._CHUNK_ELEMENTS", 100)
+    np.testing.assert_array_equal(resampling.ranking(y, s), whole)
+
+
+def test_the_interval_of_a_mean_is_the_normal_one():
+    """2 000 independent tracks: 1.96 standard errors each way, within the bootstrap's own noise."""
+    values = np.random.default_rng(0).normal(size=2000)
+    low, high = interval(Resampling.of(np.arange(2000), 4000, seed=0).means(values))
+    half = 1.96 * values.std() / np.sqrt(2000)
+    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.08 * half)
+
+
+def test_alike_tracks_of_an_artist_widen_the_interval():
+    rng = np.random.default_rng(0)
+    artist = np.repeat(np.arange(50), 20)
+    values = rng.normal(size=50)[artist]
+    wide = interval(Resampling.of(artist, 1000, seed=0).means(values))
+    narrow = interval(Resampling.of(np.arange(1000), 1000, seed=0).means(values))
+    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
+
+
+def test_one_group_cannot_be_resampled():
+    resampling = Resampling.of([7, 7, 7], 100, seed=0)
+    assert resampling.n_replicates == 0
+    assert np.isnan(interval(resampling.means(np.ones(3)))).all()
+
+
+def test_undefined_replicates_are_left_out():
+    assert interval(np.array([np.nan, 2.0, np.inf, 2.0])) == (2.0, 2.0)
+    np.testing.assert_array_equal(nan_mean(np.array([[1.0, np.nan], [np.nan, np.nan]])), [1.0, np.nan])
+    assert Estimate(value=1.0).to_dict() == {"value": 1.0, "low": None, "high": None}

@@ -1,0 +1,121 @@
+"""Evaluation: the run's own test tracks, every metric, kept beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mgc.cache.errors import ConfigError, RunError
+from mgc.cache.store import FeatureStore
+from mgc.heads.checkpoint import read_sealed
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.metrics import evaluate_predictions
+from mgc.heads.predict import load_run, predict_store
+from mgc.heads.splits import Split
+from mgc.heads.train import RunResult, train
+
+MakeWorld = Callable[..., Any]
+SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
+CONFIG = TrainConfig(lr=2e-3, epochs=3, precision="fp32", **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(small_store, tmp_path_factory.mktemp("evaluate") / "run", CONFIG)
+
+
+def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
+    result: RunResult, small_store: FeatureStore
+) -> None:
+    found = evaluate(result.run, small_store, n_replicates=50)
+    loaded = load_run(result.run)
+    test = Split.load(result.run / "splits.json").ids["test"]
+    tracks = small_store.tracks.to_pylist()
+    rows = np.array([track["row"] for track in tracks if track["id"] in test])
+    truth = np.array([[name in tracks[row]["genres"] for name in loaded.genres] for row in rows])
+    _, scores = predict_store(loaded, small_store, rows)
+    tuned = {"tuned": loaded.thresholds.overall, "tuned_per_genre": loaded.thresholds.per_genre}
+    expected = evaluate_predictions(truth, scores, genres=loaded.genres, thresholds=tuned, n_replicates=50,
+                                    groups=[tracks[row]["artists"][0] for row in rows])  # fmt: skip
+    assert found["metrics"] == expected.to_dict()
+    kept = pq.read_table(result.run / "scores-test.parquet")
+    assert kept.column("genres").to_pylist() == [tracks[row]["genres"] for row in rows]
+    np.testing.assert_array_equal(np.stack([kept.column(f"score: {name}") for name in loaded.genres], axis=1), scores)
+    assert found["metrics"]["n_groups"] == len(test) / 2
+    assert (found["n_tracks"], found["n_missing"], found["n_seen_in_training"]) == (len(test), 0, 0)
+    assert (found["lr"], found["threshold"]) == (2e-3, loaded.thresholds.overall)
+
+
+def test_baselines_are_those_of_the_training_labels(result: RunResult, small_store: FeatureStore) -> None:
+    found = evaluate(result.run, small_store, n_replicates=0)["baselines"]
+    support = np.array([row["support"] for row in found["label_prior"]["genres"]])
+    prevalence = (support / found["label_prior"]["n_tracks"])[support > 0]
+    assert found["label_prior"]["mean_average_precision"]["value"] == pytest.approx(prevalence.mean())
+    assert 0 < found["majority"]["columns"]["fixed"]["jaccard"]["value"] < 1
+
+
+def test_results_of_each_split_are_kept_beside_the_model(result: RunResult, small_store: FeatureStore) -> None:
+    before = {path.name: path.read_bytes() for path in (result.run / "best").iterdir()}
+    test = evaluate(result.run, small_store, n_replicates=0)
+    training = evaluate(result.run, small_store, split="train", n_replicates=0)
+    evaluate(result.run, small_store, split="all", n_replicates=0, save=False)
+    kept = read_sealed(result.run / "metrics.json")
+    assert kept == {"test": test, "train": training}
+    assert training["n_seen_in_training"] == training["n_tracks"] == result.task.n_train
+    assert {path.name: path.read_bytes() for path in (result.run / "best").iterdir()} == before
+
+
+def test_validation_metrics_are_those_of_the_best_epoch(result: RunResult, small_store: FeatureStore) -> None:
+    found = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False)["metrics"]
+    assert found["mean_average_precision"]["value"] == pytest.approx(result.best_map)
+    jaccard = {name: column["jaccard"]["value"] for name, column in found["columns"].items()}
+    assert jaccard["fixed"] == pytest.approx(result.history[result.best_epoch - 1].val_jaccard)
+    assert jaccard["tuned"] >= jaccard["fixed"]
+
+
+def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world(n_tracks=12, seed=8)
+    for track in world.tracks:
+        track["id"] = f"new {track['id']}"
+    world.tracks[3]["genres"] = ["polka"]
+    world.tracks[4]["genres"] = []
+    store = world.write(tmp_path / "new.zarr")
+    with pytest.raises(RunError, match="split=all"):
+        evaluate(result.run, store)
+    found = evaluate(result.run / "best", store, split="all", n_replicates=0)
+    assert (found["n_tracks"], found["n_left_out"], found["policy"]) == (10, 2, None)
+    assert not (result.run / "best" / "metrics.json").exists()
+    with pytest.raises(RunError, match=r"no splits\.json"):
+        evaluate(result.run / "best", store)
+
+
+def test_tracks_of_the_split_that_a_store_lacks_are_counted(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    split = Split.load(result.run / "splits.json")
+    world = make_world()
+    world.failed |= {int(name[1:]) for name in split.ids["test"][:3]}
+    found = evaluate(result.run, world.write(tmp_path / "s.zarr"), n_replicates=0, save=False)
+    assert (found["n_tracks"], found["n_missing"]) == (len(split.ids["test"]) - 3, 3)
+
+
+def test_other_labels_can_be_given(result: RunResult, small_store: FeatureStore) -> None:
+    ids = small_store.tracks.column("id").to_pylist()
+    found = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
+    support = {row["genre"]: row["support"] for row in found["metrics"]["genres"]}
+    assert support == {"blues": 0, "folk": 0, "jazz": 0, "metal": 0, "rock": 8}
+    with pytest.raises(RunError, match="none of the 8 tracks has a genre"):
+        evaluate(result.run, small_store, labels={}, save=False)
+
+
+def test_an_unknown_split_is_refused(result: RunResult, small_store: FeatureStore) -> None:
+    with pytest.raises(ConfigError, match="dev"):
+        evaluate(result.run, small_store, split="dev")

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mgc.cache.errors import ConfigError
+from mgc.heads.fusion import CrossAttention, Fusion, attend, masked_mean, non_special_mask
+
+K, L, E, D = 5, 7, 12, 10
+
+
+def fusion(**options) -> Fusion:
+    torch.manual_seed(0)
+    options = {"audio_dim": E, "text_dim": D, "width": 8, "heads": 2, **options}
+    return Fusion(**options).eval()
+
+
+def inputs(n_batch: int = 3):
+    torch.manual_seed(1)
+    audio = torch.randn(n_batch, K, E), torch.tensor([5, 3, 1])[:n_batch]
+    lyrics = torch.randn(n_batch, L, D), torch.tensor([7, 4, 1])[:n_batch]
+    return audio, lyrics
+
+
+def test_attention_numbers():
+    """paper.md check 10."""
+    q, k, v = torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    torch.testing.assert_close(attend(q, k, v), torch.tensor([[1.660477, 2.660477]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(attend(q, k, torch.eye(2)), torch.tensor([[0.669762, 0.330238]]), atol=1e-6, rtol=0)
+
+
+def test_one_key_makes_the_output_independent_of_the_query():
+    q = torch.randn(4, 2)
+    out = attend(q, torch.randn(1, 2), torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(out, torch.tensor([[3.0, 4.0]]).expand(4, 2))
+
+
+def test_masked_keys_holding_junk_change_nothing():
+    module = fusion()
+    audio, lyrics = inputs()
+    clean = module(audio, lyrics)
+    for junk in (1e6, float("nan"), float("inf")):
+        frames, tokens = audio[0].clone(), lyrics[0].clone()
+        frames[1, 3:], frames[2, 1:], tokens[1, 4:], tokens[2, 1:] = junk, junk, junk, junk
+        torch.testing.assert_close(module((frames, audio[1]), (tokens, lyrics[1])), clean)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_cross_attention_is_torchs_multi_head_attention(heads):
+    torch.manual_seed(0)
+    ours = CrossAttention(16, heads, 0.1).eval()
+    theirs = nn.MultiheadAttention(16, heads, batch_first=True).eval()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.randn(48))
+        for layer, bias in zip((ours.query, ours.key, ours.value), theirs.in_proj_bias.chunk(3), strict=True):
+            layer.bias.copy_(bias)
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    x, other = torch.randn(2, 3, 16), torch.randn(2, 6, 16)
+    mask = torch.arange(6) < torch.tensor([[6], [2]])
+    expected, _ = theirs(x, other, other, key_padding_mask=~mask)
+    torch.testing.assert_close(ours(x, other, mask), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_one_head_is_equation_1_to_the_letter():
+    torch.manual_seed(0)
+    module = CrossAttention(4, 1, 0.0).eval()
+    x, other = torch.randn(1, 3, 4), torch.randn(1, 5, 4)
+    weights = torch.softmax(module.query(x) @ module.key(other).transpose(1, 2) / 4**0.5, dim=-1)
+    expected = module.out(weights @ module.value(other))
+    torch.testing.assert_close(module(x, other, torch.ones(1, 5, dtype=torch.bool)), expected)
+
+
+def test_uniform_attention_is_the_mean_of_the_valid_values():
+    torch.manual_seed(0)
+    module = CrossAttention(8, 2, 0.0, uniform=True).eval()
+    x, other = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    expected = module.out(module.value(other[:, :2]).mean(dim=1)).expand(1, 3, 8)
+    torch.testing.assert_close(module(x, other, torch.tensor([[True, True, False, False, False]])), expected)
+
+
+def test_symmetric_both_directions_by_hand():
+    module = fusion()
+    (frames, n_frames), (tokens, n_tokens) = inputs(1)
+    u_a, u_l = module.audio_projection(frames), module.lyrics_projection(tokens)
+    every = torch.ones(1, L, dtype=torch.bool)
+    z_a = module.audio_block.norm(u_a + module.audio_block.attention(u_a, u_l, every))
+    z_l = module.lyrics_block.norm(u_l + module.lyrics_block.attention(u_l, u_a, every[:, :K]))
+    expected = torch.cat([z_a.mean(1), z_l[:, 1:-1].mean(1)], dim=-1)
+    torch.testing.assert_close(module((frames, n_frames), (tokens, n_tokens)), expected)
+
+
+def test_without_attention_the_lyrics_half_is_the_projected_pooled_vector():
+    module = fusion(attention=False)
+    (frames, n_frames), (tokens, n_tokens) = inputs(2)
+    f = module((frames, n_frames), (tokens, n_tokens))
+    pooled = torch.stack([tokens[0, 1:6].mean(0), tokens[1, 1:3].mean(0)])
+    mean_frames = torch.stack([frames[0].mean(0), frames[1, :3].mean(0)])
+    torch.testing.assert_close(f[:, :8], module.audio_projection(mean_frames))
+    torch.testing.assert_close(f[:, 8:], module.lyrics_projection(pooled))
+
+
+def test_cls_pooling_takes_the_first_token():
+    module = fusion(attention=False, lyrics_pooling="cls")
+    audio, (tokens, n_tokens) = inputs()
+    torch.testing.assert_close(module(audio, (tokens, n_tokens))[:, 8:], module.lyrics_projection(tokens[:, 0]))
+
+
+@pytest.mark.parametrize(("alone", "width"), [("audio", 8), ("lyrics", 8)])
+def test_one_modality_alone(alone, width):
+    audio, lyrics = inputs()
+    module = fusion(attention=False, **{"text_dim" if alone == "audio" else "audio_dim": None})
+    f = module(audio if alone == "audio" else None, lyrics if alone == "lyrics" else None)
+    assert f.shape == (3, width)
+    assert module.out_width == width
+
+
+def test_feed_forward_option_adds_its_layer():
+    audio, lyrics = inputs()
+    plain, deep = fusion(), fusion(ffn=True)
+    extra = sum(p.numel() for p in deep.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert extra == 2 * ((8 * 32 + 32) + (32 * 8 + 8) + 2 * 8)
+    assert deep(audio, lyrics).shape == plain(audio, lyrics).shape
+
+
+def test_parameters_of_the_default_setting():
+    module = Fusion(audio_dim=512, text_dim=768)
+    assert sum(p.numel() for p in module.parameters()) == 855_552
+    assert module.out_width == 512
+
+
+def test_special_tokens_are_left_out_of_the_mean_where_others_are_left():
+    mask = non_special_mask(torch.tensor([1, 2, 3, 5]), 5)
+    assert mask.int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 1, 0]]
+
+
+def test_masked_mean_in_float32():
+    x = torch.full((1, 600, 1), 3.0, dtype=torch.bfloat16)
+    mean = masked_mean(x, torch.ones(1, 600, dtype=torch.bool))
+    assert mean.dtype == torch.float32
+    assert mean.item() == 3.0
+
+
+def test_options_that_contradict_are_refused():
+    with pytest.raises(ConfigError, match="multiple"):
+        fusion(heads=3)
+    with pytest.raises(ConfigError, match="both modalities"):
+        fusion(text_dim=None)
+
+
+def xor_world(n_tracks: int, rng: torch.Generator):
+    """Label: one attribute of the sound XOR one of the words; neither alone says anything, nor does their sum."""
+    audio, lyrics = torch.randint(0, 2, (2, n_tracks), generator=rng)
+    frames = torch.randn(n_tracks, 3, 8, generator=rng) + (2.0 * audio - 1)[:, None, None]
+    tokens = torch.randn(n_tracks, 6, 8, generator=rng) + (2.0 * lyrics - 1)[:, None, None]
+    return frames, tokens, (audio ^ lyrics).float()
+
+
+def lookup_world(n_tracks: int, rng: torch.Generator, n_slots: int = 12):
+    """Each token holds a slot's name and a bit; the sound names the slot whose bit is the label."""
+    names, order = torch.eye(n_slots), torch.rand(n_tracks, n_slots, generator=rng).argsort(dim=1)
+    bits = torch.randint(0, 2, (n_tracks, n_slots), generator=rng)
+    choice = torch.randint(0, n_slots, (n_tracks,), generator=rng)
+    tokens = torch.zeros(n_tracks, n_slots + 2, n_slots + 1)
+    tokens[:, 1:-1, :n_slots] = names[order]
+    tokens[:, 1:-1, n_slots] = 2.0 * bits.gather(1, order) - 1
+    frames = names[choice][:, None].repeat(1, 3, 1)
+    return 2 * frames, 2 * tokens, bits.gather(1, choice[:, None])[:, 0].float()
+
+
+def accuracy(world, seed: int, n_steps: int = 150, **options) -> float:
+    """On new tracks, of a fusion with a linear head trained on 2 048."""
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    train, test = world(2048, rng), world(1024, rng)
+    audio_dim, text_dim = train[0].shape[2], train[1].shape[2]
+    module = Fusion(audio_dim=audio_dim, text_dim=text_dim, width=32, heads=2, dropout=0.0, **options)
+    head = nn.Linear(module.out_width, 1)
+    optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=3e-3)
+
+    def score(frames: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        counts = (torch.full((len(x),), x.shape[1]) for x in (frames, tokens))
+        return head(module(*zip((frames, tokens), counts, strict=True)))[:, 0]
+
+    for _ in range(n_steps):
+        rows = torch.randint(0, 2048, (128,), generator=rng)
+        frames, tokens, labels = (x[rows] for x in train)
+        loss = nn.functional.binary_cross_entropy_with_logits(score(frames, tokens), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return ((score(*test[:2]) > 0) == (test[2] > 0)).float().mean().item()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_attention_learns_xor_of_sound_and_words_and_concatenation_cannot(seed):
+    """paper.md check 15, on the fusion alone."""
+    assert accuracy(xor_world, seed) > 0.95
+    assert accuracy(xor_world, seed, attention=False) < 0.8
+
+
+def test_attention_beats_uniform_weights_where_the_sound_chooses_the_token():
+    """paper.md check 15, on the fusion alone, one seed."""
+    assert accuracy(lookup_world, 0) > 0.95
+    assert accuracy(lookup_world, 0, uniform=True) < 0.85

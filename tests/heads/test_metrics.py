@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn import metrics as sk
+
+from mgc.heads.metrics import (
+    FIXED,
+    TOP1,
+    decide,
+    evaluate_predictions,
+    f1_per_track,
+    jaccard_per_track,
+    ranking_per_genre,
+)
+
+PUBLISHED = [  # (accuracy, F) of Tables 1 and 2
+    (0.354, 0.419), (0.387, 0.442), (0.456, 0.534), (0.372, 0.438), (0.396, 0.475), (0.408, 0.491), (0.403, 0.487),
+    (0.425, 0.513), (0.419, 0.508), (0.437, 0.515),
+]  # fmt: skip
+
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 5))
+pairs = shapes.flatmap(lambda shape: st.tuples(arrays(np.bool_, shape), arrays(np.bool_, shape)))
+scored = shapes.flatmap(
+    lambda shape: st.tuples(arrays(np.bool_, shape), arrays(np.float64, shape, elements=st.integers(0, 10)))
+)
+
+
+def evaluate(labels, scores, **options):
+    return evaluate_predictions(labels, scores, n_replicates=0, **options)
+
+
+def test_numbers():
+    """paper.md check 11."""
+    fixed = evaluate([[1, 1, 0], [1, 0, 0], [0, 0, 1]], np.tile([0.9, 0.1, 0.1], (3, 1))).columns[FIXED]
+    expected = {
+        "jaccard": 0.5,
+        "f1": 0.555556,
+        "subset_accuracy": 0.333333,
+        "hamming_loss": 0.333333,
+        "micro_f1": 0.571429,
+        "macro_f1": 0.266667,
+    }
+    assert {name: getattr(fixed, name).value for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert fixed.empty_share == 0.0
+
+
+def test_empty_prediction_of_an_empty_truth_counts_as_right():
+    nothing = np.zeros((1, 3), dtype=np.bool_)
+    assert jaccard_per_track(nothing, nothing).tolist() == [1.0]
+    assert f1_per_track(nothing, nothing).tolist() == [1.0]
+    assert jaccard_per_track(nothing, ~nothing).tolist() == [0.0]
+
+
+@given(pairs)
+def test_example_based_agree_with_scikit_learn(pair):
+    # A genre that nobody has and nobody predicts changes nothing, and makes one column multi-label for scikit-learn.
+    y, p = (np.column_stack([labels, np.zeros(len(labels), dtype=np.bool_)]) for labels in pair)
+    options = {"average": "samples", "zero_division": 1.0}
+    assert jaccard_per_track(y, p).mean() == pytest.approx(sk.jaccard_score(y, p, **options))
+    assert f1_per_track(y, p).mean() == pytest.approx(sk.f1_score(y, p, **options))
+
+
+@given(pairs)
+def test_columns_agree_with_scikit_learn(pair):
+    y, p = pair
+    metrics = evaluate(y, p.astype(float))
+    kept = y.any(axis=1)
+    assert (metrics.n_tracks, metrics.n_unlabelled) == (kept.sum(), (~kept).sum())
+    y, p, fixed = y[kept], p[kept], metrics.columns[FIXED]
+    if not kept.any():
+        assert math.isnan(fixed.jaccard.value)
+        return
+    defined = y.any(axis=0)
+    assert fixed.subset_accuracy.value == pytest.approx((y == p).all(axis=1).mean())
+    assert fixed.hamming_loss.value == pytest.approx((y != p).mean())
+    assert fixed.micro_f1.value == pytest.approx(sk.f1_score(y.ravel(), p.ravel(), zero_division=0.0))
+    per_genre = [sk.f1_score(y[:, j], p[:, j], zero_division=0.0) for j in np.flatnonzero(defined)]
+    assert fixed.macro_f1.value == pytest.approx(np.mean(per_genre))
+    for j, row in enumerate(metrics.genres):
+        assert row.support == y[:, j].sum()
+        assert (row.genre in metrics.undefined_genres) == (not defined[j]) == math.isnan(row.average_precision)
+        assert math.isnan(row.precision[FIXED]) == (not p[:, j].any())
+        if p[:, j].any():
+            assert row.precision[FIXED] == pytest.approx(sk.precision_score(y[:, j], p[:, j], zero_division=0.0))
+        if defined[j]:
+            assert row.recall[FIXED] == pytest.approx(sk.recall_score(y[:, j], p[:, j]))
+            assert row.f1[FIXED] == pytest.approx(sk.f1_score(y[:, j], p[:, j]))
+
+
+@given(pairs)
+def test_jaccard_and_f1_bound_each_other(pair):
+    """paper.md check 12: A <= F <= 2A / (1 + A)."""
+    a, f = jaccard_per_track(*pair).mean(), f1_per_track(*pair).mean()
+    assert a - 1e-12 <= f <= 2 * a / (1 + a) + 1e-12
+
+
+@pytest.mark.parametrize(("a", "f"), PUBLISHED)
+def test_published_pairs_keep_the_bound(a, f):
+    assert a <= f <= 2 * a / (1 + a)
+
+
+@given(scored)
+def test_ranking_is_the_mean_over_genres_where_it_is_defined(case):
+    y, s = case
+    y = y[y.any(axis=1)]
+    s = s[: len(y)]
+    metrics = evaluate(y, s)
+    ap = [sk.average_precision_score(y[:, j], s[:, j]) for j in range(y.shape[1]) if y[:, j].any()]
+    auc = [sk.roc_auc_score(y[:, j], s[:, j]) for j in range(y.shape[1]) if 0 < y[:, j].sum() < len(y)]
+    for got, expected in ((metrics.mean_average_precision.value, ap), (metrics.roc_auc.value, auc)):
+        assert got == pytest.approx(np.mean(expected)) if expected else math.isnan(got)
+
+
+def test_genres_without_a_positive_are_named_and_not_averaged_in():
+    y = np.array([[1, 0, 0], [1, 1, 0]])
+    s = np.array([[0.9, 0.1, 0.9], [0.8, 0.7, 0.2]])
+    metrics = evaluate(y, s, genres=["rock", "pop", "polka"])
+    assert metrics.undefined_genres == ["polka"]
+    assert metrics.mean_average_precision.value == 1.0
+    assert metrics.columns[FIXED].macro_f1.value == 1.0
+    # Rock has no negative, so only pop has a ROC curve.
+    assert metrics.roc_auc.value == 1.0
+    row = metrics.to_dict()["genres"][2]
+    assert row["genre"] == "polka"
+    assert row["f1"][FIXED] is row["average_precision"] is None
+    assert row["precision"][FIXED] == 0.0
+
+
+def test_thresholds_have_columns_of_their_own():
+    y = np.array([[1, 0], [0, 1], [1, 1]])
+    s = np.array([[0.4, 0.1], [0.2, 0.3], [0.45, 0.05]])
+    metrics = evaluate(y, s, thresholds={"overall": 0.3, "per_genre": [0.4, 0.05]})
+    assert list(metrics.columns) == [FIXED, "overall", "per_genre", TOP1]
+    assert metrics.columns[FIXED].empty_share == 1.0
+    assert metrics.columns[FIXED].jaccard.value == 0.0
+    assert metrics.columns["overall"].jaccard.value == pytest.approx((1 + 1 + 0.5) / 3)
+    assert metrics.columns["per_genre"].jaccard.value == pytest.approx((0.5 + 1 + 1) / 3)
+    assert metrics.columns[TOP1].jaccard.value == pytest.approx((1 + 1 + 0.5) / 3)
+    assert metrics.columns[TOP1].empty_share == 0.0
+
+
+def test_a_score_at_its_threshold_passes_and_top1_only_fills_gaps():
+    s = np.array([[0.5, 0.6, 0.1], [0.2, 0.4, 0.4]])
+    assert decide(s, 0.5).tolist() == [[True, True, False], [False, False, False]]
+    assert decide(s, 0.5, top1_where_empty=True).tolist() == [[True, True, False], [False, True, False]]
+    assert decide(s, [0.6, 0.4, 0.4]).tolist() == [[False, True, False], [False, True, True]]
+    assert decide(np.zeros((0, 3)), 0.5, top1_where_empty=True).shape == (0, 3)
+
+
+def test_no_track_at_all_is_nan_and_null():
+    for n_unlabelled in (0, 2):
+        metrics = evaluate_predictions(np.zeros((n_unlabelled, 2)), np.zeros((n_unlabelled, 2)))
+        assert (metrics.n_tracks, metrics.n_unlabelled, metrics.n_replicates) == (0, n_unlabelled, 0)
+        data = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
+        assert data["mean_average_precision"] == {"value": None, "low": None, "high": None}
+        assert data["columns"][TOP1]["micro_f1"]["value"] is None
+        assert data["undefined_genres"] == ["0", "1"]
+
+
+def test_intervals_hold_the_value_and_are_seeded():
+    rng = np.random.default_rng(0)
+    y = rng.random((120, 4)) < 0.3
+    s = np.clip(0.4 * y + 0.6 * rng.random((120, 4)), 0, 1)
+    artists = rng.integers(0, 30, 120)
+    first, again, other = (
+        evaluate_predictions(y, s, groups=artists, n_replicates=200, seed=seed).to_dict() for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert first["n_groups"] == len(np.unique(artists[y.any(axis=1)]))
+    fixed = first["columns"][FIXED]
+    estimates = [fixed[name] for name in ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")]
+    for estimate in (*estimates, first["mean_average_precision"], first["roc_auc"]):
+        assert estimate["low"] < estimate["value"] < estimate["high"]
+    json.dumps(first, allow_nan=False)
+
+
+def test_ranking_of_one_score_for_all_is_prevalence():
+    y = np.array([[1, 0], [0, 1], [1, 1], [1, 0]], dtype=np.bool_)
+    ap, auc = ranking_per_genre(y, np.zeros((4, 2)))
+    assert ap.tolist() == [0.75, 0.5]
+    assert auc.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "options", "says"),
+    [
+        ([[0, 2]], [[0, 0]], {}, "0 or 1"),
+        ([0, 1], [0, 0], {}, "shape"),
+        ([[0, 1]], [[0, 0, 0]], {}, "scores have shape"),
+        ([[0, 1]], [[0, np.nan]], {}, "first: row 0"),
+        ([[0, 1]], [[0, 0]], {"genres": ["a"]}, "different genre names"),
+        ([[0, 1]], [[0, 0]], {"genres": ["a", "a"]}, "different genre names"),
+        ([[0, 1]], [[0, 0]], {"groups": [1, 2]}, "groups"),
+        ([[0, 1]], [[0, 0]], {"thresholds": {FIXED: 0.3}}, "always there"),
+        ([[0, 1]], [[0, 0]], {"thresholds": {"x": [0.1, 0.2, 0.3]}}, "'x'"),
+        ([[0, 1]], [[0, 0]], {"thresholds": {"x": np.nan}}, "'x'"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(labels, scores, options, says):
+    with pytest.raises(ValueError, match=says):
+        evaluate(labels, scores, **options)

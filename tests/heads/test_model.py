@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mgc.cache.errors import ConfigError
+from mgc.heads.graph import build_adjacency
+from mgc.heads.losses import total_loss
+from mgc.heads.model import Batch, GenreModel, ModelConfig
+
+C, D, FRAMES, TOKENS = 6, 24, 160, 9
+
+
+def model(seed: int = 0, **options) -> GenreModel:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    labels, names = rng.random((50, C)) < 0.3, rng.normal(size=(C, D))
+    config = ModelConfig(**{"n_genres": C, "text_dim": D, "encoder": "tiny", **options})
+    adjacency = build_adjacency(labels, names, config.graph_options).adjacency
+    return GenreModel(config, adjacency=adjacency, genre_embedding=names, mel_mean=-40.0, mel_std=20.0)
+
+
+def batch(seed: int = 0) -> Batch:
+    """Four tracks: whole, short, without lyrics, very short with the lyrics of the first."""
+    torch.manual_seed(seed)
+    keys = torch.tensor([3, 4, -1, 3])
+    return Batch(
+        mel=20 * torch.randn(4, 128, FRAMES) - 40,
+        mel_frames=torch.tensor([FRAMES, 90, FRAMES, 5]),
+        lyrics=torch.randn(4, TOKENS, D),
+        lyrics_tokens=torch.tensor([TOKENS, 4, 0, 1]),
+        lyrics_pooled=torch.randn(4, D) * (keys >= 0)[:, None],
+        labels=torch.randint(0, 2, (4, C)).float(),
+        track_key=torch.arange(4),
+        lyrics_key=keys,
+        rows=torch.arange(4),
+    )
+
+
+def part(whole: Batch, rows: list[int]) -> Batch:
+    return Batch(**{f.name: getattr(whole, f.name)[rows] for f in dataclasses.fields(whole)})
+
+
+def test_parameters_of_the_default_setting():
+    default = GenreModel(ModelConfig(n_genres=87, text_dim=768))
+    assert sum(p.numel() for p in default.parameters()) == 4_063_457 + 768 + 87
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"graph": False}, 1_310_720 + 87 - (512 * 87 + 87)),
+        ({"contrastive": False}, 328_193),
+        ({"attention": False}, 526_336 + 1_024),
+        ({"bias": False}, 87),
+        ({"encoder": "lite"}, 1_568_992 - 392_816 + 256 * (256 + 256)),
+    ],
+)
+def test_parameters_of_ablations(options, missing):
+    ablated = GenreModel(ModelConfig(n_genres=87, text_dim=768, **options))
+    assert sum(p.numel() for p in ablated.parameters()) == 4_063_457 + 768 + 87 - missing
+
+
+@pytest.mark.parametrize("lyrics_pooling", ["mean", "cls"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_padding_changes_no_evaluation_output(attention, lyrics_pooling):
+    """paper.md check 15: what padding holds, how much of it there is, and who else is in the batch."""
+    net = model(attention=attention, lyrics_pooling=lyrics_pooling, encoder="lite").eval()
+    whole = batch()
+    expected = net(whole)
+    wide = dataclasses.replace(
+        whole,
+        mel=torch.cat([whole.mel, torch.full((4, 128, 64), -100.0)], dim=-1),
+        lyrics=torch.cat([whole.lyrics, torch.full((4, 5, D), float("nan"))], dim=1),
+    )
+    for i, (n_mel, n_tokens) in enumerate(zip(wide.mel_frames, wide.lyrics_tokens, strict=True)):
+        wide.mel[i, :, n_mel:] = torch.randn(128, wide.mel.shape[-1] - n_mel) * 1e3
+        wide.lyrics[i, n_tokens:] = 1e6 * torch.randn_like(wide.lyrics[i, n_tokens:])
+    candidates = [net(wide), net(part(whole, [3, 1, 0, 2]))]
+    rows = [[0, 1, 2, 3], [3, 1, 0, 2]]
+    for i in range(4):
+        candidates.append(net(part(whole, [i])))
+        rows.append([i])
+    for got, order in zip(candidates, rows, strict=True):
+        torch.testing.assert_close(got.logits, expected.logits[order], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(got.audio_embedding, expected.audio_embedding[order], atol=1e-5, rtol=1e-5)
+
+
+def test_without_lyrics_the_learned_token_is_used_and_learns():
+    net, whole = model(), batch()
+    only = part(whole, [2])
+    before = net.eval()(only).logits
+    with torch.no_grad():
+        net.no_lyrics.add_(1.0)
+    assert not torch.allclose(net(only).logits, before)
+    torch.testing.assert_close(net(part(whole, [0])).logits, model().eval()(part(whole, [0])).logits)
+    total_loss(net(only), only).total.backward()
+    assert net.no_lyrics.grad.abs().sum() > 0
+
+
+def test_a_batch_without_any_token_works():
+    net = model().eval()
+    only = part(batch(), [2])
+    empty = dataclasses.replace(only, lyrics=only.lyrics[:, :0])
+    torch.testing.assert_close(net(empty).logits, net(only).logits)
+
+
+def test_permuting_genres_permutes_logits():
+    """paper.md check 6."""
+    order = [3, 0, 5, 1, 4, 2]
+    net = model().eval()
+    permuted = GenreModel(net.config, adjacency=net.graph.adjacency[order][:, order])
+    state = net.state_dict()
+    state["graph.adjacency"], state["graph.nodes"] = permuted.graph.adjacency, state["graph.nodes"][order]
+    permuted.load_state_dict(state)
+    torch.testing.assert_close(permuted.eval()(batch()).logits, net(batch()).logits[:, order])
+
+
+def test_lambda_1_sends_no_gradient_to_fusion_graph_and_bias():
+    """paper.md check 8."""
+    net = model()
+    total_loss(net(batch()), batch(), 1.0).total.backward()
+    for name, parameter in net.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.any())
+        assert reached == name.startswith(("encoder.", "projection.")), name
+
+
+def test_every_parameter_learns_in_the_default_setting():
+    net = model()
+    total_loss(net(batch()), batch()).total.backward()
+    # A key's bias moves all scores of a query alike, which softmax does not see.
+    silent = {n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-8}
+    assert silent <= {"fusion.audio_block.attention.key.bias", "fusion.lyrics_block.attention.key.bias"}
+
+
+def test_gradients_are_those_of_finite_differences():
+    """In float64, along random directions through all parameters at once.
+
+    Steps are tiny because max-pooling has kinks: the share of windows whose maximum moves falls with the step.
+    """
+    net, whole = model(dropout=0.0).double(), batch()
+    parameters = list(net.parameters())
+
+    def loss() -> torch.Tensor:
+        return total_loss(net(whole), whole).total
+
+    loss().backward()
+    torch.manual_seed(2)
+    for _ in range(3):
+        steps = [1e-9 * torch.randn_like(p) for p in parameters]
+        expected = sum((p.grad * step).sum() for p, step in zip(parameters, steps, strict=True))
+        values = []
+        with torch.no_grad():
+            for sign in (1, -2, 1):
+                for p, step in zip(parameters, steps, strict=True):
+                    p.add_(step, alpha=sign)
+                values.append(loss())
+        assert ((values[0] - values[1]) / 2).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_nan_lyrics_of_tracks_without_any_reach_no_gradient():
+    net, whole = model(), batch()
+    whole.lyrics_pooled[2] = float("nan")
+    whole.lyrics[2] = float("nan")
+    losses = total_loss(net(whole), whole)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_logits_are_features_times_genre_classifiers():
+    net = model().eval()
+    scaled = model(logit_scale=True).eval()
+    with torch.no_grad():
+        net.bias.fill_(2.0)
+    fused = net.fusion(net._encode_audio(batch()), net._lyrics(batch()))
+    torch.testing.assert_close(net(batch()).logits, fused @ net.graph().T + 2.0)
+    torch.testing.assert_close(scaled(batch()).logits * 512**0.5 + 2.0, net(batch()).logits)
+
+
+@pytest.mark.parametrize("alone", ["audio", "lyrics"])
+@pytest.mark.parametrize("graph", [True, False])
+def test_one_modality_alone_ignores_the_other(alone, graph):
+    net = model(modalities=alone, attention=False, contrastive=False, graph=graph).eval()
+    whole = batch()
+    other = {"lyrics": torch.randn(4, TOKENS, D)} if alone == "audio" else {"mel": torch.randn(4, 128, FRAMES)}
+    outputs = net(whole)
+    assert outputs.logits.shape == (4, C)
+    assert outputs.audio_embedding is None
+    torch.testing.assert_close(net(dataclasses.replace(whole, **other)).logits, outputs.logits)
+    assert net.tau is None
+    net.clamp_temperature()
+    total_loss(outputs, whole).total.backward()
+
+
+def test_weights_bring_their_buffers_along():
+    net = model().eval()
+    assert {"mel_mean", "mel_std", "graph.adjacency", "graph.nodes"} <= set(net.state_dict())
+    config = ModelConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(net.config))))
+    assert config == net.config
+    loaded = GenreModel(config)
+    loaded.load_state_dict(net.state_dict())
+    assert torch.equal(loaded.eval()(batch()).logits, net(batch()).logits)
+
+
+def test_names_are_centred_unless_raw_is_asked_for():
+    names = np.random.default_rng(0).normal(size=(C, D)) + 3
+    centred = GenreModel(ModelConfig(n_genres=C, text_dim=D, encoder="tiny"), genre_embedding=names)
+    raw = GenreModel(ModelConfig(n_genres=C, text_dim=D, encoder="tiny", graph_similarity="raw"), genre_embedding=names)
+    np.testing.assert_allclose(centred.graph.nodes, names - names.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(raw.graph.nodes, names, atol=1e-6)
+    assert centred.start_warnings() == []
+    crowded = model(graph_similarity="raw")
+    crowded.graph.nodes.fill_(1.0)
+    assert "mean cosine 1.0000" in crowded.start_warnings()[0]
+
+
+def test_stored_half_precision_and_bf16_autocast_stay_close_to_float32():
+    net = model().eval()
+    whole = batch()
+    half = dataclasses.replace(whole, mel=whole.mel.half(), lyrics=whole.lyrics.half())
+    expected = net(whole)
+    torch.testing.assert_close(net(half).logits, expected.logits, atol=5e-3, rtol=5e-3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = net(half)
+        losses = total_loss(outputs, half)
+    assert outputs.logits.dtype == outputs.audio_embedding.dtype == losses.total.dtype == torch.float32
+    torch.testing.assert_close(outputs.logits, expected.logits, atol=0.1, rtol=0.1)
+    losses.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_channels_last_gives_the_same_outputs():
+    net = model().eval()
+    expected = net(batch()).logits
+    torch.testing.assert_close(
+        net.to(memory_format=torch.channels_last)(batch()).logits, expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_default_model_overfits_a_handful_of_tracks():
+    net, few = model(dropout=0.0), batch()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    net.train()
+    first = last = total_loss(net(few), few)
+    for _ in range(60):
+        optimizer.zero_grad()
+        last.total.backward()
+        optimizer.step()
+        net.clamp_temperature()
+        last = total_loss(net(few), few)
+    assert last.bce < 0.05 < first.bce
+    # Tracks 0 and 3 share lyrics and track 2 has none, so two pairs are left to tell apart.
+    assert last.contrastive < first.contrastive / 4
+    assert net.tau != 0.07
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"encoder": "huge"}, "encoder"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"tau_init": 0.7}, "tau_init"),
+        ({"n_genres": 0}, "n_genres"),
+        ({"modalities": "audio"}, "attention=False"),
+        ({"modalities": "video"}, "video"),
+        ({"graph_normalisation": "column"}, "column"),
+        ({"heads": 3}, "heads"),
+    ],
+)
+def test_options_without_meaning_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        GenreModel(ModelConfig(**{"n_genres": C, "text_dim": D, **options}))
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="unknown keys depth"):
+        ModelConfig.from_dict({"n_genres": C, "text_dim": D, "depth": 3})
+    config = ModelConfig(n_genres=C, text_dim=D, encoder="tiny")
+    with pytest.raises(ValueError, match="adjacency has shape"):
+        GenreModel(config, adjacency=np.eye(C + 1))
+    with pytest.raises(ValueError, match="NaN"):
+        GenreModel(config, genre_embedding=np.full((C, D), np.nan))
+    with pytest.raises(ValueError, match="cannot normalise"):
+        GenreModel(config, mel_std=0.0)

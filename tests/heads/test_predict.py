@@ -1,0 +1,146 @@
+"""Prediction: the published model alone gives the scores of training, whoever else is in the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgc.cache.errors import RecipeMismatchError, RunError, TrackUnavailableError
+from mgc.cache.schema import TextRecipe
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.metrics import decide, jaccard_per_track
+from mgc.heads.predict import load_run, lyrics_warnings, predict_store
+from mgc.heads.splits import Split
+from mgc.heads.train import RunResult, train
+
+MakeWorld = Callable[..., Any]
+SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
+CONFIG = TrainConfig(lr=2e-3, epochs=3, precision="fp32", **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(small_store, tmp_path_factory.mktemp("predict") / "run", CONFIG)
+
+
+def test_best_alone_is_all_that_prediction_needs(result: RunResult, small_store: FeatureStore, tmp_path: Path) -> None:
+    shutil.copytree(result.run / "best", tmp_path / "model")
+    ids, scores = predict_store(load_run(tmp_path / "model"), small_store)
+    assert ids == small_store.tracks.column("id").to_pylist()
+    assert scores.shape == (40, 5)
+    assert ((scores > 0) & (scores < 1)).all()
+    assert np.array_equal(scores, predict_store(load_run(result.run), small_store)[1])
+
+
+def test_scores_are_those_that_training_chose_the_epoch_by(result: RunResult, small_store: FeatureStore) -> None:
+    loaded = load_run(result.run)
+    wanted = Split.load(result.run / "splits.json").ids["validation"]
+    rows = np.flatnonzero(np.isin(small_store.tracks.column("id").to_pylist(), wanted))
+    _, scores = predict_store(loaded, small_store, rows)
+    truth = np.array([[name in genres for name in loaded.genres]
+                      for genres in small_store.tracks.column("genres").take(rows).to_pylist()])  # fmt: skip
+    found = jaccard_per_track(truth, decide(scores, 0.5)).mean()
+    assert found == pytest.approx(result.history[result.best_epoch - 1].val_jaccard)
+    assert loaded.validation["map"] == result.best_map
+    assert loaded.thresholds == result.thresholds
+
+
+def test_scores_do_not_depend_on_order_batch_or_company(result: RunResult, small_store: FeatureStore) -> None:
+    loaded = load_run(result.run)
+    _, scores = predict_store(loaded, small_store)
+    order = np.random.default_rng(0).permutation(40)
+    _, shuffled = predict_store(loaded, small_store, order, batch_size=7)
+    alone = [predict_store(loaded, small_store, np.array([row]))[1][0] for row in (0, 1, 23)]
+    assert np.allclose(shuffled, scores[order], atol=1e-5)
+    assert np.allclose(alone, scores[[0, 1, 23]], atol=1e-5)
+
+
+def test_progress_counts_tracks(result: RunResult, small_store: FeatureStore) -> None:
+    told: list[tuple[int, int]] = []
+    predict_store(load_run(result.run), small_store, batch_size=16, on_track=lambda *done: told.append(done))
+    assert told == [(16, 40), (32, 40), (40, 40)]
+
+
+def world_of(make_world: MakeWorld, **text: Any) -> Any:
+    world = make_world(n_tracks=4)
+    world.recipe = dataclasses.replace(world.recipe, lyrics=dataclasses.replace(world.recipe.lyrics, **text))
+    return world
+
+
+def test_features_of_another_recipe_are_refused_with_every_difference(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = world_of(make_world, weights_sha256="c" * 64)
+    world.recipe = dataclasses.replace(world.recipe, mel=dataclasses.replace(world.recipe.mel, fmax_hz=8000.0))
+    with pytest.raises(RecipeMismatchError) as refused:
+        predict_store(load_run(result.run), world.write(tmp_path / "s.zarr"))
+    assert "lyrics.weights_sha256: " + "a" * 64 in str(refused.value)
+    assert "mel.fmax_hz: 11025.0 here, 8000.0 there" in str(refused.value)
+
+
+def test_a_text_encoder_by_another_name_or_in_another_precision_will_do(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    store = world_of(make_world, model="/some/where/tiny", precision="bf16").write(tmp_path / "s.zarr")
+    assert len(predict_store(load_run(result.run), store)[0]) == 4
+
+
+def test_a_store_without_text_is_scored_as_tracks_without_lyrics(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    silent = make_world(n_tracks=4)
+    silent.lyrics_tokens[:] = 0
+    _, expected = predict_store(load_run(result.run), silent.write(tmp_path / "silent.zarr"))
+    silent.recipe = dataclasses.replace(silent.recipe, lyrics=None)
+    _, scores = predict_store(load_run(result.run), silent.write(tmp_path / "textless.zarr"))
+    assert np.array_equal(scores, expected)
+
+
+def test_missing_lyrics_are_warned_of_only_if_training_never_saw_any(
+    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    rows = np.array([0, 1, 7])  # 0 and 7 have no lyrics
+    assert lyrics_warnings(load_run(result.run), small_store, rows) == []
+    wordy = make_world()
+    wordy.lyrics_tokens[:] = 9
+    train(wordy.write(tmp_path / "wordy.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
+    loaded = load_run(tmp_path / "run")
+    assert "2 of 3 tracks have no lyrics" in lyrics_warnings(loaded, small_store, rows)[0]
+    assert lyrics_warnings(loaded, small_store, np.array([1])) == []
+
+
+def test_a_track_that_failed_is_named(result: RunResult, make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world(n_tracks=4)
+    world.failed.add(2)
+    with pytest.raises(TrackUnavailableError, match="t0002"):
+        predict_store(load_run(result.run), world.write(tmp_path / "s.zarr"), np.array([1, 2]))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "labels.json", "preprocessor.json",
+                                  "thresholds.json", "graph.json"])  # fmt: skip
+def test_an_altered_model_is_refused_by_name(result: RunResult, tmp_path: Path, name: str) -> None:
+    shutil.copytree(result.run / "best", tmp_path / "best")
+    data = bytearray((tmp_path / "best" / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "best" / name).write_bytes(data)
+    with pytest.raises(RunError, match=name):
+        load_run(tmp_path / "best")
+
+
+def test_a_folder_without_a_model_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no trained model here"):
+        load_run(tmp_path)
+
+
+def test_loaded_recipe_is_the_stores(result: RunResult, small_store: FeatureStore) -> None:
+    loaded = load_run(result.run)
+    assert loaded.recipe == small_store.recipe
+    assert loaded.fingerprints == small_store.fingerprints
+    assert isinstance(loaded.recipe.lyrics, TextRecipe)

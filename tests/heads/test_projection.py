@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mgc.heads.losses import contrastive_loss
+from mgc.heads.projection import TAU_MAX, TAU_MIN, ContrastiveProjection
+
+
+def test_parameters_of_the_default_setting():
+    assert sum(p.numel() for p in ContrastiveProjection(512, 768).parameters()) == 328_193
+
+
+def test_unit_length_or_raw():
+    torch.manual_seed(0)
+    a, t = torch.randn(4, 6), torch.randn(4, 5)
+    torch.manual_seed(1)
+    unit = ContrastiveProjection(6, 5, 3)
+    torch.manual_seed(1)
+    raw = ContrastiveProjection(6, 5, 3, normalise=False)
+    audio, lyrics = unit(a, t)
+    torch.testing.assert_close(audio.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(lyrics.norm(dim=1), torch.ones(4))
+    raw_audio, _ = raw(a, t)
+    torch.testing.assert_close(raw_audio, a @ raw.audio.weight.T + raw.audio.bias)
+    torch.testing.assert_close(audio, raw_audio / raw_audio.norm(dim=1, keepdim=True))
+
+
+def test_float32_under_autocast():
+    module = ContrastiveProjection(6, 5, 3)
+    a, t = torch.randn(4, 6), torch.randn(4, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        audio, lyrics = module(a.bfloat16(), t)
+    assert audio.dtype == lyrics.dtype == torch.float32
+    torch.testing.assert_close(lyrics, module(a, t)[1])
+
+
+@pytest.mark.parametrize("direction", [1e6, -1e6])
+def test_tau_stays_clamped_under_extreme_steps_and_receives_gradient(direction):
+    """paper.md check 9: also at the bound, where a clamp in the forward pass would have no gradient."""
+    torch.manual_seed(0)
+    module = ContrastiveProjection(6, 5, 3)
+    keys = torch.arange(4)
+    optimizer = torch.optim.SGD([module.tau], lr=1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        audio, lyrics = module(torch.randn(4, 6), torch.randn(4, 5))
+        contrastive_loss(audio, lyrics, module.tau, keys, keys).backward()
+        assert module.tau.grad is not None
+        assert module.tau.grad.item() != 0.0
+        module.tau.grad.fill_(direction)
+        optimizer.step()
+        module.clamp_temperature()
+        assert module.tau.item() == pytest.approx(TAU_MIN if direction > 0 else TAU_MAX)
+    assert isinstance(module.tau, torch.nn.Parameter)

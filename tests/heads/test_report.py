@@ -1,0 +1,201 @@
+"""The report: a page that stands alone, tells the run's numbers, and cannot be broken by a genre's name."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgc.cache.errors import RunError
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.report import write_report
+from mgc.heads.train import train
+
+ODD_NAMES = (
+    "<script>alert(1)</script>",
+    "$\\frac{x$ $",
+    "日本のロック",
+    "\"quoted\" & 'more' &amp;",
+    "r&b",
+    "</svg></style><b>",
+    "a name that goes on and on and on and on, and then goes on",
+)
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+LOADING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
+
+
+@dataclass
+class Page(html.parser.HTMLParser):
+    """What a browser would make of a page: tags that must balance, texts, references."""
+
+    open_tags: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.references += [value or "" for name, value in attrs if name in LOADING]
+        if tag not in VOID:
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open_tags.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def _parse(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    assert page.open_tags == []
+    return page
+
+
+def _run(store: FeatureStore, run: Path, *, epochs: int = 2, evaluated: bool = True, **options: Any) -> Path:
+    train(store, run, TrainConfig(encoder="tiny", epochs=epochs, lr=1e-3, device="cpu", batch_size=32, **options))
+    if evaluated:
+        evaluate(run, store, n_replicates=50)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _run(small_store, tmp_path_factory.mktemp("report") / "first")
+
+
+@pytest.fixture(scope="module")
+def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run over 87 genres, seven of them with names that break naive pages, three tracks each."""
+    folder, names = tmp_path_factory.mktemp("odd"), [*ODD_NAMES, *(f"genre {i}" for i in range(80))]
+    world = make_world(n_tracks=130)
+    rng = np.random.default_rng(0)
+    for i, track in enumerate(world.tracks):
+        track["genres"] = sorted({names[i % 87], *(names[j] for j in rng.integers(0, 87, 2))})
+    store = world.write(folder / "odd.zarr", part_rows=64)
+    return _run(store, folder / "odd", epochs=1, genres=tuple(names), min_genre_count=0), names
+
+
+def test_the_page_stands_alone(run: Path) -> None:
+    out = write_report(run)
+    assert out == run / "report.html"
+    source, page = out.read_text(encoding="utf-8"), _parse(out)
+    assert not {"script", "link", "iframe", "img"} & set(page.tags)
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.references)
+    assert "http" not in source
+    assert not re.search(r"url\((?!#)|@import|file:", source)
+    assert "prefers-color-scheme: dark" in source
+    assert 'name="viewport"' in source
+    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 4
+
+
+def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(run: Path) -> None:
+    source = write_report(run).read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]*)"', source)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', source)) <= set(ids)
+
+
+def test_the_page_tells_the_numbers_of_the_run(run: Path) -> None:
+    page = _parse(write_report(run)).text
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    fixed = test["metrics"]["columns"]["fixed"]
+    majority = test["baselines"]["majority"]["columns"]["fixed"]["jaccard"]["value"]
+    told = [test["metrics"]["mean_average_precision"]["value"], majority]
+    told += [fixed[name][part] for name in ("jaccard", "micro_f1", "hamming_loss") for part in ("value", "low", "high")]
+    told += [row["average_precision"] for row in test["metrics"]["genres"] if row["support"]]
+    assert [value for value in told if f"{value:.3f}" not in page] == []
+    for row in test["metrics"]["genres"]:
+        assert row["genre"] in page
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert f"from {losses[0]:.3f} to {losses[-1]:.3f}" in page
+    assert f"{test['n_tracks']} test tracks" in page
+
+
+def test_the_heat_map_holds_the_graph(run: Path) -> None:
+    """Opacity of the picture's cells is the square root of the off-diagonal weights, in the order of frequency."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    source = write_report(run).read_text(encoding="utf-8")
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
+                for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
+    graph = json.loads((run / "best/graph.json").read_text())
+    order = np.argsort(-np.asarray(graph["counts"]), kind="stable")
+    weights = np.asarray(graph["adjacency"])[np.ix_(order, order)]
+    np.fill_diagonal(weights, 0.0)
+    shown = next(picture for picture in pictures if picture.shape[:2] == weights.shape)[..., 3] / 255
+    if not np.allclose(shown, np.sqrt(weights / weights.max()), atol=0.01):  # an SVG may hold its picture upside down
+        shown = shown[::-1]
+    np.testing.assert_allclose(shown, np.sqrt(weights / weights.max()), atol=0.01)
+
+
+def test_odd_names_and_87_genres_stay_text(odd_run: tuple[Path, list[str]]) -> None:
+    path, names = odd_run
+    out = write_report(path)
+    page = _parse(out)
+    assert "script" not in page.tags
+    assert page.tags.count("b") == 4  # the tiles have the only ones
+    cells = {" ".join(text.split()) for text in page.texts}
+    assert [name for name in names if name not in cells] == []
+    assert page.tags.count("text") > 2 * 87
+    assert out.stat().st_size < 1_000_000
+
+
+def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
+    first, second = write_report(run, tmp_path / "deep/a.html"), write_report(run, tmp_path / "b.html")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_run_not_evaluated_yet_and_without_a_graph_says_so(small_store: FeatureStore, tmp_path: Path) -> None:
+    path = _run(small_store, tmp_path / "young", epochs=1, evaluated=False, graph=False, contrastive=False)
+    page = _parse(write_report(path)).text
+    assert "not been evaluated yet: run mgc evaluate" in page
+    assert "no genre graph" in page
+
+
+def test_a_line_cut_short_by_a_kill_does_not_count(run: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(run, cut)
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    assert "for 2 epochs" in _parse(write_report(cut)).text
+
+
+def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(RunError, match=r"config\.yaml is missing"):
+        write_report(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "metrics.json").write_text("{")
+    with pytest.raises(RunError, match=r"metrics\.json: cannot be read"):
+        write_report(broken)

@@ -1,0 +1,78 @@
+"""Thresholds: as good as trying every one."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mgc.heads.metrics import decide, jaccard_per_track
+from mgc.heads.thresholds import Thresholds, best_f1_threshold, best_jaccard_threshold, tune_thresholds
+
+shapes = st.tuples(st.integers(1, 8), st.integers(1, 5))
+
+
+Data = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Data:
+    shape = draw(shapes)
+    labels = draw(hnp.arrays(np.bool_, shape))
+    levels = st.floats(0, 1, width=32)
+    return labels, draw(hnp.arrays(np.float64, shape, elements=levels))
+
+
+def tried(scores: npt.NDArray[np.float64]) -> list[float]:
+    return sorted({0.0, *scores.ravel().tolist()})
+
+
+@given(predictions())
+def test_overall_threshold_has_the_best_mean_jaccard_of_all(
+    data: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]],
+) -> None:
+    labels, scores = data
+
+    def jaccard(threshold: float) -> float:
+        return float(jaccard_per_track(labels, decide(scores, threshold)).mean())
+
+    best = max(jaccard(threshold) for threshold in tried(scores))
+    assert jaccard(best_jaccard_threshold(labels, scores)) == pytest.approx(best, abs=1e-9)
+
+
+@given(predictions())
+def test_a_genres_threshold_has_the_best_f1_of_all(data: Data) -> None:
+    labels, scores = data[0][:, 0], data[1][:, 0]
+
+    def f1(threshold: float) -> float:
+        predicted = scores >= threshold
+        return 2 * float((predicted & labels).sum()) / max(1, int(predicted.sum() + labels.sum()))
+
+    best = max(f1(threshold) for threshold in tried(scores))
+    assert f1(best_f1_threshold(labels, scores)) == pytest.approx(best, abs=1e-9)
+
+
+def test_a_threshold_lies_halfway_between_the_scores_it_parts() -> None:
+    labels = np.array([True, True, False, False])
+    assert best_f1_threshold(labels, np.array([0.9, 0.6, 0.2, 0.1])) == pytest.approx(0.4)
+
+
+def test_genres_with_little_support_take_the_overall_threshold() -> None:
+    random = np.random.default_rng(0)
+    labels = random.random((60, 3)) < [0.5, 0.5, 0.02]
+    scores = np.where(labels, 0.3, 0.1) + random.random((60, 3)) * 0.1
+    tuned = tune_thresholds(labels, scores, min_support=5)
+    assert tuned.fallback == (False, False, True)
+    assert tuned.per_genre[2] == tuned.overall
+    assert 0.2 <= tuned.overall <= 0.3
+    assert Thresholds.from_dict(tuned.to_dict()) == tuned
+
+
+def test_without_validation_tracks_the_papers_threshold_stays() -> None:
+    tuned = tune_thresholds(np.zeros((0, 2), dtype=np.bool_), np.zeros((0, 2)))
+    assert tuned.overall == 0.5
+    assert tuned.per_genre == (0.5, 0.5)
+    assert all(tuned.fallback)

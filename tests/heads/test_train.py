@@ -1,0 +1,299 @@
+"""Training: it learns what is there and nothing else, survives being killed, and keeps test tracks out of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mgc.cache.errors import ConfigError, RunError, TrainingError
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.history import read_history
+from mgc.heads.splits import Split
+from mgc.heads.train import Progress, train
+
+MakeWorld = Callable[..., Any]
+SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
+
+
+def small_config(**options: Any) -> TrainConfig:
+    return TrainConfig(**{"lr": 1e-3, "epochs": 3, "precision": "fp32", **SMALL, **options})
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    told: list[Progress] = []
+    result = train(small_store, run, small_config(epochs=15, lr=2e-3), on_progress=told.append)
+    history = read_history(run / "metrics.jsonl")
+    assert tuple(history) == result.history
+    assert history[-1].loss < history[0].loss / 2
+    assert history[-1].bce < history[0].bce / 2
+    assert [record.epoch for record in history] == list(range(1, 16))
+    assert result.best_map == max(record.val_map for record in history if record.val_map is not None)
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "run.json", "splits.json", "metrics.jsonl", "last", "best",
+    }  # fmt: skip
+    assert {path.name for path in (run / "best").iterdir()} == {
+        "model.safetensors", "config.json", "preprocessor.json", "labels.json", "graph.json", "thresholds.json",
+        "README.md",
+    }  # fmt: skip
+    assert TrainConfig.from_yaml(run / "config.yaml") == small_config(epochs=15, lr=2e-3)
+    assert {progress.stage for progress in told} == {"statistics", "train", "validate", "epoch"}
+    assert [progress.record for progress in told if progress.stage == "epoch"] == history
+
+
+def test_loss_parts_add_up_to_the_total(small_store: FeatureStore, tmp_path: Path) -> None:
+    for record in train(small_store, tmp_path / "run", small_config(lambda_=0.4)).history:
+        assert record.loss == pytest.approx(0.4 * record.contrastive + 0.6 * record.bce, rel=1e-5)
+        assert record.tau is not None
+
+
+def test_learning_rate_is_halved_on_schedule(small_store: FeatureStore, tmp_path: Path) -> None:
+    result = train(small_store, tmp_path / "run", small_config(epochs=4, lr_halve_every=2))
+    assert [record.lr for record in result.history] == [1e-3, 1e-3, 5e-4, 5e-4]
+
+
+def test_only_true_labels_can_be_learned(make_world: MakeWorld, tmp_path: Path) -> None:
+    store = make_world(n_tracks=280, seed=3).write(tmp_path / "s.zarr", part_rows=64)
+    ids, genres = (store.tracks.column(name).to_pylist() for name in ("id", "genres"))
+    order = np.random.default_rng(0).permutation(280)
+    shuffled = {name: genres[k] for name, k in zip(ids, order, strict=True)}
+
+    def excess(name: str, labels: dict[str, list[str]] | None) -> float:
+        config = small_config(epochs=4, lr=3e-3, split="random")
+        train(store, tmp_path / name, config, labels=labels)
+        found = evaluate(tmp_path / name, store, labels=labels, n_replicates=0)
+        prevalence = found["baselines"]["label_prior"]["mean_average_precision"]["value"]
+        return float(found["metrics"]["mean_average_precision"]["value"]) - prevalence
+
+    assert excess("true", None) > 0.35
+    assert abs(excess("shuffled", shuffled)) < 0.15
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.train import train
+store, run, config, stage, epoch, threads = sys.argv[1:]
+torch.set_num_threads(int(threads))
+def on_progress(p):
+    if p.stage == stage and p.epoch == int(epoch):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(FeatureStore.open(store), Path(run), TrainConfig.from_yaml(Path(config)), on_progress=on_progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs that nobody interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(small_store, run, small_config())
+    return run
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [("epoch", 1), ("validate", 2), ("train", 1)])
+def test_a_run_killed_and_resumed_ends_as_one_never_killed(
+    small_store: FeatureStore, whole: Path, tmp_path: Path, stage: str, epoch: int
+) -> None:
+    config = small_config()
+    killed = tmp_path / "killed"
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    arguments = [small_store.path, killed, tmp_path / "config.yaml", stage, epoch, torch.get_num_threads()]
+    child = subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], env=os.environ, check=False)
+    assert child.returncode == -signal.SIGKILL
+    state = killed / "last" / "state.json"
+    committed = json.loads(state.read_text())["epoch"] if state.exists() else 0
+    assert committed == {"epoch": 1, "validate": 1, "train": 0}[stage]
+    train(small_store, killed, config, resume=True)
+    assert folder_bytes(killed / "last") == folder_bytes(whole / "last")
+    assert folder_bytes(killed / "best") == folder_bytes(whole / "best")
+    timeless = [[dataclasses.replace(record, seconds=0) for record in read_history(run / "metrics.jsonl")]
+                for run in (killed, whole)]  # fmt: skip
+    assert timeless[0] == timeless[1]
+
+
+def test_a_run_can_be_taken_further_and_a_finished_one_stays(
+    small_store: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
+    train(small_store, tmp_path / "run", small_config(epochs=2))
+    again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=True)
+    assert (len(again.history), again.home) == (2, None)
+    train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
+    assert folder_bytes(tmp_path / "run" / "last") == folder_bytes(whole / "last")
+
+
+def test_best_is_published_again_if_a_kill_fell_before_it(small_store: FeatureStore, tmp_path: Path) -> None:
+    train(small_store, tmp_path / "run", small_config(epochs=1))
+    best = folder_bytes(tmp_path / "run" / "best")
+    (tmp_path / "run" / "best").rename(tmp_path / "run" / ".best.old")
+    train(small_store, tmp_path / "run", small_config(epochs=1), resume=True)
+    assert folder_bytes(tmp_path / "run" / "best") == best
+
+
+def test_resume_refuses_other_options_other_tracks_and_a_damaged_checkpoint(
+    small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(small_store, run, small_config(epochs=1))
+    with pytest.raises(RunError, match="resume it"):
+        train(small_store, run, small_config(epochs=2))
+    with pytest.raises(RunError, match=r"lr: 0\.002 here, 0\.001 there"):
+        train(small_store, run, small_config(epochs=2, lr=2e-3), resume=True)
+    other = make_world(seed=1).write(tmp_path / "other.zarr")
+    with pytest.raises(RunError, match="audio, lyrics or labels"):
+        train(other, run, small_config(epochs=2), resume=True)
+    fewer = make_world(n_tracks=20).write(tmp_path / "fewer.zarr")
+    with pytest.raises(RunError, match="not in this store"):
+        train(fewer, run, small_config(epochs=2), resume=True)
+    weights = next((run / "last").glob("weights-*"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(RunError, match="cut short or altered"):
+        train(small_store, run, small_config(epochs=2), resume=True)
+
+
+@pytest.mark.parametrize("policy", ["auto", "random"])
+def test_nothing_of_a_test_track_reaches_the_model(make_world: MakeWorld, tmp_path: Path, policy: str) -> None:
+    config = small_config(split=policy, epochs=2)
+    train(make_world().write(tmp_path / "a.zarr"), tmp_path / "a", config)
+    test_ids = set(Split.load(tmp_path / "a" / "splits.json").ids["test"])
+    scrambled = make_world()
+    test = [i for i, track in enumerate(scrambled.tracks) if track["id"] in test_ids]
+    random = np.random.default_rng(9)
+    for i in test:
+        scrambled.mel[i] = random.normal(-10, 30, scrambled.mel[i].shape)
+        scrambled.lyrics[i] = random.normal(5, 3, scrambled.lyrics[i].shape)
+        scrambled.lyrics_tokens[i] = random.integers(3, 20)
+        scrambled.mel_frames[i] = random.integers(3, 40)
+        scrambled.tracks[i]["genres"] = list(random.permutation(scrambled.GENRES)[: random.integers(1, 4)])
+    store = scrambled.write(tmp_path / "b.zarr", genres=scrambled.GENRES)
+    train(store, tmp_path / "b", config)
+    assert len(test) == 8
+    assert folder_bytes(tmp_path / "a" / "best") == folder_bytes(tmp_path / "b" / "best")
+    found = [evaluate(tmp_path / name, FeatureStore.open(tmp_path / f"{name}.zarr"), n_replicates=0) for name in "ab"]
+    assert found[0]["metrics"] != found[1]["metrics"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(small_store: FeatureStore, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(small_store, tmp_path / name, small_config(epochs=1, seed=seed))
+    assert torch.equal(before, torch.get_rng_state())
+    weights = {name: folder_bytes(tmp_path / name / "best")["model.safetensors"] for name in "abc"}
+    assert weights["a"] == weights["b"] != weights["c"]
+    splits = {name: Split.load(tmp_path / name / "splits.json").ids for name in "ac"}
+    assert splits["a"] == splits["c"]
+
+
+@pytest.mark.parametrize("where", ["mel", "lyrics"])
+def test_features_that_are_not_finite_stop_the_run_and_are_named(
+    make_world: MakeWorld, tmp_path: Path, where: str
+) -> None:
+    world = make_world()
+    healthy = world.write(tmp_path / "healthy.zarr")
+    train(healthy, tmp_path / "healthy", small_config(epochs=1))
+    victim = Split.load(tmp_path / "healthy" / "splits.json").ids["train"][2]
+    row = int(victim[1:])
+    world.lyrics_tokens[row] = 9
+    getattr(world, where)[row, 3, 3] = np.nan
+    with pytest.raises(TrainingError, match=rf"features of {victim} are|mel of track '{victim}'"):
+        train(world.write(tmp_path / "s.zarr"), tmp_path / "run", small_config())
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_loss_that_explodes_names_the_batch(small_store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"batch of t0.*lower lr"):
+        train(small_store, tmp_path / "run", small_config(lr=1e30))
+
+
+def test_early_stopping_waits_for_patience(small_store: FeatureStore, tmp_path: Path) -> None:
+    result = train(small_store, tmp_path / "run", small_config(epochs=12, patience=2, lr=0.0))
+    assert result.stopped_early
+    assert (result.best_epoch, len(result.history)) == (1, 3)
+    assert (
+        len(train(small_store, tmp_path / "run", small_config(epochs=12, patience=2, lr=0.0), resume=True).history) == 3
+    )
+
+
+def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world()
+    for track in world.tracks[:4]:
+        track["genres"] = ["spoken word"]
+    world.tracks[4]["genres"] = []
+    world.failed.add(5)
+    config = small_config(epochs=1, split="random", genres=("rock", "jazz", "spoken word", "folk"), top_genres=3,
+                          min_genre_count=5, min_labels=1)  # fmt: skip
+    result = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", config)
+    steps = [(kept.filter, kept.kept, kept.of) for kept in result.task.kept]
+    assert steps[:4] == [("labelled", 38, 39), ("genres", 4, 6), ("top_genres=3", 3, 4), ("min_genre_count=5", 3, 3)]
+    assert result.task.genres.names == ("rock", "jazz", "folk")
+    assert sum(of for _, _, of in steps[4:]) == 38
+    assert result.task.n_train == steps[4][1] < steps[4][2]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"contrastive": False}, {"attention": False}, {"graph": False},
+        {"modalities": "audio", "attention": False, "contrastive": False},
+        {"modalities": "lyrics", "attention": False, "contrastive": False},
+    ],
+)  # fmt: skip
+def test_every_ablation_trains_and_evaluates(small_store: FeatureStore, tmp_path: Path, parts: dict[str, Any]) -> None:
+    result = train(small_store, tmp_path / "run", small_config(epochs=2, **parts))
+    assert result.history[1].bce < result.history[0].bce
+    assert evaluate(tmp_path / "run", small_store, n_replicates=0)["metrics"]["n_tracks"] == 8
+
+
+def test_a_store_without_text_trains_on_audio_alone_and_says_what_else_it_needs(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world()
+    world.recipe = dataclasses.replace(world.recipe, lyrics=None)
+    store = world.write(tmp_path / "s.zarr")
+    with pytest.raises(ConfigError, match="no text features"):
+        train(store, tmp_path / "run", small_config())
+    options = {"modalities": "audio", "attention": False, "contrastive": False, "graph": False}
+    assert train(store, tmp_path / "run", small_config(epochs=1, **options)).history[0].contrastive == 0
+
+
+def test_without_validation_labels_the_last_epoch_is_the_best(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world()
+    for i, track in enumerate(world.tracks):
+        track["split"] = "train" if i < 36 else "val"
+        track["genres"] = ["rock"] if i < 36 else ["rare"]
+    result = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", small_config(epochs=2))
+    assert result.best_epoch == 2
+    assert result.best_map is None
+    assert result.thresholds.overall == 0.5
+    assert any("no validation track" in warning for warning in result.warnings)
+    assert any("not learned: rare" in warning for warning in result.warnings)
+
+
+def test_a_model_option_that_does_not_exist_is_refused(small_store: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model_options: widht"):
+        train(small_store, tmp_path / "run", small_config(model_options={"widht": 3}))
+
+
+def test_bf16_learns_too(small_store: FeatureStore, tmp_path: Path) -> None:
+    result = train(small_store, tmp_path / "run", small_config(epochs=6, lr=2e-3, precision="bf16"))
+    assert result.history[-1].loss < result.history[0].loss / 2

@@ -1,0 +1,39 @@
+"""Which epoch is the best one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, jaccard_score, log_loss
+
+from mgc.heads.validation import is_better, validation_metrics
+
+
+def test_metrics_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    truth = random.random((30, 4)) < 0.4
+    truth[:, 3] = False  # no positive: not averaged in
+    logits = random.normal(0, 2, truth.shape)
+    scores = 1 / (1 + np.exp(-logits))
+    found = validation_metrics(truth, scores, logits)
+    assert found["map"] == pytest.approx(average_precision_score(truth[:, :3], scores[:, :3], average="macro"))
+    predicted = scores >= 0.5
+    some = truth.any(axis=1) | predicted.any(axis=1)
+    expected = jaccard_score(truth[some], predicted[some], average="samples") * some.mean() + (~some).mean()
+    assert found["jaccard"] == pytest.approx(expected)
+    assert found["empty_share"] == pytest.approx((~predicted.any(axis=1)).mean())
+    assert found["bce"] == pytest.approx(log_loss(truth.ravel(), scores.ravel()))
+
+
+def test_higher_map_wins_then_lower_cross_entropy_and_ties_stay() -> None:
+    best: dict[str, float | None] = {"map": 0.5, "bce": 0.4}
+    assert is_better({"map": 0.6, "bce": 0.9}, best)
+    assert is_better({"map": 0.5, "bce": 0.3}, best)
+    assert not is_better({"map": 0.5, "bce": 0.4}, best)
+    assert not is_better({"map": 0.4, "bce": 0.1}, best)
+
+
+def test_without_validation_tracks_the_latest_epoch_is_the_better() -> None:
+    nothing = validation_metrics(np.zeros((0, 3), dtype=np.bool_), np.zeros((0, 3)), np.zeros((0, 3)))
+    assert set(nothing.values()) == {None}
+    assert is_better(nothing, nothing)
