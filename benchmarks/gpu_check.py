@@ -1,0 +1,267 @@
+"""What only a CUDA device can show: it computes what the CPU computes, learns in bf16, and resumes.
+
+Run: python benchmarks/gpu_check.py                 on a machine with a CUDA device
+     python benchmarks/gpu_check.py --device cpu    a dry run: the same code on the CPU, which shows nothing about CUDA
+
+Exit code: 0 every check passed, 1 one failed, 3 there is no CUDA device and nothing was checked.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe
+
+from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.zarr_store import commit_part, create_store
+from mgc.heads.checkpoint import load_state, load_tensors, state_file
+from mgc.heads.config import TrainConfig
+from mgc.heads.graph import build_adjacency
+from mgc.heads.losses import total_loss
+from mgc.heads.model import Batch, GenreModel, ModelConfig
+from mgc.heads.train import RunResult, train
+
+NO_DEVICE = 3
+N_GENRES = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the problems are: the paper's on a GPU, small ones on the CPU."""
+
+    encoder: str
+    text_dim: int
+    max_tokens: int
+    clip_s: float
+    epochs: int
+
+
+FULL = Size(encoder="base", text_dim=768, max_tokens=128, clip_s=30.0, epochs=60)
+DRY = Size(encoder="tiny", text_dim=24, max_tokens=12, clip_s=1.5, epochs=25)
+
+Check = tuple[str, bool, str]
+
+
+def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
+    """In float64 rounding decides nothing, so loss and every gradient agree to many digits: the same function."""
+    loss, gradient = differences(make_model(size, seed=0).double(), make_batch(size, 4, 320, seed=0), device)
+    yield "float64 loss, relative difference from the CPU", loss < 1e-10, f"{loss:.1e}, at most 1e-10"
+    yield "float64 gradients, worst parameter", gradient < 1e-8, f"{gradient:.1e}, at most 1e-8"
+
+
+def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
+    """In float32 the gradients agree within 1e-4 wherever no maximum of a max-pooling was decided by rounding.
+
+    One such decision moves the gradient by 1e-3 or more (two memory layouts on one CPU differ that much), and a 30 s
+    clip has thousands; hence small problems, nine of them, and their median.
+    """
+    n_frames = MelRecipe(clip_s=size.clip_s).n_frames
+    loss, _ = differences(make_model(size, seed=0), make_batch(size, 4, n_frames, seed=0), device)
+    yield f"float32 loss, clips of {size.clip_s:g} s", loss < 1e-4, f"{loss:.1e}, at most 1e-4"
+    worst = [differences(make_model(size, seed), make_batch(size, 2, 64, seed), device)[1] for seed in range(9)]
+    median = statistics.median(worst)
+    listed = " ".join(f"{value:.0e}" for value in sorted(worst))
+    yield "float32 gradients, worst parameter", median < 1e-4, f"median {median:.1e} of {listed}, at most 1e-4"
+
+
+def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
+    """Training under bf16 autocast learns 32 tracks of noise by heart."""
+    config = training(size, device, precision="bf16", epochs=size.epochs, lr=1e-3)
+    started = time.perf_counter()
+    result = train(make_store(size, folder / "bf16.zarr"), folder / "bf16", config)
+    first, last = result.history[0].bce, result.history[-1].bce
+    yield (
+        "bf16 overfits 32 tracks",
+        result.precision == "bf16" and last < 0.05 < first,
+        f"cross-entropy {first:.3f} -> {last:.4f} in {size.epochs} epochs and {time.perf_counter() - started:.0f} s, "
+        f"at most 0.05; {result.home}",
+    )
+
+
+def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
+    """Two epochs and two more after a resume come out where four at once do, as near as four at once repeat."""
+    store, config = make_store(size, folder / "resume.zarr"), training(size, device, precision="fp32", epochs=4)
+    straight = final_weights(train(store, folder / "straight", config))
+    again = final_weights(train(store, folder / "again", config))
+    half = final_weights(train(store, folder / "resumed", replace(config, epochs=2)))
+    resumed = final_weights(train(store, folder / "resumed", config, resume=True))
+    travelled = distance(straight, half)
+    noise, error = distance(straight, again) / travelled, distance(straight, resumed) / travelled
+    allowed = max(3 * noise, 1e-3) if device.type == "cuda" else 0.0
+    yield (
+        "a resumed run ends where an uninterrupted one does",
+        travelled > 0 and error <= allowed,
+        f"distance {error:.1e} of the way since the resume, at most {allowed:.1e}; repeated run {noise:.1e}",
+    )
+
+
+def differences(reference: GenreModel, batch: Batch, device: torch.device) -> tuple[float, float]:
+    """Relative difference of the training loss, and of the worst parameter's gradient, between CPU and `device`.
+
+    Gradients below a thousandth of the whole gradient's norm are measured against that.
+    """
+    other = copy.deepcopy(reference).to(device).to(memory_format=torch.channels_last)
+    loss, gradients = loss_and_gradients(reference, batch)
+    other_loss, other_gradients = loss_and_gradients(other, batch.to(device))
+    least = 1e-3 * sum(float(g.square().sum()) for g in gradients.values()) ** 0.5
+    worst = max(
+        float((other_gradients[name] - gradient).norm()) / max(float(gradient.norm()), least)
+        for name, gradient in gradients.items()
+    )
+    return abs(other_loss - loss) / abs(loss), worst
+
+
+def loss_and_gradients(model: GenreModel, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = total_loss(model(batch), batch).total
+    loss.backward()
+    return float(loss.detach()), {
+        name: p.grad.double().cpu() for name, p in model.named_parameters() if p.grad is not None
+    }
+
+
+def make_model(size: Size, seed: int) -> GenreModel:
+    """A model in training mode, without dropout, whose random numbers differ between devices."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    names, labels = rng.normal(size=(N_GENRES, size.text_dim)), rng.random((200, N_GENRES)) < 0.2
+    config = ModelConfig(n_genres=N_GENRES, text_dim=size.text_dim, encoder=size.encoder, dropout=0.0)
+    adjacency = build_adjacency(labels, names, config.graph_options).adjacency
+    return GenreModel(config, adjacency=adjacency, genre_embedding=names, mel_mean=-40.0, mel_std=15.0).train()
+
+
+def make_batch(size: Size, n_tracks: int, n_frames: int, seed: int) -> Batch:
+    """Noise; the last clip is short, and where there are more than two tracks the first has no lyrics."""
+    torch.manual_seed(seed)
+    keys = torch.arange(n_tracks)
+    tokens = torch.randint(3, size.max_tokens + 1, (n_tracks,))
+    mel_frames = torch.full((n_tracks,), n_frames)
+    mel_frames[-1] = n_frames // 2 + 3
+    if n_tracks > 2:
+        tokens[0] = 0
+    return Batch(
+        mel=15 * torch.randn(n_tracks, 128, n_frames) - 40,
+        mel_frames=mel_frames,
+        lyrics=torch.randn(n_tracks, size.max_tokens, size.text_dim),
+        lyrics_tokens=tokens,
+        lyrics_pooled=torch.randn(n_tracks, size.text_dim),
+        labels=(torch.rand(n_tracks, N_GENRES) < 0.3).float(),
+        track_key=keys,
+        lyrics_key=torch.where(tokens > 0, keys, -1),
+        rows=keys,
+    )
+
+
+def make_store(size: Size, path: Path, n_train: int = 32, n_validation: int = 8) -> FeatureStore:
+    """A store of noise whose labels can only be learnt by heart."""
+    rng = np.random.default_rng(0)
+    n = n_train + n_validation
+    mel = MelRecipe(clip_s=size.clip_s)
+    text = TextRecipe(
+        model="noise",
+        weights_sha256="0" * 64,
+        tokenizer_sha256="0" * 64,
+        hidden_size=size.text_dim,
+        max_tokens=size.max_tokens,
+    )
+    genres = [f"genre {j}" for j in range(N_GENRES)]
+    labels = rng.random((n, N_GENRES)) < 0.2
+    labels[np.arange(n), np.arange(n) % N_GENRES] = True
+    tracks = [
+        {
+            "id": f"{i:03d}",
+            "path": f"{i:03d}.wav",
+            "artists": [f"artist {i}"],
+            "genres": [name for name, has in zip(genres, labels[i], strict=True) if has],
+            "split": "train" if i < n_train else "validation",
+        }
+        for i in range(n)
+    ]
+    embedding = rng.normal(size=(N_GENRES, size.text_dim)).astype(np.float32)
+    tokens = rng.integers(4, size.max_tokens + 1, n)
+    lyrics = rng.normal(size=(n, size.max_tokens, size.text_dim))
+    lyrics[np.arange(size.max_tokens) >= tokens[:, None]] = 0.0
+    arrays = {
+        "status": np.full(n, OK, dtype=np.uint8),
+        "flags": np.zeros(n, dtype=np.uint32),
+        "mel": rng.normal(-40, 15, (n, mel.n_mels, mel.n_frames)).astype(np.float16),
+        "mel_frames": np.full(n, mel.n_frames, dtype=np.uint16),
+        "lyrics": lyrics.astype(np.float16),
+        "lyrics_tokens": tokens.astype(np.uint16),
+        "lyrics_tokens_full": tokens.astype(np.uint32),
+        "lyrics_pooled": np.stack([states[1 : k - 1].mean(axis=0) for states, k in zip(lyrics, tokens, strict=True)]),
+    }
+    arrays["lyrics_pooled"] = arrays["lyrics_pooled"].astype(np.float32)
+    outcomes = [
+        {"row": i, "status": OK, "flags": 0, "source_sha256": f"{i:064x}", "lyrics_sha256": f"{i:064x}"}
+        for i in range(n)
+    ]
+    create_store(
+        path,
+        tracks=plan_table(tracks),
+        recipe=Recipe(mel=mel, lyrics=text),
+        part_rows=n,
+        genres=genres,
+        genre_embedding=embedding,
+    )
+    commit_part(path, 0, arrays, outcome_table(outcomes))
+    return FeatureStore.open(path)
+
+
+def training(size: Size, device: torch.device, *, precision: str, epochs: int, lr: float = 1e-4) -> TrainConfig:
+    return TrainConfig(
+        split="manifest", encoder=size.encoder, device=device.type, precision=precision, epochs=epochs, lr=lr
+    )
+
+
+def final_weights(result: RunResult) -> dict[str, torch.Tensor]:
+    state = load_state(result.run)
+    return {name: tensor.double() for name, tensor in load_tensors(state_file(result.run, state, "weights")).items()}
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return sum(float((a[name] - b[name]).square().sum()) for name in a) ** 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    device = torch.device(parser.parse_args().device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(f"no CUDA device: nothing was checked (torch {torch.__version__}, {describe()})", file=sys.stderr)
+        return NO_DEVICE
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    size = FULL if device.type == "cuda" else DRY
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "dry run on the CPU"
+    print(
+        f"# GPU check: {name}\n\ntorch {torch.__version__}; {describe()}\n\n| check | passed | found |\n|---|---|---|"
+    )
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for checks in (
+            float64_check(size, device),
+            float32_check(size, device),
+            bf16_check(size, device, folder),
+            resume_check(size, device, folder),
+        ):
+            for what, passed, found in checks:
+                failed += not passed
+                print(f"| {what} | {'yes' if passed else 'NO'} | {found} |", flush=True)
+    if device.type == "cpu":
+        print("\nThis was a dry run on the CPU: the code of the checks works; nothing was learnt about CUDA.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
