@@ -11,6 +11,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import xarray
@@ -57,7 +58,7 @@ def songs(real_data, mgc_json, tmp_path_factory) -> Path:
 def run(songs, mgc, tmp_path_factory) -> Path:
     """A small model trained on the 65 clips."""
     path = tmp_path_factory.mktemp("run") / "run"
-    mgc("train", songs, "-o", path, "--encoder", "tiny", "--epochs", 40, "--lr", 1e-3, "--split", "artist")
+    mgc("train", songs, "-o", path, "--encoder", "tiny", "--epochs", 25, "--lr", 1e-3, "--split", "artist")
     return path
 
 
@@ -120,6 +121,7 @@ def test_plain_zarr_and_xarray_read_dims_units_and_recipe(songs):
     assert dataset.status.values.tolist() == [1] * 65 + [0] * 7
 
 
+@pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")  # librosa's own imports
 def test_stored_mels_are_librosas(songs, real_data):
     store = FeatureStore.open(songs)
     worst = 0.0
@@ -130,9 +132,8 @@ def test_stored_mels_are_librosas(songs, real_data):
         expected = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
         stored = store.read("mel", [track["row"]])[0].astype(np.float64)
         heard = expected > expected.max() - 80
-        assert heard.any(axis=1).sum() == 128 or Flag(track["flags"]) & Flag.SILENT or heard.any()
         worst = max(worst, float(np.abs(stored - expected)[heard].max()))
-    assert worst <= 0.05 + 0.016 + 0.016, f"{worst:.4f} dB from librosa"
+    assert worst <= 0.05, f"{worst:.4f} dB from librosa"
 
 
 def test_stored_token_states_are_the_plain_models(songs, real_data):
@@ -207,12 +208,19 @@ def test_a_new_clip_is_predicted_with_and_without_lyrics(run, real_data, mgc, mg
     assert f"{with_lyrics['scores'][best]:.3f}" in text.stdout
 
 
-def test_predicting_a_file_equals_extracting_and_predicting_the_store(run, real_data, mgc_json, tmp_path):
+def test_predicting_a_file_equals_extracting_and_evaluating_it(run, real_data, mgc_json, tmp_path):
     path = tmp_path / "nc.zarr"
-    mgc_json("extract", real_data / "songs_nc", "-o", path, *FP32)
+    report = mgc_json("extract", real_data / "songs_nc", "-o", path, *FP32)
+    assert (report["planned"], report["ok"]) == (22, 22)
+    evaluated = mgc_json("evaluate", run, path, "--split", "all")
+    assert evaluated["n_seen_in_training"] == 0
     stored = {row["id"]: row["scores"] for row in mgc_json("predict", run, path)["predictions"]}
     assert len(stored) == 22
-    for name in sorted(stored)[:3]:
+    scored = {row["id"]: row for row in pq.read_table(run / "scores-all.parquet").to_pylist()}
+    assert len(scored) == evaluated["n_tracks"] >= 1  # those with a genre that the model knows
+    for name in sorted({*scored, *sorted(stored)[:2]}):
         files = real_data / "songs_nc" / "audios" / f"{name}.mp3", real_data / "songs_nc" / "lyrics" / f"{name}.txt"
         alone = mgc_json("predict", run, files[0], "--lyrics", files[1])["predictions"][0]["scores"]
         assert alone == pytest.approx(stored[name], abs=1e-4)
+        if name in scored:
+            assert alone == pytest.approx({genre: scored[name][f"score: {genre}"] for genre in alone}, abs=1e-4)
