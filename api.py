@@ -495,7 +495,7 @@ def _from_root(path: Path) -> str:
     return absolute.relative_to(absolute.anchor).as_posix()
 
 
-DEMO_OPTIONS: dict[str, Any] = {"encoder": "lite", "epochs": 25, "lr": 1e-3, "batch_size": 16}
+DEMO_OPTIONS: dict[str, Any] = {"encoder": "lite", "epochs": 15, "lr": 1e-3, "lr_halve_every": 5, "batch_size": 16}
 """Training options of the demo: larger steps and fewer epochs than the paper's, for minutes on two cores."""
 
 
