@@ -2,14 +2,17 @@
 # make test   the tests
 # make check  style, types, import directions
 # make bench  the figures of benchmarks/
+# make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
 # make gpu-check  what only a CUDA device can show
 
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check bench gpu-check clean
+.PHONY: install demo test check bench honesty gpu-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -36,8 +39,11 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/world.py
+	$(BIN)/python benchmarks/startup.py | tee benchmarks/startup.md
+	$(BIN)/python benchmarks/world.py | tee benchmarks/world.md
+
+honesty: demo
+	$(BIN)/python benchmarks/honesty.py --folder demo | tee benchmarks/honesty.md
 
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
