@@ -206,15 +206,17 @@ def make_collection(
     n_songs: int = 240,
     seed: int = 0,
     *,
+    first: int = 0,
     clip_s: float = 30.0,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write songs 0 to `n_songs` - 1 of world `seed` in Music4All's layout; the same arguments give the same bytes.
+    """Write songs of world `seed` in Music4All's layout; the same arguments give the same bytes.
 
     Parameters
     ----------
     folder : made where missing; files of the same names are replaced.
+    n_songs, first : songs `first` to `first` + `n_songs` - 1.
     clip_s : length of each clip, seconds.
     workers : threads (numpy and the encoder let go of the interpreter).
     on_progress : called with (songs written, `n_songs`) after each song.
@@ -231,7 +233,7 @@ def make_collection(
     """
     if n_songs < 1 or clip_s <= 0:
         raise ConfigError(f"a collection needs at least one song of some length, not {n_songs} songs of {clip_s} s")
-    songs = [make_song(seed, index) for index in range(n_songs)]
+    songs = [make_song(seed, index) for index in range(first, first + n_songs)]
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for done, _ in enumerate(pool.map(lambda song: write_song(song, folder, clip_s=clip_s), songs), start=1):
             if on_progress is not None:
