@@ -55,6 +55,7 @@ class ReadSource:
 
     source: Source
     remarks: list[str]
+    read_from: tuple[str | os.PathLike[str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +137,16 @@ def read_source(
     )
     remarks = [*found.notes, f"{len(found.tracks)} tracks in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]
-    return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks)
+    read_from = (source,) if labels is None else (source, labels)
+    return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks, read_from=read_from)
 
 
 def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
     """Write the tracks of a source as JSON Lines, with paths that start from the manifest's folder where they can."""
+    if path.suffix != ".jsonl":
+        raise ConfigError(f"{path}: a manifest is JSON Lines; give it a name that ends in .jsonl")
+    if path.resolve() in {Path(given).resolve() for given in read.read_from}:
+        raise ConfigError(f"{path}: this is the table that the tracks come from; give the manifest another name")
     from .pipeline.manifest import escaping_paths
     from .pipeline.manifest import write_manifest as write
 
@@ -195,7 +201,11 @@ def extract(
 
     unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
     if unknown or not set(features) & {"mel", "lyrics"}:
-        raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres if you like")
+        raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres with lyrics")
+    if "genres" in features and "lyrics" not in features:
+        raise ConfigError(
+            "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
+        )
     before = FeatureStore.open(store).recipe if (store / STORE_FILE).is_file() else None
     mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
     lyrics = None
@@ -409,6 +419,8 @@ def predict(
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
         with FeatureStore.open(inputs[0]) as features:
             return _predict_store(loaded, features, on_progress)
+    if stores := [str(given) for given in inputs if (given / STORE_FILE).is_file()]:
+        raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     source = _songs(inputs, lyrics)
     with _extra("extract"):
         from .pipeline.extract import extract as run_extraction
@@ -442,8 +454,8 @@ def _predict_store(loaded: LoadedModel, store: FeatureStore, on_progress: Steps)
                 genres=[g for g, v in zip(loaded.genres, values, strict=False) if v >= loaded.thresholds.overall],
                 scores=dict(zip(loaded.genres, values, strict=False)),
                 flags=Flag(track["flags"]).names,
-                reason=track["reason"],
-                detail=track["detail"],
+                reason=track["reason"] if values or track["reason"] else "PENDING",
+                detail=track["detail"] if values or track["reason"] else "not extracted yet",
             )
         )
     return Predictions(predictions=predictions, remarks=_prediction_remarks(loaded, store))
@@ -453,7 +465,9 @@ def _prediction_remarks(loaded: LoadedModel, store: FeatureStore) -> list[str]:
     from .heads.predict import lyrics_warnings
 
     remarks = [f"threshold {loaded.thresholds.overall:.3f}, tuned on the validation tracks"]
-    if store.recipe.lyrics is not None and len(store.ok_rows):
+    if store.recipe.lyrics is None:
+        remarks.append("the model was trained without lyrics: words are not looked at")
+    elif len(store.ok_rows):
         without = int((store.read("lyrics_tokens", store.ok_rows) == 0).sum())
         if without:
             remarks.append(f"{without} of {len(store.ok_rows)} songs without lyrics: predicted from sound alone")

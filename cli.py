@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import errno
 import json
 import signal
 import sys
@@ -367,10 +368,12 @@ def predict(
         _print_predictions(result.predictions, top)
     else:
         flat = [
-            {"id": row["id"], "reason": row["reason"], "genres": "|".join(row["genres"]), **row["scores"]}
+            {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
+            | {f"score: {genre}": score for genre, score in row["scores"].items()}
             for row in rows
         ]
-        _print_list(rows if listing is Listing.JSONL else flat, None, listing, empty="no song")
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        _print_list(rows if listing is Listing.JSONL else flat, columns, listing, empty="no song")
     if not any(prediction.scores for prediction in result.predictions):
         raise typer.Exit(2)
 
@@ -415,6 +418,12 @@ def main() -> NoReturn:
         app()
     except MgcError as error:
         _say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            traceback.print_exc()
+            sys.exit(1)
+        _say(f"error: {error.filename or 'the disk'}: {error.strerror}")
         sys.exit(2)
     except Exception:
         traceback.print_exc()
@@ -509,10 +518,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]])
     Console(width=width, markup=False, highlight=False).print(table)
 
 
-def _print_list(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None, listing: Listing, *, empty: str
-) -> None:
-    names = list(columns or (rows[0] if rows else ()))
+def _print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing: Listing, *, empty: str) -> None:
     if listing is Listing.JSONL:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))

@@ -71,3 +71,7 @@ class RunError(MgcError, ValueError):
 
 class TrainingError(MgcError, RuntimeError):
     """Training cannot go on (a non-finite loss, no track left); the message names the tracks."""
+
+
+class WorkerError(MgcError, RuntimeError):
+    """A worker process died over and over; the message says what to try."""

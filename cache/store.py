@@ -7,9 +7,8 @@ Both ways give identical bytes.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,13 @@ import pyarrow as pa
 import zarr
 
 from . import zarr_store
+from .durable import file_sha256
 from .errors import StoreCorruptError, StoreError, StoreFormatError, TrackUnavailableError
+from .mapped_shard import MappedShard, max_mapped_files
 from .schema import FAILED, OK, ArraySpec, Flag, Recipe, track_arrays
 from .tracks import GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, absent_outcomes, read_table
 
-_NO_CHUNK = np.iinfo(np.uint64).max
-_INDEX_CHECKSUM_BYTES = 4
+_MAX_MAPPED = max_mapped_files()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,9 @@ class FeatureStore:
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         self._group = _open_group(path)
         self._mapped = mapped
-        self._shards: dict[tuple[str, int], _MappedShard] = {}
+        self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._refuse_altered_tables()
         self.tracks = self._read_tracks()
         self.status: npt.NDArray[np.uint8] = np.asarray(self.tracks.column("status"))
         self.ok_rows: npt.NDArray[np.int64] = np.flatnonzero(self.status == OK)
@@ -100,7 +101,10 @@ class FeatureStore:
     def genre_embedding(self) -> npt.NDArray[np.float32]:
         """(genre, text_dim) float32: the text encoder's mean state over each genre name."""
         if "genre_embedding" not in self._group:
-            raise StoreError(f"{self.path}: the store was extracted without text, so it has no genre embeddings")
+            raise StoreError(
+                f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
+                "features, or from tracks without any genre"
+            )
         array = self._group["genre_embedding"]
         assert isinstance(array, zarr.Array)
         return np.asarray(array[:], dtype=np.float32)
@@ -194,6 +198,8 @@ class FeatureStore:
 
     def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
         if spec.name not in self._columns:
+            for part in np.unique(self.ok_rows // self.part_rows).tolist():
+                self._refuse_missing_object(spec, part)
             array = self._group[spec.name]
             assert isinstance(array, zarr.Array)
             self._columns[spec.name] = np.asarray(array[:])
@@ -206,12 +212,31 @@ class FeatureStore:
         out[...] = values
         return out
 
-    def _shard(self, spec: ArraySpec, part: int) -> _MappedShard:
+    def _shard(self, spec: ArraySpec, part: int) -> MappedShard:
         shard = self._shards.get((spec.name, part))
         if shard is None:
-            shard = _MappedShard(self.path / zarr_store.object_key(spec, part), spec, self.part_rows)
+            self._refuse_missing_object(spec, part)
+            shard = MappedShard(self.path / zarr_store.object_key(spec, part), spec, self.part_rows)
             self._shards[spec.name, part] = shard
+            if len(self._shards) > _MAX_MAPPED:
+                self._shards.popitem(last=False)[1].close()
+        self._shards.move_to_end((spec.name, part))
         return shard
+
+    def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
+        """A deleted object would read as fill; only one that the commit does not list may be absent."""
+        key = zarr_store.object_key(spec, part)
+        if not (self.path / key).exists() and key in zarr_store.committed_objects(self.path, part):
+            raise StoreCorruptError(
+                f"{self.path / key}: missing, though part {part} was committed with it; restore it from a copy, or "
+                "extract into a new store"
+            )
+
+    def _refuse_altered_tables(self) -> None:
+        for name in ("tracks", "genres"):
+            table = self.path / name / "0.parquet"
+            if not table.is_file() or file_sha256(table) != self._plan["generations"][0][f"{name}_sha256"]:
+                raise StoreCorruptError(f"{table}: missing or altered since the store was planned; restore it")
 
     def _read_tracks(self) -> pa.Table:
         plan = read_table(self.path / "tracks" / "0.parquet", PLAN_SCHEMA)
@@ -232,57 +257,7 @@ class FeatureStore:
         """Parts decided but not yet at their keys: rolled forward where we may write, else not shown."""
         with contextlib.suppress(OSError):
             zarr_store.finish(self.path)
-        staging = self.path / "staging"
-        try:
-            return {int(name.split("-")[0]) for name in os.listdir(staging)}
-        except FileNotFoundError:
-            return set()
-
-
-class _MappedShard:
-    """One shard file, memory-mapped; the Zarr shard index at its end says where each inner chunk lies."""
-
-    def __init__(self, path: Path, spec: ArraySpec, part_rows: int) -> None:
-        self._path = path
-        self._spec = spec
-        self._chunk_shape = spec.inner[1:]
-        self._chunks_a_track = -(-spec.tail[0] // spec.inner[1])
-        self._map: mmap.mmap | None = None
-        index_shape = (part_rows, self._chunks_a_track, 2)
-        self._index = np.full(index_shape, _NO_CHUNK, dtype=np.uint64)
-        if not path.exists():  # every row of the part equals fill: Zarr stores no object
-            return
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        index_bytes = self._index.nbytes
-        start = len(self._map) - index_bytes - _INDEX_CHECKSUM_BYTES
-        if start < 0:
-            raise StoreCorruptError(f"{path}: {len(self._map)} bytes, too short for its shard index")
-        self._index = np.frombuffer(self._map, "<u8", self._index.size, start).reshape(index_shape)
-        ends = self._index[..., 0] + self._index[..., 1]
-        present = self._index[..., 0] != _NO_CHUNK
-        if (ends[present] > start).any():
-            raise StoreCorruptError(f"{path}: its shard index points outside the file; extract the part again")
-
-    def read_into(self, out: npt.NDArray[Any], row: int) -> None:
-        """Fill `out`, a track's values cut to its own length along the first dimension."""
-        step = self._chunk_shape[0]
-        size = int(np.prod(self._chunk_shape))
-        for k in range(-(-len(out) // step)):
-            target = out[k * step : (k + 1) * step]
-            offset = self._index[row, k, 0]
-            if offset == _NO_CHUNK or self._map is None:
-                target[...] = self._spec.fill
-                continue
-            chunk = np.frombuffer(self._map, self._spec.dtype, size, int(offset)).reshape(self._chunk_shape)
-            target[...] = chunk[: len(target)]
-
-    def close(self) -> None:
-        self._index = self._index.copy()
-        if self._map is not None:
-            with contextlib.suppress(BufferError):  # a view still lives; the map goes with it
-                self._map.close()
-            self._map = None
+        return zarr_store.staged_parts(self.path)
 
 
 def _open_group(path: Path) -> zarr.Group:

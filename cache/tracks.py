@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .errors import StoreCorruptError
 from .schema import ABSENT
 
 PLAN_SCHEMA = pa.schema(
@@ -70,6 +71,15 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read Parquet and give its columns the types of `schema`."""
-    with path.open("rb") as file:
-        return pq.read_table(file).select(schema.names).cast(schema)
+    """Read Parquet and give its columns the types of `schema`.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the file is missing, cut short, or has not these columns.
+    """
+    try:
+        with path.open("rb") as file:
+            return pq.read_table(file).select(schema.names).cast(schema)
+    except (FileNotFoundError, KeyError, pa.ArrowException) as error:
+        raise StoreCorruptError(f"{path}: not the table it should be ({error}); restore it from a copy") from error

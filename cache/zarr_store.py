@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import shutil
 import uuid
 import warnings
@@ -29,9 +30,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
-from .errors import StoreFormatError, StoreNotFoundError
+from .errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
 from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, Recipe, fingerprint, track_arrays
 from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, write_table
+
+_COMMIT_NAME = re.compile(r"(\d+)\.json")
+_STAGED_NAME = re.compile(r"(\d+)-")
 
 RECORDED_LIBRARIES = (
     "numpy", "zarr", "pyarrow", "torch", "transformers", "tokenizers", "librosa", "soundfile", "av", "soxr", "scipy",
@@ -118,8 +122,12 @@ def commit_part(path: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], o
         record = _describe_part(building, part, plan, outcomes)
         staged = path / "staging" / f"{part}-{record['digest']}"
         fsync_tree(building)
-        with contextlib.suppress(OSError):  # the same part, already staged by someone else: equal by its digest
+        try:
             building.rename(staged)
+        except OSError:
+            # Fine where someone else has staged the same bytes, or committed; else nothing may be decided.
+            if not staged.is_dir() and not commit.exists():
+                raise
         fsync_dir(path / "staging")
         draft = path / "staging" / f"{part}-{uuid.uuid4().hex}.commit"
         write_durable(draft, seal(record))
@@ -137,8 +145,16 @@ def commit_part(path: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], o
 
 
 def roll_forward(path: Path, part: int) -> None:
-    """Link a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done."""
+    """Link a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the commit record belongs to another plan.
+    """
     record = unseal(path / "commits" / f"{part}.json")
+    if record["plan"] != fingerprint(read_plan(path)):
+        raise StoreCorruptError(f"{path}: commits/{part}.json belongs to another plan; remove it and extract again")
     staged = path / "staging" / f"{part}-{record['digest']}"
     if staged.is_dir():
         folders = set()
@@ -161,18 +177,36 @@ def roll_forward(path: Path, part: int) -> None:
 def finish(path: Path) -> None:
     """Roll every committed part forward; once all parts are committed, nothing staged remains."""
     committed = committed_parts(path)
-    staging = path / "staging"
-    staged = {int(entry.name.split("-")[0]) for entry in staging.iterdir()} if staging.is_dir() else set()
-    for part in sorted(staged & committed):
+    for part in sorted(staged_parts(path) & committed):
         roll_forward(path, part)
-    if staging.is_dir() and len(committed) == n_parts(read_plan(path)):
+    if len(committed) == n_parts(read_plan(path)):
         with contextlib.suppress(OSError):
-            staging.rmdir()
+            (path / "staging").rmdir()
 
 
 def committed_parts(path: Path) -> set[int]:
-    """Numbers of the parts that have a commit record."""
-    return {int(name.removesuffix(".json")) for name in os.listdir(path / "commits")}
+    """Numbers of the parts that have a commit record; other names, such as a file manager's, are passed over."""
+    return {int(found[1]) for name in os.listdir(path / "commits") if (found := _COMMIT_NAME.fullmatch(name))}
+
+
+def staged_parts(path: Path) -> set[int]:
+    """Numbers of the parts that something is staged for."""
+    try:
+        names = os.listdir(path / "staging")
+    except FileNotFoundError:
+        return set()
+    return {int(found[1]) for name in names if (found := _STAGED_NAME.match(name))}
+
+
+def read_commit(path: Path, part: int) -> dict[str, Any] | None:
+    """The commit record of a part; None where there is none."""
+    commit = path / "commits" / f"{part}.json"
+    return unseal(commit) if commit.exists() else None
+
+
+def committed_objects(path: Path, part: int) -> set[str]:
+    """Keys of the objects that a committed part must have."""
+    return {item["key"] for item in unseal(path / "commits" / f"{part}.json")["objects"]}
 
 
 def n_tracks(plan: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ Resuming is plan minus commits; a source or recipe that differs from the store's
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -81,19 +82,29 @@ def extract(
         _refuse_other_content(path)
         _create(path, tracks, recipe, text if embed_genres else None, part_rows)
     plan = zarr_store.read_plan(path)
-    _refuse_other_plan(path, plan, tracks, recipe, part_rows)
+    _refuse_other_plan(path, plan, tracks, recipe, part_rows, embed_genres)
     zarr_store.finish(path)
-    pending = sorted(set(range(zarr_store.n_parts(plan))) - zarr_store.committed_parts(path))
+    pending = _in_own_order(set(range(zarr_store.n_parts(plan))) - zarr_store.committed_parts(path))
+    parts_built = 0
     if pending:
-        tell = _Teller(path, plan, pending, on_progress)
+        tell = _Teller(plan, pending, on_progress)
         jobs = _jobs(source, path, plan, tracks, text, pending)
-        for receipt in map(build_and_commit, jobs) if workers == 0 else run_on_cluster(jobs, workers):
+        here = workers == 0
+        for receipt in map(build_and_commit, jobs) if here else run_on_cluster(jobs, min(workers, len(pending))):
+            parts_built += receipt["built"]
             tell(receipt)
         zarr_store.finish(path)
     with FeatureStore.open(path) as store:
         counts = store.counts()
     seconds = round(time.monotonic() - started, 2)
-    return ExtractReport(store=str(path), parts_built=len(pending), seconds=seconds, **vars(counts))
+    return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
+
+
+def _in_own_order(parts: set[int]) -> list[int]:
+    """Parts in ascending order from a place of this process's own: two extractions of one store then share it."""
+    ordered = sorted(parts)
+    start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(ordered)) if ordered else 0
+    return ordered[start:] + ordered[:start]
 
 
 def _plan_row(track: Track) -> dict[str, Any]:
@@ -138,9 +149,19 @@ def _refuse_other_content(path: Path) -> None:
 
 
 def _refuse_other_plan(
-    path: Path, plan: Mapping[str, Any], tracks: pa.Table, recipe: Recipe, part_rows: int | None
+    path: Path,
+    plan: Mapping[str, Any],
+    tracks: pa.Table,
+    recipe: Recipe,
+    part_rows: int | None,
+    embed_genres: bool,
 ) -> None:
-    differences = Recipe.from_dict(plan["recipe"]).differences(recipe)
+    # Hashes decide which text model it is; a folder may have been renamed.
+    differences = [d for d in Recipe.from_dict(plan["recipe"]).differences(recipe) if not d.startswith("lyrics.model:")]
+    wanted = embed_genres and recipe.lyrics is not None and plan["generations"][0]["n_genres"] > 0
+    embedded = (path / "genre_embedding").is_dir()
+    if wanted != embedded:
+        differences.append(f"genres: {'embedded' if embedded else 'absent'} here, the opposite there")
     if part_rows is not None and part_rows != plan["part_rows"]:
         differences.append(f"part_rows: {plan['part_rows']} here, {part_rows} there")
     planned = read_table(path / "tracks" / "0.parquet", PLAN_SCHEMA)
@@ -193,7 +214,6 @@ class _Teller:
 
     def __init__(
         self,
-        path: Path,
         plan: Mapping[str, Any],
         pending: Sequence[int],
         on_progress: Callable[[Progress], None] | None,

@@ -53,16 +53,19 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     Returns
     -------
     dict
-        A receipt under 1 kB: part, counts of ok and failed tracks, seconds.
+        A receipt under 1 kB: part, counts of ok and failed tracks, seconds; ``built`` is False where another extraction
+        had committed the part meanwhile.
     """
     started = time.monotonic()
+    if (record := zarr_store.read_commit(job.store, job.part)) is not None:
+        return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False}
     plan = zarr_store.read_plan(job.store)
     rows = zarr_store.part_range(plan, job.part)
     builder = _PartBuilder(job, Recipe.from_dict(plan["recipe"]), len(rows))
     for i, track in enumerate(_plan_rows(job.store, rows)):
         builder.add(i, track)
     record = zarr_store.commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
-    receipt = {"part": job.part, **record["counts"], "seconds": round(time.monotonic() - started, 3)}
+    receipt = {"part": job.part, **record["counts"], "seconds": round(time.monotonic() - started, 3), "built": True}
     _log(job.store, receipt)
     return receipt
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..cache.errors import WorkerError
 from .parts import PartJob, build_and_commit
 
 SINGLE_THREAD = dict.fromkeys(
@@ -20,11 +21,13 @@ def run_on_cluster(jobs: Iterable[PartJob], n_workers: int) -> Iterator[dict[str
 
     Raises
     ------
+    WorkerError
+        If a part ended its worker several times.
     Exception
-        Whatever a part raised, after the parts in flight have ended; committed parts stay committed.
+        Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
     """
     import dask
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import Client, KilledWorker, LocalCluster, as_completed
 
     quiet = {"distributed.nanny.pre-spawn-environ": SINGLE_THREAD | {"MALLOC_TRIM_THRESHOLD_": str(2**28)}}
     with (
@@ -35,6 +38,7 @@ def run_on_cluster(jobs: Iterable[PartJob], n_workers: int) -> Iterator[dict[str
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
+            memory_limit=0,  # a limit of Dask's own would pause workers half way; decoding has one for each file
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,
@@ -43,7 +47,14 @@ def run_on_cluster(jobs: Iterable[PartJob], n_workers: int) -> Iterator[dict[str
         first = [client.submit(build_and_commit, job, pure=False) for job in itertools.islice(queue, 2 * n_workers)]
         running = as_completed(first)
         for future in running:
-            yield future.result()
+            try:
+                receipt = future.result()
+            except KilledWorker as error:
+                raise WorkerError(
+                    f"a part ended its worker process several times ({error}); committed parts are kept. Run it with "
+                    "--workers 0 to see what happens, or with fewer workers if memory ran out"
+                ) from error
+            yield receipt
             future.release()
             for job in itertools.islice(queue, 1):
                 running.add(client.submit(build_and_commit, job, pure=False))

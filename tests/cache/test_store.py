@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import xarray
 import zarr
 
+from mgc.cache import store as store_module
 from mgc.cache import zarr_store
 from mgc.cache.errors import (
     StoreCorruptError,
@@ -171,34 +173,111 @@ def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
 
 
 class Killed(BaseException):
-    """Stands for the process dying: nothing but `finally` blocks of the interpreter runs after it."""
+    """Stands for the process dying: of what runs after it, only what cannot matter (see `dies` below)."""
 
 
-@pytest.mark.parametrize("step", ["mkdir", "rename", "link-0", "link-1", "link-3", "rmtree"])
-def test_cut_off_at_any_step_the_store_is_the_same_in_the_end(tmp_path, monkeypatch, step):
+STEPS = [*(("rename", n) for n in (0, 3, 8)), *(("link", n) for n in range(0, 10, 3)), ("mkdir", 1), ("rmtree", 1)]
+
+
+@pytest.mark.parametrize(("name", "nth"), STEPS, ids=[f"{name}-{nth}" for name, nth in STEPS])
+def test_cut_off_at_any_step_the_store_is_the_same_in_the_end(tmp_path, monkeypatch, name, nth):
     clean, cut = create(tmp_path / "clean.zarr"), create(tmp_path / "cut.zarr")
     fill(clean)
     fill(cut, [0])
-    calls = {"n": 0}
-    name, _, nth = step.partition("-")
     owner = {"mkdir": Path, "rename": Path, "link": os, "rmtree": shutil}[name]
-    real = getattr(owner, name)
+    real, real_rmtree = getattr(owner, name), shutil.rmtree
+    calls, dead = [], []
 
     def dies(*args, **kwargs):
-        calls["n"] += 1
-        if calls["n"] > int(nth or 0):
+        if dead:
+            raise Killed
+        calls.append(args)
+        if len(calls) > nth:
+            dead.append(True)
             raise Killed
         return real(*args, **kwargs)
 
+    def no_cleaning_after_death(*args, **kwargs):
+        if not dead:
+            real_rmtree(*args, **kwargs)
+
     plan = zarr_store.read_plan(cut)
     with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", no_cleaning_after_death)
         patch.setattr(owner, name, dies)
         with pytest.raises(Killed):
             zarr_store.commit_part(cut, 1, *part_content(zarr_store.part_range(plan, 1)))
+    assert len(calls) == nth + 1
     shown = FeatureStore.open(cut)
     assert set(shown.ok_rows.tolist()) in ({0, 1, 2, 3}, {0, 1, 2, 3, 4, 6, 7})
+    if len(shown.ok_rows) > 4:
+        np.testing.assert_array_equal(shown.read("mel", [7])[0], features(7)["mel"])
     fill(cut, sorted({0, 1, 2} - zarr_store.committed_parts(cut)))
     assert tree(cut) == tree(clean)
+
+
+def test_two_writers_at_once_make_one_store(tmp_path):
+    path, clean = create(tmp_path / "two.zarr"), create(tmp_path / "clean.zarr")
+    fill(clean)
+    with ThreadPoolExecutor(2) as both:
+        for done in [both.submit(fill, path) for _ in range(2)]:
+            done.result()
+    fill(path, [])
+    assert tree(path) == tree(clean)
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    path.unlink()  # the name may be a hard link
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("array", ["mel", "lyrics", "lyrics_tokens"])
+def test_a_deleted_object_is_an_error_not_fill(store_path, array):
+    key = zarr_store.object_key({spec.name: spec for spec in FeatureStore.open(store_path).arrays}[array], 0)
+    (store_path / key).unlink()
+    store = FeatureStore.open(store_path)
+    with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
+        store.read(array, [0, 1])
+    assert array == "lyrics_tokens" or store.read(array, [4]).any()
+
+
+@pytest.mark.parametrize("place", [0, 1000, -30, -2])
+def test_a_flipped_bit_in_a_shard_is_found(store_path, place):
+    shard = store_path / "mel" / "c" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[place] ^= 0x10
+    rewritten(shard, bytes(data))
+    with pytest.raises(StoreCorruptError, match="checksum|shard index"):
+        FeatureStore.open(store_path).read("mel", [0, 1, 2, 3])
+
+
+def test_altered_or_missing_tables_are_refused(store_path):
+    table = store_path / "tracks" / "0.parquet"
+    other = create(store_path.parent / "other.zarr") / "genres" / "0.parquet"
+    whole = table.read_bytes()
+    rewritten(table, other.read_bytes())
+    with pytest.raises(StoreCorruptError, match="altered since the store was planned"):
+        FeatureStore.open(store_path)
+    rewritten(table, whole)
+    outcome = store_path / "rows" / "1.parquet"
+    rewritten(outcome, outcome.read_bytes()[:50])
+    with pytest.raises(StoreCorruptError, match="not the table it should be"):
+        FeatureStore.open(store_path)
+
+
+def test_a_file_managers_droppings_do_not_matter(store_path):
+    (store_path / "commits" / ".DS_Store").write_bytes(b"x")
+    (store_path / "staging").mkdir()
+    (store_path / "staging" / ".nfs0001").write_bytes(b"x")
+    assert len(FeatureStore.open(store_path).ok_rows) == N_TRACKS - 1
+
+
+def test_more_shards_than_open_files_allowed(store_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_MAX_MAPPED", 1)
+    store = FeatureStore.open(store_path)
+    for rows in ([0, 9, 4], [9, 0, 7]):
+        np.testing.assert_array_equal(store.read("mel", rows), np.stack([features(row)["mel"] for row in rows]))
+    assert len(store._shards) == 1
 
 
 def test_creating_twice_leaves_the_first(store_path):

@@ -60,7 +60,7 @@ def test_a_store_half_done_is_finished_and_only_the_rest_is_built(tmp_path):
 
     with pytest.raises(StopError):
         extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2, on_progress=stop)
-    assert FeatureStore.open(tmp_path / "s").ok_rows.tolist() == [0, 1, 2, 3]
+    assert len(FeatureStore.open(tmp_path / "s").ok_rows) == 4
     report = extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2)
     assert (report.ok, report.parts_built) == (6, 1)
     extract(source, tmp_path / "whole", recipe=recipe, text=None, part_rows=2)
