@@ -214,7 +214,7 @@ def n_tracks(plan: Mapping[str, Any]) -> int:
 
 
 def n_parts(plan: Mapping[str, Any]) -> int:
-    return math.ceil(n_tracks(plan) / plan["part_rows"])
+    return math.ceil(n_tracks(plan) / int(plan["part_rows"]))
 
 
 def part_range(plan: Mapping[str, Any], part: int) -> range:

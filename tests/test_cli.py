@@ -189,15 +189,29 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s", "--max-failures", "some"), "want a share such as 5%"),
         (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "want mel"),
+        (("extract", "{tmp}/audio", "-o", "{tmp}/s", "--features", "mel,genres"), "lyrics too"),
+        (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/songs.csv"), "ends in .jsonl"),
+        (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "/proc/no/such.jsonl"), "/proc/no"),
         (("train", "{tmp}/s", "-o", "{tmp}/r"), "no feature store here"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_what_to_do_and_no_traceback(call, table, tmp_path, args, said):
+    before = table.read_bytes()
     done = call(*(arg.format(tmp=tmp_path) for arg in args))
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err
     assert done.out == ""
+    assert table.read_bytes() == before
+
+
+def test_a_manifest_never_overwrites_the_table_it_is_read_from(call, table, tmp_path):
+    call("manifest", table, "--genre-delimiter", "|", "-o", tmp_path / "m.jsonl")
+    before = (tmp_path / "m.jsonl").read_bytes()
+    done = call("manifest", tmp_path / "m.jsonl", "--limit", 1, "-o", tmp_path / "m.jsonl")
+    assert done.code == 2
+    assert "the table that the tracks come from" in done.err
+    assert (tmp_path / "m.jsonl").read_bytes() == before
 
 
 def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(tmp_path):

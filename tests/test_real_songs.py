@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import signal
 import subprocess
@@ -206,6 +208,17 @@ def test_a_new_clip_is_predicted_with_and_without_lyrics(run, real_data, mgc, mg
     best = max(with_lyrics["scores"], key=with_lyrics["scores"].get)
     assert best in text.stdout
     assert f"{with_lyrics['scores'][best]:.3f}" in text.stdout
+
+
+def test_predictions_as_csv_keep_every_score_when_the_first_song_fails(run, real_data, mgc, tmp_path):
+    (tmp_path / "a.mp3").write_text("<html>no song</html>")
+    clip = real_data / "songs_nc" / "audios" / "8GmWiugWLRk3zKrX.mp3"
+    done = mgc("predict", run, tmp_path / "a.mp3", clip, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["reason"] for row in sorted(rows, key=lambda row: row["id"] == str(clip))] == ["NOT_AUDIO", ""]
+    good = next(row for row in rows if row["id"] == str(clip))
+    assert all(0 <= float(value) <= 1 for name, value in good.items() if name.startswith("score: "))
+    assert sum(name.startswith("score: ") for name in good) >= 2
 
 
 def test_predicting_a_file_equals_extracting_and_evaluating_it(run, real_data, mgc_json, tmp_path):
