@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cache.errors import ConfigError, MissingExtraError
+from .cache.processor import cpu_has_bf16
 from .cache.schema import FORMAT_VERSION, Flag, MelRecipe, Recipe, TextRecipe
 from .cache.store import FeatureStore
 
@@ -551,7 +552,6 @@ def demo(
     n_songs : None makes 240, or half as many on a CPU that does not compute in bf16.
     """
     with _extra("all"):
-        from .heads.device import cpu_has_bf16
         from .pipeline.synth import make_collection, unheard_song, write_song
         from .pipeline.workers import default_workers
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from pathlib import Path
 
 import torch
 
 from ..cache.errors import ConfigError
+from ..cache.processor import cpu_has_bf16
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -33,18 +33,6 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
         return wanted
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     return "bf16" if native else "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively (AMX or AVX512-BF16); elsewhere emulation is slower than fp32."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    flags = next((line.split() for line in info.splitlines() if line.startswith("flags")), [])
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def free_bytes(device: torch.device) -> int:

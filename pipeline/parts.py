@@ -62,7 +62,7 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     plan = zarr_store.read_plan(job.store)
     rows = zarr_store.part_range(plan, job.part)
     builder = _PartBuilder(job, Recipe.from_dict(plan["recipe"]), len(rows))
-    for i, track in enumerate(_plan_rows(job.store, rows)):
+    for i, track in enumerate(_plan_rows(job.store, plan, rows)):
         builder.add(i, track)
     record = zarr_store.commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
     receipt = {"part": job.part, **record["counts"], "seconds": round(time.monotonic() - started, 3), "built": True}
@@ -102,8 +102,7 @@ def _plan_table(store: Path, tracks_sha256: str) -> pa.Table:
     return read_table(store / "tracks" / "0.parquet", PLAN_SCHEMA)
 
 
-def _plan_rows(store: Path, rows: range) -> list[dict[str, Any]]:
-    plan = zarr_store.read_plan(store)
+def _plan_rows(store: Path, plan: Mapping[str, Any], rows: range) -> list[dict[str, Any]]:
     table = _plan_table(store, plan["generations"][0]["tracks_sha256"])
     tracks: list[dict[str, Any]] = table.slice(rows.start, len(rows)).to_pylist()
     return tracks

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError, TextModelError
+from ..cache.processor import cpu_has_bf16
 from ..cache.schema import TextRecipe
 from .lyrics import CLEANING_RULE
 from .text_models import DEFAULT_MODEL, TextModelFiles, find_text_model
@@ -144,15 +145,7 @@ def resolve_precision(precision: str, device: str = "cpu") -> Precision:
         import torch
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return "bf16" if cpu_has_bf16() else "fp32"
 
 
 def _load_tokenizer(folder: Path) -> tokenizers.Tokenizer:

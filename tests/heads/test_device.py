@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.device import cpu_has_bf16, free_bytes, resolve_device, resolve_precision
+from mgc.cache.processor import cpu_has_bf16
+from mgc.heads.device import free_bytes, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
