@@ -10,6 +10,7 @@ import csv
 import difflib
 import errno
 import json
+import logging
 import signal
 import sys
 import traceback
@@ -80,6 +81,10 @@ def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=lambda wanted: _log_to_stderr(wanted), help="Tell each part and epoch."),
+]
 Config = Annotated[
     Path | None,
     typer.Option("--config", callback=_load_config, is_eager=True, help="YAML file with values for these options."),
@@ -120,6 +125,7 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
 
@@ -148,6 +154,7 @@ def manifest(
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Check a source and write its tracks as a manifest, one JSON object a line.
 
@@ -198,6 +205,7 @@ def extract(
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Turn a collection into a feature store; run again, it continues where it stopped.
 
@@ -291,6 +299,7 @@ def train(
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Learn genres from a feature store.
 
@@ -321,6 +330,7 @@ def evaluate(
     ] = "test",
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score a trained model on stored tracks: every metric, and a row a genre.
 
@@ -349,6 +359,7 @@ def predict(
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Name the genres of songs, with the recipe that the model was trained with.
 
@@ -438,6 +449,23 @@ def _terminated(*_: object) -> NoReturn:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _log_to_stderr(wanted: bool) -> bool:
+    if wanted:
+        handler = _Sayer()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger = logging.getLogger("mgc")
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+    return wanted
+
+
+class _Sayer(logging.Handler):
+    """Log lines to the stderr of the moment, which a progress bar replaces while it is up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self.format(record))
 
 
 def _remark(quiet: bool, remarks: Iterable[str]) -> None:

@@ -4,12 +4,16 @@
    publishes in best/ must stay the same, byte for byte.
 2. Shuffled parts: the clips (then the lyrics) of unheard songs are dealt out anew among them; mAP must fall below the
    interval it had.
-3. Shuffled labels: a model trained on labels dealt out anew among all tracks must rank unheard songs no better than
-   chance, which has to lie in its interval.
+3. Shuffled labels: a model trained on labels dealt out anew among all tracks must have an mAP near the genres'
+   prevalence on unheard songs: less than a fifth of the way from there to the mAP of the model trained on the true
+   labels. Its ROC-AUC, which is a half for a model that knows nothing, must come out within .05 of that on average.
 
-Unheard songs are further ones of the demo's world, by artists of whom the collection holds none: enough of them that
-chance, the mean mAP of the model's own scores dealt out anew among the songs, comes near the genres' prevalence. (With
-few positives a random ranking's average precision lies well above it: .24 against .18 on the demo's 48 test songs.)
+Unheard songs are further ones of the demo's world, by artists of whom the collection holds none: 360 of them, for with
+few positives the average precision of any ranking lies well above prevalence (.24 against .18 on the demo's 48 test
+songs, for random ones). Some excess stays: a model of shuffled labels ranks songs by some property of theirs that has
+nothing to do with the genre asked for, and average precision gains more where the two agree by accident than it loses
+where they disagree; ROC-AUC is even-handed. (So a first form of check 3, that mAP's interval should hold the mean of
+random rankings, failed on an earlier built-in world: .207 and .220 against .172.)
 
 Run: python benchmarks/honesty.py [--folder demo] [--seeds 0 1 2]      The last figures stand in benchmarks/honesty.md.
 Needs a folder that `mgc demo -o FOLDER` has filled. Exits with 1 if a check fails.
@@ -38,8 +42,6 @@ from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.labels import genre_matrix
-from mgc.heads.metrics import ranking_per_genre
-from mgc.heads.predict import load_run, predict_store
 from mgc.heads.splits import Split
 from mgc.heads.train import train
 from mgc.pipeline.synth import make_collection
@@ -117,18 +119,9 @@ def unheard_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
     return FeatureStore.open(path)
 
 
-def chance(run: Path, store: FeatureStore, seed: int) -> float:
-    """Mean mAP of the model's scores, dealt out anew among the tracks."""
-    loaded = load_run(run)
-    truth = genre_matrix(store.tracks.column("genres"), loaded.genres)
-    _, scores = predict_store(loaded, store)
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(truth)) for _ in range(100))
-    return float(np.mean([np.nanmean(ranking_per_genre(truth, scores[order])[0]) for order in orders]))
-
-
-def map_of(run: Path, store: FeatureStore) -> dict[str, float]:
-    found: dict[str, float] = evaluate(run, store, split="all", save=False)["metrics"]["mean_average_precision"]
+def scores_of(run: Path, store: FeatureStore) -> dict[str, Any]:
+    """Metrics of a run's model on all of a store; each with its interval."""
+    found: dict[str, Any] = evaluate(run, store, split="all", save=False)["metrics"]
     return found
 
 
@@ -136,8 +129,10 @@ def shown(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-def check_seed(store: FeatureStore, unheard: FeatureStore, scratch: Path, seed: int) -> tuple[str, bool]:
-    """One row of the table, and whether all checks hold."""
+def check_seed(
+    store: FeatureStore, unheard: FeatureStore, prevalence: float, scratch: Path, seed: int
+) -> tuple[str, bool, float]:
+    """One row of the table, whether its checks hold, and the ROC-AUC of the model trained on shuffled labels."""
     config = TrainConfig.from_dict({**DEMO_OPTIONS, "seed": seed})
     true = train(store, scratch / "true", config)
     test_ids = set(Split.load(scratch / "true" / "splits.json").ids["test"])
@@ -148,23 +143,23 @@ def check_seed(store: FeatureStore, unheard: FeatureStore, scratch: Path, seed: 
     ]
     same = published[0] == published[1]
 
-    estimate = map_of(scratch / "true", unheard)
-    dealt = {
-        part: map_of(
-            scratch / "true",
-            changed_copy(unheard, scratch / f"{part}.zarr", dealt_out(unheard.ok_rows, names, seed)),
-        )["value"]
-        for part, names in (("audio", AUDIO), ("lyrics", LYRICS))
-    }
+    estimate = scores_of(scratch / "true", unheard)["mean_average_precision"]
+    dealt = {}
+    for part, names in (("audio", AUDIO), ("lyrics", LYRICS)):
+        copy = changed_copy(unheard, scratch / f"{part}.zarr", dealt_out(unheard.ok_rows, names, seed))
+        dealt[part] = scores_of(scratch / "true", copy)["mean_average_precision"]["value"]
 
     train(store, scratch / "shuffled", config, labels=shuffled_labels(store, seed))
-    blind, of_chance = map_of(scratch / "shuffled", unheard), chance(scratch / "shuffled", unheard, seed)
-    holds = same and max(dealt.values()) < estimate["low"] and blind["low"] <= of_chance
+    blind = scores_of(scratch / "shuffled", unheard)
+    blind_map, blind_auc = blind["mean_average_precision"]["value"], blind["roc_auc"]["value"]
+    near = blind_map - prevalence < 0.2 * (estimate["value"] - prevalence)
+    holds = same and max(dealt.values()) < estimate["low"] and near
     cells = (
         seed, f"{config.lr:g}", f"{true.thresholds.overall:.3f}", "yes" if same else "NO", shown(estimate),
-        f"{dealt['audio']:.3f}", f"{dealt['lyrics']:.3f}", shown(blind), f"{of_chance:.3f}", "yes" if holds else "NO",
+        f"{dealt['audio']:.3f}", f"{dealt['lyrics']:.3f}", f"{blind_map:.3f}", shown(blind["roc_auc"]),
+        "yes" if holds else "NO",
     )  # fmt: skip
-    return f"| {' | '.join(map(str, cells))} |", holds
+    return f"| {' | '.join(map(str, cells))} |", holds, blind_auc
 
 
 def main() -> int:
@@ -181,16 +176,19 @@ def main() -> int:
           f"{len(unheard.ok_rows)} unheard ones; mean prevalence of a genre among these {truth.mean():.3f}. mAP with "
           "95 % intervals, resampling artists.\n")  # fmt: skip
     print("| seed | learning rate | tuned threshold | best/ the same with the test scrambled | mAP | clips dealt out "
-          "anew | lyrics dealt out anew | trained on shuffled labels | chance | all hold |")  # fmt: skip
+          "anew | lyrics dealt out anew | trained on shuffled labels: mAP | ROC-AUC | all hold |")  # fmt: skip
     print("|---" * 10 + "|", flush=True)
-    ended = []
+    ended, aucs = [], []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-            row, holds = check_seed(store, unheard, Path(scratch), seed)
+            row, holds, auc = check_seed(store, unheard, float(truth.mean()), Path(scratch), seed)
         print(row, flush=True)
         ended.append(holds)
-    print(f"\n{sum(ended)} of {len(ended)} seeds pass every check.")
-    return 0 if all(ended) else 1
+        aucs.append(auc)
+    even = abs(float(np.mean(aucs)) - 0.5) < 0.05
+    print(f"\n{sum(ended)} of {len(ended)} seeds pass every check. Models trained on shuffled labels: mean ROC-AUC "
+          f"{np.mean(aucs):.3f}, {'near' if even else 'NOT near'} a half.")  # fmt: skip
+    return 0 if all(ended) and even else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ A run folder holds ``config.yaml`` (what was asked), ``run.json`` (what that cam
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from .splits import Split
 from .task import Task, prepare
 from .thresholds import Thresholds, tune_thresholds
 from .validation import is_better, validation_metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ def train(
             batches = FeatureBatches(store, task.examples, home=home, device=device, text_dim=task.model.text_dim)
         record = _epoch(state, model, optimizer, batches, task, config, device, precision, tell)
         history.append(record)
+        log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
+                 record.seconds)  # fmt: skip
         append_record(run / "metrics.jsonl", record)
         if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
             state.stopped_early = True

@@ -5,6 +5,7 @@ Resuming is plan minus commits; a source or recipe that differs from the store's
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from ..cache.tracks import PLAN_SCHEMA, plan_table, read_table
 from .manifest import Source, Track
 from .parts import PartJob, TextSource, build_and_commit
 from .workers import run_on_cluster
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ def extract(
         If the store was planned with another recipe, or from other tracks.
     """
     started = time.monotonic()
+    if text is not None and recipe.lyrics is not None:
+        log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
     tracks = plan_table([_plan_row(track) for track in source.tracks])
     if not (path / "plan.json").is_file():
         _refuse_other_content(path)
@@ -92,6 +97,7 @@ def extract(
         here = workers == 0
         for receipt in map(build_and_commit, jobs) if here else run_on_cluster(jobs, min(workers, len(pending))):
             parts_built += receipt["built"]
+            log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
             tell(receipt)
         zarr_store.finish(path)
     with FeatureStore.open(path) as store:

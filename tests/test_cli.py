@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def call(monkeypatch, capsys):
 
     yield run
     signal.signal(signal.SIGTERM, handler)
+    logging.getLogger("mgc").handlers = []
 
 
 def write_tone(path: Path, hz: float) -> None:
@@ -235,6 +237,17 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     assert Flag.SHORT in Flag(
         FeatureStore.open(store).tracks.column("flags")[int(FeatureStore.open(store).ok_rows[0])].as_py()
     )
+
+
+def test_verbose_names_each_part(call, table, tmp_path):
+    options = ("--genre-delimiter", "|", "--features", "mel", "--workers", 0, "--part-rows", 4, "--max-failures", "99%")
+    quiet = call("extract", table, "-o", tmp_path / "quiet.zarr", *options)
+    loud = call("extract", table, "-o", tmp_path / "loud.zarr", *options, "-v")
+    assert quiet.code == loud.code == 0
+    assert "part 0" not in quiet.err
+    assert "part 0: " in loud.err
+    assert "part 1: " in loud.err
+    assert "part 0" not in loud.out
 
 
 def test_help_of_every_command_has_an_example(call):
