@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from .cache.errors import ConfigError, MissingExtraError
+from .cache.plan import PLAN_FILE
 from .cache.processor import cpu_has_bf16
 from .cache.schema import FORMAT_VERSION, Flag, MelRecipe, Recipe, TextRecipe
 from .cache.store import FeatureStore
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 Steps = Callable[[str, int, int, str], None]
 """Told how far long work is: step, done, total, a note."""
-
-STORE_FILE = "plan.json"
 
 
 def _silent(step: str, done: int, total: int, note: str) -> None:
@@ -181,6 +180,9 @@ def extract(
     text_model: str | None = None,
     text_precision: Literal["auto", "fp32", "bf16"] = "auto",
     text_device: str = "cpu",
+    append: bool = False,
+    retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
     on_progress: Steps = _silent,
 ) -> ExtractReport:
     """Make or continue a feature store; see :func:`mgc.pipeline.extract.extract`.
@@ -190,6 +192,8 @@ def extract(
     features : any of ``mel``, ``lyrics``, ``genres`` (names of genres; needs ``lyrics``'s encoder).
     workers : worker processes; None takes one a core, 0 runs in this process.
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
+    append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
+        `workers` says otherwise.
 
     Raises
     ------
@@ -200,6 +204,8 @@ def extract(
         from .pipeline.parts import TextSource
         from .pipeline.workers import default_workers
 
+    if workers is None:
+        workers = default_workers() if shard is None else 0
     unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
     if unknown or not set(features) & {"mel", "lyrics"}:
         raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres with lyrics")
@@ -207,7 +213,7 @@ def extract(
         raise ConfigError(
             "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
         )
-    before = FeatureStore.open(store).recipe if (store / STORE_FILE).is_file() else None
+    before = FeatureStore.open(store).recipe if (store / PLAN_FILE).is_file() else None
     mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
     lyrics = None
     text = None
@@ -226,7 +232,10 @@ def extract(
         text=text,
         embed_genres="genres" in features,
         part_rows=part_rows,
-        workers=default_workers() if workers is None else workers,
+        append=append,
+        retry_failed=retry_failed,
+        workers=workers,
+        shard=shard,
         on_progress=tell,
     )
 
@@ -415,12 +424,12 @@ def predict(
         from .heads.predict import load_run
 
     loaded = load_run(run)
-    if len(inputs) == 1 and (inputs[0] / STORE_FILE).is_file():
+    if len(inputs) == 1 and (inputs[0] / PLAN_FILE).is_file():
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
         with FeatureStore.open(inputs[0]) as features:
             return _predict_store(loaded, features, on_progress)
-    if stores := [str(given) for given in inputs if (given / STORE_FILE).is_file()]:
+    if stores := [str(given) for given in inputs if (given / PLAN_FILE).is_file()]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     source = _songs(inputs, lyrics)
     with _extra("extract"):

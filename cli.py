@@ -201,6 +201,11 @@ def extract(
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
+    append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tracks again.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
+    ] = None,
     max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
     config: Config = None,
     as_json: Json = False,
@@ -209,7 +214,8 @@ def extract(
 ) -> None:
     """Turn a collection into a feature store; run again, it continues where it stopped.
 
-    Examples: [b]mgc extract music4all/ -o m4a.zarr[/b], [b]mgc extract songs.csv -o songs.zarr --text-model minilm[/b]
+    Examples: [b]mgc extract music4all/ -o m4a.zarr[/b], [b]mgc extract songs.csv -o songs.zarr --text-model minilm[/b],
+    [b]mgc extract songs.csv -o songs.zarr --retry-failed[/b]
     """
     from . import api
 
@@ -224,7 +230,8 @@ def extract(
         report = api.extract(
             read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
-            text_precision=text_precision, text_device=text_device, on_progress=steps,
+            text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
+            shard=_shard(shard), on_progress=steps,
         )  # fmt: skip
     _emit(as_json, report.to_dict(), lambda: _print_extraction(report))
     if report.failed > allowed(report.planned):
@@ -521,6 +528,16 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(tasks[step], completed=done, total=total, note=note)
 
         yield show
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """``3/8`` as (3, 8)."""
+    if text is None:
+        return None
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ConfigError(f"--shard {text!r}: want I/N with I from 1 to N, such as 3/8")
+    return int(i), int(n)
 
 
 def _allowed_failures(text: str) -> Callable[[int], float]:

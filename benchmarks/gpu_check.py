@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from machine import describe
 
+from mgc.cache.commits import commit_part
+from mgc.cache.plan import create_store
 from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
-from mgc.cache.zarr_store import commit_part, create_store
 from mgc.heads.checkpoint import load_state, load_tensors, state_file
 from mgc.heads.config import TrainConfig
 from mgc.heads.graph import build_adjacency

@@ -36,7 +36,8 @@ from machine import describe
 
 from mgc import api
 from mgc.api import DEMO_OPTIONS
-from mgc.cache import zarr_store
+from mgc.cache.commits import commit_part
+from mgc.cache.plan import create_store, read_plan
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.heads.config import TrainConfig
@@ -56,7 +57,7 @@ def changed_copy(store: FeatureStore, path: Path, change: Change) -> FeatureStor
     tracks = store.tracks.to_pylist()
     arrays = {spec.name: group[spec.name][: len(tracks)] for spec in store.arrays}
     change(arrays, tracks)
-    zarr_store.create_store(
+    create_store(
         path,
         tracks=pa.Table.from_pylist(tracks, schema=PLAN_SCHEMA),
         recipe=store.recipe,
@@ -64,13 +65,11 @@ def changed_copy(store: FeatureStore, path: Path, change: Change) -> FeatureStor
         genres=store.genres,
         genre_embedding=store.genre_embedding,
     )
-    plan = zarr_store.read_plan(path)
-    for part in range(zarr_store.n_parts(plan)):
-        rows = zarr_store.part_range(plan, part)
+    plan = read_plan(path)
+    for part in range(plan.n_parts):
+        rows = plan.part_range(part)
         outcomes = pa.Table.from_pylist(tracks[rows.start : rows.stop], schema=OUTCOME_SCHEMA)
-        here = {name: values[rows.start : rows.stop] for name, values in arrays.items()}
-        zarr_store.commit_part(path, part, here, outcomes)
-    zarr_store.finish(path)
+        commit_part(path, part, {name: values[rows.start : rows.stop] for name, values in arrays.items()}, outcomes)
     return FeatureStore.open(path)
 
 

@@ -60,6 +60,7 @@ class Reason(enum.StrEnum):
     DECODER_TIMEOUT = "DECODER_TIMEOUT"
     DECODER_MEMORY = "DECODER_MEMORY"
     NONFINITE = "NONFINITE"
+    DROPPED = "DROPPED"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
-from . import zarr_store
-from .durable import file_sha256
+from . import commits, publish
+from .drops import dropped_ids
 from .errors import StoreCorruptError, StoreError, StoreFormatError, TrackUnavailableError
+from .layout import object_key
 from .mapped_shard import MappedShard, max_mapped_files
-from .schema import FAILED, OK, ArraySpec, Flag, Recipe, track_arrays
-from .tracks import GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, absent_outcomes, read_table
+from .plan import Plan, read_genres, read_plan, read_tracks
+from .schema import ABSENT, FAILED, OK, ArraySpec, Flag, Reason, track_arrays
+from .tracks import OUTCOME_SCHEMA, absent_outcomes, read_table
 
 _MAX_MAPPED = max_mapped_files()
 
@@ -48,7 +50,9 @@ class FeatureStore:
     ----------
     path : folder of the store.
     recipe : what the features were made by; `fingerprints` holds a sha256 for each feature.
-    tracks : one row a planned track, in array-row order: columns of the plan, then of the outcomes.
+    tracks : one row a planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
+        its column ``row``; between two generations of the plan some belong to no track. A track that was tried again
+        has a row for each try, the newest last.
     status : (row,) uint8; 0 absent, 1 ok, 2 failed.
     ok_rows : array rows that have features, ascending, int64.
     genres : names of the rows of `genre_embedding`.
@@ -62,20 +66,21 @@ class FeatureStore:
 
     def __init__(self, path: Path, *, mapped: bool = True) -> None:
         self.path = path
-        self._plan = zarr_store.read_plan(path)
-        self.recipe = Recipe.from_dict(self._plan["recipe"])
-        self.fingerprints: dict[str, str] = self._plan["fingerprints"]
-        self.part_rows: int = self._plan["part_rows"]
+        self.plan = _visible_plan(path)
+        self.recipe = self.plan.recipe
+        self.fingerprints = self.plan.fingerprints
+        self.part_rows = self.plan.part_rows
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         self._group = _open_group(path)
         self._mapped = mapped
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._refuse_altered_tables()
-        self.tracks = self._read_tracks()
-        self.status: npt.NDArray[np.uint8] = np.asarray(self.tracks.column("status"))
+        self.tracks = _read_outcomes(path, self.plan)
+        self._rows = np.asarray(self.tracks.column("row"))
+        self.status: npt.NDArray[np.uint8] = np.full(self.plan.n_rows, ABSENT, dtype=np.uint8)
+        self.status[self._rows] = np.asarray(self.tracks.column("status"))
         self.ok_rows: npt.NDArray[np.int64] = np.flatnonzero(self.status == OK)
-        self.genres: list[str] = read_table(path / "genres" / "0.parquet", GENRE_SCHEMA).column("name").to_pylist()
+        self.genres = read_genres(path, self.plan)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mapped: bool = True) -> FeatureStore:
@@ -100,29 +105,40 @@ class FeatureStore:
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
         """(genre, text_dim) float32: the text encoder's mean state over each genre name."""
-        if "genre_embedding" not in self._group:
+        if not self.plan.embeds_genres or not self.genres:
             raise StoreError(
                 f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
                 "features, or from tracks without any genre"
             )
         array = self._group["genre_embedding"]
         assert isinstance(array, zarr.Array)
-        return np.asarray(array[:], dtype=np.float32)
+        return np.asarray(array[: len(self.genres)], dtype=np.float32)
 
     def counts(self) -> Counts:
         """How many tracks are ok, failed (by reason) and pending, and how many carry each flag."""
-        reasons = Counter(reason for reason in self.tracks.column("reason").to_pylist() if reason)
-        bits = np.asarray(self.tracks.column("flags"))
+        tracks = self.tracks.filter(pa.array(self.newest))
+        reasons = Counter(reason for reason in tracks.column("reason").to_pylist() if reason)
+        bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
         flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
-        ok, failed = int((self.status == OK).sum()), int((self.status == FAILED).sum())
+        ok, failed = int((status == OK).sum()), int((status == FAILED).sum())
         return Counts(
-            planned=len(self.status),
+            planned=len(status),
             ok=ok,
             failed=failed,
-            pending=len(self.status) - ok - failed,
+            pending=len(status) - ok - failed,
             reasons=dict(reasons.most_common()),
             flags={name: count for name, count in flags.items() if count},
         )
+
+    @property
+    def newest(self) -> npt.NDArray[np.bool_]:
+        """(len(tracks),) True where a row of `tracks` is its track's newest: the one that counts."""
+        chosen = np.ones(len(self._rows), dtype=np.bool_)
+        if any(generation.kind == "retry" for generation in self.plan.generations):
+            last = {name: i for i, name in enumerate(self.tracks.column("id").to_pylist())}
+            chosen[:] = False
+            chosen[list(last.values())] = True
+        return chosen
 
     def read(
         self,
@@ -187,10 +203,15 @@ class FeatureStore:
     def _refuse_unavailable(self, rows: npt.NDArray[np.int64]) -> None:
         out_of_range = rows[(rows < 0) | (rows >= len(self.status))]
         if len(out_of_range):
-            raise TrackUnavailableError(f"{self.path}: rows {out_of_range[:5].tolist()} of {len(self.status)} tracks")
+            raise TrackUnavailableError(
+                f"{self.path}: rows {out_of_range[:5].tolist()} of {len(self.status)} array rows"
+            )
         bad = rows[self.status[rows] != OK]
         if len(bad):
-            some = self.tracks.take(bad[:5]).select(["id", "reason"]).to_pylist()
+            here = np.searchsorted(self._rows, bad[:5])
+            if not np.isin(bad[:5], self._rows).all():
+                raise TrackUnavailableError(f"{self.path}: some of rows {bad[:5].tolist()} belong to no track")
+            some = self.tracks.take(here).select(["id", "reason"]).to_pylist()
             named = ", ".join(f"{track['id']} ({track['reason'] or 'not extracted yet'})" for track in some)
             raise TrackUnavailableError(
                 f"{self.path}: {len(bad)} of the tracks asked for have no features: {named}; ask for `ok_rows` only"
@@ -216,7 +237,7 @@ class FeatureStore:
         shard = self._shards.get((spec.name, part))
         if shard is None:
             self._refuse_missing_object(spec, part)
-            shard = MappedShard(self.path / zarr_store.object_key(spec, part), spec, self.part_rows)
+            shard = MappedShard(self.path / object_key(spec, part), spec, self.part_rows)
             self._shards[spec.name, part] = shard
             if len(self._shards) > _MAX_MAPPED:
                 self._shards.popitem(last=False)[1].close()
@@ -225,39 +246,66 @@ class FeatureStore:
 
     def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
         """A deleted object would read as fill; only one that the commit does not list may be absent."""
-        key = zarr_store.object_key(spec, part)
-        if not (self.path / key).exists() and key in zarr_store.committed_objects(self.path, part):
+        key = object_key(spec, part)
+        if (self.path / key).exists():
+            return
+        record = commits.read_commit(self.path, part)
+        if record is not None and any(item["key"] == key for item in record["objects"]):
             raise StoreCorruptError(
-                f"{self.path / key}: missing, though part {part} was committed with it; restore it from a copy, or "
-                "extract into a new store"
+                f"{self.path / key}: missing, though part {part} was committed with it; "
+                f"`mgc store repair {self.path} --source SOURCE` makes it again"
             )
 
-    def _refuse_altered_tables(self) -> None:
-        for name in ("tracks", "genres"):
-            table = self.path / name / "0.parquet"
-            if not table.is_file() or file_sha256(table) != self._plan["generations"][0][f"{name}_sha256"]:
-                raise StoreCorruptError(f"{table}: missing or altered since the store was planned; restore it")
 
-    def _read_tracks(self) -> pa.Table:
-        plan = read_table(self.path / "tracks" / "0.parquet", PLAN_SCHEMA)
-        committed = zarr_store.committed_parts(self.path) - self._not_rolled_forward()
-        outcomes = []
-        for part in range(zarr_store.n_parts(self._plan)):
-            rows = zarr_store.part_range(self._plan, part)
-            if part in committed:
-                outcomes.append(read_table(self.path / "rows" / f"{part}.parquet", OUTCOME_SCHEMA))
+def _visible_plan(store: Path) -> Plan:
+    """The plan as far as readers may see it: what is decided is rolled forward where we may write, else not shown."""
+    plan = read_plan(store)
+    with contextlib.suppress(OSError):
+        commits.finish(store)
+    n = len(plan.generations)
+    while n > 1:
+        last = plan.generations[n - 1]
+        if not publish.staged_folder(store, last.key, last.record).is_dir():
+            break
+        if (store / "tracks" / f"{last.number}.parquet").exists():
+            break
+        n -= 1
+    return plan.through(n)
+
+
+def _read_outcomes(store: Path, plan: Plan) -> pa.Table:
+    """The planned tracks with what became of them."""
+    done = commits.committed(store).keys() - commits.waiting_parts(store)
+    planned, outcomes = [], []
+    for generation in plan.generations:
+        planned.append(read_tracks(store, plan, generation))
+        for part in plan.parts_of(generation):
+            rows = plan.part_range(part)
+            if part in done:
+                outcomes.append(read_table(store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA))
             else:
                 outcomes.append(absent_outcomes(rows.start, len(rows)))
-        found = pa.concat_tables(outcomes) if outcomes else OUTCOME_SCHEMA.empty_table()
-        for name in OUTCOME_SCHEMA.names[1:]:
-            plan = plan.append_column(OUTCOME_SCHEMA.field(name), found.column(name))
-        return plan.combine_chunks()
+    table = pa.concat_tables(planned)
+    found = pa.concat_tables(outcomes) if outcomes else OUTCOME_SCHEMA.empty_table()
+    if found.num_rows != table.num_rows:
+        raise StoreCorruptError(
+            f"{store}: {found.num_rows} outcomes of {table.num_rows} tracks; run `mgc store verify`"
+        )
+    for name in OUTCOME_SCHEMA.names[1:]:
+        table = table.append_column(OUTCOME_SCHEMA.field(name), found.column(name))
+    return _without_dropped(table.combine_chunks(), dropped_ids(store))
 
-    def _not_rolled_forward(self) -> set[int]:
-        """Parts decided but not yet at their keys: rolled forward where we may write, else not shown."""
-        with contextlib.suppress(OSError):
-            zarr_store.finish(self.path)
-        return zarr_store.staged_parts(self.path)
+
+def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
+    """Tracks taken down are shown as failed, whether or not their bytes are gone."""
+    if not dropped:
+        return tracks
+    gone = np.isin(tracks.column("id").to_pylist(), list(dropped))
+    for name, value in (("status", FAILED), ("reason", str(Reason.DROPPED)), ("detail", None), ("flags", 0)):
+        field = OUTCOME_SCHEMA.field(name)
+        values = [value if hidden else kept for hidden, kept in zip(gone, tracks.column(name).to_pylist(), strict=True)]
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, pa.array(values, field.type))
+    return tracks
 
 
 def _open_group(path: Path) -> zarr.Group:

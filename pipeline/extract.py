@@ -1,6 +1,7 @@
 """From a source to a store: freeze the plan, build what no one has committed yet, count what came out.
 
 Resuming is plan minus commits; a source or recipe that differs from the store's plan is refused with the differences.
+Tracks join a store as new generations of its plan: appended ones, and failed ones to be tried again.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..cache import zarr_store
+from ..cache.commits import committed, finish
 from ..cache.errors import ConfigError, RecipeMismatchError
-from ..cache.schema import Recipe, fingerprint
+from ..cache.plan import PLAN_FILE, Generation, Kind, Plan, append_generation, create_store, read_genres, read_plan
+from ..cache.plan import read_tracks as read_planned
+from ..cache.schema import FAILED, Reason, Recipe, fingerprint
 from ..cache.store import Counts, FeatureStore
-from ..cache.tracks import PLAN_SCHEMA, plan_table, read_table
+from ..cache.tracks import plan_table
 from .manifest import Source, Track
-from .parts import PartJob, TextSource, build_and_commit
+from .parts import PartJob, TextSource, build_and_commit, load_encoder
 from .workers import run_on_cluster
 
 log = logging.getLogger(__name__)
+
+BUSY_S = 0.5
+"""How long a part is left alone that another extraction is at work on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +66,10 @@ def extract(
     text: TextSource | None,
     embed_genres: bool = True,
     part_rows: int | None = None,
+    append: bool = False,
+    retry_failed: bool = False,
     workers: int = 0,
+    shard: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
     """Bring the store at `path` to hold every track of `source`, as ok or failed with a reason.
@@ -71,7 +82,11 @@ def extract(
     text : where the text encoder of ``recipe.lyrics`` lies on this machine; loaded only when a text needs it.
     embed_genres : embed the names of all genres of the source when the store is made.
     part_rows : rows a part; None takes 128, or 16 below 2 048 tracks. Frozen when the store is made.
+    append : let tracks of `source` that the store does not plan join it; those it holds may be missing from `source`.
+    retry_failed : try failed tracks of `source` again, in new rows. A retry that was cut off is finished first, and
+        is then all that is done.
     workers : local Dask worker processes; 0 runs in this process.
+    shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
     on_progress : told after each part.
 
     Raises
@@ -82,35 +97,105 @@ def extract(
     started = time.monotonic()
     if text is not None and recipe.lyrics is not None:
         log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
-    tracks = plan_table([_plan_row(track) for track in source.tracks])
-    if not (path / "plan.json").is_file():
+    wanted = plan_table([_plan_row(track) for track in source.tracks])
+    if not (path / PLAN_FILE).is_file():
         _refuse_other_content(path)
-        _create(path, tracks, recipe, text if embed_genres else None, part_rows)
-    plan = zarr_store.read_plan(path)
-    _refuse_other_plan(path, plan, tracks, recipe, part_rows, embed_genres)
-    zarr_store.finish(path)
-    pending = _in_own_order(set(range(zarr_store.n_parts(plan))) - zarr_store.committed_parts(path))
-    parts_built = 0
-    if pending:
-        tell = _Teller(plan, pending, on_progress)
-        jobs = _jobs(source, path, plan, tracks, text, pending)
-        here = workers == 0
-        for receipt in map(build_and_commit, jobs) if here else run_on_cluster(jobs, min(workers, len(pending))):
-            parts_built += receipt["built"]
-            log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
-            tell(receipt)
-        zarr_store.finish(path)
+        _create(path, wanted, recipe, text if embed_genres else None, part_rows)
+    plan = read_plan(path)
+    _refuse_other_recipe(path, plan, recipe, part_rows, embed_genres)
+    finish(path)
+    retry_is_due = retry_failed and not _retry_is_under_way(path, plan)
+    plan = _joined(path, plan, wanted, text, append=append, may_change=retry_failed)
+    run = _Run(source, path, text, workers, shard, on_progress)
+    parts_built = run.build(plan)
+    if retry_is_due:
+        retried = _retried(path, plan, wanted, text)
+        parts_built += run.build(retried) if retried is not None else 0
+    finish(path)
     with FeatureStore.open(path) as store:
         counts = store.counts()
     seconds = round(time.monotonic() - started, 2)
     return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
 
 
-def _in_own_order(parts: set[int]) -> list[int]:
-    """Parts in ascending order from a place of this process's own: two extractions of one store then share it."""
-    ordered = sorted(parts)
-    start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(ordered)) if ordered else 0
-    return ordered[start:] + ordered[:start]
+class _Run:
+    """Builds what is pending, here or on workers."""
+
+    def __init__(
+        self,
+        source: Source,
+        path: Path,
+        text: TextSource | None,
+        workers: int,
+        shard: tuple[int, int] | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._source, self._path, self._text = source, path, text
+        self._workers, self._shard, self._on_progress = workers, shard, on_progress
+        self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
+
+    def build(self, plan: Plan) -> int:
+        """Parts that were built here, of those not committed yet."""
+        pending = sorted(set(range(plan.n_parts)) - committed(self._path).keys())
+        if self._shard is not None:
+            i, n = self._shard
+            pending = [part for part in pending if part % n == i - 1]
+        if not pending:
+            return 0
+        tell, built = _Teller(plan, pending, self._on_progress), 0
+        queue = _Queue(self._job(plan, part) for part in _in_own_order(pending))
+        here = self._workers == 0
+        for receipt in (
+            map(build_and_commit, queue) if here else run_on_cluster(queue, min(self._workers, len(pending)))
+        ):
+            if receipt["busy"]:
+                queue.postpone(receipt["part"])
+                continue
+            queue.done(receipt["part"])
+            built += receipt["built"]
+            log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
+            tell(receipt)
+        return built
+
+    def _job(self, plan: Plan, part: int) -> PartJob:
+        lyrics: dict[str, str] = {}
+        if self._inline:
+            generation, rows = plan.generation_of(part), plan.part_range(part)
+            table = read_planned(self._path, plan, generation)
+            ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
+            lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
+        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics)
+
+
+class _Queue(Iterator[PartJob]):
+    """Jobs to hand out; one that another extraction is at work on comes again a little later."""
+
+    def __init__(self, jobs: Iterator[PartJob]) -> None:
+        self._jobs = jobs
+        self._out: dict[int, PartJob] = {}
+        self._later: deque[tuple[float, PartJob]] = deque()
+
+    def __next__(self) -> PartJob:
+        job = next(self._jobs, None)
+        if job is None:
+            if not self._later:
+                raise StopIteration
+            due, job = self._later.popleft()
+            time.sleep(max(0.0, due - time.monotonic()))
+        self._out[job.part] = job
+        return job
+
+    def postpone(self, part: int) -> None:
+        self._later.append((time.monotonic() + BUSY_S, self._out.pop(part)))
+
+    def done(self, part: int) -> None:
+        del self._out[part]
+
+
+def _in_own_order(parts: Sequence[int]) -> list[int]:
+    """Ascending parts from a place of this process's own: two extractions of one store then share it."""
+    start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(parts))
+    return [*parts[start:], *parts[:start]]
 
 
 def _plan_row(track: Track) -> dict[str, Any]:
@@ -130,21 +215,28 @@ def _plan_row(track: Track) -> dict[str, Any]:
 def _create(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, part_rows: int | None) -> None:
     if tracks.num_rows == 0:
         raise ConfigError("no tracks to extract: the source is empty, or the filters kept nothing")
-    genres = sorted({genre for genres in tracks.column("genres").to_pylist() for genre in genres})
-    embedding: npt.NDArray[np.float32] | None = None
-    if recipe.lyrics is not None and text is not None and genres:
-        from .genres import embed_genres
-        from .parts import load_encoder
-
-        embedding = embed_genres(load_encoder(text, recipe.lyrics), genres)
-    zarr_store.create_store(
+    genres = _genres_of(tracks)
+    create_store(
         path,
         tracks=tracks,
         recipe=recipe,
         part_rows=part_rows or (128 if tracks.num_rows >= 2048 else 16),
         genres=genres,
-        genre_embedding=embedding,
+        genre_embedding=_embedded(genres, recipe, text) if recipe.lyrics is not None and text is not None else None,
     )
+
+
+def _genres_of(tracks: pa.Table) -> list[str]:
+    return sorted(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
+
+
+def _embedded(genres: list[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
+    assert recipe.lyrics is not None
+    if not genres:
+        return np.zeros((0, recipe.lyrics.hidden_size), dtype=np.float32)
+    from .genres import embed_genres
+
+    return embed_genres(load_encoder(text, recipe.lyrics), genres)
 
 
 def _refuse_other_content(path: Path) -> None:
@@ -154,65 +246,123 @@ def _refuse_other_content(path: Path) -> None:
         raise ConfigError(f"{path}: this folder holds something else than a feature store; name another")
 
 
-def _refuse_other_plan(
-    path: Path,
-    plan: Mapping[str, Any],
-    tracks: pa.Table,
-    recipe: Recipe,
-    part_rows: int | None,
-    embed_genres: bool,
-) -> None:
+def _refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, part_rows: int | None, embed_genres: bool) -> None:
     # Hashes decide which text model it is; a folder may have been renamed.
-    differences = [d for d in Recipe.from_dict(plan["recipe"]).differences(recipe) if not d.startswith("lyrics.model:")]
-    wanted = embed_genres and recipe.lyrics is not None and plan["generations"][0]["n_genres"] > 0
-    embedded = (path / "genre_embedding").is_dir()
-    if wanted != embedded:
-        differences.append(f"genres: {'embedded' if embedded else 'absent'} here, the opposite there")
-    if part_rows is not None and part_rows != plan["part_rows"]:
-        differences.append(f"part_rows: {plan['part_rows']} here, {part_rows} there")
-    planned = read_table(path / "tracks" / "0.parquet", PLAN_SCHEMA)
-    if not differences and not planned.equals(tracks):
-        differences = list(_track_differences(planned, tracks))
+    differences = [d for d in plan.recipe.differences(recipe) if not d.startswith("lyrics.model:")]
+    if (embed_genres and recipe.lyrics is not None) != plan.embeds_genres:
+        differences.append(f"genres: {'embedded' if plan.embeds_genres else 'absent'} here, the opposite there")
+    if part_rows is not None and part_rows != plan.part_rows:
+        differences.append(f"part_rows: {plan.part_rows} here, {part_rows} there")
+    _refuse(path, differences, "Use the same options to continue it, or name another store.")
+
+
+def _refuse(path: Path, differences: Sequence[str], way_on: str) -> None:
     if differences:
         listed = "\n  ".join(differences)
         raise RecipeMismatchError(
-            f"{path} was made from something else (here: the store, there: this command):\n  {listed}\n"
-            "Use the same source and options to continue it, or name another store."
+            f"{path} was made from something else (here: the store, there: this command):\n  {listed}\n{way_on}"
         )
 
 
-def _track_differences(planned: pa.Table, wanted: pa.Table) -> Iterator[str]:
-    here = {row["id"]: row for row in planned.drop_columns(["row"]).to_pylist()}
-    there = {row["id"]: row for row in wanted.drop_columns(["row"]).to_pylist()}
-    for title, ids in (("only here", here.keys() - there.keys()), ("only there", there.keys() - here.keys())):
-        if ids:
-            yield f"{len(ids)} tracks {title}: {', '.join(sorted(ids)[:5])}{' ...' if len(ids) > 5 else ''}"
+def _planned(path: Path, plan: Plan) -> pa.Table:
+    """All planned tracks, the newest row of each, sorted by id."""
+    tracks = pa.concat_tables([read_planned(path, plan, generation) for generation in plan.generations])
+    if any(generation.kind == "retry" for generation in plan.generations):
+        newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
+        tracks = tracks.filter(pc.is_in(tracks.column("row"), newest))
+    return tracks.sort_by("id") if len(plan.generations) > 1 else tracks
+
+
+def _joined(
+    path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None, *, append: bool, may_change: bool
+) -> Plan:
+    """The plan with the tracks of the source in it; refuses a source that is not the store's."""
+    while True:
+        known = _planned(path, plan)
+        same = known.drop_columns(["row"]).equals(wanted.drop_columns(["row"]))
+        if same:
+            return plan
+        is_known = pc.is_in(wanted.column("id"), known.column("id"))
+        is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
+        new, missing = wanted.filter(pc.invert(is_known)), known.filter(pc.invert(is_wanted))
+        differences = []
+        if missing.num_rows and not append:
+            differences.append(_listed("only here", missing))
+        if new.num_rows and not append:
+            differences.append(_listed("only there", new))
+        if not may_change:
+            differences += _track_differences(known.filter(is_wanted), wanted.filter(is_known))
+        hint = " New tracks join a store with --append." if new.num_rows and not append else ""
+        _refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
+        _refuse_pending_elsewhere(path, plan, missing)
+        if not new.num_rows:
+            return plan
+        before = len(plan.generations)
+        plan = _append(path, plan, "append", new, text)
+        if _is_ours(path, plan, plan.generations[before], new):
+            return plan  # else another process planned something meanwhile: compare again
+
+
+def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None:
+    """Tracks that are not in the source cannot be built from it."""
+    rows = np.asarray(missing.column("row"))
+    pending = ~np.isin(rows // plan.part_rows, list(committed(path)))
+    if pending.any():
+        raise ConfigError(
+            f"{path}: {int(pending.sum())} tracks that the store plans are not extracted yet and not in this source: "
+            f"{_first(missing.filter(pa.array(pending)))}; finish the extraction of their source first"
+        )
+
+
+def _append(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSource | None) -> Plan:
+    genres = sorted(set(_genres_of(tracks)) - set(read_genres(path, plan)))
+    embedding = _embedded(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
+    return append_generation(path, plan, kind, tracks, new_genres=genres, genre_embedding=embedding)
+
+
+def _is_ours(path: Path, plan: Plan, generation: Generation, tracks: pa.Table) -> bool:
+    decided = read_planned(path, plan, generation)
+    return bool(decided.drop_columns(["row"]).equals(tracks.drop_columns(["row"])))
+
+
+def _retry_is_under_way(path: Path, plan: Plan) -> bool:
+    done = committed(path).keys()
+    retries = (generation for generation in plan.generations if generation.kind == "retry")
+    return any(part not in done for generation in retries for part in plan.parts_of(generation))
+
+
+def _retried(path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None) -> Plan | None:
+    """The plan with a generation of the tracks that failed and are in the source; None where there are none."""
+    with FeatureStore.open(path) as store:
+        tracks = store.tracks.filter(pa.array(store.newest))
+    failed = pc.and_(pc.equal(tracks.column("status"), FAILED), pc.not_equal(tracks.column("reason"), Reason.DROPPED))
+    again = wanted.filter(pc.is_in(wanted.column("id"), tracks.filter(failed).column("id")))
+    if not again.num_rows:
+        return None
+    log.info("trying %d failed tracks again", again.num_rows)
+    return _append(path, plan, "retry", again, text)
+
+
+def _listed(where: str, tracks: pa.Table) -> str:
+    return f"{tracks.num_rows} tracks {where}: {_first(tracks)}"
+
+
+def _first(tracks: pa.Table) -> str:
+    return ", ".join(tracks.column("id")[:5].to_pylist()) + (" ..." if tracks.num_rows > 5 else "")
+
+
+def _track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
+    """Values that differ; both tables hold the same ids, sorted."""
+    columns = [name for name in known.column_names if name != "row"]
+    if known.select(columns).equals(wanted.select(columns)):
+        return []
     changed = [
-        (key, name)
-        for key in sorted(here.keys() & there.keys())
-        for name in here[key]
-        if here[key][name] != there[key][name]
+        f"track {here['id']}, {name}: {here[name]!r} here, {there[name]!r} there"
+        for here, there in zip(known.to_pylist(), wanted.to_pylist(), strict=True)
+        for name in columns
+        if here[name] != there[name]
     ]
-    for key, name in changed[:5]:
-        yield f"track {key}, {name}: {here[key][name]!r} here, {there[key][name]!r} there"
-    if len(changed) > 5:
-        yield f"... and {len(changed) - 5} more values of tracks"
-
-
-def _jobs(
-    source: Source,
-    path: Path,
-    plan: Mapping[str, Any],
-    tracks: pa.Table,
-    text: TextSource | None,
-    pending: Sequence[int],
-) -> Iterator[PartJob]:
-    inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
-    for part in pending:
-        rows = zarr_store.part_range(plan, part)
-        ids = tracks.column("id")[rows.start : rows.stop].to_pylist() if inline else []
-        lyrics = {track_id: inline[track_id] for track_id in ids if track_id in inline}
-        yield PartJob(store=path, part=part, root=source.root, text=text, inline_lyrics=lyrics)
+    return changed[:5] + ([f"... and {len(changed) - 5} more values of tracks"] if len(changed) > 5 else [])
 
 
 class _Teller:
@@ -220,12 +370,12 @@ class _Teller:
 
     def __init__(
         self,
-        plan: Mapping[str, Any],
-        pending: Sequence[int],
+        plan: Plan,
+        pending: Collection[int],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._planned = zarr_store.n_tracks(plan)
-        self._done = self._planned - sum(len(zarr_store.part_range(plan, part)) for part in pending)
+        self._planned = sum(len(generation.rows) for generation in plan.generations)
+        self._done = self._planned - sum(len(plan.part_range(part)) for part in pending)
         self._failed = 0
         self._tell = on_progress or (lambda _: None)
         self._tell(Progress(done=self._done, planned=self._planned, failed=0))

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..cache import zarr_store
+from ..cache.commits import commit_part, read_commit
+from ..cache.drops import dropped_ids
 from ..cache.errors import ClipError, TextModelError
-from ..cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe, track_arrays
-from ..cache.tracks import PLAN_SCHEMA, outcome_table, read_table
+from ..cache.plan import Plan, read_plan, read_tracks
+from ..cache.schema import FAILED, OK, Flag, MelRecipe, Reason, Recipe, TextRecipe, track_arrays
+from ..cache.tracks import outcome_table
+from .claims import claim
 from .clip_reader import ClipReader
 from .lyrics import Lyrics, load_lyrics, read_lyrics
 from .manifest import resolve_inside
@@ -54,18 +57,24 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     -------
     dict
         A receipt under 1 kB: part, counts of ok and failed tracks, seconds; ``built`` is False where another extraction
-        had committed the part meanwhile.
+        had committed the part meanwhile, ``busy`` True where another is at work on it (there are no counts then).
     """
     started = time.monotonic()
-    if (record := zarr_store.read_commit(job.store, job.part)) is not None:
-        return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False}
-    plan = zarr_store.read_plan(job.store)
-    rows = zarr_store.part_range(plan, job.part)
-    builder = _PartBuilder(job, Recipe.from_dict(plan["recipe"]), len(rows))
-    for i, track in enumerate(_plan_rows(job.store, plan, rows)):
-        builder.add(i, track)
-    record = zarr_store.commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
-    receipt = {"part": job.part, **record["counts"], "seconds": round(time.monotonic() - started, 3), "built": True}
+    plan = read_plan(job.store)
+    with claim(job.store, job.part) as claimed:
+        if (record := read_commit(job.store, job.part)) is not None:
+            return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
+        if claimed is None:
+            return {"part": job.part, "built": False, "busy": True}
+        rows = plan.part_range(job.part)
+        dropped = dropped_ids(job.store)
+        builder = _PartBuilder(job, plan.recipe, len(rows))
+        for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
+            builder.add(i, track, dropped=track["id"] in dropped)
+            claimed.touch()
+        record = commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
+    seconds = round(time.monotonic() - started, 3)
+    receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
     _log(job.store, receipt)
     return receipt
 
@@ -97,14 +106,16 @@ def _clip_reader(recipe: MelRecipe) -> ClipReader:
     return ClipReader(recipe)
 
 
-@functools.lru_cache(maxsize=1)
-def _plan_table(store: Path, tracks_sha256: str) -> pa.Table:
-    return read_table(store / "tracks" / "0.parquet", PLAN_SCHEMA)
+@functools.lru_cache(maxsize=2)
+def _generation_tracks(store: Path, number: int, sha256: str) -> pa.Table:
+    plan = read_plan(store)
+    return read_tracks(store, plan, plan.generations[number])
 
 
-def _plan_rows(store: Path, plan: Mapping[str, Any], rows: range) -> list[dict[str, Any]]:
-    table = _plan_table(store, plan["generations"][0]["tracks_sha256"])
-    tracks: list[dict[str, Any]] = table.slice(rows.start, len(rows)).to_pylist()
+def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
+    generation, rows = plan.generation_of(part), plan.part_range(part)
+    table = _generation_tracks(store, generation.number, generation.sha256)
+    tracks: list[dict[str, Any]] = table.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
     return tracks
 
 
@@ -120,10 +131,14 @@ class _PartBuilder:
             spec.name: np.full((n_rows, *spec.tail), spec.fill, dtype=spec.dtype) for spec in track_arrays(recipe)
         }
 
-    def add(self, i: int, track: Mapping[str, Any]) -> None:
+    def add(self, i: int, track: Mapping[str, Any], *, dropped: bool = False) -> None:
+        """Make row `i` of the part; of a track that was taken down, nothing but that is said."""
         flags = Flag(0) if track["genres"] else Flag.NO_LABEL
         outcome: dict[str, Any] = {"row": track["row"], "status": OK}
         try:
+            if dropped:
+                flags = Flag(0)
+                raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
             if self._recipe.mel is not None:
                 flags |= self._add_clip(i, track, self._recipe.mel, outcome)
         except ClipError as error:

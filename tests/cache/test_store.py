@@ -12,7 +12,8 @@ import xarray
 import zarr
 
 from mgc.cache import store as store_module
-from mgc.cache import zarr_store
+from mgc.cache.commits import commit_part, committed, finish
+from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import (
     StoreCorruptError,
     StoreError,
@@ -20,6 +21,8 @@ from mgc.cache.errors import (
     StoreNotFoundError,
     TrackUnavailableError,
 )
+from mgc.cache.layout import object_key
+from mgc.cache.plan import create_store, read_plan
 from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
@@ -65,7 +68,7 @@ def create(path: Path) -> Path:
         {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(N_TRACKS)
     ]
     embedding = np.arange(2 * 12, dtype=np.float32).reshape(2, 12)
-    assert zarr_store.create_store(
+    assert create_store(
         path,
         tracks=plan_table(tracks),
         recipe=RECIPE,
@@ -77,10 +80,10 @@ def create(path: Path) -> Path:
 
 
 def fill(path: Path, parts=range(3)) -> None:
-    plan = zarr_store.read_plan(path)
+    plan = read_plan(path)
     for part in parts:
-        zarr_store.commit_part(path, part, *part_content(zarr_store.part_range(plan, part)))
-    zarr_store.finish(path)
+        commit_part(path, part, *part_content(plan.part_range(part)))
+    finish(path)
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
@@ -128,8 +131,10 @@ def test_rows_without_features_are_named_not_served(store_path):
     assert FAILED_ROW not in store.ok_rows
     with pytest.raises(TrackUnavailableError, match=r"t05 \(EMPTY\)"):
         store.read("mel", [1, FAILED_ROW])
-    with pytest.raises(KeyError, match="10 tracks"):
+    with pytest.raises(KeyError, match="belong to no track"):
         store.read("mel", [10])
+    with pytest.raises(KeyError, match=r"rows \[12\] of 12 array rows"):
+        store.read("mel", [12])
     with pytest.raises(StoreError, match="no array 'chroma'.* has status, flags, mel"):
         store.read("chroma", [0])
 
@@ -165,8 +170,8 @@ def test_uncommitted_rows_are_absent_and_committed_ones_never_change(tmp_path):
 def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
     before = tree(store_path)
     arrays, outcomes = part_content(range(4, 8))
-    record = zarr_store.commit_part(store_path, 1, {**arrays, "mel": arrays["mel"] + 1}, outcomes)
-    zarr_store.finish(store_path)
+    record = commit_part(store_path, 1, {**arrays, "mel": arrays["mel"] + 1}, outcomes)
+    finish(store_path)
     assert tree(store_path) == before
     assert record["counts"] == {"ok": 3, "failed": 1}
     assert record["reasons"] == {"EMPTY": 1}
@@ -201,18 +206,18 @@ def test_cut_off_at_any_step_the_store_is_the_same_in_the_end(tmp_path, monkeypa
         if not dead:
             real_rmtree(*args, **kwargs)
 
-    plan = zarr_store.read_plan(cut)
+    plan = read_plan(cut)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", no_cleaning_after_death)
         patch.setattr(owner, name, dies)
         with pytest.raises(Killed):
-            zarr_store.commit_part(cut, 1, *part_content(zarr_store.part_range(plan, 1)))
+            commit_part(cut, 1, *part_content(plan.part_range(1)))
     assert len(calls) == nth + 1
     shown = FeatureStore.open(cut)
     assert set(shown.ok_rows.tolist()) in ({0, 1, 2, 3}, {0, 1, 2, 3, 4, 6, 7})
     if len(shown.ok_rows) > 4:
         np.testing.assert_array_equal(shown.read("mel", [7])[0], features(7)["mel"])
-    fill(cut, sorted({0, 1, 2} - zarr_store.committed_parts(cut)))
+    fill(cut, sorted({0, 1, 2} - committed(cut).keys()))
     assert tree(cut) == tree(clean)
 
 
@@ -233,7 +238,7 @@ def rewritten(path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("array", ["mel", "lyrics", "lyrics_tokens"])
 def test_a_deleted_object_is_an_error_not_fill(store_path, array):
-    key = zarr_store.object_key({spec.name: spec for spec in FeatureStore.open(store_path).arrays}[array], 0)
+    key = object_key({spec.name: spec for spec in FeatureStore.open(store_path).arrays}[array], 0)
     (store_path / key).unlink()
     store = FeatureStore.open(store_path)
     with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
@@ -256,7 +261,7 @@ def test_altered_or_missing_tables_are_refused(store_path):
     other = create(store_path.parent / "other.zarr") / "genres" / "0.parquet"
     whole = table.read_bytes()
     rewritten(table, other.read_bytes())
-    with pytest.raises(StoreCorruptError, match="altered since the store was planned"):
+    with pytest.raises(StoreCorruptError, match="altered since it was planned"):
         FeatureStore.open(store_path)
     rewritten(table, whole)
     outcome = store_path / "rows" / "1.parquet"
@@ -282,7 +287,7 @@ def test_more_shards_than_open_files_allowed(store_path, monkeypatch):
 
 def test_creating_twice_leaves_the_first(store_path):
     before = tree(store_path)
-    created = zarr_store.create_store(
+    created = create_store(
         store_path, tracks=plan_table([]), recipe=RECIPE, part_rows=4, genres=[], genre_embedding=None
     )
     assert not created
@@ -298,9 +303,7 @@ def test_no_store_other_format_and_altered_plan_are_refused(store_path, tmp_path
     plan.write_text(text.replace('"part_rows": 4', '"part_rows": 5'))
     with pytest.raises(StoreCorruptError, match="does not match its own sha256"):
         FeatureStore.open(store_path)
-    from mgc.cache.durable import seal
-
-    document = zarr_store.unseal(_rewritten(plan, text)) | {"format_version": 99}
+    document = unseal(_rewritten(plan, text)) | {"format_version": 99}
     plan.write_bytes(seal(document))
     with pytest.raises(StoreFormatError, match="store format 99"):
         FeatureStore.open(store_path)

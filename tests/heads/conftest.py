@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mgc.cache.commits import commit_part
+from mgc.cache.plan import create_store
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
-from mgc.cache.zarr_store import commit_part, create_store
 
 GENRES = ("blues", "folk", "jazz", "metal", "rock")
 TEXT_DIM, MAX_TOKENS = 12, 24

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import xarray
+import zarr
 
 from mgc.cache.errors import ConfigError, MgcError, RecipeMismatchError, TextModelError
+from mgc.cache.plan import read_plan
 from mgc.cache.schema import Flag, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
+from mgc.pipeline.claims import claim
 from mgc.pipeline.extract import extract
-from mgc.pipeline.manifest import Source, Track
+from mgc.pipeline.manifest import Source, Track, write_manifest
 from mgc.pipeline.parts import TextSource
 from mgc.pipeline.text import find_text_model, text_recipe
 
@@ -65,6 +74,126 @@ def test_a_store_half_done_is_finished_and_only_the_rest_is_built(tmp_path):
     assert (report.ok, report.parts_built) == (6, 1)
     extract(source, tmp_path / "whole", recipe=recipe, text=None, part_rows=2)
     assert tree(tmp_path / "s") == tree(tmp_path / "whole")
+
+
+def test_appended_tracks_start_at_a_new_part_and_touch_nothing(tmp_path):
+    source, recipe = tones(tmp_path, 7), Recipe(mel=MEL, lyrics=None)
+    store, some = tmp_path / "s", Source(root=tmp_path, tracks=tones(tmp_path, 7).tracks[1:4])
+    extract(some, store, recipe=recipe, text=None, part_rows=2)
+    before = tree(store)
+    with pytest.raises(RecipeMismatchError, match=r"4 tracks only there: t0, t4, t5, t6\n.*with --append"):
+        extract(source, store, recipe=recipe, text=None)
+    report = extract(source, store, recipe=recipe, text=None, append=True)
+    assert (report.planned, report.ok, report.parts_built) == (7, 7, 2)
+    assert {key: value for key, value in tree(store).items() if key in before and "zarr.json" not in key} == {
+        key: value for key, value in before.items() if "zarr.json" not in key
+    }
+    opened = FeatureStore.open(store)
+    assert opened.tracks.column("id").to_pylist() == ["t1", "t2", "t3", "t0", "t4", "t5", "t6"]
+    assert opened.tracks.column("row").to_pylist() == [0, 1, 2, 4, 5, 6, 7]
+    assert opened.status.tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
+    whole = tmp_path / "whole"
+    extract(source, whole, recipe=recipe, text=None, part_rows=2)
+    np.testing.assert_array_equal(
+        opened.read("mel", [4, 0, 1, 2, 5, 6, 7]), FeatureStore.open(whole).read("mel", range(7))
+    )
+    assert extract(source, store, recipe=recipe, text=None).parts_built == 0
+    assert extract(some, store, recipe=recipe, text=None, append=True).parts_built == 0
+    group = zarr.open_group(store, mode="r")
+    assert group["mel"].shape[0] == 8
+    assert xarray.open_zarr(store, chunks=None).sizes["track"] == 8
+
+
+def test_failed_tracks_are_tried_again_in_new_rows_and_count_once(tmp_path):
+    source, recipe = tones(tmp_path, 5), Recipe(mel=MEL, lyrics=None)
+    whole = (tmp_path / "3.wav").read_bytes()
+    (tmp_path / "3.wav").unlink()
+    (tmp_path / "1.wav").write_bytes(b"")
+    first = extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2)
+    assert (first.planned, first.ok, first.reasons) == (5, 3, {"SRC_MISSING": 1, "EMPTY": 1})
+    assert extract(source, tmp_path / "s", recipe=recipe, text=None).parts_built == 0
+    (tmp_path / "3.wav").write_bytes(whole)
+    again = extract(source, tmp_path / "s", recipe=recipe, text=None, retry_failed=True)
+    assert (again.planned, again.ok, again.failed, again.parts_built) == (5, 4, 1, 1)
+    opened = FeatureStore.open(tmp_path / "s")
+    assert opened.tracks.column("id").to_pylist() == ["t0", "t1", "t2", "t3", "t4", "t1", "t3"]
+    assert opened.newest.tolist() == [True, False, True, False, True, True, True]
+    assert opened.ok_rows.tolist() == [0, 2, 4, 7]
+    third = extract(source, tmp_path / "s", recipe=recipe, text=None, retry_failed=True)
+    assert (third.ok, third.failed, third.parts_built) == (4, 1, 1)
+
+
+def test_a_retry_cut_off_is_finished_not_started_again(tmp_path):
+    source, recipe = tones(tmp_path, 6), Recipe(mel=MEL, lyrics=None)
+    for i in range(6):
+        (tmp_path / f"{i}.wav").write_bytes(b"")
+    extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2)
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.done == 8:
+            raise StopError
+
+    with pytest.raises(StopError):
+        extract(source, tmp_path / "s", recipe=recipe, text=None, retry_failed=True, on_progress=stop)
+    report = extract(source, tmp_path / "s", recipe=recipe, text=None, retry_failed=True)
+    assert (report.planned, report.failed, report.parts_built) == (6, 6, 2)
+    assert len(read_plan(tmp_path / "s").generations) == 2
+
+
+def test_two_extractions_help_each_other(tmp_path):
+    source, recipe = tones(tmp_path, 40), Recipe(mel=MEL, lyrics=None)
+    script = "import sys; from mgc.cli import main; main()"
+    command = [sys.executable, "-c", script, "extract", tmp_path / "songs.jsonl", "-o", tmp_path / "s",
+               "--features", "mel", "--clip-s", "1", "--part-rows", "1", "--workers", "0", "--json"]  # fmt: skip
+    write_manifest(source, tmp_path / "songs.jsonl")
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    reports = [json.loads(process.communicate(timeout=300)[0]) for process in both]
+    assert [report["ok"] for report in reports] == [40, 40]
+    built = [report["parts_built"] for report in reports]
+    assert 40 <= sum(built) <= 44
+    assert min(built) >= 4, "one of them did not help"
+    extract(source, tmp_path / "alone", recipe=recipe, text=None, part_rows=1)
+    assert tree(tmp_path / "s") == tree(tmp_path / "alone")
+
+
+def test_shards_of_a_job_array_make_the_store_of_one(tmp_path):
+    source, recipe = tones(tmp_path, 7), Recipe(mel=MEL, lyrics=None)
+    extract(source, tmp_path / "alone", recipe=recipe, text=None, part_rows=1)
+    built = [extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=1, shard=(i, 3)) for i in (3, 1, 2)]
+    assert [report.parts_built for report in built] == [2, 3, 2]
+    assert [report.pending for report in built] == [5, 2, 0]
+    assert tree(tmp_path / "s") == tree(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("owner", ["dead", "alive", "elsewhere"])
+def test_a_claim_is_a_hint(tmp_path, owner):
+    source, recipe = tones(tmp_path, 1), Recipe(mel=MEL, lyrics=None)
+    with pytest.raises(KeyboardInterrupt):
+        extract(source, tmp_path / "s", recipe=recipe, text=None, on_progress=interrupt)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    who = {"dead": (socket.gethostname(), ended.pid), "alive": (socket.gethostname(), os.getpid()),
+           "elsewhere": ("another-host", 1)}[owner]  # fmt: skip
+    (tmp_path / "s" / "staging").mkdir()
+    file = tmp_path / "s" / "staging" / "commits+0~claim"
+    file.write_text(json.dumps({"host": who[0], "pid": who[1], "id": "x"}))
+    with claim(tmp_path / "s", 0) as claimed:
+        assert (claimed is not None) == (owner == "dead")
+    if owner == "elsewhere":
+        os.utime(file, (0, 0))
+        with claim(tmp_path / "s", 0) as claimed:
+            assert claimed is not None
+    if owner == "alive":
+        file.unlink()
+    assert extract(source, tmp_path / "s", recipe=recipe, text=None).ok == 1
+    assert not (tmp_path / "s" / "staging").exists()
+
+
+def interrupt(progress):
+    raise KeyboardInterrupt
 
 
 def test_part_rows_are_frozen_and_something_else_in_the_way_is_not_touched(tmp_path):

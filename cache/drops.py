@@ -1,0 +1,73 @@
+"""Taking tracks down: hidden at once by a tombstone, their bytes gone once the store is compacted."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from .durable import fsync_dir, seal, unseal, write_durable
+from .errors import ConfigError
+
+DROPS = "drops"
+_NAME = re.compile(r"(\d+)\.json")
+
+
+def dropped_ids(store: Path) -> set[str]:
+    """Ids of all tracks that were taken down."""
+    return {name for number in _numbers(store) for name in unseal(store / DROPS / f"{number}.json")["ids"]}
+
+
+def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str]:
+    """Take tracks down; they are hidden from here on, and never made again.
+
+    Parameters
+    ----------
+    ids : of the tracks.
+    planned : ids that the store plans.
+
+    Returns
+    -------
+    list of str
+        Those that were not down already.
+
+    Raises
+    ------
+    ConfigError
+        If the store plans no such track; nothing is taken down then.
+    """
+    wanted = set(ids)
+    unknown = sorted(wanted - set(planned))
+    if unknown:
+        raise ConfigError(f"{store}: no such tracks: {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}")
+    new = sorted(wanted - dropped_ids(store))
+    if not new:
+        return []
+    folder = store / DROPS
+    folder.mkdir(exist_ok=True)
+    draft = folder / f".{uuid.uuid4().hex}.partial"
+    write_durable(draft, seal({"ids": new}))
+    number = max(_numbers(store), default=-1)
+    try:
+        while True:
+            number += 1
+            try:
+                os.link(draft, folder / f"{number}.json")
+                break
+            except FileExistsError:
+                continue
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_dir(folder)
+    fsync_dir(store)
+    return new
+
+
+def _numbers(store: Path) -> list[int]:
+    try:
+        names = os.listdir(store / DROPS)
+    except FileNotFoundError:
+        return []
+    return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))

@@ -1,0 +1,132 @@
+"""How a plan looks in Zarr: the group, its arrays and their metadata, made by zarr itself from the schema."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from .durable import fsync_dir, write_durable
+from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, Recipe, track_arrays
+
+RECORDED_LIBRARIES = (
+    "mgc", "numpy", "zarr", "pyarrow", "torch", "transformers", "tokenizers", "librosa", "soundfile", "av", "soxr",
+    "scipy",
+)  # fmt: skip
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape features, of those that are installed."""
+    found = {}
+    for name in RECORDED_LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def object_key(spec: ArraySpec, part: int) -> str:
+    """Zarr key of the object that holds a part of an array: a shard, or a chunk as long as a part."""
+    return "/".join([spec.name, "c", str(part), *("0" for _ in spec.tail)])
+
+
+def genre_spec(width: int) -> ArraySpec:
+    """The array with one row a genre; `width` is the encoder's hidden size."""
+    return ArraySpec(
+        name="genre_embedding",
+        dims=("genre", "text_dim"),
+        tail=(width,),
+        dtype="float32",
+        fill=float("nan"),
+        unit="1",
+        description="mean hidden state over the non-special tokens of each genre name; names in genres/*.parquet",
+    )
+
+
+def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int) -> zarr.Array[Any]:
+    """Metadata of one array; no chunk is written."""
+    part = (part_rows, *spec.tail)
+    return group.create_array(
+        spec.name,
+        shape=(n_rows, *spec.tail),
+        chunks=spec.inner if spec.sharded else part,
+        shards=part if spec.sharded else None,
+        dtype=spec.dtype,
+        fill_value=spec.fill,
+        filters=None,
+        compressors=[Crc32cCodec()] if spec.plain else [ZstdCodec(level=3), Crc32cCodec()],
+        dimension_names=spec.dims,
+        attributes={"units": spec.unit, "description": spec.description},
+        config={"write_empty_chunks": False},
+    )
+
+
+def write_metadata(folder: Path, plan: Mapping[str, Any], *, n_rows: int, n_genres: int) -> None:
+    """Write every ``zarr.json`` of a store of that many array rows and genres; consolidated in the root's.
+
+    Parameters
+    ----------
+    plan : the document of ``plan.json``.
+    """
+    recipe, part_rows = Recipe.from_dict(plan["recipe"]), plan["part_rows"]
+    attributes = {
+        "mgc_format_version": FORMAT_VERSION,
+        "recipe": plan["recipe"],
+        "fingerprints": plan["fingerprints"],
+        "library_versions": plan["library_versions"],
+        "part_rows": part_rows,
+        "flag_bits": {flag.name: flag.value for flag in Flag},
+        "status_codes": {"absent": ABSENT, "ok": OK, "failed": FAILED},
+    }
+    group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+    for spec in track_arrays(recipe):
+        create_array(group, spec, n_rows, part_rows)
+    if plan["embeds_genres"]:
+        assert recipe.lyrics is not None
+        create_array(group, genre_spec(recipe.lyrics.hidden_size), n_genres, 1)
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
+
+
+def metadata_documents(plan: Mapping[str, Any], *, n_rows: int, n_genres: int) -> dict[str, bytes]:
+    """Key -> bytes of every ``zarr.json``, as :func:`write_metadata` would write them."""
+    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
+        folder = Path(scratch)
+        write_metadata(folder, plan, n_rows=n_rows, n_genres=n_genres)
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("zarr.json"))}
+
+
+def install_metadata(store: Path, documents: Mapping[str, bytes]) -> None:
+    """Bring every ``zarr.json`` to what it should be, each by one rename, the root's last."""
+    for key in sorted(documents, key=lambda key: (key == "zarr.json", key)):
+        target = store / key
+        if target.is_file() and same_document(target.read_bytes(), documents[key]):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".zarr.json.{np.random.default_rng().integers(1 << 62):x}.partial")
+        try:
+            write_durable(draft, documents[key])
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        fsync_dir(target.parent)
+
+
+def same_document(mine: bytes, theirs: bytes) -> bool:
+    """Whether two JSON texts say the same; another release of zarr may order or indent them otherwise."""
+    try:
+        return bool(json.loads(mine) == json.loads(theirs))
+    except ValueError:
+        return False

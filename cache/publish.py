@@ -1,0 +1,131 @@
+"""The three steps by which anything becomes part of a store: a part, a generation of the plan.
+
+1. Build the objects under ``staging/<record>~<digest>`` (same filesystem), files and folders fsynced.
+2. Create the record (``commits/3.json``, say) exclusively. That is the decision: one winner, whoever else built it.
+3. Roll forward, idempotently and by anyone: link the winner's objects to their keys, remove what is staged.
+
+A process killed at any instant leaves either no record (it is built again) or a record that rolls forward.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
+from .schema import fingerprint
+
+STAGING = "staging"
+
+
+def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """Build objects and decide for them.
+
+    Parameters
+    ----------
+    key : of the record, such as ``commits/3.json``; never one that was used before.
+    build : fills a folder with objects at their keys; returns what the record says beside their list.
+
+    Returns
+    -------
+    dict
+        The record that counts: another process's if that one came first. It is not rolled forward yet.
+    """
+    record_file = store / key
+    building = store / STAGING / f"{_label(key)}~{uuid.uuid4().hex}.building"
+    building.mkdir(parents=True, exist_ok=True)
+    try:
+        document = dict(build(building))
+        objects = describe_objects(building)
+        record = {**document, "digest": fingerprint(objects), "objects": objects}
+        fsync_tree(building)
+        staged = staged_folder(store, key, record)
+        try:
+            building.rename(staged)
+        except OSError:
+            # Fine where someone else has staged the same bytes, or decided; else nothing may be decided.
+            if not staged.is_dir() and not record_file.exists():
+                raise
+        fsync_dir(store / STAGING)
+        draft = store / STAGING / f"{_label(key)}~{uuid.uuid4().hex}.record"
+        write_durable(draft, seal(record))
+        record_file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, record_file)
+        draft.unlink(missing_ok=True)
+        fsync_dir(record_file.parent)
+    except FileNotFoundError:
+        if not record_file.exists():  # else another process decided and swept our staging away
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return unseal(record_file)
+
+
+def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
+    """Link a record's objects to their keys, where they are still staged; does nothing when done.
+
+    What lies at a key already and is not the winner's (an object of a lost or older record) is replaced, by rename.
+    """
+    staged = staged_folder(store, key, record)
+    if not staged.is_dir():
+        return
+    folders = set()
+    for item in record["objects"]:
+        target = store / item["key"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is done and has swept the staging away
+            _link_over(staged / item["key"], target)
+        folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
+    for folder in sorted(folders, reverse=True):
+        fsync_dir(folder)
+
+
+def sweep(store: Path, key: str) -> None:
+    """Remove everything that is staged for a record."""
+    for leftover in (store / STAGING).glob(f"{_label(key)}~*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def staged_records(store: Path) -> set[str]:
+    """Keys of the records that something is staged for, decided or not."""
+    try:
+        names = os.listdir(store / STAGING)
+    except FileNotFoundError:
+        return set()
+    return {name.partition("~")[0].replace("+", "/") + ".json" for name in names if "~" in name}
+
+
+def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
+    """Where the objects of a decided record lie until they are installed."""
+    return store / STAGING / f"{_label(key)}~{record['digest']}"
+
+
+def describe_objects(folder: Path) -> list[dict[str, Any]]:
+    """Key, size and sha256 of every file below `folder`, sorted by key."""
+    files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*") if file.is_file())
+    return [{"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)} for key, file in files]
+
+
+def _label(key: str) -> str:
+    return key.removesuffix(".json").replace("/", "+")
+
+
+def _link_over(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if source.samefile(target):
+            return
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        os.link(source, draft)
+        draft.replace(target)
+        draft.unlink(missing_ok=True)  # rename(2) between links of one file does nothing
