@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from .cache.compact import compact
+from .cache.drops import drop
 from .cache.errors import ConfigError, MissingExtraError
-from .cache.plan import PLAN_FILE
+from .cache.plan import PLAN_FILE, read_plan
 from .cache.processor import cpu_has_bf16
 from .cache.schema import FORMAT_VERSION, Flag, MelRecipe, Recipe, TextRecipe
 from .cache.store import FeatureStore
+from .cache.verify import Damage, put_aside, verify
 
 if TYPE_CHECKING:
     from .heads.bundle import LoadedModel
@@ -281,10 +284,66 @@ def store_info(path: Path) -> dict[str, Any]:
     }
 
 
-def store_failures(path: Path) -> list[dict[str, Any]]:
-    """The tracks that failed: id, path, reason, detail, genres."""
-    tracks = FeatureStore.open(path).tracks.select(["id", "path", "reason", "detail", "genres"])
-    return [track for track in tracks.to_pylist() if track["reason"] is not None]
+def store_verify(path: Path, *, full: bool = False, on_progress: Steps = _silent) -> list[Damage]:
+    """Compare a store with its records; see :func:`mgc.cache.verify.verify`."""
+    return verify(path, full=full, on_progress=lambda done, total: on_progress("verify", done, total, ""))
+
+
+def store_repair(
+    path: Path,
+    source: Source | None = None,
+    *,
+    text_model: str | None = None,
+    text_device: str = "cpu",
+    workers: int = 0,
+    on_progress: Steps = _silent,
+) -> dict[str, Any]:
+    """Put damaged parts aside, write metadata anew, and with `source` extract again what is then pending.
+
+    Returns
+    -------
+    dict
+        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``parts_built``.
+    """
+    damages = store_verify(path, full=True, on_progress=on_progress)
+    left, built = put_aside(path, damages), 0
+    if source is not None:
+        with _extra("extract"):
+            from .pipeline.extract import build_pending
+            from .pipeline.parts import TextSource
+            from .pipeline.repair import write_again
+
+        known = read_plan(path).recipe.lyrics
+        text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
+        left = write_again(path, left, source, text)
+        if not left:
+            built = build_pending(
+                source, path, text=text, workers=workers,
+                on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
+            )  # fmt: skip
+    pending: int | None = None
+    if not left:
+        with FeatureStore.open(path) as store:
+            pending = store.counts().pending
+    return {
+        "store": str(path),
+        "damages": [damage.to_dict() for damage in damages],
+        "left": [damage.to_dict() for damage in left],
+        "pending": pending,
+        "parts_built": built,
+    }
+
+
+def store_drop(path: Path, ids: Iterable[str]) -> list[str]:
+    """Take tracks down; see :func:`mgc.cache.drops.drop`. Returns those that were not down already."""
+    with FeatureStore.open(path) as store:
+        planned = store.tracks.column("id").to_pylist()
+    return drop(path, ids, planned=planned)
+
+
+def store_compact(path: Path, *, on_progress: Steps = _silent) -> int:
+    """Make parts anew without the tracks taken down; see :func:`mgc.cache.compact.compact`."""
+    return compact(path, on_progress=lambda done, total: on_progress("compact", done, total, ""))
 
 
 def train(

@@ -1,7 +1,7 @@
 """The command line: parse, call one library function, print, exit. Nothing heavy is imported before a command runs.
 
-Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed;
-130 interrupted; 143 terminated.
+Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed; 4 damage
+found; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ app = typer.Typer(
     "[b]mgc extract[/b] turns a collection into a feature store, once; [b]mgc train[/b] learns from the store; "
     "[b]mgc predict[/b] names the genres of songs nobody has seen. Start with [b]mgc demo[/b].",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store.")
+store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
 app.add_typer(store_app, name="store")
 
 
@@ -219,7 +219,7 @@ def extract(
     """
     from . import api
 
-    allowed = _allowed_failures(max_failures)
+    allowed, every_nth = _allowed_failures(max_failures), _shard(shard)
     read = api.read_source(
         source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
         artist_delimiter=artist_delimiter, languages=language or (), min_labels=min_labels,
@@ -231,7 +231,7 @@ def extract(
             read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
-            shard=_shard(shard), on_progress=steps,
+            shard=every_nth, on_progress=steps,
         )  # fmt: skip
     _emit(as_json, report.to_dict(), lambda: _print_extraction(report))
     if report.failed > allowed(report.planned):
@@ -257,17 +257,112 @@ def store_failures(
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     as_json: Json = False,
 ) -> None:
-    """The tracks that failed, each with its reason.
+    """The tracks that failed, each with its reason; and what that leaves of each genre and split.
 
     Example: [b]mgc store failures songs.zarr --format csv > failed.csv[/b]
     """
+    from .cache.failures import failures
+
+    found = failures(store)
+    if as_json:
+        _emit(True, found, lambda: None)
+        return
+    _print_list(found["failures"], ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
+    if listing is Listing.TABLE and found["failures"]:
+        for name, rows in found["coverage"].items():
+            hurt = [row for row in rows if row["ok"] < row["planned"]]
+            if hurt:
+                cells = [(row["name"], row["planned"], row["ok"], f"{row['share']:.1%}") for row in hurt]
+                _table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
+
+
+@store_app.command("verify")
+def store_verify(
+    store: StoreArgument,
+    full: Annotated[bool, typer.Option("--full", help="Read every byte: hashes, decoding, finiteness.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a store with its records; exits with 4 where something is damaged.
+
+    Example: [b]mgc store verify songs.zarr --full[/b]
+    """
     from . import api
 
-    failures = api.store_failures(store)
-    if as_json:
-        _emit(True, {"store": str(store), "failures": failures}, lambda: None)
-    else:
-        _print_list(failures, ("id", "path", "reason", "detail"), listing, empty="no track failed")
+    with _progress(quiet or as_json) as steps:
+        damages = [damage.to_dict() for damage in api.store_verify(store, full=full, on_progress=steps)]
+    _emit(as_json, {"store": str(store), "full": full, "damages": damages}, lambda: _print_damages(damages, store))
+    if damages:
+        raise typer.Exit(4)
+
+
+@store_app.command("repair")
+def store_repair(
+    store: StoreArgument,
+    source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
+    root: Root = None,
+    labels: Labels = None,
+    genres_from_folders: GenresFromFolders = False,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: ArtistDelimiter = None,
+    text_model: TextModel = None,
+    text_device: TextDevice = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify in full, put damaged parts into quarantine/, write metadata anew; with --source make the parts again.
+
+    Example: [b]mgc store repair songs.zarr --source music4all/[/b]
+    """
+    from . import api
+
+    read = None
+    if source is not None:
+        read = api.read_source(
+            source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
+            artist_delimiter=artist_delimiter,
+        ).source  # fmt: skip
+    with _progress(quiet or as_json) as steps:
+        done = api.store_repair(
+            store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
+        )
+    _emit(as_json, done, lambda: _print_repair(done, store))
+    if done["left"]:
+        raise typer.Exit(4)
+
+
+@store_app.command("drop")
+def store_drop(
+    store: StoreArgument,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Tracks to take down.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes.
+
+    Example: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b]
+    """
+    from . import api
+
+    new = api.store_drop(store, ids)
+    _emit(
+        as_json,
+        {"store": str(store), "dropped": new},
+        lambda: print(f"{len(new)} tracks taken down; their bytes go with: mgc store compact {store}"),
+    )
+
+
+@store_app.command("compact")
+def store_compact(store: StoreArgument, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Make parts anew without the tracks taken down, and empty quarantine/. Run no extraction meanwhile.
+
+    Example: [b]mgc store compact songs.zarr[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        parts = api.store_compact(store, on_progress=steps)
+    _emit(as_json, {"store": str(store), "parts": parts}, lambda: print(f"{parts} parts made anew"))
 
 
 @app.command()
@@ -597,6 +692,32 @@ def _print_info(info: Mapping[str, Any]) -> None:
     _table("arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]])
     _table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in info["recipe"].items() for k, v in p.items()])
     _table("genres", ("genre", "tracks"), info["genres"].items())
+
+
+def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path) -> None:
+    if not damages:
+        print(f"{store}: as recorded")
+        return
+    rows = [
+        (one["key"], one["kind"], one["part"], one["array"], _some(one["tracks"]), one["detail"]) for one in damages
+    ]
+    _table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
+    print(f"mend it: mgc store repair {store} --source SOURCE")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _print_repair(done: Mapping[str, Any], store: Path) -> None:
+    if not done["damages"]:
+        print(f"{store}: as recorded, nothing to mend")
+    else:
+        print(f"{len(done['damages'])} damages found, {len(done['left'])} left, {done['parts_built']} parts made again")
+    if done["left"]:
+        _print_damages(done["left"], store)
+    elif done["pending"]:
+        print(f"{done['pending']} tracks are pending; run `mgc extract` as before, or repair with --source")
 
 
 def _print_training(result: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Taking tracks down: hidden at once by a tombstone, their bytes gone once the store is compacted."""
+"""Taking tracks down: hidden at once by a tombstone, their bytes gone once the store is compacted.
+
+What stays is the track's line in the plan (id, path, artists, genres): the plan's hash is in every commit.
+"""
 
 from __future__ import annotations
 

@@ -41,6 +41,15 @@ def write_durable(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `path` in one step: a reader, or a crash, sees the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    draft.unlink(missing_ok=True)
+    write_durable(draft, data)
+    draft.replace(path)
+    fsync_dir(path.parent)
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

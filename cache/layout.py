@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
+import uuid
 import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
@@ -108,20 +109,23 @@ def metadata_documents(plan: Mapping[str, Any], *, n_rows: int, n_genres: int) -
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("zarr.json"))}
 
 
-def install_metadata(store: Path, documents: Mapping[str, bytes]) -> None:
-    """Bring every ``zarr.json`` to what it should be, each by one rename, the root's last."""
+def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) -> None:
+    """Bring every ``zarr.json`` to what it should be, each by one rename, the root's last.
+
+    Parameters
+    ----------
+    drafts : folder on the store's filesystem that new texts are written in first; made where missing.
+    """
     for key in sorted(documents, key=lambda key: (key == "zarr.json", key)):
         target = store / key
-        if target.is_file() and same_document(target.read_bytes(), documents[key]):
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".zarr.json.{np.random.default_rng().integers(1 << 62):x}.partial")
-        try:
+        while not (target.is_file() and same_document(target.read_bytes(), documents[key])):
+            drafts.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = drafts / f"metadata~{uuid.uuid4().hex}"
             write_durable(draft, documents[key])
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-        fsync_dir(target.parent)
+            with contextlib.suppress(FileNotFoundError):  # swept away by another process: try again
+                draft.replace(target)
+            fsync_dir(target.parent)
 
 
 def same_document(mine: bytes, theirs: bytes) -> bool:

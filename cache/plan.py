@@ -136,6 +136,17 @@ def read_plan(store: Path) -> Plan:
                 generations=generations)  # fmt: skip
 
 
+def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
+    """A generation as its record describes it."""
+    return Generation(
+        number=number,
+        kind=record["kind"],
+        rows=range(record["first_row"], record["first_row"] + record["n_tracks"]),
+        genres=range(record["first_genre"], record["first_genre"] + record["n_genres"]),
+        record=record,
+    )
+
+
 def generation_key(number: int) -> str:
     return f"generations/{number}.json"
 
@@ -247,11 +258,12 @@ def roll_generation_forward(store: Path, number: int) -> None:
     while True:
         plan = read_plan(store)
         documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
-        layout.install_metadata(store, documents)
+        layout.install_metadata(store, documents, store / publish.STAGING)
         if not (store / generation_key(len(plan.generations))).exists():
             break  # else one was decided meanwhile, and the shapes must not stay behind it
     publish.install(store, key, plan.generations[number].record)
     publish.sweep(store, key)
+    publish.sweep(store, "metadata.json")
 
 
 def read_tracks(store: Path, plan: Plan, generation: Generation) -> pa.Table:
@@ -291,13 +303,7 @@ def _read_generations(store: Path, plan_sha256: str) -> Iterator[Generation]:
             raise StoreCorruptError(
                 f"{store}: {generation_key(number)} belongs to another store; restore the store's own from a copy"
             )
-        generation = Generation(
-            number=number,
-            kind=record["kind"],
-            rows=range(record["first_row"], record["first_row"] + record["n_tracks"]),
-            genres=range(record["first_genre"], record["first_genre"] + record["n_genres"]),
-            record=record,
-        )
+        generation = parse_generation(number, record)
         previous = generation.sha256
         yield generation
         number += 1

@@ -80,7 +80,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
         target = store / item["key"]
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process is done and has swept the staging away
-            _link_over(staged / item["key"], target)
+            _link_over(staged / item["key"], target, staged.with_name(f"{_label(key)}~{uuid.uuid4().hex}.link"))
         folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
     for folder in sorted(folders, reverse=True):
         fsync_dir(folder)
@@ -119,13 +119,12 @@ def _label(key: str) -> str:
     return key.removesuffix(".json").replace("/", "+")
 
 
-def _link_over(source: Path, target: Path) -> None:
+def _link_over(source: Path, target: Path, draft: Path) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
         if source.samefile(target):
             return
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         os.link(source, draft)
         draft.replace(target)
         draft.unlink(missing_ok=True)  # rename(2) between links of one file does nothing

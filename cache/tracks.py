@@ -64,10 +64,18 @@ def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
     return outcome_table([{"row": first_row + i, "status": ABSENT, "flags": 0} for i in range(n_rows)])
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, to: Path | pa.BufferOutputStream) -> None:
     """Write Parquet whose bytes depend on the table alone (one row group, zstd, no pandas metadata)."""
     table = table.replace_schema_metadata(None)
-    pq.write_table(table, path, compression="zstd", row_group_size=max(1, table.num_rows), store_schema=False)
+    pq.write_table(table, to, compression="zstd", row_group_size=max(1, table.num_rows), store_schema=False)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """What :func:`write_table` would write."""
+    sink = pa.BufferOutputStream()
+    write_table(table, sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

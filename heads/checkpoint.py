@@ -10,7 +10,6 @@ Random numbers need no saved state: those of an epoch are a function of the seed
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..cache.durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
+from ..cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
 from ..cache.errors import RunError, StoreCorruptError
 
 FORMAT_VERSION = 1
@@ -121,15 +120,6 @@ def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     partial.rename(folder)
     fsync_dir(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `path` in one step: a reader, or a crash, sees the old content or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    draft.unlink(missing_ok=True)
-    write_durable(draft, data)
-    draft.replace(path)
-    fsync_dir(path.parent)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..cache.durable import seal
+from ..cache.durable import replace_file, seal
 from ..cache.errors import ConfigError, RunError
 from ..cache.store import FeatureStore
+from ..cache.tracks import table_bytes
 from .bundle import LoadedModel, load_run
-from .checkpoint import read_sealed, replace_file
+from .checkpoint import read_sealed
 from .labels import genre_matrix
 from .metrics import evaluate_predictions
 from .predict import lyrics_warnings, predict_store
@@ -112,9 +112,7 @@ def _save_scores(path: Path, loaded: LoadedModel, tracks: pa.Table, scores: npt.
     table = tracks.select(["id", "genres"])
     for genre, column in zip(loaded.genres, scores.T, strict=True):
         table = table.append_column(f"score: {genre}", pa.array(column))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    replace_file(path, sink.getvalue().to_pybytes())
+    replace_file(path, table_bytes(table))
 
 
 def _tracks_of(

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import replace_file
+from ..cache.durable import replace_file
 
 
 @dataclass(frozen=True, kw_only=True)

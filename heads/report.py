@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from ..cache.durable import replace_file
 from ..cache.errors import RunError
 from .charts import heat_map, line_chart
-from .checkpoint import replace_file
 from .page import Json, bar, count, figure, interval, number, page, text
 
 COLUMN_NAMES = {

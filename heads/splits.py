@@ -7,7 +7,6 @@ and with it everything a model learns, stays the same when the test tracks' cont
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..cache.durable import fsync_dir, seal, unseal, write_durable
+from ..cache.durable import replace_file, seal, unseal
 from ..cache.errors import ConfigError, RunError, StoreCorruptError
 from .split_groups import Groups, group_tracks, hold_out, hold_out_balanced, known_artists, seeded_order
 
@@ -57,11 +56,7 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write ``splits.json``: in one rename, sealed with its own sha256."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        draft.unlink(missing_ok=True)
-        write_durable(draft, seal(self._to_dict()))
-        draft.replace(path)
-        fsync_dir(path.parent)
+        replace_file(path, seal(self._to_dict()))
 
     @classmethod
     def load(cls, path: Path) -> Split:

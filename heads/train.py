@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cache.durable import seal
+from ..cache.durable import replace_file, seal
 from ..cache.errors import RunError
 from ..cache.store import FeatureStore
 from .bundle import bundle_files, weights_sha256
-from .checkpoint import RunState, load_state, publish_folder, replace_file, restore, save_state, state_file
+from .checkpoint import RunState, load_state, publish_folder, restore, save_state, state_file
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
 from .device import resolve_device, resolve_precision

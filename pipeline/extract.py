@@ -97,7 +97,7 @@ def extract(
     started = time.monotonic()
     if text is not None and recipe.lyrics is not None:
         log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
-    wanted = plan_table([_plan_row(track) for track in source.tracks])
+    wanted = plan_table([plan_row(track) for track in source.tracks])
     if not (path / PLAN_FILE).is_file():
         _refuse_other_content(path)
         _create(path, wanted, recipe, text if embed_genres else None, part_rows)
@@ -118,6 +118,25 @@ def extract(
     return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
 
 
+def build_pending(
+    source: Source,
+    path: Path,
+    *,
+    text: TextSource | None,
+    workers: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Build those pending parts whose tracks are all in `source`; returns how many were built."""
+    plan = read_plan(path)
+    known, wanted = _planned(path, plan), plan_table([plan_row(track) for track in source.tracks])
+    missing = known.filter(pc.invert(pc.is_in(known.column("id"), wanted.column("id"))))
+    elsewhere = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
+    finish(path)
+    built = _Run(source, path, text, workers, None, on_progress).build(plan, without=elsewhere)
+    finish(path)
+    return built
+
+
 class _Run:
     """Builds what is pending, here or on workers."""
 
@@ -134,9 +153,9 @@ class _Run:
         self._workers, self._shard, self._on_progress = workers, shard, on_progress
         self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
 
-    def build(self, plan: Plan) -> int:
+    def build(self, plan: Plan, *, without: Collection[int] = ()) -> int:
         """Parts that were built here, of those not committed yet."""
-        pending = sorted(set(range(plan.n_parts)) - committed(self._path).keys())
+        pending = sorted(set(range(plan.n_parts)) - committed(self._path).keys() - set(without))
         if self._shard is not None:
             i, n = self._shard
             pending = [part for part in pending if part % n == i - 1]
@@ -198,7 +217,8 @@ def _in_own_order(parts: Sequence[int]) -> list[int]:
     return [*parts[start:], *parts[:start]]
 
 
-def _plan_row(track: Track) -> dict[str, Any]:
+def plan_row(track: Track) -> dict[str, Any]:
+    """A track as the plan's table holds it."""
     return {
         "id": track.id,
         "path": track.path,

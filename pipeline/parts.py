@@ -69,13 +69,16 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
         rows = plan.part_range(job.part)
         dropped = dropped_ids(job.store)
         builder = _PartBuilder(job, plan.recipe, len(rows))
-        for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
+        tracks = _plan_rows(job.store, plan, job.part)
+        for i, track in enumerate(tracks):
             builder.add(i, track, dropped=track["id"] in dropped)
             claimed.touch()
         record = commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
     seconds = round(time.monotonic() - started, 3)
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
-    _log(job.store, receipt)
+    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, builder.outcomes, strict=True)
+              if outcome["status"] == FAILED}  # fmt: skip
+    _log(job.store, {**receipt, "failed_tracks": failed})
     return receipt
 
 
@@ -186,9 +189,9 @@ class _PartBuilder:
             return Lyrics(None, Flag.LYRICS_FAILED)
 
 
-def _log(store: Path, receipt: Mapping[str, Any]) -> None:
+def _log(store: Path, event: Mapping[str, Any]) -> None:
     """Who built what, when: outside the store's identity, and never worth failing for."""
     host, pid = socket.gethostname(), os.getpid()
-    line = json.dumps({**receipt, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
+    line = json.dumps({**event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
     with contextlib.suppress(OSError), (store / "log" / f"{host}-{pid}.jsonl").open("a") as file:
         file.write(line + "\n")

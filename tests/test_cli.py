@@ -100,7 +100,7 @@ def test_every_track_ends_ok_or_failed_with_a_reason(call, table, tmp_path):
         "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO",
     }  # fmt: skip
     lines = call("store", "failures", store, "--format", "csv").out.splitlines()
-    assert lines[0] == "id,path,reason,detail"
+    assert lines[0] == "id,path,reason,detail,attempts"
     assert len(list(csv.DictReader(io.StringIO("\n".join(lines))))) == 3
     listed = call("store", "failures", store, "--format", "jsonl").out.splitlines()
     assert [json.loads(line)["id"] for line in listed] == ["away", "gone", "page"]
@@ -239,6 +239,54 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     )
 
 
+def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path):
+    store, mel = tmp_path / "songs.zarr", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
+    assert call("extract", table, "-o", store, *mel, "--part-rows", 4, "--max-failures", "99%").code == 0
+    whole = call("store", "verify", store, "--full")
+    assert (whole.code, "as recorded" in whole.out) == (0, True)
+    shard = store / "mel" / "c" / "1" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    found = call("store", "verify", store, "--json")
+    assert found.code == 4
+    (damage,) = found.json["damages"]
+    assert (damage["kind"], damage["part"], damage["array"]) == ("altered", 1, "mel")
+    assert damage["tracks"] == ["tone1", "tone2", "tone3", "tone4"]
+    shown = call("store", "verify", store)
+    assert "mgc store repair" in shown.out
+    mended = call("store", "repair", store, "--source", table, "--genre-delimiter", "|")
+    assert (mended.code, "1 parts made again" in mended.out) == (0, True)
+    assert call("store", "verify", store, "--full").code == 0
+
+    taken = call("store", "drop", store, "tone0", "tone3", "--json")
+    assert taken.json["dropped"] == ["tone0", "tone3"]
+    assert call("store", "drop", store, "nobody").code == 2
+    assert call("store", "compact", store).out == "2 parts made anew\n"
+    failures = call("store", "failures", store, "--json").json
+    assert {row["id"]: row["reason"] for row in failures["failures"]} == {
+        "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO", "tone0": "DROPPED", "tone3": "DROPPED",
+    }  # fmt: skip
+    assert {row["name"]: (row["planned"], row["ok"]) for row in failures["coverage"]["genre"]} == {
+        "rock": (5, 1), "jazz": (5, 3),
+    }  # fmt: skip
+    assert "genres that lost tracks" in call("store", "failures", store).out
+
+
+def test_failed_tracks_are_retried_and_attempts_counted(call, table, tmp_path):
+    store, mel = tmp_path / "songs.zarr", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
+    assert call("extract", table, "-o", store, *mel, "--max-failures", "99%").code == 0
+    write_tone(tmp_path / "audio" / "gone.wav", 500)
+    again = call("extract", table, "-o", store, *mel, "--retry-failed", "--max-failures", "99%", "--json").json
+    assert (again["planned"], again["ok"], again["failed"]) == (8, 6, 2)
+    failures = call("store", "failures", store, "--json").json["failures"]
+    assert {row["id"]: row["attempts"] for row in failures} == {"away": 2, "page": 2}
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "x", "1", "1/0", "-1/3"])
+def test_a_shard_that_is_none_is_refused(call, table, tmp_path, text):
+    done = call("extract", table, "-o", tmp_path / "s.zarr", f"--shard={text}")
+    assert (done.code, "want I/N" in done.err) == (2, True)
+
+
 def test_verbose_names_each_part(call, table, tmp_path):
     options = ("--genre-delimiter", "|", "--features", "mel", "--workers", 0, "--part-rows", 4, "--max-failures", "99%")
     quiet = call("extract", table, "-o", tmp_path / "quiet.zarr", *options)
@@ -261,6 +309,10 @@ def test_help_of_every_command_has_an_example(call):
         "report",
         "store info",
         "store failures",
+        "store verify",
+        "store repair",
+        "store drop",
+        "store compact",
     ):
         done = call(*command.split(), "--help")
         assert done.code == 0

@@ -1,7 +1,5 @@
 """The store: what is written is what is read, mapped or through zarr, killed at any step or not."""
 
-import os
-import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +8,10 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from small_store import FAILED_ROW, GENRES, N_TRACKS, RECIPE, create, features, fill, part_content, tree
 
 from mgc.cache import store as store_module
-from mgc.cache.commits import commit_part, committed, finish
+from mgc.cache.commits import commit_part, finish
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import (
     StoreCorruptError,
@@ -22,75 +21,10 @@ from mgc.cache.errors import (
     TrackUnavailableError,
 )
 from mgc.cache.layout import object_key
-from mgc.cache.plan import create_store, read_plan
-from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
+from mgc.cache.plan import create_store
+from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import outcome_table, plan_table
-
-MEL = MelRecipe(clip_s=0.5)
-TEXT = TextRecipe(model="tiny", weights_sha256="0" * 64, tokenizer_sha256="1" * 64, hidden_size=12, max_tokens=300)
-RECIPE = Recipe(mel=MEL, lyrics=TEXT)
-N_TRACKS, PART_ROWS, FAILED_ROW = 10, 4, 5
-GENRES = ["jazz", "rock"]
-
-
-def features(row: int) -> dict[str, np.ndarray]:
-    """A track's features, from its row alone; lyrics of 0 to 270 tokens."""
-    rng = np.random.default_rng(row)
-    tokens = row * 30
-    lyrics = np.zeros((TEXT.max_tokens, TEXT.hidden_size), np.float16)
-    lyrics[:tokens] = rng.normal(size=(tokens, TEXT.hidden_size))
-    return {
-        "mel": rng.normal(size=(MEL.n_mels, MEL.n_frames)).astype(np.float16),
-        "mel_frames": np.uint16(MEL.n_frames),
-        "lyrics": lyrics,
-        "lyrics_tokens": np.uint16(tokens),
-        "lyrics_tokens_full": np.uint32(tokens),
-        "lyrics_pooled": rng.normal(size=TEXT.hidden_size).astype(np.float32),
-        "status": np.uint8(OK),
-        "flags": np.uint32(Flag.SHORT),
-    }
-
-
-def part_content(rows: range):
-    arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
-    outcomes = [{"row": row, "status": OK, "flags": int(Flag.SHORT), "seconds": 0.5} for row in rows]
-    if FAILED_ROW in rows:
-        i = rows.index(FAILED_ROW)
-        arrays["mel"][i], arrays["lyrics_pooled"][i], arrays["lyrics"][i] = np.nan, np.nan, 0
-        arrays["status"][i] = FAILED
-        outcomes[i] |= {"status": FAILED, "reason": "EMPTY", "detail": "no samples"}
-    return arrays, outcome_table(outcomes)
-
-
-def create(path: Path) -> Path:
-    tracks = [
-        {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(N_TRACKS)
-    ]
-    embedding = np.arange(2 * 12, dtype=np.float32).reshape(2, 12)
-    assert create_store(
-        path,
-        tracks=plan_table(tracks),
-        recipe=RECIPE,
-        part_rows=PART_ROWS,
-        genres=GENRES,
-        genre_embedding=embedding,
-    )
-    return path
-
-
-def fill(path: Path, parts=range(3)) -> None:
-    plan = read_plan(path)
-    for part in parts:
-        commit_part(path, part, *part_content(plan.part_range(part)))
-    finish(path)
-
-
-def tree(path: Path) -> dict[str, bytes | None]:
-    return {
-        file.relative_to(path).as_posix(): file.read_bytes() if file.is_file() else None
-        for file in sorted(path.rglob("*"))
-    }
+from mgc.cache.tracks import plan_table
 
 
 @pytest.fixture
@@ -175,50 +109,6 @@ def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
     assert tree(store_path) == before
     assert record["counts"] == {"ok": 3, "failed": 1}
     assert record["reasons"] == {"EMPTY": 1}
-
-
-class Killed(BaseException):
-    """Stands for the process dying: of what runs after it, only what cannot matter (see `dies` below)."""
-
-
-STEPS = [*(("rename", n) for n in (0, 3, 8)), *(("link", n) for n in range(0, 10, 3)), ("mkdir", 1), ("rmtree", 1)]
-
-
-@pytest.mark.parametrize(("name", "nth"), STEPS, ids=[f"{name}-{nth}" for name, nth in STEPS])
-def test_cut_off_at_any_step_the_store_is_the_same_in_the_end(tmp_path, monkeypatch, name, nth):
-    clean, cut = create(tmp_path / "clean.zarr"), create(tmp_path / "cut.zarr")
-    fill(clean)
-    fill(cut, [0])
-    owner = {"mkdir": Path, "rename": Path, "link": os, "rmtree": shutil}[name]
-    real, real_rmtree = getattr(owner, name), shutil.rmtree
-    calls, dead = [], []
-
-    def dies(*args, **kwargs):
-        if dead:
-            raise Killed
-        calls.append(args)
-        if len(calls) > nth:
-            dead.append(True)
-            raise Killed
-        return real(*args, **kwargs)
-
-    def no_cleaning_after_death(*args, **kwargs):
-        if not dead:
-            real_rmtree(*args, **kwargs)
-
-    plan = read_plan(cut)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", no_cleaning_after_death)
-        patch.setattr(owner, name, dies)
-        with pytest.raises(Killed):
-            commit_part(cut, 1, *part_content(plan.part_range(1)))
-    assert len(calls) == nth + 1
-    shown = FeatureStore.open(cut)
-    assert set(shown.ok_rows.tolist()) in ({0, 1, 2, 3}, {0, 1, 2, 3, 4, 6, 7})
-    if len(shown.ok_rows) > 4:
-        np.testing.assert_array_equal(shown.read("mel", [7])[0], features(7)["mel"])
-    fill(cut, sorted({0, 1, 2} - committed(cut).keys()))
-    assert tree(cut) == tree(clean)
 
 
 def test_two_writers_at_once_make_one_store(tmp_path):

@@ -1,0 +1,435 @@
+"""Is a store what its records say? Damage is found, named by part, array and tracks, and put aside.
+
+Repairing has two halves. Here, a damaged part is moved into ``quarantine/`` and so is pending again; metadata that the
+plan determines is written anew. Extraction (:mod:`mgc.pipeline.repair`) then makes again what is pending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from . import layout
+from .commits import COMMITS, QUARANTINE, commit_key, finish, parse_commit_name
+from .drops import DROPS
+from .durable import file_sha256, fsync_dir, replace_file, seal, unseal
+from .errors import StoreCorruptError, StoreError, StoreNotFoundError
+from .plan import PLAN_FILE, Generation, Plan, generation_key, parse_generation, read_tracks
+from .publish import STAGING, sweep
+from .schema import FORMAT_VERSION, OK, Recipe, fingerprint, track_arrays
+from .tracks import OUTCOME_SCHEMA, read_table
+
+Kind = Literal["missing", "altered", "foreign", "lost record", "values"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One thing that is not as recorded.
+
+    Attributes
+    ----------
+    kind : ``missing``, ``altered`` (size, checksum or seal), ``foreign`` (no record names it), ``lost record`` (objects
+        of a part that has no commit record) or ``values`` (as recorded, but the record contradicts itself).
+    key : path inside the store.
+    part, array, tracks : what is hurt; None and empty where it is no part.
+    detail : one sentence for people.
+    """
+
+    kind: Kind
+    key: str
+    detail: str
+    part: int | None = None
+    array: str | None = None
+    tracks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify(store: Path, *, full: bool = False, on_progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+    """Compare a store with its records.
+
+    Parameters
+    ----------
+    full : read every byte: hashes, decoding, finiteness and counts; otherwise presence, sizes, records and tables.
+    on_progress : told parts done and parts in all.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing that looks like a store.
+    """
+    with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; what hinders it is found below
+        finish(store)
+    return list(_Inspection(store, full=full).damages(on_progress or (lambda done, total: None)))
+
+
+def put_aside(store: Path, damages: Iterable[Damage]) -> list[Damage]:
+    """Quarantine hurt parts and foreign objects; write plan, generation records and Zarr metadata anew where they are
+    determined by what is whole.
+
+    Returns
+    -------
+    list of Damage
+        What is left: it needs the source (tables of the plan, genre embeddings) or a copy.
+    """
+    inspection = _Inspection(store, full=False)
+    left = []
+    parts: set[int] = set()
+    for damage in damages:
+        if damage.part is not None:
+            parts.add(damage.part)
+        elif damage.kind == "foreign":
+            _move(store, damage.key, f"{QUARANTINE}/foreign/{damage.key}")
+        elif not _rewritten(store, inspection, damage):
+            left.append(damage)
+    for part in sorted(parts):
+        _quarantine(store, inspection, part)
+    return left
+
+
+class _Inspection:
+    """One look at a store, as far as its plan can be made out."""
+
+    def __init__(self, store: Path, *, full: bool) -> None:
+        self._store, self._full = store, full
+        self._planned: dict[int, pa.Table] = {}
+        if not (store / PLAN_FILE).exists() and not (store / "zarr.json").exists():
+            raise StoreNotFoundError(f"{store}: no feature store here (neither {PLAN_FILE} nor zarr.json)")
+
+    @cached_property
+    def plan_document(self) -> dict[str, Any]:
+        """Of ``plan.json``; where that is hurt, from Zarr's attributes, which say the same."""
+        try:
+            return unseal(self._store / PLAN_FILE)
+        except (OSError, StoreCorruptError):
+            return self._document_from_zarr()
+
+    def _document_from_zarr(self) -> dict[str, Any]:
+        try:
+            root = json.loads((self._store / "zarr.json").read_bytes())
+            said = root["attributes"]
+            return {
+                "format_version": FORMAT_VERSION,
+                "recipe": said["recipe"],
+                "fingerprints": said["fingerprints"],
+                "embeds_genres": "genre_embedding" in root["consolidated_metadata"]["metadata"],
+                "part_rows": said["part_rows"],
+                "library_versions": said["library_versions"],
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreCorruptError(
+                f"{self._store}: both {PLAN_FILE} and zarr.json are damaged; restore one from a copy"
+            ) from error
+
+    @cached_property
+    def plan(self) -> Plan:
+        generations: list[Generation] = []
+        while (self._store / generation_key(len(generations))).exists() or self._table(len(generations)).exists():
+            number = len(generations)
+            before = generations[-1] if generations else None
+            try:
+                record = unseal(self._store / generation_key(number))
+            except (OSError, StoreCorruptError):
+                record = {}
+            if not self._follows(record, number, before):
+                record = self._generation_from_tables(number, before)
+            generations.append(parse_generation(number, record))
+        if not generations:
+            raise StoreCorruptError(f"{self._store}: no generation of the plan is left; restore it from a copy")
+        document = self.plan_document
+        return Plan(
+            document=document,
+            recipe=Recipe.from_dict(document["recipe"]),
+            part_rows=document["part_rows"],
+            generations=tuple(generations),
+        )
+
+    def _follows(self, record: Mapping[str, Any], number: int, before: Generation | None) -> bool:
+        """Whether a record is that of this store's generation, by the hashes it holds."""
+        previous = None if before is None else before.sha256
+        wanted = (number, fingerprint(self.plan_document), previous)
+        return (record.get("generation"), record.get("plan"), record.get("previous")) == wanted
+
+    def _table(self, number: int) -> Path:
+        return self._store / "tracks" / f"{number}.parquet"
+
+    def _generation_from_tables(self, number: int, before: Generation | None) -> dict[str, Any]:
+        """A lost or hurt generation record, made again; the commits of its parts know its hash."""
+        keys = [f"genres/{number}.parquet", f"tracks/{number}.parquet"]
+        tables = {key.partition("/")[0]: pq.read_table(self._store / key) for key in keys}
+        genres, tracks = tables["genres"], tables["tracks"]
+        first_genre = before.genres.stop if before is not None else 0
+        if self.plan_document["embeds_genres"]:
+            keys += [f"genre_embedding/c/{row}/0" for row in genres.column("row").to_pylist()]
+        objects = [
+            {"key": key, "size": (self._store / key).stat().st_size, "sha256": file_sha256(self._store / key)}
+            for key in sorted(keys)
+            if (self._store / key).exists()
+        ]
+        for kind in ("first",) if before is None else ("append", "retry"):
+            record = {
+                "generation": number,
+                "kind": kind,
+                "plan": fingerprint(self.plan_document),
+                "previous": None if before is None else before.sha256,
+                "first_row": tracks.column("row")[0].as_py() if tracks.num_rows else 0,
+                "n_tracks": tracks.num_rows,
+                "first_genre": first_genre,
+                "n_genres": genres.num_rows,
+                "digest": fingerprint(objects),
+                "objects": objects,
+            }
+            if fingerprint(record) in self._generations_named:
+                return record
+        raise StoreCorruptError(f"{self._store / generation_key(number)}: damaged; restore it from a copy")
+
+    @cached_property
+    def _generations_named(self) -> set[str]:
+        """Hashes of generations that whole commits and later generations name."""
+        named: set[str] = set()
+        for folder, field in ((COMMITS, "generation"), ("generations", "previous")):
+            for name in os.listdir(self._store / folder):
+                try:
+                    named.add(str(unseal(self._store / folder / name).get(field)))
+                except (OSError, StoreCorruptError):
+                    continue
+        return named
+
+    @cached_property
+    def records(self) -> dict[int, tuple[int, dict[str, Any] | None]]:
+        """Part -> n and document of the record that counts; None for a document that is hurt."""
+        newest: dict[int, int] = {}
+        for name in os.listdir(self._store / COMMITS):
+            if (parsed := parse_commit_name(name)) is not None:
+                newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
+        found: dict[int, tuple[int, dict[str, Any] | None]] = {}
+        for part, n in sorted(newest.items()):
+            try:
+                found[part] = (n, unseal(self._store / commit_key(part, n)))
+            except (OSError, StoreCorruptError):
+                found[part] = (n, None)
+        return found
+
+    def damages(self, tell: Callable[[int, int], None]) -> Iterator[Damage]:
+        yield from self._sealed(PLAN_FILE)
+        for generation in self.plan.generations:
+            found = list(self._sealed(generation.key))
+            if not found and unseal(self._store / generation.key) != generation.record:
+                found = [self._damage("altered", generation.key, "it belongs to another store")]
+            yield from found
+            for item in generation.record["objects"]:
+                array = item["key"].partition("/")[0]
+                yield from self._object(item, None, array if array == "genre_embedding" else None)
+        metadata = list(self._metadata())
+        yield from metadata
+        for file in sorted((self._store / DROPS).glob("*.json")):
+            yield from self._sealed(file.relative_to(self._store).as_posix())
+        for done, part in enumerate(sorted(self.records), start=1):
+            yield from self._part(part, decodable=not metadata)
+            tell(done, len(self.records))
+        yield from self._unrecorded()
+
+    def _sealed(self, key: str, part: int | None = None) -> Iterator[Damage]:
+        if not (self._store / key).exists():
+            yield self._damage("missing", key, "it is not there", part)
+            return
+        try:
+            unseal(self._store / key)
+        except (OSError, StoreCorruptError):
+            yield self._damage("altered", key, "it does not match its own sha256", part)
+
+    def _metadata(self) -> Iterator[Damage]:
+        plan = self.plan
+        documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
+        for key, document in documents.items():
+            file = self._store / key
+            if not file.is_file():
+                yield self._damage("missing", key, "it is not there")
+            elif not layout.same_document(file.read_bytes(), document):
+                yield self._damage("altered", key, "it is not what the plan makes it")
+
+    def _part(self, part: int, *, decodable: bool) -> Iterator[Damage]:
+        n, record = self.records[part]
+        key = commit_key(part, n)
+        if record is None:
+            yield self._damage("altered", key, "it does not match its own sha256", part)
+            return
+        if not self._belongs(part, record):
+            within = part < self.plan.n_parts
+            yield self._damage("altered", key, "it belongs to another plan or part", part if within else None)
+            return
+        hurt = False
+        for item in record["objects"]:
+            array = item["key"].partition("/")[0]
+            for damage in self._object(item, part, None if array == "rows" else array):
+                hurt = True
+                yield damage
+        if self._full and decodable and not hurt:
+            yield from self._values(part, record)
+
+    def _belongs(self, part: int, record: Mapping[str, Any]) -> bool:
+        plan = self.plan
+        return (
+            part < plan.n_parts and record["part"] == part and record["generation"] == plan.generation_of(part).sha256
+        )
+
+    def _object(self, item: Mapping[str, Any], part: int | None, array: str | None) -> Iterator[Damage]:
+        file, key = self._store / item["key"], item["key"]
+        if not file.is_file():
+            yield self._damage("missing", key, "it is not there", part, array)
+        elif file.stat().st_size != item["size"]:
+            detail = f"{file.stat().st_size} bytes, {item['size']} were committed"
+            yield self._damage("altered", key, detail, part, array)
+        elif self._full and file_sha256(file) != item["sha256"]:
+            yield self._damage("altered", key, "its bytes are not those that were committed", part, array)
+
+    def _values(self, part: int, record: Mapping[str, Any]) -> Iterator[Damage]:
+        """Whether a part whose bytes are as committed makes sense."""
+        rows = self.plan.part_range(part)
+        outcomes = read_table(self._store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA)
+        status = np.asarray(outcomes.column("status"))
+        group = zarr.open_group(self._store, mode="r")
+        stored = {spec.name: _rows_of(group, spec.name, rows) for spec in track_arrays(self.plan.recipe)}
+        ok = status == OK
+        if outcomes.column("row").to_pylist() != list(rows) or int(ok.sum()) != record["counts"]["ok"]:
+            yield self._damage("values", f"rows/{part}.parquet", "its rows or counts are not the record's", part)
+        if not np.array_equal(stored["status"], status):
+            yield self._damage("values", "status", "it differs from the table of outcomes", part, "status")
+        for name in ("mel", "lyrics"):
+            if name in stored and not np.isfinite(stored[name][ok]).all():
+                bad = np.asarray(rows)[ok][~np.isfinite(stored[name][ok]).reshape(int(ok.sum()), -1).all(axis=1)]
+                yield Damage(kind="values", key=name, part=part, array=name, tracks=self._ids(part, set(bad.tolist())),
+                             detail="values that are not finite in rows that are ok")  # fmt: skip
+
+    def _unrecorded(self) -> Iterator[Damage]:
+        """Files that no record names."""
+        known = self._known_keys()
+        names = {spec.name for spec in track_arrays(self.plan.recipe)}
+        lost: dict[int, list[str]] = {}
+        for key in _keys_below(self._store):
+            if key in known:
+                continue
+            part = _part_of(key, names)
+            if part is not None and part not in self.records and part < self.plan.n_parts:
+                lost.setdefault(part, []).append(key)
+            else:
+                yield self._damage("foreign", key, "no record names it")
+        for part, keys in sorted(lost.items()):
+            detail = f"{len(keys)} objects of this part are there, but its record is not"
+            yield self._damage("lost record", commit_key(part), detail, part)
+
+    def _known_keys(self) -> set[str]:
+        plan = self.plan
+        known = {PLAN_FILE, "zarr.json", *(f"{spec.name}/zarr.json" for spec in track_arrays(plan.recipe))}
+        if plan.embeds_genres:
+            known.add("genre_embedding/zarr.json")
+        for generation in plan.generations:
+            known |= {generation.key, *(item["key"] for item in generation.record["objects"])}
+        for part, (n, record) in self.records.items():
+            known |= {commit_key(part, i) for i in range(n + 1)}
+            if record is None or not self._belongs(part, record):  # reported as such; its objects are not foreign
+                known |= _keys_of_part(plan, part)
+            else:
+                known |= {item["key"] for item in record["objects"]}
+        return known
+
+    def _damage(self, kind: Kind, key: str, detail: str, part: int | None = None, array: str | None = None) -> Damage:
+        tracks = () if part is None else self._ids(part)
+        return Damage(kind=kind, key=key, detail=detail, part=part, array=array, tracks=tracks)
+
+    def _ids(self, part: int, rows: set[int] | None = None) -> tuple[str, ...]:
+        """Ids of a part's tracks, as far as the plan's table can be read."""
+        generation, here = self.plan.generation_of(part), self.plan.part_range(part)
+        if generation.number not in self._planned:
+            try:
+                self._planned[generation.number] = read_tracks(self._store, self.plan, generation)
+            except StoreError:
+                return ()
+        table = self._planned[generation.number].slice(here.start - generation.rows.start, len(here))
+        return tuple(
+            name
+            for name, row in zip(table.column("id").to_pylist(), table.column("row").to_pylist(), strict=True)
+            if rows is None or row in rows
+        )
+
+
+def _rewritten(store: Path, inspection: _Inspection, damage: Damage) -> bool:
+    """Write anew what the rest of the store determines; False where it does not."""
+    plan = inspection.plan
+    if damage.key == PLAN_FILE:
+        if plan.generations[0].record["plan"] != fingerprint(dict(plan.document)):
+            return False
+        replace_file(store / damage.key, seal(dict(plan.document)))
+    elif damage.key.startswith("generations/"):
+        number = int(damage.key.partition("/")[2].removesuffix(".json"))
+        replace_file(store / damage.key, seal(dict(plan.generations[number].record)))
+    elif damage.key.endswith("zarr.json"):
+        documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
+        layout.install_metadata(store, {damage.key: documents[damage.key]}, store / STAGING)
+        sweep(store, "metadata.json")
+        with contextlib.suppress(OSError):
+            (store / STAGING).rmdir()
+    else:
+        return False
+    return True
+
+
+def _quarantine(store: Path, inspection: _Inspection, part: int) -> None:
+    """Take a part back: its record first, so that a kill in between leaves it pending."""
+    n, _ = inspection.records.get(part, (0, None))
+    folder = f"{QUARANTINE}/{part}.{n}"
+    (store / folder).mkdir(parents=True, exist_ok=True)
+    fsync_dir(store / QUARANTINE)
+    _move(store, commit_key(part, n), f"{folder}/{commit_key(part, n)}")
+    for key in sorted(_keys_of_part(inspection.plan, part)):
+        _move(store, key, f"{folder}/{key}")
+
+
+def _keys_of_part(plan: Plan, part: int) -> set[str]:
+    return {f"rows/{part}.parquet", *(layout.object_key(spec, part) for spec in track_arrays(plan.recipe))}
+
+
+def _move(store: Path, key: str, to: str) -> None:
+    if not (store / key).exists():
+        return
+    (store / to).parent.mkdir(parents=True, exist_ok=True)
+    (store / key).replace(store / to)
+    fsync_dir((store / to).parent)
+    fsync_dir((store / key).parent)
+
+
+def _keys_below(store: Path) -> Iterator[str]:
+    """Every file of the store but logs, what is staged, and what was put aside; hidden files are a file manager's."""
+    for folder, names, files in os.walk(store):
+        if Path(folder) == store:
+            names[:] = [name for name in names if name not in ("log", STAGING, QUARANTINE, DROPS)]
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(folder, name).relative_to(store).as_posix()
+
+
+def _part_of(key: str, arrays: set[str]) -> int | None:
+    pieces = key.split("/")
+    if pieces[0] == "rows" and len(pieces) == 2 and pieces[1].removesuffix(".parquet").isdecimal():
+        return int(pieces[1].removesuffix(".parquet"))
+    if pieces[0] in arrays and len(pieces) > 2 and pieces[1] == "c" and pieces[2].isdecimal():
+        return int(pieces[2])
+    return None
+
+
+def _rows_of(group: zarr.Group, name: str, rows: range) -> np.ndarray[Any, Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[rows.start : rows.stop])

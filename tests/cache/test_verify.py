@@ -1,0 +1,164 @@
+"""Damage of every kind is found, named, put aside and mended."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
+
+from mgc.cache.commits import committed
+from mgc.cache.errors import StoreNotFoundError
+from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import plan_table
+from mgc.cache.verify import Damage, put_aside, verify
+
+PART_TRACKS = {0: ("t00", "t01", "t02", "t03"), 1: ("t04", "t05", "t06", "t07"), 2: ("t08", "t09")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A store of two generations: ten tracks in three parts, then one in a fourth."""
+    path = create(tmp_path_factory.mktemp("whole") / "s.zarr")
+    fill(path)
+    late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
+    append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
+                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    fill(path, [3])
+    return path
+
+
+@pytest.fixture
+def store(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+
+
+def part_of(key: str) -> int | None:
+    """The part that an object belongs to, from its key alone."""
+    pieces = key.split("/")
+    if pieces[0] in ("commits", "rows") and len(pieces) == 2:
+        return int(pieces[1].split(".")[0])
+    if pieces[1:2] == ["c"] and len(pieces) > 2 and pieces[0] != "genre_embedding":
+        return int(pieces[2])
+    return None
+
+
+def flip(file: Path, place: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1 << (place % 8)
+    file.write_bytes(data)
+
+
+def mend(store: Path, damages: list[Damage]) -> list[Damage]:
+    left = put_aside(store, damages)
+    if not left:
+        plan = read_plan(store)
+        fill(store, sorted(set(range(plan.n_parts)) - committed(store).keys()))
+    return left
+
+
+def test_a_whole_store_is_as_recorded(store):
+    before = tree(store)
+    told = []
+    assert verify(store, full=True, on_progress=lambda done, total: told.append((done, total))) == []
+    assert told[-1] == (4, 4)
+    assert tree(store) == before
+
+
+def test_one_flipped_bit_in_every_file_is_found_named_and_mended(whole, tmp_path):
+    before = tree(whole)
+    keys = [key for key, data in before.items() if data]
+    assert len(keys) > 40
+    for number, key in enumerate(keys):
+        store = Path(shutil.copytree(whole, tmp_path / "s"))
+        flip(store / key, (len(before[key]) * 7 * (number + 1) // 11) % len(before[key]))
+        damages = verify(store, full=True)
+        hurt = [damage for damage in damages if damage.key == key]
+        if key.endswith("zarr.json") and not hurt:
+            assert not damages, "a bit of white space may flip in JSON"
+        else:
+            assert hurt, f"{key}: not found"
+            assert hurt[0].part == part_of(key), key
+            if hurt[0].part is not None:
+                assert hurt[0].tracks == PART_TRACKS.get(hurt[0].part, ("t99",))
+            left = mend(store, damages)
+            if key.split("/")[0] in ("tracks", "genres", "genre_embedding") and not key.endswith("zarr.json"):
+                assert [damage.key for damage in left] == [key]  # only the source can make it again
+            else:
+                assert left == [], key
+                assert verify(store, full=True) == []
+                after = FeatureStore.open(store)
+                rows = after.ok_rows
+                np.testing.assert_array_equal(after.read("mel", rows), FeatureStore.open(whole).read("mel", rows))
+                assert len(rows) == N_TRACKS
+        shutil.rmtree(store)
+
+
+@pytest.mark.parametrize("key", ["mel/c/1/0/0", "status/c/1", "rows/1.parquet", "lyrics/c/1/0/0"])
+@pytest.mark.parametrize("harm", ["missing", "cut"])
+def test_missing_and_cut_objects_are_found_without_reading_them(store, key, harm):
+    if harm == "missing":
+        (store / key).unlink()
+    else:
+        (store / key).write_bytes((store / key).read_bytes()[:-1])
+    (damage,) = verify(store)
+    assert (damage.key, damage.part, damage.tracks) == (key, 1, PART_TRACKS[1])
+    assert damage.kind == ("missing" if harm == "missing" else "altered")
+    assert damage.array == (None if key.startswith("rows") else key.split("/")[0])
+    others = {key_: data for key_, data in tree(store).items() if part_of(key_) in (0, 2, 3)}
+    assert mend(store, [damage]) == []
+    assert verify(store, full=True) == []
+    assert {key_: data for key_, data in tree(store).items() if part_of(key_) in (0, 2, 3)} == others
+    assert (store / "commits" / "1.1.json").exists()
+    assert not (store / "commits" / "1.json").exists(), "a name is not used twice"
+
+
+def test_a_lost_commit_record_is_told_from_a_foreign_object(store):
+    (store / "commits" / "2.json").unlink()
+    (store / "mel" / "c" / "77").mkdir()
+    (store / "mel" / "c" / "77" / "x").write_bytes(b"?")
+    (store / "notes.txt").write_text("mine")
+    (store / ".DS_Store").write_text("a file manager's")
+    damages = verify(store)
+    assert [(damage.kind, damage.key, damage.part) for damage in damages] == [
+        ("foreign", "notes.txt", None),
+        ("foreign", "mel/c/77/x", None),
+        ("lost record", "commits/2.json", 2),
+    ]
+    assert damages[2].tracks == PART_TRACKS[2]
+    assert mend(store, damages) == []
+    assert verify(store, full=True) == []
+    assert (store / "quarantine" / "foreign" / "notes.txt").read_text() == "mine"
+
+
+def test_a_record_of_another_store_is_refused(store, tmp_path):
+    other = create(tmp_path / "other.zarr")
+    (store / "commits" / "0.json").write_bytes((store / "commits" / "3.json").read_bytes())
+    (damage,) = verify(store)
+    assert (damage.part, damage.detail) == (0, "it belongs to another plan or part")
+    (store / "generations" / "1.json").write_bytes((other / "generations" / "0.json").read_bytes())
+    assert any(damage.key == "generations/1.json" for damage in verify(store))
+
+
+def test_values_that_contradict_the_record_are_found(store):
+    """As recorded, byte for byte, and yet wrong: a writer that let NaN through."""
+    from small_store import part_content
+
+    from mgc.cache.commits import commit_part
+
+    arrays, outcomes = part_content(range(4, 8))
+    arrays["mel"][2, 5, 7] = np.nan
+    commit_part(store, 1, arrays, outcomes, again=True)
+    assert verify(store) == []
+    (damage,) = verify(store, full=True)
+    assert (damage.kind, damage.array, damage.part, damage.tracks) == ("values", "mel", 1, ("t06",))
+    assert FAILED_ROW == 5
+    assert np.isfinite(features(6)["mel"]).all()
+
+
+def test_what_is_no_store_is_said_to_be_none(tmp_path):
+    with pytest.raises(StoreNotFoundError, match=r"neither plan.json nor zarr.json"):
+        verify(tmp_path)

@@ -1,0 +1,100 @@
+"""Repair with the source: what the source determines is made again, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mgc import api
+from mgc.cache.store import FeatureStore
+from mgc.cache.verify import verify
+from mgc.pipeline.manifest import Source, Track
+
+
+def make_source(folder: Path, n: int) -> Source:
+    tracks = []
+    for i in range(n):
+        t = np.arange(22_050) / 22_050
+        soundfile.write(folder / f"{i}.wav", (0.2 * np.sin(2 * np.pi * (200 + 50 * i) * t)).astype(np.float32), 22_050)
+        tracks.append(
+            Track(id=f"t{i}", path=f"{i}.wav", genres=(("rock", "soul", "folk")[i % 3],), lyrics="some words")
+        )
+    return Source(root=folder, tracks=tracks)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Source, Path]:
+    """Five tracks, and two appended, with lyrics and genres."""
+    folder = tmp_path_factory.mktemp("songs")
+    source = make_source(folder, 7)
+    options = {"text_model": "minilm", "workers": 0, "clip_s": 1.0}
+    first = Source(root=folder, tracks=[t for t in source.tracks if t.genres[0] != "soul"])
+    api.extract(first, folder / "s.zarr", part_rows=2, **options)
+    api.extract(source, folder / "s.zarr", append=True, **options)
+    return source, folder / "s.zarr"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["tracks/0.parquet", "tracks/1.parquet", "genres/0.parquet", "genres/1.parquet", "genre_embedding/c/0/0",
+     "genre_embedding/c/2/0", "commits/1.json", "mel/c/3/0/0", "plan.json", "generations/1.json"],
+)  # fmt: skip
+def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
+    source, whole = made
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    data = bytearray((store / key).read_bytes())
+    data[len(data) // 2] ^= 4
+    (store / key).write_bytes(data)
+    assert any(damage.key == key for damage in verify(store, full=True))
+    done = api.store_repair(store, source)
+    assert done["left"] == []
+    assert done["pending"] == 0
+    assert verify(store, full=True) == []
+    if not key.startswith(("commits", "mel")):
+        assert (store / key).read_bytes() == (whole / key).read_bytes()
+    with FeatureStore.open(store) as mended, FeatureStore.open(whole) as before:
+        assert mended.tracks.equals(before.tracks)
+        for name in ("mel", "lyrics"):
+            np.testing.assert_array_equal(mended.read(name, mended.ok_rows), before.read(name, before.ok_rows))
+
+
+def test_a_source_that_is_not_the_stores_mends_nothing_and_says_so(made, tmp_path):
+    source, whole = made
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    (store / "tracks" / "0.parquet").write_bytes(b"PAR1")
+    other = Source(root=source.root, tracks=[Track(id=f"x{i}", path="0.wav") for i in range(7)])
+    done = api.store_repair(store, other)
+    assert [damage["key"] for damage in done["left"]] == ["tracks/0.parquet"]
+    assert done["parts_built"] == 0
+
+
+def test_what_is_taken_down_stays_down(made, tmp_path):
+    source, whole = made
+    store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    assert api.store_drop(store, ["t0", "t1"]) == ["t0", "t1"]
+    assert api.store_drop(store, ["t1"]) == []
+    with FeatureStore.open(store) as opened:
+        counts = opened.counts()
+        assert (counts.planned, counts.ok, counts.reasons) == (7, 5, {"DROPPED": 2})
+    held = (store / "mel" / "c" / "0" / "0" / "0").stat().st_size
+    assert api.store_compact(store) == 2
+    assert api.store_compact(store) == 0
+    assert verify(store, full=True) == []
+    assert (store / "mel" / "c" / "0" / "0" / "0").stat().st_size < held
+    import zarr
+
+    group = zarr.open_group(store, mode="r")
+    assert np.isnan(group["mel"][0]).all(), "plain readers see no byte of it"
+    assert group["status"][0] == 2
+    report = api.extract(source, store, retry_failed=True, workers=0, clip_s=1.0)
+    assert (report.ok, report.parts_built) == (5, 0), "a retry does not bring it back"
+    (store / "commits" / "0.1.json").unlink()
+    done = api.store_repair(store, source)
+    assert done["left"] == []
+    with FeatureStore.open(store) as opened:
+        assert opened.counts().reasons == {"DROPPED": 2}, "nor does a repair"
+    assert np.isnan(zarr.open_group(store, mode="r")["mel"][0]).all()
