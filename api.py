@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .cache.compact import compact
 from .cache.drops import drop
 from .cache.errors import ConfigError, MissingExtraError
+from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import PLAN_FILE, read_plan
 from .cache.processor import cpu_has_bf16
 from .cache.schema import FORMAT_VERSION, Flag, MelRecipe, Recipe, TextRecipe
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from .pipeline.extract import Progress as ExtractProgress
     from .pipeline.manifest import Source, Track
     from .pipeline.parts import TextSource
+
+SEALED_SUFFIXES = (".h5", ".hdf5")
 
 Steps = Callable[[str, int, int, str], None]
 """Told how far long work is: step, done, total, a note."""
@@ -216,7 +220,7 @@ def extract(
         raise ConfigError(
             "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
         )
-    before = FeatureStore.open(store).recipe if (store / PLAN_FILE).is_file() else None
+    before = FeatureStore.open(store).recipe if is_store(store) else None
     mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
     lyrics = None
     text = None
@@ -228,19 +232,43 @@ def extract(
     def tell(progress: ExtractProgress) -> None:
         on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
 
-    return run(
-        source,
-        store,
-        recipe=Recipe(mel=mel, lyrics=lyrics),
-        text=text,
-        embed_genres="genres" in features,
-        part_rows=part_rows,
-        append=append,
-        retry_failed=retry_failed,
-        workers=workers,
-        shard=shard,
-        on_progress=tell,
-    )
+    recipe = Recipe(mel=mel, lyrics=lyrics)
+
+    def fill(path: Path) -> ExtractReport:
+        return run(
+            source,
+            path,
+            recipe=recipe,
+            text=text,
+            embed_genres="genres" in features,
+            part_rows=part_rows,
+            append=append,
+            retry_failed=retry_failed,
+            workers=workers,
+            shard=shard,
+            on_progress=tell,
+        )
+
+    if store.suffix not in SEALED_SUFFIXES:
+        return fill(store)
+    if shard is not None:
+        raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
+    return _fill_sealed(store, fill, on_progress)
+
+
+def _fill_sealed(sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps) -> ExtractReport:
+    """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it."""
+    store = sealed.with_name(f".{sealed.name}.zarr")
+    if sealed.exists() and not is_store(store):
+        unpack_store(sealed, store)
+    report = fill(store)
+    if report.parts_built or not sealed.exists():
+        draft = sealed.with_name(f".{sealed.name}.new{sealed.suffix}")
+        draft.unlink(missing_ok=True)
+        seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
+        draft.replace(sealed)
+    shutil.rmtree(store)
+    return dataclasses.replace(report, store=str(sealed))
 
 
 def _text_recipe(text: TextSource, precision: str, known: TextRecipe | None) -> TextRecipe:
@@ -260,7 +288,7 @@ def store_info(path: Path) -> dict[str, Any]:
     return {
         "store": str(path),
         "format_version": FORMAT_VERSION,
-        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
         "planned": counts.planned,
         "ok": counts.ok,
         "failed": counts.failed,
@@ -284,8 +312,35 @@ def store_info(path: Path) -> dict[str, Any]:
     }
 
 
+def is_store(path: Path) -> bool:
+    """Whether a feature store lies there, in one form or the other."""
+    return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())
+
+
+def convert(source: Path, target: Path, *, on_progress: Steps = _silent) -> None:
+    """Zarr form to HDF5 form, or back; the result is compared with what it was made from.
+
+    Raises
+    ------
+    ConfigError, StoreCorruptError
+    """
+
+    def tell(done: int, total: int) -> None:
+        on_progress("convert", done, total, "")
+
+    if source.is_file():
+        unpack_store(source, target, on_progress=tell)
+    elif target.suffix not in SEALED_SUFFIXES:
+        raise ConfigError(f"{target}: the HDF5 form of a store ends in {' or '.join(SEALED_SUFFIXES)}")
+    else:
+        seal_store(source, target, on_progress=tell)
+
+
 def store_verify(path: Path, *, full: bool = False, on_progress: Steps = _silent) -> list[Damage]:
-    """Compare a store with its records; see :func:`mgc.cache.verify.verify`."""
+    """Compare a store with its records; see :func:`mgc.cache.verify.verify`. The HDF5 form is always read whole."""
+    if path.is_file():
+        problem = seal_problem(path)
+        return [Damage(kind="altered", key=path.name, detail=problem)] if problem else []
     return verify(path, full=full, on_progress=lambda done, total: on_progress("verify", done, total, ""))
 
 
@@ -305,6 +360,8 @@ def store_repair(
     dict
         ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``parts_built``.
     """
+    if path.is_file():
+        raise ConfigError(f"{path}: a sealed store is mended by a copy of it, or by extracting again")
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, built = put_aside(path, damages), 0
     if source is not None:
@@ -483,12 +540,12 @@ def predict(
         from .heads.predict import load_run
 
     loaded = load_run(run)
-    if len(inputs) == 1 and (inputs[0] / PLAN_FILE).is_file():
+    if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
         with FeatureStore.open(inputs[0]) as features:
             return _predict_store(loaded, features, on_progress)
-    if stores := [str(given) for given in inputs if (given / PLAN_FILE).is_file()]:
+    if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     source = _songs(inputs, lyrics)
     with _extra("extract"):

@@ -332,6 +332,24 @@ def store_repair(
         raise typer.Exit(4)
 
 
+@store_app.command("convert")
+def store_convert(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="A store in either form.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="TO", help="The other form: to make.", show_default=False)],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the sealed HDF5 form of a Zarr store, or the Zarr form of a sealed one; the two are compared.
+
+    Examples: [b]mgc store convert songs.zarr songs.h5[/b], [b]mgc store convert songs.h5 songs.zarr[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        api.convert(source, target, on_progress=steps)
+    _emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
+
+
 @store_app.command("drop")
 def store_drop(
     store: StoreArgument,

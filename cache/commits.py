@@ -91,6 +91,28 @@ def commit_part(
     return record
 
 
+def restore_part(store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Put the objects of a part, which is committed, to their keys; for a store that is being put together.
+
+    Raises
+    ------
+    StoreCorruptError
+        If they are not, byte for byte, what the commit names.
+    """
+    record = read_commit(store, part)
+    assert record is not None
+    building = store / publish.STAGING / f"{COMMITS}+{part}~restored"
+    building.mkdir(parents=True)
+    _encode(building, part, read_plan(store), arrays)
+    made = publish.describe_objects(building)
+    if made != [item for item in record["objects"] if not item["key"].startswith("rows/")]:
+        raise StoreCorruptError(f"{store}: part {part} does not come out as it was committed (another zarr release?)")
+    for item in made:
+        (store / item["key"]).parent.mkdir(parents=True, exist_ok=True)
+        (building / item["key"]).rename(store / item["key"])
+    shutil.rmtree(building)
+
+
 def roll_part_forward(store: Path, part: int) -> None:
     """Bring a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done.
 
@@ -131,10 +153,20 @@ def finish(store: Path) -> None:
 
 
 def waiting_parts(store: Path) -> set[int]:
-    """Parts that something is staged for: they may be decided but not yet at their keys."""
+    """Parts that are decided but not yet at their keys, which is only while they are staged."""
     found = (key.partition("/") for key in publish.staged_records(store))
-    parsed = (parse_commit_name(name) for folder, _, name in found if folder == COMMITS)
-    return {one[0] for one in parsed if one is not None}
+    parsed = {parse_commit_name(name) for folder, _, name in found if folder == COMMITS}
+    return {one[0] for one in parsed if one is not None and _is_waiting(store, one[0])}
+
+
+def _is_waiting(store: Path, part: int) -> bool:
+    n = _newest(store, part)
+    if n is None:
+        return True
+    record = unseal(store / commit_key(part, n))
+    if not publish.staged_folder(store, commit_key(part, n), record).is_dir():
+        return False
+    return any(not (store / item["key"]).exists() for item in record["objects"])
 
 
 def _newest(store: Path, part: int) -> int | None:
@@ -168,10 +200,17 @@ def _next_number(store: Path, part: int) -> int:
 def _build_part(
     folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table
 ) -> None:
-    """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys in the real one."""
     rows = plan.part_range(part)
     if outcomes.column("row").to_pylist() != list(rows):
         raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
+    _encode(folder, part, plan, arrays)
+    (folder / "rows").mkdir()
+    write_table(outcomes, folder / "rows" / f"{part}.parquet")
+
+
+def _encode(folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys in the real one."""
+    rows = plan.part_range(part)
     scratch = folder / "scratch"
     group = zarr.create_group(scratch, zarr_format=3)
     for spec in track_arrays(plan.recipe):
@@ -185,8 +224,6 @@ def _build_part(
             target.parent.mkdir(parents=True)
             encoded.rename(target)
     shutil.rmtree(scratch)
-    (folder / "rows").mkdir()
-    write_table(outcomes, folder / "rows" / f"{part}.parquet")
 
 
 def _record(part: int, n: int, plan: Plan, outcomes: pa.Table) -> dict[str, Any]:

@@ -271,6 +271,30 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     assert "genres that lost tracks" in call("store", "failures", store).out
 
 
+def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_path):
+    sealed, options = tmp_path / "songs.h5", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
+    first = call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json
+    assert (first["store"], first["ok"], first["failed"]) == (str(sealed), 5, 3)
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+    before = sealed.read_bytes()
+    assert call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json["parts_built"] == 0
+    assert sealed.read_bytes() == before
+    write_tone(tmp_path / "audio" / "gone.wav", 500)
+    again = call("extract", table, "-o", sealed, *options, "--retry-failed", "--max-failures", "99%", "--json").json
+    assert (again["ok"], again["failed"]) == (6, 2)
+    assert call("store", "verify", sealed).code == 0
+    assert call("store", "info", sealed, "--json").json["ok"] == 6
+    assert call("store", "convert", sealed, tmp_path / "songs.zarr").code == 0
+    assert call("store", "verify", tmp_path / "songs.zarr", "--full").code == 0
+    assert len(FeatureStore.open(tmp_path / "songs.zarr").ok_rows) == 6
+    assert call("store", "convert", tmp_path / "songs.zarr", tmp_path / "other.txt").code == 2
+    data = bytearray(sealed.read_bytes())
+    data[len(data) // 2] ^= 1
+    sealed.write_bytes(data)
+    hurt = call("store", "verify", sealed, "--json")
+    assert (hurt.code, hurt.json["damages"][0]["kind"]) == (4, "altered")
+
+
 def test_failed_tracks_are_retried_and_attempts_counted(call, table, tmp_path):
     store, mel = tmp_path / "songs.zarr", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
     assert call("extract", table, "-o", store, *mel, "--max-failures", "99%").code == 0
@@ -311,6 +335,7 @@ def test_help_of_every_command_has_an_example(call):
         "store failures",
         "store verify",
         "store repair",
+        "store convert",
         "store drop",
         "store compact",
     ):

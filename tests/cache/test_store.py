@@ -10,7 +10,7 @@ import xarray
 import zarr
 from small_store import FAILED_ROW, GENRES, N_TRACKS, RECIPE, create, features, fill, part_content, tree
 
-from mgc.cache import store as store_module
+from mgc.cache import zarr_reader
 from mgc.cache.commits import commit_part, finish
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import (
@@ -168,11 +168,11 @@ def test_a_file_managers_droppings_do_not_matter(store_path):
 
 
 def test_more_shards_than_open_files_allowed(store_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_MAX_MAPPED", 1)
+    monkeypatch.setattr(zarr_reader, "_MAX_MAPPED", 1)
     store = FeatureStore.open(store_path)
     for rows in ([0, 9, 4], [9, 0, 7]):
         np.testing.assert_array_equal(store.read("mel", rows), np.stack([features(row)["mel"] for row in rows]))
-    assert len(store._shards) == 1
+    assert len(store._reader._shards) == 1
 
 
 def test_creating_twice_leaves_the_first(store_path):

@@ -1,0 +1,310 @@
+"""The sealed form of a store: one HDF5 file, for reading and for keeping.
+
+The same arrays, dims, units and attributes as the Zarr form, one chunk a clip, every chunk with HDF5's own Fletcher-32
+checksum. Tables are groups of columns. ``records/`` holds the store's plan, commits and tables byte for byte, so that
+unpacking gives the very store that was sealed. The first 512 bytes are an HDF5 user block: a JSON text with the sha256
+of all that follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import zarr
+
+from . import commits, layout, publish
+from .drops import DROPS
+from .durable import fsync_dir, fsync_tree
+from .errors import ConfigError, StoreCorruptError, StoreFormatError
+from .plan import FOLDERS, PLAN_FILE, read_plan
+from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, track_arrays
+from .tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
+from .zarr_reader import ZarrReader
+
+USER_BLOCK = 512
+RECORDS = "records"
+_SEALED = "mgc feature store"
+_AT_ONCE = 64  # rows copied in one go
+_JSON_ATTRIBUTES = ("recipe", "fingerprints", "library_versions", "flag_bits", "status_codes")
+
+
+class Hdf5Reader:
+    """What :class:`mgc.cache.store.FeatureStore` reads a file through; open it anew in each process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = h5py.File(path, "r", locking=False)
+            version = self._file.attrs["mgc_format_version"]
+        except (OSError, KeyError) as error:
+            raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
+        if version != FORMAT_VERSION:
+            raise StoreFormatError(f"{path}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
+                                   "install a matching version of mgc")  # fmt: skip
+        self.recipe = Recipe.from_dict(json.loads(self._file.attrs["recipe"]))
+        self.fingerprints: dict[str, str] = json.loads(self._file.attrs["fingerprints"])
+        self.part_rows = int(self._file.attrs["part_rows"])
+        self.n_rows = int(self._file["status"].shape[0])
+        self.embeds_genres = "genre_embedding" in self._file
+        self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
+        self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
+
+    def genre_embedding(self) -> npt.NDArray[np.float32]:
+        return self._whole("genre_embedding", np.arange(len(self.genres))).astype(np.float32)
+
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A small array whole."""
+        return self._whole(spec.name, rows)
+
+    def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+        """Fill `out`, (len(rows), length, ...), from a large array."""
+        dataset = self._file[spec.name]
+        for i, row in enumerate(rows.tolist()):
+            try:
+                dataset.read_direct(out, np.s_[row, : out.shape[1]], np.s_[i])
+            except OSError as error:
+                raise self._damaged(spec.name) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _whole(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._file[name][:])
+        except OSError as error:
+            raise self._damaged(name) from error
+
+    def _damaged(self, name: str) -> StoreCorruptError:
+        return StoreCorruptError(f"{self._path}: {name} does not match its checksum; restore the file from a copy")
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        try:
+            return pa.table(
+                {field.name: self._values(f"{name}/{field.name}", field) for field in schema}, schema=schema
+            )
+        except (OSError, KeyError) as error:
+            raise self._damaged(name) from error
+
+    def _values(self, name: str, field: pa.Field) -> pa.Array:
+        values = self._file[name][:]
+        if pa.types.is_list(field.type):
+            return pa.array([json.loads(text) for text in values.tolist()], field.type)
+        missing = self._file[f"{name}_missing"][:] if f"{name}_missing" in self._file else None
+        if pa.types.is_string(field.type):
+            values = np.asarray([text.decode() for text in values.tolist()], dtype=object)
+        return pa.array(values, field.type, mask=missing)
+
+
+def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Write the HDF5 form of a finished Zarr store, read it back and compare; appears at `path` in one step.
+
+    Raises
+    ------
+    ConfigError
+        If something is in the way, or tracks are pending.
+    """
+    if path.exists():
+        raise ConfigError(f"{path}: there is something already; name another file")
+    commits.finish(store)
+    reader = ZarrReader(store, mapped=False)
+    pending = int((np.asarray(reader.tracks.column("status")) == ABSENT).sum())
+    if pending:
+        raise ConfigError(f"{store}: {pending} tracks are not extracted yet; a sealed store holds all: extract first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with h5py.File(draft, "x", userblock_size=USER_BLOCK, libver="v110") as file:
+            _write(file, store, reader, on_progress or (lambda done, total: None))
+        with h5py.File(draft, "r", locking=False) as file:
+            _prove_equal(file, zarr.open_group(store, mode="r"))
+        _write_seal(draft)
+        os.link(draft, path)
+        fsync_dir(path.parent)
+    except FileExistsError:
+        raise ConfigError(f"{path}: there is something already; name another file") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def unpack_store(path: Path, store: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Make the Zarr store again that was sealed into `path`, and compare it with its records, byte for byte.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the file does not match its seal, or what comes out does not match the commits; nothing is left then.
+    """
+    if store.exists():
+        raise ConfigError(f"{store}: there is something already; name another folder")
+    if problem := seal_problem(path):
+        raise StoreCorruptError(f"{path}: {problem}; restore the file from a copy")
+    partial = store.parent / f".{store.name}.{uuid.uuid4().hex}.partial"
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _unpack(file, partial, on_progress or (lambda done, total: None))
+        partial.rename(store)
+        fsync_dir(store.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def seal_problem(path: Path) -> str | None:
+    """What is wrong with a file's seal; None if it is whole. Reads every byte."""
+    with path.open("rb") as file:
+        block = file.read(USER_BLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    try:
+        said = json.loads(block.rstrip(b"\0"))
+    except ValueError:
+        return "its user block is not the seal of a feature store"
+    if block != _seal_text(said.get("sha256"), said.get("bytes")):
+        return "its seal was altered"
+    if (said["sha256"], said["bytes"]) != (digest, size):
+        return "its bytes are not those that were sealed"
+    return None
+
+
+def _seal_text(sha256: Any, n_bytes: Any) -> bytes:
+    said = {"sealed": _SEALED, "format_version": FORMAT_VERSION, "bytes": n_bytes, "sha256": sha256}
+    return json.dumps(said).encode().ljust(USER_BLOCK, b"\0")
+
+
+def _write_seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(USER_BLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        file.seek(0)
+        file.write(_seal_text(digest, size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int, int], None]) -> None:
+    group = zarr.open_group(store, mode="r")
+    for name, value in dict(group.attrs).items():
+        file.attrs[name] = json.dumps(value) if name in _JSON_ATTRIBUTES else value
+    specs = track_arrays(reader.recipe)
+    total = len(specs) * reader.n_rows
+    for number, spec in enumerate(specs):
+        for rows in _copied(file, group, spec, reader.n_rows):
+            tell(number * reader.n_rows + rows, total)
+    if reader.embeds_genres:
+        assert reader.recipe.lyrics is not None
+        deque(_copied(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)), maxlen=0)
+    _write_table(file, "tracks", reader.tracks)
+    _write_table(file, "genres", pa.table({"row": range(len(reader.genres)), "name": reader.genres},
+                                          schema=pa.schema([("row", pa.int64()), ("name", pa.string())])))  # fmt: skip
+    for key in _record_keys(store):
+        file.create_dataset(
+            f"{RECORDS}/{key}", data=np.frombuffer((store / key).read_bytes(), np.uint8), fletcher32=True
+        )
+
+
+def _copied(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> Iterator[int]:
+    """Copy an array, telling how many rows are done."""
+    array = group[spec.name]
+    assert isinstance(array, zarr.Array)
+    chunk = spec.inner if spec.sharded else (max(1, min(n_rows, 4096)), *spec.tail)
+    dataset = file.create_dataset(
+        spec.name, shape=(n_rows, *spec.tail), dtype=spec.dtype, chunks=chunk if n_rows else None,
+        fillvalue=spec.fill, fletcher32=bool(n_rows),
+    )  # fmt: skip
+    for axis, name in enumerate(spec.dims):
+        dataset.dims[axis].label = name
+    dataset.attrs["units"], dataset.attrs["description"] = spec.unit, spec.description
+    for first in range(0, n_rows, _AT_ONCE):
+        values = np.asarray(array[first : first + _AT_ONCE])
+        if not spec.sharded:
+            dataset[first : first + len(values)] = values
+            yield first + len(values)
+            continue
+        step = spec.inner[1]
+        for i, row in enumerate(values):
+            for start in range(0, len(row), step):
+                block = row[start : start + step]
+                if not _is_fill(block, spec.fill):  # an unwritten chunk reads as fill and takes no room
+                    dataset[first + i, start : start + len(block)] = block
+        yield first + len(values)
+
+
+def _prove_equal(file: h5py.File, group: zarr.Group) -> None:
+    """Read back every value of every array."""
+    for name, array in group.arrays():
+        for first in range(0, array.shape[0], _AT_ONCE):
+            here, there = np.asarray(array[first : first + _AT_ONCE]), file[name][first : first + _AT_ONCE]
+            if here.tobytes() != there.tobytes():
+                raise StoreCorruptError(
+                    f"{file.filename}: {name} reads back otherwise than written; is the disk sound?"
+                )
+
+
+def _is_fill(block: npt.NDArray[Any], fill: float) -> bool:
+    return bool(np.isnan(block).all() if np.isnan(fill) else not np.any(block != fill))
+
+
+def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
+    text = h5py.string_dtype("utf-8")
+    for field in table.schema:
+        column, key = table.column(field.name), f"{name}/{field.name}"
+        if pa.types.is_list(field.type):
+            file.create_dataset(
+                key, data=[json.dumps(value, ensure_ascii=False) for value in column.to_pylist()], dtype=text
+            )
+            file[key].attrs["encoding"] = "JSON list"
+        elif pa.types.is_string(field.type):
+            file.create_dataset(key, data=[value or "" for value in column.to_pylist()], dtype=text)
+        else:
+            zero = pa.scalar(0, field.type)
+            file.create_dataset(key, data=np.asarray(column.fill_null(zero) if column.null_count else column))
+        if column.null_count:
+            file.create_dataset(f"{key}_missing", data=np.asarray(column.is_null()))
+
+
+def _record_keys(store: Path) -> Iterator[str]:
+    """All but arrays with one row a track, which are datasets here, and Zarr's metadata, which the plan determines."""
+    yield PLAN_FILE
+    for generation in read_plan(store).generations:
+        yield generation.key
+        yield from (item["key"] for item in generation.record["objects"])
+    for folder in (commits.COMMITS, "rows", DROPS):
+        if (store / folder).is_dir():
+            names = sorted(name for name in os.listdir(store / folder) if name.endswith((".json", ".parquet")))
+            yield from (f"{folder}/{name}" for name in names)
+
+
+def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> None:
+    store.mkdir(parents=True)
+    for folder in FOLDERS:
+        (store / folder).mkdir()
+    keys: list[str] = []
+    file[RECORDS].visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
+    for key in keys:
+        (store / key).parent.mkdir(parents=True, exist_ok=True)
+        (store / key).write_bytes(file[RECORDS][key][:].tobytes())
+    plan = read_plan(store)
+    layout.install_metadata(
+        store, layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres),
+        store / publish.STAGING,
+    )  # fmt: skip
+    for done, part in enumerate(sorted(commits.committed(store)), start=1):
+        rows = plan.part_range(part)
+        commits.restore_part(
+            store, part, {spec.name: file[spec.name][rows.start : rows.stop] for spec in track_arrays(plan.recipe)}
+        )
+        tell(done, plan.n_parts)
+    (store / publish.STAGING).rmdir()
+    fsync_tree(store)

@@ -1,0 +1,156 @@
+"""Reading a store in its Zarr form.
+
+Local shards of plain codecs are memory-mapped through their own Zarr shard index; anything else goes through zarr.
+Both ways give identical bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import zarr
+
+from . import commits, publish
+from .drops import dropped_ids
+from .errors import StoreCorruptError, StoreFormatError
+from .layout import object_key
+from .mapped_shard import MappedShard, max_mapped_files
+from .plan import Plan, read_genres, read_plan, read_tracks
+from .schema import FAILED, ArraySpec, Reason
+from .tracks import OUTCOME_SCHEMA, absent_outcomes, read_table
+
+_MAX_MAPPED = max_mapped_files()
+
+
+class ZarrReader:
+    """What :class:`mgc.cache.store.FeatureStore` reads a folder through."""
+
+    def __init__(self, path: Path, *, mapped: bool) -> None:
+        self._path = path
+        self._plan = _visible_plan(path)
+        self._group = _open_group(path)
+        self._mapped = mapped
+        self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
+        self.recipe = self._plan.recipe
+        self.fingerprints = self._plan.fingerprints
+        self.part_rows = self._plan.part_rows
+        self.n_rows = self._plan.n_rows
+        self.embeds_genres = self._plan.embeds_genres
+        self.tracks = _read_outcomes(path, self._plan)
+        self.genres = read_genres(path, self._plan)
+
+    def genre_embedding(self) -> npt.NDArray[np.float32]:
+        return np.asarray(self._array("genre_embedding")[: len(self.genres)], dtype=np.float32)
+
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A small array whole; `rows` are those that must be there."""
+        for part in np.unique(rows // self.part_rows).tolist():
+            self._refuse_missing_object(spec, part)
+        return np.asarray(self._array(spec.name)[: self.n_rows])
+
+    def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+        """Fill `out`, (len(rows), length, ...), from a large array."""
+        array = None if self._mapped else self._array(spec.name)
+        for i, row in enumerate(rows.tolist()):
+            if array is None:
+                self._shard(spec, row // self.part_rows).read_into(out[i], row % self.part_rows)
+            else:
+                out[i] = array[(row, slice(out.shape[1]))]
+
+    def close(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _shard(self, spec: ArraySpec, part: int) -> MappedShard:
+        shard = self._shards.get((spec.name, part))
+        if shard is None:
+            self._refuse_missing_object(spec, part)
+            shard = MappedShard(self._path / object_key(spec, part), spec, self.part_rows)
+            self._shards[spec.name, part] = shard
+            if len(self._shards) > _MAX_MAPPED:
+                self._shards.popitem(last=False)[1].close()
+        self._shards.move_to_end((spec.name, part))
+        return shard
+
+    def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
+        """A deleted object would read as fill; only one that the commit does not list may be absent."""
+        key = object_key(spec, part)
+        if (self._path / key).exists():
+            return
+        record = commits.read_commit(self._path, part)
+        if record is not None and any(item["key"] == key for item in record["objects"]):
+            raise StoreCorruptError(
+                f"{self._path / key}: missing, though part {part} was committed with it; "
+                f"`mgc store repair {self._path} --source SOURCE` makes it again"
+            )
+
+
+def _visible_plan(store: Path) -> Plan:
+    """The plan as far as readers may see it: what is decided is rolled forward where we may write, else not shown."""
+    plan = read_plan(store)
+    with contextlib.suppress(OSError):
+        commits.finish(store)
+    n = len(plan.generations)
+    while n > 1:
+        last = plan.generations[n - 1]
+        if not publish.staged_folder(store, last.key, last.record).is_dir():
+            break
+        if (store / "tracks" / f"{last.number}.parquet").exists():
+            break
+        n -= 1
+    return plan.through(n)
+
+
+def _read_outcomes(store: Path, plan: Plan) -> pa.Table:
+    """The planned tracks with what became of them."""
+    done = commits.committed(store).keys() - commits.waiting_parts(store)
+    planned, outcomes = [], []
+    for generation in plan.generations:
+        planned.append(read_tracks(store, plan, generation))
+        for part in plan.parts_of(generation):
+            rows = plan.part_range(part)
+            if part in done:
+                outcomes.append(read_table(store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA))
+            else:
+                outcomes.append(absent_outcomes(rows.start, len(rows)))
+    table = pa.concat_tables(planned)
+    found = pa.concat_tables(outcomes) if outcomes else OUTCOME_SCHEMA.empty_table()
+    if found.num_rows != table.num_rows:
+        raise StoreCorruptError(
+            f"{store}: {found.num_rows} outcomes of {table.num_rows} tracks; run `mgc store verify`"
+        )
+    for name in OUTCOME_SCHEMA.names[1:]:
+        table = table.append_column(OUTCOME_SCHEMA.field(name), found.column(name))
+    return _without_dropped(table.combine_chunks(), dropped_ids(store))
+
+
+def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
+    """Tracks taken down are shown as failed, whether or not their bytes are gone."""
+    if not dropped:
+        return tracks
+    gone = np.isin(tracks.column("id").to_pylist(), list(dropped))
+    for name, value in (("status", FAILED), ("reason", str(Reason.DROPPED)), ("detail", None), ("flags", 0)):
+        field = OUTCOME_SCHEMA.field(name)
+        values = [value if hidden else kept for hidden, kept in zip(gone, tracks.column(name).to_pylist(), strict=True)]
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, pa.array(values, field.type))
+    return tracks
+
+
+def _open_group(path: Path) -> zarr.Group:
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
+    return group

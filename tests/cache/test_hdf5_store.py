@@ -1,0 +1,126 @@
+"""The sealed form: the same features in one file, there and back without a byte lost, damage found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from small_store import FAILED_ROW, MEL, N_TRACKS, create, features, fill, tree
+
+from mgc.cache.drops import drop
+from mgc.cache.errors import ConfigError, StoreCorruptError, StoreFormatError, TrackUnavailableError
+from mgc.cache.hdf5_store import seal_problem, seal_store, unpack_store
+from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import plan_table
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> tuple[Path, Path]:
+    """A Zarr store of two generations with a track taken down, and its HDF5 form."""
+    folder = tmp_path_factory.mktemp("both")
+    store = create(folder / "s.zarr")
+    fill(store)
+    late = plan_table([{"id": "t99", "path": "99.mp3", "artists": ["b", "c"], "genres": ["soul"], "song": "Näme"}])
+    append_generation(store, read_plan(store), "append", late, new_genres=["soul"],
+                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    fill(store, [3])
+    drop(store, ["t02"], planned=["t02"])
+    seal_store(store, folder / "s.h5")
+    return store, folder / "s.h5"
+
+
+def test_it_reads_as_the_zarr_form_does(both):
+    with FeatureStore.open(both[0]) as zarr_form, FeatureStore.open(both[1]) as sealed:
+        assert sealed.tracks.equals(zarr_form.tracks)
+        assert sealed.recipe == zarr_form.recipe
+        assert sealed.fingerprints == zarr_form.fingerprints
+        assert sealed.genres == zarr_form.genres == ["jazz", "rock", "soul"]
+        assert sealed.counts() == zarr_form.counts()
+        np.testing.assert_array_equal(sealed.status, zarr_form.status)
+        np.testing.assert_array_equal(sealed.genre_embedding, zarr_form.genre_embedding)
+        rows = sealed.ok_rows[::-1]
+        for name in features(0):
+            assert sealed.read(name, rows).tobytes() == zarr_form.read(name, rows).tobytes()
+        np.testing.assert_array_equal(sealed.read("lyrics", [9], length=129), zarr_form.read("lyrics", [9], length=129))
+        with pytest.raises(TrackUnavailableError, match="t05"):
+            sealed.read("mel", [FAILED_ROW])
+
+
+def test_plain_h5py_reads_it(both):
+    with h5py.File(both[1], "r") as file:
+        assert json.loads(file.attrs["recipe"])["mel"]["hop_length"] == MEL.hop_length
+        assert [dim.label for dim in file["mel"].dims] == ["track", "mel_band", "frame"]
+        assert file["mel"].attrs["units"] == "dB re 1.0"
+        assert file["mel"].chunks == (1, 128, MEL.n_frames)
+        row = file["tracks/id"][:].tolist().index(b"t09")
+        np.testing.assert_array_equal(file["mel"][file["tracks/row"][row]], features(9)["mel"])
+        assert json.loads(file["tracks/artists"][-1]) == ["b", "c"]
+        assert file["tracks/song"][-1].decode() == "Näme"
+        assert file["tracks/song_missing"][:].tolist() == [True] * N_TRACKS + [False]
+        assert file["genre_embedding"].shape == (3, 12)
+
+
+def test_unpacked_it_is_the_store_that_was_sealed(both, tmp_path):
+    unpack_store(both[1], tmp_path / "again.zarr")
+    assert tree(tmp_path / "again.zarr") == tree(both[0])
+    seal_store(tmp_path / "again.zarr", tmp_path / "again.h5")
+    with FeatureStore.open(tmp_path / "again.h5") as again, FeatureStore.open(both[1]) as first:
+        assert again.tracks.equals(first.tracks)
+
+
+def test_any_flipped_byte_is_found(both, tmp_path):
+    data = both[1].read_bytes()
+    assert seal_problem(both[1]) is None
+    places = [0, 100, 300, 511, 512, 600, len(data) // 3, len(data) // 2, len(data) - 1]
+    for place in [*places, *np.random.default_rng(0).integers(0, len(data), 50).tolist()]:
+        hurt = tmp_path / "hurt.h5"
+        hurt.write_bytes(data[:place] + bytes([data[place] ^ 8]) + data[place + 1 :])
+        assert seal_problem(hurt) is not None, place
+        with pytest.raises(StoreCorruptError):
+            unpack_store(hurt, tmp_path / "x.zarr")
+        assert not (tmp_path / "x.zarr").exists()
+    (tmp_path / "cut.h5").write_bytes(data[:-1])
+    assert seal_problem(tmp_path / "cut.h5") is not None
+
+
+def test_a_flipped_bit_in_a_clip_is_found_by_who_reads_it(both, tmp_path):
+    data = bytearray(both[1].read_bytes())
+    place = data.index(features(7)["mel"].tobytes()[:64])
+    data[place + 9] ^= 1
+    (tmp_path / "hurt.h5").write_bytes(data)
+    with FeatureStore.open(tmp_path / "hurt.h5") as store:
+        store.read("mel", [6])
+        with pytest.raises(StoreCorruptError, match="mel does not match its checksum"):
+            store.read("mel", [7])
+
+
+def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
+    pending = create(tmp_path / "s.zarr")
+    with pytest.raises(ConfigError, match="10 tracks are not extracted yet"):
+        seal_store(pending, tmp_path / "s.h5")
+    with pytest.raises(ConfigError, match="something already"):
+        seal_store(both[0], both[1])
+    with pytest.raises(ConfigError, match="something already"):
+        unpack_store(both[1], both[0])
+    assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
+    (tmp_path / "x.h5").write_bytes(b"no")
+    with pytest.raises(StoreFormatError, match="no mgc feature store"):
+        FeatureStore.open(tmp_path / "x.h5")
+
+
+def test_several_processes_read_it_at_once(both):
+    script = (
+        "import sys, hashlib; from mgc.cache.store import FeatureStore\n"
+        "store = FeatureStore.open(sys.argv[1])\n"
+        "print(hashlib.sha256(b''.join(store.read('mel', store.ok_rows).tobytes() for _ in range(20))).hexdigest())"
+    )
+    command = [sys.executable, "-c", script, str(both[1])]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
+    assert len({reader.communicate(timeout=60)[0] for reader in readers}) == 1
+    assert [reader.returncode for reader in readers] == [0] * 4
