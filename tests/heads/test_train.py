@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError, RunError, TrainingError
+from mgc.cache.hdf5_store import seal_store
 from mgc.cache.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
@@ -190,6 +191,21 @@ def test_nothing_of_a_test_track_reaches_the_model(make_world: MakeWorld, tmp_pa
     assert folder_bytes(tmp_path / "a" / "best") == folder_bytes(tmp_path / "b" / "best")
     found = [evaluate(tmp_path / name, FeatureStore.open(tmp_path / f"{name}.zarr"), n_replicates=0) for name in "ab"]
     assert found[0]["metrics"] != found[1]["metrics"]
+
+
+def test_the_sealed_form_of_a_store_gives_the_same_weights_and_scores(
+    whole: Path, small_store: FeatureStore, tmp_path: Path
+) -> None:
+    seal_store(small_store.path, tmp_path / "s.h5")
+    with FeatureStore.open(tmp_path / "s.h5") as sealed:
+        train(sealed, tmp_path / "run", read_config(whole))
+        assert folder_bytes(tmp_path / "run" / "best") == folder_bytes(whole / "best")
+        scores = evaluate(tmp_path / "run", sealed, n_replicates=0)["metrics"]
+    assert scores == evaluate(whole, small_store, n_replicates=0, save=False)["metrics"]
+
+
+def read_config(run: Path) -> TrainConfig:
+    return TrainConfig.from_yaml(run / "config.yaml")
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(small_store: FeatureStore, tmp_path: Path) -> None:
