@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .pipeline.extract import Progress as ExtractProgress
     from .pipeline.manifest import Source, Track
     from .pipeline.parts import TextSource
+    from .pipeline.workers import Scheduler
 
 SEALED_SUFFIXES = (".h5", ".hdf5")
 
@@ -190,6 +191,7 @@ def extract(
     append: bool = False,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
+    scheduler: Scheduler | None = None,
     on_progress: Steps = _silent,
 ) -> ExtractReport:
     """Make or continue a feature store; see :func:`mgc.pipeline.extract.extract`.
@@ -201,6 +203,7 @@ def extract(
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
     append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
         `workers` says otherwise.
+    scheduler : of a Dask cluster that runs already; its workers must see the store and the source at the same paths.
 
     Raises
     ------
@@ -211,6 +214,8 @@ def extract(
         from .pipeline.parts import TextSource
         from .pipeline.workers import default_workers
 
+    if scheduler is not None and workers is not None:
+        raise ConfigError("--workers counts local processes; a scheduler has workers of its own")
     if workers is None:
         workers = default_workers() if shard is None else 0
     unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
@@ -244,7 +249,7 @@ def extract(
             part_rows=part_rows,
             append=append,
             retry_failed=retry_failed,
-            workers=workers,
+            workers=scheduler or workers,
             shard=shard,
             on_progress=tell,
         )
@@ -465,6 +470,7 @@ def train(
         "genres": list(result.task.genres.names),
         "learning_rate": config.lr,
         "threshold": result.thresholds.overall,
+        "threshold_tuned_on": result.thresholds.n_tracks,
         "device": result.device,
         "precision": result.precision,
         "n_parameters": result.n_parameters,
@@ -590,7 +596,8 @@ def _predict_store(loaded: LoadedModel, store: FeatureStore, on_progress: Steps)
 def _prediction_remarks(loaded: LoadedModel, store: FeatureStore) -> list[str]:
     from .heads.predict import lyrics_warnings
 
-    remarks = [f"threshold {loaded.thresholds.overall:.3f}, tuned on the validation tracks"]
+    tuned = "tuned on the validation tracks" if loaded.thresholds.n_tracks else "the paper's; there was none to tune on"
+    remarks = [f"threshold {loaded.thresholds.overall:.3f}, {tuned}"]
     if store.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
     elif len(store.ok_rows):

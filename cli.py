@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .api import DemoReport, Prediction
     from .pipeline.extract import ExtractReport
+    from .pipeline.workers import Scheduler
 
 app = typer.Typer(
     name="mgc",
@@ -206,6 +207,16 @@ def extract(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that runs already, such as tls://head:8786.")
+    ] = None,
+    scheduler_file: Annotated[Path | None, typer.Option(help="File that tells its address.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: who signed the cluster's certificates.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: the certificate to show it.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key of that certificate.")] = None,
+    insecure_network: Annotated[
+        bool, typer.Option("--insecure-network", help="Allow a scheduler on plain TCP beyond this machine.")
+    ] = False,
     max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
     config: Config = None,
     as_json: Json = False,
@@ -215,7 +226,8 @@ def extract(
     """Turn a collection into a feature store; run again, it continues where it stopped.
 
     Examples: [b]mgc extract music4all/ -o m4a.zarr[/b], [b]mgc extract songs.csv -o songs.zarr --text-model minilm[/b],
-    [b]mgc extract songs.csv -o songs.zarr --retry-failed[/b]
+    [b]mgc extract songs.csv -o songs.zarr --retry-failed[/b],
+    [b]mgc extract m4a.jsonl -o m4a.zarr --shard 3/8[/b]; docs/cluster.md has more for clusters
     """
     from . import api
 
@@ -231,7 +243,9 @@ def extract(
             read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
-            shard=every_nth, on_progress=steps,
+            shard=every_nth,
+            scheduler=_scheduler(scheduler, scheduler_file, tls_ca, tls_cert, tls_key, insecure_network),
+            on_progress=steps,
         )  # fmt: skip
     _emit(as_json, report.to_dict(), lambda: _print_extraction(report))
     if report.failed > allowed(report.planned):
@@ -653,6 +667,16 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(i), int(n)
 
 
+def _scheduler(
+    address: str | None, file: Path | None, ca: Path | None, cert: Path | None, key: Path | None, insecure: bool
+) -> Scheduler | None:
+    if address is None and file is None:
+        return None
+    from .pipeline.workers import Scheduler
+
+    return Scheduler(address=address, file=file, tls_ca=ca, tls_cert=cert, tls_key=key, insecure_network=insecure)
+
+
 def _allowed_failures(text: str) -> Callable[[int], float]:
     try:
         value = float(text.removesuffix("%"))
@@ -749,7 +773,8 @@ def _print_training(result: Mapping[str, Any]) -> None:
         f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
     )
     print(
-        f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} (tuned on validation tracks)"
+        f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
+        f"(tuned on {result['threshold_tuned_on']} validation tracks)"
     )
     if result["report"]:
         print(f"report: {result['report']}")

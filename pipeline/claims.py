@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import socket
-import time
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,36 +18,42 @@ from pathlib import Path
 from ..cache.commits import COMMITS
 from ..cache.publish import STAGING
 
-STALE_S = 900.0
-"""A claim from another machine that has not been touched for so long is nobody's: as long as one file may take."""
-
-
-class Claim:
-    """A part that this process is at work on."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def touch(self) -> None:
-        """Say that the work goes on."""
-        with contextlib.suppress(OSError):
-            os.utime(self._file)
+HEARTBEAT_S, STALE_S = 20.0, 120.0
+"""A claim is touched that often; one from another machine that has not been for so long is nobody's."""
 
 
 @contextmanager
-def claim(store: Path, part: int) -> Iterator[Claim | None]:
-    """Claim a part while it is built; None where another live process has."""
+def claim(store: Path, part: int, *, over: bool = False) -> Iterator[bool]:
+    """Claim a part while it is built; False where another live process has.
+
+    Parameters
+    ----------
+    over : take the claim from whoever has it, who is known to be dead.
+    """
     file = store / STAGING / f"{COMMITS}+{part}~claim"
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    if over:
+        file.unlink(missing_ok=True)
     if not _take(file, mine):
-        yield None
+        yield False
         return
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(file, ended), daemon=True)
+    heart.start()
     try:
-        yield Claim(file)
+        yield True
     finally:
-        with contextlib.suppress(OSError):
+        ended.set()
+        heart.join()
+        with contextlib.suppress(OSError, ValueError):
             if json.loads(file.read_bytes()) == mine:
                 file.unlink()
+
+
+def _beat(file: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_S):
+        with contextlib.suppress(OSError):
+            os.utime(file)
 
 
 def _take(file: Path, mine: dict[str, object]) -> bool:
@@ -55,12 +61,13 @@ def _take(file: Path, mine: dict[str, object]) -> bool:
     file.parent.mkdir(exist_ok=True)
     try:
         draft.write_text(json.dumps(mine))
+        now = draft.stat().st_mtime  # by the clock of the file system, which all machines share
         for _ in range(2):
             try:
                 os.link(draft, file)
                 return True
             except FileExistsError:
-                if not _abandoned(file):
+                if not _abandoned(file, now):
                     return False
                 file.unlink(missing_ok=True)
         return False
@@ -70,9 +77,9 @@ def _take(file: Path, mine: dict[str, object]) -> bool:
         draft.unlink(missing_ok=True)
 
 
-def _abandoned(file: Path) -> bool:
+def _abandoned(file: Path, now: float) -> bool:
     try:
-        owner, age_s = json.loads(file.read_bytes()), time.time() - file.stat().st_mtime
+        owner, age_s = json.loads(file.read_bytes()), now - file.stat().st_mtime
     except (OSError, ValueError):
         return True
     if owner["host"] != socket.gethostname():

@@ -29,7 +29,7 @@ from ..cache.store import Counts, FeatureStore
 from ..cache.tracks import plan_table
 from .manifest import Source, Track
 from .parts import PartJob, TextSource, build_and_commit, load_encoder
-from .workers import run_on_cluster
+from .workers import Scheduler, run_on_cluster
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def extract(
     part_rows: int | None = None,
     append: bool = False,
     retry_failed: bool = False,
-    workers: int = 0,
+    workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
@@ -85,7 +85,7 @@ def extract(
     append : let tracks of `source` that the store does not plan join it; those it holds may be missing from `source`.
     retry_failed : try failed tracks of `source` again, in new rows. A retry that was cut off is finished first, and
         is then all that is done.
-    workers : local Dask worker processes; 0 runs in this process.
+    workers : local Dask worker processes, or a scheduler that has its own; 0 runs in this process.
     shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
     on_progress : told after each part.
 
@@ -123,7 +123,7 @@ def build_pending(
     path: Path,
     *,
     text: TextSource | None,
-    workers: int = 0,
+    workers: int | Scheduler = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
     """Build those pending parts whose tracks are all in `source`; returns how many were built."""
@@ -145,12 +145,13 @@ class _Run:
         source: Source,
         path: Path,
         text: TextSource | None,
-        workers: int,
+        workers: int | Scheduler,
         shard: tuple[int, int] | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._source, self._path, self._text = source, path, text
         self._workers, self._shard, self._on_progress = workers, shard, on_progress
+        self._planned: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
 
     def build(self, plan: Plan, *, without: Collection[int] = ()) -> int:
@@ -163,10 +164,8 @@ class _Run:
             return 0
         tell, built = _Teller(plan, pending, self._on_progress), 0
         queue = _Queue(self._job(plan, part) for part in _in_own_order(pending))
-        here = self._workers == 0
-        for receipt in (
-            map(build_and_commit, queue) if here else run_on_cluster(queue, min(self._workers, len(pending)))
-        ):
+        some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
+        for receipt in map(build_and_commit, queue) if some == 0 else run_on_cluster(queue, some):
             if receipt["busy"]:
                 queue.postpone(receipt["part"])
                 continue
@@ -180,7 +179,9 @@ class _Run:
         lyrics: dict[str, str] = {}
         if self._inline:
             generation, rows = plan.generation_of(part), plan.part_range(part)
-            table = read_planned(self._path, plan, generation)
+            if generation.number not in self._planned:
+                self._planned[generation.number] = read_planned(self._path, plan, generation)
+            table = self._planned[generation.number]
             ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
         return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics)

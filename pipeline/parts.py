@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,26 @@ class TextSource:
 
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
-    """Everything a worker needs for one part; small enough to travel through a scheduler."""
+    """Everything a worker needs for one part; small enough to travel through a scheduler.
+
+    Attributes
+    ----------
+    inline_lyrics : by track id, where the source's table holds them.
+    culprits : array rows that end the process that works on them; they fail unseen.
+    takes_over : whoever worked on the part is known to be dead.
+    """
 
     store: Path
     part: int
     root: Path
     text: TextSource | None
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+    culprits: tuple[int, ...] = ()
+    takes_over: bool = False
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
 
 
 def build_and_commit(job: PartJob) -> dict[str, Any]:
@@ -61,10 +75,10 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     """
     started = time.monotonic()
     plan = read_plan(job.store)
-    with claim(job.store, job.part) as claimed:
+    with _ONE_AT_A_TIME, claim(job.store, job.part, over=job.takes_over) as claimed:
         if (record := read_commit(job.store, job.part)) is not None:
             return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
-        if claimed is None:
+        if not claimed:
             return {"part": job.part, "built": False, "busy": True}
         rows = plan.part_range(job.part)
         dropped = dropped_ids(job.store)
@@ -72,7 +86,6 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
         tracks = _plan_rows(job.store, plan, job.part)
         for i, track in enumerate(tracks):
             builder.add(i, track, dropped=track["id"] in dropped)
-            claimed.touch()
         record = commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
     seconds = round(time.monotonic() - started, 3)
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
@@ -80,6 +93,16 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
               if outcome["status"] == FAILED}  # fmt: skip
     _log(job.store, {**receipt, "failed_tracks": failed})
     return receipt
+
+
+def go_through(job: PartJob, start: int, tell: Callable[[int], None]) -> None:
+    """Work on a part's tracks from array row `start` on and keep nothing; `tell` is called with each row first."""
+    plan = read_plan(job.store)
+    builder = _PartBuilder(job, plan.recipe, len(plan.part_range(job.part)))
+    for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
+        if track["row"] >= start:
+            tell(track["row"])
+            builder.add(i, track)
 
 
 @functools.lru_cache(maxsize=1)
@@ -142,6 +165,8 @@ class _PartBuilder:
             if dropped:
                 flags = Flag(0)
                 raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
+            if track["row"] in self._job.culprits:
+                raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
             if self._recipe.mel is not None:
                 flags |= self._add_clip(i, track, self._recipe.mel, outcome)
         except ClipError as error:

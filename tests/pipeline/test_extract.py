@@ -181,11 +181,11 @@ def test_a_claim_is_a_hint(tmp_path, owner):
     file = tmp_path / "s" / "staging" / "commits+0~claim"
     file.write_text(json.dumps({"host": who[0], "pid": who[1], "id": "x"}))
     with claim(tmp_path / "s", 0) as claimed:
-        assert (claimed is not None) == (owner == "dead")
+        assert claimed == (owner == "dead")
     if owner == "elsewhere":
         os.utime(file, (0, 0))
         with claim(tmp_path / "s", 0) as claimed:
-            assert claimed is not None
+            assert claimed
     if owner == "alive":
         file.unlink()
     assert extract(source, tmp_path / "s", recipe=recipe, text=None).ok == 1

@@ -1,0 +1,172 @@
+"""Workers that die, schedulers elsewhere, and who may reach them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from mgc.cache.errors import ConfigError
+from mgc.cache.schema import MelRecipe, Recipe
+from mgc.cache.store import FeatureStore
+from mgc.pipeline.extract import extract
+from mgc.pipeline.manifest import Source, Track
+from mgc.pipeline.workers import Scheduler, run_on_cluster
+
+RECIPE = Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None)
+
+
+def tones(folder: Path, n: int) -> Source:
+    t = np.arange(22_050) / 22_050
+    for i in range(n):
+        soundfile.write(folder / f"{i}.wav", (0.2 * np.sin(2 * np.pi * (200 + 50 * i) * t)).astype(np.float32), 22_050)
+    return Source(root=folder, tracks=[Track(id=f"t{i}", path=f"{i}.wav", genres=("rock",)) for i in range(n)])
+
+
+def tree(store: Path) -> dict[str, bytes]:
+    files = (path for path in store.rglob("*") if path.is_file() and path.relative_to(store).parts[0] != "log")
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
+
+
+FAULTY = """
+import os, sys
+if os.environ.get("MGC_TEST_FAULT"):
+    from pathlib import Path
+    import mgc.pipeline.parts as parts
+    real, kind, scratch = parts.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
+    def faulty(root, path):
+        if path == "5.wav":
+            fired = len(list(scratch.glob("fired-*")))
+            if kind == "always" or (kind == "once" and fired == 0):
+                (scratch / f"fired-{fired}").touch()
+                os.kill(os.getpid(), 11) if fired % 2 else os._exit(7)
+        return real(root, path)
+    parts.resolve_inside = faulty
+"""
+"""A sitecustomize: it makes the worker (not the decoder's child) die on one track, by exit and by segfault."""
+
+
+@pytest.mark.parametrize("kind", ["always", "once"])
+def test_a_track_that_ends_its_worker_is_named_and_its_neighbours_are_unharmed(tmp_path, monkeypatch, kind):
+    source = tones(tmp_path, 9)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FAULTY)
+    clean = tmp_path / "clean"
+    extract(source, clean, recipe=RECIPE, text=None, part_rows=4)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("MGC_TEST_FAULT", kind)
+    monkeypatch.setenv("MGC_TEST_SCRATCH", str(tmp_path))
+    report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=4, workers=2)
+    assert len(list(tmp_path.glob("fired-*"))) >= (3 if kind == "always" else 1)
+    if kind == "once":
+        assert tree(tmp_path / "s") == tree(clean), "a worker that was preempted costs nothing"
+        return
+    assert (report.ok, report.reasons) == (8, {"WORKER_CRASH": 1})
+    hurt, whole = FeatureStore.open(tmp_path / "s"), FeatureStore.open(clean)
+    assert hurt.ok_rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    np.testing.assert_array_equal(hurt.read("mel", hurt.ok_rows), whole.read("mel", hurt.ok_rows))
+
+
+def test_local_workers_listen_on_loopback_only(tmp_path):
+    source = tones(tmp_path, 2)
+    heard: set[str] = set()
+
+    def look(progress):
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            heard.update(c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN)
+
+    extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=look)
+    assert heard, "nothing was looked at"
+    assert heard <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        (Scheduler(), "by --scheduler or by --scheduler-file"),
+        (Scheduler(address="tcp://a:1", file=Path("x.json")), "not both"),
+        (Scheduler(address="tcp://10.0.0.7:8786"), "use tls://.*or say --insecure-network"),
+        (Scheduler(address="node7:8786"), "plain TCP over a network"),
+        (Scheduler(address="tls://node7:8786"), "TLS needs --tls-ca"),
+        (Scheduler(file=Path("no-such-file.json")), "no scheduler's address in it"),
+    ],
+)
+def test_a_scheduler_that_is_not_safe_or_not_there_is_refused(scheduler, said):
+    with pytest.raises(ConfigError, match=said):
+        next(run_on_cluster(iter(()), scheduler))
+
+
+def test_what_is_said_to_be_insecure_is_allowed():
+    assert Scheduler(address="tcp://10.0.0.7:8786", insecure_network=True).checked_address() == "tcp://10.0.0.7:8786"
+    assert Scheduler(address="tcp://127.0.0.1:8786").checked_address()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / f"{command[2]}.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def make_certificate(folder: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["tls", "file"])
+def test_a_real_scheduler_and_workers_in_processes_of_their_own(tmp_path, form):
+    source, address = tones(tmp_path, 6), f"127.0.0.1:{free_port()}"
+    (tmp_path / "net").mkdir()
+    options: list[str] = []
+    if form == "tls":
+        make_certificate(tmp_path)
+        options = ["--tls-ca-file", "../cert.pem", "--tls-cert", "../cert.pem", "--tls-key", "../key.pem"]
+        scheduler = Scheduler(address=f"tls://{address}", tls_ca=tmp_path / "cert.pem", tls_cert=tmp_path / "cert.pem",
+                              tls_key=tmp_path / "key.pem")  # fmt: skip
+    else:
+        scheduler = Scheduler(file=tmp_path / "net" / "scheduler.json")
+    protocol = "tls" if form == "tls" else "tcp"
+    with ExitStack() as stack:
+        listen = ["--host", "127.0.0.1", "--port", address.split(":")[1], "--no-dashboard", "--protocol", protocol]
+        stack.enter_context(running(sys.executable, "-m", "distributed.cli.dask_scheduler", *listen, *options,
+                                    "--scheduler-file", "scheduler.json", folder=tmp_path / "net"))  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "net" / "scheduler.json").exists():
+            assert time.monotonic() < deadline, (tmp_path / "net" / "distributed.cli.dask_scheduler.log").read_text()
+            time.sleep(0.1)
+        for _ in range(2):
+            stack.enter_context(
+                running(sys.executable, "-m", "distributed.cli.dask_worker", f"{protocol}://{address}", *options,
+                        "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", folder=tmp_path / "net")
+            )  # fmt: skip
+        report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=scheduler)
+    assert (report.ok, report.parts_built) == (6, 6)
+    extract(source, tmp_path / "here", recipe=RECIPE, text=None, part_rows=1)
+    assert tree(tmp_path / "s") == tree(tmp_path / "here")
+    lines = [line for log in (tmp_path / "s" / "log").iterdir() for line in log.read_text().splitlines()]
+    workers = {json.loads(line)["pid"] for line in lines}
+    assert os.getpid() not in workers
