@@ -3,6 +3,7 @@
 # make check  style, types, import directions
 # make bench  the figures of benchmarks/
 # make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
+# make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
 # make gpu-check  what only a CUDA device can show
 
 SHELL := /bin/bash
@@ -11,8 +12,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MINUTES ?= 60
 
-.PHONY: install demo test check bench honesty gpu-check clean
+.PHONY: install demo test check bench honesty campaign gpu-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -44,6 +46,11 @@ bench: $(STAMP)
 
 honesty: demo
 	$(BIN)/python benchmarks/honesty.py --folder demo | tee benchmarks/honesty.md
+
+campaign: $(STAMP)
+	$(BIN)/python benchmarks/reliability.py run --minutes $(MINUTES)
+	$(BIN)/python benchmarks/reliability.py report | tee benchmarks/reliability.md
+	$(BIN)/python benchmarks/fsync_order.py | tee benchmarks/fsync_order.md
 
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py

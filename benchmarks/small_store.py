@@ -50,10 +50,10 @@ def part_content(rows: range) -> tuple[dict[str, np.ndarray], pa.Table]:
     return arrays, outcome_table(outcomes)
 
 
-def create(path: Path) -> Path:
+def create(path: Path, n_tracks: int = N_TRACKS) -> Path:
     """The planned store, with nothing in it."""
     tracks = [
-        {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(N_TRACKS)
+        {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(n_tracks)
     ]
     embedding = np.arange(2 * 12, dtype=np.float32).reshape(2, 12)
     assert create_store(

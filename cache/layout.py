@@ -122,8 +122,8 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
             drafts.mkdir(exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = drafts / f"metadata~{uuid.uuid4().hex}"
-            write_durable(draft, documents[key])
             with contextlib.suppress(FileNotFoundError):  # swept away by another process: try again
+                write_durable(draft, documents[key])
                 draft.replace(target)
             fsync_dir(target.parent)
 

@@ -37,8 +37,7 @@ def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -
         The record that counts: another process's if that one came first. It is not rolled forward yet.
     """
     record_file = store / key
-    building = store / STAGING / f"{_label(key)}~{uuid.uuid4().hex}.building"
-    building.mkdir(parents=True, exist_ok=True)
+    building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
     try:
         document = dict(build(building))
         objects = describe_objects(building)
@@ -113,6 +112,17 @@ def describe_objects(folder: Path) -> list[dict[str, Any]]:
     """Key, size and sha256 of every file below `folder`, sorted by key."""
     files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*") if file.is_file())
     return [{"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)} for key, file in files]
+
+
+def _new_folder(store: Path, name: str) -> Path:
+    """A folder in ``staging/``, which any reader may remove whenever it is empty."""
+    while True:
+        (store / STAGING).mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (store / STAGING / name).mkdir()
+            return store / STAGING / name
+        if not store.is_dir():
+            raise FileNotFoundError(f"{store}: the store was removed")
 
 
 def _label(key: str) -> str:

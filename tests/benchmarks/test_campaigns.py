@@ -1,0 +1,79 @@
+"""A short form of each fault campaign; `make campaign` runs them for as long as one likes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import campaign_inputs
+import campaign_kills
+import campaign_store
+import pytest
+import reliability
+from store_machine import run_sequences
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize("trial", [campaign_kills.kill, campaign_kills.kill_dask])
+def test_killed_and_continued_it_is_the_store_of_a_clean_run(tmp_path, trial):
+    assert trial(1, tmp_path)["kills"] >= 1
+
+
+def test_workers_that_die_cost_nothing(tmp_path):
+    assert campaign_kills.worker(0, tmp_path) == {"workers killed": 4}
+
+
+def test_a_full_disk_is_said_and_then_forgotten(tmp_path):
+    probe = tmp_path / "probe"
+    probe.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], check=False).returncode != 0:
+        pytest.skip("only root can mount a small file system")
+    subprocess.run(["umount", probe], check=True)
+    assert sum(campaign_kills.disk_full(number, tmp_path)["times full"] for number in (1, 2)) >= 1
+
+
+def test_files_that_crash_hang_or_bloat_the_decoder_are_blamed(tmp_path):
+    found = campaign_inputs.blame(0, tmp_path, n_clips=16, n_planted=1)
+    assert found == {"files blamed": 3, "neighbours unharmed": 13}
+
+
+def test_mutated_audio_ends_ok_or_failed(tmp_path):
+    found = campaign_inputs.mutants(0, tmp_path, n_files=500)
+    assert found["files"] == 500
+    assert found["failed"] > 20
+
+
+def test_a_reader_beside_a_writer_sees_whole_rows(tmp_path):
+    assert campaign_store.reader(0, tmp_path)["reads"] > 1000
+
+
+def test_any_order_of_doings_agrees_with_the_model():
+    assert run_sequences(15, seed=0) == 15
+
+
+def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, capsys):
+    def trial(number: int, folder: Path) -> dict[str, int]:
+        if number == 1:
+            raise AssertionError("it broke")
+        return {"kills": 3, "more": 1}
+
+    campaign = reliability.Campaign(trial, "kills", 7, "something holds")
+    monkeypatch.setattr(reliability, "CAMPAIGNS", {"kill": campaign})
+    assert not reliability.run(tmp_path, ["kill"], minutes=1)
+    assert reliability.run(tmp_path, ["kill"], minutes=1), "nothing is left to do"
+    reliability.report(tmp_path)
+    out = capsys.readouterr().out
+    assert "| kill | something holds | 9 kills | 7 | 4 | 1 | 3 more |" in out
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_system_calls_come_in_the_right_order():
+    done = subprocess.run([sys.executable, SCRIPTS / "fsync_order.py"], capture_output=True, text=True, timeout=300)
+    if "PTRACE" in done.stderr or "ptrace" in done.stderr:
+        pytest.skip("this machine does not allow strace")
+    assert done.returncode == 0, done.stderr
+    assert "the order holds for 5 records" in done.stdout
