@@ -1,0 +1,157 @@
+"""What SECURITY.md says, line by line, where no other test does."""
+
+from __future__ import annotations
+
+import ast
+import getpass
+import json
+import re
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from mgc import api
+from mgc.cache.errors import ClipError
+from mgc.cache.schema import MelRecipe
+from mgc.pipeline.clip_reader import ClipReader
+from mgc.pipeline.manifest import Source, Track
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [
+    *ROOT.glob("*.py"),
+    *(file for name in ("cache", "heads", "pipeline") for file in (ROOT / name).glob("*.py")),
+]
+UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_pickle_no_shell_no_foreign_code(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name.split(".")[0] for alias in node.names} | {
+                (getattr(node, "module", "") or "").split(".")[0]
+            }
+            assert not names & UNPICKLERS
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in {"eval", "exec", "os.system", "os.popen", "yaml.load", "torch.load", "torch.save"}, called
+        for keyword in node.keywords:
+            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            assert not (keyword.arg in {"shell", "trust_remote_code", "allow_pickle"} and value is not False), called
+        if called.endswith(("AutoModel.from_pretrained", "AutoTokenizer.from_pretrained", "BertModel.from_pretrained")):
+            assert "trust_remote_code" in {keyword.arg for keyword in node.keywords}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store and a trained model, made below a folder whose name gives it away."""
+    folder = tmp_path_factory.mktemp("secret-place")
+    rng = np.random.default_rng(0)
+    tracks = []
+    for i in range(12):
+        soundfile.write(folder / f"{i}.wav", rng.normal(0, 0.1, 22_050).astype(np.float32), 22_050)
+        tracks.append(Track(id=f"t{i}", path=f"{i}.wav", genres=(("rock", "jazz")[i % 2],), artists=(f"a{i}",),
+                            lyrics="unmistakable words of a song"))  # fmt: skip
+    tracks.append(Track(id="gone", path="gone.wav", genres=("rock",)))
+    api.extract(Source(root=folder, tracks=tracks), folder / "s.zarr", text_model="minilm", workers=0, clip_s=1.0)
+    api.convert(folder / "s.zarr", folder / "s.h5")
+    options = {"encoder": "tiny", "epochs": 1, "precision": "fp32", "device": "cpu"}
+    api.train(folder / "s.zarr", folder / "run", options=options)
+    return folder
+
+
+def texts(folder: Path) -> str:
+    """Everything below a folder that can be read as text, Parquet tables unpacked."""
+    found = []
+    for file in folder.rglob("*"):
+        if file.suffix == ".parquet":
+            found.append(json.dumps(pq.read_table(file).to_pylist(), default=str))
+            found.append(str(pq.read_schema(file).metadata))
+        elif file.is_file() and file.relative_to(folder).parts[0] != "log":
+            found.append(file.read_bytes().decode("latin-1"))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("name", ["s.zarr", "run/best"])
+def test_stores_and_models_do_not_tell_where_and_by_whom_they_were_made(made, name):
+    said = texts(made / name)
+    assert len(said) > 1000
+    for secret in ("secret-place", str(made), str(Path.home()), "unmistakable words"):
+        assert secret not in said, secret
+    for word in (socket.gethostname(), getpass.getuser()):
+        assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", said), word
+
+
+def test_nor_does_the_sealed_form(made):
+    said = (made / "s.h5").read_bytes()
+    for secret in ("secret-place", str(Path.home()), "unmistakable words"):
+        assert secret.encode() not in said
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{url}\n#EXT-X-ENDLIST\n",
+    "plain.mp3": "#EXTM3U\n#EXTINF:10,x\n{url}\n",
+    "concat.wav": "ffconcat version 1.0\nfile '{url}'\n",
+    "sdp.m4a": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
+    "dash.mp4": '<?xml version="1.0"?><MPD><Period><BaseURL>{url}</BaseURL></Period></MPD>',
+    "pls.ogg": "[playlist]\nFile1={url}\nNumberOfEntries=1\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
+    asked = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.2)
+        port = listener.getsockname()[1]
+        stop = threading.Event()
+
+        def accept():
+            while not stop.is_set():
+                try:
+                    asked.append(listener.accept()[1])
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            soundfile.write(tmp_path / "other.wav", np.full(22_050, 0.5, np.float32), 22_050)
+            for url in (f"http://127.0.0.1:{port}/a.mp3", (tmp_path / "other.wav").as_uri(), "other.wav"):
+                (tmp_path / name).write_text(PLAYLISTS[name].format(url=url, port=port))
+                with ClipReader(MelRecipe(clip_s=1.0)) as reader, pytest.raises(ClipError) as error:
+                    reader.read(tmp_path / name)
+                assert error.value.reason in ("NOT_AUDIO", "BAD_HEADER", "UNSUPPORTED_CODEC")
+        finally:
+            stop.set()
+            thread.join()
+    assert asked == []
+
+
+def test_the_lock_pins_what_the_constraints_name_by_hash():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    locked = {}
+    for line in lines:
+        found = re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
+        assert found, line
+        locked[normal(found[1])] = found[2]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if "==" in line and not line.startswith("#"):
+            name, version = line.split("==")
+            pins[normal(name)] = version
+    assert len(locked) > 40
+    assert {name: pins.get(name) for name in locked} == locked
+    assert "torch" not in locked
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
