@@ -254,15 +254,38 @@ def extract(
 
 
 @store_app.command("info")
-def store_info(store: StoreArgument, as_json: Json = False) -> None:
-    """What a store holds: tracks, arrays, genres, recipe.
+def store_info(
+    store: StoreArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Tell how far it is, until every part is there.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """What a store holds: tracks, arrays, genres, recipe. With --watch, how far its extractions are, wherever they run.
 
-    Example: [b]mgc store info songs.zarr[/b]
+    Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
     """
+    if watch:
+        _watch(store, every, as_json)
+        return
     from . import api
 
     info = api.store_info(store)
     _emit(as_json, info, lambda: _print_info(info))
+
+
+def _watch(store: Path, every_s: float, as_json: bool) -> None:
+    from .cache.progress import watch
+
+    with _progress(as_json) as steps:
+        for now in watch(store, every_s=every_s):
+            if as_json:
+                print(json.dumps(now.to_dict()), flush=True)
+            rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
+            steps(
+                "extract", now.ok + now.failed, now.planned, f"{now.failed} failed, {now.working} parts at work{rate}"
+            )
+    if not as_json:
+        print(f"{store}: all {now.parts} parts are there: ok {now.ok}, failed {now.failed}")
 
 
 @store_app.command("failures")

@@ -271,6 +271,21 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     assert "genres that lost tracks" in call("store", "failures", store).out
 
 
+def test_watching_ends_when_every_part_is_there(call, table, tmp_path):
+    store = tmp_path / "songs.zarr"
+    options = ("--genre-delimiter", "|", "--features", "mel", "--workers", 0, "--part-rows", 2, "--max-failures", "99%")
+    call("extract", table, "-o", store, *options, "--shard", "1/2")
+    look = [sys.executable, "-m", "mgc", "store", "info", store, "--watch", "--every", "0.2", "--json"]
+    watcher = subprocess.Popen(look, stdout=subprocess.PIPE, text=True)
+    first = json.loads(watcher.stdout.readline())
+    assert (first["parts"], first["parts_done"]) == (4, 2)
+    call("extract", table, "-o", store, *options, "--shard", "2/2")
+    last = json.loads(watcher.communicate(timeout=60)[0].splitlines()[-1])
+    assert (watcher.returncode, last["parts_done"], last["ok"], last["failed"]) == (0, 4, 5, 3)
+    assert last["reasons"] == {"PATH_ESCAPE": 1, "SRC_MISSING": 1, "NOT_AUDIO": 1}
+    assert "all 4 parts are there: ok 5, failed 3" in call("store", "info", store, "--watch").out
+
+
 def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_path):
     sealed, options = tmp_path / "songs.h5", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
     first = call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json

@@ -1,0 +1,78 @@
+"""How far the extractions of a store are, from its commits alone: whoever builds parts, wherever they run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .commits import committed, read_commit
+from .plan import read_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreProgress:
+    """Rows of all generations: planned, ok, failed; `tracks_per_s` since one began to watch, None at first.
+
+    `working` counts parts that somebody claims to be at work on.
+    """
+
+    parts: int
+    parts_done: int
+    planned: int
+    ok: int
+    failed: int
+    reasons: dict[str, int]
+    working: int
+    tracks_per_s: float | None
+    left_s: float | None
+
+    @property
+    def complete(self) -> bool:
+        return self.parts_done == self.parts
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
+    """Look again and again, until every part is committed; each record is read once.
+
+    Raises
+    ------
+    StoreNotFoundError
+    """
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    seen: set[int] = set()
+    started, first = time.monotonic(), 0
+    while True:
+        plan = read_plan(store)
+        for part in committed(store).keys() - seen:
+            record = read_commit(store, part)
+            if record is not None:
+                seen.add(part)
+                counts.update(record["counts"])
+                reasons.update(record["reasons"])
+        done, planned = counts["ok"] + counts["failed"], sum(len(g.rows) for g in plan.generations)
+        elapsed = time.monotonic() - started
+        rate = (done - first) / elapsed if seen and elapsed > 1 and done > first else None
+        first = first or done
+        now = StoreProgress(
+            parts=plan.n_parts,
+            parts_done=len(seen),
+            planned=planned,
+            ok=counts["ok"],
+            failed=counts["failed"],
+            reasons=dict(reasons.most_common()),
+            working=len(list((store / "staging").glob("*~claim"))),
+            tracks_per_s=None if rate is None else round(rate, 2),
+            left_s=None if rate is None else round((planned - done) / rate, 1),
+        )
+        yield now
+        if now.complete:
+            return
+        time.sleep(every_s)
