@@ -22,11 +22,15 @@ from .formats import Caps
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLimits:
-    """What one file may cost. The deadline counts CPU seconds; wall-clock time is a backstop for a stalled disk."""
+    """What one file may cost. The deadline counts CPU seconds; wall-clock time is a backstop for a stalled disk.
+
+    A child is replaced after `files` files, so that what a decoder leaks does not add up.
+    """
 
     cpu_s: float = 60.0
     wall_s: float = 900.0
     memory_bytes: int = 2 << 30
+    files: int = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,7 @@ class ClipReader:
         self._caps = caps or Caps()
         self._limits = limits or ClipLimits()
         self._child: Child | None = None
+        self._files_read = 0
         self.stderr_tail = ""
         """The last of what the decoders wrote to standard error about the file last read."""
 
@@ -105,10 +110,13 @@ class ClipReader:
         MissingExtraError
             A library that the child needs is not installed.
         """
+        if self._files_read >= self._limits.files:
+            self.close()
         try:
             answer, payload = self._ask(path)
         except DecoderDiedError as death:
             raise self._verdict(death) from None
+        self._files_read += 1
         if "reason" in answer:
             if answer["reason"] == Reason.DECODER_MEMORY:
                 self.close()
@@ -146,6 +154,7 @@ class ClipReader:
         }
         child = Child(self.command, settings)
         child.ends_with(self)
+        self._files_read = 0
         return child
 
     def _verdict(self, death: DecoderDiedError) -> ClipError:

@@ -178,6 +178,16 @@ def test_a_child_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
         assert same(reader.read(path), first)
 
 
+def test_a_child_serves_so_many_files_and_no_more(tmp_path: Path) -> None:
+    path, pids = tone(tmp_path / "a.wav"), []
+    with ClipReader(RECIPE, limits=ClipLimits(files=2)) as reader:
+        for _ in range(5):
+            reader.read(path)
+            assert reader._child is not None
+            pids.append(reader._child._process.pid)
+    assert [pids[i] == pids[i + 1] for i in range(4)] == [True, False, True, False]
+
+
 def test_noise_of_the_decoder_is_kept_apart_and_bounded(tmp_path: Path, faulty: type[ClipReader]) -> None:
     with faulty(RECIPE) as reader:
         assert reader.read(tone(tmp_path / "shout.wav")).flags == Flag.SHORT

@@ -237,6 +237,22 @@ def test_bad_lyrics_cost_the_lyrics_only(tmp_path):
     assert np.isnan(opened.read("lyrics_pooled", [1])).all()
 
 
+def test_endless_lyrics_and_missing_labels_are_flagged(tmp_path):
+    source = tones(tmp_path, 2)
+    tracks = [
+        Track(id="endless", path="0.wav", genres=("rock",), lyrics="love " * 10_000),
+        Track(id="unlabelled", path="1.wav", lyrics="love"),
+    ]
+    recipe = Recipe(mel=MEL, lyrics=text_recipe(find_text_model("minilm")))
+    extract(Source(root=source.root, tracks=tracks), tmp_path / "s", recipe=recipe, text=TextSource(model="minilm"))
+    store = FeatureStore.open(tmp_path / "s")
+    flags = [Flag(bits) & (Flag.LYRICS_TRUNCATED | Flag.NO_LABEL) for bits in store.tracks.column("flags").to_pylist()]
+    assert flags == [Flag.LYRICS_TRUNCATED, Flag.NO_LABEL]
+    assert store.read("lyrics_tokens", [0, 1]).tolist() == [512, 3]
+    assert store.read("lyrics_tokens_full", [0, 1]).tolist() == [10_002, 3]
+    assert store.ok_rows.tolist() == [0, 1]
+
+
 def test_another_encoder_than_the_recipes_is_refused(tmp_path):
     source = tones(tmp_path, 1)
     (tmp_path / "0.txt").write_text("words")
