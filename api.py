@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from .cache.compact import compact
 from .cache.drops import drop
 from .cache.errors import ConfigError, MissingExtraError
+from .cache.forms import SEALED_SUFFIXES, is_store
 from .cache.hdf5_store import seal_problem, seal_store, unpack_store
-from .cache.plan import PLAN_FILE, read_plan
+from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
-from .cache.schema import FORMAT_VERSION, Flag, MelRecipe, Recipe, TextRecipe
+from .cache.schema import Flag, MelRecipe, Recipe, TextRecipe
 from .cache.store import FeatureStore
 from .cache.verify import Damage, put_aside, verify
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from .pipeline.manifest import Source, Track
     from .pipeline.parts import TextSource
     from .pipeline.workers import Scheduler
-
-SEALED_SUFFIXES = (".h5", ".hdf5")
 
 Steps = Callable[[str, int, int, str], None]
 """Told how far long work is: step, done, total, a note."""
@@ -284,63 +282,6 @@ def _text_recipe(text: TextSource, precision: str, known: TextRecipe | None) -> 
     return text_recipe(find_text_model(text.model), precision=resolve_precision(precision))
 
 
-def store_info(path: Path) -> dict[str, Any]:
-    """What a store holds, in plain values."""
-    store = FeatureStore.open(path)
-    counts = store.counts()
-    genres = Counter(genre for genres in store.tracks.column("genres").to_pylist() for genre in genres)
-    rows = len(store.status)
-    return {
-        "store": str(path),
-        "format_version": FORMAT_VERSION,
-        "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
-        "planned": counts.planned,
-        "ok": counts.ok,
-        "failed": counts.failed,
-        "pending": counts.pending,
-        "reasons": counts.reasons,
-        "flags": counts.flags,
-        "part_rows": store.part_rows,
-        "arrays": [
-            {
-                "name": spec.name,
-                "dims": ", ".join(spec.dims),
-                "shape": " x ".join(map(str, (rows, *spec.tail))),
-                "dtype": spec.dtype,
-                "unit": spec.unit,
-            }
-            for spec in store.arrays
-        ],
-        "recipe": store.recipe.to_dict(),
-        "fingerprints": store.fingerprints,
-        "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
-    }
-
-
-def is_store(path: Path) -> bool:
-    """Whether a feature store lies there, in one form or the other."""
-    return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())
-
-
-def convert(source: Path, target: Path, *, on_progress: Steps = _silent) -> None:
-    """Zarr form to HDF5 form, or back; the result is compared with what it was made from.
-
-    Raises
-    ------
-    ConfigError, StoreCorruptError
-    """
-
-    def tell(done: int, total: int) -> None:
-        on_progress("convert", done, total, "")
-
-    if source.is_file():
-        unpack_store(source, target, on_progress=tell)
-    elif target.suffix not in SEALED_SUFFIXES:
-        raise ConfigError(f"{target}: the HDF5 form of a store ends in {' or '.join(SEALED_SUFFIXES)}")
-    else:
-        seal_store(source, target, on_progress=tell)
-
-
 def store_verify(path: Path, *, full: bool = False, on_progress: Steps = _silent) -> list[Damage]:
     """Compare a store with its records; see :func:`mgc.cache.verify.verify`. The HDF5 form is always read whole."""
     if path.is_file():
@@ -553,10 +494,11 @@ def predict(
             return _predict_store(loaded, features, on_progress)
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
-    source = _songs(inputs, lyrics)
     with _extra("extract"):
         from .pipeline.extract import extract as run_extraction
         from .pipeline.parts import TextSource
+        from .pipeline.songs import songs_source
+    source = songs_source(inputs, lyrics)
 
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         store = Path(scratch) / "songs.zarr"
@@ -605,41 +547,6 @@ def _prediction_remarks(loaded: LoadedModel, store: FeatureStore) -> list[str]:
         if without:
             remarks.append(f"{without} of {len(store.ok_rows)} songs without lyrics: predicted from sound alone")
     return remarks + lyrics_warnings(loaded, store, store.ok_rows)
-
-
-def _songs(inputs: Sequence[Path], lyrics: Path | None) -> Source:
-    """Files and folders given to `predict`, as a source; ids are the paths as the user wrote them."""
-    with _extra("extract"):
-        from .pipeline.datasets import load_source
-        from .pipeline.manifest import Source, Track
-
-    tracks: dict[str, Track] = {}
-    for given in inputs:
-        if not given.exists():
-            raise ConfigError(f"{given}: no such file or folder")
-        if given.is_dir():
-            found = load_source(given)
-            for track in found.tracks:
-                words = None if track.lyrics_path is None else _from_root(found.root / track.lyrics_path)
-                name, path = str(given / track.id), _from_root(found.root / track.path)
-                tracks[name] = dataclasses.replace(track, id=name, path=path, lyrics_path=words)
-        else:
-            beside = given.with_suffix(".txt")
-            words = _from_root(beside) if beside.is_file() else None
-            tracks[str(given)] = Track(id=str(given), path=_from_root(given), lyrics_path=words)
-    if lyrics is not None:
-        if len(tracks) != 1:
-            raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")
-        if not lyrics.is_file():
-            raise ConfigError(f"--lyrics {lyrics}: no such file")
-        ((name, track),) = tracks.items()
-        tracks[name] = dataclasses.replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
-
-
-def _from_root(path: Path) -> str:
-    absolute = path.resolve()
-    return absolute.relative_to(absolute.anchor).as_posix()
 
 
 DEMO_OPTIONS: dict[str, Any] = {"encoder": "lite", "epochs": 15, "lr": 5e-4, "lr_halve_every": 4, "batch_size": 16}

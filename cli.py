@@ -267,9 +267,9 @@ def store_info(
     if watch:
         _watch(store, every, as_json)
         return
-    from . import api
+    from .cache.info import describe_store
 
-    info = api.store_info(store)
+    info = describe_store(store)
     _emit(as_json, info, lambda: _print_info(info))
 
 
@@ -380,10 +380,10 @@ def store_convert(
 
     Examples: [b]mgc store convert songs.zarr songs.h5[/b], [b]mgc store convert songs.h5 songs.zarr[/b]
     """
-    from . import api
+    from .cache.forms import convert
 
     with _progress(quiet or as_json) as steps:
-        api.convert(source, target, on_progress=steps)
+        convert(source, target, on_progress=lambda done, total: steps("convert", done, total, ""))
     _emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
 
 

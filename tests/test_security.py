@@ -17,6 +17,7 @@ import soundfile
 
 from mgc import api
 from mgc.cache.errors import ClipError
+from mgc.cache.forms import convert
 from mgc.cache.schema import MelRecipe
 from mgc.pipeline.clip_reader import ClipReader
 from mgc.pipeline.manifest import Source, Track
@@ -60,7 +61,7 @@ def made(tmp_path_factory):
                             lyrics="unmistakable words of a song"))  # fmt: skip
     tracks.append(Track(id="gone", path="gone.wav", genres=("rock",)))
     api.extract(Source(root=folder, tracks=tracks), folder / "s.zarr", text_model="minilm", workers=0, clip_s=1.0)
-    api.convert(folder / "s.zarr", folder / "s.h5")
+    convert(folder / "s.zarr", folder / "s.h5")
     options = {"encoder": "tiny", "epochs": 1, "precision": "fp32", "device": "cpu"}
     api.train(folder / "s.zarr", folder / "run", options=options)
     return folder

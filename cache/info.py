@@ -1,0 +1,43 @@
+"""What a store holds, in plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .schema import FORMAT_VERSION
+from .store import FeatureStore
+
+
+def describe_store(path: Path) -> dict[str, Any]:
+    """What a store holds, in plain values."""
+    store = FeatureStore.open(path)
+    counts = store.counts()
+    genres = Counter(genre for genres in store.tracks.column("genres").to_pylist() for genre in genres)
+    rows = len(store.status)
+    return {
+        "store": str(path),
+        "format_version": FORMAT_VERSION,
+        "bytes": sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
+        "planned": counts.planned,
+        "ok": counts.ok,
+        "failed": counts.failed,
+        "pending": counts.pending,
+        "reasons": counts.reasons,
+        "flags": counts.flags,
+        "part_rows": store.part_rows,
+        "arrays": [
+            {
+                "name": spec.name,
+                "dims": ", ".join(spec.dims),
+                "shape": " x ".join(map(str, (rows, *spec.tail))),
+                "dtype": spec.dtype,
+                "unit": spec.unit,
+            }
+            for spec in store.arrays
+        ],
+        "recipe": store.recipe.to_dict(),
+        "fingerprints": store.fingerprints,
+        "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
+    }
