@@ -24,7 +24,7 @@ from .cache.forms import SEALED_SUFFIXES, is_store
 from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
-from .cache.schema import Flag, MelRecipe, Recipe, TextRecipe
+from .cache.schema import Flag, MelRecipe, Recipe, TextRecipe, text_fingerprints
 from .cache.store import FeatureStore
 from .cache.verify import Damage, put_aside, verify
 
@@ -190,6 +190,7 @@ def extract(
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
     scheduler: Scheduler | None = None,
+    add: str | None = None,
     on_progress: Steps = _silent,
 ) -> ExtractReport:
     """Make or continue a feature store; see :func:`mgc.pipeline.extract.extract`.
@@ -201,6 +202,8 @@ def extract(
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
     append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
         `workers` says otherwise.
+    add : name under which the features of `text_model` join a store that is there; see
+        :func:`mgc.pipeline.extract.add_text`.
     scheduler : of a Dask cluster that runs already; its workers must see the store and the source at the same paths.
 
     Raises
@@ -208,6 +211,7 @@ def extract(
     ConfigError, TextModelError, RecipeMismatchError
     """
     with _extra("extract"):
+        from .pipeline.extract import add_text
         from .pipeline.extract import extract as run
         from .pipeline.parts import TextSource
         from .pipeline.workers import default_workers
@@ -236,6 +240,15 @@ def extract(
         on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
 
     recipe = Recipe(mel=mel, lyrics=lyrics)
+    if add is not None:
+        if not (store.is_dir() and is_store(store)) or append or retry_failed:
+            raise ConfigError(f"--add {add}: text features join a Zarr store that is there, in a run of their own")
+        if text is None or text_model is None:
+            raise ConfigError(f"--add {add}: name the encoder with --text-model")
+        return add_text(
+            source, store, add, recipe=_text_recipe(text, text_precision, None), text=text,
+            workers=scheduler or workers, shard=shard, on_progress=tell,
+        )  # fmt: skip
 
     def fill(path: Path) -> ExtractReport:
         return run(
@@ -304,7 +317,8 @@ def store_repair(
     Returns
     -------
     dict
-        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``parts_built``.
+        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, those
+        of text features that joined (by name), ``parts_built``.
     """
     if path.is_file():
         raise ConfigError(f"{path}: a sealed store is mended by a copy of it, or by extracting again")
@@ -325,14 +339,17 @@ def store_repair(
                 on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
             )  # fmt: skip
     pending: int | None = None
+    added: dict[str, int] = {}
     if not left:
         with FeatureStore.open(path) as store:
-            pending = store.counts().pending
+            pending, names = store.counts().pending, list(store.texts)
+        added = {name: n for name in names if (n := FeatureStore.open(path, text=name).counts().pending)}
     return {
         "store": str(path),
         "damages": [damage.to_dict() for damage in damages],
         "left": [damage.to_dict() for damage in left],
         "pending": pending,
+        "pending_added": added,
         "parts_built": built,
     }
 
@@ -355,6 +372,7 @@ def train(
     *,
     preset: str | None = None,
     genres_file: Path | None = None,
+    text: str | None = None,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
     on_progress: Steps = _silent,
@@ -363,6 +381,7 @@ def train(
 
     Parameters
     ----------
+    text : name of the text features to learn from, where others joined the store.
     options : fields of :class:`mgc.heads.config.TrainConfig`.
 
     Returns
@@ -394,7 +413,7 @@ def train(
             shown = "" if last.val_map is None else f", validation mAP {last.val_map:.3f}"
             on_progress("train", progress.done, progress.total, f"loss {last.loss:.3f}{shown}")
 
-    with FeatureStore.open(store) as features:
+    with FeatureStore.open(store, text=text) as features:
         result = fit(features, run, config, resume=resume, on_progress=tell)
     page, remarks = _try_report(run)
     sizes = ", ".join(f"{name} {size}" for name, size in result.task.split.sizes.items())
@@ -437,12 +456,27 @@ def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps 
     with _extra("train"):
         from .heads.evaluate import evaluate as score
 
-    with FeatureStore.open(store) as features:
+    with _open_for(run, store) as features:
         metrics = score(
             run, features, split=split, on_track=lambda done, total: on_progress("evaluate", done, total, "")
         )
     _try_report(run)
     return metrics
+
+
+def _open_for(run: Path, store: Path) -> FeatureStore:
+    """The store with the text features that the run's model was trained on, where it has them."""
+    from .heads.predict import load_run
+
+    opened = FeatureStore.open(store)
+    wanted = load_run(run).recipe.lyrics
+    if wanted is None or opened.recipe.lyrics == wanted:
+        return opened
+    for name, recipe in opened.texts.items():
+        if text_fingerprints(recipe) == text_fingerprints(wanted):
+            opened.close()
+            return FeatureStore.open(store, text=name)
+    return opened
 
 
 def report(run: Path, output: Path | None = None) -> Path:
@@ -490,7 +524,7 @@ def predict(
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
-        with FeatureStore.open(inputs[0]) as features:
+        with _open_for(run, inputs[0]) as features:
             return _predict_store(loaded, features, on_progress)
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")

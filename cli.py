@@ -202,6 +202,9 @@ def extract(
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
+    add: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Let the features of --text-model join the store as NAME.")
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tracks again.")] = False,
     shard: Annotated[
@@ -243,7 +246,7 @@ def extract(
             read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
-            shard=every_nth,
+            shard=every_nth, add=add,
             scheduler=_scheduler(scheduler, scheduler_file, tls_ca, tls_cert, tls_key, insecure_network),
             on_progress=steps,
         )  # fmt: skip
@@ -429,6 +432,7 @@ def train(
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
     ] = None,
+    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
     genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
@@ -473,7 +477,14 @@ def train(
     options = {name: value for name, value in asked.items() if value is not None}
     with _progress(quiet or as_json) as steps:
         result = api.train(
-            store, output, preset=preset, genres_file=genres_file, options=options, resume=resume, on_progress=steps
+            store,
+            output,
+            preset=preset,
+            genres_file=genres_file,
+            text=text,
+            options=options,
+            resume=resume,
+            on_progress=steps,
         )
     _emit(as_json, result, lambda: _print_training(result))
 
@@ -783,6 +794,8 @@ def _print_repair(done: Mapping[str, Any], store: Path) -> None:
         _print_damages(done["left"], store)
     elif done["pending"]:
         print(f"{done['pending']} tracks are pending; run `mgc extract` as before, or repair with --source")
+    for name, pending in done["pending_added"].items():
+        print(f"{pending} tracks of the text features {name} are pending; run `mgc extract --add {name}` as before")
 
 
 def _print_training(result: Mapping[str, Any]) -> None:

@@ -22,20 +22,39 @@ import pyarrow as pa
 import zarr
 
 from . import layout, publish
-from .durable import unseal
+from .durable import fsync_dir, unseal
 from .errors import StoreCorruptError
-from .plan import Plan, read_plan, roll_generation_forward
-from .schema import FAILED, OK, track_arrays
+from .plan import Plan, read_plan, roll_feature_set_forward, roll_generation_forward
+from .schema import FAILED, OK
 from .tracks import write_table
 
 COMMITS, QUARANTINE = "commits", "quarantine"
 _RECORD = re.compile(r"(\d+)(?:\.(\d+))?\.json")
-_TAKEN_BACK = re.compile(r"(\d+)\.(\d+)")
 
 
-def commit_key(part: int, n: int = 0) -> str:
-    """Key of the n-th record of a part."""
-    return f"{COMMITS}/{part}.json" if n == 0 else f"{COMMITS}/{part}.{n}.json"
+def commit_key(part: int, n: int = 0, feature_set: str | None = None) -> str:
+    """Key of the n-th record of a part, of the store as it was made or of a feature set that joined it."""
+    folder = COMMITS if feature_set is None else f"{COMMITS}/{feature_set}"
+    return f"{folder}/{part}.json" if n == 0 else f"{folder}/{part}.{n}.json"
+
+
+def parse_commit_key(key: str) -> tuple[int, int, str | None] | None:
+    """Part, n and feature set of a record's key; None for other keys."""
+    folder, _, name = key.rpartition("/")
+    parsed = parse_commit_name(name)
+    if parsed is None or not (folder == COMMITS or folder.startswith(f"{COMMITS}/")):
+        return None
+    return (*parsed, folder.partition("/")[2] or None)
+
+
+def outcomes_key(part: int, feature_set: str | None = None) -> str:
+    """Key of the table that says what became of a part's tracks."""
+    return f"rows/{part}.parquet" if feature_set is None else f"rows/{feature_set}/{part}.parquet"
+
+
+def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:
+    """Where a part that was taken back lies; its name says that n is used."""
+    return f"{QUARANTINE}/{part}.{n}" if feature_set is None else f"{QUARANTINE}/{feature_set}+{part}.{n}"
 
 
 def parse_commit_name(name: str) -> tuple[int, int] | None:
@@ -44,30 +63,38 @@ def parse_commit_name(name: str) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
-def committed(store: Path) -> dict[int, int]:
+def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
     """Part -> n of the record that counts, for every committed part."""
     newest: dict[int, int] = {}
-    for name in os.listdir(store / COMMITS):
+    folder = store / COMMITS / (feature_set or "")
+    for name in os.listdir(folder) if folder.is_dir() else ():
         if (parsed := parse_commit_name(name)) is not None:
             newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
     return newest
 
 
-def read_commit(store: Path, part: int) -> dict[str, Any] | None:
+def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
     """The record of a part that counts; None where the part is not committed."""
-    n = _newest(store, part)
-    return None if n is None else unseal(store / commit_key(part, n))
+    n = _newest(store, part, feature_set)
+    return None if n is None else unseal(store / commit_key(part, n, feature_set))
 
 
 def commit_part(
-    store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table, *, again: bool = False
+    store: Path,
+    part: int,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    outcomes: pa.Table,
+    *,
+    feature_set: str | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Publish a part: its rows of every track array, and what extraction found.
 
     Parameters
     ----------
     arrays : name -> rows of the part, in row order; fewer rows than a full part in the last one of a generation.
-    outcomes : table of :data:`mgc.cache.tracks.OUTCOME_SCHEMA`, one row a track of the part.
+    outcomes : one row a track of the part: :data:`mgc.cache.tracks.OUTCOME_SCHEMA`, or ``ADDED_OUTCOME_SCHEMA``.
+    feature_set : one that joined the store; None for the store as it was made.
     again : make a part anew that is committed, as `store compact` does.
 
     Returns
@@ -76,22 +103,24 @@ def commit_part(
         The commit record that counts; another process's, with equal content, if that one came first.
     """
     plan = read_plan(store)
-    newest = _newest(store, part)
+    newest = _newest(store, part, feature_set)
     if newest is not None and not again:
-        roll_part_forward(store, part)
-        return unseal(store / commit_key(part, newest))
-    n = _next_number(store, part)
+        roll_part_forward(store, part, feature_set)
+        return unseal(store / commit_key(part, newest, feature_set))
+    n = 1 + (_last_taken_back(store, part, feature_set) if newest is None else newest)
 
     def build(folder: Path) -> dict[str, Any]:
-        _build_part(folder, part, plan, arrays, outcomes)
-        return _record(part, n, plan, outcomes)
+        _build_part(folder, part, plan, arrays, outcomes, feature_set)
+        return _record(part, n, plan, outcomes, feature_set)
 
-    record = publish.publish(store, commit_key(part, n), build)
-    roll_part_forward(store, part)
+    record = publish.publish(store, commit_key(part, n, feature_set), build)
+    roll_part_forward(store, part, feature_set)
     return record
 
 
-def restore_part(store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def restore_part(
+    store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None = None
+) -> None:
     """Put the objects of a part, which is committed, to their keys; for a store that is being put together.
 
     Raises
@@ -99,11 +128,11 @@ def restore_part(store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]])
     StoreCorruptError
         If they are not, byte for byte, what the commit names.
     """
-    record = read_commit(store, part)
+    record = read_commit(store, part, feature_set)
     assert record is not None
     building = store / publish.STAGING / f"{COMMITS}+{part}~restored"
     building.mkdir(parents=True)
-    _encode(building, part, read_plan(store), arrays)
+    _encode(building, part, read_plan(store), arrays, feature_set)
     made = publish.describe_objects(building)
     if made != [item for item in record["objects"] if not item["key"].startswith("rows/")]:
         raise StoreCorruptError(f"{store}: part {part} does not come out as it was committed (another zarr release?)")
@@ -113,7 +142,7 @@ def restore_part(store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]])
     shutil.rmtree(building)
 
 
-def roll_part_forward(store: Path, part: int) -> None:
+def roll_part_forward(store: Path, part: int, feature_set: str | None = None) -> None:
     """Bring a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done.
 
     Raises
@@ -121,16 +150,35 @@ def roll_part_forward(store: Path, part: int) -> None:
     StoreCorruptError
         If the commit record belongs to another plan.
     """
-    n = _newest(store, part)
+    n = _newest(store, part, feature_set)
     if n is None:
         return
-    key = commit_key(part, n)
+    key = commit_key(part, n, feature_set)
     record = unseal(store / key)
-    if record["generation"] != read_plan(store).generation_of(part).sha256:
+    if not belongs(record, part, read_plan(store), feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
     publish.install(store, key, record)
+    if n > 0:
+        _remove_stale(store, part, read_plan(store), feature_set, {item["key"] for item in record["objects"]})
     for older in range(n + 1):
-        publish.sweep(store, commit_key(part, older))
+        publish.sweep(store, commit_key(part, older, feature_set))
+
+
+def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: set[str]) -> None:
+    """Remove objects of an older record that the newer one does not have: an array that is all fill now has none."""
+    for spec in plan.arrays(feature_set):
+        key = layout.object_key(spec, part)
+        if key not in listed and (store / key).exists():
+            (store / key).unlink(missing_ok=True)
+            fsync_dir((store / key).parent)
+
+
+def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:
+    """Whether a commit record is of this part of this plan."""
+    if part >= plan.n_parts or record["part"] != part:
+        return False
+    of_set = None if feature_set is None else plan.added[feature_set].sha256
+    return bool(record["generation"] == plan.generation_of(part).sha256 and record.get("feature_set") == of_set)
 
 
 def finish(store: Path) -> None:
@@ -141,40 +189,42 @@ def finish(store: Path) -> None:
         return
     for key in sorted(staged):
         folder, _, name = key.partition("/")
-        if folder == "generations" and (store / key).exists():
+        if (store / key).exists() and folder == "generations":
             roll_generation_forward(store, int(name.removesuffix(".json")))
-    newest = committed(store)
+        elif (store / key).exists() and folder == "features":
+            roll_feature_set_forward(store, key)
     for key in sorted(staged):
-        folder, _, name = key.partition("/")
-        parsed = parse_commit_name(name) if folder == COMMITS else None
-        if parsed is not None and parsed[1] <= newest.get(parsed[0], -1):
-            roll_part_forward(store, parsed[0])
+        parsed = parse_commit_key(key)
+        if parsed is not None:
+            part, _, feature_set = parsed
+            roll_part_forward(store, part, feature_set)
     _remove_if_empty(store / publish.STAGING)
 
 
-def waiting_parts(store: Path) -> set[int]:
+def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
     """Parts that are decided but not yet at their keys, which is only while they are staged."""
-    found = (key.partition("/") for key in publish.staged_records(store))
-    parsed = {parse_commit_name(name) for folder, _, name in found if folder == COMMITS}
-    return {one[0] for one in parsed if one is not None and _is_waiting(store, one[0])}
+    parsed = (parse_commit_key(key) for key in publish.staged_records(store))
+    parts = {one[0] for one in parsed if one is not None and one[2] == feature_set}
+    return {part for part in parts if _is_waiting(store, part, feature_set)}
 
 
-def _is_waiting(store: Path, part: int) -> bool:
-    n = _newest(store, part)
+def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
+    n = _newest(store, part, feature_set)
     if n is None:
         return True
-    record = unseal(store / commit_key(part, n))
-    if not publish.staged_folder(store, commit_key(part, n), record).is_dir():
+    key = commit_key(part, n, feature_set)
+    record = unseal(store / key)
+    if not publish.staged_folder(store, key, record).is_dir():
         return False
     return any(not (store / item["key"]).exists() for item in record["objects"])
 
 
-def _newest(store: Path, part: int) -> int | None:
+def _newest(store: Path, part: int, feature_set: str | None) -> int | None:
     """n of the record that counts, found by its name alone: the folder may hold a million others."""
-    newest, n = None, _last_taken_back(store, part) + 1
+    newest, n = None, _last_taken_back(store, part, feature_set) + 1
     misses = 0
     while misses < 2:  # past one hole: an older record may have been lost
-        if (store / commit_key(part, n)).exists():
+        if (store / commit_key(part, n, feature_set)).exists():
             newest, misses = n, 0
         else:
             misses += 1
@@ -182,38 +232,41 @@ def _newest(store: Path, part: int) -> int | None:
     return newest
 
 
-def _last_taken_back(store: Path, part: int) -> int:
+def _last_taken_back(store: Path, part: int, feature_set: str | None) -> int:
     """The highest n of a part that lies in quarantine; -1 where none does."""
-    try:
-        names = os.listdir(store / QUARANTINE)
-    except FileNotFoundError:
-        return -1
-    found = (_TAKEN_BACK.fullmatch(name) for name in names)
-    return max((int(one[2]) for one in found if one is not None and int(one[1]) == part), default=-1)
-
-
-def _next_number(store: Path, part: int) -> int:
-    newest = _newest(store, part)
-    return 1 + (_last_taken_back(store, part) if newest is None else newest)
+    n = -1
+    if (store / QUARANTINE).is_dir():
+        stem = Path(quarantine_folder(part, 0, feature_set)).name.removesuffix("0")
+        names = (name.removeprefix(stem) for name in os.listdir(store / QUARANTINE) if name.startswith(stem))
+        n = max((int(number) for number in names if number.isdecimal()), default=-1)
+    return n
 
 
 def _build_part(
-    folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table
+    folder: Path,
+    part: int,
+    plan: Plan,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    outcomes: pa.Table,
+    feature_set: str | None,
 ) -> None:
     rows = plan.part_range(part)
     if outcomes.column("row").to_pylist() != list(rows):
         raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
-    _encode(folder, part, plan, arrays)
-    (folder / "rows").mkdir()
-    write_table(outcomes, folder / "rows" / f"{part}.parquet")
+    _encode(folder, part, plan, arrays, feature_set)
+    table = folder / outcomes_key(part, feature_set)
+    table.parent.mkdir(parents=True)
+    write_table(outcomes, table)
 
 
-def _encode(folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def _encode(
+    folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
+) -> None:
     """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys in the real one."""
     rows = plan.part_range(part)
     scratch = folder / "scratch"
     group = zarr.create_group(scratch, zarr_format=3)
-    for spec in track_arrays(plan.recipe):
+    for spec in plan.arrays(feature_set):
         values = arrays[spec.name]
         if values.shape != (len(rows), *spec.tail):
             raise ValueError(f"{spec.name}: part {part} wants shape {(len(rows), *spec.tail)}, got {values.shape}")
@@ -226,14 +279,16 @@ def _encode(folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArra
     shutil.rmtree(scratch)
 
 
-def _record(part: int, n: int, plan: Plan, outcomes: pa.Table) -> dict[str, Any]:
+def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str | None) -> dict[str, Any]:
     """What the record says beside its objects: only what the plan and the sources' bytes determine."""
     status = np.asarray(outcomes.column("status"))
     reasons = Counter(reason for reason in outcomes.column("reason").to_pylist() if reason)
+    of_set = {} if feature_set is None else {"feature_set": plan.added[feature_set].sha256}
     return {
         "part": part,
         "n": n,
         "generation": plan.generation_of(part).sha256,
+        **of_set,
         "counts": {"ok": int((status == OK).sum()), "failed": int((status == FAILED).sum())},
         "reasons": dict(sorted(reasons.items())),
     }

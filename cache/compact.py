@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 
 from . import publish
-from .commits import QUARANTINE, commit_part, committed, finish, read_commit
+from .commits import QUARANTINE, commit_part, committed, finish, outcomes_key, read_commit
 from .drops import dropped_ids
 from .errors import StoreCorruptError
 from .plan import Plan, read_plan, read_tracks
-from .schema import FAILED, Reason, track_arrays
-from .tracks import OUTCOME_SCHEMA, outcome_table, read_table
+from .schema import FAILED, Reason
+from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .verify import verify
 
 
@@ -38,49 +40,58 @@ def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = Non
         If a part that would be made anew is damaged: it has to be repaired first.
     """
     finish(store)
-    plan, gone = read_plan(store), dropped_ids(store)
-    hurt = {damage.part for damage in verify(store)}
-    parts = [part for part in sorted(committed(store)) if _holds(store, plan, part, gone)]
-    for done, part in enumerate(parts, start=1):
-        if part in hurt:
+    plan = read_plan(store)
+    gone = _dropped_rows(store, plan)
+    hurt = {(damage.feature_set, damage.part) for damage in verify(store)}
+    places = [(one, part) for one in (None, *plan.added) for part in sorted(gone.keys() & committed(store, one).keys())
+              if _holds(store, part, one, len(gone[part]))]  # fmt: skip
+    for done, (feature_set, part) in enumerate(places, start=1):
+        if (feature_set, part) in hurt:
             raise StoreCorruptError(f"{store}: part {part} is damaged; run `mgc store repair {store}` first")
-        arrays, outcomes = _without(store, plan, part, gone)
-        commit_part(store, part, arrays, outcomes, again=True)
+        arrays, outcomes = _without(store, plan, part, feature_set, gone[part])
+        commit_part(store, part, arrays, outcomes, feature_set=feature_set, again=True)
         if on_progress is not None:
-            on_progress(done, len(parts))
+            on_progress(done, len(places))
     shutil.rmtree(store / publish.STAGING, ignore_errors=True)
     for folder in (store / QUARANTINE).glob("*"):  # the folder of a part stays: its number is taken
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return len(parts)
+    return len(places)
 
 
-def _dropped_rows(store: Path, plan: Plan, part: int, gone: set[str]) -> npt.NDArray[np.bool_]:
-    generation, rows = plan.generation_of(part), plan.part_range(part)
-    tracks = read_tracks(store, plan, generation).slice(rows.start - generation.rows.start, len(rows))
-    return np.asarray([name in gone for name in tracks.column("id").to_pylist()], dtype=np.bool_)
+def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
+    """Part -> array rows of the tracks in it that were taken down."""
+    ids, found = pa.array(sorted(dropped_ids(store)), pa.string()), defaultdict(list)
+    for generation in plan.generations if len(ids) else ():
+        tracks = read_tracks(store, plan, generation)
+        for row in tracks.filter(pc.is_in(tracks.column("id"), ids)).column("row").to_pylist():
+            found[row // plan.part_rows].append(row)
+    return dict(found)
 
 
-def _holds(store: Path, plan: Plan, part: int, gone: set[str]) -> bool:
+def _holds(store: Path, part: int, feature_set: str | None, n_dropped: int) -> bool:
     """Whether the record that counts knows fewer dropped tracks than there are."""
-    record = read_commit(store, part)
+    record = read_commit(store, part, feature_set)
     assert record is not None
-    return int(_dropped_rows(store, plan, part, gone).sum()) > int(record["reasons"].get(Reason.DROPPED, 0))
+    return n_dropped > int(record["reasons"].get(Reason.DROPPED, 0))
 
 
-def _without(store: Path, plan: Plan, part: int, gone: set[str]) -> tuple[Mapping[str, npt.NDArray[Any]], pa.Table]:
-    rows, dropped = plan.part_range(part), _dropped_rows(store, plan, part, gone)
+def _without(
+    store: Path, plan: Plan, part: int, feature_set: str | None, gone: list[int]
+) -> tuple[Mapping[str, npt.NDArray[Any]], pa.Table]:
+    """A part's arrays and outcomes, emptied of the rows `gone`."""
+    rows = plan.part_range(part)
+    dropped = np.isin(np.asarray(rows), gone)
     group = zarr.open_group(store, mode="r")
     arrays = {}
-    for spec in track_arrays(plan.recipe):
+    for spec in plan.arrays(feature_set):
         array = group[spec.name]
         assert isinstance(array, zarr.Array)
         values = np.asarray(array[rows.start : rows.stop])
-        values[dropped] = spec.fill
+        values[dropped] = FAILED if spec.name.partition("_")[0] == "status" else spec.fill
         arrays[spec.name] = values
-    arrays["status"][dropped] = FAILED
-    outcomes = read_table(store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA).to_pylist()
-    detail = "taken down with `mgc store drop`"
-    down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": detail, "flags": 0}
+    schema = OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA
+    down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": "taken down with `mgc store drop`", "flags": 0}
+    outcomes = read_table(store / outcomes_key(part, feature_set), schema).to_pylist()
     kept = [{"row": row["row"], **down} if hidden else row for row, hidden in zip(outcomes, dropped, strict=True)]
-    return arrays, outcome_table(kept)
+    return arrays, pa.Table.from_pylist(kept, schema=schema)

@@ -28,16 +28,16 @@ from . import commits, layout, publish
 from .drops import DROPS
 from .durable import fsync_dir, fsync_tree
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
-from .plan import FOLDERS, PLAN_FILE, read_plan
-from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, track_arrays
-from .tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
+from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
+from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, track_arrays
+from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .zarr_reader import ZarrReader
 
 USER_BLOCK = 512
 RECORDS = "records"
 _SEALED = "mgc feature store"
 _AT_ONCE = 64  # rows copied in one go
-_JSON_ATTRIBUTES = ("recipe", "fingerprints", "library_versions", "flag_bits", "status_codes")
+_JSON_ATTRIBUTES = ("recipe", "added", "fingerprints", "library_versions", "flag_bits", "status_codes")
 
 
 class Hdf5Reader:
@@ -58,11 +58,18 @@ class Hdf5Reader:
         self.part_rows = int(self._file.attrs["part_rows"])
         self.n_rows = int(self._file["status"].shape[0])
         self.embeds_genres = "genre_embedding" in self._file
+        said = json.loads(self._file.attrs.get("added", "{}"))
+        self.added = {name: TextRecipe(**one["recipe"]) for name, one in said.items()}
         self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
         self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
 
-    def genre_embedding(self) -> npt.NDArray[np.float32]:
-        return self._whole("genre_embedding", np.arange(len(self.genres))).astype(np.float32)
+    def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
+        name = "genre_embedding" if feature_set is None else f"genre_embedding_{feature_set}"
+        return self._whole(name, np.arange(len(self.genres))).astype(np.float32)
+
+    def added_outcomes(self, feature_set: str) -> pa.Table:
+        """What became of the tracks in a feature set that joined the store."""
+        return self._table(f"added/{feature_set}", ADDED_OUTCOME_SCHEMA)
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A small array whole."""
@@ -197,7 +204,8 @@ def _write(file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
         file.attrs[name] = json.dumps(value) if name in _JSON_ATTRIBUTES else value
-    specs = track_arrays(reader.recipe)
+    specs = [*track_arrays(reader.recipe), *(spec for name, text in reader.added.items()
+                                             for spec in added_arrays(name, text))]  # fmt: skip
     total = len(specs) * reader.n_rows
     for number, spec in enumerate(specs):
         for rows in _copied(file, group, spec, reader.n_rows):
@@ -205,6 +213,9 @@ def _write(file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
         deque(_copied(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)), maxlen=0)
+    for name, text in reader.added.items():
+        deque(_copied(file, group, layout.genre_spec(text.hidden_size, name), len(reader.genres)), maxlen=0)
+        _write_table(file, f"added/{name}", reader.added_outcomes(name))
     _write_table(file, "tracks", reader.tracks)
     _write_table(file, "genres", pa.table({"row": range(len(reader.genres)), "name": reader.genres},
                                           schema=pa.schema([("row", pa.int64()), ("name", pa.string())])))  # fmt: skip
@@ -276,11 +287,17 @@ def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
 
 def _record_keys(store: Path) -> Iterator[str]:
     """All but arrays with one row a track, which are datasets here, and Zarr's metadata, which the plan determines."""
+    plan = read_plan(store)
     yield PLAN_FILE
-    for generation in read_plan(store).generations:
+    for generation in plan.generations:
         yield generation.key
         yield from (item["key"] for item in generation.record["objects"])
-    for folder in (commits.COMMITS, "rows", DROPS):
+    for name, added in plan.added.items():
+        for n, record in enumerate(added.records):
+            yield feature_set_key(name, n)
+            yield from (item["key"] for item in record["objects"])
+    for folder in (commits.COMMITS, "rows", DROPS, *(f"{kind}/{name}" for kind in (commits.COMMITS, "rows")
+                                                     for name in plan.added)):  # fmt: skip
         if (store / folder).is_dir():
             names = sorted(name for name in os.listdir(store / folder) if name.endswith((".json", ".parquet")))
             yield from (f"{folder}/{name}" for name in names)
@@ -296,15 +313,12 @@ def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> N
         (store / key).parent.mkdir(parents=True, exist_ok=True)
         (store / key).write_bytes(file[RECORDS][key][:].tobytes())
     plan = read_plan(store)
-    layout.install_metadata(
-        store, layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres),
-        store / publish.STAGING,
-    )  # fmt: skip
-    for done, part in enumerate(sorted(commits.committed(store)), start=1):
+    layout.install_metadata(store, plan.metadata, store / publish.STAGING)
+    places = [(one, part) for one in (None, *plan.added) for part in sorted(commits.committed(store, one))]
+    for done, (feature_set, part) in enumerate(places, start=1):
         rows = plan.part_range(part)
-        commits.restore_part(
-            store, part, {spec.name: file[spec.name][rows.start : rows.stop] for spec in track_arrays(plan.recipe)}
-        )
-        tell(done, plan.n_parts)
+        arrays = {spec.name: file[spec.name][rows.start : rows.stop] for spec in plan.arrays(feature_set)}
+        commits.restore_part(store, part, arrays, feature_set)
+        tell(done, len(places))
     (store / publish.STAGING).rmdir()
     fsync_tree(store)

@@ -8,6 +8,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,19 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from .durable import fsync_dir, write_durable
-from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, Recipe, track_arrays
+from .schema import (
+    ABSENT,
+    FAILED,
+    FORMAT_VERSION,
+    OK,
+    ArraySpec,
+    Flag,
+    Recipe,
+    TextRecipe,
+    added_arrays,
+    text_fingerprints,
+    track_arrays,
+)
 
 RECORDED_LIBRARIES = (
     "mgc", "numpy", "zarr", "pyarrow", "torch", "transformers", "tokenizers", "librosa", "soundfile", "av", "soxr",
@@ -41,11 +54,12 @@ def object_key(spec: ArraySpec, part: int) -> str:
     return "/".join([spec.name, "c", str(part), *("0" for _ in spec.tail)])
 
 
-def genre_spec(width: int) -> ArraySpec:
-    """The array with one row a genre; `width` is the encoder's hidden size."""
+def genre_spec(width: int, name: str | None = None) -> ArraySpec:
+    """The array with one row a genre; `width` is the encoder's hidden size, `name` that of an added feature set."""
+    suffix = "" if name is None else f"_{name}"
     return ArraySpec(
-        name="genre_embedding",
-        dims=("genre", "text_dim"),
+        name=f"genre_embedding{suffix}",
+        dims=("genre", f"text_dim{suffix}"),
         tail=(width,),
         dtype="float32",
         fill=float("nan"),
@@ -72,12 +86,15 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
     )
 
 
-def write_metadata(folder: Path, plan: Mapping[str, Any], *, n_rows: int, n_genres: int) -> None:
+def write_metadata(
+    folder: Path, plan: Mapping[str, Any], added: Mapping[str, TextRecipe], *, n_rows: int, n_genres: int
+) -> None:
     """Write every ``zarr.json`` of a store of that many array rows and genres; consolidated in the root's.
 
     Parameters
     ----------
     plan : the document of ``plan.json``.
+    added : name -> recipe of feature sets that joined later.
     """
     recipe, part_rows = Recipe.from_dict(plan["recipe"]), plan["part_rows"]
     attributes = {
@@ -89,23 +106,34 @@ def write_metadata(folder: Path, plan: Mapping[str, Any], *, n_rows: int, n_genr
         "flag_bits": {flag.name: flag.value for flag in Flag},
         "status_codes": {"absent": ABSENT, "ok": OK, "failed": FAILED},
     }
+    if added:
+        attributes["added"] = {
+            name: {"recipe": asdict(recipe), "fingerprints": text_fingerprints(recipe)}
+            for name, recipe in sorted(added.items())
+        }
     group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
     for spec in track_arrays(recipe):
         create_array(group, spec, n_rows, part_rows)
     if plan["embeds_genres"]:
         assert recipe.lyrics is not None
         create_array(group, genre_spec(recipe.lyrics.hidden_size), n_genres, 1)
+    for name, text in sorted(added.items()):
+        for spec in added_arrays(name, text):
+            create_array(group, spec, n_rows, part_rows)
+        create_array(group, genre_spec(text.hidden_size, name), n_genres, 1)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
         zarr.consolidate_metadata(folder)
 
 
-def metadata_documents(plan: Mapping[str, Any], *, n_rows: int, n_genres: int) -> dict[str, bytes]:
+def metadata_documents(
+    plan: Mapping[str, Any], added: Mapping[str, TextRecipe], *, n_rows: int, n_genres: int
+) -> dict[str, bytes]:
     """Key -> bytes of every ``zarr.json``, as :func:`write_metadata` would write them."""
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         folder = Path(scratch)
-        write_metadata(folder, plan, n_rows=n_rows, n_genres=n_genres)
+        write_metadata(folder, plan, added, n_rows=n_rows, n_genres=n_genres)
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("zarr.json"))}
 
 

@@ -7,10 +7,12 @@ store belongs to one generation, and its commit carries that generation's hash.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +25,22 @@ import zarr
 from . import layout, publish
 from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
 from .errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
-from .schema import FORMAT_VERSION, Recipe, fingerprint
+from .schema import (
+    FORMAT_VERSION,
+    ArraySpec,
+    Recipe,
+    TextRecipe,
+    added_arrays,
+    fingerprint,
+    text_fingerprints,
+    track_arrays,
+)
 from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, read_table, write_table
 
 PLAN_FILE = "plan.json"
 FOLDERS = ("commits", "generations", "genres", "log", "rows", "tracks")
+
+_SET = re.compile(r"[a-z][a-z0-9_]*\.json")
 
 Kind = Literal["first", "append", "retry"]
 
@@ -60,6 +73,31 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddedSet:
+    """A text encoder's features that joined the store after it was made.
+
+    Attributes
+    ----------
+    name : suffix of its arrays.
+    genres : rows of its genre embedding that it holds.
+    records : one for each time genres were embedded; the first says what it is.
+    """
+
+    name: str
+    recipe: TextRecipe
+    records: tuple[Mapping[str, Any], ...]
+
+    @property
+    def n_genres(self) -> int:
+        return sum(record["n_genres"] for record in self.records)
+
+    @cached_property
+    def sha256(self) -> str:
+        """What the commits of its parts carry, beside their generation."""
+        return fingerprint(dict(self.records[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A store's plan with all generations decided so far.
 
@@ -73,6 +111,19 @@ class Plan:
     recipe: Recipe
     part_rows: int
     generations: tuple[Generation, ...]
+    added: Mapping[str, AddedSet] = field(default_factory=dict)
+
+    def arrays(self, feature_set: str | None = None) -> list[ArraySpec]:
+        """The track arrays of the store as it was made, or of a feature set that joined it."""
+        if feature_set is None:
+            return track_arrays(self.recipe)
+        return added_arrays(feature_set, self.added[feature_set].recipe)
+
+    @property
+    def metadata(self) -> dict[str, bytes]:
+        """Key -> bytes of every ``zarr.json`` that the store should have."""
+        added = {name: one.recipe for name, one in self.added.items()}
+        return layout.metadata_documents(self.document, added, n_rows=self.n_rows, n_genres=self.n_genres)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -111,7 +162,7 @@ class Plan:
     def through(self, n_generations: int) -> Plan:
         """The plan as it was with its first generations only."""
         return Plan(document=self.document, recipe=self.recipe, part_rows=self.part_rows,
-                    generations=self.generations[:n_generations])  # fmt: skip
+                    generations=self.generations[:n_generations], added=self.added)  # fmt: skip
 
 
 def read_plan(store: Path) -> Plan:
@@ -133,7 +184,7 @@ def read_plan(store: Path) -> Plan:
     if not generations:
         raise StoreCorruptError(f"{store}: generations/0.json is missing; see `mgc store verify`")
     return Plan(document=document, recipe=Recipe.from_dict(document["recipe"]), part_rows=document["part_rows"],
-                generations=generations)  # fmt: skip
+                generations=generations, added=read_added(store, fingerprint(document)))  # fmt: skip
 
 
 def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
@@ -186,7 +237,7 @@ def create_store(
             "library_versions": layout.library_versions(),
         }
         n_rows = -(-tracks.num_rows // part_rows) * part_rows
-        layout.write_metadata(partial, document, n_rows=n_rows, n_genres=len(genres))
+        layout.write_metadata(partial, document, {}, n_rows=n_rows, n_genres=len(genres))
         for name in FOLDERS:
             (partial / name).mkdir()
         write_durable(partial / PLAN_FILE, seal(document))
@@ -254,16 +305,91 @@ def append_generation(
 
 def roll_generation_forward(store: Path, number: int) -> None:
     """Bring a decided generation's tables and the shapes of all arrays to where readers look."""
+    _update_metadata(store)
     key = generation_key(number)
+    publish.install(store, key, read_plan(store).generations[number].record)
+    publish.sweep(store, key)
+
+
+def _update_metadata(store: Path) -> None:
     while True:
         plan = read_plan(store)
-        documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
-        layout.install_metadata(store, documents, store / publish.STAGING)
-        if not (store / generation_key(len(plan.generations))).exists():
-            break  # else one was decided meanwhile, and the shapes must not stay behind it
-    publish.install(store, key, plan.generations[number].record)
-    publish.sweep(store, key)
+        layout.install_metadata(store, plan.metadata, store / publish.STAGING)
+        after = read_plan(store)
+        if (len(after.generations), after.added.keys()) == (len(plan.generations), plan.added.keys()):
+            break  # else something was decided meanwhile, and the shapes must not stay behind it
     publish.sweep(store, "metadata.json")
+
+
+def add_feature_set(
+    store: Path, plan: Plan, name: str, recipe: TextRecipe, genre_embedding: npt.NDArray[np.float32]
+) -> Plan:
+    """Let another text encoder's features join a store, or embed for them the genres that came since.
+
+    Parameters
+    ----------
+    name : suffix of its arrays: lower-case letters, digits and ``_``.
+    genre_embedding : (n, hidden_size) float32, of the genres that the feature set does not hold yet, in their order.
+
+    Returns
+    -------
+    Plan
+        With the feature set, which may be another process's, decided first: compare recipes before relying on it.
+    """
+    known = plan.added.get(name)
+    first = 0 if known is None else known.n_genres
+    genres = range(first, first + len(genre_embedding))
+
+    def build(folder: Path) -> dict[str, Any]:
+        folder.mkdir(exist_ok=True)
+        if len(genres):
+            _build_embedding(folder, layout.genre_spec(recipe.hidden_size, name), genres, genre_embedding)
+        return {
+            "feature_set": name,
+            "recipe": asdict(recipe),
+            "fingerprints": text_fingerprints(recipe),
+            "plan": fingerprint(dict(plan.document)),
+            "first_genre": genres.start,
+            "n_genres": len(genres),
+        }
+
+    key = feature_set_key(name, 0 if known is None else len(known.records))
+    publish.publish(store, key, build)
+    roll_feature_set_forward(store, key)
+    return read_plan(store)
+
+
+def feature_set_key(name: str, n: int) -> str:
+    return f"features/{name}.json" if n == 0 else f"features/{name}.{n}.json"
+
+
+def roll_feature_set_forward(store: Path, key: str) -> None:
+    """Bring a decided feature set's metadata and genre embeddings to where readers look."""
+    _update_metadata(store)
+    publish.install(store, key, unseal(store / key))
+    publish.sweep(store, key)
+
+
+def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
+    """Feature sets that joined a store, by name.
+
+    Raises
+    ------
+    StoreCorruptError
+    """
+    try:
+        names = sorted(name.removesuffix(".json") for name in os.listdir(store / "features") if _SET.fullmatch(name))
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in names:
+        records: list[dict[str, Any]] = []
+        while (store / feature_set_key(name, len(records))).exists():
+            records.append(unseal(store / feature_set_key(name, len(records))))
+            if records[-1]["plan"] != plan_sha256:
+                raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
+        found[name] = AddedSet(name=name, recipe=TextRecipe(**records[0]["recipe"]), records=tuple(records))
+    return found
 
 
 def read_tracks(store: Path, plan: Plan, generation: Generation) -> pa.Table:
@@ -340,9 +466,12 @@ def _build_generation(
         [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)], schema=GENRE_SCHEMA
     )
     write_table(table, folder / "genres" / f"{number}.parquet")
-    if embedding is None or not len(genres):
-        return
-    spec = layout.genre_spec(embedding.shape[1])
+    if embedding is not None and len(genres):
+        _build_embedding(folder, layout.genre_spec(embedding.shape[1]), genres, embedding)
+
+
+def _build_embedding(folder: Path, spec: ArraySpec, genres: range, embedding: npt.NDArray[np.float32]) -> None:
+    """One chunk a genre, at its key."""
     scratch = folder / "scratch"
     layout.create_array(zarr.create_group(scratch, zarr_format=3), spec, len(genres), 1)[:] = embedding
     for i, row in enumerate(genres):

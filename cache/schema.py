@@ -61,6 +61,7 @@ class Reason(enum.StrEnum):
     DECODER_MEMORY = "DECODER_MEMORY"
     NONFINITE = "NONFINITE"
     WORKER_CRASH = "WORKER_CRASH"
+    LYRICS_CHANGED = "LYRICS_CHANGED"
     DROPPED = "DROPPED"
 
 
@@ -125,12 +126,8 @@ class Recipe:
 
     def fingerprints(self) -> dict[str, str]:
         """sha256 of each feature's canonical recipe, which itself holds the hashes of weights and tokenizer."""
-        parts = self._parts()
-        prints = {name: fingerprint(dataclasses.asdict(part)) for name, part in parts.items()}
-        if self.lyrics is not None:
-            genre = {"feature": "genre_embedding", "lyrics": prints["lyrics"]}
-            prints["genre_embedding"] = fingerprint(genre)
-        return prints
+        prints = {} if self.mel is None else {"mel": fingerprint(dataclasses.asdict(self.mel))}
+        return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics))
 
     def differences(self, other: Recipe) -> list[str]:
         """Readable lines, one a parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
@@ -203,23 +200,38 @@ def track_arrays(recipe: Recipe) -> list[ArraySpec]:
             ArraySpec(name="mel_frames", dims=("track",), tail=(), dtype="uint16", fill=0, unit="frames",
                       description="frames that hold sound; later ones are zero-padding of a short clip"),
         ]  # fmt: skip
-    if recipe.lyrics is not None:
-        text = recipe.lyrics
-        step = _largest_divisor(text.max_tokens, 128)
-        specs += [
-            ArraySpec(name="lyrics", dims=("track", "token", "text_dim"), tail=(text.max_tokens, text.hidden_size),
-                      dtype="float16", fill=0.0, unit="1", inner=(1, step, text.hidden_size),
-                      sharded=True, plain=True,
-                      description="last hidden states of the frozen text encoder, [CLS] and [SEP] included"),
-            ArraySpec(name="lyrics_tokens", dims=("track",), tail=(), dtype="uint16", fill=0, unit="tokens",
-                      description="tokens kept, [CLS] and [SEP] included; 0 without lyrics"),
-            ArraySpec(name="lyrics_tokens_full", dims=("track",), tail=(), dtype="uint32", fill=0, unit="tokens",
-                      description="tokens before truncation, [CLS] and [SEP] included"),
-            ArraySpec(name="lyrics_pooled", dims=("track", "text_dim"), tail=(text.hidden_size,), dtype="float32",
-                      fill=float("nan"), unit="1",
-                      description="mean of the hidden states over non-special tokens; NaN without lyrics"),
-        ]  # fmt: skip
-    return specs
+    return specs + (text_arrays(recipe.lyrics) if recipe.lyrics is not None else [])
+
+
+def text_arrays(text: TextRecipe, name: str | None = None) -> list[ArraySpec]:
+    """The arrays of one text encoder's features; `name` is that of a feature set which joined the store later."""
+    suffix, step = "" if name is None else f"_{name}", _largest_divisor(text.max_tokens, 128)
+    token, dim = f"token{suffix}", f"text_dim{suffix}"
+    return [
+        ArraySpec(name=f"lyrics{suffix}", dims=("track", token, dim), tail=(text.max_tokens, text.hidden_size),
+                  dtype="float16", fill=0.0, unit="1", inner=(1, step, text.hidden_size), sharded=True, plain=True,
+                  description="last hidden states of the frozen text encoder, [CLS] and [SEP] included"),
+        ArraySpec(name=f"lyrics_tokens{suffix}", dims=("track",), tail=(), dtype="uint16", fill=0, unit="tokens",
+                  description="tokens kept, [CLS] and [SEP] included; 0 without lyrics"),
+        ArraySpec(name=f"lyrics_tokens_full{suffix}", dims=("track",), tail=(), dtype="uint32", fill=0, unit="tokens",
+                  description="tokens before truncation, [CLS] and [SEP] included"),
+        ArraySpec(name=f"lyrics_pooled{suffix}", dims=("track", dim), tail=(text.hidden_size,), dtype="float32",
+                  fill=float("nan"), unit="1",
+                  description="mean of the hidden states over non-special tokens; NaN without lyrics"),
+    ]  # fmt: skip
+
+
+def added_arrays(name: str, text: TextRecipe) -> list[ArraySpec]:
+    """The arrays of a feature set that joined a store later, its own ``status`` among them."""
+    status = ArraySpec(name=f"status_{name}", dims=("track",), tail=(), dtype="uint8", fill=0, unit="code",
+                       description=f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it")  # fmt: skip
+    return [status, *text_arrays(text, name)]
+
+
+def text_fingerprints(text: TextRecipe) -> dict[str, str]:
+    """sha256 of the canonical recipes of token states and genre embeddings."""
+    lyrics = fingerprint(dataclasses.asdict(text))
+    return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics})}
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,18 @@ import pyarrow.compute as pc
 
 from .errors import StoreError, TrackUnavailableError
 from .hdf5_store import Hdf5Reader
-from .schema import ABSENT, FAILED, OK, ArraySpec, Flag, track_arrays
+from .schema import (
+    ABSENT,
+    FAILED,
+    OK,
+    ArraySpec,
+    Flag,
+    Recipe,
+    TextRecipe,
+    text_arrays,
+    text_fingerprints,
+    track_arrays,
+)
 from .zarr_reader import ZarrReader
 
 
@@ -53,15 +65,19 @@ class FeatureStore:
     (16, 128, 1292)
     """
 
-    def __init__(self, path: Path, *, mapped: bool = True) -> None:
+    def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
         self._reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
-        self.recipe = self._reader.recipe
-        self.fingerprints = self._reader.fingerprints
+        self._text = text
+        self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
         self.part_rows = self._reader.part_rows
         self.tracks = self._reader.tracks
+        if text is not None and text in self._reader.added:
+            self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
+        if text is not None:
+            self._use(text)
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._rows = np.asarray(self.tracks.column("row"))
         self.status: npt.NDArray[np.uint8] = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
@@ -69,24 +85,26 @@ class FeatureStore:
         self.ok_rows: npt.NDArray[np.int64] = np.flatnonzero(self.status == OK)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, mapped: bool = True) -> FeatureStore:
+    def open(cls, path: str | os.PathLike[str], *, mapped: bool = True, text: str | None = None) -> FeatureStore:
         """Open a store for reading.
 
         Parameters
         ----------
         path : the store's folder, or the one file of its HDF5 form.
         mapped : memory-map plain shards; False reads everything through zarr.
+        text : name of a text encoder's features that joined the store: they stand in for its own, and rows that lack
+            them count as absent.
 
         Raises
         ------
         StoreNotFoundError, StoreFormatError, StoreCorruptError
         """
-        return cls(Path(path), mapped=mapped)
+        return cls(Path(path), mapped=mapped, text=text)
 
     @property
     def arrays(self) -> list[ArraySpec]:
         """What each track array is: name, dims, dtype, unit."""
-        return list(self._specs.values())
+        return [dataclasses.replace(spec, name=name) for name, spec in self._specs.items()]
 
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
@@ -96,7 +114,13 @@ class FeatureStore:
                 f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
                 "features, or from tracks without any genre"
             )
-        return self._reader.genre_embedding()
+        embedding = self._reader.genre_embedding(self._text)
+        if np.isnan(embedding).any():
+            raise StoreError(
+                f"{self.path}: genres joined this store after the features {self._text!r}; extract with --add "
+                f"{self._text} again"
+            )
+        return embedding
 
     def counts(self) -> Counts:
         """How many tracks are ok, failed (by reason) and pending, and how many carry each flag."""
@@ -171,6 +195,22 @@ class FeatureStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def texts(self) -> dict[str, TextRecipe]:
+        """Name -> recipe of the text encoders' features that joined the store; see `text` of :meth:`open`."""
+        return dict(self._reader.added)
+
+    def _use(self, text: str) -> None:
+        """Let the features of another text encoder stand in for the store's own."""
+        recipe = self._reader.added.get(text)
+        if recipe is None:
+            known = ", ".join(self._reader.added) or "none"
+            raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {known}")
+        self.recipe = Recipe(mel=self.recipe.mel, lyrics=recipe)
+        self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe)}
+        stored = dict(zip((spec.name for spec in text_arrays(recipe)), text_arrays(recipe, text), strict=True))
+        self._specs = {spec.name: stored.get(spec.name, spec) for spec in track_arrays(self.recipe)}
+
     def _spec(self, name: str) -> ArraySpec:
         if name not in self._specs:
             raise StoreError(f"{self.path}: no array {name!r} in this store; it has {', '.join(self._specs)}")
@@ -204,3 +244,16 @@ class FeatureStore:
             return values
         out[...] = values
         return out
+
+
+def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
+    """Tracks with what became of them in a feature set that joined; those it does not have yet are absent."""
+    found = {row["row"]: row for row in added.to_pylist()}
+    absent = {"status": ABSENT, "reason": None, "detail": None}
+    rows = tracks.select(["row", "status", "reason", "detail"]).to_pylist()
+    shown = [found.get(row["row"], absent) if row["status"] == OK else row for row in rows]
+    for name in ("status", "reason", "detail"):
+        schema = tracks.schema.field(name)
+        values = pa.array([row[name] for row in shown], schema.type)
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), schema, values)
+    return tracks

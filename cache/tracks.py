@@ -45,6 +45,11 @@ OUTCOME_SCHEMA = pa.schema(
 )
 """What extraction found, one row a track: only what the plan and the files' bytes determine."""
 
+ADDED_OUTCOME_SCHEMA = pa.schema(
+    [OUTCOME_SCHEMA.field(name) for name in ("row", "status", "reason", "detail", "lyrics_sha256")]
+)
+"""The same for a feature set that joined the store."""
+
 GENRE_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
 """Names of the rows of ``genre_embedding``: every genre the plan's tracks carry, sorted."""
 

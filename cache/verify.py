@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,24 @@ import pyarrow.parquet as pq
 import zarr
 
 from . import layout
-from .commits import COMMITS, QUARANTINE, commit_key, finish, parse_commit_name
+from .commits import COMMITS, QUARANTINE, belongs, commit_key, committed, finish, outcomes_key, quarantine_folder
 from .drops import DROPS
 from .durable import file_sha256, fsync_dir, replace_file, seal, unseal
 from .errors import StoreCorruptError, StoreError, StoreNotFoundError
-from .plan import PLAN_FILE, Generation, Plan, generation_key, parse_generation, read_tracks
+from .plan import (
+    PLAN_FILE,
+    AddedSet,
+    Generation,
+    Plan,
+    feature_set_key,
+    generation_key,
+    parse_generation,
+    read_added,
+    read_tracks,
+)
 from .publish import STAGING, sweep
-from .schema import FORMAT_VERSION, OK, Recipe, fingerprint, track_arrays
-from .tracks import OUTCOME_SCHEMA, read_table
+from .schema import FORMAT_VERSION, OK, Recipe, TextRecipe, fingerprint
+from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 
 Kind = Literal["missing", "altered", "foreign", "lost record", "values"]
 
@@ -43,6 +53,7 @@ class Damage:
         of a part that has no commit record) or ``values`` (as recorded, but the record contradicts itself).
     key : path inside the store.
     part, array, tracks : what is hurt; None and empty where it is no part.
+    feature_set : of the part, where that is one that joined the store.
     detail : one sentence for people.
     """
 
@@ -52,6 +63,7 @@ class Damage:
     part: int | None = None
     array: str | None = None
     tracks: tuple[str, ...] = ()
+    feature_set: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,16 +98,16 @@ def put_aside(store: Path, damages: Iterable[Damage]) -> list[Damage]:
     """
     inspection = _Inspection(store, full=False)
     left = []
-    parts: set[int] = set()
+    parts: set[tuple[int, str]] = set()
     for damage in damages:
         if damage.part is not None:
-            parts.add(damage.part)
+            parts.add((damage.part, damage.feature_set or ""))
         elif damage.kind == "foreign":
             _move(store, damage.key, f"{QUARANTINE}/foreign/{damage.key}")
         elif not _rewritten(store, inspection, damage):
             left.append(damage)
-    for part in sorted(parts):
-        _quarantine(store, inspection, part)
+    for part, feature_set in sorted(parts):
+        _quarantine(store, inspection, part, feature_set or None)
     return left
 
 
@@ -154,7 +166,44 @@ class _Inspection:
             recipe=Recipe.from_dict(document["recipe"]),
             part_rows=document["part_rows"],
             generations=tuple(generations),
+            added=self._added(),
         )
+
+    def _added(self) -> dict[str, AddedSet]:
+        """Feature sets that joined; where a record is hurt, from Zarr's attributes and the objects."""
+        try:
+            return read_added(self._store, fingerprint(self.plan_document))
+        except (OSError, StoreCorruptError):
+            return self._added_from_zarr()
+
+    def _added_from_zarr(self) -> dict[str, AddedSet]:
+        try:
+            said = json.loads((self._store / "zarr.json").read_bytes())["attributes"]["added"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreCorruptError(f"{self._store}: features/ and zarr.json are damaged; restore one") from error
+        found = {}
+        for name, one in said.items():
+            files = {file.relative_to(self._store).as_posix(): file
+                     for file in (self._store / f"genre_embedding_{name}").glob("c/*/0")}  # fmt: skip
+            keys = sorted(files)
+            objects = [
+                {"key": key, "size": files[key].stat().st_size, "sha256": file_sha256(files[key])} for key in keys
+            ]
+            record = {"feature_set": name, **one, "plan": fingerprint(self.plan_document), "first_genre": 0,
+                      "n_genres": len(keys), "digest": fingerprint(objects), "objects": objects}  # fmt: skip
+            if fingerprint(record) not in self._sets_named:
+                raise StoreCorruptError(f"{self._store / 'features' / name}.json: damaged; restore it from a copy")
+            found[name] = AddedSet(name=name, recipe=TextRecipe(**one["recipe"]), records=(record,))
+        return found
+
+    @cached_property
+    def _sets_named(self) -> set[str]:
+        """Hashes of feature sets that whole commits name."""
+        named = set()
+        for file in (self._store / COMMITS).glob("*/*.json"):
+            with contextlib.suppress(OSError, StoreCorruptError):
+                named.add(str(unseal(file).get("feature_set")))
+        return named
 
     def _follows(self, record: Mapping[str, Any], number: int, before: Generation | None) -> bool:
         """Whether a record is that of this store's generation, by the hashes it holds."""
@@ -208,18 +257,18 @@ class _Inspection:
         return named
 
     @cached_property
-    def records(self) -> dict[int, tuple[int, dict[str, Any] | None]]:
-        """Part -> n and document of the record that counts; None for a document that is hurt."""
-        newest: dict[int, int] = {}
-        for name in os.listdir(self._store / COMMITS):
-            if (parsed := parse_commit_name(name)) is not None:
-                newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
-        found: dict[int, tuple[int, dict[str, Any] | None]] = {}
-        for part, n in sorted(newest.items()):
-            try:
-                found[part] = (n, unseal(self._store / commit_key(part, n)))
-            except (OSError, StoreCorruptError):
-                found[part] = (n, None)
+    def records(self) -> dict[tuple[str, int], tuple[int, dict[str, Any] | None]]:
+        """(Feature set, part) -> n and document of the record that counts; None for a document that is hurt.
+
+        The store as it was made is the feature set ``""``.
+        """
+        found: dict[tuple[str, int], tuple[int, dict[str, Any] | None]] = {}
+        for feature_set in ("", *self.plan.added):
+            for part, n in sorted(committed(self._store, feature_set or None).items()):
+                try:
+                    found[feature_set, part] = (n, unseal(self._store / commit_key(part, n, feature_set or None)))
+                except (OSError, StoreCorruptError):
+                    found[feature_set, part] = (n, None)
         return found
 
     def damages(self, tell: Callable[[int, int], None]) -> Iterator[Damage]:
@@ -232,12 +281,18 @@ class _Inspection:
             for item in generation.record["objects"]:
                 array = item["key"].partition("/")[0]
                 yield from self._object(item, None, array if array == "genre_embedding" else None)
+        for name, added in self.plan.added.items():
+            for n, record in enumerate(added.records):
+                yield from self._sealed(feature_set_key(name, n))
+                for item in record["objects"]:
+                    yield from self._object(item, None, f"genre_embedding_{name}")
         metadata = list(self._metadata())
         yield from metadata
         for file in sorted((self._store / DROPS).glob("*.json")):
             yield from self._sealed(file.relative_to(self._store).as_posix())
-        for done, part in enumerate(sorted(self.records), start=1):
-            yield from self._part(part, decodable=not metadata)
+        for done, (feature_set, part) in enumerate(sorted(self.records), start=1):
+            for damage in self._part(part, feature_set, decodable=not metadata):
+                yield replace(damage, feature_set=feature_set or None)
             tell(done, len(self.records))
         yield from self._unrecorded()
 
@@ -252,21 +307,20 @@ class _Inspection:
 
     def _metadata(self) -> Iterator[Damage]:
         plan = self.plan
-        documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
-        for key, document in documents.items():
+        for key, document in plan.metadata.items():
             file = self._store / key
             if not file.is_file():
                 yield self._damage("missing", key, "it is not there")
             elif not layout.same_document(file.read_bytes(), document):
                 yield self._damage("altered", key, "it is not what the plan makes it")
 
-    def _part(self, part: int, *, decodable: bool) -> Iterator[Damage]:
-        n, record = self.records[part]
-        key = commit_key(part, n)
+    def _part(self, part: int, feature_set: str, *, decodable: bool) -> Iterator[Damage]:
+        n, record = self.records[feature_set, part]
+        key = commit_key(part, n, feature_set or None)
         if record is None:
             yield self._damage("altered", key, "it does not match its own sha256", part)
             return
-        if not self._belongs(part, record):
+        if not belongs(record, part, self.plan, feature_set or None):
             within = part < self.plan.n_parts
             yield self._damage("altered", key, "it belongs to another plan or part", part if within else None)
             return
@@ -277,13 +331,7 @@ class _Inspection:
                 hurt = True
                 yield damage
         if self._full and decodable and not hurt:
-            yield from self._values(part, record)
-
-    def _belongs(self, part: int, record: Mapping[str, Any]) -> bool:
-        plan = self.plan
-        return (
-            part < plan.n_parts and record["part"] == part and record["generation"] == plan.generation_of(part).sha256
-        )
+            yield from self._values(part, record, feature_set or None)
 
     def _object(self, item: Mapping[str, Any], part: int | None, array: str | None) -> Iterator[Damage]:
         file, key = self._store / item["key"], item["key"]
@@ -295,54 +343,59 @@ class _Inspection:
         elif self._full and file_sha256(file) != item["sha256"]:
             yield self._damage("altered", key, "its bytes are not those that were committed", part, array)
 
-    def _values(self, part: int, record: Mapping[str, Any]) -> Iterator[Damage]:
+    def _values(self, part: int, record: Mapping[str, Any], feature_set: str | None) -> Iterator[Damage]:
         """Whether a part whose bytes are as committed makes sense."""
-        rows = self.plan.part_range(part)
-        outcomes = read_table(self._store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA)
+        rows, table = self.plan.part_range(part), outcomes_key(part, feature_set)
+        outcomes = read_table(self._store / table, OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA)
         status = np.asarray(outcomes.column("status"))
         group = zarr.open_group(self._store, mode="r")
-        stored = {spec.name: _rows_of(group, spec.name, rows) for spec in track_arrays(self.plan.recipe)}
+        stored = {spec.name: _rows_of(group, spec.name, rows) for spec in self.plan.arrays(feature_set)}
         ok = status == OK
         if outcomes.column("row").to_pylist() != list(rows) or int(ok.sum()) != record["counts"]["ok"]:
-            yield self._damage("values", f"rows/{part}.parquet", "its rows or counts are not the record's", part)
-        if not np.array_equal(stored["status"], status):
-            yield self._damage("values", "status", "it differs from the table of outcomes", part, "status")
-        for name in ("mel", "lyrics"):
-            if name in stored and not np.isfinite(stored[name][ok]).all():
-                bad = np.asarray(rows)[ok][~np.isfinite(stored[name][ok]).reshape(int(ok.sum()), -1).all(axis=1)]
+            yield self._damage("values", table, "its rows or counts are not the record's", part)
+        name = "status" if feature_set is None else f"status_{feature_set}"
+        if not np.array_equal(stored[name], status):
+            yield self._damage("values", name, "it differs from the table of outcomes", part, name)
+        for name, values in stored.items():
+            large = name == "mel" or (name.startswith("lyrics") and values.ndim == 3)
+            if large and not np.isfinite(values[ok]).all():
+                bad = np.asarray(rows)[ok][~np.isfinite(values[ok]).reshape(int(ok.sum()), -1).all(axis=1)]
                 yield Damage(kind="values", key=name, part=part, array=name, tracks=self._ids(part, set(bad.tolist())),
                              detail="values that are not finite in rows that are ok")  # fmt: skip
 
     def _unrecorded(self) -> Iterator[Damage]:
         """Files that no record names."""
         known = self._known_keys()
-        names = {spec.name for spec in track_arrays(self.plan.recipe)}
-        lost: dict[int, list[str]] = {}
+        owner = {spec.name: name for name in ("", *self.plan.added) for spec in self.plan.arrays(name or None)}
+        lost: dict[tuple[str, int], list[str]] = {}
         for key in _keys_below(self._store):
             if key in known:
                 continue
-            part = _part_of(key, names)
-            if part is not None and part not in self.records and part < self.plan.n_parts:
-                lost.setdefault(part, []).append(key)
+            place = _place_of(key, owner)
+            if place is not None and place not in self.records and place[1] < self.plan.n_parts:
+                lost.setdefault(place, []).append(key)
             else:
                 yield self._damage("foreign", key, "no record names it")
-        for part, keys in sorted(lost.items()):
+        for (feature_set, part), keys in sorted(lost.items()):
             detail = f"{len(keys)} objects of this part are there, but its record is not"
-            yield self._damage("lost record", commit_key(part), detail, part)
+            damage = self._damage("lost record", commit_key(part, 0, feature_set or None), detail, part)
+            yield replace(damage, feature_set=feature_set or None)
 
     def _known_keys(self) -> set[str]:
         plan = self.plan
-        known = {PLAN_FILE, "zarr.json", *(f"{spec.name}/zarr.json" for spec in track_arrays(plan.recipe))}
-        if plan.embeds_genres:
-            known.add("genre_embedding/zarr.json")
+        known = {PLAN_FILE, *plan.metadata}
         for generation in plan.generations:
             known |= {generation.key, *(item["key"] for item in generation.record["objects"])}
-        for part, (n, record) in self.records.items():
-            known |= {commit_key(part, i) for i in range(n + 1)}
-            if record is None or not self._belongs(part, record):  # reported as such; its objects are not foreign
-                known |= _keys_of_part(plan, part)
+        for name, added in plan.added.items():
+            for n, record in enumerate(added.records):
+                known |= {feature_set_key(name, n), *(item["key"] for item in record["objects"])}
+        for (feature_set, part), (newest, commit) in self.records.items():
+            of_set = feature_set or None
+            known |= {commit_key(part, n, of_set) for n in range(newest + 1)}
+            if commit is None or not belongs(commit, part, plan, of_set):  # reported as such
+                known |= _keys_of_part(plan, part, of_set)
             else:
-                known |= {item["key"] for item in record["objects"]}
+                known |= {item["key"] for item in commit["objects"]}
         return known
 
     def _damage(self, kind: Kind, key: str, detail: str, part: int | None = None, array: str | None = None) -> Damage:
@@ -375,9 +428,11 @@ def _rewritten(store: Path, inspection: _Inspection, damage: Damage) -> bool:
     elif damage.key.startswith("generations/"):
         number = int(damage.key.partition("/")[2].removesuffix(".json"))
         replace_file(store / damage.key, seal(dict(plan.generations[number].record)))
+    elif damage.key.startswith("features/"):
+        name, _, n = damage.key.partition("/")[2].removesuffix(".json").partition(".")
+        replace_file(store / damage.key, seal(dict(plan.added[name].records[int(n or 0)])))
     elif damage.key.endswith("zarr.json"):
-        documents = layout.metadata_documents(plan.document, n_rows=plan.n_rows, n_genres=plan.n_genres)
-        layout.install_metadata(store, {damage.key: documents[damage.key]}, store / STAGING)
+        layout.install_metadata(store, {damage.key: plan.metadata[damage.key]}, store / STAGING)
         sweep(store, "metadata.json")
         with contextlib.suppress(OSError):
             (store / STAGING).rmdir()
@@ -386,19 +441,20 @@ def _rewritten(store: Path, inspection: _Inspection, damage: Damage) -> bool:
     return True
 
 
-def _quarantine(store: Path, inspection: _Inspection, part: int) -> None:
+def _quarantine(store: Path, inspection: _Inspection, part: int, feature_set: str | None) -> None:
     """Take a part back: its record first, so that a kill in between leaves it pending."""
-    n, _ = inspection.records.get(part, (0, None))
-    folder = f"{QUARANTINE}/{part}.{n}"
+    n, _ = inspection.records.get((feature_set or "", part), (0, None))
+    folder = quarantine_folder(part, n, feature_set)
     (store / folder).mkdir(parents=True, exist_ok=True)
     fsync_dir(store / QUARANTINE)
-    _move(store, commit_key(part, n), f"{folder}/{commit_key(part, n)}")
-    for key in sorted(_keys_of_part(inspection.plan, part)):
+    key = commit_key(part, n, feature_set)
+    _move(store, key, f"{folder}/{key}")
+    for key in sorted(_keys_of_part(inspection.plan, part, feature_set)):
         _move(store, key, f"{folder}/{key}")
 
 
-def _keys_of_part(plan: Plan, part: int) -> set[str]:
-    return {f"rows/{part}.parquet", *(layout.object_key(spec, part) for spec in track_arrays(plan.recipe))}
+def _keys_of_part(plan: Plan, part: int, feature_set: str | None) -> set[str]:
+    return {outcomes_key(part, feature_set), *(layout.object_key(spec, part) for spec in plan.arrays(feature_set))}
 
 
 def _move(store: Path, key: str, to: str) -> None:
@@ -420,12 +476,14 @@ def _keys_below(store: Path) -> Iterator[str]:
                 yield Path(folder, name).relative_to(store).as_posix()
 
 
-def _part_of(key: str, arrays: set[str]) -> int | None:
+def _place_of(key: str, owner: Mapping[str, str]) -> tuple[str, int] | None:
+    """Feature set and part that an object would belong to, by its key; `owner` maps arrays to feature sets."""
     pieces = key.split("/")
-    if pieces[0] == "rows" and len(pieces) == 2 and pieces[1].removesuffix(".parquet").isdecimal():
-        return int(pieces[1].removesuffix(".parquet"))
-    if pieces[0] in arrays and len(pieces) > 2 and pieces[1] == "c" and pieces[2].isdecimal():
-        return int(pieces[2])
+    number = pieces[-1].removesuffix(".parquet")
+    if pieces[0] == "rows" and len(pieces) in (2, 3) and number.isdecimal():
+        return (pieces[1] if len(pieces) == 3 else "", int(number))
+    if pieces[0] in owner and len(pieces) > 2 and pieces[1] == "c" and pieces[2].isdecimal():
+        return (owner[pieces[0]], int(pieces[2]))
     return None
 
 

@@ -22,8 +22,8 @@ from .errors import StoreCorruptError, StoreFormatError
 from .layout import object_key
 from .mapped_shard import MappedShard, max_mapped_files
 from .plan import Plan, read_genres, read_plan, read_tracks
-from .schema import FAILED, ArraySpec, Reason
-from .tracks import OUTCOME_SCHEMA, absent_outcomes, read_table
+from .schema import FAILED, ArraySpec, Reason, added_arrays
+from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, read_table
 
 _MAX_MAPPED = max_mapped_files()
 
@@ -42,11 +42,22 @@ class ZarrReader:
         self.part_rows = self._plan.part_rows
         self.n_rows = self._plan.n_rows
         self.embeds_genres = self._plan.embeds_genres
+        self.added = {name: one.recipe for name, one in self._plan.added.items()}
         self.tracks = _read_outcomes(path, self._plan)
         self.genres = read_genres(path, self._plan)
 
-    def genre_embedding(self) -> npt.NDArray[np.float32]:
-        return np.asarray(self._array("genre_embedding")[: len(self.genres)], dtype=np.float32)
+    def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
+        name = "genre_embedding" if feature_set is None else f"genre_embedding_{feature_set}"
+        return np.asarray(self._array(name)[: len(self.genres)], dtype=np.float32)
+
+    def added_outcomes(self, feature_set: str) -> pa.Table:
+        """What became of the tracks in a feature set that joined the store; rows of its committed parts."""
+        done = commits.committed(self._path, feature_set).keys() - commits.waiting_parts(self._path, feature_set)
+        tables = [
+            read_table(self._path / commits.outcomes_key(part, feature_set), ADDED_OUTCOME_SCHEMA)
+            for part in sorted(done)
+        ]
+        return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A small array whole; `rows` are those that must be there."""
@@ -89,7 +100,8 @@ class ZarrReader:
         key = object_key(spec, part)
         if (self._path / key).exists():
             return
-        record = commits.read_commit(self._path, part)
+        feature_set = next((name for name in self.added if spec in added_arrays(name, self.added[name])), None)
+        record = commits.read_commit(self._path, part, feature_set)
         if record is not None and any(item["key"] == key for item in record["objects"]):
             raise StoreCorruptError(
                 f"{self._path / key}: missing, though part {part} was committed with it; "

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..cache.commits import COMMITS
+from ..cache.commits import commit_key
 from ..cache.publish import STAGING
 
 HEARTBEAT_S, STALE_S = 20.0, 120.0
@@ -23,14 +23,15 @@ HEARTBEAT_S, STALE_S = 20.0, 120.0
 
 
 @contextmanager
-def claim(store: Path, part: int, *, over: bool = False) -> Iterator[bool]:
+def claim(store: Path, part: int, feature_set: str | None = None, *, over: bool = False) -> Iterator[bool]:
     """Claim a part while it is built; False where another live process has.
 
     Parameters
     ----------
     over : take the claim from whoever has it, who is known to be dead.
     """
-    file = store / STAGING / f"{COMMITS}+{part}~claim"
+    label = commit_key(part, 0, feature_set).removesuffix(".json").replace("/", "+")
+    file = store / STAGING / f"{label}~claim"
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     if over:
         file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,9 +23,19 @@ import pyarrow.compute as pc
 
 from ..cache.commits import committed, finish
 from ..cache.errors import ConfigError, RecipeMismatchError
-from ..cache.plan import PLAN_FILE, Generation, Kind, Plan, append_generation, create_store, read_genres, read_plan
+from ..cache.plan import (
+    PLAN_FILE,
+    Generation,
+    Kind,
+    Plan,
+    add_feature_set,
+    append_generation,
+    create_store,
+    read_genres,
+    read_plan,
+)
 from ..cache.plan import read_tracks as read_planned
-from ..cache.schema import FAILED, Reason, Recipe, fingerprint
+from ..cache.schema import FAILED, Reason, Recipe, TextRecipe, fingerprint
 from ..cache.store import Counts, FeatureStore
 from ..cache.tracks import plan_table
 from .manifest import Source, Track
@@ -118,6 +129,56 @@ def extract(
     return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
 
 
+def add_text(
+    source: Source,
+    path: Path,
+    name: str,
+    *,
+    recipe: TextRecipe,
+    text: TextSource,
+    workers: int | Scheduler = 0,
+    shard: tuple[int, int] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ExtractReport:
+    """Let another text encoder's features join a store, under a name of their own; nothing that is written is touched.
+
+    Parts that are extracted get them; parts that are extracted later get them when this is run again.
+
+    Raises
+    ------
+    ConfigError
+        If the name will not do, or the store or the source is not the one.
+    RecipeMismatchError
+        If the store has features of that name, by another recipe.
+    """
+    started = time.monotonic()
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
+    plan = read_plan(path)
+    if plan.recipe.lyrics is None:
+        raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
+    finish(path)
+    wanted = plan_table([plan_row(track) for track in source.tracks])
+    plan = _joined(path, plan, wanted, text, append=False, may_change=False)
+    known = plan.added.get(name)
+    if known is not None:
+        differences = Recipe(mel=None, lyrics=known.recipe).differences(Recipe(mel=None, lyrics=recipe))
+        differences = [one for one in differences if not one.startswith("lyrics.model:")]
+        _refuse(path, differences, f"Use the same encoder to continue {name!r}, or another name.")
+    if known is None or known.n_genres < plan.n_genres:
+        genres = read_genres(path, plan)[0 if known is None else known.n_genres :]
+        embedding = _embedded(genres, Recipe(mel=None, lyrics=recipe), text)
+        plan = add_feature_set(path, plan, name, recipe, embedding)
+        _refuse(path, [] if plan.added[name].recipe == recipe else ["recipe: another process's"], "Name another.")
+    pending = set(range(plan.n_parts)) - committed(path).keys()
+    built = _Run(source, path, text, workers, shard, on_progress, feature_set=name).build(plan, without=pending)
+    finish(path)
+    with FeatureStore.open(path, text=name) as store:
+        counts = store.counts()
+    seconds = round(time.monotonic() - started, 2)
+    return ExtractReport(store=str(path), parts_built=built, seconds=seconds, **vars(counts))
+
+
 def build_pending(
     source: Source,
     path: Path,
@@ -148,15 +209,16 @@ class _Run:
         workers: int | Scheduler,
         shard: tuple[int, int] | None,
         on_progress: Callable[[Progress], None] | None,
+        feature_set: str | None = None,
     ) -> None:
-        self._source, self._path, self._text = source, path, text
+        self._source, self._path, self._text, self._feature_set = source, path, text, feature_set
         self._workers, self._shard, self._on_progress = workers, shard, on_progress
         self._planned: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
 
     def build(self, plan: Plan, *, without: Collection[int] = ()) -> int:
         """Parts that were built here, of those not committed yet."""
-        pending = sorted(set(range(plan.n_parts)) - committed(self._path).keys() - set(without))
+        pending = sorted(set(range(plan.n_parts)) - committed(self._path, self._feature_set).keys() - set(without))
         if self._shard is not None:
             i, n = self._shard
             pending = [part for part in pending if part % n == i - 1]
@@ -184,7 +246,8 @@ class _Run:
             table = self._planned[generation.number]
             ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
-        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics)
+        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
+                       feature_set=self._feature_set)  # fmt: skip
 
 
 class _Queue(Iterator[PartJob]):

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..cache.commits import commit_part, read_commit
+from ..cache.commits import commit_part, outcomes_key, read_commit
 from ..cache.drops import dropped_ids
 from ..cache.errors import ClipError, TextModelError
 from ..cache.plan import Plan, read_plan, read_tracks
-from ..cache.schema import FAILED, OK, Flag, MelRecipe, Reason, Recipe, TextRecipe, track_arrays
-from ..cache.tracks import outcome_table
+from ..cache.schema import FAILED, OK, ArraySpec, Flag, MelRecipe, Reason, Recipe, TextRecipe
+from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .claims import claim
 from .clip_reader import ClipReader
 from .lyrics import Lyrics, load_lyrics, read_lyrics
@@ -49,6 +49,7 @@ class PartJob:
     inline_lyrics : by track id, where the source's table holds them.
     culprits : array rows that end the process that works on them; they fail unseen.
     takes_over : whoever worked on the part is known to be dead.
+    feature_set : one that joins the store; None for the store's own features.
     """
 
     store: Path
@@ -58,6 +59,7 @@ class PartJob:
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
     culprits: tuple[int, ...] = ()
     takes_over: bool = False
+    feature_set: str | None = None
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -75,18 +77,16 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     """
     started = time.monotonic()
     plan = read_plan(job.store)
-    with _ONE_AT_A_TIME, claim(job.store, job.part, over=job.takes_over) as claimed:
-        if (record := read_commit(job.store, job.part)) is not None:
+    with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.takes_over) as claimed:
+        if (record := read_commit(job.store, job.part, job.feature_set)) is not None:
             return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
         if not claimed:
             return {"part": job.part, "built": False, "busy": True}
-        rows = plan.part_range(job.part)
-        dropped = dropped_ids(job.store)
-        builder = _PartBuilder(job, plan.recipe, len(rows))
-        tracks = _plan_rows(job.store, plan, job.part)
+        tracks, builder, dropped = _plan_rows(job.store, plan, job.part), _builder(job, plan), dropped_ids(job.store)
         for i, track in enumerate(tracks):
             builder.add(i, track, dropped=track["id"] in dropped)
-        record = commit_part(job.store, job.part, builder.arrays, outcome_table(builder.outcomes))
+        table = pa.Table.from_pylist(builder.outcomes, schema=builder.outcome_schema)
+        record = commit_part(job.store, job.part, builder.arrays, table, feature_set=job.feature_set)
     seconds = round(time.monotonic() - started, 3)
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
     failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, builder.outcomes, strict=True)
@@ -98,7 +98,7 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
 def go_through(job: PartJob, start: int, tell: Callable[[int], None]) -> None:
     """Work on a part's tracks from array row `start` on and keep nothing; `tell` is called with each row first."""
     plan = read_plan(job.store)
-    builder = _PartBuilder(job, plan.recipe, len(plan.part_range(job.part)))
+    builder = _builder(job, plan)
     for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
         if track["row"] >= start:
             tell(track["row"])
@@ -145,16 +145,24 @@ def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
     return tracks
 
 
+def _builder(job: PartJob, plan: Plan) -> _PartBuilder:
+    if job.feature_set is None:
+        return _PartBuilder(job, plan.recipe, plan.part_range(job.part), plan.arrays())
+    return _AddedBuilder(job, plan)
+
+
 class _PartBuilder:
     """Arrays and outcomes of a part, filled track by track."""
 
-    def __init__(self, job: PartJob, recipe: Recipe, n_rows: int) -> None:
+    outcome_schema = OUTCOME_SCHEMA
+
+    def __init__(self, job: PartJob, recipe: Recipe, rows: range, specs: list[ArraySpec]) -> None:
         self._job = job
         self._recipe = recipe
         self._token_states: dict[str, Any] = {}
         self.outcomes: list[dict[str, Any]] = []
         self.arrays: dict[str, npt.NDArray[Any]] = {
-            spec.name: np.full((n_rows, *spec.tail), spec.fill, dtype=spec.dtype) for spec in track_arrays(recipe)
+            spec.name: np.full((len(rows), *spec.tail), spec.fill, dtype=spec.dtype) for spec in specs
         }
 
     def add(self, i: int, track: Mapping[str, Any], *, dropped: bool = False) -> None:
@@ -196,10 +204,11 @@ class _PartBuilder:
             assert self._job.text is not None
             self._token_states[key] = load_encoder(self._job.text, recipe).encode(lyrics.text)
         states = self._token_states[key]
-        self.arrays["lyrics"][i, : states.n_tokens] = states.states
-        self.arrays["lyrics_pooled"][i] = states.pooled
-        self.arrays["lyrics_tokens"][i] = states.n_tokens
-        self.arrays["lyrics_tokens_full"][i] = states.n_tokens_full
+        suffix = "" if self._job.feature_set is None else f"_{self._job.feature_set}"
+        self.arrays[f"lyrics{suffix}"][i, : states.n_tokens] = states.states
+        self.arrays[f"lyrics_pooled{suffix}"][i] = states.pooled
+        self.arrays[f"lyrics_tokens{suffix}"][i] = states.n_tokens
+        self.arrays[f"lyrics_tokens_full{suffix}"][i] = states.n_tokens_full
         truncated = Flag.LYRICS_TRUNCATED if states.n_tokens_full > states.n_tokens else Flag(0)
         return lyrics.flags | truncated
 
@@ -212,6 +221,42 @@ class _PartBuilder:
             return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]))
         except ClipError:  # the path leaves the root: the lyrics only fail
             return Lyrics(None, Flag.LYRICS_FAILED)
+
+
+class _AddedBuilder(_PartBuilder):
+    """The same for a text encoder that joins a store: only tracks that are ok, only the words they were stored with."""
+
+    outcome_schema = ADDED_OUTCOME_SCHEMA
+
+    def __init__(self, job: PartJob, plan: Plan) -> None:
+        assert job.feature_set is not None
+        recipe = Recipe(mel=None, lyrics=plan.added[job.feature_set].recipe)
+        super().__init__(job, recipe, plan.part_range(job.part), plan.arrays(job.feature_set))
+        self._known = read_table(job.store / outcomes_key(job.part), OUTCOME_SCHEMA).to_pylist()
+
+    def add(self, i: int, track: Mapping[str, Any], *, dropped: bool = False) -> None:
+        """Make row `i` of the part."""
+        outcome: dict[str, Any] = {"row": track["row"], "status": OK}
+        try:
+            if dropped:
+                raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
+            if track["row"] in self._job.culprits:
+                raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
+            if self._known[i]["status"] != OK:
+                raise ClipError(self._known[i]["reason"], self._known[i]["detail"] or "")
+            assert self._recipe.lyrics is not None
+            self._refuse_other_words(track, self._known[i]["lyrics_sha256"])
+            self._add_lyrics(i, track, self._recipe.lyrics, outcome)
+        except ClipError as error:
+            outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
+        self.arrays[f"status_{self._job.feature_set}"][i] = outcome["status"]
+        self.outcomes.append(outcome)
+
+    def _refuse_other_words(self, track: Mapping[str, Any], known: str | None) -> None:
+        words = self._read_lyrics(track).text
+        found = None if words is None else hashlib.sha256(words.encode()).hexdigest()
+        if found != known:
+            raise ClipError(Reason.LYRICS_CHANGED, "its lyrics are not those that the store was made with")
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:
