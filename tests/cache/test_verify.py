@@ -10,6 +10,8 @@ import pytest
 from small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
 
 from mgc.cache.commits import committed
+from mgc.cache.compact import compact
+from mgc.cache.drops import drop
 from mgc.cache.errors import StoreNotFoundError
 from mgc.cache.plan import append_generation, read_plan
 from mgc.cache.store import FeatureStore
@@ -162,3 +164,13 @@ def test_values_that_contradict_the_record_are_found(store):
 def test_what_is_no_store_is_said_to_be_none(tmp_path):
     with pytest.raises(StoreNotFoundError, match=r"neither plan.json nor zarr.json"):
         verify(tmp_path)
+
+
+def test_a_takedown_of_all_tracks_of_a_part_leaves_no_byte_of_them(store):
+    """Arrays that are all fill have no object; the older one has to go."""
+    objects = [store / "mel/c/2/0/0", store / "lyrics/c/2/0/0", store / "lyrics_tokens/c/2"]
+    assert all(file.exists() for file in objects)
+    drop(store, ["t08", "t09"], planned=["t08", "t09"])
+    assert compact(store) == 1
+    assert not any(file.exists() for file in objects)
+    assert verify(store, full=True) == []
