@@ -1,10 +1,10 @@
 """Fault campaigns on the store and the extraction; figures add up over runs.
 
-    python benchmarks/reliability.py run [NAME...] [--minutes 30] [--folder campaign]
-    python benchmarks/reliability.py report [--folder campaign] > benchmarks/reliability.md
+    python benchmarks/reliability.py run [NAME...] [--minutes 30] [--folder benchmarks/campaign]
+    python benchmarks/reliability.py report [--folder benchmarks/campaign] > benchmarks/reliability.md
 
 Trial i of a campaign depends on the number i only. Each trial asserts that its fault fired. A trial that fails is kept
-as such in FOLDER/<name>.jsonl and makes the report say so; the next run goes on after it.
+as such in FOLDER/<name>.jsonl, and makes the report say so; the next run goes on after it.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def run(folder: Path, names: list[str], minutes: float) -> bool:
             with tempfile.TemporaryDirectory(prefix="mgc-campaign-") as scratch:
                 try:
                     line = {"trial": number, "passed": True, "result": campaign.trial(number, Path(scratch))}
-                except Exception:
-                    line = {"trial": number, "passed": False, "result": {}, "error": traceback.format_exc()[-4000:]}
+                except Exception as error:
+                    line = {"trial": number, "passed": False, "result": {}, "error": type(error).__name__}
                     passed = False
-                    print(line["error"], file=sys.stderr)
-            line["seconds"] = round(time.monotonic() - started, 2)
+                    traceback.print_exc()
+            line["seconds"], line["date"] = round(time.monotonic() - started, 2), time.strftime("%Y-%m-%d")
             lines.append(line)
             count += line["result"].get(campaign.unit, 0)
             with (folder / f"{name}.jsonl").open("a") as file:
@@ -96,7 +96,11 @@ def run(folder: Path, names: list[str], minutes: float) -> bool:
 
 def report(folder: Path) -> None:
     print("# Reliability\n")
-    print(f"{describe()}. Printed by `python benchmarks/reliability.py report`; trials are made by `make campaign`.\n")
+    dates = sorted({line["date"] for name in CAMPAIGNS for line in done(folder, name)})
+    print(
+        f"{describe()}. Printed by `python benchmarks/reliability.py report`. Trials are made by `make campaign`; their "
+        f"figures are kept in benchmarks/campaign/ and add up. These are from {', '.join(dates) or 'nobody yet'}.\n"
+    )
     print("| campaign | what must hold | figure | of | trials | failed trials | further figures |")
     print("|---|---|---|---|---|---|---|")
     for name, campaign in CAMPAIGNS.items():
@@ -121,7 +125,7 @@ def main() -> int:
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("names", nargs="*", choices=[[], *CAMPAIGNS], default=[])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--folder", type=Path, default=Path("campaign"))
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "campaign")
     options = parser.parse_args()
     if options.what == "report":
         report(options.folder)
