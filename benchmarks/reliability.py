@@ -98,8 +98,8 @@ def report(folder: Path) -> None:
     print("# Reliability\n")
     dates = sorted({line["date"] for name in CAMPAIGNS for line in done(folder, name)})
     print(
-        f"{describe()}. Printed by `python benchmarks/reliability.py report`. Trials are made by `make campaign`; their "
-        f"figures are kept in benchmarks/campaign/ and add up. These are from {', '.join(dates) or 'nobody yet'}.\n"
+        f"{describe()}. Printed by `benchmarks/reliability.py report`. Trials are made by `make campaign`, their "
+        f"figures kept in benchmarks/campaign/ and added up. These are from {', '.join(dates) or 'nobody yet'}.\n"
     )
     print("| campaign | what must hold | figure | of | trials | failed trials | further figures |")
     print("|---|---|---|---|---|---|---|")
