@@ -227,7 +227,7 @@ def extract(
         raise ConfigError(
             "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
         )
-    before = FeatureStore.open(store).recipe if is_store(store) else None
+    before = _recipe_of(store) if is_store(store) else None
     mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
     lyrics = None
     text = None
@@ -265,6 +265,8 @@ def extract(
             on_progress=tell,
         )
 
+    if shard is not None and retry_failed:
+        raise ConfigError("--retry-failed plans a retry for the whole store: run it once, without --shard")
     if store.suffix not in SEALED_SUFFIXES:
         return fill(store)
     if shard is not None:
@@ -272,13 +274,21 @@ def extract(
     return _fill_sealed(store, fill, on_progress)
 
 
+def _recipe_of(store: Path) -> Recipe:
+    if store.is_dir():
+        return read_plan(store).recipe
+    with FeatureStore.open(store) as opened:
+        return opened.recipe
+
+
 def _fill_sealed(sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps) -> ExtractReport:
     """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it."""
     store = sealed.with_name(f".{sealed.name}.zarr")
-    if sealed.exists() and not is_store(store):
+    cut_off = is_store(store)  # an earlier run did not come to seal what it had built
+    if sealed.exists() and not cut_off:
         unpack_store(sealed, store)
     report = fill(store)
-    if report.parts_built or not sealed.exists():
+    if report.parts_built or cut_off or not sealed.exists():
         draft = sealed.with_name(f".{sealed.name}.new{sealed.suffix}")
         draft.unlink(missing_ok=True)
         seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
@@ -320,8 +330,7 @@ def store_repair(
         ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, those
         of text features that joined (by name), ``parts_built``.
     """
-    if path.is_file():
-        raise ConfigError(f"{path}: a sealed store is mended by a copy of it, or by extracting again")
+    _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, built = put_aside(path, damages), 0
     if source is not None:
@@ -354,8 +363,14 @@ def store_repair(
     }
 
 
+def _refuse_sealed(path: Path) -> None:
+    if path.is_file():
+        raise ConfigError(f"{path}: a sealed store stays as it is; convert it to Zarr, change that, and seal it again")
+
+
 def store_drop(path: Path, ids: Iterable[str]) -> list[str]:
     """Take tracks down; see :func:`mgc.cache.drops.drop`. Returns those that were not down already."""
+    _refuse_sealed(path)
     with FeatureStore.open(path) as store:
         planned = store.tracks.column("id").to_pylist()
     return drop(path, ids, planned=planned)
@@ -363,6 +378,7 @@ def store_drop(path: Path, ids: Iterable[str]) -> list[str]:
 
 def store_compact(path: Path, *, on_progress: Steps = _silent) -> int:
     """Make parts anew without the tracks taken down; see :func:`mgc.cache.compact.compact`."""
+    _refuse_sealed(path)
     return compact(path, on_progress=lambda done, total: on_progress("compact", done, total, ""))
 
 

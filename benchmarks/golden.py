@@ -36,7 +36,6 @@ def main() -> None:
     fill(path, [4])
     drop(path, ["t02"], planned=["t02"])
     compact(path)
-    drop(path, ["t08"], planned=["t08"])  # taken down, not compacted: the bytes are still there
     seal_store(path, folder / "golden.h5")
     with FeatureStore.open(path) as store:
         tracks = store.tracks.filter(store.newest).to_pylist()

@@ -25,7 +25,7 @@ from . import layout, publish
 from .durable import fsync_dir, unseal
 from .errors import StoreCorruptError
 from .plan import Plan, read_plan, roll_feature_set_forward, roll_generation_forward
-from .schema import FAILED, OK
+from .schema import FAILED, OK, is_fill
 from .tracks import write_table
 
 COMMITS, QUARANTINE = "commits", "quarantine"
@@ -66,9 +66,9 @@ def parse_commit_name(name: str) -> tuple[int, int] | None:
 def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
     """Part -> n of the record that counts, for every committed part."""
     newest: dict[int, int] = {}
-    folder = store / COMMITS / (feature_set or "")
+    folder, taken_back = store / COMMITS / (feature_set or ""), _taken_back(store, feature_set)
     for name in os.listdir(folder) if folder.is_dir() else ():
-        if (parsed := parse_commit_name(name)) is not None:
+        if (parsed := parse_commit_name(name)) is not None and parsed[1] > taken_back.get(parsed[0], -1):
             newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
     return newest
 
@@ -223,7 +223,7 @@ def _newest(store: Path, part: int, feature_set: str | None) -> int | None:
     """n of the record that counts, found by its name alone: the folder may hold a million others."""
     newest, n = None, _last_taken_back(store, part, feature_set) + 1
     misses = 0
-    while misses < 2:  # past one hole: an older record may have been lost
+    while misses < 8:  # past holes: older records may have been lost, or gone with a quarantine/ that somebody removed
         if (store / commit_key(part, n, feature_set)).exists():
             newest, misses = n, 0
         else:
@@ -234,12 +234,18 @@ def _newest(store: Path, part: int, feature_set: str | None) -> int | None:
 
 def _last_taken_back(store: Path, part: int, feature_set: str | None) -> int:
     """The highest n of a part that lies in quarantine; -1 where none does."""
-    n = -1
-    if (store / QUARANTINE).is_dir():
-        stem = Path(quarantine_folder(part, 0, feature_set)).name.removesuffix("0")
-        names = (name.removeprefix(stem) for name in os.listdir(store / QUARANTINE) if name.startswith(stem))
-        n = max((int(number) for number in names if number.isdecimal()), default=-1)
-    return n
+    return _taken_back(store, feature_set).get(part, -1)
+
+
+def _taken_back(store: Path, feature_set: str | None) -> dict[int, int]:
+    """Part -> highest n in quarantine: records up to there do not count, wherever they lie."""
+    found: dict[int, int] = {}
+    prefix = "" if feature_set is None else f"{feature_set}+"
+    for name in os.listdir(store / QUARANTINE) if (store / QUARANTINE).is_dir() else ():
+        part, dot, n = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and dot and part.isdecimal() and n.isdecimal():
+            found[int(part)] = max(int(n), found.get(int(part), -1))
+    return found
 
 
 def _build_part(
@@ -272,6 +278,8 @@ def _encode(
             raise ValueError(f"{spec.name}: part {part} wants shape {(len(rows), *spec.tail)}, got {values.shape}")
         layout.create_array(group, spec, plan.part_rows, plan.part_rows)[: len(rows)] = values
         encoded = scratch / layout.object_key(spec, 0)
+        if not encoded.exists() and not is_fill(values, spec.fill):
+            raise FileNotFoundError(f"{encoded}: what was just written is gone; was the store compacted meanwhile?")
         if encoded.exists():  # a part equal to fill throughout has no object
             target = folder / layout.object_key(spec, part)
             target.parent.mkdir(parents=True)

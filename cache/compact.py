@@ -39,12 +39,11 @@ def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = Non
     StoreCorruptError
         If a part that would be made anew is damaged: it has to be repaired first.
     """
+    publish.refuse_busy(store)
     finish(store)
     plan = read_plan(store)
-    gone = _dropped_rows(store, plan)
+    gone, places = _dropped_rows(store, plan), uncompacted(store)
     hurt = {(damage.feature_set, damage.part) for damage in verify(store)}
-    places = [(one, part) for one in (None, *plan.added) for part in sorted(gone.keys() & committed(store, one).keys())
-              if _holds(store, part, one, len(gone[part]))]  # fmt: skip
     for done, (feature_set, part) in enumerate(places, start=1):
         if (feature_set, part) in hurt:
             raise StoreCorruptError(f"{store}: part {part} is damaged; run `mgc store repair {store}` first")
@@ -53,10 +52,20 @@ def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = Non
         if on_progress is not None:
             on_progress(done, len(places))
     shutil.rmtree(store / publish.STAGING, ignore_errors=True)
-    for folder in (store / QUARANTINE).glob("*"):  # the folder of a part stays: its number is taken
+    for folder in (
+        one for one in (store / QUARANTINE).glob("*") if one.is_dir()
+    ):  # the folder of a part stays: its number is taken
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return len(places)
+
+
+def uncompacted(store: Path) -> list[tuple[str | None, int]]:
+    """Feature set and part of every part that holds bytes of a track taken down."""
+    plan = read_plan(store)
+    gone = _dropped_rows(store, plan)
+    return [(one, part) for one in (None, *plan.added) for part in sorted(gone.keys() & committed(store, one).keys())
+            if _holds(store, part, one, len(gone[part]))]  # fmt: skip
 
 
 def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:

@@ -25,12 +25,14 @@ import pyarrow as pa
 import zarr
 
 from . import commits, layout, publish
+from .compact import uncompacted
 from .drops import DROPS
 from .durable import fsync_dir, fsync_tree
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
 from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
-from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, track_arrays
+from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, is_fill, track_arrays
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
+from .verify import verify
 from .zarr_reader import ZarrReader
 
 USER_BLOCK = 512
@@ -129,6 +131,12 @@ def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], Non
     pending = int((np.asarray(reader.tracks.column("status")) == ABSENT).sum())
     if pending:
         raise ConfigError(f"{store}: {pending} tracks are not extracted yet; a sealed store holds all: extract first")
+    if damages := verify(store):
+        raise StoreCorruptError(f"{store}: {damages[0].key}: {damages[0].detail}; run `mgc store repair {store}` first")
+    if uncompacted(store):
+        raise ConfigError(
+            f"{store}: tracks were taken down; run `mgc store compact {store}` first, so that they stay out"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -247,7 +255,7 @@ def _copied(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) ->
         for i, row in enumerate(values):
             for start in range(0, len(row), step):
                 block = row[start : start + step]
-                if not _is_fill(block, spec.fill):  # an unwritten chunk reads as fill and takes no room
+                if not is_fill(block, spec.fill):  # an unwritten chunk reads as fill and takes no room
                     dataset[first + i, start : start + len(block)] = block
         yield first + len(values)
 
@@ -261,10 +269,6 @@ def _prove_equal(file: h5py.File, group: zarr.Group) -> None:
                 raise StoreCorruptError(
                     f"{file.filename}: {name} reads back otherwise than written; is the disk sound?"
                 )
-
-
-def _is_fill(block: npt.NDArray[Any], fill: float) -> bool:
-    return bool(np.isnan(block).all() if np.isnan(fill) else not np.any(block != fill))
 
 
 def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:

@@ -147,7 +147,8 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
     for key in sorted(documents, key=lambda key: (key == "zarr.json", key)):
         target = store / key
         while not (target.is_file() and same_document(target.read_bytes(), documents[key])):
-            drafts.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                drafts.mkdir()
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = drafts / f"metadata~{uuid.uuid4().hex}"
             with contextlib.suppress(FileNotFoundError):  # swept away by another process: try again

@@ -24,7 +24,7 @@ import zarr
 
 from . import layout, publish
 from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
-from .errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
+from .errors import ConfigError, StoreCorruptError, StoreFormatError, StoreNotFoundError
 from .schema import (
     FORMAT_VERSION,
     ArraySpec,
@@ -337,6 +337,8 @@ def add_feature_set(
         With the feature set, which may be another process's, decided first: compare recipes before relying on it.
     """
     known = plan.added.get(name)
+    if known is None:
+        _refuse_taken_names(plan, name, recipe)
     first = 0 if known is None else known.n_genres
     genres = range(first, first + len(genre_embedding))
 
@@ -357,6 +359,16 @@ def add_feature_set(
     publish.publish(store, key, build)
     roll_feature_set_forward(store, key)
     return read_plan(store)
+
+
+def _refuse_taken_names(plan: Plan, name: str, recipe: TextRecipe) -> None:
+    def names(of_set: str | None, text: TextRecipe | None) -> set[str]:
+        arrays = track_arrays(plan.recipe) if of_set is None or text is None else added_arrays(of_set, text)
+        return {spec.name for spec in arrays} | {layout.genre_spec(1, of_set).name}
+
+    taken = names(None, None).union(*(names(one.name, one.recipe) for one in plan.added.values()))
+    if clash := sorted(taken & names(name, recipe)):
+        raise ConfigError(f"feature set {name!r}: the store has arrays of that name already ({', '.join(clash)})")
 
 
 def feature_set_key(name: str, n: int) -> str:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
+from .errors import ConfigError
 from .schema import fingerprint
 
-STAGING = "staging"
+STAGING, BUSY_S = "staging", 120.0
 
 
 def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
@@ -103,6 +105,23 @@ def staged_records(store: Path) -> set[str]:
     return {name.partition("~")[0].replace("+", "/") + ".json" for name in names if "~" in name}
 
 
+def refuse_busy(store: Path) -> None:
+    """Stop what must not run beside an extraction.
+
+    Raises
+    ------
+    ConfigError
+        If somebody claimed a part within the last two minutes; a claim is renewed every 20 s.
+    """
+    now = time.time()
+    for file in (store / STAGING).glob("*~claim"):
+        with contextlib.suppress(FileNotFoundError):
+            if now - file.stat().st_mtime < BUSY_S:
+                raise ConfigError(
+                    f"{store}: an extraction is at work on it, or was killed within the last two minutes; wait for it"
+                )
+
+
 def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     """Where the objects of a decided record lie until they are installed."""
     return store / STAGING / f"{_label(key)}~{record['digest']}"
@@ -117,12 +136,11 @@ def describe_objects(folder: Path) -> list[dict[str, Any]]:
 def _new_folder(store: Path, name: str) -> Path:
     """A folder in ``staging/``, which any reader may remove whenever it is empty."""
     while True:
-        (store / STAGING).mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not exist_ok, which looks a second time and may find it gone
+            (store / STAGING).mkdir()
         with contextlib.suppress(FileNotFoundError):
             (store / STAGING / name).mkdir()
             return store / STAGING / name
-        if not store.is_dir():
-            raise FileNotFoundError(f"{store}: the store was removed")
 
 
 def _label(key: str) -> str:

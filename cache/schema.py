@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 FORMAT_VERSION = 1
 
 ABSENT, OK, FAILED = 0, 1, 2
@@ -232,6 +235,11 @@ def text_fingerprints(text: TextRecipe) -> dict[str, str]:
     """sha256 of the canonical recipes of token states and genre embeddings."""
     lyrics = fingerprint(dataclasses.asdict(text))
     return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics})}
+
+
+def is_fill(values: npt.NDArray[Any], fill: float) -> bool:
+    """Whether an array holds nothing but its fill value."""
+    return bool(np.isnan(values).all() if np.isnan(fill) else not np.any(values != fill))
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

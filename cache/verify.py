@@ -36,7 +36,7 @@ from .plan import (
     read_added,
     read_tracks,
 )
-from .publish import STAGING, sweep
+from .publish import STAGING, refuse_busy, sweep
 from .schema import FORMAT_VERSION, OK, Recipe, TextRecipe, fingerprint
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 
@@ -96,6 +96,7 @@ def put_aside(store: Path, damages: Iterable[Damage]) -> list[Damage]:
     list of Damage
         What is left: it needs the source (tables of the plan, genre embeddings) or a copy.
     """
+    refuse_busy(store)
     inspection = _Inspection(store, full=False)
     left = []
     parts: set[tuple[int, str]] = set()
@@ -172,9 +173,11 @@ class _Inspection:
     def _added(self) -> dict[str, AddedSet]:
         """Feature sets that joined; where a record is hurt, from Zarr's attributes and the objects."""
         try:
-            return read_added(self._store, fingerprint(self.plan_document))
+            found = read_added(self._store, fingerprint(self.plan_document))
         except (OSError, StoreCorruptError):
             return self._added_from_zarr()
+        named = {folder.name for folder in (self._store / COMMITS).glob("*") if folder.is_dir()}
+        return found if named <= found.keys() else self._added_from_zarr()
 
     def _added_from_zarr(self) -> dict[str, AddedSet]:
         try:
@@ -365,14 +368,18 @@ class _Inspection:
 
     def _unrecorded(self) -> Iterator[Damage]:
         """Files that no record names."""
-        known = self._known_keys()
+        keys = list(_keys_below(self._store))
+        fresh = _Inspection(
+            self._store, full=False
+        )  # after the listing: records come before objects, so none is missed
+        known = fresh._known_keys()
         owner = {spec.name: name for name in ("", *self.plan.added) for spec in self.plan.arrays(name or None)}
         lost: dict[tuple[str, int], list[str]] = {}
-        for key in _keys_below(self._store):
-            if key in known:
+        for key in keys:
+            if key in known or not (self._store / key).exists():
                 continue
             place = _place_of(key, owner)
-            if place is not None and place not in self.records and place[1] < self.plan.n_parts:
+            if place is not None and place not in fresh.records and place[1] < self.plan.n_parts:
                 lost.setdefault(place, []).append(key)
             else:
                 yield self._damage("foreign", key, "no record names it")
@@ -449,7 +456,7 @@ def _quarantine(store: Path, inspection: _Inspection, part: int, feature_set: st
     fsync_dir(store / QUARANTINE)
     key = commit_key(part, n, feature_set)
     _move(store, key, f"{folder}/{key}")
-    for key in sorted(_keys_of_part(inspection.plan, part, feature_set)):
+    for key in sorted(_keys_of_part(inspection.plan, part, feature_set), key=lambda key: not key.startswith("status")):
         _move(store, key, f"{folder}/{key}")
 
 

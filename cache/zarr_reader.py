@@ -72,6 +72,7 @@ class ZarrReader:
             if array is None:
                 self._shard(spec, row // self.part_rows).read_into(out[i], row % self.part_rows)
             else:
+                self._refuse_missing_object(spec, row // self.part_rows)
                 out[i] = array[(row, slice(out.shape[1]))]
 
     def close(self) -> None:

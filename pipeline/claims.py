@@ -59,7 +59,8 @@ def _beat(file: Path, ended: threading.Event) -> None:
 
 def _take(file: Path, mine: dict[str, object]) -> bool:
     draft = file.with_name(f"{file.name}-{mine['id']}")
-    file.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        file.parent.mkdir()
     try:
         draft.write_text(json.dumps(mine))
         now = draft.stat().st_mtime  # by the clock of the file system, which all machines share
@@ -83,8 +84,8 @@ def _abandoned(file: Path, now: float) -> bool:
         owner, age_s = json.loads(file.read_bytes()), now - file.stat().st_mtime
     except (OSError, ValueError):
         return True
-    if owner["host"] != socket.gethostname():
-        return age_s > STALE_S
+    if owner["host"] != socket.gethostname() or age_s > STALE_S:  # another process may have got its number since
+        return bool(age_s > STALE_S)
     try:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:

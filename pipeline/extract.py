@@ -169,7 +169,8 @@ def add_text(
         genres = read_genres(path, plan)[0 if known is None else known.n_genres :]
         embedding = _embedded(genres, Recipe(mel=None, lyrics=recipe), text)
         plan = add_feature_set(path, plan, name, recipe, embedding)
-        _refuse(path, [] if plan.added[name].recipe == recipe else ["recipe: another process's"], "Name another.")
+        differences = Recipe(mel=None, lyrics=plan.added[name].recipe).differences(Recipe(mel=None, lyrics=recipe))
+        _refuse(path, [one for one in differences if not one.startswith("lyrics.model:")], "Name another.")
     pending = set(range(plan.n_parts)) - committed(path).keys()
     built = _Run(source, path, text, workers, shard, on_progress, feature_set=name).build(plan, without=pending)
     finish(path)
@@ -190,7 +191,10 @@ def build_pending(
     """Build those pending parts whose tracks are all in `source`; returns how many were built."""
     plan = read_plan(path)
     known, wanted = _planned(path, plan), plan_table([plan_row(track) for track in source.tracks])
-    missing = known.filter(pc.invert(pc.is_in(known.column("id"), wanted.column("id"))))
+    is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
+    here = wanted.filter(pc.is_in(wanted.column("id"), known.column("id")))
+    _refuse(path, _track_differences(known.filter(is_wanted), here), "Name the source that the store was made from.")
+    missing = known.filter(pc.invert(is_wanted))
     elsewhere = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
     finish(path)
     built = _Run(source, path, text, workers, None, on_progress).build(plan, without=elsewhere)
@@ -424,7 +428,11 @@ def _retried(path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None) 
     if not again.num_rows:
         return None
     log.info("trying %d failed tracks again", again.num_rows)
-    return _append(path, plan, "retry", again, text)
+    before = len(plan.generations)
+    plan = _append(path, plan, "retry", again, text)
+    if not _is_ours(path, plan, plan.generations[before], again):
+        raise ConfigError(f"{path}: another extraction planned tracks at the same moment; run this again")
+    return plan
 
 
 def _listed(where: str, tracks: pa.Table) -> str:

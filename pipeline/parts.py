@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from ..cache.commits import commit_part, outcomes_key, read_commit
 from ..cache.drops import dropped_ids
-from ..cache.errors import ClipError, TextModelError
+from ..cache.errors import ClipError, ConfigError, TextModelError
 from ..cache.plan import Plan, read_plan, read_tracks
-from ..cache.schema import FAILED, OK, ArraySpec, Flag, MelRecipe, Reason, Recipe, TextRecipe
+from ..cache.schema import FAILED, OK, ArraySpec, Flag, MelRecipe, Reason, Recipe, TextRecipe, fingerprint
 from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .claims import claim
 from .clip_reader import ClipReader
@@ -214,7 +214,12 @@ class _PartBuilder:
 
     def _read_lyrics(self, track: Mapping[str, Any]) -> Lyrics:
         if track["inline_lyrics_sha256"] is not None:
-            return read_lyrics(self._job.inline_lyrics[track["id"]])
+            words = self._job.inline_lyrics.get(track["id"])
+            if words is None or fingerprint(words) != track["inline_lyrics_sha256"]:
+                raise ConfigError(
+                    f"track {track['id']}: the source's lyrics are not those that the store was planned with"
+                )
+            return read_lyrics(words)
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..cache.errors import WorkerError
 from ..cache.plan import read_plan
 from .parts import PartJob, TextSource, go_through
 
@@ -48,10 +49,12 @@ def _run_child(job: PartJob, start: int) -> int | None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "mgc.pipeline.probe"],
         input=json.dumps({"start": start, "job": _as_json(job)}).encode(),
-        stdout=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, "PYTHONPATH": search_path},
         check=False,
     )
+    if done.returncode == 1:  # an exception, which is no death: no track is to blame for it
+        raise WorkerError(f"part {job.part}: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}")
     reached = [int(line) for line in done.stdout.split()]
     return None if done.returncode == 0 else (reached[-1] if reached else start)
 

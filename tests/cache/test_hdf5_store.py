@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_store import FAILED_ROW, MEL, N_TRACKS, create, features, fill, tree
 
+from mgc.cache.compact import compact
 from mgc.cache.drops import drop
 from mgc.cache.errors import ConfigError, StoreCorruptError, StoreFormatError, TrackUnavailableError
 from mgc.cache.hdf5_store import seal_problem, seal_store, unpack_store
@@ -31,6 +32,9 @@ def both(tmp_path_factory) -> tuple[Path, Path]:
                       genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
     fill(store, [3])
     drop(store, ["t02"], planned=["t02"])
+    with pytest.raises(ConfigError, match="mgc store compact"):
+        seal_store(store, folder / "s.h5")
+    compact(store)
     seal_store(store, folder / "s.h5")
     return store, folder / "s.h5"
 
