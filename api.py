@@ -480,6 +480,16 @@ def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps 
     return metrics
 
 
+def compare(
+    first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Paired differences of two evaluated runs; see :func:`mgc.heads.compare.compare_runs`."""
+    with _extra("train"):
+        from .heads.compare import compare_runs
+
+    return compare_runs(first, second, common=common, n_replicates=n_replicates, seed=seed)
+
+
 def _open_for(run: Path, store: Path) -> FeatureStore:
     """The store with the text features that the run's model was trained on, where it has them."""
     from .heads.predict import load_run

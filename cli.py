@@ -512,6 +512,27 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.", show_default=False)],
+    common: Annotated[bool, typer.Option("--common", help="Compare on the test tracks that both have.")] = False,
+    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap draws of artists.")] = 1000,
+    seed: Seed = 0,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Paired differences of two runs on their test tracks, with 95 % intervals over artists.
+
+    Example: [b]mgc compare runs/audio runs/both[/b]
+    """
+    from . import api
+
+    result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed)
+    _emit(as_json, result, lambda: _print_comparison(result, quiet))
+
+
+@app.command()
 def predict(
     run: RunArgument,
     inputs: Annotated[
@@ -829,10 +850,7 @@ def _print_metrics(result: Mapping[str, Any]) -> None:
     for warning in result["warnings"]:
         print(f"warning: {warning}")
     systems = {
-        "at 0.5": (metrics, "fixed"),
-        "tuned": (metrics, "tuned"),
-        "tuned a genre": (metrics, "tuned_per_genre"),
-        "0.5 or top 1": (metrics, "top1_where_empty"),
+        **{shown: (metrics, column) for column, shown in DECIDED_BY.items() if column is not None},
         "prior": (baselines["label_prior"], "fixed"),
         "majority": (baselines["majority"], "fixed"),
     }
@@ -861,6 +879,42 @@ def _print_metrics(result: Mapping[str, Any]) -> None:
     if metrics["undefined_genres"]:
         print(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
     print("brackets: 95 % bootstrap intervals, resampling artists")
+
+
+DECIDED_BY = {
+    None: "ranking",
+    "fixed": "at 0.5",
+    "tuned": "tuned",
+    "tuned_per_genre": "tuned a genre",
+    "top1_where_empty": "0.5 or top 1",
+}
+"""Columns of metrics as a terminal has room for."""
+
+
+def _print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
+    rows = []
+    for row in result["differences"]:
+        low, high = row["difference"]["low"], row["difference"]["high"]
+        rows.append((
+            f"{row['metric'].replace('_', ' ')}, {DECIDED_BY.get(row['column'], row['column'])}",
+            _number(row["first"]["value"]), _number(row["second"]["value"]),
+            "-" if row["difference"]["value"] is None else f"{row['difference']['value']:+.3f}",
+            "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]",
+            f"{row['better']} is better" if row["decided"] else "undecided",
+        ))  # fmt: skip
+    _table(
+        f"first {result['first']}, second {result['second']}: {result['n_tracks']} test tracks, "
+        f"{result['n_groups']} artists",
+        ("metric", "first", "second", "difference", "95 % interval", ""),
+        rows,
+    )
+    if result["n_only_first"] or result["n_only_second"]:
+        print(f"left out: {result['n_only_first']} tracks only of the first, {result['n_only_second']} of the second")
+    if not quiet:
+        _say(
+            "paired bootstrap over artists; undecided: the interval holds 0. Where nothing differs, about one metric "
+            "in twenty is decided by chance"
+        )
 
 
 def _estimate(estimate: Mapping[str, float | None]) -> str:

@@ -13,12 +13,12 @@ import pyarrow as pa
 from ..cache.durable import replace_file, seal
 from ..cache.errors import ConfigError, RunError
 from ..cache.store import FeatureStore
-from ..cache.tracks import table_bytes
 from .bundle import LoadedModel, load_run
 from .checkpoint import read_sealed
 from .labels import genre_matrix
 from .metrics import evaluate_predictions
 from .predict import lyrics_warnings, predict_store
+from .predictions import METRICS_FILE, save_predictions
 from .split_groups import known_artists
 from .splits import SPLITS, Split
 from .task import newest_tracks
@@ -28,8 +28,6 @@ ALL = "all"
 
 TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
 """Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
-
-METRICS_FILE = "metrics.json"
 
 
 def evaluate(
@@ -54,8 +52,8 @@ def evaluate(
         has never seen.
     labels : genres by track id instead of the store's own.
     n_replicates, seed : of the bootstrap over artists.
-    save : keep the result in the run's ``metrics.json``, under the split's name, and the scores in
-        ``scores-<split>.parquet``.
+    save : keep the result in the run's ``metrics.json``, under the split's name, and the test tracks' scores in
+        ``predictions.parquet``.
 
     Returns
     -------
@@ -84,6 +82,7 @@ def evaluate(
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     _, scores = predict_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
     seen = set(own.ids["train"]) if own is not None else set()
+    artists = _artists(tracks)
     result = {
         "split": split,
         "policy": own.policy if own is not None else None,
@@ -95,24 +94,17 @@ def evaluate(
         "epoch": loaded.epoch,
         "lr": loaded.training.lr,
         "threshold": loaded.thresholds.overall,
-        "metrics": _metrics(loaded, truth, scores, _artists(tracks), n_replicates, seed),
+        "metrics": _metrics(loaded, truth, scores, artists, n_replicates, seed),
         "baselines": _baselines(loaded, truth),
         "warnings": lyrics_warnings(loaded, store, rows),
     }
     if save and own is not None:
+        if split == "test":
+            result["predictions_sha256"] = save_predictions(run, tracks, artists, loaded.genres, scores)
         path = run / METRICS_FILE
         known = read_sealed(path) if path.exists() else {}
         replace_file(path, seal({**known, split: result}))
-        _save_scores(run / f"scores-{split}.parquet", loaded, tracks, scores)
     return result
-
-
-def _save_scores(path: Path, loaded: LoadedModel, tracks: pa.Table, scores: npt.NDArray[np.float32]) -> None:
-    """Every track's score of every genre: columns ``id``, ``genres`` (the labels), and ``score: <genre>`` for each."""
-    table = tracks.select(["id", "genres"])
-    for genre, column in zip(loaded.genres, scores.T, strict=True):
-        table = table.append_column(f"score: {genre}", pa.array(column))
-    replace_file(path, table_bytes(table))
 
 
 def _tracks_of(

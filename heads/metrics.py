@@ -55,6 +55,10 @@ class ThresholdColumn:
 
 
 METRIC_NAMES = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
+RANKING_NAMES = ("mean_average_precision", "roc_auc")
+
+Replicated = tuple[float, FloatArray]
+"""A metric's value, and what it is in each of the (R,) bootstrap replicates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +171,12 @@ def evaluate_predictions(
     predicted[TOP1] = decide(s, cuts[TOP1], top1_where_empty=True)
 
     ap, auc = ranking_per_genre(y, s)
-    ap_replicates, auc_replicates = resampling.ranking(y, s)
+    ranking = {name: estimate(*found) for name, found in ranking_metrics(y, s, resampling).items()}
     return Metrics(
         n_tracks=len(y),
         n_unlabelled=int((~labelled).sum()),
         n_groups=resampling.n_groups,
-        mean_average_precision=estimate(float(nan_mean(ap)), ap_replicates),
-        roc_auc=estimate(float(nan_mean(auc)), auc_replicates),
+        **ranking,
         columns={name: _column(y, predicted[name], cut, resampling) for name, cut in cuts.items()},
         genres=_genre_rows(names, y, predicted, ap, auc),
         undefined_genres=[names[j] for j in np.flatnonzero(y.sum(axis=0) == 0)],
@@ -219,7 +222,9 @@ def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray
     return ap, auc
 
 
-def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling) -> ThresholdColumn:
+def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resampling) -> dict[str, Replicated]:
+    """Every metric of :data:`METRIC_NAMES` of decisions (N, C), with its bootstrap replicates."""
+    y, p = labels, predicted
     hits, total = (y & p).astype(np.float64), y.astype(np.float64) + p
     per_track: dict[str, FloatArray] = {
         "jaccard": jaccard_per_track(y, p),
@@ -227,16 +232,25 @@ def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling)
         "subset_accuracy": (y == p).all(axis=1).astype(np.float64),
         "hamming_loss": (y != p).mean(axis=1),
     }
-    means = {name: estimate(float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
+    found = {name: (float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
     hits_R, total_R = resampling.sums(hits), resampling.sums(total)
-    found, found_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
-    macro = nan_mean(np.where(found, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
-    macro_R = nan_mean(np.where(found_R, _f1(hits_R, total_R), np.nan))
+    is_here, is_here_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
+    macro = nan_mean(np.where(is_here, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
+    macro_R = nan_mean(np.where(is_here_R, _f1(hits_R, total_R), np.nan))
+    micro_R = _f1(hits_R.sum(axis=1), total_R.sum(axis=1))
+    return {**found, "micro_f1": (float(_f1(hits.sum(), total.sum())), micro_R), "macro_f1": (float(macro), macro_R)}
+
+
+def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
+    """Mean average precision and macro ROC-AUC of scores (N, C), with their bootstrap replicates."""
+    values = (float(nan_mean(per_genre)) for per_genre in ranking_per_genre(labels, scores))
+    return dict(zip(RANKING_NAMES, zip(values, resampling.ranking(labels, scores), strict=True), strict=True))
+
+
+def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling) -> ThresholdColumn:
     return ThresholdColumn(
         thresholds=cut,
-        **means,
-        micro_f1=estimate(float(_f1(hits.sum(), total.sum())), _f1(hits_R.sum(axis=1), total_R.sum(axis=1))),
-        macro_f1=estimate(float(macro), macro_R),
+        **{name: estimate(*found) for name, found in decision_metrics(y, p, resampling).items()},
         empty_share=float(nan_mean(np.equal(p.sum(axis=1), 0).astype(np.float64))),
     )
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from mgc import cli
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("mgc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mgc")
 
 Mgc = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -45,3 +55,35 @@ def mgc_json(mgc: Mgc) -> Callable[..., Any]:
         return json.loads(mgc(*args, "--json", code=code).stdout)
 
     return run
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command that ran in this process ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Done]]:
+    """Run `mgc ARGS` in this process, through the real entry point."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*args: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mgc", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = exit_.value.code
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, out, err)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger("mgc").handlers = []

@@ -5,53 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from mgc import cli
 from mgc.cache.schema import Flag
 from mgc.cache.store import FeatureStore
 
 GOOD = 5
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run `mgc ARGS` in this process, through the real entry point."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*args: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mgc", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = exit_.value.code
-        return Done(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger("mgc").handlers = []
 
 
 def write_tone(path: Path, hz: float) -> None:
@@ -345,6 +311,7 @@ def test_help_of_every_command_has_an_example(call):
         "train",
         "evaluate",
         "predict",
+        "compare",
         "report",
         "store info",
         "store failures",

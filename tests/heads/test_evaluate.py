@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.metrics import evaluate_predictions
 from mgc.heads.predict import load_run, predict_store
+from mgc.heads.predictions import load_predictions
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train
 
@@ -44,9 +46,18 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
     expected = evaluate_predictions(truth, scores, genres=loaded.genres, thresholds=tuned, n_replicates=50,
                                     groups=[tracks[row]["artists"][0] for row in rows])  # fmt: skip
     assert found["metrics"] == expected.to_dict()
-    kept = pq.read_table(result.run / "scores-test.parquet")
+    kept = pq.read_table(result.run / "predictions.parquet")
+    assert kept.column_names == ["id", "group", "genres", *(f"score: {name}" for name in loaded.genres)]
     assert kept.column("genres").to_pylist() == [tracks[row]["genres"] for row in rows]
-    np.testing.assert_array_equal(np.stack([kept.column(f"score: {name}") for name in loaded.genres], axis=1), scores)
+    read = load_predictions(result.run)
+    assert read.ids == tuple(tracks[row]["id"] for row in rows)
+    assert len(set(read.groups)) == len(test) / 2
+    np.testing.assert_array_equal(read.labels, truth)
+    np.testing.assert_array_equal(read.scores, scores)
+    assert {name: cut.tolist() for name, cut in read.thresholds.items()} == {
+        "tuned": [loaded.thresholds.overall] * len(loaded.genres),
+        "tuned_per_genre": list(loaded.thresholds.per_genre),
+    }
     assert found["metrics"]["n_groups"] == len(test) / 2
     assert (found["n_tracks"], found["n_missing"], found["n_seen_in_training"]) == (len(test), 0, 0)
     assert (found["lr"], found["threshold"]) == (2e-3, loaded.thresholds.overall)
@@ -69,6 +80,21 @@ def test_results_of_each_split_are_kept_beside_the_model(result: RunResult, smal
     assert kept == {"test": test, "train": training}
     assert training["n_seen_in_training"] == training["n_tracks"] == result.task.n_train
     assert {path.name: path.read_bytes() for path in (result.run / "best").iterdir()} == before
+
+
+def test_predictions_that_are_not_of_the_metrics_are_refused(
+    result: RunResult, small_store: FeatureStore, tmp_path: Path
+) -> None:
+    evaluate(result.run, small_store, n_replicates=0)
+    run = shutil.copytree(result.run, tmp_path / "run")
+    data = bytearray((run / "predictions.parquet").read_bytes())
+    data[len(data) // 2] ^= 1
+    (run / "predictions.parquet").write_bytes(data)
+    with pytest.raises(RunError, match=r"predictions\.parquet: not the scores that metrics\.json was computed from"):
+        load_predictions(run)
+    (run / "metrics.json").unlink()
+    with pytest.raises(RunError, match="no test tracks have been scored here; run: mgc evaluate"):
+        load_predictions(run)
 
 
 def test_validation_metrics_are_those_of_the_best_epoch(result: RunResult, small_store: FeatureStore) -> None:
