@@ -69,7 +69,8 @@ class AudioEncoder(nn.Module):
         # One copy to the host a forward: it decides what is computed at all.
         lengths = [min(max(n, 1), n_frames) for n in mel_frames.tolist()]
         longest = min(-(-max(lengths, default=1) // TIME_STRIDE) * TIME_STRIDE, n_frames)
-        x = mel_BMT[..., :longest].unsqueeze(1)
+        # Channels last in memory: normalising and pooling many pixels of few channels is what a step on a CPU costs.
+        x = mel_BMT[..., :longest].contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
         for block in self.blocks:
             # Rounded up at every pool, tracks a few frames short of the longest catch up with it.
             padded = min(lengths, default=x.shape[-1]) < x.shape[-1]
