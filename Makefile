@@ -43,6 +43,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py | tee benchmarks/startup.md
 	$(BIN)/python benchmarks/world.py | tee benchmarks/world.md
+	$(BIN)/python benchmarks/speed.py | tee benchmarks/speed.md
 
 honesty: demo
 	$(BIN)/python benchmarks/honesty.py --folder demo | tee benchmarks/honesty.md

@@ -1,0 +1,69 @@
+"""What the speed benchmarks work on: generated mp3 clips, lyrics of known lengths, a BERT-base with random weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from mgc.pipeline.synth import make_song, render_song
+from mgc.pipeline.text import find_text_model
+
+CLIP_RATE_HZ = 44_100
+MEAN_WORDS = 245  # about 250 tokens with [CLS] and [SEP]
+GENRES = ("rock", "pop", "jazz", "folk")
+
+
+def write_clips(folder: Path, n: int, *, seed: int = 0) -> list[Path]:
+    """`n` clips of 30 s, 44.1 kHz stereo mp3, a little noise on one side so that the sides differ."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for index in range(n):
+        mono = soxr.resample(render_song(make_song(seed, index)), 22_050, CLIP_RATE_HZ)
+        side = rng.normal(scale=0.01, size=len(mono)).astype(np.float32)
+        path = folder / f"{index:05}.mp3"
+        soundfile.write(path, np.stack([mono, 0.9 * mono + side], axis=1), CLIP_RATE_HZ, format="MP3")
+        paths.append(path)
+    return paths
+
+
+def make_lyrics(n: int, *, seed: int = 0) -> list[str]:
+    """`n` different lyrics whose lengths are spread as those of songs are: 10 to 500 words, 245 on average."""
+    rng = np.random.default_rng(seed)
+    songs = (make_song(seed, index).lyrics for index in range(2 * n + 40))
+    words = [word for lyrics in songs if lyrics is not None for word in lyrics.split()]
+    lengths = np.clip(rng.gamma(4.0, MEAN_WORDS / 4.0, size=n), 10, 500).astype(int)
+    starts = rng.integers(0, len(words) - 500, size=n)
+    return [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+
+
+def write_collection(folder: Path, n: int) -> Path:
+    """A table of `n` songs, each with a clip and lyrics."""
+    clips = write_clips(folder / "audios", n)
+    lines = ["id,path,artists,genres,lyrics_path"]
+    for index, (clip, lyrics) in enumerate(zip(clips, make_lyrics(n), strict=True)):
+        text = folder / "lyrics" / f"{clip.stem}.txt"
+        text.parent.mkdir(exist_ok=True)
+        text.write_text(lyrics)
+        lines.append(f"{clip.stem},audios/{clip.name},artist {index % 7},{GENRES[index % 4]},lyrics/{text.name}")
+    (folder / "songs.csv").write_text("\n".join(lines) + "\n")
+    return folder / "songs.csv"
+
+
+def random_bert(folder: Path) -> Path:
+    """BERT-base in size and shape, its weights drawn at random, with MiniLM's tokenizer (BERT's own vocabulary)."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    if not (folder / "tokenizer.json").exists():
+        torch.manual_seed(0)
+        BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            source = find_text_model("minilm").folder / name
+            if source.exists():
+                shutil.copy(source, folder)
+    return folder
