@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from .cache.forms import SEALED_SUFFIXES, is_store
 from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
-from .cache.schema import Flag, MelRecipe, Recipe, TextRecipe, text_fingerprints
+from .cache.schema import MelRecipe, Recipe, TextRecipe, text_fingerprints
 from .cache.store import FeatureStore
 from .cache.verify import Damage, put_aside, verify
 
@@ -93,10 +94,30 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions in the order of the tracks, and what the user should know about them."""
+    """Predictions in the order of the tracks, and what the user should know about them.
+
+    Attributes
+    ----------
+    predictions : empty where they were written to a file.
+    output : that file.
+    n_tracks, reasons : tracks in all, and those without scores by the reason.
+    """
 
     predictions: list[Prediction]
     remarks: list[str] = field(default_factory=list)
+    output: str | None = None
+    n_tracks: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n_failed(self) -> int:
+        return sum(self.reasons.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        counts = {"tracks": self.n_tracks, "failed": self.n_failed, "reasons": dict(self.reasons)}
+        if self.output is not None:
+            return {"output": self.output, **counts, "remarks": self.remarks}
+        return {"predictions": [one.to_dict() for one in self.predictions], **counts, "remarks": self.remarks}
 
 
 def read_source(
@@ -526,6 +547,8 @@ def predict(
     inputs: Sequence[Path],
     *,
     lyrics: Path | None = None,
+    output: Path | None = None,
+    threshold: str = "overall",
     text_model: str | None = None,
     text_device: str = "cpu",
     on_progress: Steps = _silent,
@@ -537,6 +560,9 @@ def predict(
     run : a run folder, or its ``best/``.
     inputs : audio files and folders of them, or one feature store.
     lyrics : lyrics of the one song given; without it ``song.txt`` beside ``song.mp3`` is taken.
+    output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
+        does not grow with the number of tracks.
+    threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
     text_model : where the model's own text encoder lies on this machine; its hashes must match.
 
     Raises
@@ -544,14 +570,18 @@ def predict(
     ConfigError, RunError, TextModelError, RecipeMismatchError
     """
     with _extra("train"):
+        from .heads.catalogue import refuse_other_suffix
         from .heads.predict import load_run
 
+    if output is not None:
+        refuse_other_suffix(output)
     loaded = load_run(run)
+    loaded.thresholds.chosen(threshold)  # a senseless one is refused before the work
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
         with _open_for(run, inputs[0]) as features:
-            return _predict_store(loaded, features, on_progress)
+            return _predict_store(loaded, features, threshold, output, on_progress)
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     with _extra("extract"):
@@ -571,35 +601,31 @@ def predict(
             on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
         )
         with FeatureStore.open(store) as features:
-            return _predict_store(loaded, features, on_progress)
+            return _predict_store(loaded, features, threshold, output, on_progress)
 
 
-def _predict_store(loaded: LoadedModel, store: FeatureStore, on_progress: Steps) -> Predictions:
-    from .heads.predict import predict_store
+def _predict_store(
+    loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Steps
+) -> Predictions:
+    from .heads.catalogue import predicted_rows, write_predictions
+    from .heads.predict import predict_blocks
 
-    ids, scores = predict_store(loaded, store, on_track=lambda done, total: on_progress("predict", done, total, ""))
-    scores_of = dict(zip(ids, scores.tolist(), strict=True))
-    predictions = []
-    for track in store.tracks.select(["id", "flags", "reason", "detail"]).to_pylist():
-        values = scores_of.get(track["id"], [])
-        predictions.append(
-            Prediction(
-                id=track["id"],
-                genres=[g for g, v in zip(loaded.genres, values, strict=False) if v >= loaded.thresholds.overall],
-                scores=dict(zip(loaded.genres, values, strict=False)),
-                flags=Flag(track["flags"]).names,
-                reason=track["reason"] if values or track["reason"] else "PENDING",
-                detail=track["detail"] if values or track["reason"] else "not extracted yet",
-            )
-        )
-    return Predictions(predictions=predictions, remarks=_prediction_remarks(loaded, store))
+    blocks = predict_blocks(
+        loaded, store, threshold=threshold, on_track=lambda done, total: on_progress("predict", done, total, "")
+    )
+    remarks = [loaded.thresholds.described(threshold, loaded.genres), *_prediction_remarks(loaded, store)]
+    if output is not None:
+        n_tracks, reasons = write_predictions(output, blocks)
+        return Predictions(predictions=[], remarks=remarks, output=str(output), n_tracks=n_tracks, reasons=reasons)
+    predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
+    failed = Counter(one.reason for one in predictions if one.reason and not one.scores)
+    return Predictions(predictions=predictions, remarks=remarks, n_tracks=len(predictions), reasons=failed)
 
 
 def _prediction_remarks(loaded: LoadedModel, store: FeatureStore) -> list[str]:
     from .heads.predict import lyrics_warnings
 
-    tuned = "tuned on the validation tracks" if loaded.thresholds.n_tracks else "the paper's; there was none to tune on"
-    remarks = [f"threshold {loaded.thresholds.overall:.3f}, {tuned}"]
+    remarks = []
     if store.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
     elif len(store.ok_rows):

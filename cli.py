@@ -28,7 +28,7 @@ from .cache.errors import ConfigError, MgcError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .api import DemoReport, Prediction
+    from .api import DemoReport, Prediction, Predictions
     from .pipeline.extract import ExtractReport
     from .pipeline.workers import Scheduler
 
@@ -496,6 +496,7 @@ def evaluate(
     split: Annotated[
         Literal["train", "validation", "test", "all"], typer.Option(help="Which tracks of the run; all: every track.")
     ] = "test",
+    config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -540,33 +541,45 @@ def predict(
         typer.Argument(metavar="AUDIO...|STORE", help="Songs, folders of songs, or one store.", show_default=False),
     ],
     lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
+    ] = None,
+    threshold: Annotated[
+        str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
+    ] = "overall",
     text_model: Annotated[
         str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
     ] = None,
     text_device: TextDevice = "cpu",
     top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Name the genres of songs, with the recipe that the model was trained with.
 
-    song.txt beside song.mp3 is taken as its lyrics. Example: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b]
+    song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
+    [b]mgc predict runs/first songs.zarr -o scores.parquet[/b]
     """
     from . import api
 
     with _progress(quiet or as_json) as steps:
         result = api.predict(
-            run, inputs, lyrics=lyrics, text_model=text_model, text_device=text_device, on_progress=steps
-        )
+            run, inputs, lyrics=lyrics, output=output, threshold=threshold, text_model=text_model,
+            text_device=text_device, on_progress=steps,
+        )  # fmt: skip
     _remark(quiet, result.remarks)
-    rows = [prediction.to_dict() for prediction in result.predictions]
-    if as_json:
-        _emit(True, {"model": str(run), "predictions": rows, "remarks": result.remarks}, lambda: None)
+    if output is not None:
+        _emit(as_json, {"model": str(run), **result.to_dict()}, lambda: _print_written(result))
+    elif as_json:
+        _emit(True, {"model": str(run), **result.to_dict()}, lambda: None)
     elif listing is Listing.TABLE:
         _print_predictions(result.predictions, top)
     else:
+        rows = [prediction.to_dict() for prediction in result.predictions]
         flat = [
             {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
             | {f"score: {genre}": score for genre, score in row["scores"].items()}
@@ -574,7 +587,7 @@ def predict(
         ]
         columns = list(dict.fromkeys(name for row in flat for name in row))
         _print_list(rows if listing is Listing.JSONL else flat, columns, listing, empty="no song")
-    if not any(prediction.scores for prediction in result.predictions):
+    if result.n_failed == result.n_tracks:
         raise typer.Exit(2)
 
 
@@ -938,6 +951,13 @@ def _print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         for genre, score in best:
             mark = "*" if genre in prediction.genres else " "
             print(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+
+
+def _print_written(result: Predictions) -> None:
+    scored = result.n_tracks - result.n_failed
+    print(f"{result.output}: {result.n_tracks} tracks, {scored} with scores, {result.n_failed} without")
+    if result.reasons:
+        _table("without scores, by reason", ("reason", "tracks"), result.reasons.items())
 
 
 def _print_demo(report: DemoReport) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,21 @@ def replace_file(path: Path, data: bytes) -> None:
     draft.unlink(missing_ok=True)
     write_durable(draft, data)
     draft.replace(path)
+    fsync_dir(path.parent)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A name to write a large file under; it becomes `path` in one step at the end, and is gone after an error."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    draft.unlink(missing_ok=True)
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     fsync_dir(path.parent)
 
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..cache.errors import RecipeMismatchError
+from ..cache.schema import ABSENT, OK
 from ..cache.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .data import Examples, FeatureBatches, Home
 from .device import resolve_device
 from .scoring import probabilities, score_logits
 
-__all__ = ["LoadedModel", "load_run", "lyrics_warnings", "predict_store", "recipe_differences", "refuse_other_recipe"]
+__all__ = [
+    "LoadedModel",
+    "PredictedBlock",
+    "load_run",
+    "lyrics_warnings",
+    "predict_blocks",
+    "predict_store",
+    "recipe_differences",
+    "refuse_other_recipe",
+]
+
+BLOCK_TRACKS = 1024
+"""Tracks whose scores are held at once where a whole catalogue is predicted."""
 
 _HARMLESS = ("lyrics.model:", "lyrics.precision:")
 """The name tells people only (hashes decide); fp32 and bf16 states agree within cosine 0.999 a token."""
@@ -69,6 +85,84 @@ def predict_store(
         on_batch=None if on_track is None else lambda done: on_track(done, len(rows)),
     )
     return list(examples.ids), probabilities(logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedBlock:
+    """Some tracks of a catalogue in a row, failed ones included.
+
+    Attributes
+    ----------
+    tracks : columns id, flags, reason, detail; a track that is not extracted yet has reason ``PENDING``.
+    genres : names of the C outputs.
+    has_scores : (n,) bool, False for failed tracks.
+    scores : (n, C) float32; NaN without scores.
+    decided : (n, C) bool, the genres predicted.
+    """
+
+    tracks: pa.Table
+    genres: tuple[str, ...]
+    has_scores: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float32]
+    decided: npt.NDArray[np.bool_]
+
+
+def predict_blocks(
+    loaded: LoadedModel,
+    store: FeatureStore,
+    *,
+    threshold: str = "overall",
+    block_tracks: int = BLOCK_TRACKS,
+    batch_size: int = 16,
+    device: str = "auto",
+    on_track: Callable[[int, int], None] | None = None,
+) -> Iterator[PredictedBlock]:
+    """Predict every track of a store, in row order, a block at a time; of a track tried again the newest row.
+
+    Parameters
+    ----------
+    threshold : see :meth:`mgc.heads.thresholds.Thresholds.chosen`.
+    on_track : called with tracks done and tracks with features in all.
+
+    Raises
+    ------
+    RecipeMismatchError
+        As :func:`predict_store`.
+    """
+    refuse_other_recipe(loaded, store)
+    cuts = loaded.thresholds.chosen(threshold)
+    tracks = store.tracks.filter(pa.array(store.newest)).select(["row", "id", "flags", "reason", "detail"])
+    rows = np.asarray(tracks.column("row"), dtype=np.int64)
+    has_scores = store.status[rows] == OK
+    n_scored, done = int(has_scores.sum()), 0
+    for start in range(0, max(1, len(rows)), block_tracks):
+        block, here = slice(start, start + block_tracks), has_scores[start : start + block_tracks]
+        scores = np.full((len(here), len(loaded.genres)), np.nan, dtype=np.float32)
+        if here.any():
+            report = None if on_track is None else _offset(on_track, done, n_scored)
+            _, scores[here] = predict_store(loaded, store, rows[block][here], batch_size=batch_size, device=device,
+                                            on_track=report)  # fmt: skip
+        done += int(here.sum())
+        yield PredictedBlock(
+            tracks=_with_pending(tracks.slice(start, block_tracks), store.status[rows[block]]),
+            genres=loaded.genres,
+            has_scores=here,
+            scores=scores,
+            decided=here[:, None] & (scores >= cuts),
+        )
+
+
+def _offset(on_track: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: on_track(before + done, total)
+
+
+def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:
+    """Tracks without an outcome get a reason too."""
+    absent = pa.array(status == ABSENT)
+    for name, value in (("reason", "PENDING"), ("detail", "not extracted yet")):
+        column = pc.if_else(absent, pa.scalar(value), tracks.column(name))
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), name, column)
+    return tracks
 
 
 def recipe_differences(loaded: LoadedModel, store: FeatureStore) -> list[str]:

@@ -6,16 +6,22 @@ two neighbouring scores, not a grid.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..cache.errors import ConfigError
+
 Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.generic]
 
 PAPER_THRESHOLD = 0.5
+OVERALL, PER_GENRE = "overall", "per-genre"
+"""Names that :meth:`Thresholds.chosen` knows, beside any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,39 @@ class Thresholds:
             "min_support": self.min_support,
             "n_tracks": self.n_tracks,
         }
+
+    def chosen(self, choice: str) -> npt.NDArray[np.float64]:
+        """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
+
+        Raises
+        ------
+        ConfigError
+            If it is neither.
+        """
+        if choice == PER_GENRE:
+            return np.asarray(self.per_genre, dtype=np.float64)
+        try:
+            value = self.overall if choice == OVERALL else float(choice)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise ConfigError(f"threshold {choice!r}: want {OVERALL}, {PER_GENRE}, or a number from 0 to 1 such as 0.5")
+        return np.full(len(self.per_genre), value)
+
+    def described(self, choice: str, genres: Sequence[str]) -> str:
+        """What a user should know of the thresholds that :meth:`chosen` gives, in a sentence."""
+        tuned = (f"tuned on {self.n_tracks} validation tracks" if self.n_tracks
+                 else "the paper's: there was no validation track to tune on")  # fmt: skip
+        if choice == OVERALL:
+            return f"threshold {self.overall:.3f}, {tuned}"
+        if choice != PER_GENRE:
+            return f"threshold {float(choice):g}, as asked for"
+        few = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
+        said = f"a threshold a genre, {tuned}"
+        if self.n_tracks and few:
+            said += (f"; {len(few)} of {len(genres)} genres have fewer than {self.min_support} of them and take "
+                     f"{self.overall:.3f}: {', '.join(few[:10])}{' ...' if len(few) > 10 else ''}")  # fmt: skip
+        return said
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Thresholds:

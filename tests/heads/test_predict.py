@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mgc.cache.errors import RecipeMismatchError, RunError, TrackUnavailableError
+from mgc.cache.plan import append_generation, read_plan
 from mgc.cache.schema import TextRecipe
 from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import PLAN_SCHEMA
+from mgc.heads.catalogue import write_predictions
 from mgc.heads.config import TrainConfig
 from mgc.heads.metrics import decide, jaccard_per_track
-from mgc.heads.predict import load_run, lyrics_warnings, predict_store
+from mgc.heads.predict import load_run, lyrics_warnings, predict_blocks, predict_store
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train
 
@@ -144,3 +150,121 @@ def test_loaded_recipe_is_the_stores(result: RunResult, small_store: FeatureStor
     assert loaded.recipe == small_store.recipe
     assert loaded.fingerprints == small_store.fingerprints
     assert isinstance(loaded.recipe.lyrics, TextRecipe)
+
+
+@pytest.fixture(scope="module")
+def patchy(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """40 tracks, two of them failed."""
+    world = make_world()
+    world.failed |= {3, 17}
+    store: FeatureStore = world.write(tmp_path_factory.mktemp("patchy") / "patchy.zarr")
+    return store
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_a_catalogue_becomes_a_file_with_a_row_a_track(
+    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path, form: str
+) -> None:
+    loaded = load_run(result.run)
+    _, scores = predict_store(loaded, patchy)
+    done = call("predict", result.run, patchy.path, "-o", tmp_path / f"scores.{form}", "--threshold", "per-genre",
+                "--json").json  # fmt: skip
+    assert (done["tracks"], done["failed"], done["reasons"]) == (40, 2, {"NOT_AUDIO": 2})
+    assert [path.name for path in tmp_path.iterdir()] == [f"scores.{form}"]
+    rows = _read(tmp_path / f"scores.{form}", loaded.genres)
+    assert [row["id"] for row in rows] == patchy.tracks.column("id").to_pylist()
+    assert [(row["id"], row["reason"]) for row in rows if not row["scores"]] == [
+        ("t0003", "NOT_AUDIO"), ("t0017", "NOT_AUDIO"),
+    ]  # fmt: skip
+    good = [row for row in rows if row["scores"]]
+    np.testing.assert_allclose([[row["scores"][name] for name in loaded.genres] for row in good], scores, rtol=1e-6)
+    for row, values in zip(good, scores, strict=True):
+        cuts = zip(loaded.genres, values, loaded.thresholds.per_genre, strict=True)
+        assert row["genres"] == [name for name, value, cut in cuts if value >= cut]
+
+
+def _read(path: Path, genres: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of each form in one form."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".parquet":
+        rows = pq.read_table(path).to_pylist()
+    else:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row["genres"] = [name for name in row["genres"].split("|") if name]
+    for row in rows:
+        values = {name: row[f"score: {name}"] for name in genres}
+        row["scores"] = {name: float(value) for name, value in values.items() if value not in (None, "")}
+    return rows
+
+
+def test_thresholds_can_be_chosen(result: RunResult, patchy: FeatureStore, call: Callable[..., Any]) -> None:
+    loaded = load_run(result.run)
+    for choice, cut in (("overall", loaded.thresholds.overall), ("0.5", 0.5), ("0", 0.0), ("1", 1.0)):
+        rows = call("predict", result.run, patchy.path, "--threshold", choice, "--json").json["predictions"]
+        assert [row["genres"] for row in rows] == [
+            [name for name in loaded.genres if row["scores"] and row["scores"][name] >= cut] for row in rows
+        ]
+    for choice in ("1.1", "nan", "best"):
+        refused = call("predict", result.run, patchy.path, "--threshold", choice)
+        assert (refused.code, "want overall, per-genre, or a number" in refused.err) == (2, True)
+
+
+def test_blocks_are_what_one_pass_gives_and_a_file_appears_whole_or_not_at_all(
+    result: RunResult, patchy: FeatureStore, tmp_path: Path
+) -> None:
+    loaded = load_run(result.run)
+    told: list[tuple[int, int]] = []
+    blocks = list(predict_blocks(loaded, patchy, block_tracks=7, on_track=lambda *done: told.append(done)))
+    assert [block.tracks.num_rows for block in blocks] == [7, 7, 7, 7, 7, 5]
+    scores = np.concatenate([block.scores[block.has_scores] for block in blocks])
+    np.testing.assert_allclose(scores, predict_store(loaded, patchy)[1], atol=1e-5)
+    assert told == sorted(told)
+    assert told[-1] == (38, 38)
+
+    def cut_short() -> Any:
+        yield blocks[0]
+        raise RuntimeError("the machine went away")
+
+    for name in ("s.parquet", "s.csv", "s.jsonl"):
+        with pytest.raises(RuntimeError, match="went away"):
+            write_predictions(tmp_path / name, cut_short())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_track_tried_again_is_predicted_once_and_one_not_extracted_yet_is_named(
+    result: RunResult, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world(n_tracks=16)
+    world.failed |= {2}
+    store = world.write(tmp_path / "s.zarr")
+    again = store.tracks.select(PLAN_SCHEMA.names).slice(2, 1)
+    store.close()
+    append_generation(tmp_path / "s.zarr", read_plan(tmp_path / "s.zarr"), "retry", again)
+    (block,) = predict_blocks(load_run(result.run), FeatureStore.open(tmp_path / "s.zarr"))
+    rows = {row["id"]: row["reason"] for row in block.tracks.to_pylist()}
+    assert len(rows) == block.tracks.num_rows == 16
+    assert {name: reason for name, reason in rows.items() if reason} == {"t0002": "PENDING"}
+
+
+def test_predictions_go_into_files_of_known_kinds(
+    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path
+) -> None:
+    refused = call("predict", result.run, patchy.path, "-o", tmp_path / "scores.xlsx")
+    assert (refused.code, ".parquet, .csv, .jsonl" in refused.err) == (2, True)
+
+
+def test_best_copied_elsewhere_predicts_the_same_numbers_from_there(
+    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another folder, another working directory, the run gone."""
+    before = call("predict", result.run, patchy.path, "--json").json["predictions"]
+    shutil.copytree(result.run / "best", tmp_path / "elsewhere" / "model")
+    shutil.copytree(patchy.path, tmp_path / "elsewhere" / "songs.zarr")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("predict", "model", "songs.zarr", "--json").json["predictions"] == before
+    told = b"".join(path.read_bytes() for path in Path("model").iterdir())
+    assert str(result.run.parent).encode() not in told
+    assert str(patchy.path.parent).encode() not in told
