@@ -438,8 +438,6 @@ def train(
     chosen = dict(options or {})
     if genres_file is not None:
         chosen["genres"] = read_genres_file(genres_file)
-    if chosen.get("modalities", "both") != "both":  # one part alone has nothing to attend to or to be compared with
-        chosen |= {"attention": False, "contrastive": False}
     config = TrainConfig.from_preset(preset, **chosen)
 
     def tell(progress: TrainProgress) -> None:

@@ -427,7 +427,17 @@ def store_compact(store: StoreArgument, as_json: Json = False, quiet: Quiet = Fa
 def train(
     store: StoreArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
-    preset: Annotated[Literal["paper"] | None, typer.Option(help="paper: the paper's random split too.")] = None,
+    preset: Annotated[
+        Literal["paper", "plus"] | None,
+        typer.Option(help="paper: the paper's random split too; plus: four additions to it, see docs/model.md."),
+    ] = None,
+    model: Annotated[
+        Literal["ours", "santana", "pandeya"] | None,
+        typer.Option(
+            help="santana (sound alone), pandeya (sound and words joined): the paper's baselines, reconstructed.",
+            show_default="ours",
+        ),
+    ] = None,
     split: Annotated[
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
@@ -469,10 +479,10 @@ def train(
     from . import api
 
     asked = {
-        "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count, "min_labels": min_labels,
-        "encoder": encoder, "modalities": modalities, "lambda_": lambda_, "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "patience": patience, "device": device, "precision": precision, "seed": seed,
-        "contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph,
+        "model": model, "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count,
+        "min_labels": min_labels, "encoder": encoder, "modalities": modalities, "lambda_": lambda_, "epochs": epochs,
+        "batch_size": batch_size, "lr": lr, "patience": patience, "device": device, "precision": precision,
+        "seed": seed, "contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
     with _progress(quiet or as_json) as steps:

@@ -25,11 +25,13 @@ from mgc.cache.plan import create_store
 from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
+from mgc.heads.batch import Batch
 from mgc.heads.checkpoint import load_state, load_tensors, state_file
 from mgc.heads.config import TrainConfig
 from mgc.heads.graph import build_adjacency
 from mgc.heads.losses import total_loss
-from mgc.heads.model import Batch, GenreModel, ModelConfig
+from mgc.heads.model import GenreModel
+from mgc.heads.model_config import ModelConfig
 from mgc.heads.train import RunResult, train
 
 NO_DEVICE = 3
@@ -80,7 +82,7 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
     config = training(size, device, precision="bf16", epochs=size.epochs, lr=1e-3)
     started = time.perf_counter()
     result = train(make_store(size, folder / "bf16.zarr"), folder / "bf16", config)
-    first, last = result.history[0].bce, result.history[-1].bce
+    first, last = result.history[0].classification, result.history[-1].classification
     yield (
         "bf16 overfits 32 tracks",
         result.precision == "bf16" and last < 0.05 < first,

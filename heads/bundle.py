@@ -20,11 +20,13 @@ from ..cache.errors import RunError
 from ..cache.schema import Recipe
 from .checkpoint import FORMAT_VERSION, check_file, load_weights, read_sealed
 from .config import TrainConfig
-from .constant_baselines import majority_set
 from .labels import Matrix
-from .model import GenreModel, ModelConfig
+from .model_config import ModelConfig
+from .system import System
+from .systems import build_system
 from .task import Task
 from .thresholds import Thresholds
+from .trivial_baselines import majority_set
 
 WEIGHTS = "model.safetensors"
 
@@ -45,7 +47,7 @@ class LoadedModel:
     """
 
     folder: Path
-    model: GenreModel
+    model: System
     genres: tuple[str, ...]
     thresholds: Thresholds
     recipe: Recipe
@@ -122,7 +124,7 @@ def load_run(folder: Path) -> LoadedModel:
     thresholds = read_sealed(folder / "thresholds.json")
     thresholds.pop("genres")
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
-        model = GenreModel(ModelConfig.from_dict(config["model"]))
+        model = build_system(ModelConfig.from_dict(config["model"]))
     load_weights(model, folder / WEIGHTS)
     model.eval()
     return LoadedModel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,32 @@ Precision = Literal["auto", "fp32", "bf16"]
 Home = Literal["auto", "device", "host", "mapped"]
 Encoder = Literal["base", "lite", "tiny"]
 Modalities = Literal["both", "audio", "lyrics"]
+Model = Literal["ours", "santana", "pandeya"]
+Loss = Literal["bce", "asymmetric"]
+Reduction = Literal["mean", "sum"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["halving", "cosine"]
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {"split": "random"}}
+PLUS: Mapping[str, Mapping[str, Any]] = {
+    "asymmetric": {"loss": "asymmetric", "prior_bias": True},
+    "modality_dropout": {"modality_dropout": 0.2},
+    "spec_augment": {"spec_augment": True},
+    "adamw_cosine": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 2},
+}
+"""The switches of the preset ``plus`` by name, each with what it changes. A fifth, how genres are read aloud to the
+text encoder, is settled when features are extracted."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"split": "random"},
+    "plus": {option: value for switch in PLUS.values() for option, value in switch.items()},
+}
 """What a preset, named on purpose, changes in the defaults, which themselves follow the paper."""
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""
+
+_WITHOUT_PARTS: Mapping[str, str] = {"santana": "audio", "pandeya": "both"}
+"""Baselines, which have no attention, graph or contrastive part, and the modalities they work on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +54,8 @@ class TrainConfig:
 
     Attributes
     ----------
-    preset : None, or ``paper`` (use :meth:`from_preset`).
+    preset : None, ``paper`` or ``plus`` (use :meth:`from_preset`).
+    model : which system; ``santana`` and ``pandeya`` are the paper's baselines, reconstructed.
     seed : decides initial weights, dropout and the order of batches.
     split, split_seed : policy and seed of the split; apart from `seed`, so that runs with several seeds share a test
         set and can be compared track by track.
@@ -41,15 +63,24 @@ class TrainConfig:
     top_genres : of those, the this many with most training tracks.
     min_genre_count : of those, the ones with at least this many training tracks.
     min_labels : tracks with fewer of the kept genres are left out.
-    epochs, batch_size, lr, lr_halve_every, weight_decay, grad_clip : Adam with a step schedule (epochs).
+    epochs, batch_size, lr, weight_decay, grad_clip, optimizer : ``adam``, or ``adamw`` (decoupled weight decay).
+    schedule, lr_halve_every, warmup_epochs : ``halving`` every so many epochs, or ``cosine`` to 0 over all of them;
+        before either, the rate may rise in equal steps for some epochs.
     patience : stop after this many epochs without a better validation mAP; None never stops early.
     lambda_ : weight of the contrastive loss (Eq. 7); has no effect with ``contrastive=False``.
-    encoder, attention, graph, contrastive, modalities : parts of the model; see ``ModelConfig``.
+    loss, bce_reduction : classification loss, and whether it is a mean or a sum over genres (which changes what
+        `lambda_` means).
+    prior_bias : start the genres' biases at their log odds among training tracks.
+    modality_dropout : probability with which a track that has lyrics is trained as one without, each time it is met.
+    spec_augment : mask bands and stretches of the spectrograms in training.
+    encoder, attention, graph, contrastive, modalities : parts of the model; see ``ModelConfig``. What a system or a
+        single modality cannot have is off, whatever was asked.
     model_options : further fields of ``ModelConfig`` by name, such as ``{"heads": 1}``.
     device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
     """
 
     preset: str | None = None
+    model: Model = "ours"
     seed: int = 0
     split: SplitPolicy = "auto"
     split_seed: int = 0
@@ -60,11 +91,19 @@ class TrainConfig:
     epochs: int = 100
     batch_size: int = 16
     lr: float = 1e-4
+    optimizer: Optimizer = "adam"
+    schedule: Schedule = "halving"
     lr_halve_every: int = 50
+    warmup_epochs: int = 0
     weight_decay: float = 0.0
     grad_clip: float = 1.0
     patience: int | None = None
     lambda_: float = 0.3
+    loss: Loss = "bce"
+    bce_reduction: Reduction = "mean"
+    prior_bias: bool = False
+    modality_dropout: float = 0.0
+    spec_augment: bool = False
     encoder: Encoder = "base"
     attention: bool = True
     graph: bool = True
@@ -80,6 +119,7 @@ class TrainConfig:
             object.__setattr__(self, "genres", tuple(self.genres))
         object.__setattr__(self, "model_options", dict(self.model_options))
         self._check_choices()
+        self._settle_parts()
         self._check_ranges()
 
     @classmethod
@@ -137,15 +177,39 @@ class TrainConfig:
     def differences(self, other: TrainConfig) -> list[str]:
         """Readable lines, one an option that differs, leaving out what may change when a run is resumed."""
         mine, theirs = self.to_dict(), other.to_dict()
+        # A cosine reaches its end at the last epoch, so another number of epochs is another way, too.
+        free = MAY_CHANGE_ON_RESUME if self.schedule == "halving" else frozenset()
         return [
             f"{key}: {mine[key]!r} here, {theirs[key]!r} there"
             for key in mine
-            if mine[key] != theirs[key] and key not in MAY_CHANGE_ON_RESUME
+            if mine[key] != theirs[key] and key not in free
         ]
 
     def lr_at(self, epoch: int) -> float:
-        """Learning rate of an epoch (counted from 0): halved every `lr_halve_every` epochs."""
-        return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
+        """Learning rate of an epoch (counted from 0).
+
+        Notes
+        -----
+        In the first w = `warmup_epochs` epochs ``lr (epoch + 1) / (w + 1)``. Then ``halving``: ``lr / 2`` to the power
+        of ``epoch // lr_halve_every``; ``cosine``: ``lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2``.
+        """
+        if epoch < self.warmup_epochs:
+            return float(self.lr * (epoch + 1) / (self.warmup_epochs + 1))
+        if self.schedule == "halving":
+            return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
+        share = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        return float(self.lr * (1 + math.cos(math.pi * share)) / 2)
+
+    def _settle_parts(self) -> None:
+        """Turn off what the system or a single modality has no place for."""
+        fixed = _WITHOUT_PARTS.get(self.model)
+        if fixed is not None:
+            if self.modalities not in ("both", fixed):
+                raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} works on {fixed!r}")
+            object.__setattr__(self, "modalities", fixed)
+        for part in ("attention", "contrastive", "graph"):
+            if fixed is not None or (self.modalities != "both" and part != "graph"):
+                object.__setattr__(self, part, False)
 
     def _check_choices(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
@@ -156,17 +220,22 @@ class TrainConfig:
             "home": get_args(Home),
             "encoder": get_args(Encoder),
             "modalities": get_args(Modalities),
+            "model": get_args(Model),
+            "loss": get_args(Loss),
+            "bce_reduction": get_args(Reduction),
+            "optimizer": get_args(Optimizer),
+            "schedule": get_args(Schedule),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: not one of {', '.join(map(str, allowed))}")
-        for name in ("attention", "graph", "contrastive"):
+        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: want true or false")
 
     def _check_ranges(self) -> None:
         lowest_int = {"seed": 0, "split_seed": 0, "min_genre_count": 0, "min_labels": 1, "epochs": 1, "batch_size": 2,
-                      "lr_halve_every": 1}  # fmt: skip
+                      "lr_halve_every": 1, "warmup_epochs": 0}  # fmt: skip
         optional_int = {name: 1 for name in ("top_genres", "patience") if getattr(self, name) is not None}
         for name, lowest in (lowest_int | optional_int).items():
             value = getattr(self, name)
@@ -174,9 +243,14 @@ class TrainConfig:
                 raise ConfigError(f"{name}={value!r}: want a whole number from {lowest} on")
         for name, lowest_f, highest_f in (
             ("lr", 0.0, 1e30), ("weight_decay", 0.0, 1.0), ("grad_clip", 0.0, 1e30), ("lambda_", 0.0, 1.0),
+            ("modality_dropout", 0.0, 1.0),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not lowest_f <= value <= highest_f:
                 raise ConfigError(f"{name}={value!r}: want a number from {lowest_f:g} to {highest_f:g}")
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"warmup_epochs={self.warmup_epochs}: want fewer than the {self.epochs} epochs of the run"
+            )
         if self.genres is not None and (not self.genres or len(set(self.genres)) != len(self.genres)):
             raise ConfigError("genres: want at least one, and none of them twice")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..cache.errors import ConfigError
 from ..cache.store import FeatureStore
+from .batch import Batch
 from .device import free_bytes
-from .model import Batch
 
 Index = npt.NDArray[np.int64]
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5

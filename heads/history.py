@@ -18,7 +18,7 @@ class EpochRecord:
     Attributes
     ----------
     epoch, step : epochs (from 1) and optimizer steps done.
-    loss, contrastive, bce : training losses; tau : temperature after the epoch.
+    loss, contrastive, classification : training losses; tau : temperature after the epoch.
     val_bce, val_map, val_jaccard, val_empty_share : on the validation split; Jaccard and the share of tracks with no
         predicted genre at threshold 0.5.
     """
@@ -28,7 +28,7 @@ class EpochRecord:
     lr: float
     loss: float
     contrastive: float
-    bce: float
+    classification: float
     tau: float | None
     val_bce: float | None
     val_map: float | None

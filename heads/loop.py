@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ..cache.errors import TrainingError
+from .augment import augmented
+from .batch import Batch
 from .config import TrainConfig
 from .data import FeatureBatches, epoch_batches
 from .losses import total_loss
-from .model import Batch, GenreModel
+from .system import System
 
 _CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at the loss; each look makes the host wait for a GPU."""
@@ -26,7 +28,7 @@ class EpochLosses:
 
     total: float
     contrastive: float
-    bce: float
+    classification: float
     n_steps: int
 
 
@@ -43,7 +45,7 @@ def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
 
 
 def train_epoch(
-    model: GenreModel,
+    model: System,
     optimizer: torch.optim.Optimizer,
     batches: FeatureBatches,
     n_train: int,
@@ -75,15 +77,18 @@ def train_epoch(
     unchecked: list[tuple[Tensor, Batch]] = []
     with seeded(config.seed, epoch, device):
         for step, batch in enumerate(batches(order), start=1):
+            shown = augmented(batch, config)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-                outputs = model(batch)
-            losses = total_loss(outputs, batch, config.lambda_)
+                outputs = model(shown)
+            losses = total_loss(
+                outputs, shown, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
+            )
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
             optimizer.step()
             model.clamp_temperature()
-            parts = torch.stack([losses.total, losses.contrastive, losses.bce]).detach()
+            parts = torch.stack([losses.total, losses.contrastive, losses.classification]).detach()
             sums += parts.double() * len(batch)
             unchecked.append((parts[0] + norm, batch))
             if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order):
@@ -91,8 +96,8 @@ def train_epoch(
                 unchecked.clear()
             if on_step is not None:
                 on_step(step, len(order))
-    total, contrastive, bce = (sums / n_train).tolist()
-    return EpochLosses(total=total, contrastive=contrastive, bce=bce, n_steps=len(order))
+    total, contrastive, classification = (sums / n_train).tolist()
+    return EpochLosses(total=total, contrastive=contrastive, classification=classification, n_steps=len(order))
 
 
 def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Losses: audio-lyrics contrastive loss, binary cross-entropy, their sum, and the asymmetric loss.
+"""Losses: audio-lyrics contrastive loss, binary cross-entropy or the asymmetric loss, and their sum.
 
 Shapes: B batch, C genres, P projection width.
 """
@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ..cache.errors import ConfigError
+from .batch import Batch, Outputs
+from .config import Loss
 from .fusion import at_least_float32
-from .model import Batch, Outputs
 
 
 @dataclass(kw_only=True)
@@ -22,7 +23,7 @@ class Losses:
 
     total: Tensor
     contrastive: Tensor
-    bce: Tensor
+    classification: Tensor
 
 
 def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:
@@ -73,43 +74,6 @@ def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tens
         return symmetric_cross_entropy(scores, pairs=~same, members=lyrics_key >= 0)
 
 
-def classification_loss(logits: Tensor, labels: Tensor, *, sum_over_genres: bool = False) -> Tensor:
-    """Binary cross-entropy, () float32: mean over tracks, and mean (or sum) over genres.
-
-    Notes
-    -----
-    Ru et al. 2023, section 2.5, which does not say which; the sum makes lambda weigh C times less.
-    """
-    x = at_least_float32(logits)
-    mean = binary_cross_entropy_with_logits(x, labels.to(x.dtype))
-    return mean * logits.shape[1] if sum_over_genres else mean
-
-
-def total_loss(outputs: Outputs, batch: Batch, lambda_: float = 0.3, *, sum_over_genres: bool = False) -> Losses:
-    """``lambda L_AL + (1 - lambda) L_BCE``.
-
-    Without the contrastive part lambda means nothing and the total is the cross-entropy alone.
-
-    Raises
-    ------
-    ConfigError
-        `lambda_` is outside [0, 1].
-
-    Notes
-    -----
-    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1 nothing reaches fusion, graph or classifier.
-    """
-    if not 0.0 <= lambda_ <= 1.0:
-        raise ConfigError(f"lambda is {lambda_}; it must be in [0, 1]")
-    bce = classification_loss(outputs.logits, batch.labels, sum_over_genres=sum_over_genres)
-    if outputs.audio_embedding is None or outputs.lyrics_embedding is None or outputs.tau is None:
-        return Losses(total=bce, contrastive=torch.zeros_like(bce), bce=bce)
-    contrastive = contrastive_loss(
-        outputs.audio_embedding, outputs.lyrics_embedding, outputs.tau, batch.track_key, batch.lyrics_key
-    )
-    return Losses(total=lambda_ * contrastive + (1.0 - lambda_) * bce, contrastive=contrastive, bce=bce)
-
-
 def asymmetric_loss(
     logits: Tensor, labels: Tensor, *, gamma_positive: float = 1.0, gamma_negative: float = 4.0, clip: float = 0.05
 ) -> Tensor:
@@ -129,3 +93,46 @@ def asymmetric_loss(
     log_miss = softplus(x) if clip == 0 else -torch.log1p(-shifted)
     negative = shifted**gamma_negative * log_miss
     return (y * positive + (1.0 - y) * negative).mean()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss = "bce", sum_over_genres: bool = False) -> Tensor:
+    """Binary cross-entropy or asymmetric loss, () float32: mean over tracks, and mean (or sum) over genres.
+
+    Notes
+    -----
+    Ru et al. 2023, section 2.5, which does not say which; the sum makes lambda weigh C times less.
+    """
+    if loss == "asymmetric":
+        mean = asymmetric_loss(logits, labels)
+    else:
+        x = at_least_float32(logits)
+        mean = binary_cross_entropy_with_logits(x, labels.to(x.dtype))
+    return mean * logits.shape[1] if sum_over_genres else mean
+
+
+def total_loss(
+    outputs: Outputs, batch: Batch, lambda_: float = 0.3, *, loss: Loss = "bce", sum_over_genres: bool = False
+) -> Losses:
+    """``lambda L_AL + (1 - lambda) L_BCE``, where ``loss="asymmetric"`` puts the asymmetric loss in the place of L_BCE.
+
+    Without the contrastive part lambda means nothing and the total is the classification loss alone.
+
+    Raises
+    ------
+    ConfigError
+        `lambda_` is outside [0, 1].
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1 nothing reaches fusion, graph or classifier.
+    """
+    if not 0.0 <= lambda_ <= 1.0:
+        raise ConfigError(f"lambda is {lambda_}; it must be in [0, 1]")
+    labelled = classification_loss(outputs.logits, batch.labels, loss=loss, sum_over_genres=sum_over_genres)
+    if outputs.audio_embedding is None or outputs.lyrics_embedding is None or outputs.tau is None:
+        return Losses(total=labelled, contrastive=torch.zeros_like(labelled), classification=labelled)
+    contrastive = contrastive_loss(
+        outputs.audio_embedding, outputs.lyrics_embedding, outputs.tau, batch.track_key, batch.lyrics_key
+    )
+    total = lambda_ * contrastive + (1.0 - lambda_) * labelled
+    return Losses(total=total, contrastive=contrastive, classification=labelled)

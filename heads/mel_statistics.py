@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..cache.errors import TrainingError
 from ..cache.store import FeatureStore
+from .mel_level import MelLevel
 
 _READ_AT_ONCE = 16
 
@@ -29,6 +31,7 @@ def mel_statistics(
     rows: npt.NDArray[np.int64],
     mel_frames: npt.NDArray[np.int64],
     *,
+    level: MelLevel | None = None,
     on_track: Callable[[int], None] | None = None,
 ) -> MelStatistics:
     """Statistics over every band of the frames that hold sound.
@@ -37,6 +40,7 @@ def mel_statistics(
     ----------
     rows : training rows only.
     mel_frames : frames of each that hold sound; padding is left out.
+    level : at which the model reads them; as stored by default.
     on_track : called with the number of tracks read so far.
 
     Raises
@@ -51,10 +55,11 @@ def mel_statistics(
     n_values, mean, squares = 0, 0.0, 0.0
     for first in range(0, len(rows), _READ_AT_ONCE):
         chunk = rows[first : first + _READ_AT_ONCE]
-        for mel, frames, row in zip(
-            store.read("mel", chunk), mel_frames[first:].tolist(), chunk.tolist(), strict=False
-        ):
-            values = mel[:, : max(1, frames)].astype(np.float64)
+        mels = torch.from_numpy(store.read("mel", chunk)).float()
+        frames = mel_frames[first : first + len(chunk)]
+        levelled = (level or MelLevel()).apply(mels, torch.from_numpy(frames)).numpy()
+        for mel, n_frames, row in zip(levelled, frames.tolist(), chunk.tolist(), strict=True):
+            values = mel[:, : max(1, n_frames)].astype(np.float64)
             own_mean = float(values.mean())
             if not math.isfinite(own_mean):
                 raise TrainingError(f"the stored mel of {_name(store, row)} is not finite; extract the track again")

@@ -5,156 +5,24 @@ Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genr
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..cache.errors import ConfigError
-from .audio_cnn import AudioEncoder, EncoderName, encoder_frames, valid_mask
-from .fusion import Fusion, LyricsPooling, masked_mean
-from .graph import CROWDED_COSINE, Conditional, GenreGraph, GraphOptions, Normalisation, Similarity, centre
-from .projection import TAU_MAX, TAU_MIN, ContrastiveProjection
-
-Modalities = Literal["both", "audio", "lyrics"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Everything that decides the model's shape. ``dataclasses.asdict`` and :meth:`from_dict` go to JSON and back.
-
-    Attributes
-    ----------
-    n_genres, text_dim, n_mels : C, D and M, from the store and the labels.
-    encoder : audio encoder; ``base`` is the paper's size.
-    width, heads, dropout, ffn, attention, uniform_attention : fusion; ``heads=1`` is Eq. 1 to the letter,
-        ``attention=False`` the ablation, ``uniform_attention`` a control.
-    lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.
-    graph : classifiers from the genre graph; False is the ablation ``Linear(width, C)``.
-    graph_conditional, graph_similarity, graph_normalisation, graph_hidden : see :class:`GraphOptions`.
-    logit_scale, bias : ``logits = f W^T [/ sqrt(width of f)] [+ b]``.
-    contrastive, projection_dim, normalise, tau_init : audio-lyrics contrastive part.
-    modalities : ``audio`` or ``lyrics`` alone need ``attention=False`` and ``contrastive=False``.
-    """
-
-    n_genres: int
-    text_dim: int
-    n_mels: int = 128
-    encoder: EncoderName = "base"
-    width: int = 256
-    heads: int = 4
-    dropout: float = 0.1
-    ffn: bool = False
-    attention: bool = True
-    uniform_attention: bool = False
-    lyrics_pooling: LyricsPooling = "mean"
-    graph: bool = True
-    graph_conditional: Conditional = "rhs"
-    graph_similarity: Similarity = "centred"
-    graph_normalisation: Normalisation = "symmetric"
-    graph_hidden: int = 1024
-    logit_scale: bool = False
-    bias: bool = True
-    contrastive: bool = True
-    projection_dim: int = 256
-    normalise: bool = True
-    tau_init: float = 0.07
-    modalities: Modalities = "both"
-
-    def __post_init__(self) -> None:
-        for name in ("n_genres", "text_dim", "n_mels", "width", "heads", "graph_hidden", "projection_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, known in (
-            ("encoder", get_args(EncoderName)),
-            ("lyrics_pooling", get_args(LyricsPooling)),
-            ("modalities", get_args(Modalities)),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        if not TAU_MIN <= self.tau_init <= TAU_MAX:
-            raise ConfigError(f"tau_init is {self.tau_init}; tau is kept in [{TAU_MIN}, {TAU_MAX}]")
-        if self.modalities != "both" and (self.attention or self.contrastive):
-            raise ConfigError(f"modalities={self.modalities!r} needs attention=False and contrastive=False")
-        _ = self.graph_options
-
-    @property
-    def graph_options(self) -> GraphOptions:
-        """How the trainer is to build the adjacency of this model."""
-        return GraphOptions(
-            conditional=self.graph_conditional,
-            similarity=self.graph_similarity,
-            normalisation=self.graph_normalisation,
-        )
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """From ``dataclasses.asdict``; unknown keys are refused."""
-        unknown = sorted(set(data) - {f.name for f in dataclasses.fields(cls)})
-        if unknown:
-            raise ConfigError(f"model configuration has unknown keys {', '.join(unknown)}; is it of a newer mgc?")
-        return cls(**data)
+from .audio_cnn import AudioEncoder, encoder_frames, valid_mask
+from .batch import Batch, Outputs
+from .fusion import Fusion, masked_mean
+from .graph import CROWDED_COSINE, GenreGraph, centre
+from .model_config import ModelConfig
+from .projection import ContrastiveProjection
+from .system import System
 
 
-@dataclass(kw_only=True)
-class Batch:
-    """Cached features and labels of B tracks.
-
-    Attributes
-    ----------
-    mel : (B, M, T) float, dB as stored; not normalised.
-    mel_frames : (B,) int64, frames that hold sound.
-    lyrics : (B, L, D) float, token states, anything beyond the length.
-    lyrics_tokens : (B,) int64, tokens with [CLS] and [SEP]; 0 without lyrics.
-    lyrics_pooled : (B, D) float, mean over non-special tokens; 0 without lyrics.
-    labels : (B, C) float 0/1.
-    track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
-    rows : (B,) int64, rows of the store.
-    """
-
-    mel: Tensor
-    mel_frames: Tensor
-    lyrics: Tensor
-    lyrics_tokens: Tensor
-    lyrics_pooled: Tensor
-    labels: Tensor
-    track_key: Tensor
-    lyrics_key: Tensor
-    rows: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
-        return Batch(
-            **{
-                field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-                for field in dataclasses.fields(self)
-            }
-        )
-
-
-@dataclass(kw_only=True)
-class Outputs:
-    """What the model gives: logits (B, C) float32 and, with the contrastive part, two (B, P) embeddings and tau ()."""
-
-    logits: Tensor
-    audio_embedding: Tensor | None = None
-    lyrics_embedding: Tensor | None = None
-    tau: Tensor | None = None
-
-
-class GenreModel(nn.Module):
-    """Multi-label genre classifier over cached features.
+class GenreModel(System):
+    """The system ``ours``: multi-label genre classifier over cached features.
 
     Parameters
     ----------
@@ -169,9 +37,6 @@ class GenreModel(nn.Module):
     Ru et al. 2023. With ``text_dim`` 768 and the default options 4 063 457 + 768 + C parameters.
     """
 
-    mel_mean: Tensor
-    mel_std: Tensor
-
     def __init__(
         self,
         config: ModelConfig,
@@ -181,12 +46,7 @@ class GenreModel(nn.Module):
         mel_mean: float = 0.0,
         mel_std: float = 1.0,
     ) -> None:
-        super().__init__()
-        if not (math.isfinite(mel_mean) and math.isfinite(mel_std) and mel_std > 0):
-            raise ValueError(f"mel mean {mel_mean} and standard deviation {mel_std} cannot normalise a spectrogram")
-        self.config = config
-        self.register_buffer("mel_mean", torch.tensor(float(mel_mean)))
-        self.register_buffer("mel_std", torch.tensor(float(mel_std)))
+        super().__init__(config, mel_mean=mel_mean, mel_std=mel_std)
         audio, lyrics = config.modalities != "lyrics", config.modalities != "audio"
         self.encoder = AudioEncoder(config.encoder, n_mels=config.n_mels) if audio else None
         self.no_lyrics = nn.Parameter(torch.zeros(config.text_dim)) if lyrics else None
@@ -220,6 +80,11 @@ class GenreModel(nn.Module):
             )
 
     @property
+    def output_bias(self) -> Tensor | None:
+        """(C,) what is added to the logits; None with ``bias=False``."""
+        return self.bias if self.classifier is None else self.classifier.bias
+
+    @property
     def tau(self) -> Tensor | None:
         """The learned temperature, (); None without the contrastive part."""
         return self.projection.tau if self.projection is not None else None
@@ -251,12 +116,6 @@ class GenreModel(nn.Module):
             outputs.audio_embedding, outputs.lyrics_embedding = self.projection(e_a, self._pooled_lyrics(batch))
             outputs.tau = self.projection.tau
         return outputs
-
-    def normalise_mel(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """``(mel - mean) / std``, and 0 in frames at or beyond `mel_frames`, whatever they hold."""
-        normalised = (mel_BMT.to(self.mel_mean.dtype) - self.mel_mean) / self.mel_std
-        valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])
-        return normalised.masked_fill(~valid[:, None, :], 0.0)
 
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.encoder is not None

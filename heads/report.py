@@ -193,12 +193,12 @@ def _course(epochs: Sequence[Json], lambda_: float) -> str:
     if not epochs:
         return "<h2>Training</h2>\n<p>No epoch has ended yet.</p>"
     x, best = [float(e["epoch"]) for e in epochs], _best_epoch(epochs)
-    series = {name: [e.get(name) for e in epochs] for name in ("loss", "contrastive", "bce", "val_bce", "val_map",
-                                                               "val_jaccard", "val_empty_share")}  # fmt: skip
+    names = ("loss", "contrastive", "classification", "val_bce", "val_map", "val_jaccard", "val_empty_share")
+    series = {name: [e.get(name) for e in epochs] for name in names}
     mark = None if best is None else (float(best["epoch"]), "best")
     weighted = {
         "total": series["loss"],
-        f"{1 - lambda_:g} × classification": [_times(1 - lambda_, v) for v in series["bce"]],
+        f"{1 - lambda_:g} × classification": [_times(1 - lambda_, v) for v in series["classification"]],
         f"{lambda_:g} × audio-lyrics": [_times(lambda_, v) for v in series["contrastive"]],
     }
     parts = [
@@ -206,7 +206,7 @@ def _course(epochs: Sequence[Json], lambda_: float) -> str:
          "Training loss and its two parts",
          f"The total is the sum of the other two lines; it went from {number(series['loss'][0])} to "
          f"{number(series['loss'][-1])}. All should fall, fastest at first."),
-        (line_chart(x, {"training": series["bce"], "validation": series["val_bce"]},
+        (line_chart(x, {"training": series["classification"], "validation": series["val_bce"]},
                     title="Classification loss", x_label="epoch",
                     y_label="binary cross-entropy (nats)", mark=mark),
          "Classification loss",

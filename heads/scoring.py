@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 
 from .data import FeatureBatches, in_batches
-from .model import GenreModel
+from .system import System
 
 
 def score_logits(
-    model: GenreModel,
+    model: System,
     batches: FeatureBatches,
     index: npt.NDArray[np.int64],
     *,
@@ -52,7 +52,7 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: GenreModel) -> Iterator[None]:
+def _evaluating(model: System) -> Iterator[None]:
     """Evaluation mode, and on CUDA convolutions in true float32 by algorithms that do not vary."""
     was_training = model.training
     model.eval()

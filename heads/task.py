@@ -22,8 +22,9 @@ from .config import TrainConfig
 from .data import Examples
 from .graph import Graph, build_adjacency
 from .labels import GenreChoice, Kept, Matrix, choose_genres, genre_matrix, relabelled
+from .mel_level import MelLevel
 from .mel_statistics import MelStatistics, mel_statistics
-from .model import ModelConfig
+from .model_config import ModelConfig
 from .splits import SPLITS, Split, make_split
 
 Index = npt.NDArray[np.int64]
@@ -176,7 +177,7 @@ def prepare(
         examples=examples,
         n_train=len(train),
         kept=tuple(kept),
-        statistics=_statistics(store, examples, len(train), on_track),
+        statistics=_statistics(store, examples, len(train), model.mel_level, on_track),
         graph=graph,
         genre_embedding=embedding,
         model=model,
@@ -198,6 +199,7 @@ def _model_config(store: FeatureStore, config: TrainConfig, n_genres: int) -> Mo
         "n_genres": n_genres,
         "text_dim": store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
         "n_mels": store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
+        "model": config.model,
         "encoder": config.encoder,
         "attention": config.attention,
         "graph": config.graph,
@@ -223,13 +225,17 @@ def _kept_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min
 
 
 def _statistics(
-    store: FeatureStore, examples: Examples, n_train: int, on_track: Callable[[int, int], None] | None
+    store: FeatureStore,
+    examples: Examples,
+    n_train: int,
+    level: MelLevel,
+    on_track: Callable[[int, int], None] | None,
 ) -> MelStatistics:
     if store.recipe.mel is None:
         return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
     rows, frames = examples.rows[:n_train], examples.mel_frames[:n_train]
     report = None if on_track is None else lambda done: on_track(done, n_train)
-    return mel_statistics(store, rows, frames, on_track=report)
+    return mel_statistics(store, rows, frames, level=level, on_track=report)
 
 
 def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, tracks: pa.Table) -> dict[str, Any]:
@@ -256,6 +262,9 @@ def _warnings(
     genres: GenreChoice,
 ) -> tuple[str, ...]:
     warnings = [*split.notes, *(graph.warnings if graph is not None else ())]
+    if config.contrastive and config.lambda_ == 1:
+        warnings.append("lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn "
+                        "nothing, and the scores mean nothing")  # fmt: skip
     if config.genres is None and config.top_genres is None and config.min_genre_count <= 1:
         absent = [name for name in store.genres if name not in genres.names]
         if absent:

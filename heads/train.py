@@ -27,9 +27,10 @@ from .data import FeatureBatches, Home, choose_home
 from .device import resolve_device, resolve_precision
 from .history import EpochRecord, append_record, rewind_history
 from .loop import EpochLosses, seeded, train_epoch
-from .model import GenreModel
 from .scoring import probabilities, score_logits
 from .splits import Split
+from .system import System
+from .systems import build_system
 from .task import Task, prepare
 from .thresholds import Thresholds, tune_thresholds
 from .validation import is_better, validation_metrics
@@ -202,25 +203,26 @@ def _refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
                    "store it was started on, or start a new run")  # fmt: skip
 
 
-def _make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[GenreModel, torch.optim.Optimizer]:
+def _make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
     with seeded(config.seed, 0, torch.device("cpu")):
-        model = GenreModel(
+        model = build_system(
             task.model,
             adjacency=None if task.graph is None else task.graph.adjacency,
             genre_embedding=task.genre_embedding,
             mel_mean=task.statistics.mean_db,
             mel_std=task.statistics.std_db,
         )
+    if config.prior_bias:
+        model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda"
-    )
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
     return model, optimizer
 
 
 def _epoch(
     state: RunState,
-    model: GenreModel,
+    model: System,
     optimizer: torch.optim.Optimizer,
     batches: FeatureBatches,
     task: Task,
@@ -250,7 +252,7 @@ def _epoch(
 
 
 def _record(
-    state: RunState, losses: EpochLosses, validation: Mapping[str, float | None], lr: float, model: GenreModel, s: float
+    state: RunState, losses: EpochLosses, validation: Mapping[str, float | None], lr: float, model: System, s: float
 ) -> EpochRecord:
     return EpochRecord(
         epoch=state.epoch,
@@ -258,7 +260,7 @@ def _record(
         lr=lr,
         loss=losses.total,
         contrastive=losses.contrastive,
-        bce=losses.bce,
+        classification=losses.classification,
         tau=None if model.tau is None else float(model.tau.detach()),
         val_bce=validation["bce"],
         val_map=validation["map"],
@@ -305,7 +307,7 @@ def _description(
     home: Home,
     device: torch.device,
     precision: str,
-    model: GenreModel,
+    model: System,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     return {

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mgc.cache.errors import ConfigError
+from mgc.heads.batch import Batch, Outputs
 from mgc.heads.losses import (
     asymmetric_loss,
     classification_loss,
@@ -14,7 +15,6 @@ from mgc.heads.losses import (
     symmetric_cross_entropy,
     total_loss,
 )
-from mgc.heads.model import Batch, Outputs
 
 SCORES = torch.tensor([[2.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
 
@@ -111,14 +111,14 @@ def test_total_numbers():
     losses = total_loss(outputs, batch(2, 5), 0.3)
     assert losses.contrastive.item() == pytest.approx(0.153926, abs=1e-6)
     assert losses.total.item() == pytest.approx(0.531381, abs=1e-6)
-    assert total_loss(outputs, batch(2, 5), 0.0).total.item() == losses.bce.item()
+    assert total_loss(outputs, batch(2, 5), 0.0).total.item() == losses.classification.item()
     assert total_loss(outputs, batch(2, 5), 1.0).total.item() == losses.contrastive.item()
     assert total_loss(outputs, batch(2, 5), 0.0, sum_over_genres=True).total.item() == pytest.approx(5 * 0.693147)
 
 
 def test_without_the_contrastive_part_the_total_is_the_cross_entropy():
     losses = total_loss(Outputs(logits=torch.zeros(2, 5)), batch(2, 5), 0.3)
-    assert losses.total.item() == losses.bce.item() == pytest.approx(0.693147, abs=1e-6)
+    assert losses.total.item() == losses.classification.item() == pytest.approx(0.693147, abs=1e-6)
     assert losses.contrastive.item() == 0.0
 
 

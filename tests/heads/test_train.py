@@ -44,7 +44,7 @@ def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStor
     history = read_history(run / "metrics.jsonl")
     assert tuple(history) == result.history
     assert history[-1].loss < history[0].loss / 2
-    assert history[-1].bce < history[0].bce / 2
+    assert history[-1].classification < history[0].classification / 2
     assert [record.epoch for record in history] == list(range(1, 16))
     assert result.best_map == max(record.val_map for record in history if record.val_map is not None)
     assert {path.name for path in run.iterdir()} == {
@@ -61,7 +61,7 @@ def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStor
 
 def test_loss_parts_add_up_to_the_total(small_store: FeatureStore, tmp_path: Path) -> None:
     for record in train(small_store, tmp_path / "run", small_config(lambda_=0.4)).history:
-        assert record.loss == pytest.approx(0.4 * record.contrastive + 0.6 * record.bce, rel=1e-5)
+        assert record.loss == pytest.approx(0.4 * record.contrastive + 0.6 * record.classification, rel=1e-5)
         assert record.tau is not None
 
 
@@ -276,7 +276,7 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
 )  # fmt: skip
 def test_every_ablation_trains_and_evaluates(small_store: FeatureStore, tmp_path: Path, parts: dict[str, Any]) -> None:
     result = train(small_store, tmp_path / "run", small_config(epochs=2, **parts))
-    assert result.history[1].bce < result.history[0].bce
+    assert result.history[1].classification < result.history[0].classification
     assert evaluate(tmp_path / "run", small_store, n_replicates=0)["metrics"]["n_tracks"] == 8
 
 

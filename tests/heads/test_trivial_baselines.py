@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mgc.heads.constant_baselines import baseline_scores, label_prior, majority_set
 from mgc.heads.metrics import FIXED, evaluate_predictions, jaccard_per_track
+from mgc.heads.trivial_baselines import baseline_scores, label_prior, majority_set
 
 
 def test_prior_is_the_share_of_training_tracks():

@@ -1,0 +1,120 @@
+"""Every system by name: its size, its indifference to padding, and the whole way from training to prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mgc.cache.store import FeatureStore
+from mgc.heads.batch import Batch
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.model_config import ModelConfig
+from mgc.heads.predict import load_run, predict_store
+from mgc.heads.system import System
+from mgc.heads.systems import build_system
+from mgc.heads.train import train
+
+C, D = 5, 12
+OFF = {"attention": False, "contrastive": False, "graph": False}
+SANTANA, PANDEYA = {"model": "santana", "modalities": "audio", **OFF}, {"model": "pandeya", **OFF}
+
+
+def n_parameters(system: System) -> int:
+    return sum(parameter.numel() for parameter in system.parameters())
+
+
+def batch(n_frames: int = 96) -> Batch:
+    """Three tracks: whole, odd and short, without lyrics."""
+    torch.manual_seed(0)
+    return Batch(
+        mel=20 * torch.randn(3, 128, n_frames) - 40,
+        mel_frames=torch.tensor([n_frames, 37, n_frames - 31]),
+        lyrics=torch.randn(3, 9, D),
+        lyrics_tokens=torch.tensor([9, 4, 0]),
+        lyrics_pooled=torch.randn(3, D) * torch.tensor([1.0, 1.0, 0.0])[:, None],
+        labels=torch.randint(0, 2, (3, C)).float(),
+        track_key=torch.arange(3),
+        lyrics_key=torch.tensor([0, 1, -1]),
+        rows=torch.arange(3),
+    )
+
+
+def part(whole: Batch, rows: list[int]) -> Batch:
+    return Batch(**{field.name: getattr(whole, field.name)[rows] for field in dataclasses.fields(whole)})
+
+
+def made(**options: Any) -> System:
+    torch.manual_seed(1)
+    return build_system(ModelConfig(**{"n_genres": C, "text_dim": D, "encoder": "tiny", **options}),
+                        mel_mean=-40.0, mel_std=20.0).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [SANTANA, PANDEYA])
+def test_padding_and_company_change_no_evaluation_output(options: dict[str, Any]) -> None:
+    """paper.md check 15, for the baselines too: what padding holds, how much there is, who else is in the batch."""
+    net, whole = made(**options), batch()
+    expected = net(whole).logits
+    wide = dataclasses.replace(whole, mel=torch.cat([whole.mel, torch.full((3, 128, 40), 1e3)], dim=-1))
+    for i, n in enumerate(wide.mel_frames.tolist()):
+        wide.mel[i, :, n:] = 1e3 * torch.randn(128, wide.mel.shape[-1] - n)
+    torch.testing.assert_close(net(wide).logits, expected, atol=1e-5, rtol=1e-5)
+    for i in range(3):
+        torch.testing.assert_close(net(part(whole, [i])).logits, expected[[i]], atol=1e-5, rtol=1e-5)
+
+
+def test_santana_hears_only_and_pandeya_reads_the_mean_of_the_words() -> None:
+    whole = batch()
+    other_words = dataclasses.replace(whole, lyrics_pooled=whole.lyrics_pooled + 1.0)
+    santana, pandeya = made(**SANTANA), made(**PANDEYA)
+    assert torch.equal(santana(other_words).logits, santana(whole).logits)
+    same = (pandeya(other_words).logits == pandeya(whole).logits).all(dim=1)
+    assert same.tolist() == [False, False, True]  # the third has no lyrics, whatever stands there
+
+
+def test_parameters_of_santana() -> None:
+    net = build_system(ModelConfig(n_genres=87, text_dim=768, **SANTANA))
+    assert n_parameters(net) == 1_568_992 + 512 * 87 + 87
+
+
+def test_parameters_of_pandeya() -> None:
+    """Counted block by block from the description, kernel by kernel."""
+    expected, n_in = 0, 1
+    for block, f in enumerate((16, 32, 64, 128, 256)):
+        reach, ratio = (5, 5, 5, 3, 3)[block], (4, 8, 8, 16, 16)[block]
+        expected += n_in * f * reach + f  # 1 x reach on the input
+        expected += (n_in + f) * reach + 1  # reach x 1 on the input and that, to one channel
+        expected += (n_in + 1) * f * 3 + f  # 1 x 3 on the input and that
+        expected += n_in * f * 3 + f  # 3 x 1 beside them
+        expected += (n_in + f) * 2 * f * 9 + 2 * f  # Conv3x3 over the sum
+        expected += 2 * 2 * f  # batch normalisation
+        expected += 2 * (2 * f) * (2 * f // ratio) + 2 * f  # channel and spatial excitation
+        n_in = 2 * f
+    expected += (512 + 768) * 256 + 256 + 256 * 87 + 87
+    assert n_parameters(build_system(ModelConfig(n_genres=87, text_dim=768, **PANDEYA))) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"model": "santana"}, {"model": "pandeya"}, {"modalities": "audio"}, {"modalities": "lyrics"}],
+    ids=["santana", "pandeya", "audio", "lyrics"],
+)
+def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
+    small_store: FeatureStore, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    config = TrainConfig(encoder="tiny", lr=1e-3, epochs=3, precision="fp32",
+                         model_options={"width": 32, "graph_hidden": 32}, **options)  # fmt: skip
+    result = train(small_store, tmp_path / "run", config)
+    assert result.history[-1].classification < result.history[0].classification
+    found = evaluate(tmp_path / "run", small_store, n_replicates=0)
+    assert found["metrics"]["n_tracks"] == 8
+    (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
+    loaded = load_run(tmp_path / "elsewhere")
+    assert loaded.training == config
+    ids, scores = predict_store(loaded, small_store)
+    assert scores.shape == (len(ids), C)
+    assert scores.std(axis=0).min() > 0
