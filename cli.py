@@ -886,6 +886,13 @@ def _print_metrics(result: Mapping[str, Any]) -> None:
     for name in ("mean_average_precision", "roc_auc"):
         prior = _number(baselines["label_prior"][name]["value"])
         print(f"{name.replace('_', ' ')}: {_estimate(metrics[name])}; of the label prior: {prior}")
+    _print_parts(result["parts"])
+    told = result["calibration"]
+    print(
+        f"calibration: expected error {_number(told['expected_calibration_error'])} over {told['n_pairs']} scores in "
+        f"{len(told['bins'])} bins, a genre {_number(told['classwise_calibration_error'])}; Brier "
+        f"{_number(told['brier'])} (each genre's share as its score: {_number(told['brier_of_genre_shares'])})"
+    )
     _table(
         "genres, at the tuned threshold",
         ("genre", "support", "AP", "precision", "recall", "F1"),
@@ -912,6 +919,22 @@ DECIDED_BY = {
     "top1_where_empty": "0.5 or top 1",
 }
 """Columns of metrics as a terminal has room for."""
+
+
+def _print_parts(parts: Mapping[str, Any]) -> None:
+    """Scores of the tracks by what they have; nothing where all of them have the same."""
+    rows = [
+        (
+            name,
+            part["n_tracks"],
+            _estimate(part["mean_average_precision"]),
+            *(_estimate(part["columns"][column]["jaccard"]) for column in ("fixed", "tuned")),
+        )
+        for name, part in parts.items()
+        if part["n_tracks"]
+    ]
+    if len(rows) > 1:
+        _table("by what tracks have", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
 
 
 def _print_comparison(result: Mapping[str, Any], quiet: bool) -> None:

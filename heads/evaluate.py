@@ -14,6 +14,7 @@ from ..cache.durable import replace_file, seal
 from ..cache.errors import ConfigError, RunError
 from ..cache.store import FeatureStore
 from .bundle import LoadedModel, load_run
+from .calibration import calibration
 from .checkpoint import read_sealed
 from .labels import genre_matrix
 from .metrics import evaluate_predictions
@@ -25,6 +26,9 @@ from .task import newest_tracks
 
 ALL = "all"
 """Every labelled track of the store, whatever the run did with it."""
+
+BOTH, SOUND_ONLY, LYRICS_ONLY, NEITHER = "sound and lyrics", "sound only", "lyrics only", "neither"
+"""What a track has, in ``parts``."""
 
 TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
 """Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
@@ -59,7 +63,7 @@ def evaluate(
     -------
     dict
         JSON values: ``metrics`` (``Metrics.to_dict()``, per-genre rows included), the same of the ``baselines`` that
-        see no features, and what was evaluated.
+        see no features and of the tracks by what they have (``parts``), ``calibration``, and what was evaluated.
 
     Raises
     ------
@@ -83,6 +87,7 @@ def evaluate(
     _, scores = predict_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
     seen = set(own.ids["train"]) if own is not None else set()
     artists = _artists(tracks)
+    metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
     result = {
         "split": split,
         "policy": own.policy if own is not None else None,
@@ -94,8 +99,19 @@ def evaluate(
         "epoch": loaded.epoch,
         "lr": loaded.training.lr,
         "threshold": loaded.thresholds.overall,
-        "metrics": _metrics(loaded, truth, scores, artists, n_replicates, seed),
+        "metrics": metrics,
         "baselines": _baselines(loaded, truth),
+        "parts": {
+            name: _summary(
+                metrics
+                if here.all()
+                else _metrics(
+                    loaded, truth[here], scores[here], [artists[i] for i in np.flatnonzero(here)], n_replicates, seed
+                )
+            )
+            for name, here in _parts(store, rows).items()
+        },
+        "calibration": calibration(truth, scores).to_dict(),
         "warnings": lyrics_warnings(loaded, store, rows),
     }
     if save and own is not None:
@@ -147,6 +163,29 @@ def _metrics(
         n_replicates=n_replicates,
         seed=seed,
     ).to_dict()
+
+
+def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without a row a genre: of some of the tracks these would be of too few."""
+    return {name: value for name, value in metrics.items() if name != "genres"}
+
+
+def _parts(store: FeatureStore, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of the tracks have sound and lyrics, sound only, lyrics only, or neither.
+
+    A store that holds sound fails a track whose sound cannot be read, whether or not it has lyrics; so the last two are
+    of stores that were extracted without sound.
+    """
+    has_sound = np.full(len(rows), store.recipe.mel is not None)
+    has_lyrics = np.zeros(len(rows), dtype=np.bool_)
+    if store.recipe.lyrics is not None:
+        has_lyrics = store.read("lyrics_tokens", rows) > 0
+    return {
+        BOTH: has_sound & has_lyrics,
+        SOUND_ONLY: has_sound & ~has_lyrics,
+        LYRICS_ONLY: ~has_sound & has_lyrics,
+        NEITHER: ~has_sound & ~has_lyrics,
+    }
 
 
 def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:

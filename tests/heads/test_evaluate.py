@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,38 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
     assert found["metrics"]["n_groups"] == len(test) / 2
     assert (found["n_tracks"], found["n_missing"], found["n_seen_in_training"]) == (len(test), 0, 0)
     assert (found["lr"], found["threshold"]) == (2e-3, loaded.thresholds.overall)
+
+
+def test_tracks_are_scored_by_what_they_have(
+    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Every seventh track has no lyrics; no store has lyrics without sound beside tracks that have both."""
+    found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)
+    loaded, parts = load_run(result.run), found["parts"]
+    assert {name: part["n_tracks"] for name, part in parts.items()} == {
+        "sound and lyrics": 34, "sound only": 6, "lyrics only": 0, "neither": 0,
+    }  # fmt: skip
+    rows = np.arange(0, 40, 7)
+    truth = np.array([[name in small_store.tracks.column("genres")[row].as_py() for name in loaded.genres]
+                      for row in rows.tolist()])  # fmt: skip
+    alone = evaluate_predictions(truth, predict_store(loaded, small_store, rows)[1], genres=loaded.genres)
+    assert parts["sound only"]["columns"]["fixed"]["jaccard"]["value"] == alone.columns["fixed"].jaccard.value
+    assert parts["sound only"]["undefined_genres"] == alone.undefined_genres
+    words = make_world()
+    words.recipe = dataclasses.replace(words.recipe, mel=None)
+    store = words.write(tmp_path / "words.zarr")
+    config = dataclasses.replace(CONFIG, epochs=1, modalities="lyrics", attention=False, contrastive=False)
+    train(store, tmp_path / "words", config)
+    found = evaluate(tmp_path / "words", store, split="all", n_replicates=0)
+    assert (found["parts"]["lyrics only"]["n_tracks"], found["parts"]["neither"]["n_tracks"]) == (34, 6)
+    assert found["parts"]["sound and lyrics"]["columns"]["fixed"]["jaccard"]["value"] is None
+
+
+def test_calibration_is_told_with_its_bins(result: RunResult, small_store: FeatureStore) -> None:
+    found = evaluate(result.run, small_store, n_replicates=0, save=False)["calibration"]
+    assert found["n_pairs"] == 8 * 5 == sum(one["n"] for one in found["bins"])
+    distance = sum(one["n"] * abs(one["observed"] - one["mean_score"]) for one in found["bins"] if one["n"])
+    assert found["expected_calibration_error"] == pytest.approx(distance / 40)
 
 
 def test_baselines_are_those_of_the_training_labels(result: RunResult, small_store: FeatureStore) -> None:
