@@ -112,7 +112,8 @@ def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, *, n_bins: int = N
 
 
 def _share(part: FloatArray, whole: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=where)
+    share: FloatArray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=where)
+    return share
 
 
 def _over(total: float, n: int) -> float:
