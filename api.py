@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .heads.train import Progress as TrainProgress
     from .pipeline.extract import ExtractReport
     from .pipeline.extract import Progress as ExtractProgress
+    from .pipeline.known_dataset import GenreLevel
     from .pipeline.manifest import Source, Track
     from .pipeline.parts import TextSource
     from .pipeline.workers import Scheduler
@@ -123,11 +124,13 @@ class Predictions:
 def read_source(
     source: str | os.PathLike[str],
     *,
+    dataset: str | None = None,
     root: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     genre_delimiter: str | None = None,
     artist_delimiter: str | None = None,
     genres_from_folders: bool = False,
+    genre_level: GenreLevel | None = None,
     languages: Iterable[str] = (),
     min_labels: int = 0,
     require_lyrics: bool = False,
@@ -148,11 +151,13 @@ def read_source(
 
     found = load_source(
         source,
+        dataset=dataset,
         root=root,
         labels=labels,
         genre_delimiter=genre_delimiter,
         artist_delimiter=artist_delimiter,
         genres_from_folders=genres_from_folders,
+        genre_level=genre_level,
     )
     kept, counts = filter_tracks(
         found.tracks,
@@ -166,6 +171,14 @@ def read_source(
     remarks += [f"  {name}: {n} kept" for name, n in counts]
     read_from = (source,) if labels is None else (source, labels)
     return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks, read_from=read_from)
+
+
+def known_datasets() -> list[dict[str, str]]:
+    """The data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
+    with _extra("extract"):
+        from .pipeline.datasets import DATASETS
+
+    return [{"name": one.name, "title": one.title, "needs": one.needs, "terms": one.terms} for one in DATASETS]
 
 
 def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:

@@ -13,6 +13,7 @@ import json
 import logging
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,15 +92,23 @@ Config = Annotated[
     typer.Option("--config", callback=_load_config, is_eager=True, help="YAML file with values for these options."),
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything random.")]
-SourceArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SOURCE",
-        help="Music4All folder, CSV, TSV, JSON Lines, Parquet, or a folder of audio files.",
-        show_default=False,
-    ),
-]
-Root = Annotated[Path | None, typer.Option(help="Folder that a table's paths start from; by default the table's own.")]
+SOURCE = typer.Argument(
+    metavar="SOURCE",
+    help="A data set's folder (see `mgc manifest --list`), CSV, TSV, JSON Lines, Parquet, or a folder of audio.",
+    show_default=False,
+)
+SourceArgument = Annotated[Path, SOURCE]
+Dataset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Read SOURCE as this data set; `mgc manifest --list` has the names.",
+                 show_default="what it looks like"),
+]  # fmt: skip
+GenreLevel = Annotated[
+    Literal["own", "all", "top"] | None,
+    typer.Option(help="Of FMA's genre hierarchy: a track's own genres, with their ancestors, or the top ones.",
+                 show_default="all"),
+]  # fmt: skip
+Root = Annotated[Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the table's own")]
 Labels = Annotated[Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")]
 GenresFromFolders = Annotated[bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")]
 ArtistDelimiter = Annotated[str | None, typer.Option(help="What separates artists inside a cell.")]
@@ -141,11 +150,18 @@ def demo(
 
 @app.command()
 def manifest(
-    source: SourceArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.jsonl).", show_default=False)],
+    source: Annotated[Path | None, SOURCE] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Manifest to write (.jsonl).", show_default=False)
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the data sets that are known by name: what each needs, its terms.")
+    ] = False,
+    dataset: Dataset = None,
     root: Root = None,
     labels: Labels = None,
     genres_from_folders: GenresFromFolders = False,
+    genre_level: GenreLevel = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: ArtistDelimiter = None,
     language: Language = None,
@@ -159,14 +175,22 @@ def manifest(
 ) -> None:
     """Check a source and write its tracks as a manifest, one JSON object a line.
 
-    Example: [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b]
+    Examples: [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b],
+    [b]mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl[/b], [b]mgc manifest --list[/b]
     """
     from . import api
 
+    if list_:
+        known = api.known_datasets()
+        _emit(as_json, {"datasets": known}, lambda: _print_datasets(known))
+        return
+    if source is None or output is None:
+        raise ConfigError("name a SOURCE and, with -o, the manifest to write; `mgc manifest --list` says what is read")
+
     read = api.read_source(
-        source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
-        artist_delimiter=artist_delimiter, languages=language or (), min_labels=min_labels,
-        require_lyrics=require_lyrics, limit=limit,
+        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
+        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
     )  # fmt: skip
     _remark(quiet, read.remarks)
     written = api.write_manifest(read, output)
@@ -178,9 +202,11 @@ def manifest(
 def extract(
     source: SourceArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The store: made, or continued.", show_default=False)],
+    dataset: Dataset = None,
     root: Root = None,
     labels: Labels = None,
     genres_from_folders: GenresFromFolders = False,
+    genre_level: GenreLevel = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: ArtistDelimiter = None,
     language: Language = None,
@@ -236,9 +262,9 @@ def extract(
 
     allowed, every_nth = _allowed_failures(max_failures), _shard(shard)
     read = api.read_source(
-        source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
-        artist_delimiter=artist_delimiter, languages=language or (), min_labels=min_labels,
-        require_lyrics=require_lyrics, limit=limit,
+        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
+        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
     )  # fmt: skip
     _remark(quiet, read.remarks)
     with _progress(quiet or as_json) as steps:
@@ -340,9 +366,11 @@ def store_verify(
 def store_repair(
     store: StoreArgument,
     source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
+    dataset: Dataset = None,
     root: Root = None,
     labels: Labels = None,
     genres_from_folders: GenresFromFolders = False,
+    genre_level: GenreLevel = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: ArtistDelimiter = None,
     text_model: TextModel = None,
@@ -360,8 +388,8 @@ def store_repair(
     read = None
     if source is not None:
         read = api.read_source(
-            source, root=root, labels=labels, genres_from_folders=genres_from_folders, genre_delimiter=genre_delimiter,
-            artist_delimiter=artist_delimiter,
+            source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
+            genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
         ).source  # fmt: skip
     with _progress(quiet or as_json) as steps:
         done = api.store_repair(
@@ -790,6 +818,15 @@ def _print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing
         _table("", names, [[row[name] for name in names] for row in rows])
     else:
         print(empty)
+
+
+def _print_datasets(known: Sequence[Mapping[str, str]]) -> None:
+    for one in known:
+        print(f"{one['name']}: {one['title']}")
+        for label in ("needs", "terms"):
+            text = f"{label}: {one[label]}"
+            print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+    print("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
 
 
 def _print_extraction(report: ExtractReport) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..cache.errors import ManifestError
+from .known_dataset import KnownDataset, ReadOptions
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
-from .tables import Row, Table
+from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
 MANIFEST_COLUMNS = (
     "id", "path", "artist", "artists", "song", "title", "genres", "language", "split", "lyrics", "lyrics_path",
@@ -17,6 +20,32 @@ SPLITS = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+ROOT_CHECK_TRACKS = 20
+
+
+def load_table(path: Path, options: ReadOptions) -> Source:
+    """Read a manifest: a table with ``id``, ``path`` and any other of :data:`MANIFEST_COLUMNS`."""
+    if not path.exists():
+        raise ManifestError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise ManifestError(
+            f"{path}: a source is a folder or a table ({', '.join(TABLE_SUFFIXES)}); to classify single songs use "
+            "`mgc predict`, to extract one put it into a folder"
+        )
+    if not path.is_file():
+        raise ManifestError(f"{path}: not a regular file")
+    table = read_table(path, MANIFEST_COLUMNS)
+    if not table.rows:
+        raise ManifestError(f"{path}: the table lists no track")
+    table.require(("id", "path"))
+    table.refuse_near_misses(MANIFEST_COLUMNS)
+    tracks = [read_track(row, options.genre_delimiter, options.artist_delimiter) for row in table.rows]
+    check_collisions([track.id for track in tracks], [row.where for row in table.rows])
+    base = path.parent if options.root is None else options.root
+    tracks.sort(key=lambda track: track.id)
+    return Source(
+        root=base, tracks=tracks, notes=missing_everywhere(base, tracks, path, given=options.root is not None)
+    )
 
 
 def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | None) -> Track:
@@ -84,3 +113,31 @@ def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_de
     if len(rows) > len(matched):
         notes.append(f"{len(rows) - len(matched)} rows of {table.path.name} name no track here")
     return replace(source, tracks=tracks, notes=source.notes + notes)
+
+
+def some_of(tracks: Sequence[Track]) -> Sequence[Track]:
+    """About :data:`ROOT_CHECK_TRACKS` tracks from all over a source."""
+    return tracks[:: max(1, len(tracks) // ROOT_CHECK_TRACKS)]
+
+
+def missing_everywhere(root: Path, tracks: Sequence[Track], path: Path, *, given: bool) -> list[str]:
+    """Refuse, or for few tracks and a root that was `given` remark, that not one of some tracks' files is there."""
+    sample = some_of(tracks)
+    if any("\0" not in track.path and os.path.lexists(root / track.path) for track in sample):
+        return []
+    text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
+    if len(sample) >= ROOT_CHECK_TRACKS and not given:
+        raise ManifestError(f"{text}; say where the paths start with --root")
+    return [text]
+
+
+TABLE = KnownDataset(
+    name="table",
+    title="a table of tracks",
+    needs="CSV, TSV, JSON Lines or Parquet with the columns id and path, and any of artist, song, genres, language, "
+    "split, lyrics, lyrics_path; paths start from the table's own folder, or where --root says",
+    terms="your own",
+    recognises=lambda path: not path.is_dir(),
+    load=load_table,
+    options=frozenset({"root", "genre_delimiter", "artist_delimiter"}),
+)

@@ -1,45 +1,47 @@
-"""Anything that lists tracks -> :class:`~mgc.pipeline.manifest.Source`: Music4All, a manifest, a folder of audio."""
+"""The data sets that are known by name, and how a source finds its reader: :func:`load_source`."""
 
 from __future__ import annotations
 
+import difflib
 import os
-import stat
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..cache.errors import ConfigError, ManifestError
-from .columns import MANIFEST_COLUMNS, read_track, relabel
-from .manifest import NO_LANGUAGE, Source, Track, caseless, check_collisions, check_id, escaping_paths
-from .music4all import find_music4all, load_music4all
-from .tables import TABLE_SUFFIXES, distinct_names, read_table
+from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
+from .columns import MANIFEST_COLUMNS, TABLE, relabel
+from .fma import FMA
+from .known_dataset import GenreLevel, KnownDataset, ReadOptions
+from .manifest import NO_LANGUAGE, Source, caseless, escaping_paths
+from .mtg_jamendo import MTG_JAMENDO
+from .music4all import MUSIC4ALL
+from .tables import read_table
 
-NOT_AUDIO_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt", ".md")
-ROOT_CHECK_TRACKS = 20
+DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
+"""In the order in which a source is offered to them; the last two take every folder and every file."""
 
 
 def load_source(
     source: str | os.PathLike[str],
     *,
+    dataset: str | None = None,
     root: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     genre_delimiter: str | None = None,
     artist_delimiter: str | None = None,
     genres_from_folders: bool = False,
+    genre_level: GenreLevel | None = None,
 ) -> Source:
     """List the tracks of `source`, sorted by id.
 
     Parameters
     ----------
-    source : a Music4All folder (also the one around its nested ``music4all/``), a manifest (``.csv .tsv .jsonl
-        .parquet`` with columns ``id`` and ``path``, and any of ``artist`` or ``artists``, ``song`` or ``title``,
-        ``genres``, ``language``, ``split``, ``lyrics`` or ``lyrics_path``), or a folder of audio files.
-    root : folder that a manifest's paths start from; default: the manifest's own folder.
+    source : a folder that holds one of :data:`DATASETS`, a table of tracks, or a folder of audio files.
+    dataset : name of the data set it is to be read as; None finds out.
     labels : a table with ``id`` or ``path`` whose other columns replace what `source` says of those tracks.
-    genre_delimiter, artist_delimiter : what separates names in one cell of text; without the first a cell that holds
-        ``,`` ``;`` or ``|`` is refused, without the second a cell is one artist. Lists need neither.
-    genres_from_folders : in a folder of audio, the first folder of a file's path is its genre.
+    root, genre_delimiter, artist_delimiter, genres_from_folders, genre_level : see
+        :class:`~mgc.pipeline.known_dataset.ReadOptions`. Without a genre delimiter a cell that holds ``,`` ``;`` or
+        ``|`` is refused, without an artist delimiter a cell is one artist. Lists need neither.
 
     Raises
     ------
@@ -50,23 +52,23 @@ def load_source(
 
     Notes
     -----
-    In a folder of audio every regular file is a track but tables and texts (:data:`NOT_AUDIO_SUFFIXES`), hidden files
-    and feature stores; its id is its path with the extension, and ``song.txt`` beside ``song.mp3`` its lyrics.
+    In a folder of audio every regular file is a track but tables and texts, hidden files and feature stores; its id is
+    its path with the extension, and ``song.txt`` beside ``song.mp3`` its lyrics.
     """
     if "" in (genre_delimiter, artist_delimiter):
         raise ConfigError("a delimiter must be at least one character")
+    options = ReadOptions(
+        root=None if root is None else Path(root), genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        genres_from_folders=genres_from_folders, genre_level=genre_level,
+    )  # fmt: skip
+    if options.root is not None and not options.root.is_dir():
+        raise ManifestError(f"{options.root}: the root is no folder")
     path = Path(source)
-    if path.is_dir():
-        music4all = find_music4all(path)
-        if root is not None:
-            raise ConfigError(f"{path}: root goes with a manifest; a folder is its own root")
-        if music4all and genres_from_folders:
-            raise ConfigError(f"{music4all}: this is a Music4All folder, whose genres stand in id_genres.csv")
-        found = load_music4all(music4all) if music4all else load_folder(path, genres_from_folders=genres_from_folders)
-    else:
-        if genres_from_folders:
-            raise ConfigError(f"{path}: genres_from_folders goes with a folder of audio, and this is none")
-        found = load_table(path, root, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter)
+    kind = _recognised(path, genres_from_folders) if dataset is None else _named(dataset, path)
+    _refuse_strange_options(path, kind, options, labelled=labels is not None)
+    found = kind.load(path, options)
+    if kind not in (AUDIO_FOLDER, TABLE):
+        found = replace(found, notes=[f"read as {kind.title}", *found.notes])
     if labels is not None:
         if genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
@@ -74,125 +76,38 @@ def load_source(
     return replace(found, notes=found.notes + _remarks(found))
 
 
-def load_table(
-    path: Path,
-    root: str | os.PathLike[str] | None = None,
-    *,
-    genre_delimiter: str | None = None,
-    artist_delimiter: str | None = None,
-) -> Source:
-    """Read a manifest; see :func:`load_source`."""
+def _recognised(path: Path, genres_from_folders: bool) -> KnownDataset:
+    """The data set that a source looks like."""
+    first = next(kind for kind in DATASETS if kind.recognises(path))
+    if first is AUDIO_FOLDER:
+        return GENRE_FOLDERS if genres_from_folders else AUDIO_FOLDER
+    others = [kind for kind in DATASETS if kind not in (first, AUDIO_FOLDER, TABLE) and kind.recognises(path)]
+    if others:
+        names = [kind.name for kind in (first, *others)]
+        raise ConfigError(f"{path}: this looks like {' and like '.join(names)}; say which with --dataset {names[0]}")
+    return first
+
+
+def _named(name: str, path: Path) -> KnownDataset:
+    known = {kind.name: kind for kind in DATASETS}
+    if name not in known:
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"--dataset {name!r}: known are {', '.join(known)}{hint}")
+    kind = known[name]
     if not path.exists():
         raise ManifestError(f"{path}: there is no such file or folder")
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise ManifestError(
-            f"{path}: a source is a folder or a table ({', '.join(TABLE_SUFFIXES)}); to classify single songs use "
-            "`mgc predict`, to extract one put it into a folder"
-        )
-    if not path.is_file():
-        raise ManifestError(f"{path}: not a regular file")
-    table = read_table(path, MANIFEST_COLUMNS)
-    if not table.rows:
-        raise ManifestError(f"{path}: the table lists no track")
-    table.require(("id", "path"))
-    table.refuse_near_misses(MANIFEST_COLUMNS)
-    tracks = [read_track(row, genre_delimiter, artist_delimiter) for row in table.rows]
-    check_collisions([track.id for track in tracks], [row.where for row in table.rows])
-    base = Path(root) if root is not None else path.parent
-    if not base.is_dir():
-        raise ManifestError(f"{base}: the root is no folder")
-    tracks.sort(key=lambda track: track.id)
-    return Source(root=base, tracks=tracks, notes=_missing_everywhere(base, tracks, path, given=root is not None))
+    if not kind.recognises(path) and not (kind is GENRE_FOLDERS and path.is_dir()):
+        raise ManifestError(f"{path}: this is not {kind.title}; expected: {kind.needs}")
+    return kind
 
 
-def load_folder(folder: Path, *, genres_from_folders: bool = False) -> Source:
-    """Plan every regular file of a folder of audio; see :func:`load_source`."""
-    names, notes = _walk(folder)
-    suffixes = NOT_AUDIO_SUFFIXES
-    audio = [name for name in names if not name.lower().endswith(suffixes)]
-    if len(audio) < len(names):
-        notes.append(f"{len(names) - len(audio)} tables and texts are no tracks")
-    if not audio:
-        raise ManifestError(f"{folder}: there is no audio file in this folder")
-    texts = {name.rpartition(".")[0]: name for name in names if name.endswith(".txt")}
-    tracks = []
-    for name in sorted(audio):
-        check_id(name, str(folder))
-        parent = name.partition("/")[0] if "/" in name else ""
-        tracks.append(
-            Track(
-                id=name,
-                path=name,
-                genres=distinct_names([parent]) if genres_from_folders else (),
-                lyrics_path=texts.get(_stem(name)),
-            )
-        )
-    check_collisions([track.id for track in tracks], [folder.name] * len(tracks))
-    if genres_from_folders and not any(track.genres for track in tracks):
-        raise ManifestError(f"{folder}: no file lies in a folder of its own genre")
-    return Source(root=folder, tracks=tracks, notes=notes)
-
-
-def _stem(name: str) -> str:
-    head, _, last = name.rpartition("/")
-    return f"{head}/{last.rpartition('.')[0] or last}" if head else last.rpartition(".")[0] or last
-
-
-def _walk(folder: Path) -> tuple[list[str], list[str]]:
-    """Relative names of the files that are not hidden, and notes on what was passed over."""
-    names: list[str] = []
-    passed: Counter[str] = Counter()
-
-    def refuse(error: OSError) -> None:
-        raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        if "zarr.json" in files:
-            passed["feature stores inside were not entered"] += 1
-            folders.clear()
-            continue
-        linked = [name for name in folders if Path(parent, name).is_symlink()]
-        passed["linked folders were not entered"] += len(linked)
-        passed["hidden files and folders were passed over"] += sum(name.startswith(".") for name in files + folders)
-        folders[:] = [name for name in folders if name not in linked and not name.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            path = Path(parent, name)
-            if not _is_file_or_dead_link(path):
-                passed["pipes, sockets and devices are no tracks"] += 1
-                continue
-            names.append(_encodable(path.relative_to(folder).as_posix()))
-    return names, [f"{count} {what}" for what, count in passed.items() if count]
-
-
-def _is_file_or_dead_link(path: Path) -> bool:
-    # A link to nowhere stays in the plan: extraction says SRC_MISSING, which is better than silence.
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
-
-
-def _encodable(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ManifestError(
-            f"file name {os.fsencode(name)!r} is not UTF-8, so that no table can hold it; rename it"
-        ) from error
-    return name
-
-
-def _missing_everywhere(root: Path, tracks: Sequence[Track], path: Path, *, given: bool) -> list[str]:
-    """Refuse, or for few tracks remark, that not one of some tracks' files is under the root."""
-    sample = tracks[:: max(1, len(tracks) // ROOT_CHECK_TRACKS)]
-    if any("\0" not in track.path and os.path.lexists(root / track.path) for track in sample):
-        return []
-    text = f"{path}: none of {len(sample)} audio files looked for is under {root}"
-    if len(sample) >= ROOT_CHECK_TRACKS and not given:
-        raise ManifestError(f"{text}, the manifest's own folder; say where the paths start with --root")
-    return [text]
+def _refuse_strange_options(path: Path, kind: KnownDataset, options: ReadOptions, *, labelled: bool) -> None:
+    of_labels = {"genre_delimiter", "artist_delimiter"} if labelled else set()
+    for name in options.given:
+        if name not in kind.options | of_labels:
+            takers = " or ".join(other.name for other in DATASETS if name in other.options)
+            raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")
 
 
 def _remarks(source: Source) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..cache.errors import ManifestError
+from .known_dataset import KnownDataset, ReadOptions
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
 from .tables import Table, distinct_names, read_quoted, read_unquoted
 
@@ -132,3 +133,20 @@ def _listing(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError as error:
         raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+
+
+def _load(path: Path, options: ReadOptions) -> Source:
+    found = find_music4all(path)
+    assert found is not None
+    return load_music4all(found)
+
+
+MUSIC4ALL = KnownDataset(
+    name="music4all",
+    title="Music4All",
+    needs="id_information.csv, id_genres.csv and id_lang.csv (tab-separated), audios/ID.mp3, and lyrics/ID.txt or "
+    "lyrics.csv, in the folder or in music4all/ below it",
+    terms="on request to its authors, for research, under their agreement",
+    recognises=lambda path: find_music4all(path) is not None,
+    load=_load,
+)

@@ -152,26 +152,31 @@ def read_table(path: Path, wanted: Sequence[str]) -> Table:
 
 def read_unquoted(path: Path) -> Table:
     """Read tab-separated lines with a header, in which a quotation mark is a character like any other."""
-    return _with_header(path, ((number, line.split("\t")) for number, line in _lines(path) if line))
+    return _with_header(path, tab_separated(path))
 
 
 def read_quoted(path: Path, delimiter: str) -> Table:
     """Read comma- (or otherwise) separated values after RFC 4180: quoted cells may hold delimiters and newlines."""
+    return _with_header(path, quoted_records(path, delimiter))
 
-    def records() -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
-        first_line = 1
-        try:
-            for cells in reader:
-                if cells:
-                    yield first_line, cells
-                first_line = reader.line_num + 1
-        except csv.Error as error:
-            raise ManifestError(f"{path}, line {first_line}: broken record: {error}") from error
 
+def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every line that is not empty, of any number of cells."""
+    return ((number, line.split("\t")) for number, line in _lines(path) if line)
+
+
+def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every record of :func:`read_quoted`, the header's too."""
+    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    first_line = 1
     limit = csv.field_size_limit(MAX_CELL_CHARS)
     try:
-        return _with_header(path, records())
+        for cells in reader:
+            if cells:
+                yield first_line, cells
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {first_line}: broken record: {error}") from error
     finally:
         csv.field_size_limit(limit)
 

@@ -395,9 +395,9 @@ def test_folders_without_audio_and_options_that_do_not_fit(folder: Path, tmp_pat
     put(tmp_path / "t.csv", "id,path\na,b\n")
     with pytest.raises(ManifestError, match="no audio file"):
         load_source(tmp_path / "empty")
-    with pytest.raises(ConfigError, match="root goes with a manifest"):
+    with pytest.raises(ConfigError, match="--root goes with mtg-jamendo or table"):
         load_source(folder, root=tmp_path)
-    with pytest.raises(ConfigError, match="genres_from_folders"):
+    with pytest.raises(ConfigError, match="--genres-from-folders goes with genre-folders"):
         load_source(tmp_path / "t.csv", genres_from_folders=True)
     with pytest.raises(ConfigError, match="not from both"):
         load_source(folder, labels=tmp_path / "t.csv", genres_from_folders=True)
