@@ -537,6 +537,41 @@ def _open_for(run: Path, store: Path) -> FeatureStore:
     return opened
 
 
+def ablate(
+    store: Path,
+    folder: Path,
+    *,
+    tables: Sequence[str] | None = None,
+    n_seeds: int = 3,
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    text: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    shard: tuple[int, int] | None = None,
+    keep_runs: bool = False,
+    on_progress: Steps = _silent,
+) -> dict[str, Any]:
+    """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablate.ablate`.
+
+    Raises
+    ------
+    ConfigError, RunError, StoreNotFoundError
+    """
+    with _extra("train"):
+        from .heads.ablate import DEFAULT_TABLES
+        from .heads.ablate import ablate as run_ablation
+        from .heads.labels import read_genres_file
+
+    chosen = dict(options or {})
+    if genres_file is not None:
+        chosen["genres"] = read_genres_file(genres_file)
+    with FeatureStore.open(store, text=text) as features:
+        return run_ablation(
+            features, folder, tables=tables or DEFAULT_TABLES, n_seeds=n_seeds, preset=preset, options=chosen,
+            shard=shard, keep_runs=keep_runs, on_progress=on_progress,
+        )  # fmt: skip
+
+
 def report(run: Path, output: Path | None = None) -> Path:
     """Write the page about a run; see :func:`mgc.heads.report.write_report`."""
     with _extra("report"):

@@ -572,6 +572,63 @@ def compare(
 
 
 @app.command()
+def ablate(
+    store: StoreArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder: made, or continued.", show_default=False)],
+    tables: Annotated[str | None, typer.Option(help="Which tables, separated by commas.", show_default="all")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
+    preset: Annotated[Literal["paper"] | None, typer.Option(help="paper: the paper's random split too.")] = None,
+    split: Annotated[
+        Literal["auto", "manifest", "artist", "stratified", "random"] | None,
+        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
+    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
+    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
+    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
+    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
+    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="1e-4")] = None,
+    lr_halve_every: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="50")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do every n-th run only: for job arrays on one folder.")
+    ] = None,
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs", help="Keep models and checkpoints of finished runs.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """The paper's tables on your tracks, beside its published numbers; run again, it continues where it stopped.
+
+    Example: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b]
+    """
+    from . import api
+
+    asked = {
+        "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count, "min_labels": min_labels,
+        "encoder": encoder, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_halve_every": lr_halve_every,
+        "device": device, "precision": precision,
+    }  # fmt: skip
+    with _progress(quiet or as_json) as steps:
+        result = api.ablate(
+            store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
+            n_seeds=seeds, preset=preset, genres_file=genres_file, text=text,
+            options={name: value for name, value in asked.items() if value is not None},
+            shard=_shard(shard), keep_runs=keep_runs, on_progress=steps,
+        )  # fmt: skip
+    _emit(as_json, result, lambda: _print_ablation(result))
+    if result["failures"]:
+        raise typer.Exit(3)
+
+
+@app.command()
 def predict(
     run: RunArgument,
     inputs: Annotated[
@@ -998,6 +1055,29 @@ def _print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
             "paired bootstrap over artists; undecided: the interval holds 0. Where nothing differs, about one metric "
             "in twenty is decided by chance"
         )
+
+
+def _print_ablation(result: Mapping[str, Any]) -> None:
+    names = {"accuracy": "accuracy", "f1": "F", "accuracy_tuned": "tuned", "map": "mAP", "empty_share": "empty"}
+    for table in result["tables"]:
+        rows = []
+        for row in table["rows"]:
+            cells, published = row["metrics"], row["published"] or {}
+            difference = (cells.get("accuracy") or {}).get("difference")
+            rows.append((
+                row["name"], *(_number(cells[name]["value"]) if name in cells else "-" for name in names),
+                "" if difference is None else f"{_estimate(difference)} {cells['accuracy']['verdict']}",
+                *(published.get(name) for name in ("accuracy", "f1")),
+            ))  # fmt: skip
+        heads = (*names.values(), f"accuracy - {table['reference']}", "published accuracy", "published F")
+        _table(table["title"], ("", *heads), rows)
+    about = result["caption"]
+    print(f"{about['runs_finished']} of {about['runs']} runs finished")
+    if result["claimed"]:
+        print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
+    for failure in result["failures"]:
+        print(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
+    print(f"written: {', '.join(result['files'])}")
 
 
 def _estimate(estimate: Mapping[str, float | None]) -> str:

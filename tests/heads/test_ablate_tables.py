@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgc.heads.ablate_rows import Row, TableSpec
+from mgc.heads.ablate_tables import Measured, fill_table, measure_system, pooled, seed_difference, seeds_drawn
+from mgc.heads.bootstrap import Resampling
+from mgc.heads.predictions import ScoredTracks
+
+
+def scored(n: int, seed: int, lift: float = 1.0) -> ScoredTracks:
+    random = np.random.default_rng(0)
+    labels = random.random((n, 3)) < 0.4
+    labels[~labels.any(axis=1), 0] = True
+    noise = np.random.default_rng(seed).random((n, 3))
+    return ScoredTracks(
+        run=Path("run"),
+        ids=tuple(f"t{i:03d}" for i in range(n)),
+        groups=tuple(f"artist {i // 2}" for i in range(n)),
+        genres=("a", "b", "c"),
+        labels=labels,
+        scores=np.clip(0.3 * noise + 0.35 * lift * labels + 0.2, 0, 1).astype(np.float32),
+        thresholds={"tuned": np.full(3, 0.4)},
+    )
+
+
+SPEC = TableSpec(
+    name="t", title="T", reference="good", rows=tuple(Row(name=n) for n in ("good", "bad", "same", "later"))
+)
+
+
+def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said() -> None:
+    resampling = Resampling.of(scored(80, 0).groups, 400, seed=0)
+    measured = {
+        "good": measure_system({seed: scored(80, seed) for seed in range(3)}, resampling),
+        "bad": measure_system({seed: scored(80, seed, lift=0.0) for seed in range(3)}, resampling),
+        "same": measure_system({seed: scored(80, seed + 10) for seed in range(3)}, resampling),
+    }
+    good, bad, same, later = fill_table(SPEC, measured, {})
+    assert good.cells["accuracy"].difference is None
+    assert bad.cells["accuracy"].verdict == bad.cells["map"].verdict == "worse"
+    assert bad.cells["accuracy"].difference.high < 0
+    assert same.cells["map"].verdict == "undecided"
+    assert (later.cells, later.note, later.n_seeds) == ({}, "not run yet", 0)
+
+
+def test_seeds_that_disagree_leave_an_effect_undecided_that_artists_alone_would_decide() -> None:
+    """Three seeds at -.01, +.03 and +.04: every artist agrees, but another seed may well not."""
+    flat = Measured(seeds=(0, 1, 2), values={"map": np.full(3, 0.5)}, replicates={"map": np.full((3, 500), 0.5)})
+    values = np.asarray([0.49, 0.53, 0.54])
+    other = Measured(seeds=(0, 1, 2), values={"map": values}, replicates={"map": np.tile(values[:, None], (1, 500))})
+    difference = seed_difference(other, flat, "map", seed=0)
+    assert difference.value == pytest.approx(0.02)
+    assert difference.low < 0 < difference.high
+    one = Measured(seeds=(1,), values={"map": values[1:2]}, replicates={"map": other.replicates["map"][1:2]})
+    alone = seed_difference(one, flat, "map", seed=0)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((0.03, 0.03, 0.03))
+
+
+def test_drawn_seeds_vary_as_means_of_new_seeds_would() -> None:
+    values = np.random.default_rng(3).normal(size=(4, 1))
+    drawn = seeds_drawn(np.tile(values, (1, 200_000)), seed=0)
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert drawn.std() == pytest.approx(values.std(ddof=1) / 2, rel=0.02)
+
+
+def test_folds_are_pooled_over_the_genres_that_every_model_knows() -> None:
+    one, other = scored(6, 0), scored(6, 1)
+    other = dataclasses.replace(
+        other, ids=tuple(f"s{i}" for i in range(6)), genres=("c", "d", "a"), thresholds={"tuned": np.full(3, 0.9)}
+    )
+    both = pooled([one, other])
+    assert both.genres == ("a", "c")
+    assert list(both.ids) == sorted(both.ids)
+    kept = [i for i in range(6) if one.labels[i, [0, 2]].any()]
+    assert [name for name in both.ids if name.startswith("t")] == [one.ids[i] for i in kept]
+    place = [both.ids.index(one.ids[i]) for i in kept]
+    np.testing.assert_array_equal(both.scores[place], one.scores[kept][:, [0, 2]])
+    np.testing.assert_array_equal(both.thresholds["tuned"][place], np.full((len(kept), 2), 0.4))
+    first = [name.startswith("s") for name in both.ids]
+    np.testing.assert_array_equal(both.thresholds["tuned"][first], np.full((sum(first), 2), 0.9))
