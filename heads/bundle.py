@@ -18,6 +18,7 @@ import torch
 from ..cache.durable import seal
 from ..cache.errors import RunError
 from ..cache.schema import Recipe
+from .card import CardFacts, model_card
 from .checkpoint import FORMAT_VERSION, check_file, load_weights, read_sealed
 from .config import TrainConfig
 from .labels import Matrix
@@ -65,38 +66,29 @@ def bundle_files(
     task: Task,
     config: TrainConfig,
     recipe: Recipe,
+    facts: CardFacts,
     *,
-    precision: str,
-    n_parameters: int,
     weights: bytes,
-    epoch: int,
-    thresholds: Thresholds,
-    validation: dict[str, Any],
 ) -> dict[str, bytes]:
-    """The files of ``best/`` by name.
-
-    Parameters
-    ----------
-    weights : safetensors bytes of the best epoch.
-    validation : metrics of that epoch on the validation split.
-    """
+    """The files of ``best/`` by name; `weights` are the safetensors bytes of the best epoch, which `facts` are of."""
     files = {
         WEIGHTS: weights,
         "preprocessor.json": seal(_preprocessor(task, recipe)),
         "labels.json": seal(_labels(task)),
-        "thresholds.json": seal({"genres": list(task.genres.names), **thresholds.to_dict()}),
+        "thresholds.json": seal({"genres": list(task.genres.names), **facts.thresholds.to_dict()}),
         "graph.json": seal(_graph(task)),
-        "README.md": _card(task, config, recipe, epoch, thresholds, validation).encode(),
+        "README.md": model_card(task, config, recipe, facts).encode(),
     }
     parts = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "README.md"}
     document = {
         "format_version": FORMAT_VERSION,
         "model": dataclasses.asdict(task.model),
         "training": config.to_dict(),
-        "precision": precision,
-        "epoch": epoch,
-        "validation": validation,
-        "n_parameters": n_parameters,
+        "precision": facts.precision,
+        "epoch": facts.epoch,
+        "validation": dict(facts.validation),
+        "validation_intervals": {name: dict(value) for name, value in facts.intervals.items()},
+        "n_parameters": facts.n_parameters,
         "n_without_lyrics": task.n_without_lyrics,
         "parts": parts,
     }
@@ -194,43 +186,3 @@ def _graph(task: Task) -> dict[str, Any]:
 def _rounded(values: npt.NDArray[np.float64]) -> Any:
     """For people to read; the model's own adjacency is a buffer in the weights."""
     return np.round(values, 6).tolist()
-
-
-def _card(
-    task: Task, config: TrainConfig, recipe: Recipe, epoch: int, thresholds: Thresholds, validation: dict[str, Any]
-) -> str:
-    """The model card: what it predicts, from what, how it was trained, how well it did on validation tracks."""
-    text = recipe.lyrics
-    encoder = f"`{text.model}` (weights sha256 `{text.weights_sha256[:16]}`)" if text is not None else "none"
-    numbers = "\n".join(
-        f"| {name.replace('_', ' ')} | {'-' if value is None else format(value, '.4f')} |"
-        for name, value in validation.items()
-    )
-    return f"""# Music genres from sound and lyrics
-
-A multi-label classifier made by `mgc train` after Ru et al., "Improving Music Genre Classification from Multi-Modal
-Properties of Music and Genre Correlations Perspective" (ICASSP 2023). It scores {len(task.genres.names)} genres
-independently:
-{", ".join(task.genres.names)}.
-
-- Trained on {task.n_train} tracks, {task.n_without_lyrics} of them without lyrics; split `{task.split.policy}`.
-- Parts: encoder `{task.model.encoder}`, modalities {task.model.modalities}, attention {_on(task.model.attention)},
-  genre graph {_on(task.model.graph)}, contrastive loss {_on(task.model.contrastive)} (lambda {config.lambda_:g}).
-- Seed {config.seed}, learning rate {config.lr:g} halved every {config.lr_halve_every} epochs, batches of
-  {config.batch_size}; weights of epoch {epoch}.
-- Text encoder of the features: {encoder}. Features of another recipe are refused.
-- Scores are not calibrated probabilities. Thresholds: 0.5 (the paper's), {thresholds.overall:.4f} overall and one a
-  genre, tuned on {thresholds.n_tracks} validation tracks.
-
-| validation split | |
-|---|---|
-{numbers}
-
-These tracks chose the epoch and the thresholds; for an honest figure see the run's `metrics.json` (test split).
-
-    mgc predict RUN song.mp3 --lyrics song.txt
-"""
-
-
-def _on(used: bool) -> str:
-    return "on" if used else "off"

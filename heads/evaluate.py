@@ -20,7 +20,7 @@ from .labels import genre_matrix
 from .metrics import evaluate_predictions
 from .predict import lyrics_warnings, predict_store
 from .predictions import METRICS_FILE, save_predictions
-from .split_groups import known_artists
+from .split_groups import artist_groups
 from .splits import SPLITS, Split
 from .task import newest_tracks
 
@@ -86,7 +86,7 @@ def evaluate(
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     _, scores = predict_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
     seen = set(own.ids["train"]) if own is not None else set()
-    artists = _artists(tracks)
+    artists = artist_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
     result = {
         "split": split,
@@ -199,12 +199,3 @@ def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, A
                                    n_replicates=0).to_dict()
         for name, scores in constant.items()
     }  # fmt: skip
-
-
-def _artists(tracks: pa.Table) -> list[str]:
-    """The group each track is resampled with: its first known artist, else itself."""
-    names = []
-    for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
-        known = known_artists(artists)
-        names.append(f"artist {known[0]}" if known else f"track {track_id}")
-    return names

@@ -52,6 +52,15 @@ def known_artists(names: Sequence[str] | None) -> list[str]:
     return known
 
 
+def artist_groups(tracks: pa.Table) -> list[str]:
+    """What each track is resampled with in a bootstrap: its first known artist, else itself; columns id, artists."""
+    names = []
+    for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
+        known = known_artists(artists)
+        names.append(f"artist {known[0]}" if known else f"track {track_id}")
+    return names
+
+
 def group_tracks(tracks: pa.Table) -> Groups:
     """Groups joined by artist, song, lyrics or audio, directly or through other tracks.
 

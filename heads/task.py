@@ -25,6 +25,7 @@ from .labels import GenreChoice, Kept, Matrix, choose_genres, genre_matrix, rela
 from .mel_level import MelLevel
 from .mel_statistics import MelStatistics, mel_statistics
 from .model_config import ModelConfig
+from .split_groups import artist_groups
 from .splits import SPLITS, Split, make_split
 
 Index = npt.NDArray[np.int64]
@@ -39,6 +40,7 @@ class Task:
     split : ids of every split, before tracks without kept genres are left out.
     genres : kept genres with their training counts.
     examples : training tracks, then validation tracks; `n_train` of them are training.
+    groups : what each example is resampled with: its artist.
     kept : what each filter of genres and tracks left, in order.
     model : shape of the model; `graph` and `genre_embedding` (C, D) are None where it has none.
     identity : what must be equal for a run to be resumed.
@@ -48,6 +50,7 @@ class Task:
     split: Split
     genres: GenreChoice
     examples: Examples
+    groups: tuple[str, ...]
     n_train: int
     kept: tuple[Kept, ...]
     statistics: MelStatistics
@@ -175,6 +178,7 @@ def prepare(
         split=split,
         genres=genres,
         examples=examples,
+        groups=tuple(artist_groups(found.tracks.take(chosen))),
         n_train=len(train),
         kept=tuple(kept),
         statistics=_statistics(store, examples, len(train), model.mel_level, on_track),

@@ -21,6 +21,7 @@ from ..cache.durable import replace_file, seal
 from ..cache.errors import RunError
 from ..cache.store import FeatureStore
 from .bundle import bundle_files, weights_sha256
+from .card import CardFacts
 from .checkpoint import RunState, load_state, publish_folder, restore, save_state, state_file
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
@@ -33,7 +34,7 @@ from .system import System
 from .systems import build_system
 from .task import Task, prepare
 from .thresholds import Thresholds, tune_thresholds
-from .validation import is_better, validation_metrics
+from .validation import is_better, validation_intervals, validation_metrics
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +248,9 @@ def _epoch(
     state.epoch, state.step = epoch, state.step + losses.n_steps
     if is_better(validation, state.best.get("validation")):
         state.best_epoch, state.best_map = epoch, validation["map"]
-        state.best = {"thresholds": tune_thresholds(truth, scores).to_dict(), "validation": validation}
+        thresholds = tune_thresholds(truth, scores)
+        intervals = validation_intervals(truth, scores, thresholds, task.groups[task.n_train :])
+        state.best = {"thresholds": thresholds.to_dict(), "validation": validation, "intervals": intervals}
     return _record(state, losses, validation, config.lr_at(epoch - 1), model, time.monotonic() - started)
 
 
@@ -282,17 +285,16 @@ class _Publisher:
     n_parameters: int
 
     def publish(self, state: RunState) -> None:
-        files = bundle_files(
-            self.task,
-            self.config,
-            self.store.recipe,
-            precision=self.precision,
-            n_parameters=self.n_parameters,
-            weights=state_file(self.run, state, "best").read_bytes(),
+        facts = CardFacts(
             epoch=state.best_epoch,
+            n_parameters=self.n_parameters,
+            precision=self.precision,
             thresholds=Thresholds.from_dict(state.best["thresholds"]),
             validation=state.best["validation"],
+            intervals=state.best["intervals"],
         )
+        weights = state_file(self.run, state, "best").read_bytes()
+        files = bundle_files(self.task, self.config, self.store.recipe, facts, weights=weights)
         publish_folder(self.run / "best", files)
 
     def repair(self, state: RunState) -> None:

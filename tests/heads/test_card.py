@@ -1,0 +1,79 @@
+"""The model card: what a stranger needs, in a form that the hub reads, with the figures of the validation split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.predict import load_run
+from mgc.heads.train import RunResult, train
+
+SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
+CONFIG = TrainConfig(lr=2e-3, epochs=2, precision="fp32", **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(small_store, tmp_path_factory.mktemp("card") / "run", CONFIG)
+
+
+def card_of(run: Path) -> tuple[dict[str, Any], str]:
+    card = ModelCard.load(run / "best" / "README.md")
+    return card.data.to_dict(), card.text
+
+
+def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(result: RunResult) -> None:
+    data, text = card_of(result.run)
+    assert (data["library_name"], data["pipeline_tag"]) == ("mgc", "audio-classification")
+    assert (data["license"], data["license_name"]) == ("other", "to-be-filled-in")
+    assert {"music", "multi-label-classification", "lyrics"} <= set(data["tags"])
+    assert "Licence of these weights: [to be filled in" in text
+
+
+def test_figures_and_intervals_are_those_of_the_validation_split(result: RunResult, small_store: FeatureStore) -> None:
+    found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False)["metrics"]
+    text = card_of(result.run)[1]
+    estimates = {"mAP": found["mean_average_precision"]}
+    for column, name in (("fixed", "at threshold 0.5"), ("tuned", "at the overall threshold"),
+                         ("tuned_per_genre", "at the thresholds a genre")):  # fmt: skip
+        estimates[f"Jaccard {name}"] = found["columns"][column]["jaccard"]
+    for name, one in estimates.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name}")]
+        assert line.endswith(f"| {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} |")
+
+
+def test_it_tells_data_thresholds_and_limits_and_no_path(result: RunResult, small_store: FeatureStore) -> None:
+    text, loaded = card_of(result.run)[1], load_run(result.run)
+    artists = {small_store.tracks.column("artists")[int(row)].as_py()[0] for row in
+               result.task.examples.rows[: result.task.n_train]}  # fmt: skip
+    assert f"Trained on {result.task.n_train} tracks by {len(artists)} artists" in text
+    assert "Split `artist`: no artist is in two splits" in text
+    for genre, count, cut in zip(loaded.genres, loaded.train_counts, loaded.thresholds.per_genre, strict=True):
+        assert f"| {genre} | {count} | {cut:.4f}" in text
+    assert "Not meant for" in text
+    assert "the scores of one are a guess" not in text  # some training tracks had no lyrics
+    assert str(result.run.parent) not in text
+    assert str(small_store.path.parent) not in text
+
+
+def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
+    make_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    world = make_world()
+    for track in world.tracks:
+        track["genres"] = ["a | b <script>" if name == "rock" else name for name in track["genres"]]
+    store = world.write(tmp_path / "s.zarr")
+    train(store, tmp_path / "run", dataclasses.replace(CONFIG, model="santana", epochs=1))
+    data, text = card_of(tmp_path / "run")
+    assert "reconstructed" in text
+    assert "lyrics" not in data["tags"]
+    assert "| a \\| b &lt;script> |" in text
+    assert "text encoder" not in text
