@@ -35,6 +35,20 @@ def fsync_tree(folder: Path) -> None:
         fsync_dir(Path(parent))
 
 
+def inside(store: Path, key: str) -> Path:
+    """Path of an object of a store; a record that somebody else made may not lead out of it, by ``..`` or by a link.
+
+    Raises
+    ------
+    StoreCorruptError
+        If it does.
+    """
+    path = store / key
+    if path.name in ("", "..") or not path.parent.resolve().is_relative_to(store.resolve()):
+        raise StoreCorruptError(f"{store}: a record names {key!r}, outside the store; do not use this store")
+    return path
+
+
 def write_durable(path: Path, data: bytes) -> None:
     """Write a new file and fsync it; the name is durable once the folder is fsynced too."""
     with path.open("xb") as file:

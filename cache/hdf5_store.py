@@ -27,7 +27,7 @@ import zarr
 from . import commits, layout, publish
 from .compact import uncompacted
 from .drops import DROPS
-from .durable import fsync_dir, fsync_tree
+from .durable import fsync_dir, fsync_tree, inside
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
 from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
 from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, is_fill, track_arrays
@@ -314,8 +314,9 @@ def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> N
     keys: list[str] = []
     file[RECORDS].visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
     for key in keys:
-        (store / key).parent.mkdir(parents=True, exist_ok=True)
-        (store / key).write_bytes(file[RECORDS][key][:].tobytes())
+        target = inside(store, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file[RECORDS][key][:].tobytes())
     plan = read_plan(store)
     layout.install_metadata(store, plan.metadata, store / publish.STAGING)
     places = [(one, part) for one in (None, *plan.added) for part in sorted(commits.committed(store, one))]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .durable import file_sha256, fsync_dir, fsync_tree, seal, unseal, write_durable
+from .durable import file_sha256, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
 from .errors import ConfigError
 from .schema import fingerprint
 
@@ -72,13 +72,18 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     """Link a record's objects to their keys, where they are still staged; does nothing when done.
 
     What lies at a key already and is not the winner's (an object of a lost or older record) is replaced, by rename.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the record names something outside the store.
     """
     staged = staged_folder(store, key, record)
     if not staged.is_dir():
         return
     folders = set()
     for item in record["objects"]:
-        target = store / item["key"]
+        target = inside(store, item["key"])
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process is done and has swept the staging away
             _link_over(staged / item["key"], target, staged.with_name(f"{_label(key)}~{uuid.uuid4().hex}.link"))
@@ -124,7 +129,7 @@ def refuse_busy(store: Path) -> None:
 
 def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     """Where the objects of a decided record lie until they are installed."""
-    return store / STAGING / f"{_label(key)}~{record['digest']}"
+    return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
 
 
 def describe_objects(folder: Path) -> list[dict[str, Any]]:

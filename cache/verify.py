@@ -23,7 +23,7 @@ import zarr
 from . import layout
 from .commits import COMMITS, QUARANTINE, belongs, commit_key, committed, finish, outcomes_key, quarantine_folder
 from .drops import DROPS
-from .durable import file_sha256, fsync_dir, replace_file, seal, unseal
+from .durable import file_sha256, fsync_dir, inside, replace_file, seal, unseal
 from .errors import StoreCorruptError, StoreError, StoreNotFoundError
 from .plan import (
     PLAN_FILE,
@@ -337,7 +337,7 @@ class _Inspection:
             yield from self._values(part, record, feature_set or None)
 
     def _object(self, item: Mapping[str, Any], part: int | None, array: str | None) -> Iterator[Damage]:
-        file, key = self._store / item["key"], item["key"]
+        file, key = inside(self._store, item["key"]), item["key"]
         if not file.is_file():
             yield self._damage("missing", key, "it is not there", part, array)
         elif file.stat().st_size != item["size"]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import ast
 import getpass
+import hashlib
 import json
 import re
+import shutil
 import socket
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from small_store import create, fill
 
 from mgc import api
-from mgc.cache.errors import ClipError
+from mgc.cache.durable import seal, unseal
+from mgc.cache.errors import ClipError, StoreCorruptError
 from mgc.cache.forms import convert
-from mgc.cache.schema import MelRecipe
+from mgc.cache.hdf5_store import _write_seal
+from mgc.cache.schema import MelRecipe, fingerprint
+from mgc.cache.store import FeatureStore
+from mgc.cache.verify import verify
 from mgc.pipeline.clip_reader import ClipReader
 from mgc.pipeline.manifest import Source, Track
 
@@ -156,3 +164,44 @@ def test_the_lock_pins_what_the_constraints_name_by_hash():
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """A small store, and a folder with a file beside it that a hostile record aims at."""
+    fill(create(tmp_path / "s.zarr"))
+    (tmp_path / "precious.txt").write_text("precious")
+    return tmp_path
+
+
+def test_a_record_that_leads_out_of_a_store_writes_nothing_there(trap):
+    store, data = trap / "s.zarr", b"evil"
+    record = unseal(store / "commits/0.json")
+    for key in ("../precious.txt", "mel/../../precious.txt", str(trap / "precious.txt"), "link/precious.txt"):
+        objects = [*record["objects"], {"key": key, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}]
+        hostile = {**record, "objects": objects, "digest": fingerprint(objects)}
+        (store / "commits/0.json").write_bytes(seal(hostile))
+        staged = store / "staging" / f"commits+0~{hostile['digest']}"
+        (staged / "link").mkdir(parents=True)
+        for place in (staged / "link/precious.txt", store / "staging/precious.txt"):
+            place.write_bytes(data)
+        if key.startswith("link"):
+            (store / "link").symlink_to(trap)
+        with pytest.raises(StoreCorruptError, match="outside the store"):
+            FeatureStore.open(store)
+        with pytest.raises(StoreCorruptError, match="outside the store"):
+            verify(store)
+        assert (trap / "precious.txt").read_text() == "precious"
+        shutil.rmtree(store / "staging")
+
+
+def test_nor_does_a_sealed_store(trap):
+    convert(trap / "s.zarr", trap / "s.h5")
+    with h5py.File(trap / "s.h5", "r+") as file:
+        up = file["records"].create_group("..")
+        up.create_dataset("precious.txt", data=np.frombuffer(b"evil", np.uint8))
+    _write_seal(trap / "s.h5")
+    with pytest.raises(StoreCorruptError, match="outside the store"):
+        convert(trap / "s.h5", trap / "out.zarr")
+    assert (trap / "precious.txt").read_text() == "precious"
+    assert not (trap / "out.zarr").exists()
