@@ -324,8 +324,10 @@ class _Inspection:
             yield self._damage("altered", key, "it does not match its own sha256", part)
             return
         if not belongs(record, part, self.plan, feature_set or None):
-            within = part < self.plan.n_parts
-            yield self._damage("altered", key, "it belongs to another plan or part", part if within else None)
+            if part < self.plan.n_parts:
+                yield self._damage("altered", key, "it belongs to another plan or part", part)
+            else:
+                yield self._damage("foreign", key, f"the plan ends with part {self.plan.n_parts - 1}")
             return
         hurt = False
         for item in record["objects"]:

@@ -145,6 +145,14 @@ def test_a_record_of_another_store_is_refused(store, tmp_path):
     assert any(damage.key == "generations/1.json" for damage in verify(store))
 
 
+def test_a_record_of_a_part_beyond_the_plan_is_foreign_and_put_aside(store):
+    (store / "commits" / "99.json").write_bytes((store / "commits" / "0.json").read_bytes())
+    (damage,) = verify(store)
+    assert (damage.kind, damage.key, damage.part) == ("foreign", "commits/99.json", None)
+    assert mend(store, [damage]) == []
+    assert verify(store, full=True) == []
+
+
 def test_values_that_contradict_the_record_are_found(store):
     """As recorded, byte for byte, and yet wrong: a writer that let NaN through."""
     from small_store import part_content
