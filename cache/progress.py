@@ -15,9 +15,10 @@ from .plan import read_plan
 
 @dataclass(frozen=True, kw_only=True)
 class StoreProgress:
-    """Rows of all generations: planned, ok, failed; `tracks_per_s` since one began to watch, None at first.
+    """Tracks planned, ok, failed; `tracks_per_s` since one began to watch, None at first.
 
-    `working` counts parts that somebody claims to be at work on.
+    A track that is tried again counts once, by its newest try; `reasons` are those of all tries. `working` counts parts
+    that somebody claims to be at work on.
     """
 
     parts: int
@@ -51,13 +52,15 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     started, first = time.monotonic(), 0
     while True:
         plan = read_plan(store)
-        for part in committed(store).keys() - seen:
+        for part in committed(store).keys() & set(range(plan.n_parts)) - seen:
             record = read_commit(store, part)
             if record is not None:
                 seen.add(part)
                 counts.update(record["counts"])
                 reasons.update(record["reasons"])
-        done, planned = counts["ok"] + counts["failed"], sum(len(g.rows) for g in plan.generations)
+        tried_again = sum(len(g.rows) for g in plan.generations if g.kind == "retry")  # each failed before
+        planned, failed = sum(len(g.rows) for g in plan.generations) - tried_again, counts["failed"] - tried_again
+        done = counts["ok"] + failed
         elapsed = time.monotonic() - started
         rate = (done - first) / elapsed if seen and elapsed > 1 and done > first else None
         first = first or done
@@ -66,7 +69,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
             parts_done=len(seen),
             planned=planned,
             ok=counts["ok"],
-            failed=counts["failed"],
+            failed=failed,
             reasons=dict(reasons.most_common()),
             working=len(list((store / "staging").glob("*~claim"))),
             tracks_per_s=None if rate is None else round(rate, 2),

@@ -284,6 +284,8 @@ def test_failed_tracks_are_retried_and_attempts_counted(call, table, tmp_path):
     assert (again["planned"], again["ok"], again["failed"]) == (8, 6, 2)
     failures = call("store", "failures", store, "--json").json["failures"]
     assert {row["id"]: row["attempts"] for row in failures} == {"away": 2, "page": 2}
+    watched = call("store", "info", store, "--watch", "--json").json
+    assert (watched["planned"], watched["ok"], watched["failed"]) == (8, 6, 2), "a track tried again counts once"
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x", "1", "1/0", "-1/3"])
