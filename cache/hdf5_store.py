@@ -31,6 +31,7 @@ from .durable import fsync_dir, fsync_tree, inside
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
 from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
 from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, is_fill, track_arrays
+from .surviving_file import SurvivingFile
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .verify import verify
 from .zarr_reader import ZarrReader
@@ -140,8 +141,10 @@ def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], Non
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with h5py.File(draft, "x", userblock_size=USER_BLOCK, libver="v110") as file:
-            _write(file, store, reader, on_progress or (lambda done, total: None))
+        with SurvivingFile(draft) as drafted:
+            with h5py.File(drafted, "w", userblock_size=USER_BLOCK, libver="v110") as file:
+                _write(file, store, reader, on_progress or (lambda done, total: None), drafted)
+            drafted.raise_fault()
         with h5py.File(draft, "r", locking=False) as file:
             _prove_equal(file, zarr.open_group(store, mode="r"))
         _write_seal(draft)
@@ -208,7 +211,9 @@ def _write_seal(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write(file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int, int], None]) -> None:
+def _write(
+    file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int, int], None], drafted: SurvivingFile
+) -> None:
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
         file.attrs[name] = json.dumps(value) if name in _JSON_ATTRIBUTES else value
@@ -218,6 +223,7 @@ def _write(file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int
     for number, spec in enumerate(specs):
         for rows in _copied(file, group, spec, reader.n_rows):
             tell(number * reader.n_rows + rows, total)
+            drafted.raise_fault()
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
         deque(_copied(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)), maxlen=0)

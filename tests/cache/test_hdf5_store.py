@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -128,3 +129,27 @@ def test_several_processes_read_it_at_once(both):
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
     assert len({reader.communicate(timeout=60)[0] for reader in readers}) == 1
     assert [reader.returncode for reader in readers] == [0] * 4
+
+
+FULL = """
+import resource, sys; from pathlib import Path
+from mgc.cache.hdf5_store import seal_store
+for limit in map(int, sys.argv[3:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        seal_store(Path(sys.argv[1]), Path(sys.argv[2]))
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+def test_a_disk_that_fills_up_while_a_store_is_sealed_is_an_error_and_no_crash(both, tmp_path):
+    """HDF5 itself ends the process (SIGSEGV) where it cannot write while it closes a file."""
+    limits = [str(both[1].stat().st_size * percent // 100) for percent in (1, 20, 50, 80, 97)]
+    command = [sys.executable, "-c", FULL, both[0], tmp_path / "full.h5", *limits]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(errno.EFBIG)] * 5
+    assert list(tmp_path.iterdir()) == [], "nothing is left"
+    seal_store(both[0], tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == both[1].read_bytes()
