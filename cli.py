@@ -306,13 +306,17 @@ def _watch(store: Path, every_s: float, as_json: bool) -> None:
     from .cache.progress import watch
 
     with _progress(as_json) as steps:
+        shown = ""
         for now in watch(store, every_s=every_s):
+            rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
+            note = f"{now.failed} failed, {now.working} parts at work{rate}"
             if as_json:
                 print(json.dumps(now.to_dict()), flush=True)
-            rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
-            steps(
-                "extract", now.ok + now.failed, now.planned, f"{now.failed} failed, {now.working} parts at work{rate}"
-            )
+            elif sys.stderr.isatty():
+                steps("extract", now.ok + now.failed, now.planned, note)
+            elif (line := f"{now.ok + now.failed} of {now.planned} tracks, {note}") != shown:
+                print(line, flush=True)
+                shown = line
     if not as_json:
         print(f"{store}: all {now.parts} parts are there: ok {now.ok}, failed {now.failed}")
 
@@ -357,7 +361,11 @@ def store_verify(
 
     with _progress(quiet or as_json) as steps:
         damages = [damage.to_dict() for damage in api.store_verify(store, full=full, on_progress=steps)]
-    _emit(as_json, {"store": str(store), "full": full, "damages": damages}, lambda: _print_damages(damages, store))
+    _emit(
+        as_json,
+        {"store": str(store), "full": full, "damages": damages},
+        lambda: _print_damages(damages, store, _mend(store)),
+    )
     if damages:
         raise typer.Exit(4)
 
@@ -395,7 +403,7 @@ def store_repair(
         done = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )
-    _emit(as_json, done, lambda: _print_repair(done, store))
+    _emit(as_json, done, lambda: _print_repair(done, store, with_source=read is not None))
     if done["left"]:
         raise typer.Exit(4)
 
@@ -719,6 +727,16 @@ def _root(
     pass
 
 
+_ROOM = "; make room and give the same command again: what was finished is kept"
+_OF_THE_DISK = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EIO: "; see whether the disk is sound, then give the same command again: what was finished is kept",
+    errno.EROFS: "; name a place that can be written to",
+}
+"""Faults that are neither ours nor the input's, with what to do; fsync and its like do not say of which file."""
+
+
 def main() -> NoReturn:
     """Entry point of the ``mgc`` command."""
     signal.signal(signal.SIGTERM, _terminated)
@@ -728,10 +746,10 @@ def main() -> NoReturn:
         _say(f"error: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in _OF_THE_DISK:
             traceback.print_exc()
             sys.exit(1)
-        _say(f"error: {error.filename or 'the disk'}: {error.strerror}")
+        _say(f"error: {error.filename or 'the disk'}: {error.strerror}{_OF_THE_DISK.get(error.errno or 0, '')}")
         sys.exit(2)
     except Exception:
         traceback.print_exc()
@@ -908,7 +926,7 @@ def _print_info(info: Mapping[str, Any]) -> None:
     _table("genres", ("genre", "tracks"), info["genres"].items())
 
 
-def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path) -> None:
+def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str) -> None:
     if not damages:
         print(f"{store}: as recorded")
         return
@@ -916,20 +934,27 @@ def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path) -> None:
         (one["key"], one["kind"], one["part"], one["array"], _some(one["tracks"]), one["detail"]) for one in damages
     ]
     _table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
-    print(f"mend it: mgc store repair {store} --source SOURCE")
+    print(advice)
+
+
+def _mend(store: Path) -> str:
+    if store.is_file():
+        return "a sealed store cannot be mended: restore the file from a copy"
+    return f"mend it: mgc store repair {store} --source SOURCE"
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _print_repair(done: Mapping[str, Any], store: Path) -> None:
+def _print_repair(done: Mapping[str, Any], store: Path, *, with_source: bool) -> None:
     if not done["damages"]:
         print(f"{store}: as recorded, nothing to mend")
     else:
         print(f"{len(done['damages'])} damages found, {len(done['left'])} left, {done['parts_built']} parts made again")
     if done["left"]:
-        _print_damages(done["left"], store)
+        restore = "this source does not give them back: restore them from a copy of the store"
+        _print_damages(done["left"], store, restore if with_source else f"{_mend(store)}; or restore them from a copy")
     elif done["pending"]:
         print(f"{done['pending']} tracks are pending; run `mgc extract` as before, or repair with --source")
     for name, pending in done["pending_added"].items():
