@@ -31,6 +31,7 @@ from .cache.verify import Damage, put_aside, verify
 
 if TYPE_CHECKING:
     from .heads.bundle import LoadedModel
+    from .heads.config import TrainConfig
     from .heads.train import Progress as TrainProgress
     from .pipeline.extract import ExtractReport
     from .pipeline.extract import Progress as ExtractProgress
@@ -425,6 +426,8 @@ def train(
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
+    save_every_s: float | None = None,
+    stop: Callable[[], bool] | None = None,
     on_progress: Steps = _silent,
 ) -> dict[str, Any]:
     """Train a model from a store and write its report.
@@ -433,6 +436,7 @@ def train(
     ----------
     text : name of the text features to learn from, where others joined the store.
     options : fields of :class:`mgc.heads.config.TrainConfig`.
+    save_every_s, stop : see :func:`mgc.heads.train.train`.
 
     Returns
     -------
@@ -441,17 +445,13 @@ def train(
 
     Raises
     ------
-    ConfigError, RunError, TrainingError, StoreNotFoundError
+    ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError
     """
     with _extra("train"):
-        from .heads.config import TrainConfig
-        from .heads.labels import read_genres_file
+        from .heads.train import SAVE_EVERY_S
         from .heads.train import train as fit
 
-    chosen = dict(options or {})
-    if genres_file is not None:
-        chosen["genres"] = read_genres_file(genres_file)
-    config = TrainConfig.from_preset(preset, **chosen)
+    config = _train_config(preset, genres_file, options)
 
     def tell(progress: TrainProgress) -> None:
         if progress.stage == "statistics":
@@ -462,7 +462,10 @@ def train(
             on_progress("train", progress.done, progress.total, f"loss {last.loss:.3f}{shown}")
 
     with FeatureStore.open(store, text=text) as features:
-        result = fit(features, run, config, resume=resume, on_progress=tell)
+        result = fit(
+            features, run, config, resume=resume, stop=stop, on_progress=tell,
+            save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
+        )  # fmt: skip
     page, remarks = _try_report(run)
     sizes = ", ".join(f"{name} {size}" for name, size in result.task.split.sizes.items())
     return {
@@ -472,8 +475,8 @@ def train(
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "best_validation_map": result.best_map,
-        "first_loss": result.history[0].loss,
-        "last_loss": result.history[-1].loss,
+        "first_loss": result.history[0].loss if result.history else None,
+        "last_loss": result.history[-1].loss if result.history else None,
         "split": {"policy": result.task.split.policy, **result.task.split.sizes},
         "genres": list(result.task.genres.names),
         "learning_rate": config.lr,
@@ -492,6 +495,68 @@ def train(
             *remarks,
         ],
     }
+
+
+def train_dry_run(
+    store: Path,
+    run: Path,
+    *,
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    text: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_progress: Steps = _silent,
+) -> dict[str, Any]:
+    """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
+
+    Writes nothing.
+
+    Raises
+    ------
+    ConfigError, TrainingError, StoreNotFoundError
+    """
+    with _extra("train"):
+        from .heads.dry_run import dry_run
+
+    config = _train_config(preset, genres_file, options)
+    with FeatureStore.open(store, text=text) as features:
+        found = dry_run(features, config, on_track=lambda done, total: on_progress("statistics", done, total, ""))
+    task = found.task
+    return {
+        "run": str(run),
+        "run_exists": any((run / name).exists() for name in ("config.yaml", "last", "best")),
+        "store": str(store),
+        "kept": [str(kept) for kept in task.kept],
+        "split": {"policy": task.split.policy, **task.split.sizes},
+        "genres": list(task.genres.names),
+        "train_tracks": task.n_train,
+        "train_tracks_without_lyrics": task.n_without_lyrics,
+        "validation_tracks": found.n_validation,
+        "home": {"name": found.home.name, "bytes": found.home.n_bytes, "free_bytes": found.home.free_bytes},
+        "features": str(found.home),
+        "device": found.device,
+        "precision": found.precision,
+        "n_parameters": found.n_parameters,
+        "batch_size": config.batch_size,
+        "steps_per_epoch": found.n_steps,
+        "epochs": config.epochs,
+        "timed_steps": found.timed_steps,
+        "seconds_per_step": round(found.step_s, 4),
+        "seconds_per_epoch": round(found.epoch_s, 2),
+        "seconds_to_read": round(found.read_s, 2),
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "warnings": list(found.warnings),
+    }
+
+
+def _train_config(preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None) -> TrainConfig:
+    from .heads.config import TrainConfig
+    from .heads.labels import read_genres_file
+
+    chosen = dict(options or {})
+    if genres_file is not None:
+        chosen["genres"] = read_genres_file(genres_file)
+    return TrainConfig.from_preset(preset, **chosen)
 
 
 def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps = _silent) -> dict[str, Any]:

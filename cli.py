@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from . import __version__
-from .cache.errors import ConfigError, MgcError
+from .cache.errors import ConfigError, MgcError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -502,13 +502,25 @@ def train(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
     seed: Seed = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only operations that give the same bits every time.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")] = False,
+    save_every: Annotated[
+        float | None,
+        typer.Option(min=0, help="Minutes between checkpoints inside an epoch; its end is one.", show_default="10"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it would be, time a few steps, write nothing.")
+    ] = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Learn genres from a feature store.
+
+    SIGTERM and Ctrl-C save where the run is before they end it, within 10 s; [b]--resume[/b] goes on from there.
 
     Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b]
     """
@@ -519,9 +531,17 @@ def train(
         "min_labels": min_labels, "encoder": encoder, "modalities": modalities, "lambda_": lambda_, "epochs": epochs,
         "batch_size": batch_size, "lr": lr, "patience": patience, "device": device, "precision": precision,
         "seed": seed, "contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph,
+        "deterministic": deterministic,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
-    with _progress(quiet or as_json) as steps:
+    if dry_run:
+        with _progress(quiet or as_json) as steps:
+            found = api.train_dry_run(
+                store, output, preset=preset, genres_file=genres_file, text=text, options=options, on_progress=steps
+            )
+        _emit(as_json, found, lambda: _print_dry_run(found))
+        return
+    with _stopping_gently() as stop, _progress(quiet or as_json) as steps:
         result = api.train(
             store,
             output,
@@ -530,6 +550,8 @@ def train(
             text=text,
             options=options,
             resume=resume,
+            save_every_s=None if save_every is None else 60 * save_every,
+            stop=stop,
             on_progress=steps,
         )
     _emit(as_json, result, lambda: _print_training(result))
@@ -762,6 +784,33 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(143)
 
 
+PATIENCE_S = 8
+"""How long work may take to come to a stop that loses nothing."""
+
+
+@contextmanager
+def _stopping_gently() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGTERM or SIGINT into a question that work asks itself; a second, or `PATIENCE_S`, ends it."""
+    received: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if received:
+            sys.exit(128 + received[0])
+        received.append(number)
+        signal.alarm(PATIENCE_S)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield lambda: bool(received)
+    except StoppedError as stopped:
+        _say(str(stopped))
+        sys.exit(128 + received[0])
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -961,6 +1010,32 @@ def _print_repair(done: Mapping[str, Any], store: Path, *, with_source: bool) ->
         print(f"{pending} tracks of the text features {name} are pending; run `mgc extract --add {name}` as before")
 
 
+def _print_dry_run(found: Mapping[str, Any]) -> None:
+    for line in found["kept"]:
+        print(line)
+    sizes = ", ".join(f"{name} {size}" for name, size in found["split"].items() if name != "policy")
+    print(f"split {found['split']['policy']}: {sizes}; {len(found['genres'])} genres")
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")
+    print(f"features kept in: {found['features']}")
+    print(
+        f"{found['n_parameters']:,} parameters; a checkpoint is {found['checkpoint_bytes'] / 1e6:.1f} MB, "
+        "two are kept and a third is there while it is written"
+    )
+    print(
+        f"batches of {found['batch_size']}, {found['steps_per_epoch']} steps an epoch, on {found['device']} in "
+        f"{found['precision']}"
+    )
+    print(
+        f"about {found['seconds_per_epoch']:.1f} s an epoch by {found['timed_steps']} real steps, {found['epochs']} "
+        f"epochs in {found['epochs'] * found['seconds_per_epoch'] / 3600:.2f} h; "
+        f"reading the features first: {found['seconds_to_read']:.1f} s"
+    )
+    if found["run_exists"]:
+        print(f"there is a run in {found['run']} already: go on with --resume, or give another folder")
+    print("nothing was written")
+
+
 def _print_training(result: Mapping[str, Any]) -> None:
     for line in result["remarks"]:
         print(line)
@@ -968,7 +1043,7 @@ def _print_training(result: Mapping[str, Any]) -> None:
     print(
         f"best epoch {result['best_epoch']} of {result['epochs']}, "
         f"validation mAP {'undefined' if best is None else format(best, '.3f')}, "
-        f"loss {result['first_loss']:.3f} -> {result['last_loss']:.3f}, "
+        f"loss {_number(result['first_loss'])} -> {_number(result['last_loss'])}, "
         f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
     )
     print(

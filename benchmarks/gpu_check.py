@@ -26,12 +26,13 @@ from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
 from mgc.heads.batch import Batch
-from mgc.heads.checkpoint import load_state, load_tensors, state_file
+from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import TrainConfig
 from mgc.heads.graph import build_adjacency
 from mgc.heads.losses import total_loss
 from mgc.heads.model import GenreModel
 from mgc.heads.model_config import ModelConfig
+from mgc.heads.tensor_files import load_tensors
 from mgc.heads.train import RunResult, train
 
 NO_DEVICE = 3
@@ -227,7 +228,7 @@ def training(size: Size, device: torch.device, *, precision: str, epochs: int, l
 
 
 def final_weights(result: RunResult) -> dict[str, torch.Tensor]:
-    state = load_state(result.run)
+    state = find_state(result.run)[0]
     return {name: tensor.double() for name, tensor in load_tensors(state_file(result.run, state, "weights")).items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -51,18 +52,28 @@ def inside(store: Path, key: str) -> Path:
 
 def write_durable(path: Path, data: bytes) -> None:
     """Write a new file and fsync it; the name is durable once the folder is fsynced too."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # write(2) and fsync(2) do not know it
+        raise
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `path` in one step: a reader, or a crash, sees the old content or the new, never a part."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     draft.unlink(missing_ok=True)
-    write_durable(draft, data)
-    draft.replace(path)
+    try:
+        write_durable(draft, data)
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
     fsync_dir(path.parent)
 
 

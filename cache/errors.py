@@ -69,6 +69,14 @@ class RunError(MgcError, ValueError):
     """A run folder or checkpoint is missing, cut short, altered, or does not fit the store."""
 
 
+class SaveError(MgcError, OSError):
+    """The disk did not take what had to be written; the message says what is safe, and what to do."""
+
+
+class StoppedError(MgcError, RuntimeError):
+    """Work ended because somebody asked for it; the message says what is saved and how to go on."""
+
+
 class TrainingError(MgcError, RuntimeError):
     """Training cannot go on (a non-finite loss, no track left); the message names the tracks."""
 

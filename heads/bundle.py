@@ -19,17 +19,16 @@ from ..cache.durable import seal
 from ..cache.errors import RunError
 from ..cache.schema import Recipe
 from .card import CardFacts, model_card
-from .checkpoint import FORMAT_VERSION, check_file, load_weights, read_sealed
+from .checkpoint import FORMAT_VERSION, WEIGHTS, check_file, read_sealed
 from .config import TrainConfig
 from .labels import Matrix
 from .model_config import ModelConfig
 from .system import System
 from .systems import build_system
 from .task import Task
+from .tensor_files import load_weights
 from .thresholds import Thresholds
 from .trivial_baselines import majority_set
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +100,12 @@ def load_run(folder: Path) -> LoadedModel:
     Raises
     ------
     RunError
-        If a file is missing, cut short or altered, or of another format.
+        If a file is missing, cut short or altered (``mgc train --resume`` makes ``best/`` again), or of another format.
     """
     folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
     if not (folder / "config.json").is_file():
         raise RunError(f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its "
-                       "best/")  # fmt: skip
+                       "best/; if that run was cut off, `mgc train --resume` makes best/ again")  # fmt: skip
     config = read_sealed(folder / "config.json")
     if config["format_version"] != FORMAT_VERSION:
         raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
@@ -137,11 +136,14 @@ def load_run(folder: Path) -> LoadedModel:
 
 
 def weights_sha256(folder: Path) -> str | None:
-    """The recorded hash of the weights published in `folder`; None where nothing whole is."""
+    """The hash of the weights published in `folder`; None where a file of it is missing, cut short or altered."""
     try:
-        return str(read_sealed(folder / "config.json")["parts"][WEIGHTS])
+        parts = read_sealed(folder / "config.json")["parts"]
+        for name, sha256 in parts.items():
+            check_file(folder / name, sha256)
     except RunError:
         return None
+    return str(parts[WEIGHTS]) if (folder / "README.md").is_file() else None
 
 
 def _preprocessor(task: Task, recipe: Recipe) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class TrainConfig:
         single modality cannot have is off, whatever was asked.
     model_options : further fields of ``ModelConfig`` by name, such as ``{"heads": 1}``.
     device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
+    deterministic : only operations that give the same bits every time, and no resume where bits would differ.
     """
 
     preset: str | None = None
@@ -113,6 +114,7 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     home: Home = "auto"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.genres is not None:
@@ -229,7 +231,7 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: not one of {', '.join(map(str, allowed))}")
-        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment"):
+        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: want true or false")
 

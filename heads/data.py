@@ -70,6 +70,11 @@ class Examples:
             lyrics_key=np.where(tokens > 0, lyrics_key, -1),
         )
 
+    def take(self, index: Index) -> Examples:
+        """Those at positions `index`."""
+        arrays = {name: value[index] for name, value in vars(self).items() if name != "ids"}
+        return Examples(ids=tuple(self.ids[i] for i in index.tolist()), **arrays)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:

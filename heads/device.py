@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from ..cache.errors import ConfigError
+from ..cache.errors import ConfigError, MgcError, TrainingError
 from ..cache.processor import cpu_has_bf16
 
 
@@ -33,6 +34,48 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
         return wanted
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     return "bf16" if native else "fp32"
+
+
+def machine(device: torch.device, precision: str) -> dict[str, str | int]:
+    """What the last bits of computed weights depend on, beside the code: two runs that agree in it can be equal."""
+    found: dict[str, str | int] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+        "precision": precision,
+    }
+    if device.type == "cuda":
+        found |= {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda),
+                  "cudnn": torch.backends.cudnn.version() or 0}  # type: ignore[no-untyped-call]  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms only; does nothing unless `wanted`.
+
+    Raises
+    ------
+    TrainingError
+        If torch has no deterministic form of an operation on this device.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may choose by what else is running
+    cudnn = torch.backends.cudnn
+    torch.use_deterministic_algorithms(True)
+    try:
+        with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+            yield
+    except RuntimeError as error:
+        if isinstance(error, MgcError) or "deterministic" not in str(error):
+            raise
+        raise TrainingError(f"deterministic: {error}; train without it, or on another device") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def free_bytes(device: torch.device) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +40,11 @@ class EpochRecord:
 
 
 def read_history(path: Path) -> list[EpochRecord]:
-    """The records of a run, up to the first line that is cut short; none where there is no file."""
+    """The records of a run, without lines that are damaged; none where there is no file."""
     records: list[EpochRecord] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError):
             records.append(EpochRecord(**json.loads(line)))
-        except (ValueError, TypeError):
-            break
     return records
 
 
@@ -58,6 +58,8 @@ def rewind_history(path: Path, epoch: int) -> list[EpochRecord]:
 def append_record(path: Path, record: EpochRecord) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(_line(record))
+        file.flush()
+        os.fsync(file.fileno())  # the checkpoint that follows is as durable
 
 
 def _line(record: EpochRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,17 @@ _CHECK_EVERY = {"cpu": 1, "cuda": 16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochLosses:
-    """Means over the epoch's tracks of the total loss and its two parts; `n_steps` optimizer steps."""
+class EpochSums:
+    """How far an epoch has come.
 
-    total: float
-    contrastive: float
-    classification: float
-    n_steps: int
+    Attributes
+    ----------
+    steps : optimizer steps done.
+    sums : over the tracks of these steps, of the total loss, its contrastive and its classification part.
+    """
+
+    steps: int
+    sums: tuple[float, float, float]
 
 
 @contextlib.contextmanager
@@ -54,15 +58,21 @@ def train_epoch(
     epoch: int,
     device: torch.device,
     precision: str,
+    start: tuple[EpochSums, Mapping[str, Tensor]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
-) -> EpochLosses:
+    wants_save: Callable[[], bool] | None = None,
+    save: Callable[[EpochSums, dict[str, Tensor]], None] | None = None,
+) -> EpochSums:
     """Train on the first `n_train` examples of `batches` once.
 
     Parameters
     ----------
     epoch : counted from 1; with the seed it decides order and dropout.
     precision : ``bf16`` runs the forward pass under autocast; losses and weights stay float32.
+    start : what `save` was given where the epoch was left.
     on_step : called with steps done and steps in all.
+    wants_save : asked after each step whether to `save`.
+    save : given how far the epoch is, and the states of torch's generators.
 
     Raises
     ------
@@ -73,10 +83,12 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = config.lr_at(epoch - 1)
     order = epoch_batches(n_train, config.batch_size, seed=config.seed, epoch=epoch)
-    sums = torch.zeros(3, device=device, dtype=torch.float64)
+    done, random = start if start is not None else (EpochSums(steps=0, sums=(0.0, 0.0, 0.0)), {})
+    sums = torch.tensor(done.sums, device=device, dtype=torch.float64)
     unchecked: list[tuple[Tensor, Batch]] = []
     with seeded(config.seed, epoch, device):
-        for step, batch in enumerate(batches(order), start=1):
+        _set_random(random, device)
+        for step, batch in enumerate(batches(order[done.steps :]), start=done.steps + 1):
             shown = augmented(batch, config)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 outputs = model(shown)
@@ -91,13 +103,34 @@ def train_epoch(
             parts = torch.stack([losses.total, losses.contrastive, losses.classification]).detach()
             sums += parts.double() * len(batch)
             unchecked.append((parts[0] + norm, batch))
-            if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order):
-                _refuse_nonfinite(unchecked, batches, epoch)
-                unchecked.clear()
             if on_step is not None:
                 on_step(step, len(order))
-    total, contrastive, classification = (sums / n_train).tolist()
-    return EpochLosses(total=total, contrastive=contrastive, classification=classification, n_steps=len(order))
+            saving = wants_save is not None and wants_save()
+            if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order) or saving:
+                _refuse_nonfinite(unchecked, batches, epoch)
+                unchecked.clear()
+            if saving and save is not None:
+                save(_epoch_sums(step, sums), _random(device))
+    return _epoch_sums(len(order), sums)
+
+
+def _epoch_sums(steps: int, sums: Tensor) -> EpochSums:
+    total, contrastive, classification = sums.tolist()
+    return EpochSums(steps=steps, sums=(total, contrastive, classification))
+
+
+def _random(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches, epoch: int) -> None:

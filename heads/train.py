@@ -1,7 +1,7 @@
 """Training: from a feature store and a config to a run folder.
 
 A run folder holds ``config.yaml`` (what was asked), ``run.json`` (what that came to), ``splits.json``,
-``metrics.jsonl`` (a line an epoch), ``last/`` (the checkpoint to resume from) and ``best/`` (the model to use).
+``metrics.jsonl`` (a line an epoch), ``last/`` (the checkpoints to resume from) and ``best/`` (the model to use).
 """
 
 from __future__ import annotations
@@ -12,24 +12,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..cache.durable import replace_file, seal
-from ..cache.errors import RunError
+from ..cache.errors import StoppedError
 from ..cache.store import FeatureStore
-from .bundle import bundle_files, weights_sha256
-from .card import CardFacts
-from .checkpoint import RunState, load_state, publish_folder, restore, save_state, state_file
+from .checkpoint import RunState, restore, save_state, saved_random
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
-from .device import resolve_device, resolve_precision
-from .history import EpochRecord, append_record, rewind_history
-from .loop import EpochLosses, seeded, train_epoch
+from .device import deterministic, machine, resolve_device, resolve_precision
+from .history import EpochRecord, append_record
+from .loop import EpochSums, seeded, train_epoch
+from .run_folder import Publisher, describe_run, open_run, refuse_other_machine, refuse_other_task, saving, write_start
 from .scoring import probabilities, score_logits
-from .splits import Split
 from .system import System
 from .systems import build_system
 from .task import Task, prepare
@@ -37,6 +34,9 @@ from .thresholds import Thresholds, tune_thresholds
 from .validation import is_better, validation_intervals, validation_metrics
 
 log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 600.0
+"""Between checkpoints inside an epoch: what a kill may cost where epochs are long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,8 @@ def train(
     *,
     labels: Mapping[str, Sequence[str]] | None = None,
     resume: bool = False,
+    save_every_s: float = SAVE_EVERY_S,
+    stop: Callable[[], bool] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
     """Train a model.
@@ -99,9 +101,11 @@ def train(
     ----------
     run : folder to make.
     labels : genres by track id instead of the store's own.
-    resume : go on where the run in this folder stopped; a run that never ended an epoch starts again. `config` and
+    resume : go on where the run in this folder stopped; a run that has saved nothing yet starts again. `config` and
         the tracks must be the run's, except that `epochs` may grow. On the CPU the weights are the same, bit for bit,
         as those of a run never stopped.
+    save_every_s : seconds between checkpoints inside an epoch; each end of an epoch is one anyway.
+    stop : asked after each step; once it says True, the run saves where it is and ends.
 
     Raises
     ------
@@ -109,102 +113,200 @@ def train(
         If the folder holds a run already (without `resume`), or another one's (with it).
     ConfigError, TrainingError
         If the store lacks what the config needs, nothing is left to learn from, or a loss is not finite.
+    SaveError
+        If the disk is full or fails; the checkpoints that were there are whole.
+    StoppedError
+        If `stop` said so.
 
     Notes
     -----
     Ru et al. 2023, section 3: Adam, learning rate 1e-4 halved every 50 epochs, batches of 16.
     """
-    started = time.monotonic()
-    tell = on_progress or (lambda _: None)
-    state, split = _open_run(run, config, resume=resume)
     device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    task = prepare(store, config, labels=labels, split=split,
-                   on_track=lambda done, total: tell(Progress(stage="statistics", done=done, total=total)))  # fmt: skip
-    _refuse_other_task(run, state, task)
-    model, optimizer = _make_model(task, config, device)
-    warnings = [*task.warnings, *model.start_warnings()]
-    home = choose_home(store, task.examples, device=device, wanted=config.home)
-    if state is None:
-        state = RunState(epoch=0, step=0, config=config.to_dict(), task=task.identity)
-    else:
-        state.config = config.to_dict()
-        restore(run, state, model, optimizer)
-    about = _description(store, task, home, device, precision, model, warnings)
-    history = _write_start(run, state, config, task, about)
-    publisher = _Publisher(run=run, store=store, task=task, config=config, precision=precision,
-                           n_parameters=about["n_parameters"])  # fmt: skip
-    publisher.repair(state)
-    batches = None
-    while state.epoch < config.epochs and not state.stopped_early:
-        if batches is None:
-            batches = FeatureBatches(store, task.examples, home=home, device=device, text_dim=task.model.text_dim)
-        record = _epoch(state, model, optimizer, batches, task, config, device, precision, tell)
-        history.append(record)
-        log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
-                 record.seconds)  # fmt: skip
-        append_record(run / "metrics.jsonl", record)
+    with deterministic(config.deterministic):
+        training = _Training(store, run, config, device, labels, resume, save_every_s, stop, on_progress)
+        return training.finish()
+
+
+class _Training:
+    """A run at work: what it learns from, the model, and how far it is."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        run: Path,
+        config: TrainConfig,
+        device: torch.device,
+        labels: Mapping[str, Sequence[str]] | None,
+        resume: bool,
+        save_every_s: float,
+        stop: Callable[[], bool] | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.started = self.saved = time.monotonic()
+        self.store, self.run, self.config, self.device = store, run, config, device
+        self.save_every_s = save_every_s
+        self.stop = stop or (lambda: False)
+        self.on_progress = on_progress or (lambda _: None)
+        self.precision = resolve_precision(config.precision, device)
+        opened = open_run(run, config, resume=resume)
+        self.task = prepare(store, config, labels=labels, split=opened.split, on_track=self._tell_statistics)
+        refuse_other_task(run, opened.state, self.task)
+        self.model, self.optimizer = make_model(self.task, config, device)
+        self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
+        self.home = choose_home(store, self.task.examples, device=device, wanted=config.home)
+        setting = machine(device, self.precision)
+        self.state = opened.state or RunState(
+            epoch=0, step=0, config=config.to_dict(), task=self.task.identity, machine=setting
+        )
+        self.start: tuple[EpochSums, dict[str, Tensor]] | None = None
+        if opened.state is not None:
+            self.warnings += refuse_other_machine(run, self.state, setting, deterministic=config.deterministic)
+            self._restore()
+        self.about = describe_run(store, self.task, self.home, device, self.precision, self.model, self.warnings)
+        with saving(run, "the files of a new run", self._safe()):
+            self.history = write_start(run, self.state, config, self.task, self.about)
+        if [record.epoch for record in self.history] != list(range(1, self.state.epoch + 1)):
+            self.warnings.append(f"{run / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
+        self.publisher = Publisher(run=run, store=store, task=self.task, config=config, precision=self.precision,
+                                   n_parameters=self.about["n_parameters"])  # fmt: skip
+
+    def finish(self) -> RunResult:
+        """Train until nothing is left to do."""
+        state, batches = self.state, None
+        with saving(self.run, "best/", self._safe()):
+            self.publisher.repair(state)
+        while state.epoch < self.config.epochs and not state.stopped_early:
+            if batches is None:
+                batches = FeatureBatches(
+                    self.store, self.task.examples, home=self.home, device=self.device,
+                    text_dim=self.task.model.text_dim,
+                )  # fmt: skip
+            self._end_epoch(self._epoch(batches))
+        return RunResult(
+            run=self.run,
+            history=tuple(self.history),
+            best_epoch=state.best_epoch,
+            best_map=state.best_map,
+            thresholds=Thresholds.from_dict(state.best["thresholds"]),
+            task=self.task,
+            home=None if batches is None else self.home,
+            device=str(self.device),
+            precision=self.precision,
+            n_parameters=self.about["n_parameters"],
+            seconds=time.monotonic() - self.started,
+            stopped_early=state.stopped_early,
+            warnings=tuple(self.warnings),
+        )
+
+    def _epoch(self, batches: FeatureBatches) -> EpochRecord:
+        """Train and validate once; brings the state to the end of the epoch."""
+        state, task, config, epoch = self.state, self.task, self.config, self.state.epoch + 1
+        self.epoch_started = time.monotonic() - (0.0 if state.within is None else state.within["seconds"])
+        sums = train_epoch(
+            self.model, self.optimizer, batches, task.n_train, config, epoch=epoch, device=self.device,
+            precision=self.precision, start=self.start, wants_save=self._wants_save, save=self._save_within,
+            on_step=lambda done, total: self._tell("train", done, total),
+        )  # fmt: skip
+        index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
+
+        def on_batch(done: int) -> None:
+            self._tell("validate", done, len(index))
+            if self.stop():
+                self._save_within(sums, {})
+
+        logits = score_logits(self.model, batches, index, batch_size=config.batch_size, on_batch=on_batch)
+        truth, scores = task.examples.labels[index], probabilities(logits).astype(np.float64)
+        validation = validation_metrics(truth, scores, logits.astype(np.float64))
+        state.epoch, state.step, state.within, self.start = epoch, state.step + sums.steps, None, None
+        if is_better(validation, state.best.get("validation")):
+            state.best_epoch, state.best_map = epoch, validation["map"]
+            thresholds = tune_thresholds(truth, scores)
+            intervals = validation_intervals(truth, scores, thresholds, task.groups[task.n_train :])
+            state.best = {"thresholds": thresholds.to_dict(), "validation": validation, "intervals": intervals}
+        return self._record(sums, validation)
+
+    def _end_epoch(self, record: EpochRecord) -> None:
+        """Commit the epoch, publish what is best, tell."""
+        state, config = self.state, self.config
         if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
             state.stopped_early = True
-        save_state(run, state, model, optimizer)
+        with saving(self.run, f"the checkpoint of epoch {state.epoch}", self._safe(before=state.epoch)):
+            append_record(self.run / "metrics.jsonl", record)
+            save_state(self.run, state, self.model, self.optimizer)
+        self.saved = time.monotonic()
         if state.best_epoch == state.epoch:
-            publisher.publish(state)
-        tell(Progress(stage="epoch", done=state.epoch, total=config.epochs, epoch=state.epoch, record=record))
-    return RunResult(
-        run=run,
-        history=tuple(history),
-        best_epoch=state.best_epoch,
-        best_map=state.best_map,
-        thresholds=Thresholds.from_dict(state.best["thresholds"]),
-        task=task,
-        home=None if batches is None else home,
-        device=str(device),
-        precision=precision,
-        n_parameters=about["n_parameters"],
-        seconds=time.monotonic() - started,
-        stopped_early=state.stopped_early,
-        warnings=tuple(warnings),
-    )
+            with saving(self.run, "best/", self._safe()):
+                self.publisher.publish(state)
+        self.history.append(record)
+        log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
+                 record.seconds)  # fmt: skip
+        self.on_progress(
+            Progress(stage="epoch", done=state.epoch, total=config.epochs, epoch=state.epoch, record=record)
+        )
+        if self.stop() and state.epoch < config.epochs and not state.stopped_early:
+            raise StoppedError(f"{self.run}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
+
+    def _restore(self) -> None:
+        state = self.state
+        state.config = self.config.to_dict()
+        restore(self.run, state, self.model, self.optimizer)
+        if state.within is not None:
+            sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
+            self.start = sums, saved_random(self.run, state)
+
+    def _wants_save(self) -> bool:
+        return self.stop() or time.monotonic() - self.saved >= self.save_every_s
+
+    def _save_within(self, sums: EpochSums, random: dict[str, Tensor]) -> None:
+        """Commit a point inside the epoch; there the run ends if it was asked to.
+
+        Raises
+        ------
+        StoppedError
+        """
+        state, epoch = self.state, self.state.epoch + 1
+        within = {"steps": sums.steps, "sums": list(sums.sums), "seconds": time.monotonic() - self.epoch_started}
+        point = dataclasses.replace(state, within=within)
+        with saving(self.run, f"a checkpoint within epoch {epoch}", self._safe()):
+            save_state(self.run, point, self.model, self.optimizer, random=random)
+        self.saved = time.monotonic()
+        if self.stop():
+            raise StoppedError(f"{self.run}: stopped in epoch {epoch} after {sums.steps} steps, which are saved; go on "
+                               "with --resume")  # fmt: skip
+
+    def _safe(self, before: int | None = None) -> str:
+        """What is on disk and whole."""
+        epoch = self.state.epoch if before is None else before - 1
+        return f"the run is whole up to epoch {epoch}" if epoch else "no epoch was saved before"
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        self.on_progress(Progress(stage=stage, done=done, total=total, epoch=self.state.epoch + 1))
+
+    def _tell_statistics(self, done: int, total: int) -> None:
+        self.on_progress(Progress(stage="statistics", done=done, total=total))
+        if self.stop():
+            raise StoppedError(f"{self.run}: stopped before the first step; nothing new was to be saved")
+
+    def _record(self, sums: EpochSums, validation: Mapping[str, float | None]) -> EpochRecord:
+        loss, contrastive, classification = (value / self.task.n_train for value in sums.sums)
+        return EpochRecord(
+            epoch=self.state.epoch,
+            step=self.state.step,
+            lr=self.config.lr_at(self.state.epoch - 1),
+            loss=loss,
+            contrastive=contrastive,
+            classification=classification,
+            tau=None if self.model.tau is None else float(self.model.tau.detach()),
+            val_bce=validation["bce"],
+            val_map=validation["map"],
+            val_jaccard=validation["jaccard"],
+            val_empty_share=validation["empty_share"],
+            seconds=round(time.monotonic() - self.epoch_started, 3),
+        )
 
 
-def _open_run(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunState | None, Split | None]:
-    """State and split of a run to resume; None and None for one to start."""
-    used = [name for name in ("config.yaml", "last", "best") if (run / name).exists()]
-    if used and not resume:
-        raise RunError(f"{run}: there is a run here already ({', '.join(used)}); resume it, or give another folder")
-    state = load_state(run)
-    if state is None:
-        return None, None
-    differences = config.differences(TrainConfig.from_dict(state.config))
-    if differences:
-        raise RunError(f"{run}: this run was started with other options: {'; '.join(differences)}; resume with the "
-                       "same ones, or start a new run")  # fmt: skip
-    return state, Split.load(run / "splits.json")
-
-
-def _write_start(
-    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any]
-) -> list[EpochRecord]:
-    """Write what is known before the first epoch; returns the records of the epochs that are done."""
-    run.mkdir(parents=True, exist_ok=True)
-    if state.epoch == 0:
-        task.split.save(run / "splits.json")
-    replace_file(run / "config.yaml", config.to_yaml().encode())
-    replace_file(run / "run.json", seal(about))
-    return rewind_history(run / "metrics.jsonl", state.epoch)
-
-
-def _refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
-    if state is None or state.task == task.identity:
-        return
-    names = {"fingerprints": "recipe fingerprints", "genres": "genres to learn", "n_tracks": "number of tracks",
-             "tracks_sha256": "audio, lyrics or labels of the training and validation tracks"}  # fmt: skip
-    found = [names[key] for key in names if state.task.get(key) != task.identity[key]]
-    raise RunError(f"{run}: this run was started on other data: it differs in {', '.join(found)}; resume with the "
-                   "store it was started on, or start a new run")  # fmt: skip
-
-
-def _make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
+def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
     with seeded(config.seed, 0, torch.device("cpu")):
         model = build_system(
             task.model,
@@ -219,113 +321,3 @@ def _make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
     return model, optimizer
-
-
-def _epoch(
-    state: RunState,
-    model: System,
-    optimizer: torch.optim.Optimizer,
-    batches: FeatureBatches,
-    task: Task,
-    config: TrainConfig,
-    device: torch.device,
-    precision: str,
-    tell: Callable[[Progress], None],
-) -> EpochRecord:
-    """Train and validate once; brings `state` to the end of the epoch."""
-    started, epoch = time.monotonic(), state.epoch + 1
-    losses = train_epoch(
-        model, optimizer, batches, task.n_train, config, epoch=epoch, device=device, precision=precision,
-        on_step=lambda done, total: tell(Progress(stage="train", done=done, total=total, epoch=epoch)),
-    )  # fmt: skip
-    index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
-    logits = score_logits(
-        model, batches, index, batch_size=config.batch_size,
-        on_batch=lambda done: tell(Progress(stage="validate", done=done, total=len(index), epoch=epoch)),
-    )  # fmt: skip
-    truth, scores = task.examples.labels[index], probabilities(logits).astype(np.float64)
-    validation = validation_metrics(truth, scores, logits.astype(np.float64))
-    state.epoch, state.step = epoch, state.step + losses.n_steps
-    if is_better(validation, state.best.get("validation")):
-        state.best_epoch, state.best_map = epoch, validation["map"]
-        thresholds = tune_thresholds(truth, scores)
-        intervals = validation_intervals(truth, scores, thresholds, task.groups[task.n_train :])
-        state.best = {"thresholds": thresholds.to_dict(), "validation": validation, "intervals": intervals}
-    return _record(state, losses, validation, config.lr_at(epoch - 1), model, time.monotonic() - started)
-
-
-def _record(
-    state: RunState, losses: EpochLosses, validation: Mapping[str, float | None], lr: float, model: System, s: float
-) -> EpochRecord:
-    return EpochRecord(
-        epoch=state.epoch,
-        step=state.step,
-        lr=lr,
-        loss=losses.total,
-        contrastive=losses.contrastive,
-        classification=losses.classification,
-        tau=None if model.tau is None else float(model.tau.detach()),
-        val_bce=validation["bce"],
-        val_map=validation["map"],
-        val_jaccard=validation["jaccard"],
-        val_empty_share=validation["empty_share"],
-        seconds=round(s, 3),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Publisher:
-    """Makes ``best/`` of a run's state."""
-
-    run: Path
-    store: FeatureStore
-    task: Task
-    config: TrainConfig
-    precision: str
-    n_parameters: int
-
-    def publish(self, state: RunState) -> None:
-        facts = CardFacts(
-            epoch=state.best_epoch,
-            n_parameters=self.n_parameters,
-            precision=self.precision,
-            thresholds=Thresholds.from_dict(state.best["thresholds"]),
-            validation=state.best["validation"],
-            intervals=state.best["intervals"],
-        )
-        weights = state_file(self.run, state, "best").read_bytes()
-        files = bundle_files(self.task, self.config, self.store.recipe, facts, weights=weights)
-        publish_folder(self.run / "best", files)
-
-    def repair(self, state: RunState) -> None:
-        """Publish again where a kill fell between the checkpoint and ``best/``."""
-        if state.best_epoch and weights_sha256(self.run / "best") != state.files["best"]["sha256"]:
-            self.publish(state)
-
-
-def _description(
-    store: FeatureStore,
-    task: Task,
-    home: Home,
-    device: torch.device,
-    precision: str,
-    model: System,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "store": store.path.name,
-        "fingerprints": dict(store.fingerprints),
-        "split": {"policy": task.split.policy, "requested": task.split.requested, "sizes": task.split.sizes},
-        "genres": list(task.genres.names),
-        "kept": [dataclasses.asdict(kept) for kept in task.kept],
-        "n_train": task.n_train,
-        "n_validation": len(task.examples) - task.n_train,
-        "n_train_without_lyrics": task.n_without_lyrics,
-        "home": dataclasses.asdict(home),
-        "device": str(device),
-        "precision": precision,
-        "torch": torch.__version__,
-        "n_threads": torch.get_num_threads(),
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "warnings": list(warnings),
-    }

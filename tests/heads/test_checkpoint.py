@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from torch import nn
 from mgc.cache.errors import RunError
 from mgc.heads.checkpoint import (
     RunState,
-    load_state,
+    find_state,
     publish_folder,
     read_sealed,
     replace_file,
     restore,
     save_state,
+    saved_random,
     state_file,
 )
 
@@ -58,7 +60,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) 
     steps(model, optimizer, 4, seed=2)
     again = small_model(99)
     optimizer = adam(again)
-    state = load_state(tmp_path)
+    state, _ = find_state(tmp_path)
     assert state is not None
     restore(tmp_path, state, again, optimizer)
     steps(again, optimizer, 4, seed=2)
@@ -67,44 +69,102 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) 
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_only_the_newest_and_the_best_weights_are_kept(tmp_path: Path) -> None:
-    model, optimizer = saved_run(tmp_path)
-    best = {name: value.clone() for name, value in model.state_dict().items()}
-    state = load_state(tmp_path)
+def three_epochs(run: Path) -> RunState:
+    """A run whose first epoch was its best."""
+    model, optimizer = saved_run(run)
+    state, _ = find_state(run)
     assert state is not None
     for epoch in (2, 3):
         steps(model, optimizer, 1, seed=epoch)
         state.epoch = epoch
-        save_state(tmp_path, state, model, optimizer)
-    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == [
-        "optimizer-000003.safetensors", "state.json", "weights-000001.safetensors", "weights-000003.safetensors",
-    ]  # fmt: skip
+        save_state(run, state, model, optimizer)
+    return state
+
+
+def test_the_newest_two_ends_of_epochs_and_the_best_weights_are_kept(tmp_path: Path) -> None:
+    model, _ = saved_run(tmp_path / "first")
+    state = three_epochs(tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run" / "last").iterdir()} == {
+        "state-000002.json", "optimizer-000002.safetensors", "weights-000002.safetensors",
+        "state-000003.json", "optimizer-000003.safetensors", "weights-000003.safetensors",
+        "weights-000001.safetensors",
+    }  # fmt: skip
     kept = small_model(5)
-    kept.load_state_dict(load_file(state_file(tmp_path, state, "best")))
-    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in best.items())
+    kept.load_state_dict(load_file(state_file(tmp_path / "run", state, "best")))
+    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_point_inside_an_epoch_lasts_until_the_epoch_ends(tmp_path: Path) -> None:
+    model, optimizer = saved_run(tmp_path)
+    state, _ = find_state(tmp_path)
+    assert state is not None
+    for n_steps in (2, 5):
+        within = dataclasses.replace(state, within={"steps": n_steps, "sums": [0.1, 0.2, 0.3], "seconds": 1.0})
+        save_state(tmp_path, within, model, optimizer, random={"cpu": torch.get_rng_state()})
+    found, _ = find_state(tmp_path)
+    assert found is not None
+    assert found.point == (1, 5)
+    assert found.within == {"steps": 5, "sums": [0.1, 0.2, 0.3], "seconds": 1.0}
+    assert torch.equal(saved_random(tmp_path, found)["cpu"], torch.get_rng_state())
+    assert not list((tmp_path / "last").glob("*000001+000002*"))
+    found.epoch, found.within = 2, None
+    save_state(tmp_path, found, model, optimizer)
+    assert not list((tmp_path / "last").glob("*+*"))
+
+
+def hurt(path: Path, damage: str) -> None:
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-5] if damage == "cut" else data)
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
-@pytest.mark.parametrize("name", ["state.json", "weights-000001.safetensors", "optimizer-000001.safetensors"])
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, name: str, damage: str) -> None:
-    saved_run(tmp_path)
-    path = tmp_path / "last" / name
-    data = bytearray(path.read_bytes())
-    if damage == "missing":
-        path.unlink()
-        if name == "state.json":  # no state means that no epoch ended
-            assert load_state(tmp_path) is None
-            return
-    else:
-        data[-20] ^= 1
-        path.write_bytes(data[:-5] if damage == "cut" else data)
-    with pytest.raises(RunError, match=name):
-        load_state(tmp_path)
+@pytest.mark.parametrize("name", ["state-000003.json", "weights-000003.safetensors", "optimizer-000003.safetensors"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_used(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    three_epochs(tmp_path)
+    hurt(tmp_path / "last" / name, damage)
+    state, warnings = find_state(tmp_path)
+    assert state is not None
+    assert state.epoch == 2
+    if (name, damage) == ("state-000003.json", "missing"):  # no name, no commit: nothing tells that there was one
+        assert warnings == []
+        return
+    assert len(warnings) == 1
+    assert name in warnings[0]
+    assert warnings[0].endswith("going on from the end of epoch 2")
+
+
+def test_where_no_checkpoint_is_whole_all_are_named(tmp_path: Path) -> None:
+    three_epochs(tmp_path)
+    hurt(tmp_path / "last" / "state-000003.json", "cut")
+    hurt(tmp_path / "last" / "optimizer-000002.safetensors", "altered")
+    with pytest.raises(RunError, match=r"state-000003.*optimizer-000002.*no checkpoint of this run is whole"):
+        find_state(tmp_path)
+
+
+def test_damaged_weights_are_made_again_from_the_published_ones(tmp_path: Path) -> None:
+    state = three_epochs(tmp_path)
+    best = state_file(tmp_path, state, "best")
+    data = best.read_bytes()
+    hurt(best, "altered")
+    with pytest.raises(RunError, match="weights-000001"):
+        find_state(tmp_path)
+    publish_folder(tmp_path / "best", {"model.safetensors": data})
+    found, warnings = find_state(tmp_path)
+    assert found is not None
+    assert found.epoch == 3
+    assert "made again from" in warnings[0]
+    assert best.read_bytes() == data
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     saved_run(tmp_path)
-    state = load_state(tmp_path)
+    state, _ = find_state(tmp_path)
     assert state is not None
     other = nn.Linear(3, 3)
     with pytest.raises(RunError, match="not weights of this model"):

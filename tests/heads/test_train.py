@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from mgc.cache.errors import ConfigError, RunError, TrainingError
+from mgc.cache.errors import ConfigError, RunError, StoppedError, TrainingError
 from mgc.cache.hdf5_store import seal_store
 from mgc.cache.store import FeatureStore
+from mgc.heads import loop
+from mgc.heads.checkpoint import find_state
 from mgc.heads.config import TrainConfig
+from mgc.heads.device import deterministic
 from mgc.heads.evaluate import evaluate
 from mgc.heads.history import read_history
 from mgc.heads.splits import Split
@@ -87,22 +86,6 @@ def test_only_true_labels_can_be_learned(make_world: MakeWorld, tmp_path: Path) 
     assert abs(excess("shuffled", shuffled)) < 0.15
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from mgc.cache.store import FeatureStore
-from mgc.heads.config import TrainConfig
-from mgc.heads.train import train
-store, run, config, stage, epoch, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-def on_progress(p):
-    if p.stage == stage and p.epoch == int(epoch):
-        os.kill(os.getpid(), signal.SIGKILL)
-train(FeatureStore.open(store), Path(run), TrainConfig.from_yaml(Path(config)), on_progress=on_progress)
-"""
-
-
 @pytest.fixture(scope="module")
 def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs that nobody interrupted."""
@@ -111,25 +94,79 @@ def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -
     return run
 
 
-@pytest.mark.parametrize(("stage", "epoch"), [("epoch", 1), ("validate", 2), ("train", 1)])
-def test_a_run_killed_and_resumed_ends_as_one_never_killed(
-    small_store: FeatureStore, whole: Path, tmp_path: Path, stage: str, epoch: int
-) -> None:
-    config = small_config()
-    killed = tmp_path / "killed"
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    arguments = [small_store.path, killed, tmp_path / "config.yaml", stage, epoch, torch.get_num_threads()]
-    child = subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], env=os.environ, check=False)
-    assert child.returncode == -signal.SIGKILL
-    state = killed / "last" / "state.json"
-    committed = json.loads(state.read_text())["epoch"] if state.exists() else 0
-    assert committed == {"epoch": 1, "validate": 1, "train": 0}[stage]
-    train(small_store, killed, config, resume=True)
-    assert folder_bytes(killed / "last") == folder_bytes(whole / "last")
-    assert folder_bytes(killed / "best") == folder_bytes(whole / "best")
-    timeless = [[dataclasses.replace(record, seconds=0) for record in read_history(run / "metrics.jsonl")]
-                for run in (killed, whole)]  # fmt: skip
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Every byte of checkpoints and model, and the history but for its times."""
+    assert folder_bytes(run / "last") == folder_bytes(whole / "last")
+    assert folder_bytes(run / "best") == folder_bytes(whole / "best")
+    timeless = [[dataclasses.replace(record, seconds=0) for record in read_history(folder / "metrics.jsonl")]
+                for folder in (run, whole)]  # fmt: skip
     assert timeless[0] == timeless[1]
+    assert not [path for path in run.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("stage", "epoch", "done"), [("train", 1, 1), ("train", 2, 2), ("validate", 2, 4)])
+def test_a_run_asked_to_stop_saves_the_step_and_goes_on_exactly_there(
+    small_store: FeatureStore, whole: Path, tmp_path: Path, stage: str, epoch: int, done: int
+) -> None:
+    asked: list[Progress] = []
+
+    def look(progress: Progress) -> None:
+        if (progress.stage, progress.epoch, progress.done) == (stage, epoch, done):
+            asked.append(progress)
+
+    with pytest.raises(StoppedError, match=rf"epoch {epoch} after \d steps, which are saved"):
+        train(small_store, tmp_path / "run", small_config(), stop=lambda: bool(asked), on_progress=look)
+    state, _ = find_state(tmp_path / "run")
+    assert state is not None
+    assert state.point == (epoch - 1, done if stage == "train" else 2)
+    train(small_store, tmp_path / "run", small_config(), resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_checkpoints_inside_epochs_change_nothing_and_are_gone_with_it(
+    small_store: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
+    run, seen = tmp_path / "run", set()
+
+    def look(progress: Progress) -> None:
+        state, _ = find_state(run)
+        seen.add(None if state is None else state.point)
+
+    train(small_store, run, small_config(), save_every_s=0, on_progress=look)
+    assert {(0, 1), (1, 1), (2, 1)} <= seen
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
+@pytest.mark.parametrize("folder", ["last", "best"])
+def test_a_damaged_run_goes_on_from_what_is_whole_and_ends_the_same(
+    small_store: FeatureStore, whole: Path, tmp_path: Path, folder: str, damage: str
+) -> None:
+    run = tmp_path / "run"
+    train(small_store, run, small_config())
+    for path in sorted((run / folder).glob("*3*" if folder == "last" else "*")):
+        data = path.read_bytes()
+        path.unlink()
+        if damage != "missing":
+            path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"?" + data[1:])
+    result = train(small_store, run, small_config(), resume=True)
+    if (folder, damage) != ("last", "missing") and folder == "last":
+        assert any("state-000003.json" in warning and "end of epoch 2" in warning for warning in result.warnings)
+    assert_same_run(run, whole)
+
+
+def test_lost_lines_of_the_history_and_a_lost_split_are_said(
+    small_store: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text(lines[0] + lines[1][:30] + "\n" + lines[2])
+    split = (run / "splits.json").read_bytes()
+    (run / "splits.json").write_bytes(split[:100])
+    result = train(small_store, run, small_config(), resume=True)
+    assert [record.epoch for record in result.history] == [1, 3]
+    assert sum("metrics.jsonl" in warning or "splits.json" in warning for warning in result.warnings) == 2
+    assert (run / "splits.json").read_bytes() == split
 
 
 def test_a_run_can_be_taken_further_and_a_finished_one_stays(
@@ -139,7 +176,9 @@ def test_a_run_can_be_taken_further_and_a_finished_one_stays(
     again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=True)
     assert (len(again.history), again.home) == (2, None)
     train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
-    assert folder_bytes(tmp_path / "run" / "last") == folder_bytes(whole / "last")
+    ends = [folder_bytes(run / "last") for run in (tmp_path / "run", whole)]
+    assert ends[0].pop("state-000002.json") != ends[1].pop("state-000002.json")  # it was asked for two epochs then
+    assert ends[0] == ends[1]
 
 
 def test_best_is_published_again_if_a_kill_fell_before_it(small_store: FeatureStore, tmp_path: Path) -> None:
@@ -165,9 +204,12 @@ def test_resume_refuses_other_options_other_tracks_and_a_damaged_checkpoint(
     fewer = make_world(n_tracks=20).write(tmp_path / "fewer.zarr")
     with pytest.raises(RunError, match="not in this store"):
         train(fewer, run, small_config(epochs=2), resume=True)
-    weights = next((run / "last").glob("weights-*"))
-    weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(RunError, match="cut short or altered"):
+    for state in (run / "last").glob("state-*"):
+        state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(RunError, match="no checkpoint of this run is whole"):
+        train(small_store, run, small_config(epochs=2), resume=True)
+    shutil.rmtree(run / "last")
+    with pytest.raises(RunError, match="holds no checkpoint"):
         train(small_store, run, small_config(epochs=2), resume=True)
 
 
@@ -220,10 +262,36 @@ def test_the_same_seed_gives_the_same_run_and_another_another(small_store: Featu
     assert splits["a"] == splits["c"]
 
 
-@pytest.mark.parametrize("where", ["mel", "lyrics"])
+def test_a_deterministic_run_goes_on_only_where_it_can_be_exact(small_store: FeatureStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(small_store, run, small_config(epochs=1, deterministic=True))
+    assert not torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(RunError, match=rf"threads {threads} there, {threads + 1} here.*OMP_NUM_THREADS"):
+            train(small_store, run, small_config(epochs=2, deterministic=True), resume=True)
+        train(small_store, tmp_path / "free", small_config(epochs=1))
+        torch.set_num_threads(threads)
+        result = train(small_store, tmp_path / "free", small_config(epochs=2), resume=True)
+        assert any("differ in their last bits" in warning for warning in result.warnings)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(train(small_store, run, small_config(epochs=2, deterministic=True), resume=True).history) == 2
+
+
+def test_an_operation_without_a_deterministic_form_is_refused() -> None:
+    values = torch.rand(1, 1, 4, 4, requires_grad=True)
+    pooled, places = torch.nn.functional.max_pool2d(values, 2, return_indices=True)
+    with pytest.raises(TrainingError, match="max_unpooling2d.*train without it"), deterministic(True):
+        torch.nn.functional.max_unpool2d(pooled, places, 2)
+
+
+@pytest.mark.parametrize(("where", "steps_between_looks"), [("mel", 1), ("lyrics", 1), ("lyrics", 16)])  # 16: on a GPU
 def test_features_that_are_not_finite_stop_the_run_and_are_named(
-    make_world: MakeWorld, tmp_path: Path, where: str
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, steps_between_looks: int
 ) -> None:
+    monkeypatch.setitem(loop._CHECK_EVERY, "cpu", steps_between_looks)
     world = make_world()
     healthy = world.write(tmp_path / "healthy.zarr")
     train(healthy, tmp_path / "healthy", small_config(epochs=1))
