@@ -608,33 +608,53 @@ def ablate(
     *,
     tables: Sequence[str] | None = None,
     n_seeds: int = 3,
+    n_folds: int | None = None,
+    fold_by: Literal["artist", "song"] = "artist",
     preset: str | None = None,
     genres_file: Path | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     shard: tuple[int, int] | None = None,
+    training: bool = True,
     keep_runs: bool = False,
+    dry_run: bool = False,
+    stop: Callable[[], bool] | None = None,
     on_progress: Steps = _silent,
 ) -> dict[str, Any]:
     """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablate.ablate`.
 
+    Parameters
+    ----------
+    tables : names of :data:`mgc.heads.ablate_rows.TABLES`; None for those of the paper and `plus`.
+    n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
+    n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
+    preset, options : of :class:`mgc.heads.config.TrainConfig`, for every run.
+    dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
+
     Raises
     ------
-    ConfigError, RunError, StoreNotFoundError
+    ConfigError, RunError, SaveError, StoppedError, StoreNotFoundError
     """
     with _extra("train"):
-        from .heads.ablate import DEFAULT_TABLES
-        from .heads.ablate import ablate as run_ablation
+        from .heads import ablate as ablation
+        from .heads.ablate_plan import Plan
+        from .heads.ablate_rows import DEFAULT_TABLES, chosen_tables
+        from .heads.ablate_workers import Work
+        from .heads.folds import make_folds
         from .heads.labels import read_genres_file
 
     chosen = dict(options or {})
     if genres_file is not None:
         chosen["genres"] = read_genres_file(genres_file)
     with FeatureStore.open(store, text=text) as features:
-        return run_ablation(
-            features, folder, tables=tables or DEFAULT_TABLES, n_seeds=n_seeds, preset=preset, options=chosen,
-            shard=shard, keep_runs=keep_runs, on_progress=on_progress,
-        )  # fmt: skip
+        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by)
+    plan = Plan(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
+                folds=folds)  # fmt: skip
+    work = Work(folder=folder, store=store, text=text, keep_runs=keep_runs)
+    if dry_run:
+        return ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
+    return ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
 
 
 def report(run: Path, output: Path | None = None) -> Path:

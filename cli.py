@@ -605,9 +605,21 @@ def compare(
 def ablate(
     store: StoreArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder: made, or continued.", show_default=False)],
-    tables: Annotated[str | None, typer.Option(help="Which tables, separated by commas.", show_default="all")] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            help="Some of systems, components, lambda, lambda-sum, plus, separated by commas.",
+            show_default="all but lambda-sum",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
-    preset: Annotated[Literal["paper"] | None, typer.Option(help="paper: the paper's random split too.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=3, help="Cross-validation in N folds, pooled: for small collections.")
+    ] = None,
+    fold_by: Annotated[Literal["artist", "song"], typer.Option(help="What stays in one fold of --folds.")] = "artist",
+    preset: Annotated[
+        Literal["paper", "plus"] | None, typer.Option(help="paper: the paper's random split too.")
+    ] = None,
     split: Annotated[
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
@@ -624,11 +636,16 @@ def ablate(
     lr_halve_every: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="50")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; more than one have one thread each.")] = 1,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do every n-th run only: for job arrays on one folder.")
     ] = None,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Only write the tables of what is finished.")] = False,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="Keep models and checkpoints of finished runs.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and estimate their time from measured epochs.")
     ] = False,
     config: Config = None,
     as_json: Json = False,
@@ -637,7 +654,8 @@ def ablate(
 ) -> None:
     """The paper's tables on your tracks, beside its published numbers; run again, it continues where it stopped.
 
-    Example: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b]
+    Examples: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b],
+    [b]mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20[/b]
     """
     from . import api
 
@@ -646,13 +664,17 @@ def ablate(
         "encoder": encoder, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_halve_every": lr_halve_every,
         "device": device, "precision": precision,
     }  # fmt: skip
-    with _progress(quiet or as_json) as steps:
+    with _stopping_gently() as stop, _progress(quiet or as_json) as steps:
         result = api.ablate(
             store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
-            n_seeds=seeds, preset=preset, genres_file=genres_file, text=text,
-            options={name: value for name, value in asked.items() if value is not None},
-            shard=_shard(shard), keep_runs=keep_runs, on_progress=steps,
+            n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file, text=text,
+            options={name: value for name, value in asked.items() if value is not None}, jobs=jobs,
+            shard=_shard(shard), training=not no_train, keep_runs=keep_runs, dry_run=dry_run,
+            stop=stop, on_progress=steps,
         )  # fmt: skip
+    if dry_run:
+        _emit(as_json, result, lambda: _print_planned_runs(result))
+        return
     _emit(as_json, result, lambda: _print_ablation(result))
     if result["failures"]:
         raise typer.Exit(3)
@@ -1157,19 +1179,33 @@ def _print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         )
 
 
+def _print_planned_runs(result: Mapping[str, Any]) -> None:
+    rows = [
+        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], f"{run['seconds'] / 60:.1f}")
+        for run in result["runs"]
+    ]
+    _table("runs", ("run", "fills", "seed", "fold", "state", "minutes"), rows)
+    for system, seconds in result["epoch_s"].items():
+        print(f"an epoch of {system}: about {seconds:.1f} s")
+    over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
+    print(f"{len(rows)} runs, about {result['seconds'] / 3600:.1f} hours to go{over}")
+
+
 def _print_ablation(result: Mapping[str, Any]) -> None:
     names = {"accuracy": "accuracy", "f1": "F", "accuracy_tuned": "tuned", "map": "mAP", "empty_share": "empty"}
     for table in result["tables"]:
+        published = any(row["published"] for row in table["rows"])
+        heads = [*names.values(), f"accuracy - {table['reference']}", ""]
+        heads += ["published", "published F"] if published else []
         rows = []
         for row in table["rows"]:
-            cells, published = row["metrics"], row["published"] or {}
+            cells, known = row["metrics"], row["published"] or {}
             difference = (cells.get("accuracy") or {}).get("difference")
-            rows.append((
+            rows.append([
                 row["name"], *(_number(cells[name]["value"]) if name in cells else "-" for name in names),
-                "" if difference is None else f"{_estimate(difference)} {cells['accuracy']['verdict']}",
-                *(published.get(name) for name in ("accuracy", "f1")),
-            ))  # fmt: skip
-        heads = (*names.values(), f"accuracy - {table['reference']}", "published accuracy", "published F")
+                *(("", "") if difference is None else (_estimate(difference), cells["accuracy"]["verdict"])),
+                *([known.get("accuracy"), known.get("f1")] if published else []),
+            ])  # fmt: skip
         _table(table["title"], ("", *heads), rows)
     about = result["caption"]
     print(f"{about['runs_finished']} of {about['runs']} runs finished")
@@ -1177,6 +1213,8 @@ def _print_ablation(result: Mapping[str, Any]) -> None:
         print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
     for failure in result["failures"]:
         print(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
+    for remark in result["remarks"]:
+        print(remark)
     print(f"written: {', '.join(result['files'])}")
 
 

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..cache.errors import ConfigError
 from ..cache.store import FeatureStore
+from .ablate_plan import Plan, PlannedRun
 from .ablate_report import tabulate
-from .ablate_rows import chosen_tables
-from .ablate_runs import Labels, PlannedRun, finished, open_folder, perform_all, plan_runs
+from .ablate_runs import Failure, finished, open_folder
+from .ablate_workers import Work, perform_all
+from .dry_run import dry_run as time_steps
 from .train import Progress
 
-DEFAULT_TABLES = ("components", "lambda")
+Tell = Callable[[str, int, int, str], None]
 
 
 def ablate(
-    store: FeatureStore,
-    folder: Path,
+    work: Work,
+    plan: Plan,
     *,
-    tables: Sequence[str] = DEFAULT_TABLES,
-    n_seeds: int = 3,
-    preset: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    labels: Labels | None = None,
+    jobs: int = 1,
     shard: tuple[int, int] | None = None,
-    keep_runs: bool = False,
+    training: bool = True,
     n_replicates: int = 1000,
-    on_progress: Callable[[str, int, int, str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Tell | None = None,
 ) -> dict[str, Any]:
-    """Fill the paper's tables, or go on filling them.
+    """Fill the tables of `plan`, or go on filling them.
 
     Parameters
     ----------
-    folder : what is there of the same configurations is taken as it is; a run cut off is resumed.
-    tables : names of :data:`mgc.heads.ablate_rows.TABLES`.
-    n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
-    preset, options : of :class:`mgc.heads.config.TrainConfig`, for every run; a row's own come on top.
-    labels : genres by track id instead of the store's own.
-    shard : (i, n): perform every n-th run only, from the i-th on (counted from 1).
-    keep_runs : keep checkpoints and models of finished runs.
+    work : where the runs are; what is there of the same configurations is taken as it is, one cut off is resumed.
+    jobs : processes.
+    shard : (i, n): perform every n-th run only, from the i-th on (counted from 1), and wait for nobody.
+    training : False tabulates what is finished.
     n_replicates : of the bootstrap.
+    stop : asked again and again; once it says True, runs save where they are, and it ends.
     on_progress : told step, done, total and a note.
 
     Returns
@@ -51,32 +47,30 @@ def ablate(
 
     Raises
     ------
-    ConfigError, RunError
+    ConfigError, RunError, SaveError, StoppedError
     """
-    options = dict(options or {})
-    if n_seeds < 1:
-        raise ConfigError(f"seeds {n_seeds}: want at least one")
-    if taken := sorted({"seed", "lambda_", "contrastive", "attention", "graph", "modalities"} & set(options)):
-        raise ConfigError(f"{', '.join(taken)}: the tables set these themselves")
-    specs, seeds = chosen_tables(tables), range(n_seeds)
-    runs = plan_runs(specs, preset=preset, options=options, seeds=seeds)
-    open_folder(folder, store, labels)
-    mine = runs if shard is None else runs[shard[0] - 1 :: shard[1]]
     tell = on_progress or (lambda *_: None)
-    failures, claimed = perform_all(
-        folder, mine, store, labels=labels, keep_runs=keep_runs, on_run=_Teller(folder, runs, tell)
-    )
-    document = tabulate(
-        folder, specs, runs, store, preset=preset, options=options, seeds=seeds, labels=labels, failures=failures,
-        n_replicates=n_replicates, on_system=lambda done, total: tell("tables", done, total, ""),
-    )  # fmt: skip
+    mine = plan.runs if shard is None else plan.runs[shard[0] - 1 :: shard[1]]
+    failures: list[Failure] = []
+    claimed: list[PlannedRun] = []
+    with FeatureStore.open(work.store, text=work.text) as store:
+        open_folder(work.folder, store, work.labels)
+        if training:
+            failures, claimed = perform_all(
+                work, mine, jobs=jobs, wait_for_others=shard is None, stop=stop,
+                on_run=_Teller(work.folder, plan.runs, tell),
+            )  # fmt: skip
+        document = tabulate(
+            work.folder, plan, store, labels=work.labels, failures=failures, n_replicates=n_replicates,
+            on_row=lambda done, total: tell("tables", done, total, ""),
+        )  # fmt: skip
     return {**document, "claimed": [run.key for run in claimed]}
 
 
 class _Teller:
     """Progress over the runs, with the epochs of the one at work in the note."""
 
-    def __init__(self, folder: Path, runs: Sequence[PlannedRun], tell: Callable[[str, int, int, str], None]) -> None:
+    def __init__(self, folder: Path, runs: list[PlannedRun], tell: Tell) -> None:
         self._done = {run.key for run in runs if finished(folder, run) is not None}
         self._total, self._tell = len(runs), tell
 
@@ -85,5 +79,33 @@ class _Teller:
             self._done.add(run.key)
             self._tell("runs", len(self._done), self._total, "")
         elif progress.record is not None:
-            note = f"{run.serves[0]}, seed {run.config.seed}, epoch {progress.epoch} of {progress.total}"
+            note = f"{run.told}, epoch {progress.epoch} of {progress.total}"
             self._tell("runs", len(self._done), self._total, note)
+
+
+def dry_run(work: Work, plan: Plan, *, jobs: int = 1, on_progress: Tell | None = None) -> dict[str, Any]:
+    """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder.
+
+    Returns
+    -------
+    dict
+        JSON values: ``runs`` (key, what it fills, seed, fold, state, seconds left), ``epoch_s`` by system and
+        modalities, ``seconds`` left in all, shared out to `jobs`.
+    """
+    tell = on_progress or (lambda *_: None)
+    epoch_s: dict[str, float] = {}
+    listed: list[dict[str, Any]] = []
+    with FeatureStore.open(work.store, text=work.text) as store:
+        for done, run in enumerate(plan.runs):
+            kind = f"{run.config.model}, {run.config.modalities}"
+            is_done = finished(work.folder, run) is not None
+            if kind not in epoch_s and not is_done:
+                tell("measure", done, len(plan.runs), run.told)
+                epoch_s[kind] = time_steps(store, run.config).epoch_s
+            begun = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
+            listed.append({
+                "key": run.key, "fills": list(run.serves), "seed": run.config.seed,
+                "fold": None if run.fold is None else run.fold.number, "state": "finished" if is_done else begun,
+                "seconds": 0.0 if is_done else run.config.epochs * epoch_s[kind],
+            })  # fmt: skip
+    return {"runs": listed, "epoch_s": epoch_s, "jobs": jobs, "seconds": sum(run["seconds"] for run in listed) / jobs}

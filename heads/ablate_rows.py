@@ -1,15 +1,16 @@
-"""The rows of the paper's tables as training options, and what the paper published for them.
+"""The rows of the tables as training options, and what the paper published for them.
 
 Numbers are those of Ru et al. 2023, Tables 1 and 2, on Music4All: example-based Jaccard index ("accuracy") and F1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..cache.errors import ConfigError
+from .config import PLUS, TrainConfig
 
 PUBLISHED_ON = "Music4All"
 
@@ -22,22 +23,40 @@ class Row:
     ----------
     options : fields of ``TrainConfig`` that make it, over the options of the whole ablation.
     published : Jaccard index and F1 in the paper, where it has the row.
+    trivial : name of a system of :mod:`mgc.heads.trivial_baselines`, for a row that needs no training.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[float, float] | None = None
+    trivial: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """One table: `reference` names the row that the others are compared with."""
+    """One table: `reference` names the row that the others are compared with; `x_label` the axis of a sweep."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
     reference: str
     x_label: str | None = None
+
+
+SYSTEMS = TableSpec(
+    name="systems",
+    title="Systems (Table 1 of the paper)",
+    reference="ours",
+    rows=(
+        Row(name="usual genres", trivial="majority"),
+        Row(name="label prior", trivial="label_prior"),
+        Row(name="santana (reconstructed)", options={"model": "santana"}, published=(0.354, 0.419)),
+        Row(name="pandeya (reconstructed)", options={"model": "pandeya"}, published=(0.387, 0.442)),
+        Row(name="ours, sound alone", options={"modalities": "audio"}),
+        Row(name="ours, words alone", options={"modalities": "lyrics"}),
+        Row(name="ours", published=(0.456, 0.534)),
+    ),
+)
 
 
 def _parts(*on: str) -> dict[str, bool]:
@@ -60,15 +79,53 @@ COMPONENTS = TableSpec(
     ),
 )
 
+
+def _sweep(**options: Any) -> tuple[Row, ...]:
+    return tuple(Row(name=f"{tenth / 10:g}", options={"lambda_": tenth / 10, **options}) for tenth in range(11))
+
+
 LAMBDA = TableSpec(
     name="lambda",
     title="Weight of the audio-lyrics loss (Figure 2 of the paper)",
     reference="0.3",
     x_label="lambda",
-    rows=tuple(Row(name=f"{tenth / 10:g}", options={"lambda_": tenth / 10}) for tenth in range(11)),
+    rows=_sweep(),
 )
 
-TABLES: Mapping[str, TableSpec] = {spec.name: spec for spec in (COMPONENTS, LAMBDA)}
+LAMBDA_SUM = TableSpec(
+    name="lambda-sum",
+    title="Weight of the audio-lyrics loss, cross-entropy summed over genres (another reading of Figure 2)",
+    reference="0.3",
+    x_label="lambda",
+    rows=_sweep(bce_reduction="sum"),
+)
+
+
+def _switches(*on: str) -> dict[str, Any]:
+    """The named switches of `plus` on, the others off."""
+    defaults = TrainConfig()
+    off = {option: getattr(defaults, option) for switch in PLUS.values() for option in switch}
+    return off | {option: value for name in on for option, value in PLUS[name].items()}
+
+
+def _plus_rows() -> Iterable[Row]:
+    yield Row(name="paper", options=_switches())
+    for name in PLUS:
+        yield Row(name=name.replace("_", " "), options=_switches(name))
+    yield Row(name="all together", options=_switches(*PLUS))
+
+
+PLUS_TABLE = TableSpec(
+    name="plus",
+    title="Switches beyond the paper, each alone and all together",
+    reference="paper",
+    rows=tuple(_plus_rows()),
+)
+
+TABLES: Mapping[str, TableSpec] = {
+    spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM, PLUS_TABLE)
+}  # fmt: skip
+DEFAULT_TABLES = ("systems", "components", "lambda", "plus")
 
 
 def chosen_tables(names: Sequence[str]) -> list[TableSpec]:

@@ -53,7 +53,7 @@ def line_chart(
     unit_range: bool = False,
 ) -> str:
     """Lines over `x` (three at most) with a legend; None leaves a gap; ``mark`` is a vertical line and its name."""
-    with _figure(title, 4.4, 3.0) as (figure, axes):
+    with drawing(title, 4.4, 3.0) as (figure, axes):
         for (name, y), colour, style in zip(lines.items(), LINES, _STYLES, strict=False):
             values = [np.nan if value is None else value for value in y]
             axes.plot(x, values, color=colour, label=name, linestyle=style, marker="." if len(x) < 3 else "")
@@ -67,7 +67,7 @@ def line_chart(
         axes.locator_params(axis="x", integer=True)
         axes.grid(color=FAINT, linewidth=0.4)
         axes.legend(frameon=False, fontsize=8)
-        return _svg(figure, title)
+        return svg_text(figure, title)
 
 
 def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> str:
@@ -77,7 +77,7 @@ def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: 
     top = float(np.nanmax(off_diagonal, initial=0.0)) or 1.0
     short = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in names]
     cell_in = 0.3 if n <= 25 else 0.13
-    with _figure(title, n * cell_in + 2.2, n * cell_in + 2.2) as (figure, axes):
+    with drawing(title, n * cell_in + 2.2, n * cell_in + 2.2) as (figure, axes):
         axes.imshow(_opacities(off_diagonal / top), interpolation="none")
         axes.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=FAINT, linewidth=0.6)
         axes.set_xticks(range(n), short, rotation=90)
@@ -92,7 +92,7 @@ def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: 
         key.set_yticks([])
         key.set_xticks([0, top], ["0", f"{top:.2g}"])
         key.set_title(unit, fontsize=8)
-        return _svg(figure, title)
+        return svg_text(figure, title)
 
 
 def _opacities(shares: FloatArray) -> FloatArray:
@@ -104,7 +104,8 @@ def _opacities(shares: FloatArray) -> FloatArray:
 
 
 @contextlib.contextmanager
-def _figure(title: str, width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure and its axes in the style of all charts, to be made text by :func:`svg_text`."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -122,7 +123,7 @@ def _figure(title: str, width_in: float, height_in: float) -> Iterator[tuple[Fig
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg_text(figure: Figure, title: str) -> str:
     """The figure as an ``<svg>`` element that takes its colours and font from the page."""
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})

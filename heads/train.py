@@ -27,6 +27,7 @@ from .history import EpochRecord, append_record
 from .loop import EpochSums, seeded, train_epoch
 from .run_folder import Publisher, describe_run, open_run, refuse_other_machine, refuse_other_task, saving, write_start
 from .scoring import probabilities, score_logits
+from .splits import Split
 from .system import System
 from .systems import build_system
 from .task import Task, prepare
@@ -90,6 +91,7 @@ def train(
     config: TrainConfig,
     *,
     labels: Mapping[str, Sequence[str]] | None = None,
+    split: Split | None = None,
     resume: bool = False,
     save_every_s: float = SAVE_EVERY_S,
     stop: Callable[[], bool] | None = None,
@@ -101,6 +103,7 @@ def train(
     ----------
     run : folder to make.
     labels : genres by track id instead of the store's own.
+    split : the tracks of each split, instead of those that the config's policy makes; a run resumed keeps its own.
     resume : go on where the run in this folder stopped; a run that has saved nothing yet starts again. `config` and
         the tracks must be the run's, except that `epochs` may grow. On the CPU the weights are the same, bit for bit,
         as those of a run never stopped.
@@ -124,7 +127,7 @@ def train(
     """
     device = resolve_device(config.device)
     with deterministic(config.deterministic):
-        training = _Training(store, run, config, device, labels, resume, save_every_s, stop, on_progress)
+        training = _Training(store, run, config, device, labels, split, resume, save_every_s, stop, on_progress)
         return training.finish()
 
 
@@ -138,6 +141,7 @@ class _Training:
         config: TrainConfig,
         device: torch.device,
         labels: Mapping[str, Sequence[str]] | None,
+        split: Split | None,
         resume: bool,
         save_every_s: float,
         stop: Callable[[], bool] | None,
@@ -150,7 +154,7 @@ class _Training:
         self.on_progress = on_progress or (lambda _: None)
         self.precision = resolve_precision(config.precision, device)
         opened = open_run(run, config, resume=resume)
-        self.task = prepare(store, config, labels=labels, split=opened.split, on_track=self._tell_statistics)
+        self.task = prepare(store, config, labels=labels, split=opened.split or split, on_track=self._tell_statistics)
         refuse_other_task(run, opened.state, self.task)
         self.model, self.optimizer = make_model(self.task, config, device)
         self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -20,37 +21,53 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.store import FeatureStore
-from mgc.heads.ablate import ablate
-from mgc.heads.ablate_rows import COMPONENTS, LAMBDA
-from mgc.heads.ablate_runs import plan_runs
+from mgc.heads.ablate import ablate, dry_run
+from mgc.heads.ablate_plan import Plan
+from mgc.heads.ablate_rows import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
+from mgc.heads.ablate_workers import Work
+from mgc.heads.folds import make_folds
+from mgc.heads.predictions import load_predictions
 
 MakeWorld = Callable[..., Any]
 SMALL = {
     "encoder": "tiny", "epochs": 2, "lr": 3e-3, "batch_size": 28, "precision": "fp32", "top_genres": 3,
     "model_options": {"width": 16, "graph_hidden": 16, "projection_dim": 8},
 }  # fmt: skip
+N_REPLICATES = 50
 
 CHILD = """
 import os, signal, sys, json
 from pathlib import Path
 import torch
-from mgc.cache.store import FeatureStore
 from mgc.heads.ablate import ablate
+from mgc.heads.ablate_plan import Plan
+from mgc.heads.ablate_rows import COMPONENTS, TableSpec
+from mgc.heads.ablate_workers import Work
 store, folder, options, when, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 def on_progress(step, done, total, note):
     if (step, f"{done} {note}".strip()) == ("runs", when):
         os.kill(os.getpid(), signal.SIGKILL)
-ablate(FeatureStore.open(store), Path(folder), tables=["components"], n_seeds=1, options=json.loads(options),
-       n_replicates=50, on_progress=on_progress)
+rows = tuple(row for row in COMPONENTS.rows if row.name in ("SCMA", "GCEM", "all"))
+table = TableSpec(name="components", title="T", rows=rows, reference="all")
+plan = Plan(tables=[table], seeds=[0], options=json.loads(options))
+ablate(Work(folder=Path(folder), store=Path(store)), plan, n_replicates=50, on_progress=on_progress)
 """
 
 
+FEW = dataclasses.replace(COMPONENTS, rows=tuple(r for r in COMPONENTS.rows if r.name in ("SCMA", "GCEM", "all")))
+"""Three rows of the component table, for time."""
+
+
+def few_plan(n_seeds: int) -> Plan:
+    return Plan(tables=[FEW], seeds=range(n_seeds), options=SMALL)
+
+
 @pytest.fixture(scope="module")
-def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
     """The component table with two seeds, that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("whole") / "ablation"
-    return folder, ablate(small_store, folder, tables=["components"], n_seeds=2, options=SMALL, n_replicates=50)
+    work = Work(folder=tmp_path_factory.mktemp("whole") / "ablation", store=small_store.path)
+    return work, ablate(work, few_plan(2), n_replicates=N_REPLICATES)
 
 
 def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
@@ -59,126 +76,198 @@ def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
 
 
 def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
-    runs = plan_runs([COMPONENTS, LAMBDA], preset="paper", options=SMALL, seeds=range(3))
-    assert len(runs) == len({run.key for run in runs}) == 3 * (8 + 11 - 1)
-    assert [run.config.seed for run in runs] == sorted(run.config.seed for run in runs)
-    serves = Counter(name for run in runs for name in run.serves)
-    assert set(serves.values()) == {3}
-    both = next(run for run in runs if len(run.serves) > 1)
-    assert both.serves == ("components: all", "lambda: 0.3")
-    assert {(run.config.split, run.config.split_seed) for run in runs} == {("random", 0)}
-    assert sorted(run.config.lambda_ for run in runs if run.config.seed == 0 and run.config.contrastive) == [
-        pytest.approx(value) for value in sorted([*np.arange(11) / 10, 0.3, 0.3, 0.3])
-    ]  # four rows of the component table have the audio-lyrics loss; "all" is the sweep's 0.3
+    plan = Plan(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
+    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 6}
+    assert {spec.name: sum(row.trivial is None for row in spec.rows) for spec in plan.tables} == trained_of
+    assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 6 - 3)
+    assert [run.config.seed for run in plan.runs] == sorted(run.config.seed for run in plan.runs)
+    assert set(Counter(name for run in plan.runs for name in run.serves).values()) == {3}
+    shared = [run.serves for run in plan.runs if len(run.serves) > 1]
+    assert shared == [("systems: ours", "components: all", "lambda: 0.3", "plus: paper")] * 3
+    assert {(run.config.split, run.config.split_seed) for run in plan.runs} == {("random", 0)}
+    swept = [run.config.lambda_ for run in Plan(tables=[LAMBDA], seeds=[0]).runs]
+    np.testing.assert_allclose(swept, np.arange(11) / 10)
 
 
 def test_published_numbers_are_the_papers() -> None:
-    published = {row.name: row.published for row in COMPONENTS.rows}
+    published = {row.name: row.published for spec in (SYSTEMS, COMPONENTS) for row in spec.rows if row.published}
     assert published == {
+        "santana (reconstructed)": (0.354, 0.419), "pandeya (reconstructed)": (0.387, 0.442), "ours": (0.456, 0.534),
         "none": (0.372, 0.438), "A-L": (0.396, 0.475), "SCMA": (0.408, 0.491), "GCEM": (0.403, 0.487),
         "A-L + SCMA": (0.425, 0.513), "A-L + GCEM": (0.419, 0.508), "SCMA + GCEM": (0.437, 0.515),
         "all": (0.456, 0.534),
     }  # fmt: skip
+
+
+def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
+    parts = {"A-L": "contrastive", "SCMA": "attention", "GCEM": "graph"}
     for row in COMPONENTS.rows:
-        parts = {"A-L": "contrastive", "SCMA": "attention", "GCEM": "graph"}
         expected = {option: row.name == "all" or name in row.name.split(" + ") for name, option in parts.items()}
         assert row.options == expected
+    plus = Plan(tables=[PLUS_TABLE], preset="plus", seeds=[0])
+    config = {row.name: plan_row for row in PLUS_TABLE.rows for plan_row in [plus.config(row, 0)]}
+    plain = config["paper"].to_dict()
+    changed = {
+        name: {option for option, value in each.to_dict().items() if value != plain[option]}
+        for name, each in config.items()
+    }
+    assert changed["paper"] == set()
+    assert changed["asymmetric"] == {"loss", "prior_bias"}
+    assert changed["spec augment"] == {"spec_augment"}
+    assert changed["all together"] == set().union(*changed.values())
+    assert plain["loss"] == "bce"
 
 
-def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Path, dict[str, Any]]) -> None:
-    folder, document = whole
-    scores: dict[str, list[tuple[Any, ...]]] = {"GCEM": [], "all": []}
-    for run in plan_runs([COMPONENTS], preset=None, options=SMALL, seeds=range(2)):
-        name = run.serves[0].removeprefix("components: ")
-        if name in scores:
-            table = pq.read_table(folder / "runs" / run.key / "predictions.parquet").sort_by("id").to_pylist()
-            genres = [key.removeprefix("score: ") for key in table[0] if key.startswith("score: ")]
-            y = np.asarray([[genre in row["genres"] for genre in genres] for row in table])
-            s = np.asarray([[row[f"score: {genre}"] for genre in genres] for row in table])
-            scores[name].append((y, s, [row["group"] for row in table]))
-    row = row_of(document, "components", "GCEM")
-    metrics = row["metrics"]
-    jaccard = [jaccard_score(y, s >= 0.5, average="samples", zero_division=0) for y, s, _ in scores["GCEM"]]
+def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Work, dict[str, Any]]) -> None:
+    work, document = whole
+    plan, scores = few_plan(2), {}
+    for row in FEW.rows:
+        scores[row.name] = []
+        for key in (key for seed in range(2) for key in plan.keys(row, seed)):
+            table = pq.read_table(work.folder / "runs" / key / "predictions.parquet").sort_by("id").to_pylist()
+            genres = [name.removeprefix("score: ") for name in table[0] if name.startswith("score: ")]
+            y = np.asarray([[genre in track["genres"] for genre in genres] for track in table])
+            s = np.asarray([[track[f"score: {genre}"] for genre in genres] for track in table])
+            scores[row.name].append((y[y.any(axis=1)], s[y.any(axis=1)]))
+    metrics = row_of(document, "components", "GCEM")["metrics"]
+    jaccard, reference = (
+        [jaccard_score(y, s >= 0.5, average="samples", zero_division=0) for y, s in scores[name]]
+        for name in ("GCEM", "all")
+    )
     assert metrics["accuracy"]["value"] == pytest.approx(np.mean(jaccard))
     assert metrics["accuracy"]["sd"] == pytest.approx(np.std(jaccard, ddof=1))
-    f1 = [f1_score(y, s >= 0.5, average="samples", zero_division=0) for y, s, _ in scores["GCEM"]]
+    assert metrics["accuracy"]["difference"]["value"] == pytest.approx(np.mean(jaccard) - np.mean(reference))
+    f1 = [f1_score(y, s >= 0.5, average="samples", zero_division=0) for y, s in scores["GCEM"]]
     assert metrics["f1"]["value"] == pytest.approx(np.mean(f1))
     precision = [
         np.mean([average_precision_score(y[:, c], s[:, c]) for c in range(y.shape[1]) if y[:, c].any()])
-        for y, s, _ in scores["GCEM"]
+        for y, s in scores["GCEM"]
     ]
     assert metrics["map"]["value"] == pytest.approx(np.mean(precision))
-    empty = [(s < 0.5).all(axis=1) for _, s, _ in scores["GCEM"]]
+    empty = [(s < 0.5).all(axis=1) for _, s in scores["GCEM"]]
     assert metrics["empty_share"]["value"] == pytest.approx(np.mean(empty))
-    reference = [jaccard_score(y, s >= 0.5, average="samples", zero_division=0) for y, s, _ in scores["all"]]
-    assert metrics["accuracy"]["difference"]["value"] == pytest.approx(np.mean(jaccard) - np.mean(reference))
     about = document["caption"]
-    y, _, groups = scores["GCEM"][0]
-    assert (about["n_test"], about["n_artists"], about["n_genres"]) == (len(y), len(set(groups)), y.shape[1])
+    y, _ = scores["GCEM"][0]
+    assert (about["n_test"], about["n_genres"]) == y.shape
     assert about["n_songs"] == len(y)  # every track of the store is a song of its own
+    assert about["few"]
 
 
-def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Path, dict[str, Any]]) -> None:
-    folder, document = whole
-    saved = json.loads((folder / "tables.json").read_text())
+def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Work, dict[str, Any]]) -> None:
+    work, document = whole
+    saved = json.loads((work.folder / "tables.json").read_text())
     assert saved["tables"] == document["tables"]
-    lines = list(csv.DictReader(io.StringIO((folder / "tables.csv").read_text())))
+    lines = list(csv.DictReader(io.StringIO((work.folder / "tables.csv").read_text())))
     line = next(line for line in lines if (line["row"], line["metric"]) == ("SCMA", "accuracy"))
     cell = row_of(document, "components", "SCMA")["metrics"]["accuracy"]
     assert float(line["value"]) == pytest.approx(cell["value"])
-    assert line["published"] == "0.408"
-    assert line["verdict"] == cell["verdict"]
-    page = (folder / "tables.md").read_text()
+    assert (line["published"], line["verdict"]) == ("0.408", cell["verdict"])
+    page = (work.folder / "tables.md").read_text()
     shown = next(text for text in page.splitlines() if text.startswith("| SCMA |"))
     assert f"{cell['value']:.3f} ± {cell['sd']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" in shown
     assert shown.endswith("| 0.408 | 0.491 |")
     assert "published accuracy, Music4All" in page
     about = document["caption"]
-    tested = (
-        f"{about['n_test']} test tracks; the test tracks are {about['n_songs']} songs by {about['n_artists']} artists"
-    )
-    assert f"{about['n_train']} training, {about['n_validation']} validation and {tested}; 3 genres" in page
-    assert not list(folder.glob("runs/*/last")) + list(folder.glob("runs/*/best"))
+    tested = f"{about['n_test']} test tracks; the test tracks are {about['n_songs']} songs by"
+    assert f"{about['n_validation']} validation and {tested} {about['n_artists']} artists; 3 genres" in page
+    assert not list(work.folder.glob("runs/*/last")) + list(work.folder.glob("runs/*/best"))
+
+
+def test_the_plots_are_whole_files_with_every_row(whole: tuple[Work, dict[str, Any]]) -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring((whole[0].folder / "components.svg").read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = {"".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {row.name for row in FEW.rows} | {"published, Music4All"} <= texts
 
 
 def test_an_ablation_killed_and_run_again_has_the_same_tables(
-    small_store: FeatureStore, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     """Killed between two runs, then inside another."""
-    folder = tmp_path / "a"
-    for when, n_finished in (("3", 3), ("5 components: A-L + GCEM, seed 0, epoch 1 of 2", 5)):
-        arguments = [small_store.path, folder, json.dumps(SMALL), when, torch.get_num_threads()]
+    work = Work(folder=tmp_path / "a", store=small_store.path)
+    for when, n_finished in (("1", 1), ("1 components: GCEM, seed 0, epoch 1 of 2", 1)):
+        arguments = [work.store, work.folder, json.dumps(SMALL), when, torch.get_num_threads()]
         child = subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], env=os.environ, check=False)
         assert child.returncode == -signal.SIGKILL
-        sealed = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
+        sealed = {path: path.stat().st_mtime_ns for path in work.folder.glob("runs/*/result.json")}
         assert len(sealed) == n_finished
-    document = ablate(small_store, folder, tables=["components"], n_seeds=1, options=SMALL, n_replicates=50)
+    document = ablate(work, few_plan(1), n_replicates=N_REPLICATES)
     assert all(path.stat().st_mtime_ns == then for path, then in sealed.items())
-    assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (8, [], [])
-    undisturbed = ablate(small_store, whole[0], tables=["components"], n_seeds=1, options=SMALL, n_replicates=50)
-    assert document["tables"] == undisturbed["tables"]
-
-
-def test_fewer_seeds_are_taken_from_what_is_there(
-    small_store: FeatureStore, whole: tuple[Path, dict[str, Any]]
-) -> None:
-    folder, both = whole
+    assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (3, [], [])
     told: list[tuple[str, int]] = []
-    one = ablate(small_store, folder, tables=["components"], n_seeds=1, options=SMALL, n_replicates=50,
-                 on_progress=lambda step, done, total, note: told.append((step, done)))  # fmt: skip
-    assert [done for step, done in told if step == "runs"] == [8] * 8
-    cell = row_of(one, "components", "none")["metrics"]["accuracy"]
-    assert cell["sd"] is None
-    assert row_of(both, "components", "none")["n_seeds"] == 2
+    undisturbed = ablate(whole[0], few_plan(1), n_replicates=N_REPLICATES,
+                         on_progress=lambda step, done, total, note: told.append((step, done)))  # fmt: skip
+    assert document["tables"] == undisturbed["tables"]
+    assert [done for step, done in told if step == "runs"] == [3] * 3  # nothing was left to do
+    assert row_of(undisturbed, "components", "GCEM")["metrics"]["accuracy"]["sd"] is None
+
+
+def test_processes_share_the_runs_and_one_that_fails_fails_alone(make_world: MakeWorld, tmp_path: Path) -> None:
+    """On a store without text only what works on sound can be trained."""
+    world = make_world(n_tracks=30)
+    world.recipe = type(world.recipe)(mel=world.recipe.mel, lyrics=None)
+    world.write(tmp_path / "s.zarr")
+    work = Work(folder=tmp_path / "a", store=tmp_path / "s.zarr", keep_runs=True)
+    options = {**SMALL, "epochs": 1}
+    document = ablate(work, Plan(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES)
+    rows = {row["name"]: row for row in document["tables"][0]["rows"]}
+    trained = {name for name, row in rows.items() if row["metrics"]}
+    assert trained == {"usual genres", "label prior", "santana (reconstructed)"}
+    assert "no text features" in rows["ours"]["note"]
+    assert len(document["failures"]) == 4
+    assert [len(list(work.folder.glob(f"runs/*/{name}"))) for name in ("result.json", "best")] == [1, 1]
+    tracks = load_predictions(next(work.folder.glob("runs/*/result.json")).parent)
+    share = rows["usual genres"]["metrics"]["accuracy"]["value"]
+    sets = [jaccard_score(tracks.labels, np.tile(one, (len(tracks.labels), 1)), average="samples", zero_division=0)
+            for one in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)]  # fmt: skip
+    assert min(abs(share - value) for value in sets) < 1e-9  # one and the same set for all
+
+
+def test_every_track_is_tested_once_in_folds_of_whole_songs(make_world: MakeWorld, tmp_path: Path) -> None:
+    world = make_world(n_tracks=36)
+    for i, track in enumerate(world.tracks):
+        track |= {"artists": [f"artist {i // 12}"], "song": f"song {i // 2 % 6}"}
+    store = world.write(tmp_path / "s.zarr")
+    folds = make_folds(store, 3, by="song")
+    tested = [name for fold in folds for name in fold.split.ids["test"]]
+    assert sorted(tested) == store.tracks.column("id").to_pylist()
+    for fold in folds:
+        assert not set(fold.split.ids["test"]) & set(fold.split.ids["train"] + fold.split.ids["validation"])
+        song_of = {track["id"]: (track["artists"][0], track["song"]) for track in world.tracks}
+        songs = {name: {song_of[track] for track in ids} for name, ids in fold.split.ids.items()}
+        assert not songs["test"] & (songs["train"] | songs["validation"])
+        assert {artist for artist, _ in songs["test"]} & {artist for artist, _ in songs["train"]}
+    by_artist = make_folds(store, 3, by="artist")
+    assert all(len({song_of[name][0] for name in fold.split.ids["test"]}) == 1 for fold in by_artist)
+    with pytest.raises(ConfigError, match="3 groups by artist"):
+        make_folds(store, 4, by="artist")
+    plan = Plan(tables=[SYSTEMS], seeds=[0], options={**SMALL, "epochs": 1}, folds=folds)
+    santana = next(run for run in plan.runs if run.config.model == "santana")
+    assert len(plan.runs) == 3 * 5
+    assert santana.key.endswith("-song-fold1of3")
+
+
+def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
+    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1))
+    assert not (tmp_path / "a").exists()
+    assert [run["state"] for run in found["runs"]] == ["to do"] * 3
+    assert 0 < found["seconds"] == pytest.approx(3 * 2 * found["epoch_s"]["ours, both"])
+    again = dry_run(whole[0], few_plan(2), jobs=2)
+    assert [run["state"] for run in again["runs"]] == ["finished"] * 6
+    assert again["seconds"] == 0
 
 
 def test_other_tracks_and_options_of_the_tables_own_are_refused(
-    small_store: FeatureStore, make_world: MakeWorld, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    make_world: MakeWorld, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
-    other = make_world(seed=1).write(tmp_path / "other.zarr")
+    make_world(seed=1).write(tmp_path / "other.zarr")
     with pytest.raises(RunError, match="of other data"):
-        ablate(other, whole[0], tables=["components"], n_seeds=1, options=SMALL)
+        ablate(Work(folder=whole[0].folder, store=tmp_path / "other.zarr"), few_plan(1))
     with pytest.raises(ConfigError, match="attention: the tables set these"):
-        ablate(small_store, tmp_path / "a", options={"attention": False})
-    with pytest.raises(ConfigError, match="want some of components"):
-        ablate(small_store, tmp_path / "a", tables=["componets"])
+        Plan(tables=[COMPONENTS], options={"attention": False})
+    with pytest.raises(ConfigError, match="want some of systems, components"):
+        chosen_tables(["componets"])
