@@ -117,9 +117,9 @@ def normalise_valid(norm: nn.BatchNorm2d, x: Tensor, lengths: list[int]) -> Tens
     and makes the variance exactly n / N of the valid one, which a scale of ``sqrt(n / N)`` and the same share of
     epsilon undo, so the library's fused kernel does the work; the fill carries its part of the gradient.
     """
-    if not norm.training:
-        evaluated: Tensor = norm(x)
-        return evaluated
+    if not norm.training or min(lengths) >= x.shape[-1]:  # running statistics, or no padding to leave out
+        plain: Tensor = norm(x)
+        return plain
     n_mels, n_frames = x.shape[2:]
     n_valid, n_all = sum(lengths) * n_mels, len(lengths) * n_frames * n_mels
     share = n_valid / n_all

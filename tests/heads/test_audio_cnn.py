@@ -114,6 +114,14 @@ def test_valid_statistics_equal_masked_sums():
     assert norm.num_batches_tracked == 1
 
 
+def test_valid_statistics_without_any_padding_are_the_plain_ones():
+    """Clips that are all as long as the batch: the usual case of 30 s clips."""
+    x = torch.randn(3, 2, 4, 5)
+    plain, masked = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    torch.testing.assert_close(normalise_valid(masked, x.clone(), [5, 5, 5]), plain(x))
+    torch.testing.assert_close(masked.running_var, plain.running_var)
+
+
 def test_gradients_of_valid_statistics_equal_numeric_ones():
     torch.manual_seed(1)
     norm = nn.BatchNorm2d(2, dtype=torch.float64).train()
