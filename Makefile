@@ -42,6 +42,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py | tee benchmarks/startup.md
+	$(BIN)/python benchmarks/checkpoint.py | tee benchmarks/checkpoint.md
 	$(BIN)/python benchmarks/world.py | tee benchmarks/world.md
 	$(BIN)/python benchmarks/speed.py | tee benchmarks/speed.md
 

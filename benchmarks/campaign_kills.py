@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +135,33 @@ def worker(number: int, folder: Path) -> dict[str, Any]:
     return {"workers killed": fired}
 
 
+@contextlib.contextmanager
+def small_disk(place: Path, kib: int) -> Iterator[Callable[[], None]]:
+    """A file system of so many KiB at `place`; call what it yields to make room."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", place], check=True)
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=256m", place], check=True) and None
+    finally:
+        subprocess.run(["umount", place], check=True)
+        shutil.rmtree(place)
+
+
 def disk_full(number: int, folder: Path) -> dict[str, Any]:
     """A file system with room for a random share of the store; then with room for all."""
     rng = random.Random(number)
     expected, _ = clean()
     need_kib = sum(len(data) for data in expected.values() if data) // 1024 + 4 * len(expected)
     place = folder / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={rng.randint(200, need_kib)}k", "tmpfs", place], check=True)
-    try:
+    with small_disk(place, rng.randint(200, need_kib)) as make_room:
         process = start(place / "s.zarr", "--workers", "0")
         _, err = process.communicate(timeout=120)
         full = process.returncode != 0
         if full:
             assert process.returncode == 2, err.decode()[-2000:]
             assert b"No space left on device" in err, err.decode()[-2000:]
-        subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
+        make_room()
         finish(place / "s.zarr")
         assert tree(place / "s.zarr") == expected
         assert sorted(entry.name for entry in place.iterdir()) == ["s.zarr"], "nothing is left beside the store"
-    finally:
-        subprocess.run(["umount", place], check=True)
-        shutil.rmtree(place)
     return {"times full": int(full)}

@@ -1,4 +1,4 @@
-"""Fault campaigns on the store and the extraction; figures add up over runs.
+"""Fault campaigns on the store, the extraction and the training; figures add up over runs.
 
     python benchmarks/reliability.py run [NAME...] [--minutes 30] [--folder benchmarks/campaign]
     python benchmarks/reliability.py report [--folder benchmarks/campaign] > benchmarks/reliability.md
@@ -24,6 +24,7 @@ from typing import Any
 import campaign_inputs
 import campaign_kills
 import campaign_store
+import campaign_training
 from machine import describe
 
 
@@ -55,12 +56,22 @@ CAMPAIGNS = {
     "reader": Campaign(campaign_store.reader, "reads", 100_000, "a reader beside a writer: no fill, no torn row"),
     "sequences": Campaign(campaign_store.sequences, "sequences", 2000, "append, retry, repair, drop, compact, verify "
                           "in any order agree with a model"),
+    "train-kill": Campaign(campaign_training.kill, "kills", 100, "SIGKILL of `mgc train` at random moments, half the "
+                           "runs saving after each step: checkpoints, model and history in the end are those of an "
+                           "undisturbed run, byte for byte"),
+    "train-faults": Campaign(campaign_training.fault, "operations", 1, "death, EIO or ENOSPC at every operation of a "
+                             "training of two epochs: a whole checkpoint or none, then identical"),
+    "train-disk-full": Campaign(campaign_training.disk_full, "times full", 20, "a small tmpfs fills up at a random "
+                                "point of a training: a clear error, and after room is made identical"),
+    "train-damage": Campaign(campaign_training.damage, "files", 200, "a file of a run flipped, cut or lost: refused, "
+                             "what is whole is used instead, identical"),
     "large": Campaign(campaign_store.large, "plans", 1, "a plan of 10 million rows and its commits, without tensors"),
 }  # fmt: skip
 
 
 def wanted(name: str) -> int:
-    return campaign_store.n_faults() if name == "faults" else CAMPAIGNS[name].wanted
+    every_operation = {"faults": campaign_store.n_faults, "train-faults": campaign_training.n_faults}
+    return every_operation[name]() if name in every_operation else CAMPAIGNS[name].wanted
 
 
 def done(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import campaign_inputs
 import campaign_kills
 import campaign_store
+import campaign_training
 import pytest
 import reliability
 from store_machine import run_sequences
@@ -27,12 +28,17 @@ def test_workers_that_die_cost_nothing(tmp_path):
     assert campaign_kills.worker(0, tmp_path) == {"workers killed": 4}
 
 
-def test_a_full_disk_is_said_and_then_forgotten(tmp_path):
+@pytest.fixture
+def may_mount(tmp_path):
     probe = tmp_path / "probe"
     probe.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], check=False).returncode != 0:
         pytest.skip("only root can mount a small file system")
     subprocess.run(["umount", probe], check=True)
+
+
+@pytest.mark.usefixtures("may_mount")
+def test_a_full_disk_is_said_and_then_forgotten(tmp_path):
     assert sum(campaign_kills.disk_full(number, tmp_path)["times full"] for number in (1, 2)) >= 1
 
 
@@ -53,6 +59,24 @@ def test_a_reader_beside_a_writer_sees_whole_rows(tmp_path):
 
 def test_any_order_of_doings_agrees_with_the_model():
     assert run_sequences(15, seed=0) == 15
+
+
+def test_a_training_killed_and_resumed_ends_as_an_undisturbed_one(tmp_path):
+    assert campaign_training.kill(1, tmp_path, n_kills=1)["kills"] == 1
+
+
+@pytest.mark.usefixtures("may_mount")
+def test_a_training_whose_disk_is_full_says_so_and_goes_on_exactly(tmp_path):
+    assert campaign_training.disk_full(0, tmp_path) == {"times full": 1}
+
+
+@pytest.mark.parametrize("kind", campaign_training.KINDS)
+def test_a_fault_at_any_operation_of_a_training_changes_nothing_in_the_end(tmp_path, kind):
+    assert campaign_training.fault(5, tmp_path, step=23, kinds=(kind,))["operations"] >= 3
+
+
+def test_a_training_with_a_damaged_file_ends_the_same(tmp_path):
+    assert campaign_training.damage(1, tmp_path, every=3)["files"] >= 5
 
 
 def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, capsys):
