@@ -17,7 +17,7 @@ from mgc.cache.hdf5_store import seal_store
 from mgc.cache.store import FeatureStore
 from mgc.heads import loop
 from mgc.heads.checkpoint import find_state
-from mgc.heads.config import TrainConfig
+from mgc.heads.config import PLUS, TrainConfig
 from mgc.heads.device import deterministic
 from mgc.heads.evaluate import evaluate
 from mgc.heads.history import read_history
@@ -121,6 +121,22 @@ def test_a_run_asked_to_stop_saves_the_step_and_goes_on_exactly_there(
     assert state.point == (epoch - 1, done if stage == "train" else 2)
     train(small_store, tmp_path / "run", small_config(), resume=True)
     assert_same_run(tmp_path / "run", whole)
+
+
+def test_every_switch_of_plus_goes_on_exactly_inside_an_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
+    switches = {name: value for switch in PLUS.values() for name, value in switch.items()}
+    assert {"loss", "modality_dropout", "spec_augment", "optimizer"} <= switches.keys()
+    config = small_config(**{**switches, "epochs": 3, "warmup_epochs": 1})
+    train(small_store, tmp_path / "whole", config)
+    asked: list[bool] = []
+    with pytest.raises(StoppedError):
+        train(small_store, tmp_path / "run", config, stop=lambda: any(asked),
+              on_progress=lambda told: asked.append((told.stage, told.epoch) == ("train", 2)))  # fmt: skip
+    state, _ = find_state(tmp_path / "run")
+    assert state is not None
+    assert state.point == (1, 1)
+    train(small_store, tmp_path / "run", config, resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_checkpoints_inside_epochs_change_nothing_and_are_gone_with_it(
