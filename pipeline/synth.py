@@ -137,6 +137,13 @@ def genres_of(scene: str, theme: str, rng: np.random.Generator) -> tuple[str, ..
     return tuple(sorted(found))
 
 
+def song_id(song: str) -> str:
+    """16 characters 0-9A-Za-z, as Music4All has them, from what tells a song from all others."""
+    digest = int.from_bytes(hashlib.sha256(song.encode()).digest()[:16])
+    alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return "".join(alphabet[digest // 62**place % 62] for place in range(16))
+
+
 def make_song(seed: int, index: int) -> Song:
     """Song `index` (from 0) of world `seed`, without its sound (see :func:`render_song`)."""
     rng = np.random.default_rng([seed, 3, index])
@@ -152,12 +159,10 @@ def make_song(seed: int, index: int) -> Song:
         lyrics = write_lyrics(
             artist.words[theme], artist.words[other], artist.words["common"], rng, focus=focus, stray=stray
         )
-    digest = int.from_bytes(hashlib.sha256(f"mgc world {seed} song {index}".encode()).digest()[:16])
-    alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     return Song(
         seed=seed,
         index=index,
-        id="".join(alphabet[digest // 62**place % 62] for place in range(16)),
+        id=song_id(f"mgc world {seed} song {index}"),
         artist=artist,
         title=f"{adjective} {noun}".title() + f" No. {index + 1}",
         album=f"Volume {artist.number % 9 + 1}",
@@ -187,16 +192,23 @@ def write_song(song: Song, folder: Path, *, clip_s: float = 30.0) -> Path:
 
     Returns the path of the audio. An instrumental's text is the one word INSTRUMENTAL, as in Music4All.
     """
-    extension = "mp3" if "MP3" in soundfile.available_formats() else "flac"
-    audio, lyrics = folder / "audios" / f"{song.id}.{extension}", folder / "lyrics" / f"{song.id}.txt"
-    for path in (audio, lyrics):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    quality = {"compression_level": 0.5} if extension == "mp3" else {}  # about 43 kbit/s, and quicker to encode
-    encoded = io.BytesIO()
-    soundfile.write(encoded, render_song(song, clip_s=clip_s), SAMPLE_RATE_HZ, format=extension.upper(), **quality)
-    audio.write_bytes(encoded.getvalue())
+    audio = write_clip(render_song(song, clip_s=clip_s), folder / "audios" / song.id)
+    lyrics = folder / "lyrics" / f"{song.id}.txt"
+    lyrics.parent.mkdir(parents=True, exist_ok=True)
     lyrics.write_bytes((song.lyrics or "INSTRUMENTAL\n").encode())
     return audio
+
+
+def write_clip(samples: Samples, stem: Path, *, lossless: bool = False) -> Path:
+    """Write mono samples at 22 050 Hz as `stem` with ``.mp3``; ``.flac`` where asked for or libsndfile has no MP3."""
+    extension = "mp3" if "MP3" in soundfile.available_formats() and not lossless else "flac"
+    path = stem.with_name(f"{stem.name}.{extension}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quality = {"compression_level": 0.5} if extension == "mp3" else {}  # about 43 kbit/s, and quicker to encode
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, SAMPLE_RATE_HZ, format=extension.upper(), **quality)
+    path.write_bytes(encoded.getvalue())
+    return path
 
 
 def make_collection(

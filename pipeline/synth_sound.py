@@ -232,8 +232,8 @@ def _harmony(
             if low not in notes:
                 notes[low] = _tone(scene.bass_wave, 36 + tuning + _pitch(scene, low), 0.5, 0.3)
             _hit(bass, int(steps[step]), notes[low], gain)
-    driven = np.tanh(rng.uniform(*scene.drive) * _unit(chords))
-    return _unit(driven), _unit(bass)
+    driven = np.tanh(rng.uniform(*scene.drive) * unit_power(chords))
+    return unit_power(driven), unit_power(bass)
 
 
 def _melody(
@@ -253,15 +253,15 @@ def _melody(
                 if degree not in notes:
                     notes[degree] = _tone(wave, 60 + tuning + _pitch(scene, degree), 2 * decay_s, decay_s)
                 _hit(out, int(steps[step]), notes[degree], rng.uniform(0.7, 1.0))
-    return _unit(out)
+    return unit_power(out)
 
 
-def _unit(samples: Samples) -> Samples:
+def unit_power(samples: Samples) -> Samples:
     return samples / np.float32(max(1e-6, float(np.sqrt(np.dot(samples, samples) / len(samples)))))
 
 
 @lru_cache(maxsize=8)
-def _studio(seed: int, artist: int, n_samples: int) -> npt.NDArray[np.complex64]:
+def studio_filter(seed: int, artist: int, n_samples: int) -> npt.NDArray[np.complex64]:
     """An artist's equaliser and room, as one filter in the frequency domain: (n_samples // 2 + 1,)."""
     rng = np.random.default_rng([seed, 6, artist])
     f_hz = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE_HZ).astype(np.float32) + 20
@@ -299,7 +299,7 @@ def render(scene_name: str, *, seed: int, index: int, artist: int, sung: bool, c
     mix = rng.uniform(0.7, 1.1) * chords + rng.uniform(0.5, 0.9) * bass
     mix += rng.uniform(0.4, 0.9) * _melody(scene, starts, n_samples, tuning, sung, rng)
     mix += 2.5 * _drums(drummer, starts, n_samples, rng)
-    mix = np.fft.irfft(np.fft.rfft(_unit(mix)) * _studio(seed, artist, n_samples), n_samples)
+    mix = np.fft.irfft(np.fft.rfft(unit_power(mix)) * studio_filter(seed, artist, n_samples), n_samples)
     mix = mix.astype(np.float32)
     mix += np.float32(10 ** rng.uniform(-4, -2)) * rng.standard_normal(n_samples, dtype=np.float32)
     return mix * np.float32(rng.uniform(0.3, 0.9) / np.abs(mix).max())

@@ -135,7 +135,8 @@ PATTERNS = (
 )
 
 
-def _fill(pattern: str, words: Vocabulary, rng: np.random.Generator) -> str:
+def fill(pattern: str, words: Vocabulary, rng: np.random.Generator) -> str:
+    """A line: `pattern` with words drawn for its slots."""
     slots = {"{n}": words.nouns, "{v}": words.verbs, "{a}": words.adjectives, "{p}": words.places}
     for slot, choices in slots.items():
         while slot in pattern:
@@ -170,7 +171,7 @@ def write_lyrics(
         if draw > focus + stray and rng.random() < 0.2:
             return FILLERS[rng.integers(len(FILLERS))]
         words = theme if draw < focus else other if draw < focus + stray else common
-        return _fill(PATTERNS[rng.integers(len(PATTERNS))], words, rng)
+        return fill(PATTERNS[rng.integers(len(PATTERNS))], words, rng)
 
     target_words = int(rng.integers(45, 140))
     chorus = [line(), line()]
