@@ -1,0 +1,114 @@
+"""The paper's tables on the benchmark world: make it, train everything with three seeds, print what came out.
+
+    python benchmarks/tables.py run [--folder tables] [--processes 2]      hours; goes on where it stopped
+    python benchmarks/tables.py report [--folder tables] > benchmarks/tables.md
+
+FOLDER holds the world's songs, their store and the ablation's runs. What a finished run comes to is also kept in
+benchmarks/tables/, so that another checkout goes on from there; `run` starts by taking what is kept.
+The prose that reads the tables, benchmarks/tables_reading.md, is written by hand and cites only printed figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from tables_world import CLIP_S, N_SONGS, SEED, ceilings, facts, label_sets, make_store
+
+from mgc.pipeline.synth_benchmark import BenchmarkWorld
+
+HERE = Path(__file__).parent
+KEPT, READING = HERE / "tables", HERE / "tables_reading.md"
+SEEDS = 3
+OPTIONS = {"--encoder": "tiny", "--epochs": 10, "--batch-size": 16, "--lr": 1e-3, "--lr-halve-every": 3,
+           "--device": "cpu", "--precision": "fp32"}  # fmt: skip
+KEPT_OF_A_RUN = ("result.json", "metrics.json", "predictions.parquet")
+
+
+def copy_finished(source: Path, target: Path) -> int:
+    """Copy what tables are made from, of the runs that are finished in one ablation's folder and not in the other.
+
+    Returns how many there were.
+    """
+    if not (source / "ablation.json").exists():
+        return 0
+    (target / "runs").mkdir(parents=True, exist_ok=True)
+    if not (target / "ablation.json").exists():
+        shutil.copyfile(source / "ablation.json", target / "ablation.json")
+    copied = 0
+    for result in sorted(source.glob("runs/*/result.json")):
+        home = target / "runs" / result.parent.name
+        if (home / "result.json").exists():
+            continue
+        home.mkdir(exist_ok=True)
+        for name in reversed(KEPT_OF_A_RUN):  # result.json, which says that the run is finished, comes last
+            shutil.copyfile(result.parent / name, home / name)
+        copied += 1
+    return copied
+
+
+def ablate(store: Path, folder: Path, processes: int, n_seeds: int, options: dict[str, Any]) -> int:
+    """`mgc ablate`, by so many processes of one thread each that share out the runs; the worst exit status."""
+    command = [sys.executable, "-m", "mgc", "ablate", str(store), "-o", str(folder), "--seeds", str(n_seeds)]
+    command += [str(part) for option in options.items() for part in option]
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    started = [subprocess.Popen(command, env=os.environ | one_thread) for _ in range(processes)]
+    return max(process.wait() for process in started)
+
+
+def run(folder: Path, processes: int) -> int:
+    labels = label_sets()
+    print(f"genre sets: {labels.origin}", file=sys.stderr, flush=True)
+    store = make_store(folder, BenchmarkWorld(labels=labels, seed=SEED), N_SONGS, clip_s=CLIP_S, workers=processes)
+    taken = copy_finished(KEPT, folder / "ablation")
+    print(f"{taken} finished runs taken from {KEPT}", file=sys.stderr, flush=True)
+    code = ablate(store, folder / "ablation", processes, SEEDS, OPTIONS)
+    print(f"{copy_finished(folder / 'ablation', KEPT)} finished runs kept in {KEPT}", file=sys.stderr, flush=True)
+    return code
+
+
+def report(folder: Path) -> None:
+    labels = label_sets()
+    world = BenchmarkWorld(labels=labels, seed=SEED)
+    songs = world.songs(N_SONGS)
+    text = (folder / "ablation" / "tables.md").read_text(encoding="utf-8")
+    print("# The paper's tables on the benchmark world\n")
+    print(f"{describe()}; torch {torch.__version__}. Printed by benchmarks/tables.py. The world is made by our own "
+          f"code (docs/design/004): {N_SONGS} songs of {CLIP_S:g} s. None of this is a result on music.\n")  # fmt: skip
+    if READING.exists():
+        print(READING.read_text(encoding="utf-8"))
+    print("## The world\n\n| | |\n|---|---|")
+    for name, value in facts(world, songs):
+        print(f"| {name} | {value} |")
+    print("\nWhat could be known, without sounds or words to make out (Jaccard index on the test songs of a logistic "
+          "regression that is told motifs and topics):\n\n| told | Jaccard |\n|---|---|")  # fmt: skip
+    for name, figure in ceilings(world, songs).items():
+        print(f"| {name} | {figure:.3f} |")
+    print("\n" + text.replace("\n## ", "\n### ").replace("# Ablations", "## The tables", 1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "keep", "report"])
+    parser.add_argument("--folder", type=Path, default=Path("tables"))
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    if given.what == "run":
+        return run(given.folder, given.processes)
+    if given.what == "keep":
+        print(json.dumps({"kept": copy_finished(given.folder / "ablation", KEPT)}))
+        return 0
+    report(given.folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
