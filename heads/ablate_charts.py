@@ -15,6 +15,9 @@ from .page import STYLE
 
 Json = Mapping[str, Any]
 
+ASIDE = 0.008
+"""What keeps the intervals of several curves from lying on each other."""
+
 CURVES = {"accuracy": "accuracy", "f1": "F", "map": "mAP"}
 
 
@@ -73,13 +76,13 @@ def _sweep(table: Json, rows: Sequence[Json]) -> str:
     """Metrics over the values of the sweep, with intervals."""
     x = [float(row["name"]) for row in rows]
     with drawing(table["title"], 5.0, 3.4) as (figure, axes):
-        for (metric, name), colour in zip(CURVES.items(), LINES, strict=True):
+        for (metric, name), colour, aside in zip(CURVES.items(), LINES, (-ASIDE, 0.0, ASIDE), strict=True):
             cells = [row["metrics"][metric] for row in rows]
             values = [float("nan") if cell["value"] is None else cell["value"] for cell in cells]
             axes.plot(x, values, color=colour, label=name, marker="o", markersize=3)
             for at, cell in zip(x, cells, strict=True):
                 if cell["low"] is not None:
-                    axes.plot([at, at], [cell["low"], cell["high"]], color=colour, linewidth=0.8)
+                    axes.plot([at + aside] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
         axes.axvline(float(table["reference"]), color=FAINT, linewidth=1)
         axes.annotate("best in the paper", (float(table["reference"]), 1), xycoords=("data", "axes fraction"),
                       xytext=(0, 2), ha="center", textcoords="offset points", fontsize=8, color=INK)  # fmt: skip

@@ -45,6 +45,11 @@ class Results:
                     self.a_system = self.a_system or keys
         self._resampling = None if self.tracks is None else Resampling.of(self.tracks.groups, n_replicates, 0)
 
+    @property
+    def few(self) -> bool:
+        """Too few artists to call any difference decided."""
+        return self.tracks is not None and len(set(self.tracks.groups)) < FEW_ARTISTS
+
     def system(self, row: Row) -> Measured | None:
         """What a row's finished seeds come to; None if there is none."""
         if self._resampling is None:
@@ -116,7 +121,7 @@ def tabulate(
             done += 1
             if on_row is not None:
                 on_row(done, total)
-        tables.append(_table(spec, measured, reasons))
+        tables.append(_table(spec, measured, reasons, judge=not results.few))
     document = {
         "caption": _caption(results, store, n_replicates, labels),
         "published_on": PUBLISHED_ON,
@@ -126,10 +131,12 @@ def tabulate(
     return {**document, **_write(folder, document)}
 
 
-def _table(spec: TableSpec, measured: Mapping[str, Measured], reasons: Mapping[str, str]) -> dict[str, Any]:
+def _table(
+    spec: TableSpec, measured: Mapping[str, Measured], reasons: Mapping[str, str], *, judge: bool
+) -> dict[str, Any]:
     names = {row.name: f"{spec.name}: {row.name}" for row in spec.rows}
     notes = {name: reasons[serves] for name, serves in names.items() if serves in reasons}
-    rows = [row.to_dict() for row in fill_table(spec, measured, notes)]
+    rows = [row.to_dict() for row in fill_table(spec, measured, notes, judge=judge)]
     return {"name": spec.name, "title": spec.title, "reference": spec.reference, "x_label": spec.x_label, "rows": rows}
 
 
@@ -169,7 +176,6 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: L
         if row["id"] in tested:
             songs.add((tuple(known_artists(row["artists"])), row["song"] or row["id"]))
     in_a_fold = dict.fromkeys(name for fold in folds for name in fold["genres"])
-    n_artists = len(set(tracks.groups))
     seen = np.any(tracks.labels, axis=0).tolist()
     return about | {
         "split": folds[0]["split"],
@@ -177,10 +183,10 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: L
         "n_validation": max(fold["n_validation"] for fold in folds),
         "n_test": len(tested),
         "n_test_left_out": sum(fold["n_test"] + fold["n_test_left_out"] for fold in folds) - len(tested),
-        "n_artists": n_artists,
+        "n_artists": len(set(tracks.groups)),
         "n_songs": len(songs),
         "n_genres": len(tracks.genres),
-        "few": n_artists < FEW_ARTISTS,
+        "few": results.few,
         "genres": list(tracks.genres),
         "genres_left_out": [name for name in in_a_fold if name not in tracks.genres],
         "undefined_genres": [name for name, here in zip(tracks.genres, seen, strict=True) if not here],

@@ -38,6 +38,7 @@ without a prediction at 0.5."""
 
 NO_BETTER_OR_WORSE = frozenset({"empty_share"})
 TUNED = "tuned"
+NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ class Measured:
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One metric of one row: mean over seeds, their standard deviation (NaN of one seed), the difference to the
-    reference (None for the reference itself) and whether it is ``better``, ``worse`` or ``undecided``."""
+    reference (None for the reference itself) and whether it is ``better``, ``worse`` or ``undecided``
+    (``higher`` or ``lower`` where neither is better)."""
 
     mean: Estimate
     sd: float
@@ -126,13 +128,19 @@ def measure_system(runs: Mapping[int | None, ScoredTracks], resampling: Resampli
 
 
 def fill_table(
-    spec: TableSpec, measured: Mapping[str, Measured], notes: Mapping[str, str], *, seed: int = 0
+    spec: TableSpec,
+    measured: Mapping[str, Measured],
+    notes: Mapping[str, str],
+    *,
+    judge: bool = True,
+    seed: int = 0,
 ) -> list[TableRow]:
     """The rows of a table.
 
     Parameters
     ----------
     measured : by row name; rows without are listed with their note.
+    judge : False where there is too little to call any difference decided.
     seed : of the drawing of seeds.
     """
     reference = measured.get(spec.reference)
@@ -143,21 +151,21 @@ def fill_table(
             return TableRow(name=row.name, published=row.published, n_seeds=0, cells={},
                             note=notes.get(row.name, "not run yet"))  # fmt: skip
         other = None if row.name == spec.reference else reference
-        cells = {name: _cell(name, found, other, seed) for name in METRICS if name in found.values}
+        cells = {name: _cell(name, found, other, judge=judge, seed=seed) for name in METRICS if name in found.values}
         return TableRow(name=row.name, published=row.published, n_seeds=len(found.seeds), cells=cells,
                         note=notes.get(row.name))  # fmt: skip
 
     return [row(each) for each in spec.rows]
 
 
-def _cell(metric: str, found: Measured, reference: Measured | None, seed: int) -> Cell:
+def _cell(metric: str, found: Measured, reference: Measured | None, *, judge: bool, seed: int) -> Cell:
     values, replicates = found.values[metric], found.replicates[metric]
     sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     mean = estimate(float(values.mean()), replicates.mean(axis=0))
     if reference is None or metric not in reference.values:
         return Cell(mean=mean, sd=sd, difference=None, verdict=None)
     difference = seed_difference(found, reference, metric, seed=seed)
-    return Cell(mean=mean, sd=sd, difference=difference, verdict=_verdict(metric, difference))
+    return Cell(mean=mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if judge else NOT_JUDGED)
 
 
 def seed_difference(found: Measured, reference: Measured, metric: str, *, seed: int) -> Estimate:

@@ -55,7 +55,7 @@ def caption_text(about: Json) -> str:
         said.append(f"Split `{about['split']}`: {about['n_train']} training, {about['n_validation']} validation and "
                     f"{about['n_test']} test tracks; the test tracks are {of_what}.")  # fmt: skip
     if about["n_test_left_out"]:
-        said.append(f"{about['n_test_left_out']} test tracks with none of these genres are left out.")
+        said.append(f"{_count(about['n_test_left_out'], 'test track')} with none of these genres left out.")
     if about["genres_left_out"]:
         said.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
     if about["undefined_genres"]:

@@ -19,8 +19,11 @@ import xarray
 import zarr
 from transformers import AutoModel, AutoTokenizer
 
-from mgc.cache.schema import Flag
+from mgc.cache.commits import commit_part
+from mgc.cache.plan import create_store
+from mgc.cache.schema import Flag, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.pipeline.lyrics import load_lyrics
 from mgc.pipeline.text import find_text_model
 
@@ -233,3 +236,54 @@ def test_predicting_a_file_equals_extracting_and_evaluating_it(run, real_data, m
         files = real_data / "songs_nc" / "audios" / f"{name}.mp3", real_data / "songs_nc" / "lyrics" / f"{name}.txt"
         alone = mgc_json("predict", run, files[0], "--lyrics", files[1])["predictions"][0]["scores"]
         assert alone == pytest.approx(stored[name], abs=1e-4)
+
+
+@pytest.fixture(scope="session")
+def short_clips(songs, tmp_path_factory) -> Path:
+    """The first second of each of the 65 clips, for time."""
+    path = tmp_path_factory.mktemp("short") / "short.zarr"
+    recipe = MelRecipe(clip_s=1.0)
+    with FeatureStore.open(songs) as store:
+        tracks, rows = store.tracks, store.ok_rows
+        create_store(
+            path,
+            tracks=tracks.select(PLAN_SCHEMA.names),
+            recipe=Recipe(mel=recipe, lyrics=store.recipe.lyrics),
+            part_rows=len(rows),
+            genres=store.genres,
+            genre_embedding=store.genre_embedding,
+        )
+        arrays = {
+            name: store.read(name, rows) for name in ("lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
+        }
+        arrays |= {
+            "mel": store.read("mel", rows)[:, :, : recipe.n_frames],
+            "mel_frames": np.minimum(store.read("mel_frames", rows), recipe.n_frames),
+            "status": np.ones(len(rows), dtype=np.uint8),
+            "flags": np.asarray(tracks.column("flags")),
+        }
+        commit_part(path, 0, arrays, tracks.select(OUTCOME_SCHEMA.names))
+    return path
+
+
+def test_every_system_is_tabled_on_folds_of_whole_songs_and_nothing_is_claimed(
+    short_clips, real_data, mgc_json, tmp_path
+):
+    result = mgc_json(
+        "ablate", short_clips, "-o", tmp_path / "a", "--tables", "systems", "--seeds", 1, "--folds", 3, "--fold-by",
+        "song", "--encoder", "tiny", "--epochs", 1, "--lr", 1e-3, "--device", "cpu", "--precision", "fp32",
+    )  # fmt: skip
+    rows = {row["name"]: row for row in result["tables"][0]["rows"]}
+    assert len(rows) == 7
+    assert all(0 <= row["metrics"]["map"]["value"] <= 1 for row in rows.values())
+    verdicts = {cell["verdict"] for row in rows.values() for cell in row["metrics"].values() if cell["difference"]}
+    assert verdicts == {"not judged"}
+    about = result["caption"]
+    with (real_data / "songs" / "id_information.csv").open(newline="", encoding="utf-8") as file:
+        songs = {(row["artist"], row["song"]) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+    assert 20 <= about["n_songs"] <= len(songs) == 29
+    assert about["n_test"] + about["n_test_left_out"] == 65
+    assert about["n_genres"] + len(about["genres_left_out"]) <= 14
+    page = (tmp_path / "a" / "tables.md").read_text(encoding="utf-8")
+    assert f"{about['n_songs']} songs are too few to claim anything from" in page
+    assert "reconstructed" in page

@@ -46,6 +46,8 @@ def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said()
     assert bad.cells["accuracy"].difference.high < 0
     assert same.cells["map"].verdict == "undecided"
     assert (later.cells, later.note, later.n_seeds) == ({}, "not run yet", 0)
+    unjudged = fill_table(SPEC, measured, {}, judge=False)[1].cells["accuracy"]
+    assert (unjudged.verdict, unjudged.difference) == ("not judged", bad.cells["accuracy"].difference)
 
 
 def test_seeds_that_disagree_leave_an_effect_undecided_that_artists_alone_would_decide() -> None:
