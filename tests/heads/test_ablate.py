@@ -5,11 +5,13 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
+from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.store import FeatureStore
 from mgc.heads.ablate import ablate, dry_run
 from mgc.heads.ablate_plan import Plan
 from mgc.heads.ablate_rows import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
+from mgc.heads.ablate_runs import finished
 from mgc.heads.ablate_workers import Work
 from mgc.heads.folds import make_folds
 from mgc.heads.predictions import load_predictions
@@ -42,6 +46,7 @@ import torch
 from mgc.heads.ablate import ablate
 from mgc.heads.ablate_plan import Plan
 from mgc.heads.ablate_rows import COMPONENTS, TableSpec
+from mgc.heads.ablate_runs import finished
 from mgc.heads.ablate_workers import Work
 store, folder, options, when, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -259,6 +264,31 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
     again = dry_run(whole[0], few_plan(2), jobs=2)
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
+
+
+def test_runs_that_others_are_at_work_on_are_left_to_them(small_store: FeatureStore, tmp_path: Path) -> None:
+    work, plan = Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)
+    (work.folder / "claims").mkdir(parents=True)
+    with ExitStack() as others:
+        for run in plan.runs:
+            others.enter_context(hold(work.folder / "claims" / run.key))
+        document = ablate(work, plan, shard=(1, 1))
+    assert document["claimed"] == [run.key for run in plan.runs]
+    assert {row["note"] for row in document["tables"][0]["rows"]} == {"not run yet"}
+    assert not list(work.folder.glob("runs/*"))
+
+
+def test_a_result_counts_only_whole_and_for_its_own_options(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+    run = few_plan(1).runs[0]
+    for name in ("result.json", "predictions.parquet"):
+        shutil.copytree(whole[0].folder / "runs" / run.key, tmp_path / name / "runs" / run.key)
+        assert finished(tmp_path / name, run) is not None
+        altered = tmp_path / name / "runs" / run.key / name
+        altered.write_bytes(altered.read_bytes().replace(b"rock", b"folk", 1))
+        assert finished(tmp_path / name, run) is None
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, device="cpu"))
+    assert other.key == run.key  # where it is computed is no part of what is
+    assert finished(whole[0].folder, other) is not None
 
 
 def test_other_tracks_and_options_of_the_tables_own_are_refused(
