@@ -20,7 +20,7 @@ from campaign_kills import kill_group, small_disk
 from faults import Fault, Killed, faults
 from gpu_check import DRY, make_store
 
-from mgc.cache.errors import StoppedError
+from mgc.cache.errors import SaveError, StoppedError
 from mgc.cache.store import FeatureStore
 from mgc.heads.bundle import load_run
 from mgc.heads.checkpoint import find_state
@@ -213,8 +213,13 @@ def fault(number: int, folder: Path, step: int = 17, kinds: tuple[Fault, ...] = 
     for at in range(number, n_operations, step):
         for kind in kinds:
             with _opened() as features:
-                with faults(run, kind, at) as watch, contextlib.suppress(Killed, OSError):
-                    train(features, run, config)
+                said = ""
+                with faults(run, kind, at) as watch, contextlib.suppress(Killed):
+                    try:
+                        train(features, run, config)
+                    except SaveError as error:
+                        said = str(error)
+                assert not said or "with --resume" in said
                 assert watch.fired, f"the fault at operation {at} did not happen"
                 state, warnings = find_state(run)
                 assert warnings == []

@@ -19,7 +19,7 @@ from ..cache.durable import seal
 from ..cache.errors import RunError
 from ..cache.schema import Recipe
 from .card import CardFacts, model_card
-from .checkpoint import FORMAT_VERSION, WEIGHTS, check_file, read_sealed
+from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
 from .config import TrainConfig
 from .labels import Matrix
 from .model_config import ModelConfig
@@ -109,8 +109,11 @@ def load_run(folder: Path) -> LoadedModel:
     config = read_sealed(folder / "config.json")
     if config["format_version"] != FORMAT_VERSION:
         raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
-    for name, sha256 in config["parts"].items():
-        check_file(folder / name, sha256)
+    try:
+        for name, sha256 in config["parts"].items():
+            check_file(folder / name, sha256)
+    except DamagedError as error:
+        raise RunError(f"{error}; in a run, `mgc train --resume` makes best/ again; else restore it") from error
     labels, preprocessor = read_sealed(folder / "labels.json"), read_sealed(folder / "preprocessor.json")
     thresholds = read_sealed(folder / "thresholds.json")
     thresholds.pop("genres")

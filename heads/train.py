@@ -165,7 +165,10 @@ class _Training:
         )
         self.start: tuple[EpochSums, dict[str, Tensor]] | None = None
         if opened.state is not None:
-            self.warnings += refuse_other_machine(run, self.state, setting, deterministic=config.deterministic)
+            moved = refuse_other_machine(run, self.state, setting, deterministic=config.deterministic)
+            self.warnings += moved
+            for warning in (*opened.warnings, *moved):  # now, and not when the training is over
+                log.warning("%s", warning)
             self._restore()
         self.about = describe_run(store, self.task, self.home, device, self.precision, self.model, self.warnings)
         with saving(run, "the files of a new run", self._safe()):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgc import cli
 from mgc.cache.store import FeatureStore
 from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import TrainConfig
@@ -49,3 +50,18 @@ def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
         assert state is not None
         ends.append([state_file(folder, state, role).read_bytes() for role in ("weights", "optimizer", "best")])
     assert ends[0] == ends[1]
+
+
+def test_work_that_does_not_ask_is_ended_when_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "PATIENCE_S", 1)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def never_asks() -> None:
+        with cli._stopping_gently():
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(20)
+
+    with pytest.raises(SystemExit) as ended:
+        never_asks()
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
