@@ -613,6 +613,7 @@ def ablate(
     preset: str | None = None,
     genres_file: Path | None = None,
     text: str | None = None,
+    names_store: Path | None = None,
     options: Mapping[str, Any] | None = None,
     jobs: int = 1,
     shard: tuple[int, int] | None = None,
@@ -629,6 +630,7 @@ def ablate(
     tables : names of :data:`mgc.heads.ablate_rows.TABLES`; None for those of the paper and `plus`.
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
+    names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
     preset, options : of :class:`mgc.heads.config.TrainConfig`, for every run.
     dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
 
@@ -640,6 +642,7 @@ def ablate(
         from .heads import ablate as ablation
         from .heads.ablate_plan import Plan
         from .heads.ablate_rows import DEFAULT_TABLES, chosen_tables
+        from .heads.ablate_runs import names_of
         from .heads.ablate_workers import Work
         from .heads.folds import make_folds
         from .heads.labels import read_genres_file
@@ -649,9 +652,13 @@ def ablate(
         chosen["genres"] = read_genres_file(genres_file)
     with FeatureStore.open(store, text=text) as features:
         folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by)
+        names = None
+        if names_store is not None:
+            with FeatureStore.open(names_store, text=text) as named:
+                names = names_of(features, named)
     plan = Plan(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
-                folds=folds)  # fmt: skip
-    work = Work(folder=folder, store=store, text=text, keep_runs=keep_runs)
+                folds=folds, names=names)  # fmt: skip
+    work = Work(folder=folder, store=store, text=text, names_store=names_store, keep_runs=keep_runs)
     if dry_run:
         return ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
     return ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)

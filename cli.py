@@ -625,6 +625,12 @@ def ablate(
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
+    names_store: Annotated[
+        Path | None,
+        typer.Option(
+            "--genre-names-store", metavar="STORE", help="The same tracks with other genre names read aloud: for plus."
+        ),
+    ] = None,
     genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
@@ -668,6 +674,7 @@ def ablate(
         result = api.ablate(
             store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
             n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file, text=text,
+            names_store=names_store,
             options={name: value for name, value in asked.items() if value is not None}, jobs=jobs,
             shard=_shard(shard), training=not no_train, keep_runs=keep_runs, dry_run=dry_run,
             stop=stop, on_progress=steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +25,20 @@ SET_BY_ROWS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One training run, and the table rows (``components: all``) that it serves; `fold` None is the one split."""
+    """One training run, and the table rows (``components: all``) that it serves; `fold` None is the one split.
+
+    `names` tells the other genre names it learns from, None for the store's own; see :class:`Plan`.
+    """
 
     config: TrainConfig
     fold: Fold | None
+    names: str | None
     serves: tuple[str, ...]
 
     @property
     def key(self) -> str:
         """Name of its folder."""
-        return run_key(self.config, self.fold)
+        return run_key(self.config, self.fold, self.names)
 
     @property
     def told(self) -> str:
@@ -42,8 +47,8 @@ class PlannedRun:
         return f"{self.serves[0]}, seed {self.config.seed}{fold}"
 
 
-def run_key(config: TrainConfig, fold: Fold | None = None) -> str:
-    """A hash of the options that are not the defaults, the seed, and the fold.
+def run_key(config: TrainConfig, fold: Fold | None = None, names: str | None = None) -> str:
+    """A hash of the options that are not the defaults, the seed, the fold, and the genre names if not the store's own.
 
     Only what differs from the defaults counts, so that an option added to mgc later does not orphan results.
     """
@@ -51,7 +56,8 @@ def run_key(config: TrainConfig, fold: Fold | None = None) -> str:
     told = {name: value for name, value in values.items() if value != defaults[name] and name not in NOT_PART_OF_A_RUN}
     told.pop("seed", None)
     name = f"{hashlib.sha256(canonical_json(told)).hexdigest()[:12]}-seed{config.seed}"
-    return name if fold is None else f"{name}-{fold.by}-fold{fold.number}of{fold.of}"
+    name = name if fold is None else f"{name}-{fold.by}-fold{fold.number}of{fold.of}"
+    return name if names is None else f"{name}-names-{names}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,8 @@ class Plan:
     preset, options : of ``TrainConfig``; a row's own options come on top.
     seeds : every configuration is trained with each; all share one split.
     folds : test sets whose predictions are pooled; empty for one split.
+    names : hash of the genre embedding of a second store of the same tracks, whose genres are read aloud by other
+        names; None where there is no such store, and rows that need it stay empty.
     """
 
     tables: Sequence[TableSpec]
@@ -70,6 +78,7 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
     folds: Sequence[Fold] = ()
+    names: str | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -82,9 +91,14 @@ class Plan:
         return TrainConfig.from_preset(self.preset, **{**self.options, **row.options, "seed": seed})
 
     def keys(self, row: Row, seed: int) -> list[str]:
-        """The runs that make one seed of a row: one, or one a fold."""
-        config = self.config(row, seed)
-        return [run_key(config, fold) for fold in self.folds or (None,)]
+        """The runs that make one seed of a row: one, or one a fold; none for a row that needs no training, or cannot
+        have it."""
+        if row.trivial is not None or (row.names and self.names is None):
+            return []
+        return [self._run(row, seed, fold).key for fold in self.folds or (None,)]
+
+    def _run(self, row: Row, seed: int, fold: Fold | None) -> PlannedRun:
+        return PlannedRun(config=self.config(row, seed), fold=fold, names=self.names if row.names else None, serves=())
 
     @cached_property
     def runs(self) -> list[PlannedRun]:
@@ -94,13 +108,11 @@ class Plan:
             for fold in self.folds or (None,):
                 for table in self.tables:
                     for row in table.rows:
-                        if row.trivial is None:
-                            self._add(planned, f"{table.name}: {row.name}", self.config(row, seed), fold)
+                        if self.keys(row, seed):
+                            _add(planned, self._run(row, seed, fold), f"{table.name}: {row.name}")
         return list(planned.values())
 
-    @staticmethod
-    def _add(planned: dict[str, PlannedRun], serves: str, config: TrainConfig, fold: Fold | None) -> None:
-        known = planned.get(run_key(config, fold))
-        names = (serves,) if known is None else (*known.serves, serves)
-        run = PlannedRun(config=config, fold=fold, serves=names)
-        planned[run.key] = run
+
+def _add(planned: dict[str, PlannedRun], run: PlannedRun, serves: str) -> None:
+    known = planned.get(run.key, run)
+    planned[run.key] = dataclasses.replace(known, serves=(*known.serves, serves))

@@ -65,10 +65,8 @@ class Results:
 
     def _complete(self, row: Row) -> dict[int | None, list[str]]:
         """Run keys by seed, where all folds are finished."""
-        if row.trivial is not None:
-            return {}
         keys = {seed: self.plan.keys(row, seed) for seed in self.plan.seeds}
-        return {seed: some for seed, some in keys.items() if all(key in self.found for key in some)}
+        return {seed: some for seed, some in keys.items() if some and all(key in self.found for key in some)}
 
     def _trivial(self, name: str) -> Measured:
         assert self._resampling is not None
@@ -121,7 +119,7 @@ def tabulate(
             done += 1
             if on_row is not None:
                 on_row(done, total)
-        tables.append(_table(spec, measured, reasons, judge=not results.few))
+        tables.append(_table(spec, measured, reasons, named=plan.names is not None, judge=not results.few))
     document = {
         "caption": _caption(results, store, n_replicates, labels),
         "published_on": PUBLISHED_ON,
@@ -132,10 +130,12 @@ def tabulate(
 
 
 def _table(
-    spec: TableSpec, measured: Mapping[str, Measured], reasons: Mapping[str, str], *, judge: bool
+    spec: TableSpec, measured: Mapping[str, Measured], reasons: Mapping[str, str], *, named: bool, judge: bool
 ) -> dict[str, Any]:
     names = {row.name: f"{spec.name}: {row.name}" for row in spec.rows}
     notes = {name: reasons[serves] for name, serves in names.items() if serves in reasons}
+    notes |= {row.name: "needs a second store, whose genres have other names" for row in spec.rows
+              if row.names and not named}  # fmt: skip
     rows = [row.to_dict() for row in fill_table(spec, measured, notes, judge=judge)]
     return {"name": spec.name, "title": spec.title, "reference": spec.reference, "x_label": spec.x_label, "rows": rows}
 

@@ -24,12 +24,14 @@ class Row:
     options : fields of ``TrainConfig`` that make it, over the options of the whole ablation.
     published : Jaccard index and F1 in the paper, where it has the row.
     trivial : name of a system of :mod:`mgc.heads.trivial_baselines`, for a row that needs no training.
+    names : learns from the store in which genres are read aloud to the text encoder by another name.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     published: tuple[float, float] | None = None
     trivial: str | None = None
+    names: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,9 @@ def _plus_rows() -> Iterable[Row]:
     yield Row(name="paper", options=_switches())
     for name in PLUS:
         yield Row(name=name.replace("_", " "), options=_switches(name))
+    yield Row(name="genre names", options=_switches(), names=True)
     yield Row(name="all together", options=_switches(*PLUS))
+    yield Row(name="all and genre names", options=_switches(*PLUS), names=True)
 
 
 PLUS_TABLE = TableSpec(

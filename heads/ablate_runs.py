@@ -33,6 +33,30 @@ ABOUT_FILE = "ablation.json"
 Labels = Mapping[str, Sequence[str]]
 
 
+def names_of(store: FeatureStore, names_store: FeatureStore, labels: Labels | None = None) -> str:
+    """What tells the genre names of a second store of the same tracks from others: a hash of its genre embedding.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a store of the same tracks, labels and features.
+    """
+    prints = [{k: v for k, v in each.fingerprints.items() if k != "genre_embedding"} for each in (store, names_store)]
+    if prints[0] != prints[1] or _about(store, labels) != _about(names_store, labels):
+        raise ConfigError(f"{names_store.path}: not the tracks, genres and recipe of {store.path}; extract the same "
+                          "source in the same way, with other genre names only")  # fmt: skip
+    return hashlib.sha256(names_store.genre_embedding.tobytes()).hexdigest()[:8]
+
+
+def _about(store: FeatureStore, labels: Labels | None) -> tuple[list[str], str]:
+    return list(store.genres), _tracks_sha256(store, labels)
+
+
+def _tracks_sha256(store: FeatureStore, labels: Labels | None) -> str:
+    tracks = newest_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
+    return hashlib.sha256(canonical_json(tracks.to_pylist())).hexdigest()
+
+
 def open_folder(folder: Path, store: FeatureStore, labels: Labels | None = None) -> None:
     """Make the ablation's folder, or see that what is in it is about the same tracks.
 
@@ -43,12 +67,10 @@ def open_folder(folder: Path, store: FeatureStore, labels: Labels | None = None)
     """
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     (folder / "claims").mkdir(exist_ok=True)
-    tracks = newest_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
     about = {
         "store": store.path.name,
         "fingerprints": dict(store.fingerprints),
-        "n_tracks": len(tracks),
-        "tracks_sha256": hashlib.sha256(canonical_json(tracks.to_pylist())).hexdigest(),
+        "tracks_sha256": _tracks_sha256(store, labels),
     }
     path = folder / ABOUT_FILE
     if not path.exists():

@@ -42,6 +42,7 @@ class Work:
     Attributes
     ----------
     text : name under which the text features joined the store; None for its own.
+    names_store : a store of the same tracks whose genres are read aloud by other names, for the runs that want it.
     """
 
     folder: Path
@@ -49,6 +50,13 @@ class Work:
     text: str | None = None
     labels: Labels | None = None
     keep_runs: bool = False
+    names_store: Path | None = None
+
+    def open(self, run: PlannedRun) -> FeatureStore:
+        """The store that a run learns from."""
+        path = self.store if run.names is None else self.names_store
+        assert path is not None
+        return FeatureStore.open(path, text=self.text)
 
 
 def perform_all(
@@ -117,23 +125,22 @@ def _refuse_to_go_on(stop: Callable[[], bool]) -> None:
 def _here(
     work: Work, waiting: deque[PlannedRun], stop: Callable[[], bool], tell: OnRun
 ) -> Iterator[tuple[PlannedRun, Outcome]]:
-    with FeatureStore.open(work.store, text=work.text) as store:
-        while waiting:
-            _refuse_to_go_on(stop)
-            run = waiting.popleft()
-            yield run, _attempt(work, run, store, stop, lambda progress, run=run: tell(run, progress))  # type: ignore[misc]
+    while waiting:
+        _refuse_to_go_on(stop)
+        run = waiting.popleft()
+        yield run, _attempt(work, run, stop, lambda progress, run=run: tell(run, progress))  # type: ignore[misc]
 
 
 def _attempt(
     work: Work,
     run: PlannedRun,
-    store: FeatureStore,
     stop: Callable[[], bool],
     on_progress: Callable[[Progress], None],
 ) -> Outcome:
-    return attempt(
-        work.folder, run, store, labels=work.labels, keep_run=work.keep_runs, stop=stop, on_progress=on_progress
-    )
+    with work.open(run) as store:
+        return attempt(
+            work.folder, run, store, labels=work.labels, keep_run=work.keep_runs, stop=stop, on_progress=on_progress
+        )
 
 
 @dataclass(kw_only=True)
@@ -237,11 +244,11 @@ def _serve(work: Work, pipe: Connection[Any, Any]) -> None:
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says what to do
-    with suppress(EOFError, BrokenPipeError), FeatureStore.open(work.store, text=work.text) as store:
+    with suppress(EOFError, BrokenPipeError):
         while not ended.is_set():
             run = pipe.recv()
             try:
-                pipe.send(_attempt(work, run, store, ended.is_set, _sender(pipe)))
+                pipe.send(_attempt(work, run, ended.is_set, _sender(pipe)))
             except MgcError as error:  # what concerns all runs, such as a full disk
                 pipe.send(error)
                 return

@@ -78,7 +78,7 @@ class World:
     def write(self, path: Path, *, part_rows: int = 16, genres: Sequence[str] | None = None) -> FeatureStore:
         """The world as a store. `tracks` must be in the order of their ids, which is the order of rows."""
         names = sorted({name for track in self.tracks for name in track["genres"]} | set(genres or ()))
-        embedding = np.stack([_name_vector(name) for name in names])
+        embedding = np.stack([self.name_vector(name) for name in names])
         table = plan_table(self.tracks)
         assert table.column("id").to_pylist() == [track["id"] for track in self.tracks]
         create_store(path, tracks=table, recipe=self.recipe, part_rows=part_rows, genres=names,
@@ -87,6 +87,12 @@ class World:
             rows = range(part * part_rows, min((part + 1) * part_rows, self.n_tracks))
             commit_part(path, part, self._arrays(slice(rows.start, rows.stop)), outcome_table(self._outcomes(rows)))
         return FeatureStore.open(path)
+
+    @staticmethod
+    def name_vector(name: str) -> npt.NDArray[np.float32]:
+        """What the text encoder makes of a genre's name."""
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+        return np.random.default_rng(seed).normal(size=TEXT_DIM).astype(np.float32)
 
     def _arrays(self, rows: slice) -> Mapping[str, npt.NDArray[Any]]:
         status = np.asarray([FAILED if i in self.failed else OK for i in range(rows.start, rows.stop)], dtype=np.uint8)
@@ -112,11 +118,6 @@ class World:
 
 def _sha256(values: npt.NDArray[Any]) -> str:
     return hashlib.sha256(values.tobytes()).hexdigest()
-
-
-def _name_vector(name: str) -> npt.NDArray[np.float32]:
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
-    return np.random.default_rng(seed).normal(size=TEXT_DIM).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -27,13 +27,13 @@ from mgc.cache.store import FeatureStore
 from mgc.heads.ablate import ablate, dry_run
 from mgc.heads.ablate_plan import Plan
 from mgc.heads.ablate_rows import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
-from mgc.heads.ablate_runs import finished
+from mgc.heads.ablate_runs import finished, names_of
 from mgc.heads.ablate_workers import Work
 from mgc.heads.folds import make_folds
 from mgc.heads.predictions import load_predictions
 
 MakeWorld = Callable[..., Any]
-SMALL = {
+SMALL: dict[str, Any] = {
     "encoder": "tiny", "epochs": 2, "lr": 3e-3, "batch_size": 28, "precision": "fp32", "top_genres": 3,
     "model_options": {"width": 16, "graph_hidden": 16, "projection_dim": 8},
 }  # fmt: skip
@@ -82,8 +82,8 @@ def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
 
 def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
     plan = Plan(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
-    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 6}
-    assert {spec.name: sum(row.trivial is None for row in spec.rows) for spec in plan.tables} == trained_of
+    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 6}  # and two of plus that need a second store
+    assert {spec.name: sum(bool(plan.keys(row, 0)) for row in spec.rows) for spec in plan.tables} == trained_of
     assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 6 - 3)
     assert [run.config.seed for run in plan.runs] == sorted(run.config.seed for run in plan.runs)
     assert set(Counter(name for run in plan.runs for name in run.serves).values()) == {3}
@@ -118,6 +118,8 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
     }
     assert changed["paper"] == set()
     assert changed["asymmetric"] == {"loss", "prior_bias"}
+    assert changed["genre names"] == set()
+    assert changed["all and genre names"] == changed["all together"]
     assert changed["spec augment"] == {"spec_augment"}
     assert changed["all together"] == set().union(*changed.values())
     assert plain["loss"] == "bce"
@@ -252,6 +254,35 @@ def test_every_track_is_tested_once_in_folds_of_whole_songs(make_world: MakeWorl
     santana = next(run for run in plan.runs if run.config.model == "santana")
     assert len(plan.runs) == 3 * 5
     assert santana.key.endswith("-song-fold1of3")
+
+
+def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    class Renamed(make_world):  # type: ignore[misc, valid-type]
+        @staticmethod
+        def name_vector(name: str) -> Any:
+            return make_world.name_vector(f"the music called {name}")
+
+    store, named = make_world(n_tracks=30).write(tmp_path / "s.zarr"), Renamed(n_tracks=30).write(tmp_path / "n.zarr")
+    names = names_of(store, named)
+    assert names != names_of(store, store)
+    with pytest.raises(ConfigError, match="not the tracks"):
+        names_of(store, make_world(n_tracks=32).write(tmp_path / "o.zarr"))
+    work = Work(folder=tmp_path / "a", store=store.path, names_store=named.path, keep_runs=True)
+    rows = tuple(row for row in PLUS_TABLE.rows if row.name in ("paper", "genre names"))
+    options = {**SMALL, "epochs": 1, "model_options": {**SMALL["model_options"], "graph_similarity": "raw"}}
+    plan = Plan(tables=[dataclasses.replace(PLUS_TABLE, rows=rows)], seeds=[0], options=options, names=names)
+    document = ablate(work, plan, n_replicates=N_REPLICATES)
+    assert [row["n_seeds"] for row in document["tables"][0]["rows"]] == [1, 1]
+    graphs = {
+        run.serves[0]: json.loads((work.folder / "runs" / run.key / "best" / "graph.json").read_text())
+        for run in plan.runs
+    }
+    assert graphs["plus: paper"]["a1"] == graphs["plus: genre names"]["a1"]  # the same labels
+    assert graphs["plus: paper"]["a2"] != graphs["plus: genre names"]["a2"]  # read aloud otherwise
+    without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES)
+    assert "needs a second store" in without["tables"][0]["rows"][1]["note"]
 
 
 def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
