@@ -425,6 +425,7 @@ def train(
     genres_file: Path | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
     resume: bool = False,
     save_every_s: float | None = None,
     stop: Callable[[], bool] | None = None,
@@ -436,6 +437,7 @@ def train(
     ----------
     text : name of the text features to learn from, where others joined the store.
     options : fields of :class:`mgc.heads.config.TrainConfig`.
+    settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     save_every_s, stop : see :func:`mgc.heads.train.train`.
 
     Returns
@@ -451,7 +453,7 @@ def train(
         from .heads.train import SAVE_EVERY_S
         from .heads.train import train as fit
 
-    config = _train_config(preset, genres_file, options)
+    config = _train_config(preset, genres_file, options, settings)
 
     def tell(progress: TrainProgress) -> None:
         if progress.stage == "statistics":
@@ -505,6 +507,7 @@ def train_dry_run(
     genres_file: Path | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
     on_progress: Steps = _silent,
 ) -> dict[str, Any]:
     """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
@@ -518,7 +521,7 @@ def train_dry_run(
     with _extra("train"):
         from .heads.dry_run import dry_run
 
-    config = _train_config(preset, genres_file, options)
+    config = _train_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         found = dry_run(features, config, on_track=lambda done, total: on_progress("statistics", done, total, ""))
     task = found.task
@@ -549,14 +552,16 @@ def train_dry_run(
     }
 
 
-def _train_config(preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None) -> TrainConfig:
-    from .heads.config import TrainConfig
+def _train_config(
+    preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str] = ()
+) -> TrainConfig:
+    from .heads.config import TrainConfig, read_settings
     from .heads.labels import read_genres_file
 
     chosen = dict(options or {})
     if genres_file is not None:
         chosen["genres"] = read_genres_file(genres_file)
-    return TrainConfig.from_preset(preset, **chosen)
+    return TrainConfig.from_preset(preset, **{**chosen, **read_settings(settings)})
 
 
 def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps = _silent) -> dict[str, Any]:

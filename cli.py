@@ -487,6 +487,10 @@ def train(
     modalities: Annotated[
         Literal["both", "audio", "lyrics"] | None, typer.Option(help="Learn from both parts or from one.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any further option, listed above; as often as needed."),
+    ] = None,
     no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
     no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
     no_graph: Annotated[bool, typer.Option("--no-graph", help="Without the genre graph.")] = False,
@@ -522,7 +526,19 @@ def train(
 
     SIGTERM and Ctrl-C save where the run is before they end it, within 10 s; [b]--resume[/b] goes on from there.
 
-    Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b]
+    Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b],
+    [b]mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1[/b]
+
+    --set takes (first the default; docs/model.md explains each)
+
+    [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
+    graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|ml-gcn,
+    graph_threshold=0.4, graph_reweight=0.25, graph_hidden=1024, logit_scale=false, bias=true, normalise=true,
+    projection_dim=256, tau_init=0.07, mel_reference=one|max, mel_top_db=null
+
+    [b]training[/b]: loss=bce|asymmetric, bce_reduction=mean|sum, prior_bias=false, modality_dropout=0,
+    spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50, warmup_epochs=0,
+    weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped
     """
     from . import api
 
@@ -537,8 +553,9 @@ def train(
     if dry_run:
         with _progress(quiet or as_json) as steps:
             found = api.train_dry_run(
-                store, output, preset=preset, genres_file=genres_file, text=text, options=options, on_progress=steps
-            )
+                store, output, preset=preset, genres_file=genres_file, text=text, options=options,
+                settings=settings or (), on_progress=steps,
+            )  # fmt: skip
         _emit(as_json, found, lambda: _print_dry_run(found))
         return
     with _stopping_gently() as stop, _progress(quiet or as_json) as steps:
@@ -549,6 +566,7 @@ def train(
             genres_file=genres_file,
             text=text,
             options=options,
+            settings=settings or (),
             resume=resume,
             save_every_s=None if save_every is None else 60 * save_every,
             stop=stop,
@@ -1099,6 +1117,7 @@ def _print_metrics(result: Mapping[str, Any]) -> None:
         **{shown: (metrics, column) for column, shown in DECIDED_BY.items() if column is not None},
         "prior": (baselines["label_prior"], "fixed"),
         "majority": (baselines["majority"], "fixed"),
+        "frequency": (baselines["label_frequency"], "fixed"),
     }
     rows: list[tuple[str, ...]] = []
     for name in METRIC_ROWS:

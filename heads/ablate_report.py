@@ -22,6 +22,7 @@ from .bootstrap import Resampling
 from .predictions import ScoredTracks, load_predictions
 from .split_groups import known_artists
 from .task import newest_tracks
+from .trivial_baselines import baseline_scores
 
 FEW_ARTISTS = 20
 """Tested artists below which no claim is drawn: an interval over so few tells little."""
@@ -73,8 +74,8 @@ class Results:
         folds = []
         for key in self.a_system:
             fold, result = self._fold[key], self.found[key]
-            scores = np.tile(np.asarray(result[name], dtype=np.float32), (len(fold.ids), 1))
-            folds.append(_with_scores(fold, scores))
+            scores = baseline_scores(result["label_prior"], result["majority"], len(fold.ids))[name]
+            folds.append(_with_scores(fold, scores.astype(np.float32)))
         return measure_system({None: pooled(folds)}, self._resampling)
 
     def _refuse_other_tracks(self, tracks: ScoredTracks) -> None:

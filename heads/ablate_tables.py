@@ -9,7 +9,6 @@ Shapes: N tracks, C genres, K seeds, R bootstrap replicates.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -234,12 +233,3 @@ def pooled(folds: Sequence[ScoredTracks]) -> ScoredTracks:
         scores=scores[order],
         thresholds=thresholds,
     )
-
-
-def trivial_system(folds: Sequence[ScoredTracks], scores: Sequence[FloatArray], resampling: Resampling) -> Measured:
-    """A system that gives every test track of a fold the same (C,) scores, over that fold's genres."""
-    same = [
-        dataclasses.replace(fold, scores=np.tile(np.asarray(constant, np.float32), (len(fold.ids), 1)), thresholds={})
-        for fold, constant in zip(folds, scores, strict=True)
-    ]
-    return measure_system({None: pooled(same)}, resampling)

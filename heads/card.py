@@ -58,7 +58,7 @@ def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts
         _recipe(task, config, recipe, facts),
         _metrics(facts),
         _genres(task, facts.thresholds),
-        _limits(task, facts),
+        _limits(task, config, facts),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -204,7 +204,7 @@ genre that takes the one for all: it has fewer than {thresholds.min_support} of 
 {listed}"""
 
 
-def _limits(task: Task, facts: CardFacts) -> str:
+def _limits(task: Task, config: TrainConfig, facts: CardFacts) -> str:
     counts = task.train_labels.sum(axis=0)
     rare = int((counts < 20).sum())
     said = [
@@ -216,7 +216,7 @@ def _limits(task: Task, facts: CardFacts) -> str:
     if task.model.modalities == "both":
         said.append(
             "A track without lyrics is scored from sound alone."
-            if task.n_without_lyrics
+            if task.n_without_lyrics or config.modality_dropout > 0
             else "It has seen no track without lyrics; the scores of one are a guess."
         )
     if not facts.thresholds.n_tracks:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,14 +14,13 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ..cache.errors import ConfigError
+from .audio_cnn import EncoderName
+from .model_config import Modalities, ModelConfig, SystemName
 
 SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Home = Literal["auto", "device", "host", "mapped"]
-Encoder = Literal["base", "lite", "tiny"]
-Modalities = Literal["both", "audio", "lyrics"]
-Model = Literal["ours", "santana", "pandeya"]
 Loss = Literal["bce", "asymmetric"]
 Reduction = Literal["mean", "sum"]
 Optimizer = Literal["adam", "adamw"]
@@ -43,6 +43,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""
+
+_OF_THE_STORE = ("n_genres", "text_dim", "n_mels")
+_SHARED = ("model", "encoder", "attention", "graph", "contrastive", "modalities")
+MODEL_OPTIONS = tuple(
+    item.name for item in dataclasses.fields(ModelConfig) if item.name not in (*_OF_THE_STORE, *_SHARED)
+)
+"""Fields of ``ModelConfig`` that ``model_options`` may hold; the others come from the store or are options too."""
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 _WITHOUT_PARTS: Mapping[str, str] = {"santana": "audio", "pandeya": "both"}
 """Baselines, which have no attention, graph or contrastive part, and the modalities they work on."""
@@ -75,13 +84,13 @@ class TrainConfig:
     spec_augment : mask bands and stretches of the spectrograms in training.
     encoder, attention, graph, contrastive, modalities : parts of the model; see ``ModelConfig``. What a system or a
         single modality cannot have is off, whatever was asked.
-    model_options : further fields of ``ModelConfig`` by name, such as ``{"heads": 1}``.
+    model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
     device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
     deterministic : only operations that give the same bits every time, and no resume where bits would differ.
     """
 
     preset: str | None = None
-    model: Model = "ours"
+    model: SystemName = "ours"
     seed: int = 0
     split: SplitPolicy = "auto"
     split_seed: int = 0
@@ -105,7 +114,7 @@ class TrainConfig:
     prior_bias: bool = False
     modality_dropout: float = 0.0
     spec_augment: bool = False
-    encoder: Encoder = "base"
+    encoder: EncoderName = "base"
     attention: bool = True
     graph: bool = True
     contrastive: bool = True
@@ -123,6 +132,7 @@ class TrainConfig:
         self._check_choices()
         self._settle_parts()
         self._check_ranges()
+        self._check_model_options()
 
     @classmethod
     def from_preset(cls, preset: str | None, **options: Any) -> TrainConfig:
@@ -139,6 +149,12 @@ class TrainConfig:
             raise ConfigError(f"preset {preset!r}: not one of {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[preset], **options, "preset": preset})
 
+    def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
+        """The shape of the system that this asks for, on a store and labels of these widths."""
+        shared = {name: getattr(self, name) for name in _SHARED}
+        widths = {"n_genres": n_genres, "text_dim": text_dim, "n_mels": n_mels}
+        return ModelConfig.from_dict({**widths, **shared, **self.model_options})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as JSON and YAML hold them."""
         values = dataclasses.asdict(self)
@@ -151,9 +167,7 @@ class TrainConfig:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
-                raise ConfigError(f"unknown training option {key!r}{hint}")
+                raise ConfigError(f"unknown training option {key!r}{_nearest(key, known)}")
         return cls(**values)
 
     def to_yaml(self) -> str:
@@ -213,6 +227,12 @@ class TrainConfig:
             if fixed is not None or (self.modalities != "both" and part != "graph"):
                 object.__setattr__(self, part, False)
 
+    def _check_model_options(self) -> None:
+        for name in self.model_options:
+            if name not in MODEL_OPTIONS:
+                raise ConfigError(f"model_options: {name!r} is not among them{_nearest(name, MODEL_OPTIONS)}")
+        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # refuses values without meaning
+
     def _check_choices(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
             "preset": (None, *PRESETS),
@@ -220,9 +240,9 @@ class TrainConfig:
             "device": get_args(Device),
             "precision": get_args(Precision),
             "home": get_args(Home),
-            "encoder": get_args(Encoder),
+            "encoder": get_args(EncoderName),
             "modalities": get_args(Modalities),
-            "model": get_args(Model),
+            "model": get_args(SystemName),
             "loss": get_args(Loss),
             "bce_reduction": get_args(Reduction),
             "optimizer": get_args(Optimizer),
@@ -256,3 +276,43 @@ class TrainConfig:
             )
         if self.genres is not None and (not self.genres or len(set(self.genres)) != len(self.genres)):
             raise ConfigError("genres: want at least one, and none of them twice")
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Options from lines ``key=value``; those of the model come back inside ``model_options``.
+
+    Parameters
+    ----------
+    settings : such as ``["graph_similarity=raw", "warmup_epochs=3"]``; values are read as YAML.
+
+    Raises
+    ------
+    ConfigError
+        If a line has no ``=``, or names no option.
+    """
+    own = [item.name for item in dataclasses.fields(TrainConfig) if item.name not in ("preset", "model_options")]
+    options: dict[str, Any] = {}
+    model_options: dict[str, Any] = {}
+    for line in settings:
+        key, equals, value = line.partition("=")
+        key = {"lambda": "lambda_"}.get(key.strip(), key.strip())
+        if not equals:
+            raise ConfigError(f"setting {line!r}: want key=value, such as graph_similarity=raw")
+        if key not in (*own, *MODEL_OPTIONS):
+            raise ConfigError(f"setting {line!r}: there is no option {key!r}{_nearest(key, [*own, *MODEL_OPTIONS])}")
+        (model_options if key in MODEL_OPTIONS else options)[key] = _value(line, value)
+    return {**options, "model_options": model_options} if model_options else options
+
+
+def _value(line: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"setting {line!r}: its value cannot be read as YAML: {error}") from error
+    # To YAML 1.1, 1e-4 is a word.
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def _nearest(key: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

@@ -23,6 +23,7 @@ from .predictions import METRICS_FILE, save_predictions
 from .split_groups import artist_groups
 from .splits import SPLITS, Split
 from .task import newest_tracks
+from .trivial_baselines import baseline_scores
 
 ALL = "all"
 """Every labelled track of the store, whatever the run did with it."""
@@ -189,13 +190,9 @@ def _parts(store: FeatureStore, rows: npt.NDArray[np.int64]) -> dict[str, npt.ND
 
 
 def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """What two systems without features reach: each genre's training share as score, and one label set for all."""
-    constant = {
-        "label_prior": loaded.train_counts / max(1, loaded.n_train),
-        "majority": loaded.majority.astype(np.float64),
-    }
+    """What the three systems that have seen no features reach; see :mod:`mgc.heads.trivial_baselines`."""
+    prior = loaded.train_counts / max(1, loaded.n_train)
     return {
-        name: evaluate_predictions(truth, np.tile(scores, (len(truth), 1)), genres=loaded.genres,
-                                   n_replicates=0).to_dict()
-        for name, scores in constant.items()
-    }  # fmt: skip
+        name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0).to_dict()
+        for name, scores in baseline_scores(prior, loaded.majority, len(truth)).items()
+    }

@@ -71,6 +71,7 @@ class ModelConfig:
     modalities: Modalities = "both"
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("n_genres", "text_dim", "n_mels", "width", "heads", "graph_hidden", "projection_dim"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -94,6 +95,19 @@ class ModelConfig:
         if self.modalities != fixed:
             raise ConfigError(f"model={self.model!r} works on modalities={fixed!r}, not {self.modalities!r}")
         _ = self.graph_options, self.mel_level
+
+    def _check_types(self) -> None:
+        for item in dataclasses.fields(self):
+            value, kind = getattr(self, item.name), type(item.default)
+            if kind is bool and not isinstance(value, bool):
+                raise ConfigError(f"{item.name} is {value!r}; want true or false")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if kind is int and not (number and isinstance(value, int)):
+                raise ConfigError(f"{item.name} is {value!r}; want a whole number")
+            if kind is float and not number:
+                raise ConfigError(f"{item.name} is {value!r}; want a number")
+        if self.mel_top_db is not None and type(self.mel_top_db) not in (int, float):
+            raise ConfigError(f"mel_top_db is {self.mel_top_db!r}; want dB, or none")
 
     @property
     def graph_options(self) -> GraphOptions:

@@ -189,7 +189,8 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
 
 def lyrics_warnings(loaded: LoadedModel, store: FeatureStore, rows: npt.NDArray[np.int64]) -> list[str]:
     """What to know before trusting scores of tracks without lyrics; empty where there is nothing to say."""
-    if loaded.model.config.modalities == "audio" or loaded.n_without_lyrics:
+    seen_without = loaded.n_without_lyrics > 0 or loaded.training.modality_dropout > 0
+    if loaded.model.config.modalities == "audio" or seen_without:
         return []
     has_text = store.recipe.lyrics is not None
     without = int((store.read("lyrics_tokens", rows) == 0).sum()) if has_text else len(rows)

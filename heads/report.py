@@ -33,7 +33,11 @@ METRIC_NAMES = {
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
 }
-BASELINE_NAMES = {"majority": "majority label set", "label_prior": "label prior"}
+BASELINE_NAMES = {
+    "majority": "majority label set",
+    "label_prior": "label prior",
+    "label_frequency": "genres drawn by their frequency",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ def render_report(record: RunRecord) -> str:
     """The page of a run."""
     sections = [
         _summary(record),
-        _course(record.epochs, float(record.config.get("lambda_", 0.3))),
+        _course(record.epochs, record.config),
         _metrics_section(record.evaluation),
         _genres_section(record),
         _graph_section(record.graph),
@@ -188,7 +192,7 @@ def _against(value: float | None, base: float | None) -> str:
     return f"Its Jaccard index is {value / base:.1f} times that of the majority baseline ({base:.3f})."
 
 
-def _course(epochs: Sequence[Json], lambda_: float) -> str:
+def _course(epochs: Sequence[Json], config: Json) -> str:
     """Losses and validation figures by epoch."""
     if not epochs:
         return "<h2>Training</h2>\n<p>No epoch has ended yet.</p>"
@@ -196,6 +200,10 @@ def _course(epochs: Sequence[Json], lambda_: float) -> str:
     names = ("loss", "contrastive", "classification", "val_bce", "val_map", "val_jaccard", "val_empty_share")
     series = {name: [e.get(name) for e in epochs] for name in names}
     mark = None if best is None else (float(best["epoch"]), "best")
+    lambda_ = float(config.get("lambda_", 0.3))
+    trained_on = "cross-entropy" if config.get("loss", "bce") == "bce" else "asymmetric loss"
+    if config.get("bce_reduction", "mean") == "sum":
+        trained_on += ", summed over genres"
     weighted = {
         "total": series["loss"],
         f"{1 - lambda_:g} × classification": [_times(1 - lambda_, v) for v in series["classification"]],
@@ -206,9 +214,9 @@ def _course(epochs: Sequence[Json], lambda_: float) -> str:
          "Training loss and its two parts",
          f"The total is the sum of the other two lines; it went from {number(series['loss'][0])} to "
          f"{number(series['loss'][-1])}. All should fall, fastest at first."),
-        (line_chart(x, {"training": series["classification"], "validation": series["val_bce"]},
-                    title="Classification loss", x_label="epoch",
-                    y_label="binary cross-entropy (nats)", mark=mark),
+        (line_chart(x, {f"training ({trained_on})": series["classification"],
+                        "validation (cross-entropy)": series["val_bce"]},
+                    title="Classification loss", x_label="epoch", y_label="nats", mark=mark),
          "Classification loss",
          "Where the validation line turns up while training still falls, the model has begun to learn its training "
          "tracks by heart."),

@@ -20,7 +20,7 @@ class Santana(System):
     Notes
     -----
     Reconstructed from what Ru et al. 2023 (Table 1) say of the audio baseline of Music4All's authors (Santana et al.,
-    IWSSIP 2020): nobody but them has the original. The blocks are those of ``ours``; with the base encoder
+    IWSSIP 2020); we know of no public code of the original. The blocks are those of ``ours``; with the base encoder
     1 568 992 + 513 C parameters.
     """
 

@@ -5,7 +5,6 @@ Everything here that is learned from labels or features looks at the training sp
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +171,11 @@ def prepare(
     chosen = np.concatenate([train, validation])
     examples = Examples.of(store, found.rows[chosen], matrix[chosen])
     embedding = store.genre_embedding[genres.columns] if config.graph else None
-    model = _model_config(store, config, len(genres.names))
+    model = config.model_config(
+        n_genres=len(genres.names),
+        text_dim=store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
+        n_mels=store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
+    )
     graph = build_adjacency(matrix[train], embedding, model.graph_options) if embedding is not None else None
     return Task(
         split=split,
@@ -196,28 +199,6 @@ def _check_features(store: FeatureStore, config: TrainConfig) -> None:
     if store.recipe.lyrics is None and (config.modalities != "audio" or config.graph):
         raise ConfigError(f"{store.path} has no text features; train with modalities=audio and graph=False (and no "
                           "attention or contrastive part), or extract lyrics")  # fmt: skip
-
-
-def _model_config(store: FeatureStore, config: TrainConfig, n_genres: int) -> ModelConfig:
-    values: dict[str, Any] = {
-        "n_genres": n_genres,
-        "text_dim": store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
-        "n_mels": store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
-        "model": config.model,
-        "encoder": config.encoder,
-        "attention": config.attention,
-        "graph": config.graph,
-        "contrastive": config.contrastive,
-        "modalities": config.modalities,
-    }
-    options = {field.name for field in dataclasses.fields(ModelConfig)} - set(values)
-    unknown = sorted(set(config.model_options) - options)
-    if unknown:
-        raise ConfigError(f"model_options: {', '.join(unknown)}: not among {', '.join(sorted(options))}")
-    try:
-        return ModelConfig.from_dict({**values, **config.model_options})
-    except TypeError as error:
-        raise ConfigError(f"model_options {dict(config.model_options)}: {error}") from error
 
 
 def _kept_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[Kept]:

@@ -1,4 +1,8 @@
-"""Systems that have seen no features: every track gets the same scores. What they reach is what learning must beat.
+"""The three systems that have seen no features, only training labels. What they reach is what learning must beat.
+
+``majority`` gives every track the one set of genres that fits the training tracks best. ``label_prior`` gives every
+track each genre's training share as its score. ``label_frequency`` draws each track's genres at random, every genre
+independently with its training share: it predicts as many as there are, in the wrong places.
 
 Shapes: N tracks, C genres.
 """
@@ -51,11 +55,26 @@ def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
     return chosen
 
 
-def baseline_scores(train_labels: npt.ArrayLike, n_tracks: int) -> dict[str, FloatArray]:
-    """Scores (n_tracks, C) of the two systems without features, ``label_prior`` and ``majority``.
+def baseline_scores(
+    prior: npt.ArrayLike, majority: npt.ArrayLike, n_tracks: int, *, seed: int = 0
+) -> dict[str, FloatArray]:
+    """Scores (n_tracks, C) of the three, by name.
 
-    Both rank all tracks equally, so their average precision is each genre's prevalence; the majority baseline's Jaccard
-    index in the ``fixed`` column is the number to beat.
+    Parameters
+    ----------
+    prior, majority : (C,) of :func:`label_prior` and :func:`majority_set`.
+    seed : of the draws of ``label_frequency``, whose scores are 0 or 1.
+
+    Notes
+    -----
+    Each of the first two ranks all tracks equally, so its average precision is each genre's prevalence; the third
+    reaches that on average. ``most_frequent``, ``prior`` and ``stratified`` of scikit-learn's ``DummyClassifier`` are
+    their like, except that ``majority`` looks for the best set and not genre by genre (no genre may be in most tracks).
     """
-    prior, majority = label_prior(train_labels), majority_set(train_labels).astype(np.float64)
-    return {"label_prior": np.tile(prior, (n_tracks, 1)), "majority": np.tile(majority, (n_tracks, 1))}
+    p = np.asarray(prior, dtype=np.float64)
+    drawn = np.random.default_rng(seed).random((n_tracks, len(p))) < p
+    return {
+        "label_prior": np.tile(p, (n_tracks, 1)),
+        "majority": np.tile(np.asarray(majority, dtype=np.float64), (n_tracks, 1)),
+        "label_frequency": drawn.astype(np.float64),
+    }

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,10 +21,6 @@ from mgc import cli
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("mgc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mgc")
-
-# How long an example takes says more about the machine's other work than about ours.
-hypothesis.settings.register_profile("mgc", deadline=None)
-hypothesis.settings.load_profile("mgc")
 
 Mgc = Callable[..., "subprocess.CompletedProcess[str]"]
 

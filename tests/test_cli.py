@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -326,6 +327,30 @@ def test_help_of_every_command_has_an_example(call):
         done = call(*command.split(), "--help")
         assert done.code == 0
         assert "Example" in done.out
+
+
+def test_help_of_train_lists_every_option_of_the_configuration(call):
+    from mgc.heads.config import MODEL_OPTIONS, TrainConfig
+
+    told = call("train", "--help").out
+    elsewhere = {"lambda_": "--lambda", "genres": "--genres-file", "contrastive": "--no-contrastive",
+                 "attention": "--no-attention", "graph": "--no-graph", "model_options": "--set"}  # fmt: skip
+    for field in dataclasses.fields(TrainConfig):
+        flag = elsewhere.get(field.name, "--" + field.name.replace("_", "-"))
+        assert flag in told or f"{field.name}=" in told, field.name
+    for name in MODEL_OPTIONS:
+        assert f"{name}=" in told, name
+    assert told.count("reconstructed") >= 1
+
+
+def test_settings_that_do_not_exist_are_refused_by_name(call, tmp_path):
+    done = call("train", tmp_path, "-o", tmp_path / "r", "--set", "graph_similarty=raw")
+    assert done.code == 2
+    assert "did you mean 'graph_similarity'" in done.err
+    (tmp_path / "c.yaml").write_text("set: [heads=two]\n")
+    done = call("train", tmp_path, "-o", tmp_path / "r", "--config", tmp_path / "c.yaml")
+    assert done.code == 2
+    assert "heads is 'two'" in done.err
 
 
 def test_version(call):

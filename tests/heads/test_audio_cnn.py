@@ -27,6 +27,7 @@ def encoder(name: str = "tiny", seed: int = 0) -> AudioEncoder:
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [("base", 512, 1_568_992), ("lite", 256, 392_816)])
 def test_sizes_are_those_of_the_paper_reading(name, channels, parameters):
+    """paper.md check 1, after the mel."""
     model = AudioEncoder(name).eval()
     assert count(model) == parameters
     with torch.no_grad():

@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
+from torchmetrics.functional import classification as tm
 
 from mgc.heads.metrics import (
     FIXED,
@@ -36,6 +38,12 @@ def evaluate(labels, scores, **options):
     return evaluate_predictions(labels, scores, n_replicates=0, **options)
 
 
+EMPTY_ROWS_AND_COLUMNS = (
+    np.array([[True, False, False], [False, False, False], [True, False, False]]),
+    np.array([[False, True, False], [False, False, False], [True, False, False]]),
+)
+
+
 def test_numbers():
     """paper.md check 11."""
     fixed = evaluate([[1, 1, 0], [1, 0, 0], [0, 0, 1]], np.tile([0.9, 0.1, 0.1], (3, 1))).columns[FIXED]
@@ -59,6 +67,7 @@ def test_empty_prediction_of_an_empty_truth_counts_as_right():
 
 
 @given(pairs)
+@example(EMPTY_ROWS_AND_COLUMNS)
 def test_example_based_agree_with_scikit_learn(pair):
     # A genre that nobody has and nobody predicts changes nothing, and makes one column multi-label for scikit-learn.
     y, p = (np.column_stack([labels, np.zeros(len(labels), dtype=np.bool_)]) for labels in pair)
@@ -67,7 +76,38 @@ def test_example_based_agree_with_scikit_learn(pair):
     assert f1_per_track(y, p).mean() == pytest.approx(sk.f1_score(y, p, **options))
 
 
+@given(pairs.filter(lambda pair: pair[0].shape[1] > 1))  # torchmetrics takes no multi-label problem of one label
+@example(EMPTY_ROWS_AND_COLUMNS)
+def test_decisions_agree_with_torchmetrics(pair):
+    y, p = pair
+    target, predicted = torch.from_numpy(y).int(), torch.from_numpy(p).float()
+    n = y.shape[1]
+    # It wants a third axis to go track by track, and squeezes a single track away: hence the tracks once more.
+    by_track = (predicted.repeat(2, 1)[..., None], target.repeat(2, 1)[..., None], n)
+    counts = tm.multilabel_stat_scores(*by_track, average="micro", multidim_average="samplewise")
+    tp, fp, _, fn, _ = counts[: len(y)].numpy().T
+    union = tp + fp + fn
+    expected = np.where(union == 0, 1.0, tp / np.maximum(union, 1))
+    np.testing.assert_allclose(jaccard_per_track(y, p), expected)
+    options = {"average": "micro", "multidim_average": "samplewise", "zero_division": 1.0}
+    f1 = tm.multilabel_f1_score(*by_track, **options)[: len(y)]
+    np.testing.assert_allclose(f1_per_track(y, p), f1, rtol=1e-6)
+
+    kept = y.any(axis=1)
+    if not kept.any():
+        return
+    fixed, target, predicted = evaluate(y, p.astype(float)).columns[FIXED], target[kept], predicted[kept]
+    for name, value in {
+        "hamming_loss": tm.multilabel_hamming_distance(predicted, target, n, average="micro"),
+        "subset_accuracy": tm.multilabel_exact_match(predicted, target, n),
+        "micro_f1": tm.multilabel_f1_score(predicted, target, n, average="micro"),
+        "macro_f1": tm.multilabel_f1_score(predicted, target, n, average="none")[target.any(dim=0)].mean(),
+    }.items():
+        assert getattr(fixed, name).value == pytest.approx(float(value), abs=1e-6), name
+
+
 @given(pairs)
+@example(EMPTY_ROWS_AND_COLUMNS)
 def test_columns_agree_with_scikit_learn(pair):
     y, p = pair
     metrics = evaluate(y, p.astype(float))
@@ -104,6 +144,23 @@ def test_jaccard_and_f1_bound_each_other(pair):
 @pytest.mark.parametrize(("a", "f"), PUBLISHED)
 def test_published_pairs_keep_the_bound(a, f):
     assert a <= f <= 2 * a / (1 + a)
+
+
+@given(scored)
+@example((EMPTY_ROWS_AND_COLUMNS[0], np.array([[3, 0, 1], [5, 5, 5], [3, 0, 0]], dtype=np.float64)))
+def test_ranking_agrees_with_torchmetrics(case):
+    y, s = case[0], case[1] / 10
+    ap, auc = ranking_per_genre(y, s)
+    for j in range(y.shape[1]):
+        truth, scores = torch.from_numpy(y[:, j]).int(), torch.from_numpy(s[:, j])
+        if not y[:, j].any():
+            assert math.isnan(ap[j])
+            continue
+        assert ap[j] == pytest.approx(float(tm.binary_average_precision(scores, truth)), abs=1e-6)
+        if y[:, j].all():
+            assert math.isnan(auc[j])
+        else:
+            assert auc[j] == pytest.approx(float(tm.binary_auroc(scores, truth)), abs=1e-6)
 
 
 @given(scored)

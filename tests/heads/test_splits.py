@@ -75,6 +75,7 @@ track = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(track, min_size=3, max_size=40), st.integers(0, 3))
 def test_artist_split_parts_no_artist_lyrics_or_audio(tracks: list[dict[str, Any]], seed: int) -> None:
+    """paper.md check 14."""
     data = table(tracks)
     known = any(known_artists(track["artists"]) for track in tracks)
     if not known or group_tracks(data).n_groups < 3:

@@ -231,6 +231,7 @@ def test_resume_refuses_other_options_other_tracks_and_a_damaged_checkpoint(
 
 @pytest.mark.parametrize("policy", ["auto", "random"])
 def test_nothing_of_a_test_track_reaches_the_model(make_world: MakeWorld, tmp_path: Path, policy: str) -> None:
+    """paper.md check 14 and more: not A1 alone (it is in graph.json), no byte of best/ depends on a test track."""
     config = small_config(split=policy, epochs=2)
     train(make_world().write(tmp_path / "a.zarr"), tmp_path / "a", config)
     test_ids = set(Split.load(tmp_path / "a" / "splits.json").ids["test"])

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import f1_score
 
 from mgc.heads.metrics import FIXED, evaluate_predictions, jaccard_per_track
 from mgc.heads.trivial_baselines import baseline_scores, label_prior, majority_set
@@ -54,9 +56,24 @@ def test_majority_is_at_least_as_good_as_the_plain_readings(labels):
 def test_baselines_are_scored_like_any_system():
     train = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
     test = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 1, 0]])
-    scores = baseline_scores(train, len(test))
+    scores = baseline_scores(label_prior(train), majority_set(train), len(test))
     prior, majority = (evaluate_predictions(test, scores[name], n_replicates=0) for name in ("label_prior", "majority"))
     assert majority.columns[FIXED].jaccard.value == pytest.approx((1 + 0.5) / 4)
     prevalence = test.mean(axis=0).mean()
     assert prior.mean_average_precision.value == majority.mean_average_precision.value == pytest.approx(prevalence)
     assert prior.roc_auc.value == 0.5
+
+
+def test_label_frequency_is_scikit_learns_stratified_dummy():
+    """Both draw, so they agree in what is expected of them: each genre's share, and the micro F1 of guessing."""
+    rng = np.random.default_rng(1)
+    shares = np.array([0.6, 0.3, 0.05, 0.0])
+    train = rng.random((3000, 4)) < shares
+    scores = baseline_scores(label_prior(train), majority_set(train), 3000)["label_frequency"]
+    dummy = DummyClassifier(strategy="stratified", random_state=0).fit(np.zeros((3000, 1)), train)
+    drawn = dummy.predict(np.zeros((3000, 1)))
+    assert set(np.unique(scores)) == {0.0, 1.0}
+    np.testing.assert_allclose(scores.mean(axis=0), train.mean(axis=0), atol=0.03)
+    ours, theirs = (f1_score(train, prediction, average="micro") for prediction in (scores, drawn))
+    assert ours == pytest.approx(theirs, abs=0.03)
+    assert ours == pytest.approx((shares**2).sum() / shares.sum(), abs=0.03)

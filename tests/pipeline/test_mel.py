@@ -60,7 +60,7 @@ def signals() -> dict[str, Float32]:
 
 @pytest.mark.parametrize("backend", ["fast", "librosa"])
 def test_silence_of_a_whole_clip_is_finite_and_at_the_floor(backend: str) -> None:
-    """Paper notes, check 11.1."""
+    """paper.md check 1."""
     recipe = MelRecipe(backend=backend)
     mel = log_mel(np.zeros(661_500, dtype=np.float32), recipe)
     assert mel.shape == (128, 1292) == (recipe.n_mels, recipe.n_frames)

@@ -1,0 +1,108 @@
+"""Augmentation: what is masked, how much, and that nothing but training sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgc.cache.store import FeatureStore
+from mgc.heads.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
+from mgc.heads.batch import Batch
+from mgc.heads.config import TrainConfig
+from mgc.heads.train import train
+
+
+def batch(n_tracks: int = 64, n_frames: int = 300) -> Batch:
+    torch.manual_seed(0)
+    tokens = torch.randint(3, 9, (n_tracks,))
+    tokens[::4] = 0
+    return Batch(
+        mel=(10 * torch.randn(n_tracks, 128, n_frames) - 40).half(),
+        mel_frames=torch.randint(n_frames // 4, n_frames + 1, (n_tracks,)),
+        lyrics=torch.randn(n_tracks, 9, 5),
+        lyrics_tokens=tokens,
+        lyrics_pooled=torch.randn(n_tracks, 5) * (tokens > 0)[:, None],
+        labels=torch.zeros(n_tracks, 2),
+        track_key=torch.arange(n_tracks),
+        lyrics_key=torch.where(tokens > 0, torch.arange(n_tracks), -1),
+        rows=torch.arange(n_tracks),
+    )
+
+
+def test_bands_and_frames_are_masked_by_the_tracks_own_mean() -> None:
+    whole = batch()
+    stored = whole.mel.clone()
+    assert spec_augment(whole.mel, whole.mel_frames).dtype == torch.float16
+    assert torch.equal(whole.mel, stored)
+    mel = whole.mel + torch.rand(whole.mel.shape)  # float32: no value is the mean by chance
+    masked = spec_augment(mel, whole.mel_frames)
+    changed = masked != mel
+    for track, n in enumerate(whole.mel_frames.tolist()):
+        values, hidden = masked[track][changed[track]], changed[track, :, :n]
+        torch.testing.assert_close(values, mel[track, :, :n].mean().expand_as(values))
+        bands, frames = hidden.all(dim=1), hidden.all(dim=0)
+        assert torch.equal(hidden, bands[:, None] | frames[None, :])
+        assert bands.sum() <= N_MASKS * MAX_BANDS
+        assert frames.sum() <= N_MASKS * MAX_SHARE * n
+        assert not changed[track, ~bands, n:].any()
+
+
+def test_masks_are_of_every_width_and_differ_from_track_to_track() -> None:
+    mel = torch.randn(400, 128, 200)
+    hidden = spec_augment(mel, torch.full((400,), 200)) != mel
+    bands, frames = hidden.all(dim=2).sum(dim=1), hidden.all(dim=1).sum(dim=1)
+    assert bands.min() < 5
+    assert bands.max() > 45
+    assert frames.max() > 60
+    # The mean width of one mask is half its maximum; two of them overlap a little.
+    assert 0.8 * MAX_BANDS < bands.float().mean() < MAX_BANDS
+    # They lie anywhere: every band and every frame is hidden in some track.
+    assert hidden.all(dim=2).any(dim=0).all()
+    assert hidden.all(dim=1).any(dim=0).all()
+
+
+def test_each_track_with_lyrics_loses_them_with_the_given_probability() -> None:
+    whole = batch(4000, 8)
+    found = without_lyrics(whole, 0.3)
+    had, has = whole.lyrics_tokens > 0, found.lyrics_tokens > 0
+    assert not (has & ~had).any()
+    assert (had & ~has).sum() / had.sum() == pytest.approx(0.3, abs=0.03)
+    lost = ~has
+    assert (found.lyrics_key[lost] == -1).all()
+    assert not found.lyrics_pooled[lost].any()
+    assert torch.equal(found.lyrics_pooled[has], whole.lyrics_pooled[has])
+    assert torch.equal(found.lyrics[has], whole.lyrics[has])
+    assert not (without_lyrics(whole, 1.0).lyrics_tokens > 0).any()
+
+
+def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
+    whole, state = batch(4), torch.get_rng_state()
+    assert augmented(whole, TrainConfig()) is whole
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
+    """A run stopped after its first epoch goes on to the same bytes as one never stopped, all of ``plus`` on."""
+    options = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32}, "precision": "fp32", "epochs": 3,
+               "lr": 1e-3}  # fmt: skip
+    config = TrainConfig.from_preset("plus", **options)
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: object) -> None:
+        if getattr(progress, "stage", "") == "epoch":
+            raise StopError
+
+    train(small_store, tmp_path / "whole", config)
+    with pytest.raises(StopError):
+        train(small_store, tmp_path / "stopped", config, on_progress=stop)
+    train(small_store, tmp_path / "stopped", config, resume=True)
+    for name in ("last", "best"):
+        files = [{p.name: p.read_bytes() for p in (tmp_path / run / name).iterdir()} for run in ("whole", "stopped")]
+        assert files[0] == files[1]
+    plain = train(small_store, tmp_path / "plain", dataclasses.replace(config, spec_augment=False))
+    assert plain.history[0].loss != train(small_store, tmp_path / "whole", config, resume=True).history[0].loss
