@@ -391,7 +391,7 @@ def test_without_validation_labels_the_last_epoch_is_the_best(make_world: MakeWo
 
 
 def test_a_model_option_that_does_not_exist_is_refused(small_store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model_options: widht"):
+    with pytest.raises(ConfigError, match="model_options: 'widht'.*did you mean 'width'"):
         train(small_store, tmp_path / "run", small_config(model_options={"widht": 3}))
 
 
