@@ -7,6 +7,7 @@ that store: there is one feature code.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -26,12 +27,17 @@ from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
 from .cache.schema import MelRecipe, Recipe, TextRecipe, text_fingerprints
+from .cache.select import select
 from .cache.store import FeatureStore
 from .cache.verify import Damage, put_aside, verify
+from .cache.view import FeatureArray, Names, StoreView
 
 if TYPE_CHECKING:
+    import xarray
+
     from .heads.bundle import LoadedModel
     from .heads.config import TrainConfig
+    from .heads.torch_dataset import TrackDataset
     from .heads.train import Progress as TrainProgress
     from .pipeline.extract import ExtractReport
     from .pipeline.extract import Progress as ExtractProgress
@@ -417,6 +423,105 @@ def store_compact(path: Path, *, on_progress: Steps = _silent) -> int:
     return compact(path, on_progress=lambda done, total: on_progress("compact", done, total, ""))
 
 
+def store_select(
+    path: Path,
+    output: Path,
+    *,
+    genre: Names | None = None,
+    artist: Names | None = None,
+    language: Names | None = None,
+    split: Names | None = None,
+    on_progress: Steps = _silent,
+) -> dict[str, Any]:
+    """Write a smaller store with the tracks that have features and what is named; see :meth:`StoreView.sel`.
+
+    Returns
+    -------
+    dict
+        ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
+    """
+    with StoreView(FeatureStore.open(path)) as view:
+        chosen = view.sel(genre=genre, artist=artist, language=language, split=split)
+        remarks = select(chosen, output, on_progress=lambda done, total: on_progress("select", done, total, ""))
+        return {"store": str(output), "tracks": len(chosen), "of": len(view), "remarks": remarks}
+
+
+def to_dask(feature: FeatureArray) -> Any:
+    """A feature as a ``dask.array.Array``, one chunk for as many tracks as a part of the store has.
+
+    Examples
+    --------
+    >>> import mgc
+    >>> mel = mgc.to_dask(mgc.open("songs.zarr")["mel"])
+    >>> round(float(mel.astype("float32").mean().compute()), 1)
+    -40.5
+    """
+    with _extra("xarray"):
+        import dask.array as da
+        import numpy as np
+        from dask.base import tokenize
+
+    chunks = (feature.part_rows, *(-1 for _ in feature.shape[1:]))
+    name = f"{feature.name}-{tokenize(feature.view)}"
+    # One reader, which is not made for threads; copying from mapped memory gains nothing from several anyway.
+    return da.from_array(
+        feature, chunks=chunks, name=name, lock=True, meta=np.empty((0,) * feature.ndim, feature.dtype)
+    )
+
+
+def to_xarray(store: StoreView) -> xarray.Dataset:
+    """The tracks of a view as an ``xarray.Dataset`` that reads when it is asked to.
+
+    Every feature with its dims and units; ``labels`` (track, genre); ids, languages and splits along ``track`` (""
+    where a source said nothing); the recipe as JSON in the attributes.
+
+    Examples
+    --------
+    >>> import mgc
+    >>> songs = mgc.to_xarray(mgc.open("songs.zarr"))
+    >>> songs["mel"].sel(track="song00").dims
+    ('mel_band', 'frame')
+    >>> songs["labels"].sel(genre="jazz").sum().item()
+    8
+    """
+    with _extra("xarray"):
+        import xarray
+
+    def text(column: str) -> list[str]:
+        return [value or "" for value in store.tracks.column(column).to_pylist()]
+
+    arrays = {name: store[name] for name in store.features}
+    return xarray.Dataset(
+        {
+            name: (one.dims, to_dask(one), {"units": one.unit, "description": one.description})
+            for name, one in arrays.items()
+        }
+        | {"labels": (("track", "genre"), store.labels(), {"description": "which genres a track has"})},
+        coords={
+            "track": text("id"), "genre": store.genres,
+            "language": ("track", text("language")), "split": ("track", text("split")),
+        },
+        attrs={"recipe": json.dumps(store.store.recipe.to_dict()), "store": store.store.path.name},
+    )  # fmt: skip
+
+
+def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = None) -> TrackDataset:
+    """The tracks of a view as a dataset of torch; see :class:`mgc.heads.torch_dataset.TrackDataset`.
+
+    Examples
+    --------
+    >>> import mgc, torch
+    >>> train = mgc.to_torch(mgc.open("songs.zarr").sel(split="train"), "mel", genres=["jazz", "folk"])
+    >>> batch = next(iter(torch.utils.data.DataLoader(train, batch_size=4)))
+    >>> batch["mel"].shape, batch["labels"].tolist()[0]
+    (torch.Size([4, 128, 44]), [1.0, 0.0])
+    """
+    with _extra("train"):
+        from .heads.torch_dataset import TrackDataset
+
+    return TrackDataset(store, features, genres)
+
+
 def train(
     store: Path,
     run: Path,
@@ -573,8 +678,9 @@ def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps 
     """
     with _extra("train"):
         from .heads.evaluate import evaluate as score
+        from .heads.predict import load_run
 
-    with _open_for(run, store) as features:
+    with _open_for(load_run(run), store) as features:
         metrics = score(
             run, features, split=split, on_track=lambda done, total: on_progress("evaluate", done, total, "")
         )
@@ -592,12 +698,10 @@ def compare(
     return compare_runs(first, second, common=common, n_replicates=n_replicates, seed=seed)
 
 
-def _open_for(run: Path, store: Path) -> FeatureStore:
-    """The store with the text features that the run's model was trained on, where it has them."""
-    from .heads.predict import load_run
-
+def _open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
+    """The store with the text features that the model was trained on, where it has them."""
     opened = FeatureStore.open(store)
-    wanted = load_run(run).recipe.lyrics
+    wanted = loaded.recipe.lyrics
     if wanted is None or opened.recipe.lyrics == wanted:
         return opened
     for name, recipe in opened.texts.items():
@@ -712,18 +816,97 @@ def predict(
     ------
     ConfigError, RunError, TextModelError, RecipeMismatchError
     """
+    model = load_model(run, text_model=text_model, text_device=text_device)
+    return _predict(model, inputs, lyrics=lyrics, output=output, threshold=threshold, on_progress=on_progress)
+
+
+def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
+    """A trained model, for predictions; see :func:`predict` for the parameters.
+
+    Raises
+    ------
+    RunError
+        If there is no trained model; the message says what was looked for.
+    """
     with _extra("train"):
-        from .heads.catalogue import refuse_other_suffix
         from .heads.predict import load_run
+
+    return Model(load_run(Path(run)), text_model, text_device)
+
+
+class Model:
+    """A trained model with all that prediction needs: recipe, genres, thresholds, graph.
+
+    Examples
+    --------
+    >>> import mgc
+    >>> model = mgc.load_model("best/")
+    >>> prediction = model.predict("song.wav")  # lyrics="song.txt", or song.txt beside it
+    >>> list(prediction.scores) == model.genres
+    True
+    >>> [len(one.scores) for one in model.predict_all(["song.wav", "broken.wav"])]
+    [3, 0]
+    """
+
+    def __init__(self, loaded: LoadedModel, text_model: str | None = None, text_device: str = "cpu") -> None:
+        self._loaded, self._text_model, self._text_device = loaded, text_model, text_device
+
+    @property
+    def genres(self) -> list[str]:
+        """Genres that it knows, in the order of its scores."""
+        return list(self._loaded.genres)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the features it was trained on were made by."""
+        return self._loaded.recipe
+
+    def predict(
+        self,
+        song: str | os.PathLike[str],
+        *,
+        lyrics: str | os.PathLike[str] | None = None,
+        threshold: str = "overall",
+    ) -> Prediction:
+        """Genres of one audio file. One that cannot be read raises nothing: it gets a reason and no scores.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such file, or it is a folder.
+        """
+        if Path(song).is_dir():
+            raise ConfigError(f"{song}: a folder; predict_all takes folders and stores")
+        words = None if lyrics is None else Path(lyrics)
+        return _predict(self, [Path(song)], lyrics=words, threshold=threshold).predictions[0]
+
+    def predict_all(
+        self, inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, threshold: str = "overall"
+    ) -> list[Prediction]:
+        """Genres of audio files, folders of them, or the tracks of one feature store."""
+        given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+        return _predict(self, [Path(one) for one in given], threshold=threshold).predictions
+
+
+def _predict(
+    model: Model,
+    inputs: Sequence[Path],
+    *,
+    lyrics: Path | None = None,
+    output: Path | None = None,
+    threshold: str = "overall",
+    on_progress: Steps = _silent,
+) -> Predictions:
+    from .heads.catalogue import refuse_other_suffix
 
     if output is not None:
         refuse_other_suffix(output)
-    loaded = load_run(run)
+    loaded = model._loaded
     loaded.thresholds.chosen(threshold)  # a senseless one is refused before the work
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
-        with _open_for(run, inputs[0]) as features:
+        with _open_for(loaded, inputs[0]) as features:
             return _predict_store(loaded, features, threshold, output, on_progress)
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
@@ -739,12 +922,14 @@ def predict(
             source,
             store,
             recipe=loaded.recipe,
-            text=TextSource(model=text_model, device=text_device),
+            text=TextSource(model=model._text_model, device=model._text_device),
             embed_genres=False,
             on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
         )
         with FeatureStore.open(store) as features:
-            return _predict_store(loaded, features, threshold, output, on_progress)
+            done = _predict_store(loaded, features, threshold, output, on_progress)
+    asked = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
+    return dataclasses.replace(done, predictions=sorted(done.predictions, key=lambda one: asked[one.id]))
 
 
 def _predict_store(

@@ -426,6 +426,36 @@ def store_convert(
     _emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
 
 
+@store_app.command("select")
+def store_select(
+    store: StoreArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
+    ],
+    genre: Annotated[list[str] | None, typer.Option(help="Tracks of this genre; several times: of any.")] = None,
+    artist: Annotated[list[str] | None, typer.Option(help="Tracks by this artist; several times: by any.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Tracks in this language; several times: in any.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Tracks of the source's train, validation or test split; several: of any.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
+
+    Examples: [b]mgc store select m4a.zarr --split test -o test.h5[/b],
+    [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b]
+    """
+    from . import api
+
+    with _progress(quiet or as_json) as steps:
+        done = api.store_select(
+            store, output, genre=genre, artist=artist, language=language, split=split, on_progress=steps
+        )
+    _remark(quiet, done["remarks"])
+    _emit(as_json, done, lambda: print(f"{output}: {done['tracks']} of the {done['of']} tracks that have features"))
+
+
 @store_app.command("drop")
 def store_drop(
     store: StoreArgument,

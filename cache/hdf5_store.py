@@ -58,6 +58,7 @@ class Hdf5Reader:
                                    "install a matching version of mgc")  # fmt: skip
         self.recipe = Recipe.from_dict(json.loads(self._file.attrs["recipe"]))
         self.fingerprints: dict[str, str] = json.loads(self._file.attrs["fingerprints"])
+        self.library_versions: dict[str, str] = json.loads(self._file.attrs["library_versions"])
         self.part_rows = int(self._file.attrs["part_rows"])
         self.n_rows = int(self._file["status"].shape[0])
         self.embeds_genres = "genre_embedding" in self._file

@@ -210,6 +210,7 @@ def create_store(
     part_rows: int,
     genres: Sequence[str],
     genre_embedding: npt.NDArray[np.float32] | None,
+    library_versions: Mapping[str, str] | None = None,
 ) -> bool:
     """Lay out an empty store for a plan; appears at `store` in one rename.
 
@@ -218,6 +219,7 @@ def create_store(
     tracks : the plan, columns of :data:`mgc.cache.tracks.PLAN_SCHEMA`, rows numbered from 0.
     part_rows : rows a part; frozen from here on.
     genre_embedding : (genre, text_dim) float32, or None for a store without genre embeddings.
+    library_versions : of what made the features, where they are copied; None takes those of this environment.
 
     Returns
     -------
@@ -234,7 +236,7 @@ def create_store(
             "fingerprints": recipe.fingerprints(),
             "embeds_genres": genre_embedding is not None,
             "part_rows": part_rows,
-            "library_versions": layout.library_versions(),
+            "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
         }
         n_rows = -(-tracks.num_rows // part_rows) * part_rows
         layout.write_metadata(partial, document, {}, n_rows=n_rows, n_genres=len(genres))

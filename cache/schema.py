@@ -238,8 +238,10 @@ def text_fingerprints(text: TextRecipe) -> dict[str, str]:
 
 
 def is_fill(values: npt.NDArray[Any], fill: float) -> bool:
-    """Whether an array holds nothing but its fill value."""
-    return bool(np.isnan(values).all() if np.isnan(fill) else not np.any(values != fill))
+    """Whether an array holds nothing but its fill value; minus zero is not zero, as it is not to Zarr."""
+    if np.isnan(fill):
+        return bool(np.isnan(values).all())
+    return not np.any(values != fill) and not (values.dtype.kind == "f" and fill == 0 and np.signbit(values).any())
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

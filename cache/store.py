@@ -51,30 +51,34 @@ class FeatureStore:
     ----------
     path : folder of the store, or its HDF5 file.
     recipe : what the features were made by; `fingerprints` holds a sha256 for each feature.
+    library_versions : name -> version of the libraries that made them.
+    text : name of the text encoder's features that stand in for the store's own; None for those.
     tracks : one row a planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
         its column ``row``; between two generations of the plan some belong to no track. A track that was tried again
         has a row for each try, the newest last.
     status : (row,) uint8; 0 absent, 1 ok, 2 failed.
     ok_rows : array rows that have features, ascending, int64.
-    genres : names of the rows of `genre_embedding`.
+    genres : names of the rows of `genre_embedding`, which the store has if `embeds_genres`.
 
     Examples
     --------
-    >>> store = FeatureStore.open("songs.zarr")  # doctest: +SKIP
-    >>> store.read("mel", store.ok_rows[:16]).shape  # doctest: +SKIP
-    (16, 128, 1292)
+    >>> store = FeatureStore.open("songs.zarr")
+    >>> store.read("mel", store.ok_rows[:16]).shape
+    (16, 128, 44)
     """
 
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
         self._reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
-        self._text = text
+        self.text = text
+        self.library_versions = self._reader.library_versions
         self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
         self.part_rows = self._reader.part_rows
         self.tracks = self._reader.tracks
         if text is not None and text in self._reader.added:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
+        self.embeds_genres = self._reader.embeds_genres
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
             self._use(text)
@@ -104,7 +108,17 @@ class FeatureStore:
     @property
     def arrays(self) -> list[ArraySpec]:
         """What each track array is: name, dims, dtype, unit."""
-        return [dataclasses.replace(spec, name=name) for name, spec in self._specs.items()]
+        return [self.array(name) for name in self._specs]
+
+    def array(self, name: str) -> ArraySpec:
+        """What one track array is.
+
+        Raises
+        ------
+        StoreError
+            If the store has no such array.
+        """
+        return dataclasses.replace(self._spec(name), name=name)
 
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
@@ -114,11 +128,11 @@ class FeatureStore:
                 f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
                 "features, or from tracks without any genre"
             )
-        embedding = self._reader.genre_embedding(self._text)
+        embedding = self._reader.genre_embedding(self.text)
         if np.isnan(embedding).any():
             raise StoreError(
-                f"{self.path}: genres joined this store after the features {self._text!r}; extract with --add "
-                f"{self._text} again"
+                f"{self.path}: genres joined this store after the features {self.text!r}; extract with --add "
+                f"{self.text} again"
             )
         return embedding
 

@@ -39,6 +39,7 @@ class ZarrReader:
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self.recipe = self._plan.recipe
         self.fingerprints = self._plan.fingerprints
+        self.library_versions: dict[str, str] = dict(self._plan.document["library_versions"])
         self.part_rows = self._plan.part_rows
         self.n_rows = self._plan.n_rows
         self.embeds_genres = self._plan.embeds_genres

@@ -87,3 +87,11 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     yield run
     signal.signal(signal.SIGTERM, handler)
     logging.getLogger("mgc").handlers = []
+
+
+@pytest.fixture(scope="session")
+def songs_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished store with what documentation and examples are about: planted genres, artists and languages."""
+    from songs_world import write_songs_store
+
+    return write_songs_store(tmp_path_factory.mktemp("songs") / "songs.zarr")

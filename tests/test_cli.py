@@ -321,6 +321,7 @@ def test_help_of_every_command_has_an_example(call):
         "store verify",
         "store repair",
         "store convert",
+        "store select",
         "store drop",
         "store compact",
     ):

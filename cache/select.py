@@ -1,0 +1,115 @@
+"""A smaller store with some of a store's tracks: the same features, bit for bit, under a plan of its own."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .commits import commit_part
+from .durable import fsync_dir
+from .errors import ConfigError
+from .forms import SEALED_SUFFIXES
+from .hdf5_store import seal_store
+from .plan import Plan, add_feature_set, create_store, read_plan
+from .store import FeatureStore
+from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
+from .view import StoreView
+
+
+def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Write the tracks of a view as a store, in the form that the name of `target` asks for; appears in one step.
+
+    Parts are as long as extraction would make them. Text features that joined later come along where every track of
+    the view has them.
+
+    Returns
+    -------
+    list of str
+        Remarks: text features that stay behind, and why.
+
+    Raises
+    ------
+    ConfigError
+        If there is something at `target`, or the view is empty.
+    """
+    if target.exists():
+        raise ConfigError(f"{target}: there is something already; name another")
+    if not len(view):
+        raise ConfigError(f"{view.store.path}: no track has all that was asked for; nothing to write")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        remarks = _write(view, draft, on_progress or (lambda done, total: None))
+        if target.suffix in SEALED_SUFFIXES:
+            seal_store(draft, target)
+        else:
+            draft.rename(target)
+            fsync_dir(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return remarks
+
+
+def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> list[str]:
+    source, genres, tracks = view.store, _genres(view), view.tracks.sort_by("id")
+    if source.text is not None:
+        raise ConfigError("select from the store itself: text features that joined it come along")
+    create_store(
+        path,
+        tracks=plan_table(tracks.select(PLAN_SCHEMA.names).to_pylist()),
+        recipe=source.recipe,
+        part_rows=128 if len(view) >= 2048 else 16,
+        genres=genres,
+        genre_embedding=_embedded(source, genres) if source.embeds_genres else None,
+        library_versions=source.library_versions,
+    )
+    remarks: list[str] = []
+    names: list[str] = []
+    for name in source.texts:
+        with FeatureStore.open(source.path, text=name) as added:
+            if np.isin(view.rows, added.ok_rows).all():
+                add_feature_set(path, read_plan(path), name, source.texts[name], _embedded(added, genres))
+                names.append(name)
+            else:
+                remarks.append(f"the text features {name!r} stay behind: not every track has them")
+    for number, text in enumerate((None, *names)):
+        with FeatureStore.open(source.path, text=text) as features:
+            plan = read_plan(path)
+            for part in range(plan.n_parts):
+                _copy_part(features, tracks, path, plan, part)
+                tell(number * plan.n_parts + part + 1, (1 + len(names)) * plan.n_parts)
+    return remarks
+
+
+def _genres(view: StoreView) -> list[str]:
+    return sorted({name for names in view.tracks.column("genres").to_pylist() for name in names})
+
+
+def _embedded(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.float32]:
+    assert source.recipe.lyrics is not None
+    if not genres:
+        return np.zeros((0, source.recipe.lyrics.hidden_size), np.float32)
+    return source.genre_embedding[[source.genres.index(genre) for genre in genres]]
+
+
+def _copy_part(source: FeatureStore, tracks: pa.Table, path: Path, plan: Plan, part: int) -> None:
+    """Commit a part of the smaller store with the features and outcomes that the larger one has of its `tracks`."""
+    new = plan.part_range(part)
+    tracks = tracks.slice(new.start, len(new))
+    rows = np.asarray(tracks.column("row"))
+    known = {spec.name for spec in source.arrays}
+    arrays = {}
+    for spec in plan.arrays(source.text):
+        name = spec.name.removesuffix(f"_{source.text}")
+        arrays[spec.name] = source.read(name if name in known else spec.name, rows)
+    outcomes = tracks.set_column(
+        tracks.schema.get_field_index("row"), PLAN_SCHEMA.field("row"), pa.array(new, pa.int64())
+    )
+    schema = OUTCOME_SCHEMA if source.text is None else ADDED_OUTCOME_SCHEMA
+    commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=source.text)
