@@ -1,0 +1,32 @@
+"""Do tracks of one artist lie near each other? Cosine similarity of mean mel spectra; no training.
+
+python artist_retrieval.py songs.zarr
+"""
+
+import sys
+
+import numpy as np
+
+import mgc
+
+store = mgc.open(sys.argv[1])
+artist = np.array([names[0] if names else "" for names in store.tracks.column("artists").to_pylist()])
+store, artist = store.take(artist != ""), artist[artist != ""]
+
+spectra = np.concatenate([batch["mel"].mean(axis=2, dtype=np.float32) for batch in store.batches("mel", 64)])
+spectra -= spectra.mean(axis=0)
+spectra /= np.linalg.norm(spectra, axis=1, keepdims=True) + 1e-9
+similarity = spectra @ spectra.T
+np.fill_diagonal(similarity, -np.inf)
+
+same = artist[:, None] == artist[None, :]
+np.fill_diagonal(same, False)
+asked = same.any(axis=1)  # artists with a second track: the others have nothing to find
+nearest = np.argsort(-similarity, axis=1, kind="stable")
+print(f"{asked.sum()} of {len(store)} tracks have another one by their artist")
+for k in (1, 5, 10):
+    found = np.take_along_axis(same, nearest[:, :k], axis=1).any(axis=1)
+    # k draws without replacement from the other tracks, s of them by the same artist, all miss with this probability
+    others, s = len(store) - 1, same.sum(axis=1)
+    miss = np.prod([np.clip(others - s - i, 0, None) / max(others - i, 1) for i in range(k)], axis=0)
+    print(f"recall at {k}: {found[asked].mean():.3f}; by chance {1 - miss[asked].mean():.3f}")

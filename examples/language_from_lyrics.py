@@ -1,0 +1,30 @@
+"""How well do stored lyrics tell their language? A logistic regression on the pooled states, tested on unseen artists.
+
+python language_from_lyrics.py songs.zarr
+"""
+
+import sys
+from collections import Counter
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import mgc
+
+store = mgc.open(sys.argv[1])
+store = store.take(store["lyrics_tokens"][:] > 0)  # those that have words
+language = np.array([name or "unknown" for name in store.tracks.column("language").to_pylist()])
+store, language = store.take(language != "unknown"), language[language != "unknown"]
+artists = ["/".join(names) for names in store.tracks.column("artists").to_pylist()]
+
+model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+folds = GroupKFold(min(5, len(set(artists))))
+guess = cross_val_predict(model, store["lyrics_pooled"][:], language, groups=artists, cv=folds)
+
+name, count = Counter(language.tolist()).most_common(1)[0]
+print(f"{len(store)} tracks with lyrics, {len(set(language))} languages, {len(set(artists))} artists")
+print(f"accuracy on artists not trained on: {(guess == language).mean():.3f}")
+print(f"always the commonest ({name}): {count / len(language):.3f}")
