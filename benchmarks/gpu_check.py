@@ -27,11 +27,11 @@ from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
 from mgc.heads.batch import Batch
 from mgc.heads.checkpoint import find_state, state_file
-from mgc.heads.config import TrainConfig
+from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.graph import build_adjacency
 from mgc.heads.losses import total_loss
-from mgc.heads.model import GenreModel
-from mgc.heads.model_config import ModelConfig
+from mgc.heads.system import System
+from mgc.heads.systems import build_system
 from mgc.heads.tensor_files import load_tensors
 from mgc.heads.train import RunResult, train
 
@@ -58,9 +58,11 @@ Check = tuple[str, bool, str]
 
 def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
     """In float64 rounding decides nothing, so loss and every gradient agree to many digits: the same function."""
-    loss, gradient = differences(make_model(size, seed=0).double(), make_batch(size, 4, 320, seed=0), device)
-    yield "float64 loss, relative difference from the CPU", loss < 1e-10, f"{loss:.1e}, at most 1e-10"
-    yield "float64 gradients, worst parameter", gradient < 1e-8, f"{gradient:.1e}, at most 1e-8"
+    for name in ("ours", "santana", "pandeya"):
+        system, batch = make_system(size, 0, name).double(), make_batch(size, 4, 320, seed=0)
+        loss, gradient = differences(system, batch, device)
+        yield f"float64 loss of {name}, relative difference from the CPU", loss < 1e-10, f"{loss:.1e}, at most 1e-10"
+        yield f"float64 gradients of {name}, worst parameter", gradient < 1e-8, f"{gradient:.1e}, at most 1e-8"
 
 
 def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
@@ -70,9 +72,9 @@ def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
     clip has thousands; hence small problems, nine of them, and their median.
     """
     n_frames = MelRecipe(clip_s=size.clip_s).n_frames
-    loss, _ = differences(make_model(size, seed=0), make_batch(size, 4, n_frames, seed=0), device)
+    loss, _ = differences(make_system(size, 0), make_batch(size, 4, n_frames, seed=0), device)
     yield f"float32 loss, clips of {size.clip_s:g} s", loss < 1e-4, f"{loss:.1e}, at most 1e-4"
-    worst = [differences(make_model(size, seed), make_batch(size, 2, 64, seed), device)[1] for seed in range(9)]
+    worst = [differences(make_system(size, seed), make_batch(size, 2, 64, seed), device)[1] for seed in range(9)]
     median = statistics.median(worst)
     listed = " ".join(f"{value:.0e}" for value in sorted(worst))
     yield "float32 gradients, worst parameter", median < 1e-4, f"median {median:.1e} of {listed}, at most 1e-4"
@@ -93,8 +95,14 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
 
 
 def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
-    """Two epochs and two more after a resume come out where four at once do, as near as four at once repeat."""
-    store, config = make_store(size, folder / "resume.zarr"), training(size, device, precision="fp32", epochs=4)
+    """Two epochs and two more after a resume come out where four at once do, as near as four at once repeat.
+
+    With the additions of ``plus``, which draw the most random numbers, but for its schedule, which depends on the
+    number of epochs.
+    """
+    plus = {name: value for name, value in PRESETS["plus"].items() if name not in ("schedule", "warmup_epochs")}
+    store = make_store(size, folder / "resume.zarr")
+    config = replace(training(size, device, precision="fp32", epochs=4), **plus)
     straight = final_weights(train(store, folder / "straight", config))
     again = final_weights(train(store, folder / "again", config))
     half = final_weights(train(store, folder / "resumed", replace(config, epochs=2)))
@@ -109,7 +117,7 @@ def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Che
     )
 
 
-def differences(reference: GenreModel, batch: Batch, device: torch.device) -> tuple[float, float]:
+def differences(reference: System, batch: Batch, device: torch.device) -> tuple[float, float]:
     """Relative difference of the training loss, and of the worst parameter's gradient, between CPU and `device`.
 
     Gradients below a thousandth of the whole gradient's norm are measured against that.
@@ -125,7 +133,7 @@ def differences(reference: GenreModel, batch: Batch, device: torch.device) -> tu
     return abs(other_loss - loss) / abs(loss), worst
 
 
-def loss_and_gradients(model: GenreModel, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(model: System, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
     loss = total_loss(model(batch), batch).total
     loss.backward()
     return float(loss.detach()), {
@@ -133,14 +141,15 @@ def loss_and_gradients(model: GenreModel, batch: Batch) -> tuple[float, dict[str
     }
 
 
-def make_model(size: Size, seed: int) -> GenreModel:
-    """A model in training mode, without dropout, whose random numbers differ between devices."""
+def make_system(size: Size, seed: int, name: str = "ours") -> System:
+    """A system in training mode, without dropout, whose random numbers differ between devices."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     names, labels = rng.normal(size=(N_GENRES, size.text_dim)), rng.random((200, N_GENRES)) < 0.2
-    config = ModelConfig(n_genres=N_GENRES, text_dim=size.text_dim, encoder=size.encoder, dropout=0.0)
+    asked = TrainConfig(model=name, encoder=size.encoder, model_options={"dropout": 0.0})
+    config = asked.model_config(n_genres=N_GENRES, text_dim=size.text_dim, n_mels=128)
     adjacency = build_adjacency(labels, names, config.graph_options).adjacency
-    return GenreModel(config, adjacency=adjacency, genre_embedding=names, mel_mean=-40.0, mel_std=15.0).train()
+    return build_system(config, adjacency=adjacency, genre_embedding=names, mel_mean=-40.0, mel_std=15.0).train()
 
 
 def make_batch(size: Size, n_tracks: int, n_frames: int, seed: int) -> Batch:

@@ -92,6 +92,15 @@ def test_padding_changes_no_evaluation_output(attention, lyrics_pooling):
         torch.testing.assert_close(got.audio_embedding, expected.audio_embedding[order], atol=1e-5, rtol=1e-5)
 
 
+def test_cls_pooling_contrasts_the_first_token_and_mean_pooling_the_stored_mean():
+    whole = batch()
+    for pooling, words in (("cls", whole.lyrics[:, 0]), ("mean", whole.lyrics_pooled)):
+        net = model(lyrics_pooling=pooling).eval()
+        _, expected = net.projection(torch.zeros(4, 128), words)
+        have = whole.lyrics_tokens > 0
+        torch.testing.assert_close(net(whole).lyrics_embedding[have], expected[have])
+
+
 def test_without_lyrics_the_learned_token_is_used_and_learns():
     net, whole = model(), batch()
     only = part(whole, [2])

@@ -120,6 +120,9 @@ def test_missing_lyrics_are_warned_of_only_if_training_never_saw_any(
     loaded = load_run(tmp_path / "run")
     assert "2 of 3 tracks have no lyrics" in lyrics_warnings(loaded, small_store, rows)[0]
     assert lyrics_warnings(loaded, small_store, np.array([1])) == []
+    dropped = dataclasses.replace(CONFIG, epochs=1, modality_dropout=0.2)  # some were trained as ones without
+    train(FeatureStore.open(tmp_path / "wordy.zarr"), tmp_path / "dropped", dropped)
+    assert lyrics_warnings(load_run(tmp_path / "dropped"), small_store, rows) == []
 
 
 def test_a_track_that_failed_is_named(result: RunResult, make_world: MakeWorld, tmp_path: Path) -> None:
