@@ -119,9 +119,9 @@ class Plan:
             return track_arrays(self.recipe)
         return added_arrays(feature_set, self.added[feature_set].recipe)
 
-    @property
+    @cached_property
     def metadata(self) -> dict[str, bytes]:
-        """Key -> bytes of every ``zarr.json`` that the store should have."""
+        """Key -> bytes of every ``zarr.json`` that the store should have; zarr is asked once a plan."""
         added = {name: one.recipe for name, one in self.added.items()}
         return layout.metadata_documents(self.document, added, n_rows=self.n_rows, n_genres=self.n_genres)
 
