@@ -66,9 +66,9 @@ def parse_commit_name(name: str) -> tuple[int, int] | None:
 def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
     """Part -> n of the record that counts, for every committed part."""
     newest: dict[int, int] = {}
-    folder, taken_back = store / COMMITS / (feature_set or ""), _taken_back(store, feature_set)
+    folder, gone = store / COMMITS / (feature_set or ""), taken_back(store, feature_set)
     for name in os.listdir(folder) if folder.is_dir() else ():
-        if (parsed := parse_commit_name(name)) is not None and parsed[1] > taken_back.get(parsed[0], -1):
+        if (parsed := parse_commit_name(name)) is not None and parsed[1] > gone.get(parsed[0], -1):
             newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
     return newest
 
@@ -234,10 +234,10 @@ def _newest(store: Path, part: int, feature_set: str | None) -> int | None:
 
 def _last_taken_back(store: Path, part: int, feature_set: str | None) -> int:
     """The highest n of a part that lies in quarantine; -1 where none does."""
-    return _taken_back(store, feature_set).get(part, -1)
+    return taken_back(store, feature_set).get(part, -1)
 
 
-def _taken_back(store: Path, feature_set: str | None) -> dict[int, int]:
+def taken_back(store: Path, feature_set: str | None) -> dict[int, int]:
     """Part -> highest n in quarantine: records up to there do not count, wherever they lie."""
     found: dict[int, int] = {}
     prefix = "" if feature_set is None else f"{feature_set}+"

@@ -16,7 +16,7 @@ import zarr
 
 from . import publish
 from .commits import QUARANTINE, commit_part, committed, finish, outcomes_key, read_commit
-from .drops import dropped_ids
+from .drops import dropped_ids, sweep_drafts
 from .errors import StoreCorruptError
 from .plan import Plan, read_plan, read_tracks
 from .schema import FAILED, Reason
@@ -27,7 +27,8 @@ from .verify import verify
 def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = None) -> int:
     """Make every part anew that still holds bytes of a track taken down, and empty staging and quarantine.
 
-    Readers that have the store open keep what they have mapped. No extraction may be running: what it has staged goes.
+    Readers that have the store open keep what they have mapped. No extraction and no takedown may be running: what they
+    have staged goes.
 
     Returns
     -------
@@ -51,6 +52,7 @@ def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = Non
         commit_part(store, part, arrays, outcomes, feature_set=feature_set, again=True)
         if on_progress is not None:
             on_progress(done, len(places))
+    sweep_drafts(store)
     shutil.rmtree(store / publish.STAGING, ignore_errors=True)
     for folder in (
         one for one in (store / QUARANTINE).glob("*") if one.is_dir()

@@ -16,6 +16,7 @@ from .errors import ConfigError
 
 DROPS = "drops"
 _NAME = re.compile(r"(\d+)\.json")
+_DRAFT = ".{}.partial"
 
 
 def dropped_ids(store: Path) -> set[str]:
@@ -50,7 +51,7 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str
         return []
     folder = store / DROPS
     folder.mkdir(exist_ok=True)
-    draft = folder / f".{uuid.uuid4().hex}.partial"
+    draft = folder / _DRAFT.format(uuid.uuid4().hex)
     write_durable(draft, seal({"ids": new}))
     number = max(_numbers(store), default=-1)
     try:
@@ -66,6 +67,12 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str
     fsync_dir(folder)
     fsync_dir(store)
     return new
+
+
+def sweep_drafts(store: Path) -> None:
+    """Remove what takedowns that were killed have left; nobody may be taking tracks down meanwhile."""
+    for draft in (store / DROPS).glob(_DRAFT.format("*")):
+        draft.unlink(missing_ok=True)
 
 
 def _numbers(store: Path) -> list[int]:

@@ -21,7 +21,17 @@ import pyarrow.parquet as pq
 import zarr
 
 from . import layout
-from .commits import COMMITS, QUARANTINE, belongs, commit_key, committed, finish, outcomes_key, quarantine_folder
+from .commits import (
+    COMMITS,
+    QUARANTINE,
+    belongs,
+    commit_key,
+    committed,
+    finish,
+    outcomes_key,
+    quarantine_folder,
+    taken_back,
+)
 from .drops import DROPS
 from .durable import file_sha256, fsync_dir, inside, replace_file, seal, unseal
 from .errors import StoreCorruptError, StoreError, StoreNotFoundError
@@ -405,6 +415,9 @@ class _Inspection:
                 known |= _keys_of_part(plan, part, of_set)
             else:
                 known |= {item["key"] for item in commit["objects"]}
+        for of_set in (None, *plan.added):  # records up to one in quarantine do not count, wherever they lie
+            for part, last in taken_back(self._store, of_set).items():
+                known |= {commit_key(part, n, of_set) for n in range(last + 1)}
         return known
 
     def _damage(self, kind: Kind, key: str, detail: str, part: int | None = None, array: str | None = None) -> Damage:

@@ -182,3 +182,23 @@ def test_a_takedown_of_all_tracks_of_a_part_leaves_no_byte_of_them(store):
     assert compact(store) == 1
     assert not any(file.exists() for file in objects)
     assert verify(store, full=True) == []
+
+
+def test_a_part_taken_back_after_a_takedown_is_pending_and_nothing_is_foreign(store):
+    """Its first record lies there still, but does not count: found by the campaign of sequences."""
+    drop(store, ["t08"], planned=["t08"])
+    compact(store)
+    table = store / "rows/2.parquet"
+    table.write_bytes(table.read_bytes()[:-1])
+    assert put_aside(store, verify(store, full=True)) == []
+    assert 2 not in committed(store)
+    assert verify(store, full=True) == []
+
+
+def test_compaction_removes_what_a_killed_takedown_left(store):
+    drop(store, ["t08"], planned=["t08"])
+    left = store / "drops" / ".0123.partial"
+    left.write_bytes(b"half")
+    compact(store)
+    assert not left.exists()
+    assert (store / "drops/0.json").exists()
