@@ -221,7 +221,7 @@ def test_processes_share_the_runs_and_one_that_fails_fails_alone(make_world: Mak
     document = ablate(work, Plan(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES)
     rows = {row["name"]: row for row in document["tables"][0]["rows"]}
     trained = {name for name, row in rows.items() if row["metrics"]}
-    assert trained == {"usual genres", "label prior", "santana (reconstructed)"}
+    assert trained == {"usual genres", "label prior", "label frequency", "santana (reconstructed)"}
     assert "no text features" in rows["ours"]["note"]
     assert len(document["failures"]) == 4
     assert [len(list(work.folder.glob(f"runs/*/{name}"))) for name in ("result.json", "best")] == [1, 1]
