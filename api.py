@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from .cache.commits import committed
 from .cache.compact import compact
 from .cache.drops import drop
-from .cache.errors import ConfigError, MissingExtraError
-from .cache.forms import SEALED_SUFFIXES, is_store
+from .cache.durable import fsync_dir
+from .cache.errors import ConfigError, MgcError, MissingExtraError
+from .cache.forms import SEALED_SUFFIXES, is_store, only_writer
 from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
@@ -324,18 +326,29 @@ def _recipe_of(store: Path) -> Recipe:
 
 def _fill_sealed(sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps) -> ExtractReport:
     """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it."""
-    store = sealed.with_name(f".{sealed.name}.zarr")
-    cut_off = is_store(store)  # an earlier run did not come to seal what it had built
-    if sealed.exists() and not cut_off:
-        unpack_store(sealed, store)
-    report = fill(store)
-    if report.parts_built or cut_off or not sealed.exists():
-        draft = sealed.with_name(f".{sealed.name}.new{sealed.suffix}")
-        draft.unlink(missing_ok=True)
-        seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
-        draft.replace(sealed)
-    shutil.rmtree(store)
+    with only_writer(sealed) as folder:
+        store, draft = folder / "store.zarr", folder / f"sealed{sealed.suffix}"
+        cut_off = is_store(store)  # an earlier run did not come to seal what it had built
+        if sealed.exists() and not cut_off:
+            unpack_store(sealed, store)
+        before = None if cut_off or not sealed.exists() else _extent(store)
+        try:
+            report = fill(store)
+        except MgcError as error:
+            if before is not None and _extent(store) == before:
+                shutil.rmtree(store)  # the sealed one says the same
+            raise type(error)(str(error).replace(str(store), str(sealed))) from error
+        if report.parts_built or cut_off or not sealed.exists():
+            draft.unlink(missing_ok=True)
+            seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
+            draft.replace(sealed)
+            fsync_dir(sealed.parent)
+        shutil.rmtree(folder)
     return dataclasses.replace(report, store=str(sealed))
+
+
+def _extent(store: Path) -> tuple[int, int]:
+    return len(read_plan(store).generations), len(committed(store))
 
 
 def _text_recipe(text: TextSource, precision: str, known: TextRecipe | None) -> TextRecipe:

@@ -858,6 +858,7 @@ def main() -> NoReturn:
 
 
 def _terminated(*_: object) -> NoReturn:
+    _say("terminated; a store keeps the parts that are committed, a run its last checkpoint")
     sys.exit(143)
 
 

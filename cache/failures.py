@@ -20,18 +20,18 @@ def failures(store: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``failures``: id, path, reason, detail, attempts (as far as ``log/`` tells) and genres of each. ``coverage``: by
-        ``genre`` and by ``split`` the planned tracks and those with features, the worst first, so that a rare genre
-        that was lost is seen.
+        ``failures``: id, path, reason, detail, attempts and genres of each; attempts as far as ``log/`` tells, None
+        where there is no log, as in the sealed form. ``coverage``: by ``genre`` and by ``split`` the planned tracks and
+        those with features, the worst first, so that a rare genre that was lost is seen.
     """
     with FeatureStore.open(store) as opened:
         tracks = opened.tracks.filter(pa.array(opened.newest))
     rows = tracks.select(["id", "path", "reason", "detail", "genres", "split", "status"]).to_pylist()
-    attempts = Counter(_attempted(store))
+    attempts = Counter(_attempted(store)) if (store / "log").is_dir() else None
     failed = [
         {
             **{name: row[name] for name in ("id", "path", "reason", "detail")},
-            "attempts": attempts[row["id"]],
+            "attempts": None if attempts is None else attempts[row["id"]],
             "genres": row["genres"],
         }
         for row in rows

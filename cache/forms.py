@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigError
@@ -30,3 +33,37 @@ def convert(source: Path, target: Path, *, on_progress: Callable[[int, int], Non
         raise ConfigError(f"{target}: the HDF5 form of a store ends in {' or '.join(SEALED_SUFFIXES)}")
     else:
         seal_store(source, target, on_progress=on_progress)
+
+
+@contextmanager
+def only_writer(sealed: Path) -> Iterator[Path]:
+    """A hidden folder beside a sealed store, in which one process at a time makes it; what a kill leaves there is kept.
+
+    Raises
+    ------
+    ConfigError
+        If another process is at it.
+    """
+    import fcntl  # POSIX; reading a store needs it not
+
+    folder = sealed.with_name(f".{sealed.name}.making")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        busy = False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat())
+        except BlockingIOError:
+            busy = True
+        except OSError:
+            pass  # a file system without locks
+        if busy:
+            raise ConfigError(f"{sealed}: another extraction makes it; a sealed store has one writer: wait for it")
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    finally:
+        os.close(handle)

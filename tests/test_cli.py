@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mgc.cache.forms import only_writer
 from mgc.cache.schema import Flag
 from mgc.cache.store import FeatureStore
 
@@ -189,7 +190,7 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     store = tmp_path / "s.zarr"
     command = [sys.executable, "-m", "mgc", "extract", tmp_path / "audio", "-o", store, "--features", "mel",
                "--workers", "1", "--part-rows", "1"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
     while not ((store / "commits").is_dir() and any((store / "commits").iterdir())):
         assert process.poll() is None
@@ -199,6 +200,7 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     started = time.monotonic()
     assert process.wait(timeout=30) == 143
     assert time.monotonic() - started < 10
+    assert "keeps the parts that are committed" in process.communicate()[1]
     kept = len(FeatureStore.open(store).ok_rows)
     assert 1 <= kept < 40
     assert Flag.SHORT in Flag(
@@ -261,6 +263,14 @@ def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_
     before = sealed.read_bytes()
     assert call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json["parts_built"] == 0
     assert sealed.read_bytes() == before
+    other = call("extract", table, "-o", sealed, *options, "--clip-s", 7)
+    assert (other.code, f"{sealed} was made from something else" in other.err) == (2, True)
+    with only_writer(sealed):
+        busy = call("extract", table, "-o", sealed, *options)
+    assert (busy.code, "one writer" in busy.err) == (2, True)
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == [], "a refusal leaves nothing"
+    attempts = {row["attempts"] for row in call("store", "failures", sealed, "--json").json["failures"]}
+    assert attempts == {None}, "a sealed store has no log"
     write_tone(tmp_path / "audio" / "gone.wav", 500)
     again = call("extract", table, "-o", sealed, *options, "--retry-failed", "--max-failures", "99%", "--json").json
     assert (again["ok"], again["failed"]) == (6, 2)
