@@ -66,7 +66,8 @@ def blame(number: int, folder: Path, n_clips: int = 512, n_planted: int = 20) ->
     (folder / "songs" / "songs.jsonl").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "mgc", "extract", folder / "songs" / "songs.jsonl", "-o", folder / "s.zarr",
                "--features", "mel", "--clip-s", "1", "--workers", "2", "--max-failures", "100%", "--json"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "MGC_CAMPAIGN_PLANTED": str(folder / "fired")}
+    search_path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": search_path, "MGC_CAMPAIGN_PLANTED": str(folder / "fired")}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     listed = subprocess.run([sys.executable, "-m", "mgc", "store", "failures", folder / "s.zarr", "--json"],

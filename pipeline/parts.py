@@ -62,6 +62,8 @@ class PartJob:
     feature_set: str | None = None
 
 
+_STDERR_CHARACTERS = 2000
+
 _ONE_AT_A_TIME = threading.Lock()
 """The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
 
@@ -91,7 +93,7 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
     failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, builder.outcomes, strict=True)
               if outcome["status"] == FAILED}  # fmt: skip
-    _log(job.store, {**receipt, "failed_tracks": failed})
+    _log(job.store, {**receipt, "failed_tracks": failed, **({"stderr": builder.stderr} if builder.stderr else {})})
     return receipt
 
 
@@ -161,6 +163,7 @@ class _PartBuilder:
         self._recipe = recipe
         self._token_states: dict[str, Any] = {}
         self.outcomes: list[dict[str, Any]] = []
+        self.stderr: dict[str, str] = {}  # by track id: the last of what decoders wrote about a file that failed
         self.arrays: dict[str, npt.NDArray[Any]] = {
             spec.name: np.full((len(rows), *spec.tail), spec.fill, dtype=spec.dtype) for spec in specs
         }
@@ -187,7 +190,13 @@ class _PartBuilder:
         self.outcomes.append({**outcome, "flags": flags.value})
 
     def _add_clip(self, i: int, track: Mapping[str, Any], recipe: MelRecipe, outcome: dict[str, Any]) -> Flag:
-        clip = _clip_reader(recipe).read(resolve_inside(self._job.root, track["path"]))
+        path, reader = resolve_inside(self._job.root, track["path"]), _clip_reader(recipe)
+        try:
+            clip = reader.read(path)
+        except ClipError:
+            if reader.stderr_tail:
+                self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]
+            raise
         self.arrays["mel"][i] = clip.mel
         self.arrays["mel_frames"][i] = clip.mel_frames
         for name in ("source_sha256", "offset_s", "seconds", "sample_rate_hz", "channels"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,6 +46,10 @@ def test_a_full_disk_is_said_and_then_forgotten(tmp_path):
 def test_files_that_crash_hang_or_bloat_the_decoder_are_blamed(tmp_path):
     found = campaign_inputs.blame(0, tmp_path, n_clips=16, n_planted=1)
     assert found == {"files blamed": 3, "neighbours unharmed": 13}
+    lines = [json.loads(line) for log in (tmp_path / "s.zarr/log").iterdir() for line in log.read_text().splitlines()]
+    said = {name: text for line in lines for name, text in line.get("stderr", {}).items()}
+    (crash,) = (text for name, text in said.items() if "crash" in name)
+    assert "Segmentation fault" in crash, "what the decoder said last is in the log"
 
 
 def test_mutated_audio_ends_ok_or_failed(tmp_path):
