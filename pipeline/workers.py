@@ -84,7 +84,7 @@ def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[
     Raises
     ------
     WorkerError
-        If a part ended its worker several times, and no track of it is to blame.
+        If a part ended its worker several times, and no track of it is to blame; if the scheduler is gone.
     Exception
         Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
     """
@@ -93,7 +93,7 @@ def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[
 
 
 def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[dict[str, Any]]:
-    from distributed import KilledWorker, as_completed
+    from distributed import CancelledError, KilledWorker, as_completed
 
     deaths: Counter[int] = Counter()
     running = as_completed()
@@ -124,6 +124,11 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[dict[str, Any
             log.warning("part %d ended its worker: looking for the track at fault", job.part)
             submit(job, probe)
             continue
+        except CancelledError as error:
+            raise WorkerError(
+                "the connection to the Dask scheduler is lost; committed parts are kept. See whether it still runs, "
+                "then give the same command again"
+            ) from error
         if "culprits" in answer:
             submit(dataclasses.replace(job, culprits=answer["culprits"], takes_over=True))
             continue
@@ -178,6 +183,8 @@ def _remote_client(where: Scheduler) -> Iterator[Client]:
             f"scheduler {address}: no answer ({error}); is it running, and reachable from here?"
         ) from error
     with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            log.warning("scheduler %s has no workers yet: waiting for the first", address)
         client.wait_for_workers(1)
         yield client
 

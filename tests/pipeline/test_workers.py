@@ -17,7 +17,7 @@ import psutil
 import pytest
 import soundfile
 
-from mgc.cache.errors import ConfigError
+from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.schema import MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
 from mgc.pipeline.extract import extract
@@ -170,3 +170,26 @@ def test_a_real_scheduler_and_workers_in_processes_of_their_own(tmp_path, form):
     lines = [line for log in (tmp_path / "s" / "log").iterdir() for line in log.read_text().splitlines()]
     workers = {json.loads(line)["pid"] for line in lines}
     assert os.getpid() not in workers
+
+
+def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tmp_path):
+    source, address = tones(tmp_path, 12), f"127.0.0.1:{free_port()}"
+    (tmp_path / "net").mkdir()
+    listen = ["--host", "127.0.0.1", "--port", address.split(":")[1], "--no-dashboard"]
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(
+            running(sys.executable, "-m", "distributed.cli.dask_scheduler", *listen, folder=tmp_path / "net")
+        )
+        stack.enter_context(
+            running(sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1",
+                    "--host", "127.0.0.1", "--no-dashboard", "--death-timeout", "60", folder=tmp_path / "net")
+        )  # fmt: skip
+
+        def end(progress):
+            if progress.done:
+                scheduler.kill()
+
+        with pytest.raises(WorkerError, match="scheduler is lost; committed parts are kept"):
+            extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, on_progress=end,
+                    workers=Scheduler(address=f"tcp://{address}"))  # fmt: skip
+    assert len(FeatureStore.open(tmp_path / "s").ok_rows) >= 1
