@@ -277,8 +277,9 @@ def extract(
             on_progress=steps,
         )  # fmt: skip
     _emit(as_json, report.to_dict(), lambda: _print_extraction(report))
-    if report.failed > allowed(report.planned):
-        _say(f"{report.failed} of {report.planned} tracks failed, more than --max-failures {max_failures}")
+    hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
+    if hurt > allowed(report.planned):
+        _say(f"{hurt} of {report.planned} tracks failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 

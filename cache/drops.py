@@ -45,7 +45,8 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str
     wanted = set(ids)
     unknown = sorted(wanted - set(planned))
     if unknown:
-        raise ConfigError(f"{store}: no such tracks: {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}")
+        named = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        raise ConfigError(f"{store}: no such tracks: {named}; none was taken down. Ids are those of the source's table")
     new = sorted(wanted - dropped_ids(store))
     if not new:
         return []

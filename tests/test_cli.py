@@ -228,8 +228,11 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
 
     taken = call("store", "drop", store, "tone0", "tone3", "--json")
     assert taken.json["dropped"] == ["tone0", "tone3"]
-    assert call("store", "drop", store, "nobody").code == 2
+    refused = call("store", "drop", store, "tone1", "nobody")
+    assert (refused.code, "none was taken down" in refused.err) == (2, True)
     assert call("store", "compact", store).out == "2 parts made anew\n"
+    assert call("extract", table, "-o", store, *mel, "--max-failures", 3).code == 0, "a takedown is no failure"
+    assert call("extract", table, "-o", store, *mel, "--max-failures", 2).code == 3
     failures = call("store", "failures", store, "--json").json
     assert {row["id"]: row["reason"] for row in failures["failures"]} == {
         "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO", "tone0": "DROPPED", "tone3": "DROPPED",
