@@ -21,6 +21,7 @@ from ..cache.schema import Recipe
 from .card import CardFacts, model_card
 from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
 from .config import TrainConfig
+from .graph_report import graph_document
 from .labels import Matrix
 from .model_config import ModelConfig
 from .system import System
@@ -171,23 +172,6 @@ def _labels(task: Task) -> dict[str, Any]:
 
 
 def _graph(task: Task) -> dict[str, Any]:
-    graph = task.graph
-    if graph is None:
+    if task.graph is None:
         return {"genres": list(task.genres.names), "used": False}
-    mean_cosines = {"centred_or_raw": graph.mean_cosine, "raw": graph.mean_cosine_raw}
-    return {
-        "genres": list(task.genres.names),
-        "used": True,
-        "options": dataclasses.asdict(task.model.graph_options),
-        "counts": graph.counts.tolist(),
-        "mean_cosine": {name: None if np.isnan(value) else value for name, value in mean_cosines.items()},
-        "self_weight": _rounded(graph.self_weight),
-        "a1": _rounded(graph.a1),
-        "a2": _rounded(graph.a2),
-        "adjacency": _rounded(graph.adjacency),
-    }
-
-
-def _rounded(values: npt.NDArray[np.float64]) -> Any:
-    """For people to read; the model's own adjacency is a buffer in the weights."""
-    return np.round(values, 6).tolist()
+    return graph_document(task.graph, task.genres.names, task.model.graph_options)

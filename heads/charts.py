@@ -70,6 +70,32 @@ def line_chart(
         return svg_text(figure, title)
 
 
+def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str, x_label: str, y_label: str) -> str:
+    """What was observed over the mean score of each bin (``low``, ``high``, ``n``, ``mean_score``, ``observed``), and
+    below how many scores each bin holds, on a scale of powers of ten."""
+    filled = [(one["mean_score"], one["observed"]) for one in bins if one["n"]]
+    with drawing(title, 4.4, 3.9) as (figure, axes):
+        axes.remove()
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        top.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="score = share")
+        top.plot([x for x, _ in filled], [y for _, y in filled], color=LINES[0], marker="o", markersize=4, label="bins")
+        top.set_ylim(-0.03, 1.03)
+        top.set_ylabel(y_label)
+        top.grid(color=FAINT, linewidth=0.4)
+        top.legend(frameon=False, fontsize=8, loc="upper left")
+        edges = [float(one["low"] or 0) for one in bins]
+        below.bar(edges, [float(one["n"] or 0) for one in bins], width=1 / max(1, len(bins)), align="edge",
+                  color=LINES[0], edgecolor=FAINT, linewidth=0.4)  # fmt: skip
+        below.set_yscale("log")
+        below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # names of powers would need math text
+        below.set_ylim(bottom=0.8)
+        below.set_ylabel("scores")
+        figure.align_ylabels()
+        below.set_xlim(-0.01, 1.01)
+        below.set_xlabel(x_label)
+        return svg_text(figure, title)
+
+
 def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> str:
     """A square matrix (C, C) with every row and column named; the diagonal is left out of scale and picture."""
     n = len(names)

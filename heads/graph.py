@@ -5,7 +5,7 @@ Shapes: N tracks, C genres, D text width, B batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -67,7 +67,6 @@ class Graph:
         genre.
     mean_cosine_raw : the same of the vectors as stored.
     self_weight : (C,) float64, share of a node's own weight in its row of A_hat.
-    warnings : sentences for the log.
     """
 
     adjacency: FloatArray
@@ -77,7 +76,6 @@ class Graph:
     mean_cosine: float
     mean_cosine_raw: float
     self_weight: FloatArray
-    warnings: list[str] = field(default_factory=list)
 
 
 def co_occurrence(labels: npt.ArrayLike, conditional: Conditional = "rhs") -> tuple[FloatArray, npt.NDArray[np.int64]]:
@@ -196,7 +194,6 @@ def build_adjacency(labels: npt.ArrayLike, embedding: npt.ArrayLike, options: Gr
         mean_cosine=_off_diagonal_mean(used_cosine),
         mean_cosine_raw=_off_diagonal_mean(cosine(raw)),
         self_weight=np.diag(adjacency) / adjacency.sum(axis=1),
-        warnings=_warnings(counts),
     )
 
 
@@ -248,10 +245,3 @@ def _label_matrix(labels: npt.ArrayLike) -> FloatArray:
 def _off_diagonal_mean(matrix: FloatArray) -> float:
     n = len(matrix)
     return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1))) if n > 1 else float("nan")
-
-
-def _warnings(counts: npt.NDArray[np.int64]) -> list[str]:
-    absent = np.flatnonzero(counts == 0).tolist()
-    if not absent:
-        return []
-    return [f"{len(absent)} of {len(counts)} genres have no training track (columns {absent}); they cannot be learnt"]

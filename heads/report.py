@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from ..cache.durable import replace_file
 from ..cache.errors import RunError
-from .charts import heat_map, line_chart
+from .charts import line_chart
 from .page import Json, bar, count, figure, interval, number, page, text
+from .report_graph import graph_section
+from .report_scores import calibration_section, parts_section
 
 COLUMN_NAMES = {
     "fixed": "threshold 0.5 (the paper's)",
@@ -144,8 +145,10 @@ def render_report(record: RunRecord) -> str:
         _summary(record),
         _course(record.epochs, record.config),
         _metrics_section(record.evaluation),
+        parts_section(record.evaluation),
+        calibration_section(record.evaluation),
         _genres_section(record),
-        _graph_section(record.graph),
+        graph_section(record.graph),
         _settings(record),
     ]
     return page(f"Run {record.run.resolve().name}", "\n".join(section for section in sections if section))
@@ -287,26 +290,6 @@ def _genres_section(record: RunRecord) -> str:
         f"<div class=scroll><table class=genres><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}"
         "</tbody></table></div>"
     )
-
-
-def _graph_section(graph: Json) -> str:
-    if not graph.get("used"):
-        return "<h2>Genre graph</h2>\n<p>This model has no genre graph, or none has been published yet.</p>"
-    order = np.argsort(-np.asarray(graph["counts"]), kind="stable")
-    names = [graph["genres"][i] for i in order]
-    weights = np.asarray(graph["adjacency"], dtype=np.float64)[np.ix_(order, order)]
-    off_diagonal = np.where(np.eye(len(names), dtype=bool), -np.inf, weights)
-    closest = ""
-    if len(names) > 1:
-        i, j = np.unravel_index(int(off_diagonal.argmax()), weights.shape)
-        closest = f" The closest pair is {names[i]} and {names[j]} ({weights[i, j]:.3f})."
-    chart = heat_map(names, weights, title="Genre graph", x_label="genre it draws on",
-                     y_label="genre", unit="weight (A_hat, no unit)")  # fmt: skip
-    said = ("Each row shows which other genres a genre's classifier draws on, the more the bluer: those "
-            "it shares tracks with in training and those whose names mean something alike. Most frequent genres first; "
-            "a genre's weight on itself "
-            f"(mean {float(np.mean(graph['self_weight'])):.2f} of its row) is left out.{closest}")  # fmt: skip
-    return f"<h2>Genre graph</h2>\n{figure(chart, 'Genre graph', said, wide=True)}"
 
 
 def _settings(record: RunRecord) -> str:

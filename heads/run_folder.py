@@ -19,6 +19,7 @@ from .card import CardFacts
 from .checkpoint import RunState, find_state, publish_folder, state_file, sweep_drafts
 from .config import TrainConfig
 from .data import Home
+from .graph_report import graph_summary
 from .history import EpochRecord, rewind_history
 from .splits import Split
 from .system import System
@@ -175,5 +176,6 @@ def describe_run(
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "graph": None if task.graph is None else graph_summary(task.graph, task.genres.names),
         "warnings": list(warnings),
     }

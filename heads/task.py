@@ -20,6 +20,7 @@ from ..cache.store import FeatureStore
 from .config import TrainConfig
 from .data import Examples
 from .graph import Graph, build_adjacency
+from .graph_report import graph_warnings
 from .labels import GenreChoice, Kept, Matrix, choose_genres, genre_matrix, relabelled
 from .mel_level import MelLevel
 from .mel_statistics import MelStatistics, mel_statistics
@@ -246,7 +247,7 @@ def _warnings(
     validation: Matrix,
     genres: GenreChoice,
 ) -> tuple[str, ...]:
-    warnings = [*split.notes, *(graph.warnings if graph is not None else ())]
+    warnings = [*split.notes, *(graph_warnings(graph, genres.names) if graph is not None else ())]
     if config.contrastive and config.lambda_ == 1:
         warnings.append("lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn "
                         "nothing, and the scores mean nothing")  # fmt: skip

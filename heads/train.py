@@ -23,6 +23,7 @@ from .checkpoint import RunState, restore, save_state, saved_random
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
 from .device import deterministic, machine, resolve_device, resolve_precision
+from .graph_report import graph_sentence, graph_summary
 from .history import EpochRecord, append_record
 from .loop import EpochSums, seeded, train_epoch
 from .run_folder import Publisher, describe_run, open_run, refuse_other_machine, refuse_other_task, saving, write_start
@@ -156,6 +157,8 @@ class _Training:
         opened = open_run(run, config, resume=resume)
         self.task = prepare(store, config, labels=labels, split=opened.split or split, on_track=self._tell_statistics)
         refuse_other_task(run, opened.state, self.task)
+        if self.task.graph is not None:
+            log.info("%s", graph_sentence(graph_summary(self.task.graph, self.task.genres.names)))
         self.model, self.optimizer = make_model(self.task, config, device)
         self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
         self.home = choose_home(store, self.task.examples, device=device, wanted=config.home)

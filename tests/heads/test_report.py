@@ -18,6 +18,7 @@ from mgc.cache.errors import RunError
 from mgc.cache.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
+from mgc.heads.graph_report import clustered_order
 from mgc.heads.report import write_report
 from mgc.heads.train import train
 
@@ -113,7 +114,7 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|file:", source)
     assert "prefers-color-scheme: dark" in source
     assert 'name="viewport"' in source
-    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 4
+    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 5
 
 
 def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(run: Path) -> None:
@@ -139,8 +140,24 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path) -> None:
     assert f"{test['n_tracks']} test tracks" in page
 
 
+def test_the_page_tells_calibration_parts_and_neighbours(run: Path) -> None:
+    """Every seventh track has no lyrics; what the world's graph says comes from graph.json."""
+    page = _parse(write_report(run)).text
+    test = json.loads((run / "metrics.json").read_text())["test"]
+    assert f"Expected calibration error {test['calibration']['expected_calibration_error']:.3f}" in page
+    filled = [part for part in test["parts"].values() if part["n_tracks"]]
+    assert ("By what tracks have" in page) == (len(filled) > 1)
+    graph = json.loads((run / "best/graph.json").read_text())
+    weights = np.asarray(graph["adjacency"])
+    first = int(np.argmax(graph["counts"]))
+    nearest = int(np.argmax(np.where(np.arange(len(weights)) == first, -1, weights[first])))
+    assert f"{graph['genres'][nearest]} {weights[first, nearest]:.3f}" in page
+    about = json.loads((run / "run.json").read_text())
+    assert about["graph"] == graph["summary"]
+
+
 def test_the_heat_map_holds_the_graph(run: Path) -> None:
-    """Opacity of the picture's cells is the square root of the off-diagonal weights, in the order of frequency."""
+    """Opacity of the picture's cells is the square root of the off-diagonal weights, related genres together."""
     import base64
     import io
 
@@ -150,7 +167,7 @@ def test_the_heat_map_holds_the_graph(run: Path) -> None:
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
                 for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
     graph = json.loads((run / "best/graph.json").read_text())
-    order = np.argsort(-np.asarray(graph["counts"]), kind="stable")
+    order = clustered_order(np.asarray(graph["adjacency"]))
     weights = np.asarray(graph["adjacency"])[np.ix_(order, order)]
     np.fill_diagonal(weights, 0.0)
     shown = next(picture for picture in pictures if picture.shape[:2] == weights.shape)[..., 3] / 255

@@ -1,0 +1,68 @@
+"""Section of a run's report about its genre graph: a map with related genres together, and each genre's neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .charts import heat_map
+from .graph_report import clustered_order, neighbours
+from .page import Json, figure, number, text
+
+MAX_DRAWN = 120
+"""Genres in the map; of more, the most frequent."""
+N_NEIGHBOURS = 4
+
+
+def graph_section(graph: Json) -> str:
+    """The genre graph of a published model, from its ``graph.json``."""
+    if not graph.get("used"):
+        return "<h2>Genre graph</h2>\n<p>This model has no genre graph, or none has been published yet.</p>"
+    summary = graph["summary"]
+    weights = np.asarray(graph["adjacency"], dtype=np.float64)
+    frequent = np.sort(np.argsort(-np.asarray(graph["counts"]), kind="stable")[:MAX_DRAWN])
+    drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
+    names = [graph["genres"][i] for i in drawn]
+    chart = heat_map(names, weights[np.ix_(drawn, drawn)], title="Genre graph", x_label="genre it draws on",
+                     y_label="genre", unit="weight (A_hat, no unit)")  # fmt: skip
+    own = summary["self_weight"]
+    said = (
+        "Each row shows which other genres a genre's classifier draws on, the more the bluer: those it shares tracks "
+        "with in training and those whose names mean something alike. Genres that draw on each other stand together. "
+        f"A genre's weight on itself ({own['min']:.2f} to {own['max']:.2f} of its row, mean {own['mean']:.2f}) is left "
+        "out."
+    )
+    if len(drawn) < len(weights):
+        said += f" Drawn are the {len(drawn)} most frequent of {len(weights)} genres."
+    return (
+        f"<h2>Genre graph</h2>\n<p>{text(_facts(summary))}</p>\n{figure(chart, 'Genre graph', said, wide=True)}\n"
+        f"{_neighbour_table(graph, weights)}"
+    )
+
+
+def _facts(summary: Json) -> str:
+    told = [
+        f"Built from the training labels of {summary['n_genres']} genres and the vectors of their names. Mean cosine "
+        f"between names {number(summary['mean_cosine'])} as used, {number(summary['mean_cosine_raw'])} as the text "
+        "encoder gives them."
+    ]
+    for key, what in (("zero_count", "without a training track"), ("isolated", "that share no track with another")):
+        if summary[key]:
+            told.append(f"{len(summary[key])} {what}: {', '.join(summary[key])}.")
+    return " ".join(told)
+
+
+def _neighbour_table(graph: Json, weights: np.ndarray) -> str:
+    counts, near = graph["counts"], neighbours(weights, N_NEIGHBOURS)
+    rows = []
+    for i in np.argsort(-np.asarray(counts), kind="stable").tolist():
+        listed = ", ".join(f"{text(graph['genres'][j])} {weight:.3f}" for j, weight in near[i]) or "none"
+        rows.append(
+            f"<tr><th scope=row>{text(graph['genres'][i])}</th><td>{counts[i]}</td>"
+            f"<td>{number(graph['self_weight'][i])}</td><td>{listed}</td></tr>"
+        )
+    head = "".join(f"<th scope=col>{name}</th>" for name in
+                   ("genre", "training tracks", "own share of its row", "draws most on (weight)"))  # fmt: skip
+    return (
+        "<details><summary>Each genre's nearest</summary><div class=scroll><table class=neighbours><thead><tr>"
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
+    )

@@ -1,0 +1,62 @@
+"""What is said of a genre graph: isolated and absent genres by name, neighbours, an order with families together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mgc.heads.graph import GraphOptions, build_adjacency
+from mgc.heads.graph_report import (
+    clustered_order,
+    graph_document,
+    graph_sentence,
+    graph_summary,
+    graph_warnings,
+    neighbours,
+)
+
+NAMES = ["blues", "folk", "jazz", "metal", "polka"]
+# blues with folk on two tracks of three; jazz with blues once; metal always alone; polka never.
+Y = np.array([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
+
+
+def test_isolated_and_absent_genres_are_named():
+    graph = build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw"))
+    summary = graph_summary(graph, NAMES)
+    assert (summary["zero_count"], summary["isolated"]) == (["polka"], ["metal"])
+    assert summary["mean_cosine"] == summary["mean_cosine_raw"] == 0
+    share = np.diag(graph.adjacency) / graph.adjacency.sum(axis=1)
+    assert summary["self_weight"] == {"min": share.min(), "mean": share.mean(), "max": 1.0}
+    absent, alone = graph_warnings(graph, NAMES)
+    assert absent == "1 of 5 genres have no training track and cannot be learnt: polka"
+    assert alone.startswith("1 of 5 genres share no training track with another")
+    assert alone.endswith("metal")
+    assert "1 without a training track, 1 that share none; mean cosine of names 0.000" in graph_sentence(summary)
+    assert graph_warnings(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3]) == []
+
+
+def test_the_document_is_the_graph_and_can_be_computed_again_from_its_parts():
+    document = graph_document(
+        build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw")), NAMES, GraphOptions(similarity="raw")
+    )
+    assert document["counts"] == [3, 2, 1, 1, 0]
+    a = (np.array(document["a1"]) + np.array(document["a2"])) / 2
+    root = a.sum(axis=1) ** -0.5
+    np.testing.assert_allclose(root[:, None] * a * root, document["adjacency"], atol=2e-6)
+
+
+def test_neighbours_are_the_heaviest_others():
+    weights = np.array([[9, 1, 3], [0, 9, 0], [2, 4, 9.0]])
+    assert neighbours(weights, 1) == [[(2, 3.0)], [], [(1, 4.0)]]
+    assert neighbours(weights, 5) == [[(2, 3.0), (1, 1.0)], [], [(1, 4.0), (0, 2.0)]]
+
+
+def test_the_order_keeps_families_together_however_they_are_shuffled():
+    """87 genres of 11 families, as in the paper's number of genres."""
+    rng = np.random.default_rng(0)
+    family = rng.permutation(np.arange(87) % 11)
+    weights = 0.02 * rng.random((87, 87)) + 0.5 * (family[:, None] == family)
+    ordered = family[clustered_order(weights)]
+    assert sorted(clustered_order(weights).tolist()) == list(range(87))
+    assert np.count_nonzero(np.diff(ordered)) == 10
+    for few in (np.zeros((0, 0)), np.eye(1), np.eye(2), np.eye(4)):
+        assert sorted(clustered_order(few).tolist()) == list(range(len(few)))
