@@ -139,10 +139,10 @@ def report(folder: Path) -> None:
         print(f"| {' | '.join(map(str, cells))} |")
     print("\nA SIGKILL proves nothing about a power failure: `benchmarks/fsync_order.py` checks the order of fsync, "
           "publish and commit in the system calls (benchmarks/fsync_order.md).")  # fmt: skip
-    print("\nTrials that failed stay counted. Those of `faults` found that a takedown killed before its record was linked "
-          "left its draft: mended, and they pass now. One failure of `sequences` was that verify called a record that no "
-          "longer counts foreign: mended; its three failed trials were neither all looked at nor run again. Trials of "
-          "`faults` that were made twice count twice.")  # fmt: skip
+    print("\nTrials that failed stay counted. Those of `faults` found that a takedown killed before its record was "
+          "linked left its draft: mended, and they pass now. One failure of `sequences` was that verify called a "
+          "record that no longer counts foreign: mended; its three failed trials were neither all looked at nor run "
+          "again. Trials of `faults` that were made twice count twice.")  # fmt: skip
     print("\nNot tested: NFS, Lustre, object stores, SLURM, several machines.")
 
 
