@@ -673,13 +673,19 @@ def train_dry_run(
 def _train_config(
     preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str] = ()
 ) -> TrainConfig:
-    from .heads.config import TrainConfig, read_settings
+    from .heads.config import TrainConfig
+
+    return TrainConfig.from_preset(preset, **_options(genres_file, options, settings))
+
+
+def _options(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
+    from .heads.config import read_settings
     from .heads.labels import read_genres_file
 
     chosen = dict(options or {})
     if genres_file is not None:
         chosen["genres"] = read_genres_file(genres_file)
-    return TrainConfig.from_preset(preset, **{**chosen, **read_settings(settings)})
+    return {**chosen, **read_settings(settings)}
 
 
 def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps = _silent) -> dict[str, Any]:
@@ -737,6 +743,7 @@ def ablate(
     text: str | None = None,
     names_store: Path | None = None,
     options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
     jobs: int = 1,
     shard: tuple[int, int] | None = None,
     training: bool = True,
@@ -753,7 +760,7 @@ def ablate(
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
     names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
-    preset, options : of :class:`mgc.heads.config.TrainConfig`, for every run.
+    preset, options, settings : as for :func:`train`, for every run.
     dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
 
     Raises
@@ -767,11 +774,8 @@ def ablate(
         from .heads.ablate_runs import names_of
         from .heads.ablate_workers import Work
         from .heads.folds import make_folds
-        from .heads.labels import read_genres_file
 
-    chosen = dict(options or {})
-    if genres_file is not None:
-        chosen["genres"] = read_genres_file(genres_file)
+    chosen = _options(genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by)
         names = None

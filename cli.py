@@ -689,6 +689,10 @@ def ablate(
     batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="1e-4")] = None,
     lr_halve_every: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="50")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Processes; more than one have one thread each.")] = 1,
@@ -724,7 +728,8 @@ def ablate(
             store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
             n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file, text=text,
             names_store=names_store,
-            options={name: value for name, value in asked.items() if value is not None}, jobs=jobs,
+            options={name: value for name, value in asked.items() if value is not None}, settings=settings or (),
+            jobs=jobs,
             shard=_shard(shard), training=not no_train, keep_runs=keep_runs, dry_run=dry_run,
             stop=stop, on_progress=steps,
         )  # fmt: skip

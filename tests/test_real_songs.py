@@ -274,7 +274,7 @@ def test_every_system_is_tabled_on_folds_of_whole_songs_and_nothing_is_claimed(
         "song", "--encoder", "tiny", "--epochs", 1, "--lr", 1e-3, "--device", "cpu", "--precision", "fp32",
     )  # fmt: skip
     rows = {row["name"]: row for row in result["tables"][0]["rows"]}
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(0 <= row["metrics"]["map"]["value"] <= 1 for row in rows.values())
     verdicts = {cell["verdict"] for row in rows.values() for cell in row["metrics"].values() if cell["difference"]}
     assert verdicts == {"not judged"}

@@ -21,6 +21,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
+from mgc import api
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.store import FeatureStore
@@ -289,6 +290,11 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
     small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1))
+    listed = api.ablate(small_store.path, tmp_path / "a", tables=["systems"], n_seeds=1, dry_run=True,
+                        options={**SMALL, "model_options": {}}, settings=["width=16", "graph_hidden=16"])  # fmt: skip
+    assert set(listed["epoch_s"]) == {
+        "santana, audio", "pandeya, both", "ours, audio", "ours, lyrics", "ours, both",
+    }  # fmt: skip
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in found["runs"]] == ["to do"] * 3
     assert 0 < found["seconds"] == pytest.approx(3 * 2 * found["epoch_s"]["ours, both"])
@@ -329,6 +335,6 @@ def test_other_tracks_and_options_of_the_tables_own_are_refused(
     with pytest.raises(RunError, match="of other data"):
         ablate(Work(folder=whole[0].folder, store=tmp_path / "other.zarr"), few_plan(1))
     with pytest.raises(ConfigError, match="attention: the tables set these"):
-        Plan(tables=[COMPONENTS], options={"attention": False})
+        api.ablate(whole[0].store, tmp_path / "a", settings=["attention=false", "heads=1"])
     with pytest.raises(ConfigError, match="want some of systems, components"):
         chosen_tables(["componets"])
