@@ -19,17 +19,30 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "StoreView", "__version__", "api", "load_model", "open", "to_dask", "to_torch", "to_xarray"]
+__all__ = [
+    "Extractor",
+    "Model",
+    "StoreView",
+    "__version__",
+    "api",
+    "load_model",
+    "open",
+    "to_dask",
+    "to_torch",
+    "to_xarray",
+]
 
 if TYPE_CHECKING:
     from . import api
     from .api import Model, load_model, to_dask, to_torch, to_xarray
     from .cache.view import StoreView
     from .cache.view import open_store as open  # noqa: A004
+    from .pipeline.extractors import Extractor
 
 _WHERE = {
     "open": ("cache.view", "open_store"),
     "StoreView": ("cache.view", "StoreView"),
+    "Extractor": ("pipeline.extractors", "Extractor"),
     **{name: ("api", name) for name in ("Model", "load_model", "to_dask", "to_torch", "to_xarray")},
 }
 

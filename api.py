@@ -28,7 +28,7 @@ from .cache.forms import SEALED_SUFFIXES, is_store, only_writer
 from .cache.hdf5_store import seal_problem, seal_store, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
-from .cache.schema import MelRecipe, Recipe, TextRecipe, text_fingerprints
+from .cache.schema import FeatureSetRecipe, MelRecipe, Recipe, TextRecipe, text_fingerprints
 from .cache.select import select
 from .cache.store import FeatureStore
 from .cache.verify import Damage, put_aside, verify
@@ -245,8 +245,8 @@ def extract(
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
     append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
         `workers` says otherwise.
-    add : name under which the features of `text_model` join a store that is there; see
-        :func:`mgc.pipeline.extract.add_text`.
+    add : name under which the features of `text_model` join a store that is there; without one, name of the extractor
+        whose features join it. See :func:`mgc.pipeline.extract.add_features`.
     scheduler : of a Dask cluster that runs already; its workers must see the store and the source at the same paths.
 
     Raises
@@ -254,7 +254,7 @@ def extract(
     ConfigError, TextModelError, RecipeMismatchError
     """
     with _extra("extract"):
-        from .pipeline.extract import add_text
+        from .pipeline.extract import add_features
         from .pipeline.extract import extract as run
         from .pipeline.parts import TextSource
         from .pipeline.workers import default_workers
@@ -263,6 +263,18 @@ def extract(
         raise ConfigError("--workers counts local processes; a scheduler has workers of its own")
     if workers is None:
         workers = default_workers() if shard is None else 0
+
+    def tell(progress: ExtractProgress) -> None:
+        on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
+
+    if add is not None:
+        if not (store.is_dir() and is_store(store)) or append or retry_failed:
+            raise ConfigError(f"--add {add}: features join a Zarr store that is there, in a run of their own")
+        encoder = None if text_model is None else TextSource(model=text_model, device=text_device)
+        return add_features(
+            source, store, add, recipe=_added_recipe(store, add, encoder, text_precision), text=encoder,
+            workers=scheduler or workers, shard=shard, on_progress=tell,
+        )  # fmt: skip
     unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
     if unknown or not set(features) & {"mel", "lyrics"}:
         raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres with lyrics")
@@ -279,19 +291,7 @@ def extract(
         text = TextSource(model=text_model or (known.model if known is not None else None), device=text_device)
         lyrics = _text_recipe(text, text_precision, known)
 
-    def tell(progress: ExtractProgress) -> None:
-        on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
-
     recipe = Recipe(mel=mel, lyrics=lyrics)
-    if add is not None:
-        if not (store.is_dir() and is_store(store)) or append or retry_failed:
-            raise ConfigError(f"--add {add}: text features join a Zarr store that is there, in a run of their own")
-        if text is None or text_model is None:
-            raise ConfigError(f"--add {add}: name the encoder with --text-model")
-        return add_text(
-            source, store, add, recipe=_text_recipe(text, text_precision, None), text=text,
-            workers=scheduler or workers, shard=shard, on_progress=tell,
-        )  # fmt: skip
 
     def fill(path: Path) -> ExtractReport:
         return run(
@@ -315,6 +315,33 @@ def extract(
     if shard is not None:
         raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
     return _fill_sealed(store, fill, on_progress)
+
+
+def _added_recipe(store: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
+    """Of the text encoder that the user named, else of the extractor of that name."""
+    if text is not None:
+        return _text_recipe(text, precision, None)
+    from .pipeline.extractors import load_extractor
+
+    try:
+        return load_extractor(name).recipe(read_plan(store).recipe.mel)
+    except ConfigError as error:
+        raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error
+
+
+def extractors() -> list[dict[str, Any]]:
+    """The extractors that are installed: ``name``, who brings it (``from``), and what it makes of each track."""
+    with _extra("extract"):
+        from .pipeline.extractors import extractor_names, load_extractor
+
+    found = []
+    for name, package in extractor_names().items():
+        one = load_extractor(name)
+        found.append(
+            {"name": name, "from": package, "version": one.version, "input": one.input, "dims": list(one.dims),
+             "shape": list(one.shape), "dtype": one.dtype, "unit": one.unit, "description": one.description}
+        )  # fmt: skip
+    return found
 
 
 def _recipe_of(store: Path) -> Recipe:
@@ -405,8 +432,8 @@ def store_repair(
     added: dict[str, int] = {}
     if not left:
         with FeatureStore.open(path) as store:
-            pending, names = store.counts().pending, list(store.texts)
-        added = {name: n for name in names if (n := FeatureStore.open(path, text=name).counts().pending)}
+            pending = store.counts().pending
+            added = {name: n for name in store.added if (n := store.counts(name).pending)}
     return {
         "store": str(path),
         "damages": [damage.to_dict() for damage in damages],

@@ -229,7 +229,7 @@ def extract(
     ] = "auto",
     text_device: TextDevice = "cpu",
     add: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Let the features of --text-model join the store as NAME.")
+        str | None, typer.Option(metavar="NAME", help="Let the extractor NAME join the store, or --text-model as NAME.")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tracks again.")] = False,
@@ -281,6 +281,20 @@ def extract(
     if hurt > allowed(report.planned):
         _say(f"{hurt} of {report.planned} tracks failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
+
+
+@app.command()
+def extractors(as_json: Json = False) -> None:
+    """The extractors that are installed: features that join a store with [b]mgc extract ... --add NAME[/b].
+
+    Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
+    """
+    from . import api
+
+    found = api.extractors()
+    names = ("name", "input", "dims", "shape", "dtype", "unit", "version", "from")
+    rows = [[", ".join(map(str, one[n])) if isinstance(one[n], list) else one[n] for n in names] for one in found]
+    _emit(as_json, {"extractors": found}, lambda: _table("", names, rows))
 
 
 @store_app.command("info")

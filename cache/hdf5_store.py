@@ -30,7 +30,17 @@ from .drops import DROPS
 from .durable import fsync_dir, fsync_tree, inside
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
 from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
-from .schema import ABSENT, FORMAT_VERSION, ArraySpec, Recipe, TextRecipe, added_arrays, is_fill, track_arrays
+from .schema import (
+    ABSENT,
+    FORMAT_VERSION,
+    ArraySpec,
+    Recipe,
+    TextRecipe,
+    added_arrays,
+    feature_set_recipe,
+    is_fill,
+    track_arrays,
+)
 from .surviving_file import SurvivingFile
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .verify import verify
@@ -63,7 +73,7 @@ class Hdf5Reader:
         self.n_rows = int(self._file["status"].shape[0])
         self.embeds_genres = "genre_embedding" in self._file
         said = json.loads(self._file.attrs.get("added", "{}"))
-        self.added = {name: TextRecipe(**one["recipe"]) for name, one in said.items()}
+        self.added = {name: feature_set_recipe(one["recipe"]) for name, one in said.items()}
         self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
         self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
 
@@ -218,8 +228,8 @@ def _write(
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
         file.attrs[name] = json.dumps(value) if name in _JSON_ATTRIBUTES else value
-    specs = [*track_arrays(reader.recipe), *(spec for name, text in reader.added.items()
-                                             for spec in added_arrays(name, text))]  # fmt: skip
+    specs = [*track_arrays(reader.recipe), *(spec for name, one in reader.added.items()
+                                             for spec in added_arrays(name, one))]  # fmt: skip
     total = len(specs) * reader.n_rows
     for number, spec in enumerate(specs):
         for rows in _copied(file, group, spec, reader.n_rows):
@@ -228,8 +238,9 @@ def _write(
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
         deque(_copied(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)), maxlen=0)
-    for name, text in reader.added.items():
-        deque(_copied(file, group, layout.genre_spec(text.hidden_size, name), len(reader.genres)), maxlen=0)
+    for name, one in reader.added.items():
+        if isinstance(one, TextRecipe):
+            deque(_copied(file, group, layout.genre_spec(one.hidden_size, name), len(reader.genres)), maxlen=0)
         _write_table(file, f"added/{name}", reader.added_outcomes(name))
     _write_table(file, "tracks", reader.tracks)
     _write_table(file, "genres", pa.table({"row": range(len(reader.genres)), "name": reader.genres},

@@ -24,11 +24,12 @@ from .schema import (
     FORMAT_VERSION,
     OK,
     ArraySpec,
+    FeatureSetRecipe,
     Flag,
     Recipe,
     TextRecipe,
     added_arrays,
-    text_fingerprints,
+    added_fingerprints,
     track_arrays,
 )
 
@@ -87,7 +88,7 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
 
 
 def write_metadata(
-    folder: Path, plan: Mapping[str, Any], added: Mapping[str, TextRecipe], *, n_rows: int, n_genres: int
+    folder: Path, plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
 ) -> None:
     """Write every ``zarr.json`` of a store of that many array rows and genres; consolidated in the root's.
 
@@ -108,8 +109,8 @@ def write_metadata(
     }
     if added:
         attributes["added"] = {
-            name: {"recipe": asdict(recipe), "fingerprints": text_fingerprints(recipe)}
-            for name, recipe in sorted(added.items())
+            name: {"recipe": asdict(one), "fingerprints": added_fingerprints(one)}
+            for name, one in sorted(added.items())
         }
     group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
     for spec in track_arrays(recipe):
@@ -117,10 +118,11 @@ def write_metadata(
     if plan["embeds_genres"]:
         assert recipe.lyrics is not None
         create_array(group, genre_spec(recipe.lyrics.hidden_size), n_genres, 1)
-    for name, text in sorted(added.items()):
-        for spec in added_arrays(name, text):
+    for name, one in sorted(added.items()):
+        for spec in added_arrays(name, one):
             create_array(group, spec, n_rows, part_rows)
-        create_array(group, genre_spec(text.hidden_size, name), n_genres, 1)
+        if isinstance(one, TextRecipe):
+            create_array(group, genre_spec(one.hidden_size, name), n_genres, 1)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
@@ -128,7 +130,7 @@ def write_metadata(
 
 
 def metadata_documents(
-    plan: Mapping[str, Any], added: Mapping[str, TextRecipe], *, n_rows: int, n_genres: int
+    plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
 ) -> dict[str, bytes]:
     """Key -> bytes of every ``zarr.json``, as :func:`write_metadata` would write them."""
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:

@@ -28,11 +28,12 @@ from .errors import ConfigError, StoreCorruptError, StoreFormatError, StoreNotFo
 from .schema import (
     FORMAT_VERSION,
     ArraySpec,
+    FeatureSetRecipe,
     Recipe,
-    TextRecipe,
     added_arrays,
+    added_fingerprints,
+    feature_set_recipe,
     fingerprint,
-    text_fingerprints,
     track_arrays,
 )
 from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, read_table, write_table
@@ -74,17 +75,16 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class AddedSet:
-    """A text encoder's features that joined the store after it was made.
+    """Features that joined the store after it was made: a text encoder's, or an extractor's.
 
     Attributes
     ----------
-    name : suffix of its arrays.
-    genres : rows of its genre embedding that it holds.
+    name : suffix of its arrays; of an extractor's feature, its name.
     records : one for each time genres were embedded; the first says what it is.
     """
 
     name: str
-    recipe: TextRecipe
+    recipe: FeatureSetRecipe
     records: tuple[Mapping[str, Any], ...]
 
     @property
@@ -324,14 +324,24 @@ def _update_metadata(store: Path) -> None:
 
 
 def add_feature_set(
-    store: Path, plan: Plan, name: str, recipe: TextRecipe, genre_embedding: npt.NDArray[np.float32]
+    store: Path,
+    plan: Plan,
+    name: str,
+    recipe: FeatureSetRecipe,
+    genre_embedding: npt.NDArray[np.float32] | None = None,
 ) -> Plan:
-    """Let another text encoder's features join a store, or embed for them the genres that came since.
+    """Let features join a store, or embed for a text encoder's the genres that came since.
 
     Parameters
     ----------
     name : suffix of its arrays: lower-case letters, digits and ``_``.
-    genre_embedding : (n, hidden_size) float32, of the genres that the feature set does not hold yet, in their order.
+    genre_embedding : (n, hidden_size) float32, of the genres that the feature set does not hold yet, in their order;
+        for a text encoder only.
+
+    Raises
+    ------
+    ConfigError
+        If the store has an array of that name, or a dimension of another length.
 
     Returns
     -------
@@ -342,16 +352,16 @@ def add_feature_set(
     if known is None:
         _refuse_taken_names(plan, name, recipe)
     first = 0 if known is None else known.n_genres
-    genres = range(first, first + len(genre_embedding))
+    genres = range(first, first + (0 if genre_embedding is None else len(genre_embedding)))
 
     def build(folder: Path) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
-        if len(genres):
-            _build_embedding(folder, layout.genre_spec(recipe.hidden_size, name), genres, genre_embedding)
+        if genre_embedding is not None and len(genres):
+            _build_embedding(folder, layout.genre_spec(genre_embedding.shape[1], name), genres, genre_embedding)
         return {
             "feature_set": name,
             "recipe": asdict(recipe),
-            "fingerprints": text_fingerprints(recipe),
+            "fingerprints": added_fingerprints(recipe),
             "plan": fingerprint(dict(plan.document)),
             "first_genre": genres.start,
             "n_genres": len(genres),
@@ -363,14 +373,20 @@ def add_feature_set(
     return read_plan(store)
 
 
-def _refuse_taken_names(plan: Plan, name: str, recipe: TextRecipe) -> None:
-    def names(of_set: str | None, text: TextRecipe | None) -> set[str]:
-        arrays = track_arrays(plan.recipe) if of_set is None or text is None else added_arrays(of_set, text)
-        return {spec.name for spec in arrays} | {layout.genre_spec(1, of_set).name}
-
-    taken = names(None, None).union(*(names(one.name, one.recipe) for one in plan.added.values()))
-    if clash := sorted(taken & names(name, recipe)):
+def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
+    there = [*track_arrays(plan.recipe), *(spec for one in plan.added for spec in plan.arrays(one))]
+    mine = added_arrays(name, recipe)
+    taken = {spec.name for spec in there} | {layout.genre_spec(1, one).name for one in (None, *plan.added)}
+    if clash := sorted(taken & {*(spec.name for spec in mine), layout.genre_spec(1, name).name}):
         raise ConfigError(f"feature set {name!r}: the store has arrays of that name already ({', '.join(clash)})")
+    lengths = {dim: length for spec in there for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
+    for spec in mine:
+        for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
+            if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
+                raise ConfigError(
+                    f"feature set {name!r}: its dimension {dim!r} is {length} long, the store's "
+                    f"{lengths.get(dim, 'another thing')}; give it a name of its own, such as {name}_{dim}"
+                )
 
 
 def feature_set_key(name: str, n: int) -> str:
@@ -402,7 +418,7 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
             records.append(unseal(store / feature_set_key(name, len(records))))
             if records[-1]["plan"] != plan_sha256:
                 raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
-        found[name] = AddedSet(name=name, recipe=TextRecipe(**records[0]["recipe"]), records=tuple(records))
+        found[name] = AddedSet(name=name, recipe=feature_set_recipe(records[0]["recipe"]), records=tuple(records))
     return found
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 FORMAT_VERSION = 1
+
+LARGE_VALUES = 1024
+"""An extractor's array with so many values a track gets a chunk a track, which can be mapped; a smaller one is read
+whole."""
 
 ABSENT, OK, FAILED = 0, 1, 2
 """Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
@@ -65,6 +70,8 @@ class Reason(enum.StrEnum):
     NONFINITE = "NONFINITE"
     WORKER_CRASH = "WORKER_CRASH"
     LYRICS_CHANGED = "LYRICS_CHANGED"
+    SOURCE_CHANGED = "SOURCE_CHANGED"
+    EXTRACTOR_FAILED = "EXTRACTOR_FAILED"
     DROPPED = "DROPPED"
 
 
@@ -110,6 +117,42 @@ class TextRecipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     pooling: Literal["mean_non_special"] = "mean_non_special"
     cleaning: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorRecipe:
+    """A feature that an extractor of somebody's made, one array, and how (:mod:`mgc.pipeline.extractors`).
+
+    Attributes
+    ----------
+    input : what the extractor was given of each track: its ``clip``, or the ``text`` of its lyrics.
+    version : of the extractor: its author counts up whenever values change.
+    dims, shape : of one track's values.
+    parameters : everything else that decides the values, as JSON holds it.
+    clip : how clips were cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
+    """
+
+    extractor: str
+    version: str
+    input: Literal["clip", "text"]
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+    parameters: Mapping[str, Any]
+    clip: Mapping[str, Any] | None
+
+
+FeatureSetRecipe = TextRecipe | ExtractorRecipe
+"""What a feature set that joined a store was made by."""
+
+
+def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
+    """The recipe of a feature set, from JSON."""
+    if "extractor" not in data:
+        return TextRecipe(**data)
+    return ExtractorRecipe(**{**data, "dims": tuple(data["dims"]), "shape": tuple(data["shape"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +267,26 @@ def text_arrays(text: TextRecipe, name: str | None = None) -> list[ArraySpec]:
     ]  # fmt: skip
 
 
-def added_arrays(name: str, text: TextRecipe) -> list[ArraySpec]:
+def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
     """The arrays of a feature set that joined a store later, its own ``status`` among them."""
     status = ArraySpec(name=f"status_{name}", dims=("track",), tail=(), dtype="uint8", fill=0, unit="code",
                        description=f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it")  # fmt: skip
-    return [status, *text_arrays(text, name)]
+    if isinstance(recipe, TextRecipe):
+        return [status, *text_arrays(recipe, name)]
+    large = math.prod(recipe.shape) >= LARGE_VALUES
+    feature = ArraySpec(
+        name=name, dims=("track", *recipe.dims), tail=recipe.shape, dtype=recipe.dtype, unit=recipe.unit,
+        fill=float("nan") if np.dtype(recipe.dtype).kind == "f" else 0, description=recipe.description,
+        inner=(1, *recipe.shape) if large else (), sharded=large, plain=large,
+    )  # fmt: skip
+    return [status, feature]
+
+
+def added_fingerprints(recipe: FeatureSetRecipe) -> dict[str, str]:
+    """sha256 of the canonical recipes of what a feature set holds."""
+    if isinstance(recipe, TextRecipe):
+        return text_fingerprints(recipe)
+    return {recipe.extractor: fingerprint(dataclasses.asdict(recipe))}
 
 
 def text_fingerprints(text: TextRecipe) -> dict[str, str]:

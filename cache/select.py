@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .forms import SEALED_SUFFIXES
 from .hdf5_store import seal_store
 from .plan import Plan, add_feature_set, create_store, read_plan
+from .schema import TextRecipe
 from .store import FeatureStore
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
 from .view import StoreView
@@ -25,13 +26,13 @@ from .view import StoreView
 def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Write the tracks of a view as a store, in the form that the name of `target` asks for; appears in one step.
 
-    Parts are as long as extraction would make them. Text features that joined later come along where every track of
-    the view has them.
+    Parts are as long as extraction would make them. Features that joined later come along where every track of the
+    view has them.
 
     Returns
     -------
     list of str
-        Remarks: text features that stay behind, and why.
+        Remarks: features that stay behind, and why.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], N
 def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> list[str]:
     source, genres, tracks = view.store, _genres(view), view.tracks.sort_by("id")
     if source.text is not None:
-        raise ConfigError("select from the store itself: text features that joined it come along")
+        raise ConfigError("select from the store itself: features that joined it come along")
     create_store(
         path,
         tracks=plan_table(tracks.select(PLAN_SCHEMA.names).to_pylist()),
@@ -71,18 +72,20 @@ def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> lis
     )
     remarks: list[str] = []
     names: list[str] = []
-    for name in source.texts:
-        with FeatureStore.open(source.path, text=name) as added:
-            if np.isin(view.rows, added.ok_rows).all():
-                add_feature_set(path, read_plan(path), name, source.texts[name], _embedded(added, genres))
+    for name, recipe in source.added.items():
+        text = name if isinstance(recipe, TextRecipe) else None
+        with FeatureStore.open(source.path, text=text) as features:
+            if np.isin(view.rows, features.ok_rows if text else features.rows_with(name)).all():
+                embedding = _embedded(features, genres) if text else None
+                add_feature_set(path, read_plan(path), name, recipe, embedding)
                 names.append(name)
             else:
-                remarks.append(f"the text features {name!r} stay behind: not every track has them")
-    for number, text in enumerate((None, *names)):
-        with FeatureStore.open(source.path, text=text) as features:
+                remarks.append(f"the features {name!r} stay behind: not every track has them")
+    for number, one in enumerate((None, *names)):
+        with FeatureStore.open(source.path, text=one if one in source.texts else None) as features:
             plan = read_plan(path)
             for part in range(plan.n_parts):
-                _copy_part(features, tracks, path, plan, part)
+                _copy_part(features, tracks, path, plan, part, one)
                 tell(number * plan.n_parts + part + 1, (1 + len(names)) * plan.n_parts)
     return remarks
 
@@ -98,18 +101,24 @@ def _embedded(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.flo
     return source.genre_embedding[[source.genres.index(genre) for genre in genres]]
 
 
-def _copy_part(source: FeatureStore, tracks: pa.Table, path: Path, plan: Plan, part: int) -> None:
+def _copy_part(
+    source: FeatureStore, tracks: pa.Table, path: Path, plan: Plan, part: int, feature_set: str | None
+) -> None:
     """Commit a part of the smaller store with the features and outcomes that the larger one has of its `tracks`."""
     new = plan.part_range(part)
     tracks = tracks.slice(new.start, len(new))
     rows = np.asarray(tracks.column("row"))
     known = {spec.name for spec in source.arrays}
     arrays = {}
-    for spec in plan.arrays(source.text):
-        name = spec.name.removesuffix(f"_{source.text}")
+    for spec in plan.arrays(feature_set):
+        name = spec.name.removesuffix(f"_{feature_set}")
         arrays[spec.name] = source.read(name if name in known else spec.name, rows)
     outcomes = tracks.set_column(
         tracks.schema.get_field_index("row"), PLAN_SCHEMA.field("row"), pa.array(new, pa.int64())
     )
-    schema = OUTCOME_SCHEMA if source.text is None else ADDED_OUTCOME_SCHEMA
-    commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=source.text)
+    extractor = source.extractors.get(feature_set or "")
+    if extractor is not None and extractor.input == "clip":  # which has not looked at words
+        place, words = outcomes.schema.get_field_index("lyrics_sha256"), ADDED_OUTCOME_SCHEMA.field("lyrics_sha256")
+        outcomes = outcomes.set_column(place, words, pa.nulls(len(new), words.type))
+    schema = OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA
+    commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=feature_set)

@@ -22,9 +22,12 @@ from .schema import (
     FAILED,
     OK,
     ArraySpec,
+    ExtractorRecipe,
+    FeatureSetRecipe,
     Flag,
     Recipe,
     TextRecipe,
+    added_arrays,
     text_arrays,
     text_fingerprints,
     track_arrays,
@@ -82,7 +85,10 @@ class FeatureStore:
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
             self._use(text)
+        for name, recipe in self.extractors.items():
+            self._specs[name] = next(spec for spec in added_arrays(name, recipe) if spec.name == name)
         self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._with: dict[str, npt.NDArray[np.int64]] = {}
         self._rows = np.asarray(self.tracks.column("row"))
         self.status: npt.NDArray[np.uint8] = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
         self.status[self._rows] = np.asarray(self.tracks.column("status"))
@@ -136,9 +142,17 @@ class FeatureStore:
             )
         return embedding
 
-    def counts(self) -> Counts:
-        """How many tracks are ok, failed (by reason) and pending, and how many carry each flag."""
-        tracks = self.tracks.filter(pa.array(self.newest))
+    def counts(self, feature_set: str | None = None) -> Counts:
+        """How many tracks are ok, failed (by reason) and pending, and how many carry each flag.
+
+        Parameters
+        ----------
+        feature_set : features that joined the store, by name; None counts the store's own.
+        """
+        tracks = self.tracks
+        if feature_set is not None:
+            tracks = _with_outcomes(tracks, self._reader.added_outcomes(feature_set))
+        tracks = tracks.filter(pa.array(self.newest))
         reasons = Counter(reason for reason in tracks.column("reason").to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
         flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
@@ -189,6 +203,8 @@ class FeatureStore:
         wanted = np.asarray(rows, dtype=np.int64)
         spec = self._spec(name)
         self._refuse_unavailable(wanted)
+        if name in self.extractors and not np.isin(wanted, self.rows_with(name)).all():
+            self._refuse_without(name, wanted)
         if not spec.sharded:
             return self._fill(self._column(spec)[wanted], out)
         tail = spec.tail if length is None else (min(length, spec.tail[0]), *spec.tail[1:])
@@ -212,13 +228,40 @@ class FeatureStore:
     @property
     def texts(self) -> dict[str, TextRecipe]:
         """Name -> recipe of the text encoders' features that joined the store; see `text` of :meth:`open`."""
+        return {name: one for name, one in self.added.items() if isinstance(one, TextRecipe)}
+
+    @property
+    def extractors(self) -> dict[str, ExtractorRecipe]:
+        """Name -> recipe of the extractors' features that joined the store; each is an array of that name."""
+        return {name: one for name, one in self.added.items() if isinstance(one, ExtractorRecipe)}
+
+    @property
+    def added(self) -> dict[str, FeatureSetRecipe]:
+        """Name -> recipe of all features that joined the store."""
         return dict(self._reader.added)
+
+    def rows_with(self, name: str) -> npt.NDArray[np.int64]:
+        """Array rows that have a feature: all of `ok_rows`, or fewer of one that joined the store later.
+
+        Raises
+        ------
+        StoreError
+            If the store has no such array.
+        """
+        self._spec(name)
+        if name not in self.extractors:
+            return self.ok_rows
+        if name not in self._with:
+            found = self._reader.added_outcomes(name)
+            rows = np.asarray(found.filter(pc.equal(found.column("status"), OK)).column("row"))
+            self._with[name] = np.intersect1d(rows, self.ok_rows)
+        return self._with[name]
 
     def _use(self, text: str) -> None:
         """Let the features of another text encoder stand in for the store's own."""
-        recipe = self._reader.added.get(text)
+        recipe = self.texts.get(text)
         if recipe is None:
-            known = ", ".join(self._reader.added) or "none"
+            known = ", ".join(self.texts) or "none"
             raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {known}")
         self.recipe = Recipe(mel=self.recipe.mel, lyrics=recipe)
         self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe)}
@@ -247,9 +290,24 @@ class FeatureStore:
                 f"{self.path}: {len(bad)} of the tracks asked for have no features: {named}; ask for `ok_rows` only"
             )
 
+    def _refuse_without(self, name: str, rows: npt.NDArray[np.int64]) -> None:
+        """Refuse rows that lack an extractor's feature, by the names of their tracks."""
+        lacking = rows[~np.isin(rows, self.rows_with(name))]
+        outcomes = {one["row"]: one["reason"] for one in self._reader.added_outcomes(name).to_pylist()}
+        ids = self.tracks.take(np.searchsorted(self._rows, lacking[:5])).column("id").to_pylist()
+        named = ", ".join(
+            f"{track} ({outcomes.get(row) or 'not extracted yet'})"
+            for track, row in zip(ids, lacking[:5].tolist(), strict=True)
+        )
+        raise TrackUnavailableError(
+            f"{self.path}: {len(lacking)} of the tracks asked for have no {name!r}: {named}; "
+            f"ask for `rows_with({name!r})` only"
+        )
+
     def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
         if spec.name not in self._columns:
-            self._columns[spec.name] = self._reader.column(spec, self.ok_rows)
+            rows = self.rows_with(spec.name) if spec.name in self.extractors else self.ok_rows
+            self._columns[spec.name] = self._reader.column(spec, rows)
         return self._columns[spec.name]
 
     @staticmethod

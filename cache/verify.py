@@ -47,7 +47,7 @@ from .plan import (
     read_tracks,
 )
 from .publish import STAGING, refuse_busy, sweep
-from .schema import FORMAT_VERSION, OK, Recipe, TextRecipe, fingerprint
+from .schema import FORMAT_VERSION, OK, Recipe, feature_set_recipe, fingerprint
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 
 Kind = Literal["missing", "altered", "foreign", "lost record", "values"]
@@ -206,7 +206,7 @@ class _Inspection:
                       "n_genres": len(keys), "digest": fingerprint(objects), "objects": objects}  # fmt: skip
             if fingerprint(record) not in self._sets_named:
                 raise StoreCorruptError(f"{self._store / 'features' / name}.json: damaged; restore it from a copy")
-            found[name] = AddedSet(name=name, recipe=TextRecipe(**one["recipe"]), records=(record,))
+            found[name] = AddedSet(name=name, recipe=feature_set_recipe(one["recipe"]), records=(record,))
         return found
 
     @cached_property

@@ -111,11 +111,13 @@ class StoreView:
         artist: Names | None = None,
         language: Names | None = None,
         split: Names | None = None,
+        feature: Names | None = None,
     ) -> StoreView:
         """The tracks that have one of the values named, in every column that is named.
 
         Parameters
         ----------
+        feature : keep the tracks that have all of these features, where some joined the store later.
         language : tags as stored, such as ``en``, ``zh-CN`` or ``zxx`` (instrumental).
         split : ``train``, ``validation`` or ``test``, where the source fixed a split.
 
@@ -145,6 +147,8 @@ class StoreView:
         for column, wanted in columns.items():
             if wanted is not None:
                 chosen &= self._has(column, [wanted] if isinstance(wanted, str) else list(wanted))
+        for name in [feature] if isinstance(feature, str) else feature or ():
+            chosen &= np.isin(self.rows, self.store.rows_with(name))
         return StoreView(self.store, self.rows[chosen])
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> StoreView:

@@ -24,11 +24,11 @@ import numpy as np
 from ..cache.errors import ClipError
 from ..cache.schema import MelRecipe, Reason
 from .clip_process import SIZES, receive
-from .clip_reader import ClipLimits, ClipMel
+from .clip_reader import ClipLimits, ClipMel, ClipSamples
 from .clips import Caps, decode_clip
 from .mel import log_mel, mel_frames
 
-Extract = Callable[[Path, MelRecipe, Caps], ClipMel]
+Extract = Callable[[Path, MelRecipe, Caps], ClipMel | ClipSamples]
 
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed than the limit allows"}
@@ -46,8 +46,6 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps) -> ClipMel:
     mel = log_mel(clip.samples, recipe)
     if not np.isfinite(mel).all():
         raise ClipError(Reason.NONFINITE, "samples so large that their power overflows")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ClipMel(
         mel=mel.astype(np.float16),
         mel_frames=mel_frames(clip.n_valid, recipe),
@@ -56,12 +54,26 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps) -> ClipMel:
         sample_rate_hz=clip.sample_rate_hz,
         channels=clip.channels,
         flags=clip.flags,
-        source_sha256=digest,
+        source_sha256=_sha256(path),
     )
 
 
-def serve(extract: Extract = extract) -> None:
-    """Answer requests until standard input ends."""
+def extract_samples(path: Path, recipe: MelRecipe, caps: Caps) -> ClipSamples:
+    """The sound of a file's clip; raises as :func:`mgc.pipeline.clips.decode_clip` does."""
+    clip = decode_clip(path, recipe, caps)
+    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=_sha256(path))
+
+
+FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def serve(extract: Extract | None = None) -> None:
+    """Answer requests until standard input ends; by what the parent asks for, or by `extract`."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a C library prints must not fall between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
@@ -71,6 +83,7 @@ def serve(extract: Extract = extract) -> None:
     given: dict[str, Any] = json.loads(settings)
     recipe, caps = MelRecipe(**given["recipe"]), Caps(**given["caps"])
     limits = ClipLimits(**given["limits"])
+    extract = extract or FORMS[given["form"]]
     _die_with(given["parent"])
     _limit_memory(limits.memory_bytes)
     _answer(answers, {})  # ready
@@ -95,8 +108,12 @@ def _attempt(extract: Extract, path: Path, recipe: MelRecipe, caps: Caps) -> tup
     except Exception as error:
         traceback.print_exc()
         return {"reason": Reason.DECODER_CRASH, "detail": f"the decoder raised {type(error).__name__}"}, b""
-    fields = {name: value for name, value in vars(clip).items() if name != "mel"}
-    return {**fields, "flags": int(clip.flags)}, clip.mel.astype("<f2", copy=False).tobytes()
+    fields = dict(vars(clip))
+    if isinstance(clip, ClipSamples):
+        samples = fields.pop("samples").astype("<f4", copy=False)
+        return fields, samples.tobytes()
+    mel = fields.pop("mel").astype("<f2", copy=False)
+    return {**fields, "flags": int(clip.flags)}, mel.tobytes()
 
 
 def _answer(answers: BinaryIO, reply: dict[str, Any], payload: bytes = b"") -> None:

@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,20 @@ class ClipMel:
     source_sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipSamples:
+    """The sound of a clip.
+
+    Attributes
+    ----------
+    samples : (n,) float32, mono, at the recipe's rate, without padding.
+    source_sha256 : of the whole audio file, hexadecimal.
+    """
+
+    samples: npt.NDArray[np.float32]
+    source_sha256: str
+
+
 class ClipReader:
     """Reads clips in a child process, started at once and again whenever a file has ended it.
 
@@ -66,6 +80,7 @@ class ClipReader:
     recipe : what a clip is.
     caps : which files are refused unread.
     limits : what one file may cost.
+    form : what :meth:`read` or :meth:`read_samples` is to give; one of them only, as the child makes one only.
 
     Examples
     --------
@@ -76,8 +91,16 @@ class ClipReader:
     command: ClassVar[tuple[str, ...]] = ("-m", "mgc.pipeline.clip_child")
     """Arguments of the interpreter that make the child."""
 
-    def __init__(self, recipe: MelRecipe, *, caps: Caps | None = None, limits: ClipLimits | None = None) -> None:
+    def __init__(
+        self,
+        recipe: MelRecipe,
+        *,
+        caps: Caps | None = None,
+        limits: ClipLimits | None = None,
+        form: Literal["mel", "samples"] = "mel",
+    ) -> None:
         self._recipe = recipe
+        self._form = form
         self._caps = caps or Caps()
         self._limits = limits or ClipLimits()
         self._child: Child | None = None
@@ -110,6 +133,19 @@ class ClipReader:
         MissingExtraError
             A library that the child needs is not installed.
         """
+        assert self._form == "mel"
+        answer, payload = self._answer(path)
+        shape = (self._recipe.n_mels, self._recipe.n_frames)
+        mel = np.frombuffer(payload, dtype="<f2").astype(np.float16).reshape(shape)
+        return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
+
+    def read_samples(self, path: str | os.PathLike[str]) -> ClipSamples:
+        """Decode one file to samples; raises as :meth:`read` does."""
+        assert self._form == "samples"
+        answer, payload = self._answer(path)
+        return ClipSamples(samples=np.frombuffer(payload, dtype="<f4").astype(np.float32), **answer)
+
+    def _answer(self, path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
         if self._files_read >= self._limits.files:
             self.close()
         try:
@@ -121,9 +157,7 @@ class ClipReader:
             if answer["reason"] == Reason.DECODER_MEMORY:
                 self.close()
             raise ClipError(answer["reason"], answer["detail"])
-        shape = (self._recipe.n_mels, self._recipe.n_frames)
-        mel = np.frombuffer(payload, dtype="<f2").astype(np.float16).reshape(shape)
-        return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
+        return answer, payload
 
     def _ask(self, path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
         for last_try in (False, True):
@@ -151,6 +185,7 @@ class ClipReader:
             "caps": dataclasses.asdict(self._caps),
             "limits": dataclasses.asdict(self._limits),
             "parent": os.getpid(),
+            "form": self._form,
         }
         child = Child(self.command, settings)
         child.ends_with(self)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,9 +34,10 @@ from ..cache.plan import (
     read_plan,
 )
 from ..cache.plan import read_tracks as read_planned
-from ..cache.schema import FAILED, Reason, Recipe, TextRecipe, fingerprint
+from ..cache.schema import FAILED, FeatureSetRecipe, Reason, Recipe, TextRecipe, fingerprint
 from ..cache.store import Counts, FeatureStore
 from ..cache.tracks import plan_table
+from .extractors import NAME
 from .manifest import Source, Track
 from .parts import PartJob, TextSource, build_and_commit, load_encoder
 from .workers import Scheduler, run_on_cluster
@@ -129,20 +129,25 @@ def extract(
     return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
 
 
-def add_text(
+def add_features(
     source: Source,
     path: Path,
     name: str,
     *,
-    recipe: TextRecipe,
-    text: TextSource,
+    recipe: FeatureSetRecipe,
+    text: TextSource | None = None,
     workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
-    """Let another text encoder's features join a store, under a name of their own; nothing that is written is touched.
+    """Let the features of another text encoder, or of an extractor, join a store; nothing that is written is touched.
 
     Parts that are extracted get them; parts that are extracted later get them when this is run again.
+
+    Parameters
+    ----------
+    name : what the store calls them; of an extractor, its own name.
+    text : where the text encoder of a :class:`~mgc.cache.schema.TextRecipe` lies.
 
     Raises
     ------
@@ -152,32 +157,41 @@ def add_text(
         If the store has features of that name, by another recipe.
     """
     started = time.monotonic()
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
     plan = read_plan(path)
-    if plan.recipe.lyrics is None:
+    if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
     finish(path)
     wanted = plan_table([plan_row(track) for track in source.tracks])
     plan = _joined(path, plan, wanted, text, append=False, may_change=False)
     known = plan.added.get(name)
     if known is not None:
-        differences = Recipe(mel=None, lyrics=known.recipe).differences(Recipe(mel=None, lyrics=recipe))
-        differences = [one for one in differences if not one.startswith("lyrics.model:")]
-        _refuse(path, differences, f"Use the same encoder to continue {name!r}, or another name.")
-    if known is None or known.n_genres < plan.n_genres:
-        genres = read_genres(path, plan)[0 if known is None else known.n_genres :]
-        embedding = _embedded(genres, Recipe(mel=None, lyrics=recipe), text)
+        _refuse(path, _set_differences(known.recipe, recipe), f"Use the same to continue {name!r}, or another name.")
+    n_genres = 0 if known is None else known.n_genres
+    if known is None or (isinstance(recipe, TextRecipe) and n_genres < plan.n_genres):
+        embedding = None
+        if isinstance(recipe, TextRecipe) and text is not None:
+            embedding = _embedded(read_genres(path, plan)[n_genres:], Recipe(mel=None, lyrics=recipe), text)
         plan = add_feature_set(path, plan, name, recipe, embedding)
-        differences = Recipe(mel=None, lyrics=plan.added[name].recipe).differences(Recipe(mel=None, lyrics=recipe))
-        _refuse(path, [one for one in differences if not one.startswith("lyrics.model:")], "Name another.")
+        _refuse(path, _set_differences(plan.added[name].recipe, recipe), "Name another.")
     pending = set(range(plan.n_parts)) - committed(path).keys()
     built = _Run(source, path, text, workers, shard, on_progress, feature_set=name).build(plan, without=pending)
     finish(path)
-    with FeatureStore.open(path, text=name) as store:
-        counts = store.counts()
+    with FeatureStore.open(path) as store:
+        counts = store.counts(name)
     seconds = round(time.monotonic() - started, 2)
     return ExtractReport(store=str(path), parts_built=built, seconds=seconds, **vars(counts))
+
+
+def _set_differences(known: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
+    """What decides the values and is not the same; a text model's name only tells people."""
+    here, there = asdict(known), asdict(wanted)
+    return [
+        f"{key}: {here.get(key, 'absent')} here, {there.get(key, 'absent')} there"
+        for key in sorted({*here, *there} - {"model"})
+        if here.get(key) != there.get(key)
+    ]
 
 
 def build_pending(

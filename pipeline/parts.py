@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -23,13 +24,27 @@ from ..cache.commits import commit_part, outcomes_key, read_commit
 from ..cache.drops import dropped_ids
 from ..cache.errors import ClipError, ConfigError, TextModelError
 from ..cache.plan import Plan, read_plan, read_tracks
-from ..cache.schema import FAILED, OK, ArraySpec, Flag, MelRecipe, Reason, Recipe, TextRecipe, fingerprint
+from ..cache.schema import (
+    FAILED,
+    OK,
+    ArraySpec,
+    ExtractorRecipe,
+    Flag,
+    MelRecipe,
+    Reason,
+    Recipe,
+    TextRecipe,
+    fingerprint,
+)
 from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .claims import claim
 from .clip_reader import ClipReader
+from .extractors import load_extractor
 from .lyrics import Lyrics, load_lyrics, read_lyrics
 from .manifest import resolve_inside
 from .text import TextEncoder, find_text_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +149,12 @@ def _clip_reader(recipe: MelRecipe) -> ClipReader:
     return ClipReader(recipe)
 
 
+@functools.lru_cache(maxsize=1)
+def _sample_reader(recipe: MelRecipe) -> ClipReader:
+    """The same for extractors, which want the sound itself."""
+    return ClipReader(recipe, form="samples")
+
+
 @functools.lru_cache(maxsize=2)
 def _generation_tracks(store: Path, number: int, sha256: str) -> pa.Table:
     plan = read_plan(store)
@@ -150,7 +171,10 @@ def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
 def _builder(job: PartJob, plan: Plan) -> _PartBuilder:
     if job.feature_set is None:
         return _PartBuilder(job, plan.recipe, plan.part_range(job.part), plan.arrays())
-    return _AddedBuilder(job, plan)
+    recipe = plan.added[job.feature_set].recipe
+    if isinstance(recipe, TextRecipe):
+        return _AddedTextBuilder(job, plan, recipe)
+    return _ExtractorBuilder(job, plan, recipe)
 
 
 class _PartBuilder:
@@ -238,13 +262,11 @@ class _PartBuilder:
 
 
 class _AddedBuilder(_PartBuilder):
-    """The same for a text encoder that joins a store: only tracks that are ok, only the words they were stored with."""
+    """The same for features that join a store: only tracks that are ok, only what they were made of."""
 
     outcome_schema = ADDED_OUTCOME_SCHEMA
 
-    def __init__(self, job: PartJob, plan: Plan) -> None:
-        assert job.feature_set is not None
-        recipe = Recipe(mel=None, lyrics=plan.added[job.feature_set].recipe)
+    def __init__(self, job: PartJob, plan: Plan, recipe: Recipe) -> None:
         super().__init__(job, recipe, plan.part_range(job.part), plan.arrays(job.feature_set))
         self._known = read_table(job.store / outcomes_key(job.part), OUTCOME_SCHEMA).to_pylist()
 
@@ -258,19 +280,75 @@ class _AddedBuilder(_PartBuilder):
                 raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
             if self._known[i]["status"] != OK:
                 raise ClipError(self._known[i]["reason"], self._known[i]["detail"] or "")
-            assert self._recipe.lyrics is not None
-            self._refuse_other_words(track, self._known[i]["lyrics_sha256"])
-            self._add_lyrics(i, track, self._recipe.lyrics, outcome)
+            self._add_feature(i, track, outcome)
         except ClipError as error:
             outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
         self.arrays[f"status_{self._job.feature_set}"][i] = outcome["status"]
         self.outcomes.append(outcome)
 
-    def _refuse_other_words(self, track: Mapping[str, Any], known: str | None) -> None:
+    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _same_words(self, i: int, track: Mapping[str, Any]) -> str | None:
+        """The lyrics of a track, which must be those that the store was made with."""
         words = self._read_lyrics(track).text
         found = None if words is None else hashlib.sha256(words.encode()).hexdigest()
-        if found != known:
+        if found != self._known[i]["lyrics_sha256"]:
             raise ClipError(Reason.LYRICS_CHANGED, "its lyrics are not those that the store was made with")
+        return words
+
+
+class _AddedTextBuilder(_AddedBuilder):
+    """A text encoder that joins a store."""
+
+    def __init__(self, job: PartJob, plan: Plan, recipe: TextRecipe) -> None:
+        super().__init__(job, plan, Recipe(mel=None, lyrics=recipe))
+        self._text_recipe = recipe
+
+    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
+        self._same_words(i, track)
+        self._add_lyrics(i, track, self._text_recipe, outcome)
+
+
+class _ExtractorBuilder(_AddedBuilder):
+    """An extractor that joins a store; what it raises costs one track only."""
+
+    def __init__(self, job: PartJob, plan: Plan, recipe: ExtractorRecipe) -> None:
+        super().__init__(job, plan, plan.recipe)
+        self._extractor = load_extractor(recipe.extractor)
+        if self._extractor.recipe(plan.recipe.mel) != recipe:
+            raise ConfigError(
+                f"extractor {recipe.extractor!r} is another here than the one that {job.store} was planned with; "
+                "install the same version everywhere"
+            )
+
+    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
+        given = self._clip(i, track) if self._extractor.input == "clip" else self._words(i, track, outcome)
+        if given is None:
+            return  # a track without lyrics: the row stays NaN
+        try:
+            self.arrays[self._extractor.name][i] = self._extractor.values(*given)
+        except MemoryError:
+            raise
+        except Exception as error:
+            log.debug("extractor %s, track %s", self._extractor.name, track["id"], exc_info=True)
+            said = f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else type(error).__name__
+            raise ClipError(Reason.EXTRACTOR_FAILED, f"the extractor raised {said}"[:200]) from error
+
+    def _clip(self, i: int, track: Mapping[str, Any]) -> tuple[Any, ...]:
+        assert self._recipe.mel is not None
+        clip = _sample_reader(self._recipe.mel).read_samples(resolve_inside(self._job.root, track["path"]))
+        if clip.source_sha256 != self._known[i]["source_sha256"]:
+            raise ClipError(Reason.SOURCE_CHANGED, "its audio file is not the one that the store was made with")
+        return clip.samples, self._recipe.mel.sample_rate_hz
+
+    def _words(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> tuple[Any, ...] | None:
+        stored = self._recipe.lyrics is not None
+        words = self._same_words(i, track) if stored else self._read_lyrics(track).text
+        if words is None:
+            return None
+        outcome["lyrics_sha256"] = hashlib.sha256(words.encode()).hexdigest()
+        return (words,)
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:

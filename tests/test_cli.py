@@ -324,6 +324,7 @@ def test_help_of_every_command_has_an_example(call):
         "demo",
         "manifest",
         "extract",
+        "extractors",
         "train",
         "evaluate",
         "predict",

@@ -203,9 +203,7 @@ def test_text_features_that_joined_come_along_where_every_track_has_them(songs_s
     path = tmp_path / "songs.zarr"
     shutil.copytree(songs_store, path)
     add_negated_text(path, range(2))
-    assert select(mgc.open(path), tmp_path / "all.zarr") == [
-        "the text features 'neg' stay behind: not every track has them"
-    ]
+    assert select(mgc.open(path), tmp_path / "all.zarr") == ["the features 'neg' stay behind: not every track has them"]
     assert mgc.open(tmp_path / "all.zarr").store.texts == {}
     some = mgc.open(path).take(mgc.open(path).rows < 16).sel(genre="metal")
     assert select(some, tmp_path / "some.h5") == []

@@ -138,7 +138,7 @@ def test_again_does_nothing_and_another_encoder_is_refused(made, store):
         api.extract(source, store, add="tiny", text_model=str(folder / "other"), **OPTIONS)
     with pytest.raises(ConfigError, match="want a short name"):
         api.extract(source, store, add="Tiny-1", text_model=str(folder / "bert"), **OPTIONS)
-    with pytest.raises(ConfigError, match="name the encoder"):
+    with pytest.raises(ConfigError, match="no extractor 'tiny' .*or name a text encoder"):
         api.extract(source, store, add="tiny", **OPTIONS)
 
 

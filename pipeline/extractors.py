@@ -1,0 +1,159 @@
+"""Features of other people's: an extractor makes one array from each track's clip or lyrics, and joins any store.
+
+A package announces its extractors under the entry point group ``mgc.extractors``::
+
+    [project.entry-points."mgc.extractors"]
+    tempo = "my_package:TEMPO"
+
+where ``TEMPO`` is an :class:`Extractor`; ``mgc extract SOURCE -o STORE --add tempo`` then lets it join.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.errors import ConfigError
+from ..cache.schema import ExtractorRecipe, MelRecipe
+
+GROUP = "mgc.extractors"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
+"""Parameters of :class:`~mgc.cache.schema.MelRecipe` that decide what a clip is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """How to make one feature of a track.
+
+    Attributes
+    ----------
+    name : of the feature and of its array: lower-case letters, digits, ``_``.
+    version : count it up whenever values change: stores hold it, and refuse to continue with another.
+    input : ``clip`` or ``text``.
+    dims, shape : names and lengths of the dimensions of one track's values; () for a number a track. A name that the
+        store has already must be of the same length (``mel_band``); else put the feature's name in front.
+    dtype : of NumPy, a number; for ``text`` a float, so that NaN can stand for a track without lyrics.
+    unit, description : as they stand in the store.
+    parameters : everything else that decides the values: what JSON can hold.
+    compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
+        ``compute(text)``, cleaned. Returns what NumPy makes an array of `shape` of, the same on every call.
+    """
+
+    name: str
+    version: str
+    input: Literal["clip", "text"]
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+    compute: Callable[..., npt.ArrayLike]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ConfigError(f"extractor {self.name!r}: {problem}")
+
+    def _problem(self) -> str | None:
+        if not NAME.fullmatch(self.name) or self.name.startswith("status"):
+            return "its name wants up to 31 lower-case letters, digits and _, a letter first, and not 'status'"
+        if self.input not in ("clip", "text"):
+            return f"input {self.input!r}; want 'clip' or 'text'"
+        if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
+            return f"dims {self.dims} and shape {self.shape} do not go together"
+        kind = np.dtype(self.dtype).kind
+        if kind not in ("f" if self.input == "text" else "fiu"):
+            return f"dtype {self.dtype}; want a float" + ("" if self.input == "text" else ", or a whole number")
+        try:
+            json.dumps(dict(self.parameters), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            return f"its parameters cannot be written as JSON: {error}"
+        return None
+
+    def recipe(self, mel: MelRecipe | None) -> ExtractorRecipe:
+        """What a store holds of it.
+
+        Raises
+        ------
+        ConfigError
+            If it wants clips and the store does not say what a clip is.
+        """
+        if self.input == "clip" and mel is None:
+            raise ConfigError(f"extractor {self.name!r} works on clips, and this store was made without mels")
+        clip = None
+        if self.input == "clip" and mel is not None:
+            clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS}
+        said = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "compute"}
+        parameters = json.loads(json.dumps(dict(self.parameters)))
+        return ExtractorRecipe(extractor=said.pop("name"), clip=clip, **{**said, "parameters": parameters})
+
+    def values(self, *given: Any) -> npt.NDArray[Any]:
+        """What `compute` makes, as it is stored.
+
+        Raises
+        ------
+        ValueError
+            If that is of another shape, or not finite.
+        """
+        found = np.asarray(self.compute(*given))
+        if found.shape != self.shape:
+            raise ValueError(f"values of shape {found.shape}, announced was {self.shape}")
+        if np.dtype(self.dtype).kind in "iu" and not np.can_cast(found.dtype, self.dtype, "same_kind"):
+            raise ValueError(f"values of {found.dtype}, announced was {self.dtype}")
+        stored = found.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise ValueError("values that are not finite")
+        return stored
+
+
+def extractor_names() -> dict[str, str]:
+    """Name -> who brings it, of every extractor that is installed."""
+    found = dict.fromkeys(_built_in(), "mgc")
+    for point in metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
+    return dict(sorted(found.items()))
+
+
+def load_extractor(name: str) -> Extractor:
+    """The extractor of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, two packages bring one, or what the entry point names is no extractor of that name.
+    """
+    if name in _built_in():
+        return _built_in()[name]
+    points = {(point.value, point.group): point for point in metadata.entry_points(group=GROUP, name=name)}
+    if not points:
+        known = extractor_names()
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        raise ConfigError(f"no extractor {name!r} is installed; {hint}")
+    if len(points) > 1:
+        raise ConfigError(f"extractor {name!r}: brought by {' and by '.join(value for value, _ in points)}; remove one")
+    (point,) = points.values()
+    try:
+        found = point.load()
+    except Exception as error:
+        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(found, Extractor) or found.name != name:
+        raise ConfigError(f"entry point {name!r} of {GROUP}: {point.value} is no mgc.Extractor of that name")
+    return found
+
+
+def _built_in() -> dict[str, Extractor]:
+    from .pooled_mel import POOLED_MEL
+
+    return {POOLED_MEL.name: POOLED_MEL}
