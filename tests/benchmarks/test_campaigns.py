@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -96,7 +97,23 @@ def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, 
     assert reliability.run(tmp_path, ["kill"], minutes=1), "nothing is left to do"
     reliability.report(tmp_path)
     out = capsys.readouterr().out
-    assert "| kill | something holds | 9 kills | 7 | 4 | 1 | 3 more |" in out
+    assert "| kill | something holds | 9 kills | 7 | 4 | 1, 1 not passed since | 3 more |" in out
+    assert reliability.run(tmp_path, ["kill"], minutes=1, more=4), "further trials, though nothing is left to do"
+    monkeypatch.setitem(reliability.CAMPAIGNS, "kill", dataclasses.replace(campaign, trial=lambda *_: {"kills": 3}))
+    assert reliability.run(tmp_path, ["kill"], minutes=1, again=True)
+    reliability.report(tmp_path)
+    assert "| kill | something holds | 18 kills | 7 | 7 | 1, all passed since | 5 more |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["faults", "train-faults"])
+def test_a_campaign_over_every_operation_ends(name):
+    campaign, lines = reliability.CAMPAIGNS[name], []
+    for _ in range(campaign.exhaustive + 1):
+        number = reliability.next_trial(campaign, lines)
+        lines.append({"trial": number, "passed": len(lines) != 2, "result": {"operations": 1}})
+    assert sorted(line["trial"] for line in reliability.counted(lines)) == list(range(campaign.exhaustive))
+    assert reliability.next_trial(campaign, lines) < campaign.exhaustive, "more of it is the same again"
+    assert reliability.figure(campaign, [*lines, lines[0]]) == campaign.exhaustive, "what was made twice counts once"
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
