@@ -229,6 +229,7 @@ def extract(
     text_model: str | None = None,
     text_precision: Literal["auto", "fp32", "bf16"] = "auto",
     text_device: str = "cpu",
+    genre_names: str | None = None,
     append: bool = False,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
@@ -243,6 +244,8 @@ def extract(
     features : any of ``mel``, ``lyrics``, ``genres`` (names of genres; needs ``lyrics``'s encoder).
     workers : worker processes; None takes one a core, 0 runs in this process.
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
+    genre_names : how genres are read aloud to the text encoder: ``common`` (a built-in map of frequent spellings) or a
+        table with the columns genre and text; None takes what the store has, else each name as it stands.
     append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
         `workers` says otherwise.
     add : name under which the features of `text_model` join a store that is there; without one, name of the extractor
@@ -270,6 +273,8 @@ def extract(
     if add is not None:
         if not (store.is_dir() and is_store(store)) or append or retry_failed:
             raise ConfigError(f"--add {add}: features join a Zarr store that is there, in a run of their own")
+        if genre_names is not None:
+            raise ConfigError(f"--add {add}: genres are read aloud as the store does; leave --genre-names out")
         encoder = None if text_model is None else TextSource(model=text_model, device=text_device)
         return add_features(
             source, store, add, recipe=_added_recipe(store, add, encoder, text_precision), text=encoder,
@@ -291,7 +296,7 @@ def extract(
         text = TextSource(model=text_model or (known.model if known is not None else None), device=text_device)
         lyrics = _text_recipe(text, text_precision, known)
 
-    recipe = Recipe(mel=mel, lyrics=lyrics)
+    recipe = Recipe(mel=mel, lyrics=lyrics, genre_names=_genre_names(genre_names, features, before))
 
     def fill(path: Path) -> ExtractReport:
         return run(
@@ -342,6 +347,16 @@ def extractors() -> list[dict[str, Any]]:
              "shape": list(one.shape), "dtype": one.dtype, "unit": one.unit, "description": one.description}
         )  # fmt: skip
     return found
+
+
+def _genre_names(choice: str | None, features: Sequence[str], before: Recipe | None) -> Mapping[str, str]:
+    from .pipeline.genre_names import genre_names
+
+    if choice is None:
+        return before.genre_names if before is not None and "genres" in features else {}
+    if "genres" not in features:
+        raise ConfigError(f"--genre-names {choice}: no genre is read aloud; name genres among --features")
+    return genre_names(choice)
 
 
 def _recipe_of(store: Path) -> Recipe:
@@ -471,9 +486,17 @@ def store_select(
     artist: Names | None = None,
     language: Names | None = None,
     split: Names | None = None,
+    genre_names: str | None = None,
+    text_model: str | None = None,
+    text_device: str = "cpu",
     on_progress: Steps = _silent,
 ) -> dict[str, Any]:
     """Write a smaller store with the tracks that have features and what is named; see :meth:`StoreView.sel`.
+
+    Parameters
+    ----------
+    genre_names : read the genres aloud by these names instead, as in :func:`extract`; only they are embedded again.
+    text_model : where the store's own text encoder lies on this machine, for that; its hashes must match.
 
     Returns
     -------
@@ -481,9 +504,24 @@ def store_select(
         ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
     """
     with StoreView(FeatureStore.open(path)) as view:
+        if genre_names is not None:
+            _rename_genres(view.store, genre_names, text_model, text_device)
         chosen = view.sel(genre=genre, artist=artist, language=language, split=split)
         remarks = select(chosen, output, on_progress=lambda done, total: on_progress("select", done, total, ""))
         return {"store": str(output), "tracks": len(chosen), "of": len(view), "remarks": remarks}
+
+
+def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
+    with _extra("extract"):
+        from .pipeline.extract import embedded_genres
+        from .pipeline.genre_names import genre_names
+        from .pipeline.parts import TextSource
+
+    if store.recipe.lyrics is None or not store.embeds_genres:
+        raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")
+    recipe = dataclasses.replace(store.recipe, genre_names=genre_names(choice))
+    source = TextSource(model=text_model or store.recipe.lyrics.model, device=text_device)
+    store.use_genre_names(recipe.genre_names, embedded_genres(store.genres, recipe, source))
 
 
 def to_dask(feature: FeatureArray) -> Any:
@@ -568,6 +606,8 @@ def train(
     *,
     preset: str | None = None,
     genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
@@ -580,6 +620,8 @@ def train(
 
     Parameters
     ----------
+    labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
+        does not list has none.
     text : name of the text features to learn from, where others joined the store.
     options : fields of :class:`mgc.heads.config.TrainConfig`.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
@@ -609,8 +651,9 @@ def train(
             on_progress("train", progress.done, progress.total, f"loss {last.loss:.3f}{shown}")
 
     with FeatureStore.open(store, text=text) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
         result = fit(
-            features, run, config, resume=resume, stop=stop, on_progress=tell,
+            features, run, config, labels=relabelled.genres, resume=resume, stop=stop, on_progress=tell,
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
         )  # fmt: skip
     page, remarks = _try_report(run)
@@ -635,6 +678,7 @@ def train(
         "seconds": round(result.seconds, 2),
         "stopped_early": result.stopped_early,
         "remarks": [
+            *relabelled.remarks,
             *(str(kept) for kept in result.task.kept),
             f"split {result.task.split.policy}: {sizes}",
             *([f"features kept in: {result.home}"] if result.home is not None else []),
@@ -650,6 +694,8 @@ def train_dry_run(
     *,
     preset: str | None = None,
     genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
@@ -668,7 +714,11 @@ def train_dry_run(
 
     config = _train_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
-        found = dry_run(features, config, on_track=lambda done, total: on_progress("statistics", done, total, ""))
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        found = dry_run(
+            features, config, labels=relabelled.genres,
+            on_track=lambda done, total: on_progress("statistics", done, total, ""),
+        )  # fmt: skip
     task = found.task
     return {
         "run": str(run),
@@ -693,8 +743,32 @@ def train_dry_run(
         "seconds_per_epoch": round(found.epoch_s, 2),
         "seconds_to_read": round(found.read_s, 2),
         "checkpoint_bytes": found.checkpoint_bytes,
-        "warnings": list(found.warnings),
+        "warnings": [*relabelled.remarks, *found.warnings],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labels:
+    """Genres by track id in place of the store's, None for the store's own; and what to know about them."""
+
+    genres: Mapping[str, Sequence[str]] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def _read_labels(path: Path | None, genre_delimiter: str | None, store: FeatureStore) -> _Labels:
+    """Labels from a table that lists at least one track of the store."""
+    if path is None:
+        return _Labels()
+    from .pipeline.small_tables import read_labels
+
+    labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
+    here = ids & labels.keys()
+    if not here:
+        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; there {min(ids)!r}, here "
+                          f"{min(labels)!r}")  # fmt: skip
+    said = f"{path.name} labels {len(here)} of {len(ids)} tracks; the others count as unlabelled"
+    beyond = [f"{len(labels) - len(here)} rows of {path.name} name no track here"] if len(labels) > len(here) else []
+    return _Labels(genres=labels, remarks=(said, *beyond))
 
 
 def _train_config(
@@ -715,8 +789,20 @@ def _options(genres_file: Path | None, options: Mapping[str, Any] | None, settin
     return {**chosen, **read_settings(settings)}
 
 
-def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps = _silent) -> dict[str, Any]:
+def evaluate(
+    run: Path,
+    store: Path,
+    *,
+    split: str = "test",
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    on_progress: Steps = _silent,
+) -> dict[str, Any]:
     """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
+
+    Parameters
+    ----------
+    labels, genre_delimiter : as for :func:`train`.
 
     Raises
     ------
@@ -727,9 +813,12 @@ def evaluate(run: Path, store: Path, *, split: str = "test", on_progress: Steps 
         from .heads.predict import load_run
 
     with _open_for(load_run(run), store) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
         metrics = score(
-            run, features, split=split, on_track=lambda done, total: on_progress("evaluate", done, total, "")
-        )
+            run, features, split=split, labels=relabelled.genres,
+            on_track=lambda done, total: on_progress("evaluate", done, total, ""),
+        )  # fmt: skip
+        metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
     _try_report(run)
     return metrics
 
@@ -751,7 +840,7 @@ def _open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
     if wanted is None or opened.recipe.lyrics == wanted:
         return opened
     for name, recipe in opened.texts.items():
-        if text_fingerprints(recipe) == text_fingerprints(wanted):
+        if text_fingerprints(recipe, {}) == text_fingerprints(wanted, {}):
             opened.close()
             return FeatureStore.open(store, text=name)
     return opened

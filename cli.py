@@ -113,6 +113,15 @@ Labels = Annotated[Path | None, typer.Option(help="Table with the genres of a fo
 GenresFromFolders = Annotated[bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")]
 ArtistDelimiter = Annotated[str | None, typer.Option(help="What separates artists inside a cell.")]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+GenreNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="How genres are read aloud to the text encoder: a table (genre, text), or 'common'."
+    ),
+]
+OtherLabels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Genres by track (columns id, genres) instead of the store's.")
+]
 Language = Annotated[list[str] | None, typer.Option(help="Keep tracks in this language; may be given several times.")]
 MinLabels = Annotated[int, typer.Option(min=0, help="Keep tracks with at least this many genres.")]
 RequireLyrics = Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks that have lyrics.")]
@@ -228,6 +237,7 @@ def extract(
         Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
+    genre_names: GenreNames = None,
     add: Annotated[
         str | None, typer.Option(metavar="NAME", help="Let the extractor NAME join the store, or --text-model as NAME.")
     ] = None,
@@ -272,7 +282,7 @@ def extract(
             read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
-            shard=every_nth, add=add,
+            shard=every_nth, add=add, genre_names=genre_names,
             scheduler=_scheduler(scheduler, scheduler_file, tls_ca, tls_cert, tls_key, insecure_network),
             on_progress=steps,
         )  # fmt: skip
@@ -453,20 +463,29 @@ def store_select(
     split: Annotated[
         list[str] | None, typer.Option(help="Tracks of the source's train, validation or test split; several: of any.")
     ] = None,
+    genre_names: GenreNames = None,
+    text_model: Annotated[
+        str | None, typer.Option(help="Where the store's own text encoder lies, for that.", show_default="by its name")
+    ] = None,
+    text_device: TextDevice = "cpu",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
 
+    With --genre-names the genres are embedded again, by other names; all else is copied.
+
     Examples: [b]mgc store select m4a.zarr --split test -o test.h5[/b],
-    [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b]
+    [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b],
+    [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
     """
     from . import api
 
     with _progress(quiet or as_json) as steps:
         done = api.store_select(
-            store, output, genre=genre, artist=artist, language=language, split=split, on_progress=steps
-        )
+            store, output, genre=genre, artist=artist, language=language, split=split, genre_names=genre_names,
+            text_model=text_model, text_device=text_device, on_progress=steps,
+        )  # fmt: skip
     _remark(quiet, done["remarks"])
     _emit(as_json, done, lambda: print(f"{output}: {done['tracks']} of the {done['of']} tracks that have features"))
 
@@ -524,6 +543,8 @@ def train(
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
+    labels: OtherLabels = None,
+    genre_delimiter: GenreDelimiter = None,
     genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
@@ -598,8 +619,8 @@ def train(
     if dry_run:
         with _progress(quiet or as_json) as steps:
             found = api.train_dry_run(
-                store, output, preset=preset, genres_file=genres_file, text=text, options=options,
-                settings=settings or (), on_progress=steps,
+                store, output, preset=preset, genres_file=genres_file, labels=labels,
+                genre_delimiter=genre_delimiter, text=text, options=options, settings=settings or (), on_progress=steps,
             )  # fmt: skip
         _emit(as_json, found, lambda: _print_dry_run(found))
         return
@@ -609,6 +630,8 @@ def train(
             output,
             preset=preset,
             genres_file=genres_file,
+            labels=labels,
+            genre_delimiter=genre_delimiter,
             text=text,
             options=options,
             settings=settings or (),
@@ -627,6 +650,8 @@ def evaluate(
     split: Annotated[
         Literal["train", "validation", "test", "all"], typer.Option(help="Which tracks of the run; all: every track.")
     ] = "test",
+    labels: OtherLabels = None,
+    genre_delimiter: GenreDelimiter = None,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -639,7 +664,9 @@ def evaluate(
     from . import api
 
     with _progress(quiet or as_json) as steps:
-        metrics = api.evaluate(run, store, split=split, on_progress=steps)
+        metrics = api.evaluate(
+            run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
+        )
     _emit(as_json, metrics, lambda: _print_metrics(metrics))
 
 
@@ -1069,7 +1096,11 @@ def _print_info(info: Mapping[str, Any]) -> None:
     print(f"{info['store']}: mgc feature store, format {info['format_version']}, {info['bytes'] / 2**20:.1f} MiB")
     print(f"planned {info['planned']} = ok {info['ok']} + failed {info['failed']} + pending {info['pending']}")
     _table("arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]])
-    _table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in info["recipe"].items() for k, v in p.items()])
+    parts = {name: part for name, part in info["recipe"].items() if name != "genre_names"}
+    _table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in parts.items() for k, v in p.items()])
+    aloud = {name: text for name, text in info["recipe"].get("genre_names", {}).items() if name in info["genres"]}
+    if aloud:
+        _table("genres read aloud as", ("genre", "text"), aloud.items())
     _table("genres", ("genre", "tracks"), info["genres"].items())
 
 

@@ -109,7 +109,7 @@ def write_metadata(
     }
     if added:
         attributes["added"] = {
-            name: {"recipe": asdict(one), "fingerprints": added_fingerprints(one)}
+            name: {"recipe": asdict(one), "fingerprints": added_fingerprints(one, recipe.genre_names)}
             for name, one in sorted(added.items())
         }
     group = zarr.create_group(folder, zarr_format=3, attributes=attributes)

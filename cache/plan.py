@@ -361,7 +361,7 @@ def add_feature_set(
         return {
             "feature_set": name,
             "recipe": asdict(recipe),
-            "fingerprints": added_fingerprints(recipe),
+            "fingerprints": added_fingerprints(recipe, plan.recipe.genre_names),
             "plan": fingerprint(dict(plan.document)),
             "first_genre": genres.start,
             "n_genres": len(genres),

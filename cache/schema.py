@@ -157,23 +157,32 @@ def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the features of a store are made by. ``lyrics`` (which also covers genre names) may be absent."""
+    """What the features of a store are made by. ``lyrics`` (which also covers genre names) may be absent.
+
+    ``genre_names`` is how genres are read aloud to the text encoder; one that it does not list is read as it stands.
+    """
 
     mel: MelRecipe | None
     lyrics: TextRecipe | None
+    genre_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: dataclasses.asdict(part) for name, part in self._parts().items()}
+        names = {"genre_names": dict(self.genre_names)} if self.genre_names else {}
+        return {name: dataclasses.asdict(part) for name, part in self._parts().items()} | names
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         mel, lyrics = data.get("mel"), data.get("lyrics")
-        return cls(mel=MelRecipe(**mel) if mel else None, lyrics=TextRecipe(**lyrics) if lyrics else None)
+        return cls(
+            mel=MelRecipe(**mel) if mel else None,
+            lyrics=TextRecipe(**lyrics) if lyrics else None,
+            genre_names=dict(data.get("genre_names", {})),
+        )
 
     def fingerprints(self) -> dict[str, str]:
         """sha256 of each feature's canonical recipe, which itself holds the hashes of weights and tokenizer."""
         prints = {} if self.mel is None else {"mel": fingerprint(dataclasses.asdict(self.mel))}
-        return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics))
+        return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics, self.genre_names))
 
     def differences(self, other: Recipe) -> list[str]:
         """Readable lines, one a parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
@@ -282,17 +291,20 @@ def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
     return [status, feature]
 
 
-def added_fingerprints(recipe: FeatureSetRecipe) -> dict[str, str]:
+def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
     """sha256 of the canonical recipes of what a feature set holds."""
     if isinstance(recipe, TextRecipe):
-        return text_fingerprints(recipe)
+        return text_fingerprints(recipe, genre_names)
     return {recipe.extractor: fingerprint(dataclasses.asdict(recipe))}
 
 
-def text_fingerprints(text: TextRecipe) -> dict[str, str]:
+def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
     """sha256 of the canonical recipes of token states and genre embeddings."""
     lyrics = fingerprint(dataclasses.asdict(text))
-    return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics})}
+    embedding: dict[str, Any] = {"feature": "genre_embedding", "lyrics": lyrics}
+    if genre_names:
+        embedding["genre_names"] = dict(genre_names)
+    return {"lyrics": lyrics, "genre_embedding": fingerprint(embedding)}
 
 
 def is_fill(values: npt.NDArray[Any], fill: float) -> bool:

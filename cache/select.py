@@ -74,6 +74,9 @@ def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> lis
     names: list[str] = []
     for name, recipe in source.added.items():
         text = name if isinstance(recipe, TextRecipe) else None
+        if text and source.has_other_names:
+            remarks.append(f"the features {name!r} stay behind: their genres were embedded by other names")
+            continue
         with FeatureStore.open(source.path, text=text) as features:
             if np.isin(view.rows, features.ok_rows if text else features.rows_with(name)).all():
                 embedding = _embedded(features, genres) if text else None
@@ -91,6 +94,9 @@ def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> lis
 
 
 def _genres(view: StoreView) -> list[str]:
+    """Genres of the tracks; of all tracks, those of the store, which also names what only failed tracks have."""
+    if len(view) == len(view.store.ok_rows):
+        return sorted(view.store.genres)
     return sorted({name for names in view.tracks.column("genres").to_pylist() for name in names})
 
 

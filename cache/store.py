@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from .schema import (
     ExtractorRecipe,
     FeatureSetRecipe,
     Flag,
-    Recipe,
     TextRecipe,
     added_arrays,
     text_arrays,
@@ -82,6 +81,7 @@ class FeatureStore:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         self.embeds_genres = self._reader.embeds_genres
+        self._other_embedding: npt.NDArray[np.float32] | None = None
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
             self._use(text)
@@ -134,6 +134,8 @@ class FeatureStore:
                 f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
                 "features, or from tracks without any genre"
             )
+        if self._other_embedding is not None:
+            return self._other_embedding
         embedding = self._reader.genre_embedding(self.text)
         if np.isnan(embedding).any():
             raise StoreError(
@@ -141,6 +143,26 @@ class FeatureStore:
                 f"{self.text} again"
             )
         return embedding
+
+    @property
+    def has_other_names(self) -> bool:
+        """Whether :meth:`use_genre_names` was called."""
+        return self._other_embedding is not None
+
+    def use_genre_names(self, genre_names: Mapping[str, str], embedding: npt.NDArray[np.float32]) -> None:
+        """Let other readings of the genres stand in for the store's own, here and in what is written from here.
+
+        Parameters
+        ----------
+        genre_names : how genres are read aloud, as in :class:`~mgc.cache.schema.Recipe`.
+        embedding : (genre, text_dim) float32, what the store's own text encoder makes of that.
+        """
+        before = self.genre_embedding
+        if embedding.shape != before.shape or embedding.dtype != before.dtype:
+            raise ValueError(f"want {before.dtype} {before.shape}, got {embedding.dtype} {embedding.shape}")
+        self.recipe = dataclasses.replace(self.recipe, genre_names=dict(genre_names))
+        self.fingerprints = {**self.fingerprints, **self.recipe.fingerprints()}
+        self._other_embedding = embedding
 
     def counts(self, feature_set: str | None = None) -> Counts:
         """How many tracks are ok, failed (by reason) and pending, and how many carry each flag.
@@ -263,8 +285,8 @@ class FeatureStore:
         if recipe is None:
             known = ", ".join(self.texts) or "none"
             raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {known}")
-        self.recipe = Recipe(mel=self.recipe.mel, lyrics=recipe)
-        self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe)}
+        self.recipe = dataclasses.replace(self.recipe, lyrics=recipe)
+        self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe, self.recipe.genre_names)}
         stored = dict(zip((spec.name for spec in text_arrays(recipe)), text_arrays(recipe, text), strict=True))
         self._specs = {spec.name: stored.get(spec.name, spec) for spec in track_arrays(self.recipe)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,13 @@ class DryRun:
     warnings: tuple[str, ...]
 
 
-def dry_run(store: FeatureStore, config: TrainConfig, *, on_track: Callable[[int, int], None] | None = None) -> DryRun:
+def dry_run(
+    store: FeatureStore,
+    config: TrainConfig,
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    on_track: Callable[[int, int], None] | None = None,
+) -> DryRun:
     """Do what :func:`mgc.heads.train.train` does up to its first steps, and write nothing.
 
     Raises
@@ -65,7 +71,7 @@ def dry_run(store: FeatureStore, config: TrainConfig, *, on_track: Callable[[int
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     with deterministic(config.deterministic):
-        task = prepare(store, config, on_track=on_track)
+        task = prepare(store, config, labels=labels, on_track=on_track)
         model, optimizer = make_model(task, config, device)
         home = choose_home(store, task.examples, device=device, wanted=config.home)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)

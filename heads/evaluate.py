@@ -16,7 +16,7 @@ from ..cache.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .calibration import calibration
 from .checkpoint import read_sealed
-from .labels import genre_matrix
+from .labels import genre_matrix, labels_sha256
 from .metrics import evaluate_predictions
 from .predict import lyrics_warnings, predict_store
 from .predictions import METRICS_FILE, save_predictions
@@ -113,7 +113,7 @@ def evaluate(
             for name, here in _parts(store, rows).items()
         },
         "calibration": calibration(truth, scores).to_dict(),
-        "warnings": lyrics_warnings(loaded, store, rows),
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, store, rows)],
     }
     if save and own is not None:
         if split == "test":
@@ -164,6 +164,18 @@ def _metrics(
         n_replicates=n_replicates,
         seed=seed,
     ).to_dict()
+
+
+def _label_warnings(run: Path, labels: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """A model that learned from other labels than it is judged by is told so; a ``best/`` alone does not know."""
+    if not (run / "run.json").exists():
+        return []
+    learned, judged = read_sealed(run / "run.json").get("labels_sha256"), labels_sha256(labels)
+    if learned == judged:
+        return []
+    own = "the store's own labels"
+    return [f"the run learned from {own if learned is None else 'a labels file'} and is judged by "
+            f"{own if judged is None else 'another' if learned else 'a labels file'}: see --labels"]  # fmt: skip
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:

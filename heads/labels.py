@@ -7,6 +7,7 @@ label can neither add a genre nor remove one. Every step says how much it kept.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..cache.errors import ConfigError, TrainingError
+from ..cache.schema import canonical_json
 
 Matrix = npt.NDArray[np.bool_]
 
@@ -102,6 +104,13 @@ def relabelled(tracks: pa.Table, labels: Mapping[str, Sequence[str]] | None) -> 
     lists = [list(labels.get(track_id, ())) for track_id in tracks.column("id").to_pylist()]
     index = tracks.schema.get_field_index("genres")
     return tracks.set_column(index, tracks.schema.field("genres"), pa.array(lists, pa.list_(pa.string())))
+
+
+def labels_sha256(labels: Mapping[str, Sequence[str]] | None) -> str | None:
+    """What tells labels that stand in for a store's own from others; None for the store's own."""
+    if labels is None:
+        return None
+    return hashlib.sha256(canonical_json({name: sorted(set(labels[name])) for name in labels})).hexdigest()
 
 
 def choose_genres(

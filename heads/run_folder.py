@@ -167,6 +167,7 @@ def describe_run(
         "split": {"policy": task.split.policy, "requested": task.split.requested, "sizes": task.split.sizes},
         "genres": list(task.genres.names),
         "kept": [dataclasses.asdict(kept) for kept in task.kept],
+        "labels_sha256": task.labels_sha256,
         "n_train": task.n_train,
         "n_validation": len(task.examples) - task.n_train,
         "n_train_without_lyrics": task.n_without_lyrics,

@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .data import Examples
 from .graph import Graph, build_adjacency
 from .graph_report import graph_warnings
-from .labels import GenreChoice, Kept, Matrix, choose_genres, genre_matrix, relabelled
+from .labels import GenreChoice, Kept, Matrix, choose_genres, genre_matrix, labels_sha256, relabelled
 from .mel_level import MelLevel
 from .mel_statistics import MelStatistics, mel_statistics
 from .model_config import ModelConfig
@@ -44,6 +44,7 @@ class Task:
     kept : what each filter of genres and tracks left, in order.
     model : shape of the model; `graph` and `genre_embedding` (C, D) are None where it has none.
     identity : what must be equal for a run to be resumed.
+    labels_sha256 : of labels that stood in for the store's own; None without.
     warnings : sentences for the user.
     """
 
@@ -58,6 +59,7 @@ class Task:
     genre_embedding: npt.NDArray[np.float32] | None
     model: ModelConfig
     identity: dict[str, Any]
+    labels_sha256: str | None
     warnings: tuple[str, ...]
 
     @property
@@ -190,6 +192,7 @@ def prepare(
         genre_embedding=embedding,
         model=model,
         identity=_identity(store, examples, genres, found.tracks.take(chosen)),
+        labels_sha256=labels_sha256(labels),
         warnings=_warnings(store, config, split, graph, matrix[validation], genres),
     )
 

@@ -172,7 +172,8 @@ def add_features(
     if known is None or (isinstance(recipe, TextRecipe) and n_genres < plan.n_genres):
         embedding = None
         if isinstance(recipe, TextRecipe) and text is not None:
-            embedding = _embedded(read_genres(path, plan)[n_genres:], Recipe(mel=None, lyrics=recipe), text)
+            named = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
+            embedding = embedded_genres(read_genres(path, plan)[n_genres:], named, text)
         plan = add_feature_set(path, plan, name, recipe, embedding)
         _refuse(path, _set_differences(plan.added[name].recipe, recipe), "Name another.")
     pending = set(range(plan.n_parts)) - committed(path).keys()
@@ -318,13 +319,14 @@ def _create(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | Non
     if tracks.num_rows == 0:
         raise ConfigError("no tracks to extract: the source is empty, or the filters kept nothing")
     genres = _genres_of(tracks)
+    embedding = embedded_genres(genres, recipe, text) if recipe.lyrics is not None and text is not None else None
     create_store(
         path,
         tracks=tracks,
         recipe=recipe,
         part_rows=part_rows or (128 if tracks.num_rows >= 2048 else 16),
         genres=genres,
-        genre_embedding=_embedded(genres, recipe, text) if recipe.lyrics is not None and text is not None else None,
+        genre_embedding=embedding,
     )
 
 
@@ -332,13 +334,15 @@ def _genres_of(tracks: pa.Table) -> list[str]:
     return sorted(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
 
 
-def _embedded(genres: list[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
+def embedded_genres(genres: list[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
+    """(genre, text_dim) float32: what the encoder of `recipe` makes of genres, read aloud as the recipe says."""
     assert recipe.lyrics is not None
     if not genres:
         return np.zeros((0, recipe.lyrics.hidden_size), dtype=np.float32)
     from .genres import embed_genres
 
-    return embed_genres(load_encoder(text, recipe.lyrics), genres)
+    read_aloud = [recipe.genre_names.get(genre, genre) for genre in genres]
+    return embed_genres(load_encoder(text, recipe.lyrics), read_aloud)
 
 
 def _refuse_other_content(path: Path) -> None:
@@ -355,7 +359,17 @@ def _refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, part_rows: int 
         differences.append(f"genres: {'embedded' if plan.embeds_genres else 'absent'} here, the opposite there")
     if part_rows is not None and part_rows != plan.part_rows:
         differences.append(f"part_rows: {plan.part_rows} here, {part_rows} there")
-    _refuse(path, differences, "Use the same options to continue it, or name another store.")
+    way_on = "Use the same options to continue it, or name another store."
+    if any(line.startswith("genre_names.") for line in differences):
+        way_on += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre names."
+    _refuse(path, _shortened(differences), way_on)
+
+
+def _shortened(differences: Sequence[str]) -> list[str]:
+    """A map of genre names may be long: five of its differences will do."""
+    names = [line for line in differences if line.startswith("genre_names.")]
+    rest = [line for line in differences if line not in names]
+    return [*rest, *names[:5], *([f"... and {len(names) - 5} more genre names"] if len(names) > 5 else [])]
 
 
 def _refuse(path: Path, differences: Sequence[str], way_on: str) -> None:
@@ -418,7 +432,7 @@ def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None
 
 def _append(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSource | None) -> Plan:
     genres = sorted(set(_genres_of(tracks)) - set(read_genres(path, plan)))
-    embedding = _embedded(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
+    embedding = embedded_genres(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
     return append_generation(path, plan, kind, tracks, new_genres=genres, genre_embedding=embedding)
 
 

@@ -18,6 +18,9 @@ import soundfile
 from mgc.cache.forms import only_writer
 from mgc.cache.schema import Flag
 from mgc.cache.store import FeatureStore
+from mgc.pipeline.genre_names import genre_names
+from mgc.pipeline.genres import embed_genres
+from mgc.pipeline.text import TextEncoder, find_text_model
 
 GOOD = 5
 
@@ -372,3 +375,53 @@ def test_version(call):
     from mgc import __version__
 
     assert call("--version").out.strip() == __version__
+
+
+def test_genres_are_read_aloud_by_other_names_and_the_store_says_so(call, table, tmp_path):
+    plain, named, copied = (tmp_path / f"{name}.zarr" for name in ("plain", "named", "copied"))
+    names = tmp_path / "names.tsv"
+    names.write_text("genre\ttext\nrock\thard rock music\njazz\tjazz\npolka\tpolka dance\n")
+    allowed = (*EXTRACT, "--max-failures", "99%")
+    assert call("extract", table, "-o", plain, *allowed).code == 0
+    assert call("extract", table, "-o", named, *allowed, "--genre-names", names).code == 0
+    encoder = TextEncoder(find_text_model("minilm"), precision=FeatureStore.open(named).recipe.lyrics.precision)
+    one, other = FeatureStore.open(plain), FeatureStore.open(named)
+    assert other.recipe.genre_names == {"rock": "hard rock music", "polka": "polka dance"}
+    np.testing.assert_array_equal(other.genre_embedding, embed_genres(encoder, ["jazz", "hard rock music"]))
+    np.testing.assert_array_equal(one.genre_embedding[0], other.genre_embedding[0])
+    differing = [name for name, of_one in one.fingerprints.items() if of_one != other.fingerprints[name]]
+    assert differing == ["genre_embedding"]
+    assert call("extract", table, "-o", named, *allowed, "--json").json["parts_built"] == 0
+    refused = call("extract", table, "-o", plain, *allowed, "--genre-names", names)
+    assert refused.code == 2
+    assert "genre_names.rock: absent here, hard rock music there" in refused.err
+    assert "mgc store select" in refused.err
+    assert "hard rock music" in call("store", "info", named).out
+    assert call("store", "verify", named, "--full").code == 0
+    # The same from the finished store, with nothing extracted again.
+    assert call("store", "select", plain, "--genre-names", names, "-o", copied).code == 0
+    third = FeatureStore.open(copied)
+    assert (third.recipe, third.fingerprints) == (other.recipe, other.fingerprints)
+    np.testing.assert_array_equal(third.genre_embedding, other.genre_embedding)
+    np.testing.assert_array_equal(third.read("lyrics", third.ok_rows), one.read("lyrics", one.ok_rows))
+    assert call("store", "verify", copied, "--full").code == 0
+
+
+def test_frequent_spellings_have_a_map_of_their_own_and_broken_ones_are_refused(call, table, tmp_path):
+    assert genre_names("common")["hiphop"] == "hip hop"
+    assert not set(genre_names("common").values()) & set(genre_names("common"))  # nothing is read by a spelling
+    names = tmp_path / "names.csv"
+    for text, said in (
+        ("genre,name\nrock,rock\n", "no column 'text'"),
+        ("genre,text\nrock,a\nrock,b\n", "line 3: genre 'rock' is listed already"),
+        ("genre,text\nrock,\n", "column 'text' is empty"),
+        ("genre,text\n", "lists no genre"),
+    ):
+        names.write_text(text)
+        refused = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--genre-names", names)
+        assert (refused.code, said in refused.err) == (2, True)
+    refused = call(
+        "extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel", "--genre-names", "common"
+    )
+    assert (refused.code, "no genre is read aloud" in refused.err) == (2, True)
+    assert not (tmp_path / "s.zarr").exists()

@@ -98,6 +98,19 @@ def test_a_text_encoder_by_another_name_or_in_another_precision_will_do(
     assert len(predict_store(load_run(result.run), store)[0]) == 4
 
 
+def test_genres_read_aloud_otherwise_matter_to_training_and_not_to_a_trained_model(
+    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world()
+    world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music"})
+    store = world.write(tmp_path / "s.zarr")
+    loaded = load_run(result.run)
+    assert np.array_equal(predict_store(loaded, store)[1], predict_store(loaded, small_store)[1])
+    run = shutil.copytree(result.run, tmp_path / "run")
+    with pytest.raises(RunError, match="differs in recipe fingerprints"):
+        train(store, run, CONFIG, resume=True)
+
+
 def test_a_store_without_text_is_scored_as_tracks_without_lyrics(
     result: RunResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:

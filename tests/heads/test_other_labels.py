@@ -1,0 +1,69 @@
+"""Labels from a file: a store is relabelled without extraction, and a run remembers what it learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgc.cache.store import FeatureStore
+from mgc.heads.predictions import load_predictions
+
+TRAIN = ("--encoder", "tiny", "--epochs", 1, "--batch-size", 16)
+
+
+@pytest.fixture
+def labels(small_store: FeatureStore, tmp_path: Path) -> Path:
+    """Only two genres, for 36 of the 40 tracks; and a row of a track that is not there."""
+    ids = small_store.tracks.column("id").to_pylist()
+    rows = [f"{name},{'jazz|rock' if i % 3 else 'jazz'}" for i, name in enumerate(ids[:36])]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["id,genres", *rows, "nobody,rock"]) + "\n")
+    return path
+
+
+def test_a_run_learns_and_is_judged_by_other_labels(
+    call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
+) -> None:
+    store, run, other = small_store.path, tmp_path / "run", ("--labels", labels, "--genre-delimiter", "|")
+    dry = call("train", store, "-o", run, *TRAIN, *other, "--dry-run", "--json").json
+    assert dry["genres"] == ["jazz", "rock"]
+    trained = call("train", store, "-o", run, *TRAIN, *other, "--json").json
+    assert trained["genres"] == ["jazz", "rock"]
+    assert trained["remarks"][:2] == [
+        "labels.csv labels 36 of 40 tracks; the others count as unlabelled",
+        "1 rows of labels.csv name no track here",
+    ]
+    assert "labelled: 36 of 40 tracks kept" in trained["remarks"]
+    judged = call("evaluate", run, store, *other, "--json").json
+    assert not [line for line in judged["warnings"] if "learned from" in line]
+    assert load_predictions(run).labels[:, 0].all()  # jazz
+    wrong = call("evaluate", run, store, "--json").json
+    assert [line for line in wrong["warnings"] if "learned from a labels file and is judged by the store's own" in line]
+    refused = call("train", store, "-o", run, *TRAIN, "--resume")
+    assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
+    assert json.loads((run / "run.json").read_text())["labels_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,genre\nt0001,rock\n", "no column 'genres'"),
+        ("id,genres\nt0001,rock\nt0001,jazz\n", "line 3: track 't0001' is listed already"),
+        ("id,genres\nt0001,rock|jazz\n", "--genre-delimiter '|'"),
+        ("id,genres\nnobody,rock\n", "none of its 1 ids is a track of"),
+        ("id,genres\nt0001,polka\n", "1 genres have no embedding"),
+        ("id,genres\n", "lists no track"),
+    ],
+)
+def test_labels_that_will_not_do_are_refused(
+    call: Callable[..., Any], small_store: FeatureStore, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    done = call("train", small_store.path, "-o", tmp_path / "run", *TRAIN, "--labels", path)
+    assert (done.code, said in done.err) == (2, True), done.err
+    assert not (tmp_path / "run").exists()
