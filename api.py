@@ -856,6 +856,8 @@ def ablate(
     fold_by: Literal["artist", "song"] = "artist",
     preset: str | None = None,
     genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
     text: str | None = None,
     names_store: Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -876,7 +878,7 @@ def ablate(
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
     names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
-    preset, options, settings : as for :func:`train`, for every run.
+    preset, labels, options, settings : as for :func:`train`, for every run.
     dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
 
     Raises
@@ -893,17 +895,21 @@ def ablate(
 
     chosen = _options(genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
-        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by)
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
         names = None
         if names_store is not None:
             with FeatureStore.open(names_store, text=text) as named:
-                names = names_of(features, named)
+                names = names_of(features, named, relabelled.genres)
     plan = Plan(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
                 folds=folds, names=names)  # fmt: skip
-    work = Work(folder=folder, store=store, text=text, names_store=names_store, keep_runs=keep_runs)
+    work = Work(folder=folder, store=store, text=text, labels=relabelled.genres, names_store=names_store,
+                keep_runs=keep_runs)  # fmt: skip
     if dry_run:
-        return ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
-    return ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
+        found = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
+        return {**found, "remarks": list(relabelled.remarks)}
+    found = ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
+    return {**found, "remarks": [*relabelled.remarks, *found["remarks"]]}
 
 
 def report(run: Path, output: Path | None = None) -> Path:

@@ -721,6 +721,8 @@ def ablate(
             "--genre-names-store", metavar="STORE", help="The same tracks with other genre names read aloud: for plus."
         ),
     ] = None,
+    labels: OtherLabels = None,
+    genre_delimiter: GenreDelimiter = None,
     genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
@@ -767,8 +769,8 @@ def ablate(
     with _stopping_gently() as stop, _progress(quiet or as_json) as steps:
         result = api.ablate(
             store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
-            n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file, text=text,
-            names_store=names_store,
+            n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file,
+            labels=labels, genre_delimiter=genre_delimiter, text=text, names_store=names_store,
             options={name: value for name, value in asked.items() if value is not None}, settings=settings or (),
             jobs=jobs,
             shard=_shard(shard), training=not no_train, keep_runs=keep_runs, dry_run=dry_run,

@@ -101,7 +101,7 @@ def dry_run(work: Work, plan: Plan, *, jobs: int = 1, on_progress: Tell | None =
             is_done = finished(work.folder, run) is not None
             if kind not in epoch_s and not is_done:
                 tell("measure", done, len(plan.runs), run.told)
-                epoch_s[kind] = time_steps(store, run.config).epoch_s
+                epoch_s[kind] = time_steps(store, run.config, labels=work.labels).epoch_s
             begun = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
             listed.append({
                 "key": run.key, "fills": list(run.serves), "seed": run.config.seed,

@@ -19,6 +19,7 @@ from .ablate_runs import Failure, Labels, finished
 from .ablate_tables import Measured, fill_table, measure_system, pooled
 from .ablate_text import csv_text, markdown
 from .bootstrap import Resampling
+from .labels import labels_sha256
 from .predictions import ScoredTracks, load_predictions
 from .split_groups import known_artists
 from .task import newest_tracks
@@ -156,6 +157,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: L
     base = plan.runs[0].config
     about: dict[str, Any] = {
         "store": store.path.name,
+        "labels_sha256": labels_sha256(labels),
         "preset": plan.preset,
         "seeds": list(plan.seeds),
         "folds": len(plan.folds),
@@ -193,5 +195,6 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: L
         "undefined_genres": [name for name, here in zip(tracks.genres, seen, strict=True) if not here],
         "device": sorted({result["device"] for result in results.found.values()}),
         "precision": sorted({result["precision"] for result in results.found.values()}),
+        "mgc": sorted({result["mgc"] for result in results.found.values() if "mgc" in result}),
         "hours": round(sum(result["seconds"] for result in results.found.values()) / 3600, 3),
     }

@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +78,8 @@ def open_folder(folder: Path, store: FeatureStore, labels: Labels | None = None)
         replace_file(path, seal(about))
         return
     known = read_sealed(path)
-    differences = [name for name in about if name != "store" and known.get(name) != about[name]]
+    told = {"fingerprints": "recipes", "tracks_sha256": "tracks or labels"}
+    differences = [said for name, said in told.items() if known.get(name) != about[name]]
     if differences:
         raise RunError(f"{folder}: its runs are of other data than {store.path} ({', '.join(differences)} differ); "
                        "give another folder, or the store it was begun with")  # fmt: skip
@@ -133,6 +135,7 @@ def perform(
         "best_epoch": trained.best_epoch,
         "seconds": round(sum(record.seconds for record in trained.history), 2),
         "n_parameters": trained.n_parameters,
+        "mgc": metadata.version("mgc"),
         "device": trained.device,
         "precision": trained.precision,
         "warnings": [*trained.warnings, *evaluation["warnings"]],

@@ -44,8 +44,10 @@ def caption_text(about: Json) -> str:
     said = [f"Store {about['store']}, encoder `{about['encoder']}`, {_count(about['epochs'], 'epoch')}, batches of "
             f"{about['batch_size']}, learning rate {about['lr']:g}, {_count(len(about['seeds']), 'seed')} "
             f"({about['runs_finished']} of {about['runs']} runs finished)."]  # fmt: skip
+    if about["labels_sha256"] is not None:
+        said.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
-        return said[0]
+        return " ".join(said)
     of_what = (f"{_count(about['n_songs'], 'song')} by {_count(about['n_artists'], 'artist')}; "
                f"{_count(about['n_genres'], 'genre')}")  # fmt: skip
     if about["folds"]:
@@ -62,6 +64,8 @@ def caption_text(about: Json) -> str:
         said.append(f"Without a test track, so in no mAP: {', '.join(about['undefined_genres'])}.")
     said.append(f"Trained on {', '.join(about['device'])} in {', '.join(about['precision'])}, {about['hours']:.2f} "
                 "hours of training in all.")  # fmt: skip
+    if len(about["mgc"]) > 1:
+        said.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
     if about["few"]:
         said.append(f"**{_count(about['n_artists'], 'artist')} and {_count(about['n_songs'], 'song')} are too few to "
                     "claim anything from; the table shows that every system trains.**")  # fmt: skip

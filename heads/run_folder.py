@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,7 @@ def describe_run(
         "home": dataclasses.asdict(home),
         "device": str(device),
         "precision": precision,
+        "mgc": metadata.version("mgc"),
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..cache.errors import ConfigError, RunError, TrainingError
 from ..cache.schema import canonical_json
@@ -112,7 +113,7 @@ def labelled_tracks(
     """
     tracks = newest_tracks(store, labels)
     if labels is not None:
-        unknown = sorted({name for names in labels.values() for name in names} - set(store.genres))
+        unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
         if unknown:
             raise ConfigError(f"labels: {len(unknown)} genres have no embedding in {store.path}: "
                               f"{', '.join(unknown[:5])}; extract again with these labels")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mgc import __version__
 from mgc.cache.store import FeatureStore
 from mgc.heads.predictions import load_predictions
 
@@ -46,6 +47,34 @@ def test_a_run_learns_and_is_judged_by_other_labels(
     refused = call("train", store, "-o", run, *TRAIN, "--resume")
     assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
     assert json.loads((run / "run.json").read_text())["labels_sha256"]
+
+
+def test_tables_are_filled_from_other_labels_in_a_folder_of_their_own(
+    call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "ablation", ("--labels", labels, "--genre-delimiter", "|")
+    asked = ("ablate", small_store.path, "-o", folder, *TRAIN, "--tables", "components", "--seeds", 1, "--json")
+    dry = call(*asked, *other, "--dry-run").json
+    assert dry["remarks"][0] == "labels.csv labels 36 of 40 tracks; the others count as unlabelled"
+    found = call(*asked, *other, "--shard", "1/8").json  # one run of the eight
+    about = found["caption"]
+    assert (about["runs_finished"], about["genres"], about["mgc"]) == (1, ["jazz", "rock"], [__version__])
+    assert found["remarks"][0] == dry["remarks"][0]
+    assert (
+        f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]})"
+        in (folder / "tables.md").read_text()
+    )
+    refused = call(*asked, "--shard", "1/8")
+    assert (refused.code, "(tracks or labels differ)" in refused.err) == (2, True)
+
+
+def test_genres_of_tracks_that_are_not_there_need_no_embedding(
+    call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
+) -> None:
+    labels.write_text(labels.read_text() + "somebody,polka\n")
+    dry = call("train", small_store.path, "-o", tmp_path / "run", *TRAIN, "--labels", labels, "--genre-delimiter", "|",
+               "--dry-run", "--json").json  # fmt: skip
+    assert dry["genres"] == ["jazz", "rock"]
 
 
 @pytest.mark.parametrize(
