@@ -218,11 +218,19 @@ def _read(path: Path, genres: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def test_thresholds_can_be_chosen(result: RunResult, patchy: FeatureStore, call: Callable[..., Any]) -> None:
     loaded = load_run(result.run)
+    by_itself = call("predict", result.run, patchy.path, "--json").json
     for choice, cut in (("overall", loaded.thresholds.overall), ("0.5", 0.5), ("0", 0.0), ("1", 1.0)):
-        rows = call("predict", result.run, patchy.path, "--threshold", choice, "--json").json["predictions"]
-        assert [row["genres"] for row in rows] == [
-            [name for name in loaded.genres if row["scores"] and row["scores"][name] >= cut] for row in rows
+        done = call("predict", result.run, patchy.path, "--threshold", choice, "--json").json
+        assert [row["genres"] for row in done["predictions"]] == [
+            [name for name in loaded.genres if row["scores"] and row["scores"][name] >= cut]
+            for row in done["predictions"]
         ]
+        assert done["remarks"][0] == loaded.thresholds.described(choice, loaded.genres)
+        assert (done == by_itself) == (choice == "overall")
+    assert (
+        loaded.thresholds.described("per-genre", loaded.genres)
+        in call("predict", result.run, patchy.path, "--threshold", "per-genre").err
+    )
     for choice in ("1.1", "nan", "best"):
         refused = call("predict", result.run, patchy.path, "--threshold", choice)
         assert (refused.code, "want overall, per-genre, or a number" in refused.err) == (2, True)
