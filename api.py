@@ -1061,7 +1061,7 @@ def _predict(
             source,
             store,
             recipe=loaded.recipe,
-            text=TextSource(model=model._text_model, device=model._text_device),
+            text=TextSource(model=model._text_model, device=model._text_device, emulates=True),
             embed_genres=False,
             on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
         )

@@ -27,8 +27,8 @@ FAULTY_WORKER = """
 import os
 if os.environ.get("MGC_CAMPAIGN_FAULTS"):
     from pathlib import Path
-    import mgc.pipeline.parts as parts
-    real, scratch = parts.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
+    import mgc.pipeline.part_builder as builder
+    real, scratch = builder.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
     def faulty(root, path):
         for kind in ("exit", "segfault"):
             try:
@@ -37,7 +37,7 @@ if os.environ.get("MGC_CAMPAIGN_FAULTS"):
                 continue
             os._exit(7) if kind == "exit" else os.kill(os.getpid(), 11)
         return real(root, path)
-    parts.resolve_inside = faulty
+    builder.resolve_inside = faulty
 """
 """A sitecustomize: a worker dies at a track for which a token lies in a folder, and takes the token away."""
 

@@ -8,6 +8,7 @@ part of the recipe.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import html
 import os
 import re
@@ -65,6 +66,11 @@ class Lyrics:
 
     text: str | None
     flags: Flag
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the clean text, hexadecimal."""
+        return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def load_lyrics(path: Path) -> Lyrics:

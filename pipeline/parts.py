@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
-import logging
 import os
 import socket
 import threading
@@ -16,43 +14,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from ..cache.commits import commit_part, outcomes_key, read_commit
+from ..cache.commits import commit_part, read_commit
 from ..cache.drops import dropped_ids
-from ..cache.errors import ClipError, ConfigError, TextModelError
+from ..cache.errors import TextModelError
 from ..cache.plan import Plan, read_plan, read_tracks
-from ..cache.schema import (
-    FAILED,
-    OK,
-    ArraySpec,
-    ExtractorRecipe,
-    Flag,
-    MelRecipe,
-    Reason,
-    Recipe,
-    TextRecipe,
-    fingerprint,
-)
-from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
+from ..cache.schema import FAILED, MelRecipe, TextRecipe
+from .added_builders import AddedTextBuilder, ExtractorBuilder
 from .claims import claim
 from .clip_reader import ClipReader
-from .extractors import load_extractor
-from .lyrics import Lyrics, load_lyrics, read_lyrics
-from .manifest import resolve_inside
-from .text import TextEncoder, find_text_model
-
-log = logging.getLogger(__name__)
+from .part_builder import PartBuilder
+from .text import TextEncoder, computes_in, find_text_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """Where the text encoder lies on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder."""
+    """Where the text encoder lies on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder.
+
+    Attributes
+    ----------
+    emulates : also where the device does not compute in the recipe's precision. A store's features must not depend on
+        which worker made them; a prediction may.
+    """
 
     model: str | None = None
     device: str = "cpu"
+    emulates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +65,6 @@ class PartJob:
     feature_set: str | None = None
 
 
-_STDERR_CHARACTERS = 2000
-
 _ONE_AT_A_TIME = threading.Lock()
 """The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
 
@@ -99,14 +85,13 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
             return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
         if not claimed:
             return {"part": job.part, "built": False, "busy": True}
-        tracks, builder, dropped = _plan_rows(job.store, plan, job.part), _builder(job, plan), dropped_ids(job.store)
-        for i, track in enumerate(tracks):
-            builder.add(i, track, dropped=track["id"] in dropped)
-        table = pa.Table.from_pylist(builder.outcomes, schema=builder.outcome_schema)
+        tracks, builder = _plan_rows(job.store, plan, job.part), _builder(job, plan)
+        outcomes = builder.build(dict(enumerate(tracks)), dropped=dropped_ids(job.store))
+        table = pa.Table.from_pylist(outcomes, schema=builder.outcome_schema)
         record = commit_part(job.store, job.part, builder.arrays, table, feature_set=job.feature_set)
     seconds = round(time.monotonic() - started, 3)
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
-    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, builder.outcomes, strict=True)
+    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, outcomes, strict=True)
               if outcome["status"] == FAILED}  # fmt: skip
     _log(job.store, {**receipt, "failed_tracks": failed, **({"stderr": builder.stderr} if builder.stderr else {})})
     return receipt
@@ -119,7 +104,7 @@ def go_through(job: PartJob, start: int, tell: Callable[[int], None]) -> None:
     for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
         if track["row"] >= start:
             tell(track["row"])
-            builder.add(i, track)
+            builder.build({i: track})
 
 
 @functools.lru_cache(maxsize=1)
@@ -129,8 +114,14 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
     Raises
     ------
     TextModelError
-        If the model found here is not the one of the recipe, by the hashes of its weights and tokenizer.
+        If the model found here is not the one of the recipe, by the hashes of its weights and tokenizer, or the device
+        does not compute in its precision.
     """
+    if not text.emulates and not computes_in(recipe.precision, text.device):
+        raise TextModelError(
+            f"text precision {recipe.precision}: {text.device} on this machine does not compute in it, and would make "
+            "other features, slowly. Leave this machine out, or make the store with --text-precision fp32"
+        )
     files = find_text_model(text.model or recipe.model)
     encoder = TextEncoder(files, precision=recipe.precision, device=text.device, max_tokens=recipe.max_tokens)
     found = encoder.recipe
@@ -168,187 +159,17 @@ def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
     return tracks
 
 
-def _builder(job: PartJob, plan: Plan) -> _PartBuilder:
+def _builder(job: PartJob, plan: Plan) -> PartBuilder:
+    def encoder(recipe: TextRecipe) -> TextEncoder:
+        assert job.text is not None
+        return load_encoder(job.text, recipe)
+
     if job.feature_set is None:
-        return _PartBuilder(job, plan.recipe, plan.part_range(job.part), plan.arrays())
+        return PartBuilder(job, plan, clips=_clip_reader, encoder=encoder)
     recipe = plan.added[job.feature_set].recipe
     if isinstance(recipe, TextRecipe):
-        return _AddedTextBuilder(job, plan, recipe)
-    return _ExtractorBuilder(job, plan, recipe)
-
-
-class _PartBuilder:
-    """Arrays and outcomes of a part, filled track by track."""
-
-    outcome_schema = OUTCOME_SCHEMA
-
-    def __init__(self, job: PartJob, recipe: Recipe, rows: range, specs: list[ArraySpec]) -> None:
-        self._job = job
-        self._recipe = recipe
-        self._token_states: dict[str, Any] = {}
-        self.outcomes: list[dict[str, Any]] = []
-        self.stderr: dict[str, str] = {}  # by track id: the last of what decoders wrote about a file that failed
-        self.arrays: dict[str, npt.NDArray[Any]] = {
-            spec.name: np.full((len(rows), *spec.tail), spec.fill, dtype=spec.dtype) for spec in specs
-        }
-
-    def add(self, i: int, track: Mapping[str, Any], *, dropped: bool = False) -> None:
-        """Make row `i` of the part; of a track that was taken down, nothing but that is said."""
-        flags = Flag(0) if track["genres"] else Flag.NO_LABEL
-        outcome: dict[str, Any] = {"row": track["row"], "status": OK}
-        try:
-            if dropped:
-                flags = Flag(0)
-                raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
-            if track["row"] in self._job.culprits:
-                raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
-            if self._recipe.mel is not None:
-                flags |= self._add_clip(i, track, self._recipe.mel, outcome)
-        except ClipError as error:
-            outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
-        else:
-            if self._recipe.lyrics is not None:
-                flags |= self._add_lyrics(i, track, self._recipe.lyrics, outcome)
-        self.arrays["status"][i] = outcome["status"]
-        self.arrays["flags"][i] = flags.value
-        self.outcomes.append({**outcome, "flags": flags.value})
-
-    def _add_clip(self, i: int, track: Mapping[str, Any], recipe: MelRecipe, outcome: dict[str, Any]) -> Flag:
-        path, reader = resolve_inside(self._job.root, track["path"]), _clip_reader(recipe)
-        try:
-            clip = reader.read(path)
-        except ClipError:
-            if reader.stderr_tail:
-                self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]
-            raise
-        self.arrays["mel"][i] = clip.mel
-        self.arrays["mel_frames"][i] = clip.mel_frames
-        for name in ("source_sha256", "offset_s", "seconds", "sample_rate_hz", "channels"):
-            outcome[name] = getattr(clip, name)
-        return clip.flags
-
-    def _add_lyrics(self, i: int, track: Mapping[str, Any], recipe: TextRecipe, outcome: dict[str, Any]) -> Flag:
-        lyrics = self._read_lyrics(track)
-        if lyrics.text is None:
-            return lyrics.flags
-        key = hashlib.sha256(lyrics.text.encode()).hexdigest()
-        outcome["lyrics_sha256"] = key
-        if key not in self._token_states:
-            assert self._job.text is not None
-            self._token_states[key] = load_encoder(self._job.text, recipe).encode(lyrics.text)
-        states = self._token_states[key]
-        suffix = "" if self._job.feature_set is None else f"_{self._job.feature_set}"
-        self.arrays[f"lyrics{suffix}"][i, : states.n_tokens] = states.states
-        self.arrays[f"lyrics_pooled{suffix}"][i] = states.pooled
-        self.arrays[f"lyrics_tokens{suffix}"][i] = states.n_tokens
-        self.arrays[f"lyrics_tokens_full{suffix}"][i] = states.n_tokens_full
-        truncated = Flag.LYRICS_TRUNCATED if states.n_tokens_full > states.n_tokens else Flag(0)
-        return lyrics.flags | truncated
-
-    def _read_lyrics(self, track: Mapping[str, Any]) -> Lyrics:
-        if track["inline_lyrics_sha256"] is not None:
-            words = self._job.inline_lyrics.get(track["id"])
-            if words is None or fingerprint(words) != track["inline_lyrics_sha256"]:
-                raise ConfigError(
-                    f"track {track['id']}: the source's lyrics are not those that the store was planned with"
-                )
-            return read_lyrics(words)
-        if track["lyrics_path"] is None:
-            return Lyrics(None, Flag.NO_LYRICS)
-        try:
-            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]))
-        except ClipError:  # the path leaves the root: the lyrics only fail
-            return Lyrics(None, Flag.LYRICS_FAILED)
-
-
-class _AddedBuilder(_PartBuilder):
-    """The same for features that join a store: only tracks that are ok, only what they were made of."""
-
-    outcome_schema = ADDED_OUTCOME_SCHEMA
-
-    def __init__(self, job: PartJob, plan: Plan, recipe: Recipe) -> None:
-        super().__init__(job, recipe, plan.part_range(job.part), plan.arrays(job.feature_set))
-        self._known = read_table(job.store / outcomes_key(job.part), OUTCOME_SCHEMA).to_pylist()
-
-    def add(self, i: int, track: Mapping[str, Any], *, dropped: bool = False) -> None:
-        """Make row `i` of the part."""
-        outcome: dict[str, Any] = {"row": track["row"], "status": OK}
-        try:
-            if dropped:
-                raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
-            if track["row"] in self._job.culprits:
-                raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
-            if self._known[i]["status"] != OK:
-                raise ClipError(self._known[i]["reason"], self._known[i]["detail"] or "")
-            self._add_feature(i, track, outcome)
-        except ClipError as error:
-            outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
-        self.arrays[f"status_{self._job.feature_set}"][i] = outcome["status"]
-        self.outcomes.append(outcome)
-
-    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _same_words(self, i: int, track: Mapping[str, Any]) -> str | None:
-        """The lyrics of a track, which must be those that the store was made with."""
-        words = self._read_lyrics(track).text
-        found = None if words is None else hashlib.sha256(words.encode()).hexdigest()
-        if found != self._known[i]["lyrics_sha256"]:
-            raise ClipError(Reason.LYRICS_CHANGED, "its lyrics are not those that the store was made with")
-        return words
-
-
-class _AddedTextBuilder(_AddedBuilder):
-    """A text encoder that joins a store."""
-
-    def __init__(self, job: PartJob, plan: Plan, recipe: TextRecipe) -> None:
-        super().__init__(job, plan, Recipe(mel=None, lyrics=recipe))
-        self._text_recipe = recipe
-
-    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
-        self._same_words(i, track)
-        self._add_lyrics(i, track, self._text_recipe, outcome)
-
-
-class _ExtractorBuilder(_AddedBuilder):
-    """An extractor that joins a store; what it raises costs one track only."""
-
-    def __init__(self, job: PartJob, plan: Plan, recipe: ExtractorRecipe) -> None:
-        super().__init__(job, plan, plan.recipe)
-        self._extractor = load_extractor(recipe.extractor)
-        if self._extractor.recipe(plan.recipe.mel) != recipe:
-            raise ConfigError(
-                f"extractor {recipe.extractor!r} is another here than the one that {job.store} was planned with; "
-                "install the same version everywhere"
-            )
-
-    def _add_feature(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> None:
-        given = self._clip(i, track) if self._extractor.input == "clip" else self._words(i, track, outcome)
-        if given is None:
-            return  # a track without lyrics: the row stays NaN
-        try:
-            self.arrays[self._extractor.name][i] = self._extractor.values(*given)
-        except MemoryError:
-            raise
-        except Exception as error:
-            log.debug("extractor %s, track %s", self._extractor.name, track["id"], exc_info=True)
-            said = f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else type(error).__name__
-            raise ClipError(Reason.EXTRACTOR_FAILED, f"the extractor raised {said}"[:200]) from error
-
-    def _clip(self, i: int, track: Mapping[str, Any]) -> tuple[Any, ...]:
-        assert self._recipe.mel is not None
-        clip = _sample_reader(self._recipe.mel).read_samples(resolve_inside(self._job.root, track["path"]))
-        if clip.source_sha256 != self._known[i]["source_sha256"]:
-            raise ClipError(Reason.SOURCE_CHANGED, "its audio file is not the one that the store was made with")
-        return clip.samples, self._recipe.mel.sample_rate_hz
-
-    def _words(self, i: int, track: Mapping[str, Any], outcome: dict[str, Any]) -> tuple[Any, ...] | None:
-        stored = self._recipe.lyrics is not None
-        words = self._same_words(i, track) if stored else self._read_lyrics(track).text
-        if words is None:
-            return None
-        outcome["lyrics_sha256"] = hashlib.sha256(words.encode()).hexdigest()
-        return (words,)
+        return AddedTextBuilder(job, plan, recipe, clips=_clip_reader, encoder=encoder)
+    return ExtractorBuilder(job, plan, recipe, clips=_sample_reader, encoder=encoder)
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ row is blamed when it has ended two children; what the child computes is thrown 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import subprocess
@@ -60,7 +61,7 @@ def _run_child(job: PartJob, start: int) -> int | None:
 
 
 def _as_json(job: PartJob) -> dict[str, Any]:
-    text = None if job.text is None else {"model": job.text.model, "device": job.text.device}
+    text = None if job.text is None else dataclasses.asdict(job.text)
     paths = {name: base64.b64encode(os.fsencode(getattr(job, name))).decode() for name in ("store", "root")}
     return {**paths, "part": job.part, "text": text, "inline_lyrics": dict(job.inline_lyrics),
             "feature_set": job.feature_set}  # fmt: skip

@@ -1,9 +1,9 @@
-"""Lyrics -> token states of a frozen BERT, one unpadded text at a time through the unchanged model."""
+"""Lyrics -> token states of a frozen BERT: the unchanged model over unpadded texts, packed where that pays."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from ..cache.errors import ConfigError, TextModelError
 from ..cache.processor import cpu_has_bf16
 from ..cache.schema import TextRecipe
 from .lyrics import CLEANING_RULE
+from .packed import in_packs, use_packed_attention
 from .text_models import DEFAULT_MODEL, TextModelFiles, find_text_model
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+
+PACK_TOKENS = {"cpu": 1024, "cuda": 16_384}
+"""Tokens that run through the model together where packing pays: in bf16, and on a GPU (docs/design/007-speed.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,8 @@ class TextEncoder:
     max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
         ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
 
+    pack_tokens : tokens that may run through the model together; None takes what pays, 0 is one text at a time.
+
     Attributes
     ----------
     recipe : TextRecipe, what makes the states, for the store.
@@ -69,42 +75,70 @@ class TextEncoder:
     37 real lyrics, one thread, with avx512_bf16: least cosine of a token to fp32 0.99984 (whole model in bf16:
     0.99977), 4 500 tokens/s against 2 700 in fp32.
 
-    The same text gives the same bits on the same machine, versions and number of threads. Torch's threads are left
-    alone here. The tokenizer's own padding and truncation (MiniLM: both to 128) are switched off.
+    In float32 on a CPU texts run one at a time, and the same text gives the same bits on the same machine, versions and
+    number of threads. Elsewhere they are packed as they come and do not see each other; a text's neighbours may then
+    change its last bits, so that who wants the same bytes again must give the same texts in the same order. Torch's
+    threads are left alone here. The tokenizer's own padding and truncation (MiniLM: both to 128) are switched off.
     """
 
     def __init__(
-        self, files: TextModelFiles, *, precision: Precision = "fp32", device: str = "cpu", max_tokens: int = 512
+        self,
+        files: TextModelFiles,
+        *,
+        precision: Precision = "fp32",
+        device: str = "cpu",
+        max_tokens: int = 512,
+        pack_tokens: int | None = None,
     ) -> None:
         self.recipe = text_recipe(files, precision=precision, max_tokens=max_tokens)
         self._device = device
         self._model = _load_model(files, precision).to(device)
+        if pack_tokens is None:
+            pack_tokens = 0 if (device, precision) == ("cpu", "fp32") else PACK_TOKENS[device.partition(":")[0]]
+        self._pack_tokens = pack_tokens if pack_tokens and use_packed_attention(self._model) else 0
         self._tokenizer = _load_tokenizer(files.folder)
         self._cutter = _load_tokenizer(files.folder)
         self._cutter.enable_truncation(max_length=self.recipe.max_tokens)
 
     def encode(self, text: str) -> TokenStates:
-        """Run the model over one text, unpadded.
+        """Run the model over one text.
 
         Parameters
         ----------
         text : clean text, such as :func:`mgc.pipeline.lyrics.read_lyrics` gives.
         """
+        return next(self.encode_all([text]))
+
+    def encode_all(self, texts: Sequence[str]) -> Iterator[TokenStates]:
+        """Run the model over texts, packed in the order given; their states in that order."""
+        whole = [self._tokenizer.encode(text) for text in texts]
+        kept = [
+            one if len(one.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
+            for one, text in zip(whole, texts, strict=True)
+        ]
+        for pack in in_packs([len(one.ids) for one in kept], self._pack_tokens):
+            hidden = self._run([kept[i].ids for i in pack])
+            for i, states in zip(pack, hidden, strict=True):
+                content = states[np.asarray(kept[i].special_tokens_mask) == 0]
+                pooled = content.mean(axis=0) if len(content) else np.zeros(states.shape[1], dtype=np.float32)
+                yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=len(whole[i].ids))
+
+    def _run(self, texts: list[list[int]]) -> list[npt.NDArray[np.float32]]:
+        """The last hidden states of each of the texts of a pack."""
         import torch
 
-        whole = self._tokenizer.encode(text)
-        kept = whole if len(whole.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
-        ids = torch.tensor([kept.ids], device=self._device)
-        device_type = torch.device(self._device).type
+        lengths = [len(ids) for ids in texts]
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([[token for ids in texts for token in ids]])}
+        if self._pack_tokens:
+            inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
+        inputs = {name: value.to(self._device) for name, value in inputs.items()}
+        bf16 = self.recipe.precision == "bf16"
         with (
             torch.inference_mode(),
-            torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16"),
+            torch.autocast(torch.device(self._device).type, dtype=torch.bfloat16, enabled=bf16),
         ):
-            hidden = self._model(input_ids=ids).last_hidden_state[0]
-        states: npt.NDArray[np.float32] = hidden.float().cpu().numpy()
-        content = states[np.asarray(kept.special_tokens_mask) == 0]
-        pooled = content.mean(axis=0) if len(content) else np.zeros(states.shape[1], dtype=np.float32)
-        return TokenStates(states=states, pooled=pooled, n_tokens=len(kept.ids), n_tokens_full=len(whole.ids))
+            hidden = self._model(**inputs, **({"lengths": lengths} if self._pack_tokens else {})).last_hidden_state[0]
+        return [states.numpy() for states in hidden.float().cpu().split(lengths)]
 
 
 def text_recipe(files: TextModelFiles, *, precision: Precision = "fp32", max_tokens: int = 512) -> TextRecipe:
@@ -141,11 +175,18 @@ def resolve_precision(precision: str, device: str = "cpu") -> Precision:
         return "bf16"
     if precision != "auto":
         raise ConfigError(f"text precision {precision!r} is unknown; use auto, fp32 or bf16")
+    return "bf16" if computes_in("bf16", device) else "fp32"
+
+
+def computes_in(precision: Precision, device: str = "cpu") -> bool:
+    """Whether `device` multiplies in `precision` itself; elsewhere bf16 is emulated, and comes out a little other."""
+    if precision == "fp32":
+        return True
     if device.startswith("cuda"):
         import torch
 
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if cpu_has_bf16() else "fp32"
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return cpu_has_bf16()
 
 
 def _load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
@@ -221,6 +262,7 @@ __all__ = [
     "TextEncoder",
     "TextModelFiles",
     "TokenStates",
+    "computes_in",
     "find_text_model",
     "resolve_precision",
     "text_recipe",

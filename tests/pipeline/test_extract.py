@@ -23,7 +23,7 @@ from mgc.pipeline.claims import claim
 from mgc.pipeline.extract import extract
 from mgc.pipeline.manifest import Source, Track, write_manifest
 from mgc.pipeline.parts import TextSource
-from mgc.pipeline.text import find_text_model, text_recipe
+from mgc.pipeline.text import TextEncoder, find_text_model, text_recipe
 
 MEL = MelRecipe(clip_s=1.0)
 
@@ -235,6 +235,42 @@ def test_bad_lyrics_cost_the_lyrics_only(tmp_path):
     assert opened.read("lyrics_tokens", [0]).tolist() == [6]
     assert opened.read("lyrics_tokens", [1, 2, 3, 4]).tolist() == [0, 0, 0, 0]
     assert np.isnan(opened.read("lyrics_pooled", [1])).all()
+
+
+def test_sound_that_fails_takes_its_words_along_and_changes_no_neighbours_bytes(tmp_path, monkeypatch):
+    """Which lyrics run through the encoder together follows from the plan and the words alone."""
+    tracks = [
+        Track(id=track.id, path=track.path, lyrics=words)
+        for track, words in zip(
+            tones(tmp_path, 4).tracks, ["a song", "words " * 40, "a song", "more words"], strict=True
+        )
+    ]
+    source, recipe = (
+        Source(root=tmp_path, tracks=tracks),
+        Recipe(mel=MEL, lyrics=text_recipe(find_text_model("minilm"))),
+    )
+    asked: list[list[str]] = []
+
+    def spied(encoder, texts, run=TextEncoder.encode_all):
+        asked.append(texts)
+        return run(encoder, texts)
+
+    monkeypatch.setattr(TextEncoder, "encode_all", spied)
+    extract(source, tmp_path / "whole", recipe=recipe, text=TextSource(model="minilm"))
+    (tmp_path / "1.wav").write_bytes(b"")
+    report = extract(source, tmp_path / "hurt", recipe=recipe, text=TextSource(model="minilm"))
+    assert report.reasons == {"EMPTY": 1}
+    assert asked == [["a song", ("words " * 40).strip(), "more words"]] * 2  # the song that comes twice runs once
+    whole, hurt = FeatureStore.open(tmp_path / "whole"), FeatureStore.open(tmp_path / "hurt")
+    for name in ("lyrics", "lyrics_pooled", "lyrics_tokens"):
+        np.testing.assert_array_equal(whole.read(name, [0, 2, 3]), hurt.read(name, [0, 2, 3]))
+        np.testing.assert_array_equal(whole.read(name, [0]), whole.read(name, [2]))
+        assert whole.read(name, [1]).any()
+    raw = zarr.open_group(tmp_path / "hurt", mode="r")
+    assert not raw["lyrics"][1].any()
+    assert np.isnan(raw["lyrics_pooled"][1]).all()
+    assert raw["lyrics_tokens"][1] == 0
+    assert hurt.tracks.column("lyrics_sha256").to_pylist()[1] is None
 
 
 def test_endless_lyrics_and_missing_labels_are_flagged(tmp_path):

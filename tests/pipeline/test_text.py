@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from mgc.cache.errors import ConfigError, TextModelError
+from mgc.pipeline import text as text_module
 from mgc.pipeline import text_models
 from mgc.pipeline.lyrics import load_lyrics
+from mgc.pipeline.packed import in_packs
+from mgc.pipeline.parts import TextSource, load_encoder
 from mgc.pipeline.text import TextEncoder, find_text_model, resolve_precision, text_recipe
 
 LYRICS = [
@@ -239,6 +242,7 @@ def test_precision_and_length_are_checked(encoder: TextEncoder) -> None:
 FIND = """
 import sys
 from mgc.cache.errors import TextModelError
+from mgc.pipeline import text as text_module
 from mgc.pipeline import text_models
 text_models.HUB_TIMEOUT_S = 0.5
 try:
@@ -305,3 +309,57 @@ def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) 
     for name in (None, "bert-base-uncased", "google-bert/bert-base-uncased"):
         files = find_text_model(name, allow_download=False)
         assert (files.name, files.folder.name, files.hidden_size) == ("bert-base-uncased", revision, 32)
+
+
+# ---------------------------------------------------------------- several texts at once
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_packed_texts_do_not_see_each_other(minilm: Path, monkeypatch, precision) -> None:
+    encoder = TextEncoder(find_text_model("minilm"), precision=precision, pack_tokens=150)
+    alone = [encoder.encode(one) for one in LYRICS]
+    sizes: list[int] = []
+    monkeypatch.setattr(encoder, "_run", lambda ids, run=encoder._run: sizes.append(len(ids)) or run(ids))
+    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 4, 2, 0]):
+        sizes.clear()
+        together = list(encoder.encode_all([LYRICS[i] for i in order]))
+        assert sum(sizes) == len(LYRICS)
+        assert max(sizes) > 1
+        for i, got in zip(order, together, strict=True):
+            assert cosines(got.states, alone[i].states).min() > 0.9999
+            if precision == "fp32":
+                np.testing.assert_allclose(got.states, alone[i].states, atol=2e-5)
+
+
+def test_float32_gives_the_same_bits_in_any_company(encoder: TextEncoder) -> None:
+    for got, words in zip(encoder.encode_all(LYRICS), LYRICS, strict=True):
+        np.testing.assert_array_equal(got.states, encoder.encode(words).states)
+
+
+def test_packs_hold_what_they_may_and_lose_nothing() -> None:
+    packs = [list(pack) for pack in in_packs([3, 4, 9, 1, 1, 6], at_most=7)]
+    assert packs == [[0, 1], [2], [3, 4], [5]]  # 9 alone is above the limit; 1 + 1 + 6 would be
+    assert list(in_packs([], at_most=7)) == []
+
+
+def test_a_model_never_tried_with_packs_runs_one_text_at_a_time(tmp_path: Path, minilm: Path) -> None:
+    torch.manual_seed(1)
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64)
+    model = DistilBertModel(config).eval()
+    model.save_pretrained(tmp_path)
+    shutil.copy(minilm / "tokenizer.json", tmp_path)
+    encoder = TextEncoder(find_text_model(str(tmp_path)), pack_tokens=100)
+    got = list(encoder.encode_all(["hello moon", "rain on the window"]))
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    for one, words in zip(got, ["hello moon", "rain on the window"], strict=True):
+        with torch.no_grad():
+            expected = model(tokenizer(words, return_tensors="pt", padding=False)["input_ids"]).last_hidden_state[0]
+        np.testing.assert_allclose(one.states, expected.numpy(), atol=1e-5)
+
+
+def test_precision_that_the_machine_lacks_is_refused_for_a_store_and_emulated_for_a_prediction(monkeypatch) -> None:
+    monkeypatch.setattr(text_module, "cpu_has_bf16", lambda: False)
+    recipe = text_recipe(find_text_model("minilm"), precision="bf16")
+    with pytest.raises(TextModelError, match=r"bf16: cpu on this machine does not.*--text-precision fp32"):
+        load_encoder(TextSource(model="minilm"), recipe)
+    assert load_encoder(TextSource(model="minilm", emulates=True), recipe).recipe == recipe

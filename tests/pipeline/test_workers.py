@@ -43,8 +43,8 @@ FAULTY = """
 import os, sys
 if os.environ.get("MGC_TEST_FAULT"):
     from pathlib import Path
-    import mgc.pipeline.parts as parts
-    real, kind, scratch = parts.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
+    import mgc.pipeline.part_builder as builder
+    real, kind, scratch = builder.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
     def faulty(root, path):
         if path == "5.wav":
             fired = len(list(scratch.glob("fired-*")))
@@ -52,7 +52,7 @@ if os.environ.get("MGC_TEST_FAULT"):
                 (scratch / f"fired-{fired}").touch()
                 os.kill(os.getpid(), 11) if fired % 2 else os._exit(7)
         return real(root, path)
-    parts.resolve_inside = faulty
+    builder.resolve_inside = faulty
 """
 """A sitecustomize: it makes the worker (not the decoder's child) die on one track, by exit and by segfault."""
 
@@ -64,7 +64,7 @@ def test_a_track_that_ends_its_worker_is_named_and_its_neighbours_are_unharmed(t
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTY)
     clean = tmp_path / "clean"
     extract(source, clean, recipe=RECIPE, text=None, part_rows=4)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     monkeypatch.setenv("MGC_TEST_FAULT", kind)
     monkeypatch.setenv("MGC_TEST_SCRATCH", str(tmp_path))
     report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=4, workers=2)
