@@ -68,20 +68,21 @@ class MappedShard:
 
     def _read_index(self, data: mmap.mmap) -> npt.NDArray[np.uint64]:
         start = len(data) - self._index.nbytes - _CHECKSUM_BYTES
-        stored = data[max(start, 0) :]
+        stored = np.frombuffer(data, np.uint8, offset=max(start, 0))
         if start < 0 or not _matches(stored):
             raise StoreCorruptError(f"{self._path}: its shard index is damaged; extract the part again")
-        index = np.frombuffer(stored[:-_CHECKSUM_BYTES], "<u8").reshape(self._index.shape)
+        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(self._index.shape)
         present = index[..., 0] != _NO_CHUNK
         offsets, sizes = index[..., 0][present], index[..., 1][present]
-        if (sizes != self._n_bytes + _CHECKSUM_BYTES).any() or (offsets > np.uint64(start)).any():
+        wrong_size = (sizes != self._n_bytes + _CHECKSUM_BYTES).any()
+        if wrong_size or (offsets > np.uint64(start)).any() or (offsets + sizes > np.uint64(start)).any():
             raise StoreCorruptError(f"{self._path}: its shard index is not that of {self._spec.name}")
         return index
 
     def _check(self, data: mmap.mmap, row: int, k: int, offset: int) -> None:
         if self._checked[row, k]:
             return
-        if not _matches(data[offset : offset + self._n_bytes + _CHECKSUM_BYTES]):
+        if not _matches(np.frombuffer(data, np.uint8, self._n_bytes + _CHECKSUM_BYTES, offset)):  # without a copy
             raise StoreCorruptError(
                 f"{self._path}: {self._spec.name} of row {row} of the part does not match its checksum; restore the "
                 "file from a copy, or extract into a new store"
@@ -108,5 +109,5 @@ def _mapped(path: Path) -> mmap.mmap:
             raise StoreCorruptError(f"{path}: an empty file; extract the part again") from error
 
 
-def _matches(data: bytes) -> bool:
-    return int(google_crc32c.value(data[:-_CHECKSUM_BYTES])) == int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
+def _matches(data: npt.NDArray[np.uint8]) -> bool:
+    return int(google_crc32c.value(data[:-_CHECKSUM_BYTES])) == int(data[-_CHECKSUM_BYTES:].view("<u4")[0])
