@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .heads.train import Progress as TrainProgress
     from .pipeline.extract import ExtractReport
     from .pipeline.extract import Progress as ExtractProgress
+    from .pipeline.forecast import Forecast
     from .pipeline.known_dataset import GenreLevel
     from .pipeline.manifest import Source, Track
     from .pipeline.parts import TextSource
@@ -280,23 +281,9 @@ def extract(
             source, store, add, recipe=_added_recipe(store, add, encoder, text_precision), text=encoder,
             workers=scheduler or workers, shard=shard, on_progress=tell,
         )  # fmt: skip
-    unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
-    if unknown or not set(features) & {"mel", "lyrics"}:
-        raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres with lyrics")
-    if "genres" in features and "lyrics" not in features:
-        raise ConfigError(
-            "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
-        )
     before = _recipe_of(store) if is_store(store) else None
-    mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
-    lyrics = None
-    text = None
-    if "lyrics" in features:
-        known = before.lyrics if before is not None else None
-        text = TextSource(model=text_model or (known.model if known is not None else None), device=text_device)
-        lyrics = _text_recipe(text, text_precision, known)
-
-    recipe = Recipe(mel=mel, lyrics=lyrics, genre_names=_genre_names(genre_names, features, before))
+    wanted, text = _wanted(before, features, audio_backend, clip_s, offset, text_model, text_precision, text_device)
+    recipe = dataclasses.replace(wanted, genre_names=_genre_names(genre_names, features, before))
 
     def fill(path: Path) -> ExtractReport:
         return run(
@@ -316,10 +303,85 @@ def extract(
     if shard is not None and retry_failed:
         raise ConfigError("--retry-failed plans a retry for the whole store: run it once, without --shard")
     if store.suffix not in SEALED_SUFFIXES:
-        return fill(store)
+        return _beside_forecast(fill(store), store)
     if shard is not None:
         raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
-    return _fill_sealed(store, fill, on_progress)
+    return _beside_forecast(_fill_sealed(store, fill, on_progress), store)
+
+
+def _beside_forecast(report: ExtractReport, store: Path) -> ExtractReport:
+    """The report with what :func:`plan` predicted for the parts that were built, if it was asked."""
+    from .pipeline.forecast import load_forecast
+
+    predicted = load_forecast(store) if report.parts_built else None
+    return report if predicted is None else dataclasses.replace(report, forecast=predicted.of_parts(report.parts_built))
+
+
+def _wanted(
+    before: Recipe | None,
+    features: Sequence[str],
+    audio_backend: Literal["fast", "librosa"],
+    clip_s: float,
+    offset: Literal["start", "middle"],
+    text_model: str | None,
+    text_precision: str,
+    text_device: str,
+) -> tuple[Recipe, TextSource | None]:
+    """What an extraction is to make; where nothing else is said, the text features that a store had `before`."""
+    from .pipeline.parts import TextSource
+
+    unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
+    if unknown or not set(features) & {"mel", "lyrics"}:
+        raise ConfigError(f"features {','.join(features)!r}: want mel, lyrics or both, and genres with lyrics")
+    if "genres" in features and "lyrics" not in features:
+        raise ConfigError(
+            "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
+        )
+    mel = MelRecipe(backend=audio_backend, clip_s=clip_s, offset=offset) if "mel" in features else None
+    if "lyrics" not in features:
+        return Recipe(mel=mel, lyrics=None), None
+    known = before.lyrics if before is not None else None
+    text = TextSource(model=text_model or (known.model if known is not None else None), device=text_device)
+    return Recipe(mel=mel, lyrics=_text_recipe(text, text_precision, known)), text
+
+
+def plan(
+    source: Source,
+    store: Path | None = None,
+    *,
+    features: Sequence[str] = ("mel", "lyrics", "genres"),
+    workers: int | None = None,
+    part_rows: int | None = None,
+    audio_backend: Literal["fast", "librosa"] = "fast",
+    clip_s: float = 30.0,
+    offset: Literal["start", "middle"] = "middle",
+    text_model: str | None = None,
+    text_precision: Literal["auto", "fp32", "bf16"] = "auto",
+    text_device: str = "cpu",
+    sample: int = 64,
+    on_progress: Steps = _silent,
+) -> Forecast:
+    """Predict what :func:`extract` will take, from a sample of the source; see :func:`mgc.pipeline.forecast.forecast`.
+
+    Parameters
+    ----------
+    store : the prediction is kept beside it, and :func:`extract` tells it beside what happened.
+    """
+    with _extra("extract"):
+        from .pipeline.forecast import forecast
+        from .pipeline.workers import default_workers
+
+    if not source.tracks:
+        raise ConfigError("no tracks to plan for: the source is empty, or the filters kept nothing")
+    recipe, text = _wanted(None, features, audio_backend, clip_s, offset, text_model, text_precision, text_device)
+    found = forecast(
+        source, recipe=recipe, text=text, embed_genres="genres" in features, part_rows=part_rows,
+        workers=default_workers() if workers is None else workers, sample=sample,
+        on_progress=lambda progress: on_progress("sample", progress.done, progress.planned, ""),
+    )  # fmt: skip
+    if store is not None:
+        found.save(store)
+    return found
 
 
 def _added_recipe(store: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .api import DemoReport, Prediction, Predictions
     from .pipeline.extract import ExtractReport
+    from .pipeline.forecast import Forecast
     from .pipeline.workers import Scheduler
 
 app = typer.Typer(
@@ -128,11 +129,22 @@ RequireLyrics = Annotated[bool, typer.Option("--require-lyrics", help="Keep trac
 Limit = Annotated[int | None, typer.Option(min=1, help="Keep the first N tracks.")]
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A feature store.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its best/.", show_default=False)]
+Features = Annotated[str, typer.Option(help="Which features, separated by commas.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
+]
+PartRows = Annotated[int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")]
+AudioBackend = Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")]
+ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")]
+Offset = Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")]
 TextModel = Annotated[
     str | None,
     typer.Option(
         help="bert-base-uncased, minilm, or a folder with a BERT-like model.", show_default="bert-base-uncased"
     ),
+]
+TextPrecision = Annotated[
+    Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
 ]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
 
@@ -222,20 +234,14 @@ def extract(
     min_labels: MinLabels = 0,
     require_lyrics: RequireLyrics = False,
     limit: Limit = None,
-    features: Annotated[str, typer.Option(help="Which features, separated by commas.")] = "mel,lyrics,genres",
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
-    ] = None,
-    part_rows: Annotated[
-        int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")
-    ] = None,
-    audio_backend: Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")] = "fast",
-    clip_s: Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")] = 30.0,
-    offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
+    features: Features = "mel,lyrics,genres",
+    workers: Workers = None,
+    part_rows: PartRows = None,
+    audio_backend: AudioBackend = "fast",
+    clip_s: ClipSeconds = 30.0,
+    offset: Offset = "middle",
     text_model: TextModel = None,
-    text_precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
-    ] = "auto",
+    text_precision: TextPrecision = "auto",
     text_device: TextDevice = "cpu",
     genre_names: GenreNames = None,
     add: Annotated[
@@ -291,6 +297,62 @@ def extract(
     if hurt > allowed(report.planned):
         _say(f"{hurt} of {report.planned} tracks failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
+
+
+@app.command()
+def plan(
+    source: SourceArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The store to be: the prediction is kept beside it.", show_default=False),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Tracks to try, drawn at random.")] = 64,
+    dataset: Dataset = None,
+    root: Root = None,
+    labels: Labels = None,
+    genres_from_folders: GenresFromFolders = False,
+    genre_level: GenreLevel = None,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: ArtistDelimiter = None,
+    language: Language = None,
+    min_labels: MinLabels = 0,
+    require_lyrics: RequireLyrics = False,
+    limit: Limit = None,
+    features: Features = "mel,lyrics,genres",
+    workers: Workers = None,
+    part_rows: PartRows = None,
+    audio_backend: AudioBackend = "fast",
+    clip_s: ClipSeconds = 30.0,
+    offset: Offset = "middle",
+    text_model: TextModel = None,
+    text_precision: TextPrecision = "auto",
+    text_device: TextDevice = "cpu",
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict the hours, bytes and parts of an extraction, by trying some tracks of the collection on this machine.
+
+    Options are those of [b]mgc extract[/b], which prints the prediction of the same -o beside what happened.
+
+    Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
+    """
+    from . import api
+
+    read = api.read_source(
+        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
+        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
+    )  # fmt: skip
+    _remark(quiet, read.remarks)
+    with _progress(quiet or as_json) as steps:
+        found = api.plan(
+            read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
+            part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
+            text_precision=text_precision, text_device=text_device, sample=sample, on_progress=steps,
+        )  # fmt: skip
+    _emit(as_json, found.to_dict(), lambda: _print_forecast(found, output))
 
 
 @app.command()
@@ -1092,6 +1154,34 @@ def _print_extraction(report: ExtractReport) -> None:
         _table("flags", ("flag", "tracks"), report.flags.items())
     built = f"{report.parts_built} parts built" if report.parts_built else "nothing to do"
     print(f"{built} in {report.seconds:.1f} s; store: {report.store}")
+    if report.forecast is not None:
+        print(f"predicted: {_duration_range(report.forecast)} with {_workers(report.forecast.workers)}; "
+              f"it took {_duration(report.seconds)}")  # fmt: skip
+
+
+def _print_forecast(found: Forecast, store: Path | None) -> None:
+    print(f"{found.tracks} tracks in {found.parts} parts of {found.part_rows}: {_duration_range(found)} with "
+          f"{_workers(found.workers)}, {found.n_bytes / 1e9:.2f} GB")  # fmt: skip
+    print(f"from {found.sampled} of them, of which {found.failed} failed, tried on {_workers(found.measured_workers)}: "
+          f"{found.track_s * 1e3:.0f} ms a track and worker, {found.start_s:.0f} s to start")  # fmt: skip
+    if found.workers > max(1, found.measured_workers):
+        print("more workers than cores here: each is taken to have a core of its own, as fast as these")
+    if store is not None:
+        print(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
+
+
+def _duration_range(found: Forecast) -> str:
+    return f"{_duration(found.seconds)} ({_duration(found.low_s)} to {_duration(found.high_s)})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _workers(n: int) -> str:
+    return "this process" if n == 0 else f"{n} worker{'s' if n > 1 else ''}"
 
 
 def _print_info(info: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,9 @@ from .manifest import Source, Track
 from .parts import PartJob, TextSource, build_and_commit, load_encoder
 from .workers import Scheduler, run_on_cluster
 
+if TYPE_CHECKING:
+    from .forecast import Forecast
+
 log = logging.getLogger(__name__)
 
 BUSY_S = 0.5
@@ -59,11 +62,12 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport(Counts):
-    """How an extraction ended."""
+    """How an extraction ended, and what was predicted for it, if that was asked."""
 
     store: str
     parts_built: int
     seconds: float
+    forecast: Forecast | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -324,10 +328,15 @@ def _create(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | Non
         path,
         tracks=tracks,
         recipe=recipe,
-        part_rows=part_rows or (128 if tracks.num_rows >= 2048 else 16),
+        part_rows=part_rows or default_part_rows(tracks.num_rows),
         genres=genres,
         genre_embedding=embedding,
     )
+
+
+def default_part_rows(n_tracks: int) -> int:
+    """Rows a part of a store that is made with so many tracks."""
+    return 128 if n_tracks >= 2048 else 16
 
 
 def _genres_of(tracks: pa.Table) -> list[str]:

@@ -1,0 +1,165 @@
+"""What extracting a collection will take: a sample of it goes, by the same code, into a store that is thrown away.
+
+Every worker's first part brings its start-up along (processes, the encoder's weights); the others say what a track
+costs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..cache.commits import committed, read_commit
+from ..cache.durable import replace_file, seal, unseal
+from ..cache.errors import MgcError
+from ..cache.schema import Recipe
+from .extract import Progress, default_part_rows, extract
+from .manifest import Source
+from .parts import TextSource
+from .workers import default_workers
+
+PARTS_A_WORKER = 4
+"""Parts that each worker gets of a sample, so that most of them are not its first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What an extraction is predicted to take, and from what.
+
+    Attributes
+    ----------
+    tracks, parts, part_rows, workers : of the extraction.
+    seconds, low_s, high_s : predicted; the range is what chance in the choice of the sample explains (95 %), no more.
+    n_bytes : of the store.
+    track_s, start_s : a track on one of the workers; what comes once.
+    sampled, failed : tracks that were tried, and those of them that failed.
+    measured_workers : workers that the sample ran on; if fewer than `workers`, the others are taken to be as fast.
+    """
+
+    tracks: int
+    parts: int
+    part_rows: int
+    workers: int
+    seconds: float
+    low_s: float
+    high_s: float
+    n_bytes: int
+    track_s: float
+    start_s: float
+    sampled: int
+    failed: int
+    measured_workers: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def of_parts(self, n: int) -> Self:
+        """The same for `n` parts only: an extraction that found the others there."""
+        share = _busiest(n, self.workers) / _busiest(self.parts, self.workers)
+        low, middle, high = (
+            round(self.start_s + (value - self.start_s) * share, 1) for value in (self.low_s, self.seconds, self.high_s)
+        )
+        return dataclasses.replace(self, parts=n, tracks=min(self.tracks, n * self.part_rows), seconds=middle,
+                                   low_s=low, high_s=high)  # fmt: skip
+
+    def save(self, store: Path) -> Path:
+        """Write it beside the store that it is about; returns where."""
+        path = forecast_path(store)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, seal(self.to_dict()))
+        return path
+
+
+def forecast_path(store: Path) -> Path:
+    """Where the prediction for a store lies: beside it."""
+    return store.with_name(f"{store.name}.forecast.json")
+
+
+def load_forecast(store: Path) -> Forecast | None:
+    """What was predicted for a store; None where nothing was, or the file is damaged or another version's."""
+    try:
+        found = unseal(forecast_path(store))
+        return Forecast(**{one.name: found[one.name] for one in dataclasses.fields(Forecast)})
+    except (OSError, MgcError, KeyError):
+        return None
+
+
+def forecast(
+    source: Source,
+    *,
+    recipe: Recipe,
+    text: TextSource | None,
+    embed_genres: bool = True,
+    part_rows: int | None = None,
+    workers: int = 0,
+    sample: int = 64,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Forecast:
+    """Extract some tracks of a collection for a trial and reckon what all of them will take.
+
+    Parameters
+    ----------
+    workers : worker processes of the extraction. The trial runs on as many, or on one a core if that is fewer; 0 is
+        this process.
+    sample : tracks of the trial, drawn at random.
+    """
+    n = len(source.tracks)
+    measured = min(workers, default_workers())
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: max(1, sample)])
+    tracks = [source.tracks[i] for i in chosen.tolist()]
+    some_rows = max(1, len(tracks) // (PARTS_A_WORKER * max(1, measured)))
+    with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
+        store, started = Path(scratch) / "sample.zarr", time.monotonic()
+        report = extract(
+            Source(root=source.root, tracks=tracks), store, recipe=recipe, text=text, embed_genres=embed_genres,
+            part_rows=some_rows, workers=measured, on_progress=on_progress,
+        )  # fmt: skip
+        wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
+        n_bytes = _stored_bytes(store)
+    rows = part_rows or default_part_rows(n)
+    parts = math.ceil(n / rows)
+    start_s = max(0.0, wall_s - busiest * track_s)
+    load = min(n, _busiest(parts, workers) * rows)
+    middle, low, high = (start_s + load * s for s in (track_s, max(0.0, track_s - 2 * error_s), track_s + 2 * error_s))
+    return Forecast(
+        tracks=n, parts=parts, part_rows=rows, workers=workers, seconds=round(middle, 1), low_s=round(low, 1),
+        high_s=round(high, 1), n_bytes=round(n_bytes / len(tracks) * n), track_s=round(track_s, 5),
+        start_s=round(start_s, 2), sampled=len(tracks), failed=report.failed, measured_workers=measured,
+    )  # fmt: skip
+
+
+def _busiest(parts: int, workers: int) -> int:
+    """Parts that the busiest of the workers gets."""
+    return math.ceil(parts / max(1, workers))
+
+
+def _track_seconds(store: Path) -> tuple[float, float, int]:
+    """Seconds a track on one worker, their standard error, and how many tracks the busiest worker had."""
+    by_worker: dict[Any, list[tuple[int, float]]] = defaultdict(list)
+    for file in sorted((store / "log").glob("*.jsonl")):
+        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            by_worker[line["host"], line["pid"]].append((line["ok"] + line["failed"], line["seconds"]))
+    later = [part for parts in by_worker.values() for part in parts[1:]]
+    kept = later or [part for parts in by_worker.values() for part in parts]
+    track_s = sum(seconds for _, seconds in kept) / sum(rows for rows, _ in kept)
+    each = [seconds / rows for rows, seconds in kept]
+    error_s = statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else track_s / 2
+    return track_s, error_s, max(sum(rows for rows, _ in parts) for parts in by_worker.values())
+
+
+def _stored_bytes(store: Path) -> int:
+    """Of all committed parts."""
+    records = (read_commit(store, part) for part in committed(store))
+    return sum(item["size"] for record in records if record is not None for item in record["objects"])

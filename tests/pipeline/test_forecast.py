@@ -1,0 +1,76 @@
+"""What an extraction is predicted to take, and that the prediction meets what happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from mgc.pipeline.forecast import Forecast, _track_seconds, forecast_path, load_forecast
+
+HOUR = Forecast(
+    tracks=12_800, parts=100, part_rows=128, workers=4, seconds=3610.0, low_s=3410.0, high_s=3810.0, n_bytes=10**9,
+    track_s=1.125, start_s=10.0, sampled=64, failed=1, measured_workers=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    """Twenty tones of a second."""
+    (tmp_path / "audio").mkdir()
+    for i in range(20):
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 20 * i) * np.arange(22_050) / 22_050)
+        soundfile.write(tmp_path / "audio" / f"{i:02}.wav", tone.astype(np.float32), 22_050)
+    return tmp_path / "audio"
+
+
+def test_a_prediction_is_kept_and_told_beside_what_happened(call: Any, tones: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    options = ("-o", store, "--features", "mel", "--workers", 0, "--clip-s", 1, "--part-rows", 6)
+    found = call("plan", tones, *options, "--sample", 12, "--json").json
+    assert (found["tracks"], found["parts"], found["part_rows"], found["sampled"], found["failed"]) == (20, 4, 6, 12, 0)
+    assert 0 < found["low_s"] <= found["seconds"] <= found["high_s"]
+    assert not store.exists()
+    done = call("extract", tones, *options, "--json").json
+    assert done["forecast"] == found
+    large = sum(file.stat().st_size for name in ("mel", "rows") for file in (store / name).rglob("*") if file.is_file())
+    assert found["n_bytes"] == pytest.approx(large, rel=0.1)
+    assert call("extract", tones, *options, "--json").json["forecast"] is None  # there was nothing to do
+
+
+def test_people_read_it_in_one_line(call: Any, tones: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "s.zarr", "--features", "mel", "--workers", 0, "--clip-s", 1, "--part-rows", 10)
+    said = call("plan", tones, *options, "--sample", 4).out
+    assert "20 tracks in 2 parts of 10: " in said
+    assert "4 of them, of which 0 failed" in said
+    assert call("extract", tones, *options, "--quiet").out.count("predicted: ") == 1
+
+
+def test_each_workers_first_part_is_start_up_and_not_a_rate(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    for pid, seconds in ((1, [9.0, 2.0, 2.2]), (2, [8.0, 1.8])):
+        lines = [{"host": "h", "pid": pid, "ok": 3, "failed": 1, "seconds": one} for one in seconds]
+        (tmp_path / "log" / f"h-{pid}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    track_s, error_s, busiest = _track_seconds(tmp_path)
+    assert track_s == pytest.approx((2.0 + 2.2 + 1.8) / 12)
+    assert error_s == pytest.approx(np.std([0.5, 0.55, 0.45], ddof=1) / 3**0.5)
+    assert busiest == 12
+
+
+def test_an_extraction_that_goes_on_is_measured_by_what_was_left() -> None:
+    assert HOUR.of_parts(100) == HOUR
+    half = HOUR.of_parts(50)  # 13 of 25 rounds of four workers
+    assert (half.tracks, half.seconds, half.low_s) == (6400, 10 + 3600 * 13 / 25, 10 + 3400 * 13 / 25)
+
+
+def test_a_file_that_is_no_prediction_is_none(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    assert load_forecast(store) is None
+    HOUR.save(store)
+    assert load_forecast(store) == HOUR
+    forecast_path(store).write_text(forecast_path(store).read_text().replace("3610", "36"))
+    assert load_forecast(store) is None
