@@ -1,4 +1,4 @@
-"""Trials on the store itself: failing operations, flipped bits, readers beside writers, any order of doings, size."""
+"""Trials on the store itself: failing operations, flipped bits, readers beside writers, any order of doings."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from faults import Fault, faults, life, one_fault
 from small_store import FAILED_ROW, create, features, fill, tree
 from store_machine import run_sequences
 
-from mgc.cache.commits import commit_part, committed
-from mgc.cache.plan import create_store, read_plan
-from mgc.cache.schema import OK, Recipe
+from mgc.cache.commits import committed
 from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.cache.verify import put_aside, verify
 
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
@@ -133,53 +128,3 @@ def reader(number: int, folder: Path) -> dict[str, Any]:
 def sequences(number: int, folder: Path) -> dict[str, Any]:
     """100 sequences of a hypothesis state machine."""
     return {"sequences": run_sequences(100, seed=number)}
-
-
-def large(number: int, folder: Path) -> dict[str, Any]:
-    """Plan, commit and open stores of 1 and of 10 million rows; the small one is the measure of what is linear."""
-    said = {}
-    for n_rows in (1_000_000, 10_000_000):
-        path = folder / f"{n_rows}.zarr"
-        times = {}
-        started = time.perf_counter()
-        create_store(path, tracks=_many_tracks(n_rows), recipe=Recipe(mel=None, lyrics=None), part_rows=1024,
-                     genres=["rock"], genre_embedding=None)  # fmt: skip
-        times["plan"] = time.perf_counter() - started
-        started, plan = time.perf_counter(), read_plan(path)
-        for part in range(plan.n_parts):
-            rows = plan.part_range(part)
-            arrays = {"status": np.full(len(rows), OK, np.uint8), "flags": np.zeros(len(rows), np.uint32)}
-            commit_part(path, part, arrays, _outcomes(rows))
-        times["commit all parts"] = time.perf_counter() - started
-        probe = (
-            "import sys, time, resource; from pathlib import Path; from mgc.cache.commits import committed;"
-            "from mgc.cache.plan import read_plan; from mgc.cache.store import FeatureStore; path = Path(sys.argv[1]);"
-            "t = time.perf_counter(); pending = set(range(read_plan(path).n_parts)) - committed(path).keys();"
-            "a = time.perf_counter() - t; t = time.perf_counter(); s = FeatureStore.open(path);"
-            "print(len(pending), a, time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        out = subprocess.run([sys.executable, "-c", probe, path], capture_output=True, text=True, check=True).stdout
-        pending, resume_s, open_s, rss_kib = out.split()
-        assert pending == "0"
-        times |= {"find what is pending": float(resume_s), "open": float(open_s)}
-        shown = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())
-        said[f"{n_rows:,} rows, {plan.n_parts:,} parts"] = (
-            f"{shown}, memory of the reader {int(rss_kib) / 2**20:.2f} GiB"
-        )
-        shutil.rmtree(path)
-    return {"plans": 1, **said}
-
-
-def _many_tracks(n_rows: int) -> pa.Table:
-    rows = pa.array(range(n_rows), pa.int64())
-    names = pa.array([f"{row:016}" for row in range(n_rows)])
-    genres = pa.array([["rock"]], pa.list_(pa.string())).take(pa.array(np.zeros(n_rows, np.int64)))
-    artists = pa.array([["somebody"]], pa.list_(pa.string())).take(pa.array(np.zeros(n_rows, np.int64)))
-    known = {"row": rows, "id": names, "path": names, "genres": genres, "artists": artists}
-    return pa.table([known.get(field.name, pa.nulls(n_rows, field.type)) for field in PLAN_SCHEMA], schema=PLAN_SCHEMA)
-
-
-def _outcomes(rows: range) -> pa.Table:
-    known = {"row": pa.array(rows, pa.int64()), "status": pa.array(np.full(len(rows), OK, np.uint8)),
-             "flags": pa.array(np.zeros(len(rows), np.uint32))}  # fmt: skip
-    return pa.table([known.get(f.name, pa.nulls(len(rows), f.type)) for f in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .schema import OK
 from .store import FeatureStore
@@ -26,22 +27,23 @@ def failures(store: Path) -> dict[str, Any]:
     """
     with FeatureStore.open(store) as opened:
         tracks = opened.tracks.filter(pa.array(opened.newest))
-    rows = tracks.select(["id", "path", "reason", "detail", "genres", "split", "status"]).to_pylist()
     attempts = Counter(_attempted(store)) if (store / "log").is_dir() else None
-    failed = [
+    failed = tracks.filter(pc.is_valid(tracks.column("reason")))
+    rows = [
         {
             **{name: row[name] for name in ("id", "path", "reason", "detail")},
             "attempts": None if attempts is None else attempts[row["id"]],
             "genres": row["genres"],
         }
-        for row in rows
-        if row["reason"] is not None
+        for row in failed.select(["id", "path", "reason", "detail", "genres"]).to_pylist()
     ]
+    genres, splits = tracks.column("genres").combine_chunks(), tracks.column("split")
+    ok = pc.equal(tracks.column("status"), OK)
     coverage = {
-        "genre": _coverage((genre, row["status"]) for row in rows for genre in row["genres"]),
-        "split": _coverage((row["split"], row["status"]) for row in rows if row["split"]),
+        "genre": _coverage(pc.list_flatten(genres), ok.take(pc.list_parent_indices(genres))),
+        "split": _coverage(splits.filter(has_split := pc.not_equal(splits, "")), ok.filter(has_split)),
     }
-    return {"store": str(store), "planned": len(rows), "failures": failed, "coverage": coverage}
+    return {"store": str(store), "planned": tracks.num_rows, "failures": rows, "coverage": coverage}
 
 
 def _attempted(store: Path) -> Iterator[str]:
@@ -54,11 +56,11 @@ def _attempted(store: Path) -> Iterator[str]:
                 continue
 
 
-def _coverage(pairs: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-    planned: Counter[str] = Counter()
-    ok: Counter[str] = Counter()
-    for name, status in pairs:
-        planned[name] += 1
-        ok[name] += status == OK
-    rows = [{"name": name, "planned": n, "ok": ok[name], "share": ok[name] / n} for name, n in planned.items()]
+def _coverage(names: pa.Array, ok: pa.Array) -> list[dict[str, Any]]:
+    """Of each name how many there are and how many are ok."""
+    found = pa.table({"name": names, "ok": ok}).group_by("name").aggregate([("ok", "count"), ("ok", "sum")]).to_pylist()
+    rows = [
+        {"name": one["name"], "planned": one["ok_count"], "ok": one["ok_sum"], "share": one["ok_sum"] / one["ok_count"]}
+        for one in found
+    ]
     return sorted(rows, key=lambda row: (row["share"], row["planned"], row["name"]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .schema import FORMAT_VERSION
 from .store import FeatureStore
@@ -14,7 +16,10 @@ def describe_store(path: Path) -> dict[str, Any]:
     """What a store holds, in plain values."""
     store = FeatureStore.open(path)
     counts = store.counts()
-    genres = Counter(genre for genres in store.tracks.column("genres").to_pylist() for genre in genres)
+    newest = store.tracks.filter(pa.array(store.newest))
+    genres = {
+        one["values"]: one["counts"] for one in pc.value_counts(pc.list_flatten(newest.column("genres"))).to_pylist()
+    }
     rows = len(store.status)
     return {
         "store": str(path),

@@ -342,12 +342,13 @@ class FeatureStore:
 
 def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
     """Tracks with what became of them in a feature set that joined; those it does not have yet are absent."""
-    found = {row["row"]: row for row in added.to_pylist()}
-    absent = {"status": ABSENT, "reason": None, "detail": None}
-    rows = tracks.select(["row", "status", "reason", "detail"]).to_pylist()
-    shown = [found.get(row["row"], absent) if row["status"] == OK else row for row in rows]
+    place = pc.index_in(tracks.column("row"), value_set=added.column("row"))
+    has_own = pc.equal(tracks.column("status"), OK)
     for name in ("status", "reason", "detail"):
-        schema = tracks.schema.field(name)
-        values = pa.array([row[name] for row in shown], schema.type)
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), schema, values)
+        field = tracks.schema.field(name)
+        values = added.column(name).combine_chunks().take(place)
+        if name == "status":
+            values = pc.fill_null(values, ABSENT)
+        shown = pc.if_else(has_own, values, tracks.column(name)).cast(field.type)
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, shown)
     return tracks

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 
 from . import commits, publish
@@ -154,11 +155,11 @@ def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
     """Tracks taken down are shown as failed, whether or not their bytes are gone."""
     if not dropped:
         return tracks
-    gone = np.isin(tracks.column("id").to_pylist(), list(dropped))
+    gone = pc.is_in(tracks.column("id"), pa.array(sorted(dropped), pa.string()))
     for name, value in (("status", FAILED), ("reason", str(Reason.DROPPED)), ("detail", None), ("flags", 0)):
         field = OUTCOME_SCHEMA.field(name)
-        values = [value if hidden else kept for hidden, kept in zip(gone, tracks.column(name).to_pylist(), strict=True)]
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, pa.array(values, field.type))
+        values = pc.if_else(gone, pa.scalar(value, field.type), tracks.column(name))
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
     return tracks
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..cache.errors import ManifestError
 from .known_dataset import KnownDataset, ReadOptions
@@ -35,12 +36,12 @@ def load_table(path: Path, options: ReadOptions) -> Source:
     if not path.is_file():
         raise ManifestError(f"{path}: not a regular file")
     table = read_table(path, MANIFEST_COLUMNS)
-    if not table.rows:
+    if not len(table.rows):
         raise ManifestError(f"{path}: the table lists no track")
     table.require(("id", "path"))
     table.refuse_near_misses(MANIFEST_COLUMNS)
     tracks = [read_track(row, options.genre_delimiter, options.artist_delimiter) for row in table.rows]
-    check_collisions([track.id for track in tracks], [row.where for row in table.rows])
+    check_collisions([track.id for track in tracks], (row.where for row in table.rows))
     base = path.parent if options.root is None else options.root
     tracks.sort(key=lambda track: track.id)
     return Source(
@@ -55,28 +56,31 @@ def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | No
     lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
     if lyrics is not None and lyrics_path is not None:
         raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given; keep one")
-    base = Track(id=track_id, path=row.required_text("path"), lyrics=lyrics, lyrics_path=lyrics_path or None)
-    return _described(base, row, MANIFEST_COLUMNS, genre_delimiter, artist_delimiter)
+    described = _described(row, MANIFEST_COLUMNS, genre_delimiter, artist_delimiter)
+    path = row.required_text("path")
+    return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **described)
 
 
 def _described(
-    track: Track, row: Row, columns: Collection[str], genre_delimiter: str | None, artist_delimiter: str | None
-) -> Track:
-    """`track` with what `row` says in `columns` about artists, song, genres, language and split."""
+    row: Row, columns: Collection[str], genre_delimiter: str | None, artist_delimiter: str | None
+) -> dict[str, Any]:
+    """What `row` says in `columns` about artists, song, genres, language and split, as fields of a track."""
     for one, other in (("artist", "artists"), ("song", "title")):
         if row.cells.get(one) is not None and row.cells.get(other) is not None:
             raise ManifestError(f"{row.where}: both {one!r} and {other!r} are given; keep one")
-    artists = "artists" if row.cells.get("artists") is not None else "artist"
-    has_artists = "artist" in columns or "artists" in columns
-    has_song = "song" in columns or "title" in columns
-    return replace(
-        track,
-        artists=row.one_or_more(artists, artist_delimiter) if has_artists else track.artists,
-        song=row.text("song") or row.text("title") if has_song else track.song,
-        genres=row.names("genres", genre_delimiter) if "genres" in columns else track.genres,
-        language=normalise_language(row.text("language")) if "language" in columns else track.language,
-        split=_split(row) if "split" in columns else track.split,
-    )
+    described: dict[str, Any] = {}
+    if "artist" in columns or "artists" in columns:
+        artists = "artists" if row.cells.get("artists") is not None else "artist"
+        described["artists"] = row.one_or_more(artists, artist_delimiter)
+    if "song" in columns or "title" in columns:
+        described["song"] = row.text("song") or row.text("title")
+    if "genres" in columns:
+        described["genres"] = row.names("genres", genre_delimiter)
+    if "language" in columns:
+        described["language"] = normalise_language(row.text("language"))
+    if "split" in columns:
+        described["split"] = _split(row)
+    return described
 
 
 def _split(row: Row) -> str | None:
@@ -98,7 +102,7 @@ def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_de
     if not set(columns) & set(table.columns):
         table.require(("genres",))
     rows = {row.required_text(key): row for row in table.rows}
-    check_collisions([row.required_text(key) for row in table.rows], [row.where for row in table.rows])
+    check_collisions([row.required_text(key) for row in table.rows], (row.where for row in table.rows))
     keys = [track.id if key == "id" else track.path for track in source.tracks]
     matched = [name for name in keys if name in rows]
     if not matched:
@@ -106,7 +110,9 @@ def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_de
             f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
         )
     tracks = [
-        _described(track, rows[name], table.columns, genre_delimiter, artist_delimiter) if name in rows else track
+        replace(track, **_described(rows[name], table.columns, genre_delimiter, artist_delimiter))
+        if name in rows
+        else track
         for name, track in zip(keys, source.tracks, strict=True)
     ]
     notes = [f"{table.path.name} describes {len(matched)} of {len(keys)} tracks"]

@@ -112,7 +112,7 @@ def extract(
     started = time.monotonic()
     if text is not None and recipe.lyrics is not None:
         log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
-    wanted = plan_table([plan_row(track) for track in source.tracks])
+    wanted = plan_table(map(plan_row, source.tracks))
     if not (path / PLAN_FILE).is_file():
         _refuse_other_content(path)
         _create(path, wanted, recipe, text if embed_genres else None, part_rows)
@@ -167,7 +167,7 @@ def add_features(
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
     finish(path)
-    wanted = plan_table([plan_row(track) for track in source.tracks])
+    wanted = plan_table(map(plan_row, source.tracks))
     plan = _joined(path, plan, wanted, text, append=False, may_change=False)
     known = plan.added.get(name)
     if known is not None:
@@ -209,7 +209,7 @@ def build_pending(
 ) -> int:
     """Build those pending parts whose tracks are all in `source`; returns how many were built."""
     plan = read_plan(path)
-    known, wanted = _planned(path, plan), plan_table([plan_row(track) for track in source.tracks])
+    known, wanted = _planned(path, plan), plan_table(map(plan_row, source.tracks))
     is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
     here = wanted.filter(pc.is_in(wanted.column("id"), known.column("id")))
     _refuse(path, _track_differences(known.filter(is_wanted), here), "Name the source that the store was made from.")

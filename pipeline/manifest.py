@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import langcodes
+import numpy as np
 
 from ..cache.errors import ClipError, ConfigError, ManifestError
 from ..cache.schema import Reason
@@ -97,17 +98,26 @@ def check_id(track_id: str, where: str) -> None:
         )
 
 
-def check_collisions(ids: Sequence[str], wheres: Sequence[str]) -> None:
-    """Refuse ids that are equal, or equal but for case or Unicode form; every pair is named, up to a cap."""
+def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
+    """Refuse ids that are equal, or equal but for case or Unicode form; every pair is named, up to a cap.
+
+    `wheres` says of each id where it stands; it is looked at only if there are such pairs.
+    """
+    hashes = np.fromiter((hash(caseless(track_id)) for track_id in ids), np.int64, len(ids))
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) == len(ids):
+        return
     first: dict[str, int] = {}
     pairs = []
-    for index, track_id in enumerate(ids):
-        before = first.setdefault(caseless(track_id), index)
+    for index in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+        before = first.setdefault(caseless(ids[index]), index)
         if before != index:
             pairs.append((before, index))
     if not pairs:
         return
-    lines = [f"  {ids[a]!r} ({wheres[a]}) and {ids[b]!r} ({wheres[b]})" for a, b in pairs[:LISTED_PAIRS]]
+    named = {index for pair in pairs[:LISTED_PAIRS] for index in pair}
+    where = {index: place for index, place in enumerate(wheres) if index in named}
+    lines = [f"  {ids[a]!r} ({where[a]}) and {ids[b]!r} ({where[b]})" for a, b in pairs[:LISTED_PAIRS]]
     if len(pairs) > LISTED_PAIRS:
         lines.append(f"  and {len(pairs) - LISTED_PAIRS} more")
     raise ManifestError(

@@ -78,7 +78,7 @@ def _keyed(table: Table, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     ids = [row.required_text("id") for row in table.rows]
     for track_id, row in zip(ids, table.rows, strict=True):
         check_id(track_id, row.where)
-    check_collisions(ids, [row.where for row in table.rows])
+    check_collisions(ids, (row.where for row in table.rows))
     return {
         track_id: {name: row.verbatim(name) or "" for name in columns}
         for track_id, row in zip(ids, table.rows, strict=True)

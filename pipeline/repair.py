@@ -73,7 +73,7 @@ def _candidates(
 
 def _track_tables(store: Path, plan: Plan, generation: Generation, source: Source) -> Iterator[bytes]:
     """The source's tracks; those of them that no other generation plans; those that other generations plan."""
-    wanted = plan_table([plan_row(track) for track in source.tracks])
+    wanted = plan_table(map(plan_row, source.tracks))
     others: set[str] = set()
     for other in plan.generations:
         if other.number != generation.number:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
+import itertools
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +28,7 @@ SEPARATORS = (",", ";", "|")
 MAX_CELL_CHARS = 1 << 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """Cells of one row by column name. `where` reads ``file.csv, line 3``."""
 
@@ -69,6 +72,8 @@ class Row:
         return None if value is None else self._encodable(column, value)
 
     def _encodable(self, column: str, value: str) -> str:
+        if value.isascii():
+            return value
         try:
             value.encode()
         except UnicodeEncodeError as error:
@@ -101,12 +106,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of one file, and the columns that the file declares (for JSON Lines: every key met)."""
+class ParquetRows:
+    """The rows of a Parquet file, batch by batch."""
 
     path: Path
     columns: tuple[str, ...]
-    rows: list[Row] = field(repr=False)
+    n_rows: int
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        with _parquet(self.path) as file:
+            batches = file.iter_batches(columns=list(self.columns))
+            cells = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, one in enumerate(cells, start=1):
+                yield Row(f"{self.path}, row {number}", one)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file, and the columns that the file declares (for JSON Lines: every key met).
+
+    `rows` may be gone through again and again; those of Parquet are read anew each time, so that a table of millions
+    is never in memory as a whole.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Row] | ParquetRows = field(repr=False)
 
     def require(self, columns: Sequence[str]) -> None:
         """Refuse the table unless it has every one of `columns`."""
@@ -183,6 +211,11 @@ def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names in NFC, without surrounding white space, empty ones dropped, each once, in order of appearance."""
+    return _distinct(tuple(names))
+
+
+@functools.lru_cache(maxsize=1 << 16)  # tracks share the tuple: in a large collection each has few genres of its own
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     cleaned = [unicodedata.normalize("NFC", name).strip() for name in names]
     return tuple(dict.fromkeys(filter(None, cleaned)))
 
@@ -230,16 +263,20 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
+    with _parquet(path) as file:
+        columns, n_rows = tuple(file.schema_arrow.names), file.metadata.num_rows
+    return Table(path, columns, ParquetRows(path, tuple(c for c in columns if c in wanted), n_rows))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            columns = tuple(file.schema_arrow.names)
-            batches = [batch.to_pylist() for batch in file.iter_batches(columns=[c for c in columns if c in wanted])]
+            yield file
     except FileNotFoundError as error:
         raise ManifestError(f"{path}: there is no such file") from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
-    cells = (row for batch in batches for row in batch)
-    return Table(path, columns, [Row(f"{path}, row {number}", row) for number, row in enumerate(cells, start=1)])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import campaign_inputs
 import campaign_kills
+import campaign_large
 import campaign_store
 import campaign_training
 import pytest
@@ -65,6 +66,11 @@ def test_a_reader_beside_a_writer_sees_whole_rows(tmp_path):
 
 def test_any_order_of_doings_agrees_with_the_model():
     assert run_sequences(15, seed=0) == 15
+
+
+def test_a_large_collection_is_planned_read_and_resumed_in_linear_time(tmp_path):
+    found = campaign_large.large(0, tmp_path, sizes=(2048, 4096))
+    assert {"read the manifest", "plan", "resume", "open and count", "info", "failures", "verify"} < found.keys()
 
 
 def test_a_training_killed_and_resumed_ends_as_an_undisturbed_one(tmp_path):

@@ -1,0 +1,167 @@
+"""A collection of ten million tracks without tensors: what each step costs, and that it is linear in the tracks.
+
+The plan is made by the code of `mgc extract`, from a Parquet manifest, with parts of the default size. Its commits are
+written here, for 80 000 parts at some tens of milliseconds each would take an hour: byte for byte as the extraction
+writes them, which is compared, and two hundred parts, all over the store, are left for it to build and commit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mgc.cache.commits import commit_key, outcomes_key
+from mgc.cache.durable import seal
+from mgc.cache.layout import object_key
+from mgc.cache.plan import Plan, read_plan
+from mgc.cache.publish import describe_objects
+from mgc.cache.schema import OK, fingerprint
+from mgc.cache.tracks import OUTCOME_SCHEMA, write_table
+
+SIZES = (1_000_000, 10_000_000)
+LEFT_PARTS, FAR, MOST_TIMES = 200, 10**9, 2.0
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+steps = {}
+def measured(name, act):
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = act()
+    steps[name] = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall,
+                   "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return found
+"""
+PLAN = """
+from mgc.cache.schema import Recipe
+from mgc.pipeline.datasets import load_source
+from mgc.pipeline.extract import extract
+manifest, store, shards = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
+for name, shard in shards.items():
+    found = measured(name, lambda: extract(source, store, recipe=Recipe(mel=None, lyrics=None), text=None, shard=shard))
+    steps[name]["parts"] = found.parts_built
+print(json.dumps(steps))
+"""
+READ = """
+from mgc.cache.failures import failures
+from mgc.cache.info import describe_store
+from mgc.cache.progress import watch
+from mgc.cache.store import FeatureStore
+from mgc.cache.verify import verify
+store = Path(sys.argv[1])
+assert measured("info --watch, its first look", lambda: next(watch(store))).complete
+assert measured("open and count", lambda: FeatureStore.open(store).counts()).pending == 0
+assert measured("info", lambda: describe_store(store))["pending"] == 0
+assert measured("failures", lambda: failures(store))["failures"] == []
+assert measured("verify", lambda: verify(store)) == []
+print(json.dumps(steps))
+"""
+
+
+def large(number: int, folder: Path, sizes: tuple[int, int] = SIZES, most_times: float = MOST_TIMES) -> dict[str, Any]:
+    """Every step at two sizes: the processor time of a row may grow to `most_times` at most; memory is printed."""
+    small, big = sizes
+    before, after = (_collection(folder, n_rows) for n_rows in sizes)
+    said = {}
+    for name, step in after.items():
+        times = step["cpu_s"] / big / (before[name]["cpu_s"] / small)
+        said[name] = (
+            f"{step['cpu_s']:.0f} s of processor time, {step['wall_s']:.0f} s by the clock, memory until then "
+            f"{step['GiB']:.1f} GiB, a row {times:.2f} times as long as with {small:,}"
+        )
+        print(f"large, {big:,} rows: {name}: {said[name]}", file=sys.stderr, flush=True)
+        assert times <= most_times, f"{name}: {said[name]}"
+    return {"plans": 1, "rows": big, **said}
+
+
+def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
+    """Step -> processor and clock seconds, and the most memory that its process had until then."""
+    manifest, store = folder / "songs.parquet", folder / "s.zarr"
+    write_manifest(manifest, n_rows)
+    steps = _child(PLAN, manifest, store, json.dumps({"plan": (1, FAR)}))
+    assert steps["plan"].pop("parts") == 1
+    plan = read_plan(store)
+    _forge(store, plan, 0, folder / "forged")
+    for key in ("commits/0.json", "rows/0.parquet", "status/c/0"):
+        assert (folder / "forged" / key).read_bytes() == (store / key).read_bytes(), f"{key} is not what is written"
+    every = max(2, plan.n_parts // LEFT_PARTS)
+    left = range(1, plan.n_parts, every)
+    for part in range(1, plan.n_parts):
+        if part not in left:
+            _forge(store, plan, part, store)
+    built = _child(PLAN, manifest, store, json.dumps({"build some parts": None, "resume": None}))
+    assert built["build some parts"].pop("parts") == len(left)
+    assert built["resume"].pop("parts") == 0
+    part_s = (built["build some parts"]["cpu_s"] - built["resume"]["cpu_s"]) / len(left)
+    print(f"large, {n_rows:,} rows: {part_s:.3f} s a part built beside {plan.n_parts:,} others", file=sys.stderr)
+    steps |= {"resume": built["resume"], **_child(READ, store)}
+    shutil.rmtree(store)
+    shutil.rmtree(folder / "forged")
+    return steps
+
+
+def _child(code: str, *arguments: object) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", CHILD + code, *map(str, arguments)], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps: dict[str, Any] = json.loads(done.stdout)
+    return steps
+
+
+def write_manifest(path: Path, n_rows: int) -> None:
+    """Ids in no order, some artists and genres, a hundred thousand rows at a time."""
+    writer = None
+    for start in range(0, n_rows, 100_000):
+        rows = range(start, min(start + 100_000, n_rows))
+        table = pa.table(
+            {
+                "id": [f"track{row * 7919 % n_rows:09}" for row in rows],
+                "path": [f"{row % 1000:03}/track{row:09}.mp3" for row in rows],
+                "artist": [f"artist {row % 200_000}" for row in rows],
+                "song": [f"song number {row}" for row in rows],
+                "genres": [[f"genre {row % 50}", f"genre {row * 7 % 50}"] for row in rows],
+                "language": ["en"] * len(rows),
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
+    """What the extraction of a part in which every track is ok leaves; its status is copied from part 0."""
+    rows = plan.part_range(part)
+    with tempfile.TemporaryDirectory(dir=store.parent) as scratch:
+        key = outcomes_key(part)
+        (Path(scratch) / key).parent.mkdir(parents=True)
+        write_table(_outcomes(rows), Path(scratch) / key)
+        for spec in plan.arrays():
+            source, target = store / object_key(spec, 0), Path(scratch) / object_key(spec, part)
+            if source.exists():
+                target.parent.mkdir(parents=True)
+                shutil.copyfile(source, target)
+        objects = describe_objects(Path(scratch))
+        record = {"part": part, "n": 0, "generation": plan.generation_of(part).sha256,
+                  "counts": {"ok": len(rows), "failed": 0}, "reasons": {}, "digest": fingerprint(objects),
+                  "objects": objects}  # fmt: skip
+        for item in objects:
+            (to / item["key"]).parent.mkdir(parents=True, exist_ok=True)
+            (Path(scratch) / item["key"]).rename(to / item["key"])
+        (to / "commits").mkdir(exist_ok=True)
+        (to / commit_key(part)).write_bytes(seal(record))
+
+
+def _outcomes(rows: range) -> pa.Table:
+    known = {"row": pa.array(rows, pa.int64()), "status": pa.array(np.full(len(rows), OK, np.uint8)),
+             "flags": pa.array(np.zeros(len(rows), np.uint32))}  # fmt: skip
+    return pa.table([known.get(f.name, pa.nulls(len(rows), f.type)) for f in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
