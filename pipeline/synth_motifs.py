@@ -17,31 +17,29 @@ _TURNS = 50
 """Every ratio of partials below is whole after so many turns: phases can start again, and float32 holds them."""
 
 
-def _partials(ratios: Sequence[float], levels: Sequence[float]) -> Callable[[Samples, np.random.Generator], Samples]:
-    def voice(phase: Samples, rng: np.random.Generator) -> Samples:
-        out = np.zeros_like(phase)
-        for ratio, level in zip(ratios, levels, strict=True):
-            out += np.float32(level) * np.sin(np.float32(ratio) * phase)
-        return out
-
-    return voice
-
-
-def _noise_band(phase: Samples, rng: np.random.Generator) -> Samples:
-    width = SAMPLE_RATE_HZ // 300
-    slow = np.cumsum(rng.standard_normal(len(phase) + width))
-    return (slow[width:] - slow[:-width]).astype(np.float32) * np.sin(2 * phase)
-
-
-VOICES: dict[str, Callable[[Samples, np.random.Generator], Samples]] = {
-    "pure": _partials([2], [1]),
-    "reedy": _partials(range(1, 13), [1 / h**0.7 for h in range(1, 13)]),
-    "hollow": _partials(range(1, 12, 2), [1 / h**0.5 for h in range(1, 12, 2)]),
-    "bell": _partials([1, 2.76, 5.4, 8.92], [1, 0.8, 0.6, 0.4]),
-    "chord": _partials([2, 2.52, 3, 4], [1, 1, 1, 0.7]),
-    "breath": _noise_band,
+PARTIALS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "pure": ((2,), (1,)),
+    "reedy": (tuple(range(1, 13)), tuple(1 / h**0.7 for h in range(1, 13))),
+    "hollow": (tuple(range(1, 12, 2)), tuple(1 / h**0.5 for h in range(1, 12, 2))),
+    "bell": ((1, 2.76, 5.4, 8.92), (1, 0.8, 0.6, 0.4)),
+    "chord": ((2, 2.52, 3, 4), (1, 1, 1, 0.7)),
 }
-"""Timbre -> waveform from the phase (radians) of the fundamental."""
+"""Timbre -> frequencies of its partials over that of the fundamental, and their levels."""
+BREATH_RATIO, BREATH_WIDTH_HZ = 2, 300
+VOICES = (*PARTIALS, "breath")
+"""Timbres; ``breath`` is a band of noise."""
+
+
+def _voice(name: str, phase: Samples, rng: np.random.Generator) -> Samples:
+    """Waveform from the phase (radians) of the fundamental."""
+    if name == "breath":
+        width = SAMPLE_RATE_HZ // BREATH_WIDTH_HZ
+        slow = np.cumsum(rng.standard_normal(len(phase) + width))
+        return (slow[width:] - slow[:-width]).astype(np.float32) * np.sin(BREATH_RATIO * phase)
+    out = np.zeros_like(phase)
+    for ratio, level in zip(*PARTIALS[name], strict=True):
+        out += np.float32(level) * np.sin(np.float32(ratio) * phase)
+    return out
 
 
 def _pulses(t: Track64, rate_hz: float, decay_s: float) -> Track64:
@@ -61,16 +59,23 @@ MOVES: dict[str, Callable[[Track64, float], tuple[Track64, Track64]]] = {
 MOTIFS: tuple[tuple[str, str], ...] = tuple((voice, move) for voice in VOICES for move in MOVES)
 
 
-def motif(number: int, n_samples: int, rng: np.random.Generator) -> Samples:
-    """Motif `number` (an index into :data:`MOTIFS`) at a pitch of its own: (n_samples,) of unit power."""
-    voice, move = MOTIFS[number]
-    t = np.arange(n_samples) / SAMPLE_RATE_HZ + rng.uniform(0, 2)
-    octaves, level = MOVES[move](t, rng.random())
+def movement(number: int, t: Track64, rng: np.random.Generator) -> tuple[Track64, Track64]:
+    """How motif `number`, an index into :data:`MOTIFS`, moves in one song: fundamental (Hz) and level at `t` (s).
+
+    Pitch, speed and start are drawn by `rng`.
+    """
+    _, move = MOTIFS[number]
+    octaves, level = MOVES[move](t + rng.uniform(0, 2), rng.random())
     base_hz = 160.0 * 2 ** rng.uniform(0, 2)
     start = 1.5 if move == "falling" else 0.0  # so that falling and rising cover the same range
-    turns = np.cumsum(base_hz * 2 ** (octaves + start)) / SAMPLE_RATE_HZ
-    phase = (2 * np.pi * (turns % _TURNS)).astype(np.float32)
-    return unit_power(level.astype(np.float32) * VOICES[voice](phase, rng))
+    return base_hz * 2 ** (octaves + start), level
+
+
+def motif(number: int, n_samples: int, rng: np.random.Generator) -> Samples:
+    """Motif `number` at a pitch of its own: (n_samples,) of unit power."""
+    pitch_hz, level = movement(number, np.arange(n_samples) / SAMPLE_RATE_HZ, rng)
+    phase = (2 * np.pi * ((np.cumsum(pitch_hz) / SAMPLE_RATE_HZ) % _TURNS)).astype(np.float32)
+    return unit_power(level.astype(np.float32) * _voice(MOTIFS[number][0], phase, rng))
 
 
 def render_motifs(numbers: Sequence[int], *, seed: int, index: int, artist: int, clip_s: float) -> Samples:
