@@ -4,6 +4,7 @@
 # make bench  the figures of benchmarks/
 # make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
 # make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
+# make tables     the paper's tables on the benchmark world; hours, goes on where it stopped
 # make gpu-check  what only a CUDA device can show
 
 SHELL := /bin/bash
@@ -13,8 +14,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
+TABLES ?= tables
 
-.PHONY: install demo test check bench honesty campaign gpu-check clean
+.PHONY: install demo test check bench honesty campaign tables gpu-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -53,6 +55,10 @@ campaign: $(STAMP)
 	$(BIN)/python benchmarks/reliability.py run --minutes $(MINUTES)
 	$(BIN)/python benchmarks/reliability.py report | tee benchmarks/reliability.md
 	$(BIN)/python benchmarks/fsync_order.py | tee benchmarks/fsync_order.md
+
+tables: $(STAMP)
+	$(BIN)/python benchmarks/tables.py run --folder $(TABLES)
+	$(BIN)/python benchmarks/tables.py report --folder $(TABLES) > benchmarks/tables.md
 
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py

@@ -3,6 +3,8 @@
     python benchmarks/tables.py run [--folder tables] [--processes 2]      hours; goes on where it stopped
     python benchmarks/tables.py report [--folder tables] > benchmarks/tables.md
 
+which is what `make tables` does, in that order.
+
 FOLDER holds the world's songs, their store and the ablation's runs. What a finished run comes to is also kept in
 benchmarks/tables/, so that another checkout goes on from there; `run` starts by taking what is kept.
 The prose that reads the tables, benchmarks/tables_reading.md, is written by hand and cites only printed figures.
