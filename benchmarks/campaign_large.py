@@ -28,7 +28,7 @@ from mgc.cache.schema import OK, fingerprint
 from mgc.cache.tracks import OUTCOME_SCHEMA, write_table
 
 SIZES = (1_000_000, 10_000_000)
-LEFT_PARTS, FAR, MOST_TIMES = 200, 10**9, 2.0
+LEFT_PARTS, MOST_TIMES = 200, 2.0
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
@@ -44,12 +44,13 @@ PLAN = """
 from mgc.cache.schema import Recipe
 from mgc.pipeline.datasets import load_source
 from mgc.pipeline.extract import extract
-manifest, store, shards = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
 source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
-for name, shard in shards.items():
+for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None}.items():
     found = measured(name, lambda: extract(source, store, recipe=Recipe(mel=None, lyrics=None), text=None, shard=shard))
     steps[name]["parts"] = found.parts_built
-print(json.dumps(steps))
+    print(json.dumps(steps), flush=True)
+    sys.stdin.readline()
 """
 READ = """
 from mgc.cache.failures import failures
@@ -87,33 +88,51 @@ def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
     """Step -> processor and clock seconds, and the most memory that its process had until then."""
     manifest, store = folder / "songs.parquet", folder / "s.zarr"
     write_manifest(manifest, n_rows)
-    steps = _child(PLAN, manifest, store, json.dumps({"plan": (1, FAR)}))
-    assert steps["plan"].pop("parts") == 1
+    extraction = _start(PLAN, manifest, store)
+    assert _said(extraction)["plan"]["parts"] == 1
     plan = read_plan(store)
     _forge(store, plan, 0, folder / "forged")
     for key in ("commits/0.json", "rows/0.parquet", "status/c/0"):
         assert (folder / "forged" / key).read_bytes() == (store / key).read_bytes(), f"{key} is not what is written"
-    every = max(2, plan.n_parts // LEFT_PARTS)
-    left = range(1, plan.n_parts, every)
+    left = range(1, plan.n_parts, max(2, plan.n_parts // LEFT_PARTS))
     for part in range(1, plan.n_parts):
         if part not in left:
             _forge(store, plan, part, store)
-    built = _child(PLAN, manifest, store, json.dumps({"build some parts": None, "resume": None}))
-    assert built["build some parts"].pop("parts") == len(left)
-    assert built["resume"].pop("parts") == 0
-    part_s = (built["build some parts"]["cpu_s"] - built["resume"]["cpu_s"]) / len(left)
+    _go_on(extraction)
+    assert _said(extraction)["build some parts"]["parts"] == len(left)
+    _go_on(extraction)
+    steps = _said(extraction)
+    assert steps["resume"].pop("parts") == 0
+    del steps["plan"]["parts"]
+    part_s = (steps.pop("build some parts")["cpu_s"] - steps["resume"]["cpu_s"]) / len(left)
     print(f"large, {n_rows:,} rows: {part_s:.3f} s a part built beside {plan.n_parts:,} others", file=sys.stderr)
-    steps |= {"resume": built["resume"], **_child(READ, store)}
+    extraction.communicate()
+    reading = _start(READ, store)
+    steps |= _said(reading)
+    reading.communicate()
     shutil.rmtree(store)
     shutil.rmtree(folder / "forged")
     return steps
 
 
-def _child(code: str, *arguments: object) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", CHILD + code, *map(str, arguments)], capture_output=True,
-                          text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    steps: dict[str, Any] = json.loads(done.stdout)
+def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", CHILD + code, *map(str, arguments)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def _go_on(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+
+
+def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a child has measured so far."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    line = child.stdout.readline()
+    assert line, child.stderr.read()[-2000:]
+    steps: dict[str, Any] = json.loads(line)
     return steps
 
 

@@ -16,10 +16,8 @@ def describe_store(path: Path) -> dict[str, Any]:
     """What a store holds, in plain values."""
     store = FeatureStore.open(path)
     counts = store.counts()
-    newest = store.tracks.filter(pa.array(store.newest))
-    genres = {
-        one["values"]: one["counts"] for one in pc.value_counts(pc.list_flatten(newest.column("genres"))).to_pylist()
-    }
+    newest = store.tracks.column("genres").filter(pa.array(store.newest))
+    genres = {one["values"]: one["counts"] for one in pc.value_counts(pc.list_flatten(newest)).to_pylist()}
     rows = len(store.status)
     return {
         "store": str(path),

@@ -174,8 +174,8 @@ class FeatureStore:
         tracks = self.tracks
         if feature_set is not None:
             tracks = _with_outcomes(tracks, self._reader.added_outcomes(feature_set))
-        tracks = tracks.filter(pa.array(self.newest))
-        reasons = Counter(reason for reason in tracks.column("reason").to_pylist() if reason)
+        tracks = tracks.select(["status", "reason", "flags"]).filter(pa.array(self.newest))
+        reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
         flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
         ok, failed = int((status == OK).sum()), int((status == FAILED).sum())
@@ -192,8 +192,10 @@ class FeatureStore:
     def newest(self) -> npt.NDArray[np.bool_]:
         """(len(tracks),) True where a row of `tracks` is its track's newest: the one that counts."""
         chosen = np.ones(len(self._rows), dtype=np.bool_)
-        if pc.count_distinct(self.tracks.column("id")).as_py() < len(chosen):
-            last = {name: i for i, name in enumerate(self.tracks.column("id").to_pylist())}
+        ids = self.tracks.column("id")
+        ascending = pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()  # as within a generation; cheap to see
+        if not ascending and pc.count_distinct(ids).as_py() < len(chosen):
+            last = {name: i for i, name in enumerate(ids.to_pylist())}
             chosen[:] = False
             chosen[list(last.values())] = True
         return chosen

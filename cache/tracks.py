@@ -97,7 +97,17 @@ def outcome_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
     """Outcomes of rows that nothing has been committed for."""
-    return outcome_table([{"row": first_row + i, "status": ABSENT, "flags": 0} for i in range(n_rows)])
+    known = {
+        "row": np.arange(first_row, first_row + n_rows),
+        "status": np.full(n_rows, ABSENT),
+        "flags": np.zeros(n_rows),
+    }
+    columns = [
+        pa.array(known[field.name].astype(field.type.to_pandas_dtype())) if field.name in known
+        else pa.nulls(n_rows, field.type)
+        for field in OUTCOME_SCHEMA
+    ]  # fmt: skip
+    return pa.table(columns, schema=OUTCOME_SCHEMA)
 
 
 def write_table(table: pa.Table, to: Path | pa.BufferOutputStream) -> None:
