@@ -126,7 +126,8 @@ def worker(number: int, folder: Path) -> dict[str, Any]:
     for i, song in enumerate(rng.sample(range(N_SONGS // PART_ROWS), 4)):  # parts, so that no part dies too often
         name = f"{sorted(range(N_SONGS))[song * PART_ROWS + rng.randrange(PART_ROWS)]}.flac"
         (folder / f"{('exit', 'segfault')[i % 2]}-{name}").touch()
-    report = finish(folder / "s.zarr", "--workers", "2", env={"PYTHONPATH": str(folder / "site"),
+    search_path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    report = finish(folder / "s.zarr", "--workers", "2", env={"PYTHONPATH": search_path,
                                                               "MGC_CAMPAIGN_FAULTS": str(folder)})  # fmt: skip
     fired = len(list(folder.glob("fired-*")))
     assert fired == 4
