@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ import torch
 from machine import describe
 from tables_world import CLIP_S, N_SONGS, SEED, ceilings, facts, label_sets, make_store
 
+from mgc import api
+from mgc.pipeline.genre_names import genre_names
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 HERE = Path(__file__).parent
@@ -57,6 +60,16 @@ def copy_finished(source: Path, target: Path) -> int:
     return copied
 
 
+def named_store(folder: Path, store: Path, genres: Sequence[str]) -> Path | None:
+    """The same store with its genres read aloud by their frequent spellings; None where that changes none of them."""
+    if not set(genre_names("common")) & set(genres):
+        return None
+    named = folder / "named.zarr"
+    if not named.exists():
+        api.store_select(store, named, genre_names="common", text_model="minilm")
+    return named
+
+
 def ablate(store: Path, folder: Path, processes: int, n_seeds: int, options: dict[str, Any]) -> int:
     """`mgc ablate`, by so many processes of one thread each that share out the runs; the worst exit status."""
     command = [sys.executable, "-m", "mgc", "ablate", str(store), "-o", str(folder), "--seeds", str(n_seeds)]
@@ -70,9 +83,11 @@ def run(folder: Path, processes: int) -> int:
     labels = label_sets()
     print(f"genre sets: {labels.origin}", file=sys.stderr, flush=True)
     store = make_store(folder, BenchmarkWorld(labels=labels, seed=SEED), N_SONGS, clip_s=CLIP_S, workers=processes)
+    named = named_store(folder, store, labels.genres)
+    options = OPTIONS | ({} if named is None else {"--genre-names-store": named})
     taken = copy_finished(KEPT, folder / "ablation")
     print(f"{taken} finished runs taken from {KEPT}", file=sys.stderr, flush=True)
-    code = ablate(store, folder / "ablation", processes, SEEDS, OPTIONS)
+    code = ablate(store, folder / "ablation", processes, SEEDS, options)
     print(f"{copy_finished(folder / 'ablation', KEPT)} finished runs kept in {KEPT}", file=sys.stderr, flush=True)
     return code
 

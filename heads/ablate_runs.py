@@ -55,6 +55,7 @@ def _about(store: FeatureStore, labels: Labels | None) -> tuple[list[str], str]:
 
 def _tracks_sha256(store: FeatureStore, labels: Labels | None) -> str:
     tracks = newest_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
+    tracks = tracks.sort_by("id")  # a copy may have them in other rows
     return hashlib.sha256(canonical_json(tracks.to_pylist())).hexdigest()
 
 

@@ -117,11 +117,14 @@ def _data(task: Task, recipe: Recipe) -> str:
         f"at most {recipe.lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in "
         f"{recipe.lyrics.precision}"
     )  # fmt: skip
+    labels = "" if task.labels_sha256 is None else (
+        f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
+    )  # fmt: skip
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
-  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.
+  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
 - Epoch and thresholds chosen on {n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
 - Filters: {"; ".join(str(kept) for kept in task.genres.steps)}.
 - Sound: {clip}.
@@ -143,7 +146,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "parameters": f"{facts.n_parameters}",
         "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
         "cross-modal attention": _on(model.attention),
-        "genre graph": _on(model.graph),
+        "genre graph": _on(model.graph) + _read_aloud(task, recipe),
         "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
         if model.contrastive
         else "off",
@@ -162,6 +165,13 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
 {listed}
 
 `config.json` holds every option, `preprocessor.json` the whole recipe of the features, `graph.json` the genre graph."""
+
+
+def _read_aloud(task: Task, recipe: Recipe) -> str:
+    renamed = [name for name in task.genres.names if name in recipe.genre_names]
+    if not (task.model.graph and renamed):
+        return ""
+    return f"; {len(renamed)} of {len(task.genres.names)} genres read aloud by other texts than their names"
 
 
 def _metrics(facts: CardFacts) -> str:

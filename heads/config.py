@@ -33,7 +33,7 @@ PLUS: Mapping[str, Mapping[str, Any]] = {
     "adamw_cosine": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 2},
 }
 """The switches of the preset ``plus`` by name, each with what it changes. A fifth, how genres are read aloud to the
-text encoder, is settled when features are extracted."""
+text encoder, belongs to the store."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"split": "random"},

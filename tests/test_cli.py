@@ -18,6 +18,7 @@ import soundfile
 from mgc.cache.forms import only_writer
 from mgc.cache.schema import Flag
 from mgc.cache.store import FeatureStore
+from mgc.heads.ablate_runs import names_of
 from mgc.pipeline.genre_names import genre_names
 from mgc.pipeline.genres import embed_genres
 from mgc.pipeline.text import TextEncoder, find_text_model
@@ -404,6 +405,7 @@ def test_genres_are_read_aloud_by_other_names_and_the_store_says_so(call, table,
     assert (third.recipe, third.fingerprints) == (other.recipe, other.fingerprints)
     np.testing.assert_array_equal(third.genre_embedding, other.genre_embedding)
     np.testing.assert_array_equal(third.read("lyrics", third.ok_rows), one.read("lyrics", one.ok_rows))
+    assert names_of(one, third) == names_of(one, other) != names_of(one, one)  # `mgc ablate` learns from either
     assert call("store", "verify", copied, "--full").code == 0
 
 

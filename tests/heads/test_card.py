@@ -77,3 +77,13 @@ def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
     assert "lyrics" not in data["tags"]
     assert "| a \\| b &lt;script> |" in text
     assert "text encoder" not in text
+
+
+def test_it_says_that_genres_were_read_aloud_by_other_texts(
+    result: RunResult, make_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert "read aloud" not in card_of(result.run)[1]
+    world = make_world(n_tracks=24)
+    world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music", "polka": "polka dance"})
+    named = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
+    assert "| genre graph | on; 1 of 5 genres read aloud by other texts than their names |" in card_of(named.run)[1]

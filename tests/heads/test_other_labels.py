@@ -46,7 +46,8 @@ def test_a_run_learns_and_is_judged_by_other_labels(
     assert [line for line in wrong["warnings"] if "learned from a labels file and is judged by the store's own" in line]
     refused = call("train", store, "-o", run, *TRAIN, "--resume")
     assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
-    assert json.loads((run / "run.json").read_text())["labels_sha256"]
+    sha256 = json.loads((run / "run.json").read_text())["labels_sha256"]
+    assert f"a table given in place of the collection's own, sha256 `{sha256}`" in (run / "best/README.md").read_text()
 
 
 def test_tables_are_filled_from_other_labels_in_a_folder_of_their_own(
