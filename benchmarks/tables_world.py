@@ -6,6 +6,7 @@ made, and that no system's result was looked at in making it but whether `ours` 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ REAL_LABELS = "mtg_jamendo"
 """Folder of MGC_REAL_DATA with MTG-Jamendo's genre tables."""
 
 
+@functools.cache
 def label_sets() -> LabelSets:
     """Those of real tracks where MGC_REAL_DATA has them."""
     folder = Path(os.environ.get("MGC_REAL_DATA") or "nowhere") / REAL_LABELS

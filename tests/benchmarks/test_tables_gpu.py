@@ -29,10 +29,11 @@ def asked() -> FeatureWorld:
 def test_a_dry_run_goes_on_where_time_was_up_and_says_that_it_shows_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["dry", "--folder", str(tmp_path), "--minutes", "0"]) == GO_ON
+    asked = ["dry", "--keep", str(tmp_path / "kept"), "--folder"]
+    assert main([*asked, str(tmp_path / "one"), "--minutes", "0"]) == GO_ON
     stopped = capsys.readouterr()
     assert (stopped.out, "0 of 3 parts are drawn" in stopped.err) == ("", True)
-    assert main(["dry", "--folder", str(tmp_path)]) == 0
+    assert main([*asked, str(tmp_path / "one")]) == 0
     page = capsys.readouterr().out
     assert page.startswith(
         "# A dry run of benchmarks/tables_gpu.py on the CPU: it shows that the code runs, and nothing"
@@ -41,8 +42,11 @@ def test_a_dry_run_goes_on_where_time_was_up_and_says_that_it_shows_nothing(
     assert {"none", "A-L + SCMA", "all", "fp32", "bf16"} <= set(rows)
     assert "8 of 8 runs finished" in page
     assert "Trained on cpu in bf16, fp32" in page
-    assert verify(tmp_path / "features.zarr", full=True) == []
-    assert len(list((tmp_path / "kept" / "runs").glob("*/predictions.parquet"))) == 9
+    assert verify(tmp_path / "one" / "features.zarr", full=True) == []
+    assert main([*asked, str(tmp_path / "another")]) == 0  # where nothing but what was kept is at hand
+    again = capsys.readouterr()
+    assert "9 finished runs taken" in again.err
+    assert again.out == page
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
