@@ -58,7 +58,9 @@ CAMPAIGNS = {
                         "no crash of the run, every file ok or failed with a reason"),
     "disk-full": Campaign(campaign_kills.disk_full, "times full", 100, "a small tmpfs fills up at a random point: a "
                           "clear error, and after room is made identical"),
-    "flip": Campaign(campaign_store.flip, "bits flipped", 200, "one bit of a file, every file: found, named, repaired"),
+    "flip": Campaign(campaign_store.flip, "bits flipped", 1000, "one bit of a file, every file of a store with "
+                     "generations, joined features, takedowns: found, named, repaired; every byte of a sealed store's "
+                     "seal and bytes all over it: found"),
     "reader": Campaign(campaign_store.reader, "reads", 100_000, "a reader beside a writer: no fill, no torn row"),
     "sequences": Campaign(campaign_store.sequences, "sequences", 2000, "append, retry, repair, drop, compact, verify "
                           "in any order agree with a model"),

@@ -29,6 +29,7 @@ from .commits import (
     committed,
     finish,
     outcomes_key,
+    parse_commit_name,
     quarantine_folder,
     taken_back,
 )
@@ -196,18 +197,44 @@ class _Inspection:
             raise StoreCorruptError(f"{self._store}: features/ and zarr.json are damaged; restore one") from error
         found = {}
         for name, one in said.items():
-            files = {file.relative_to(self._store).as_posix(): file
-                     for file in (self._store / f"genre_embedding_{name}").glob("c/*/0")}  # fmt: skip
-            keys = sorted(files)
-            objects = [
-                {"key": key, "size": files[key].stat().st_size, "sha256": file_sha256(files[key])} for key in keys
-            ]
-            record = {"feature_set": name, **one, "plan": fingerprint(self.plan_document), "first_genre": 0,
-                      "n_genres": len(keys), "digest": fingerprint(objects), "objects": objects}  # fmt: skip
-            if fingerprint(record) not in self._sets_named:
-                raise StoreCorruptError(f"{self._store / 'features' / name}.json: damaged; restore it from a copy")
-            found[name] = AddedSet(name=name, recipe=feature_set_recipe(one["recipe"]), records=(record,))
+            records = []
+            for n in range(len(self._set_keys(name)) or 1):  # up to one that is hurt; the first can be made again
+                try:
+                    records.append(unseal(self._store / feature_set_key(name, n)))
+                except (OSError, StoreCorruptError):
+                    if n > 0:
+                        break
+                    records.append(self._first_of_set(name, one))
+            found[name] = AddedSet(name=name, recipe=feature_set_recipe(one["recipe"]), records=tuple(records))
         return found
+
+    def _first_of_set(self, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The first record of a feature set, from what Zarr's attributes say; commits of its parts know its hash."""
+        genres = [f"genre_embedding_{name}/c/{row}/0" for row in range(self._genres_of_set(name))]
+        for n_genres in range(len(genres), -1, -1):
+            objects = [
+                {"key": key, "size": (self._store / key).stat().st_size, "sha256": file_sha256(self._store / key)}
+                for key in sorted(genres[:n_genres])
+            ]
+            record = {"feature_set": name, **said, "plan": fingerprint(self.plan_document), "first_genre": 0,
+                      "n_genres": n_genres, "digest": fingerprint(objects), "objects": objects}  # fmt: skip
+            if fingerprint(record) in self._sets_named:
+                return record
+        raise StoreCorruptError(f"{self._store / 'features' / name}.json: damaged; restore it from a copy")
+
+    def _genres_of_set(self, name: str) -> int:
+        """Rows of a feature set's genre embedding, from the first on without a hole."""
+        n = 0
+        while (self._store / f"genre_embedding_{name}/c/{n}/0").is_file():
+            n += 1
+        return n
+
+    def _set_keys(self, name: str) -> list[str]:
+        """Keys of the records of a feature set that are there."""
+        keys: list[str] = []
+        while (self._store / feature_set_key(name, len(keys))).exists():
+            keys.append(feature_set_key(name, len(keys)))
+        return keys
 
     @cached_property
     def _sets_named(self) -> set[str]:
@@ -295,8 +322,9 @@ class _Inspection:
                 array = item["key"].partition("/")[0]
                 yield from self._object(item, None, array if array == "genre_embedding" else None)
         for name, added in self.plan.added.items():
-            for n, record in enumerate(added.records):
-                yield from self._sealed(feature_set_key(name, n))
+            for key in self._set_keys(name) or [feature_set_key(name, 0)]:
+                yield from self._sealed(key)
+            for record in added.records:
                 for item in record["objects"]:
                     yield from self._object(item, None, f"genre_embedding_{name}")
         metadata = list(self._metadata())
@@ -307,6 +335,7 @@ class _Inspection:
             for damage in self._part(part, feature_set, decodable=not metadata):
                 yield replace(damage, feature_set=feature_set or None)
             tell(done, len(self.records))
+        yield from self._older_records()
         yield from self._unrecorded()
 
     def _sealed(self, key: str, part: int | None = None) -> Iterator[Damage]:
@@ -347,6 +376,18 @@ class _Inspection:
                 yield damage
         if self._full and decodable and not hurt:
             yield from self._values(part, record, feature_set or None)
+
+    def _older_records(self) -> Iterator[Damage]:
+        """Records that no longer count: one that is hurt costs nothing but its history, and is put aside."""
+        for feature_set in ("", *self.plan.added):
+            folder = self._store / COMMITS / feature_set
+            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+                parsed = parse_commit_name(name)
+                if parsed is None or self.records.get((feature_set, parsed[0]), (-1, None))[0] == parsed[1]:
+                    continue
+                key = commit_key(*parsed, feature_set or None)
+                if list(self._sealed(key)):
+                    yield self._damage("foreign", key, "an older record, which no longer counts, is damaged")
 
     def _object(self, item: Mapping[str, Any], part: int | None, array: str | None) -> Iterator[Damage]:
         file, key = inside(self._store, item["key"]), item["key"]
@@ -406,8 +447,8 @@ class _Inspection:
         for generation in plan.generations:
             known |= {generation.key, *(item["key"] for item in generation.record["objects"])}
         for name, added in plan.added.items():
-            for n, record in enumerate(added.records):
-                known |= {feature_set_key(name, n), *(item["key"] for item in record["objects"])}
+            known |= {*self._set_keys(name), *(item["key"] for record in added.records for item in record["objects"])}
+            known |= self.orphans(name)
         for (feature_set, part), (newest, commit) in self.records.items():
             of_set = feature_set or None
             known |= {commit_key(part, n, of_set) for n in range(newest + 1)}
@@ -419,6 +460,14 @@ class _Inspection:
             for part, last in taken_back(self._store, of_set).items():
                 known |= {commit_key(part, n, of_set) for n in range(last + 1)}
         return known
+
+    def orphans(self, name: str) -> set[str]:
+        """Genre embeddings of records of a feature set that are hurt, and are reported as such."""
+        records = self.plan.added[name].records
+        if len(self._set_keys(name)) <= len(records):
+            return set()
+        listed = {item["key"] for record in records for item in record["objects"]}
+        return {f"genre_embedding_{name}/c/{row}/0" for row in range(self._genres_of_set(name))} - listed
 
     def _damage(self, kind: Kind, key: str, detail: str, part: int | None = None, array: str | None = None) -> Damage:
         tracks = () if part is None else self._ids(part)
@@ -452,7 +501,11 @@ def _rewritten(store: Path, inspection: _Inspection, damage: Damage) -> bool:
         replace_file(store / damage.key, seal(dict(plan.generations[number].record)))
     elif damage.key.startswith("features/"):
         name, _, n = damage.key.partition("/")[2].removesuffix(".json").partition(".")
-        replace_file(store / damage.key, seal(dict(plan.added[name].records[int(n or 0)])))
+        if int(n or 0) < len(plan.added[name].records):
+            replace_file(store / damage.key, seal(dict(plan.added[name].records[int(n or 0)])))
+        else:  # of genres that came later: nobody knows its hash, and `extract --add` embeds them again
+            for key in (damage.key, *sorted(inspection.orphans(name))):
+                _move(store, key, f"{QUARANTINE}/foreign/{key}")
     elif damage.key.endswith("zarr.json"):
         layout.install_metadata(store, {damage.key: plan.metadata[damage.key]}, store / STAGING)
         sweep(store, "metadata.json")

@@ -64,6 +64,12 @@ def test_a_reader_beside_a_writer_sees_whole_rows(tmp_path):
     assert campaign_store.reader(0, tmp_path)["reads"] > 1000
 
 
+def test_flipped_bits_are_found_named_and_mended(tmp_path):
+    found = campaign_store.flip(0, tmp_path, every=15)
+    assert found["bits flipped"] >= 8
+    assert found["bits of a sealed store"] >= 100
+
+
 def test_any_order_of_doings_agrees_with_the_model():
     assert run_sequences(15, seed=0) == 15
 

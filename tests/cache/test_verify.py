@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_store import create_full, fill_pending
 from small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
 
 from mgc.cache.commits import committed
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop
-from mgc.cache.errors import StoreNotFoundError
+from mgc.cache.errors import StoreCorruptError, StoreNotFoundError
 from mgc.cache.plan import append_generation, read_plan
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table
@@ -202,3 +203,41 @@ def test_compaction_removes_what_a_killed_takedown_left(store):
     compact(store)
     assert not left.exists()
     assert (store / "drops/0.json").exists()
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory) -> Path:
+    """Features of another text encoder have joined, genres came later, a track was taken down."""
+    return create_full(tmp_path_factory.mktemp("joined") / "s.zarr")
+
+
+@pytest.mark.parametrize("key", ["features/other.json", "features/other.1.json", "features/tempo.json",
+                                 "genre_embedding_other/c/2/0", "commits/other/0.1.json", "commits/0.json",
+                                 "drops/0.json"])  # fmt: skip
+def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tmp_path, key):
+    store, before = Path(shutil.copytree(joined, tmp_path / "s.zarr")), tree(joined)
+    flip(store / key, len(before[key]) // 2)
+    damages = verify(store, full=True)
+    assert [damage.key for damage in damages] == [key]
+    assert damages[0].feature_set == ("other" if key.startswith("commits/other") else None)
+    assert damages[0].part == (0 if key.startswith("commits/other") else None)
+    left = put_aside(store, damages)
+    if key.startswith(("drops", "genre_embedding")):
+        assert left == damages, "who was taken down, and a text encoder's numbers, can be had from a copy only"
+        return
+    fill_pending(store)
+    assert verify(store, full=True) == []
+    after = tree(store)
+    assert {key_ for key_, data in before.items() if data and after.get(key_) != data} <= {
+        "commits/other/0.1.json",
+        key,
+    }
+    if key != "commits/0.json":
+        assert key.startswith("commits") or after[key] == before[key]
+
+
+def test_a_takedown_that_cannot_be_read_hides_the_whole_store(joined, tmp_path):
+    store = Path(shutil.copytree(joined, tmp_path / "s.zarr"))
+    flip(store / "drops/0.json", 20)
+    with pytest.raises(StoreCorruptError, match=r"drops/0\.json"):
+        FeatureStore.open(store)
