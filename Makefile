@@ -32,7 +32,7 @@ demo: $(STAMP)
 	$(BIN)/mgc demo --output demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1193,6 +1193,7 @@ def demo(
     folder: Path,
     *,
     n_songs: int | None = None,
+    epochs: int | None = None,
     seed: int = 0,
     workers: int | None = None,
     on_progress: Steps = _silent,
@@ -1204,6 +1205,7 @@ def demo(
     Parameters
     ----------
     n_songs : None makes 240, or half as many on a CPU that does not compute in bf16.
+    epochs : None trains as :data:`DEMO_OPTIONS` say; fewer show the path, not a model.
     """
     with _extra("all"):
         from .pipeline.synth import make_collection, unheard_song, write_song
@@ -1232,7 +1234,8 @@ def demo(
     with timed("extract"):
         extraction = extract(source, store, text_model="minilm", workers=cores, on_progress=on_progress)
     with timed("train"):
-        training = train(store, run, options={**DEMO_OPTIONS, "seed": seed}, resume=True, on_progress=on_progress)
+        options = DEMO_OPTIONS | ({} if epochs is None else {"epochs": epochs}) | {"seed": seed}
+        training = train(store, run, options=options, resume=True, on_progress=on_progress)
     with timed("evaluate"):
         metrics = evaluate(run, store, on_progress=on_progress)
     with timed("predict"):

@@ -153,6 +153,7 @@ TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo makes.")] = Path("demo"),
     songs: Annotated[int | None, typer.Option(min=40, help="Songs to make.", show_default="240")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="15")] = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -165,7 +166,7 @@ def demo(
     from . import api
 
     with _progress(quiet or as_json) as steps:
-        done = api.demo(output, n_songs=songs, seed=seed, on_progress=steps)
+        done = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
     _emit(as_json, done.to_dict(), lambda: _print_demo(done))
 
 

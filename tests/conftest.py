@@ -22,6 +22,9 @@ from mgc import cli
 settings.register_profile("mgc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mgc")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, in what they start too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Mgc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -8,7 +8,7 @@ from mgc.pipeline.synth import GENRES
 
 
 def test_the_demo_runs_the_whole_path_and_again(mgc, mgc_json, tmp_path):
-    first = mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40)
+    first = mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)
     assert (first["extraction"]["planned"], first["extraction"]["failed"]) == (40, 0)
     assert first["training"]["last_loss"] < first["training"]["first_loss"]
     assert first["metrics"]["metrics"]["n_tracks"] >= 4
@@ -18,7 +18,7 @@ def test_the_demo_runs_the_whole_path_and_again(mgc, mgc_json, tmp_path):
     page = Path(first["report"]).read_text()
     jaccard = first["metrics"]["metrics"]["columns"]["fixed"]["jaccard"]["value"]
     assert f"{jaccard:.3f}" in page
-    again = mgc("demo", "-o", tmp_path / "demo", "--songs", 40)
+    again = mgc("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)
     assert f"test Jaccard {jaccard:.3f}" in again.stdout
     assert f"report: {first['report']}" in again.stdout
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)

@@ -62,7 +62,7 @@ def songs(real_data, mgc_json, tmp_path_factory) -> Path:
 def run(songs, mgc, tmp_path_factory) -> Path:
     """A small model trained on the 65 clips."""
     path = tmp_path_factory.mktemp("run") / "run"
-    mgc("train", songs, "-o", path, "--encoder", "tiny", "--epochs", 25, "--lr", 1e-3, "--split", "artist")
+    mgc("train", songs, "-o", path, "--encoder", "tiny", "--epochs", 10, "--lr", 2e-3, "--split", "artist")
     return path
 
 
@@ -232,7 +232,7 @@ def test_predicting_a_file_equals_extracting_and_evaluating_it(run, real_data, m
     stored = {row["id"]: row["scores"] for row in mgc_json("predict", run, path)["predictions"]}
     assert len(stored) == 22
     assert evaluated["n_tracks"] >= 1  # those with a genre that the model knows
-    for name in sorted(stored)[:3]:
+    for name in sorted(stored)[:2]:
         files = real_data / "songs_nc" / "audios" / f"{name}.mp3", real_data / "songs_nc" / "lyrics" / f"{name}.txt"
         alone = mgc_json("predict", run, files[0], "--lyrics", files[1])["predictions"][0]["scores"]
         assert alone == pytest.approx(stored[name], abs=1e-4)
