@@ -1,6 +1,7 @@
 # make demo   the whole path on the built-in collection, report included
 # make test   the tests
-# make check  style, types, import directions
+# make check  style, types, import directions, and that the site of docs/ builds without a warning
+# make docs   that site, in build/site
 # make bench  the figures of benchmarks/
 # make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
 # make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check bench honesty campaign tables gpu-check clean
+.PHONY: install demo test check docs bench honesty campaign tables gpu-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -38,9 +39,13 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build
-	$(BIN)/python -m pip install --quiet --no-deps --target build/types .
-	MYPYPATH=build/types $(BIN)/mypy -p mgc
+	$(BIN)/python -m pip install --quiet --no-deps --target build/package .
+	MYPYPATH=build/package $(BIN)/mypy -p mgc
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs: check
+	@echo "open build/site/index.html"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py | tee benchmarks/startup.md

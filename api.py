@@ -75,6 +75,18 @@ class ReadSource:
     remarks: list[str]
     read_from: tuple[str | os.PathLike[str], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Counts of what is there: ``tracks``, ``with_lyrics``, ``artists``, and of tracks for each of ``genres``."""
+        tracks = self.source.tracks
+        genres = Counter(genre for track in tracks for genre in track.genres)
+        return {
+            "tracks": len(tracks),
+            "with_lyrics": sum(track.lyrics is not None or track.lyrics_path is not None for track in tracks),
+            "artists": len({artist for track in tracks for artist in track.artists}),
+            "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
+            "remarks": self.remarks,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenManifest:

@@ -195,9 +195,9 @@ def manifest(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check a source and write its tracks as a manifest, one JSON object a line.
+    """Check a source, tell what it holds, and with -o write its tracks as a manifest, one JSON object a line.
 
-    Examples: [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b],
+    Examples: [b]mgc manifest songs/[/b], [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b],
     [b]mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl[/b], [b]mgc manifest --list[/b]
     """
     from . import api
@@ -206,8 +206,8 @@ def manifest(
         known = api.known_datasets()
         _emit(as_json, {"datasets": known}, lambda: _print_datasets(known))
         return
-    if source is None or output is None:
-        raise ConfigError("name a SOURCE and, with -o, the manifest to write; `mgc manifest --list` says what is read")
+    if source is None:
+        raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
     read = api.read_source(
         source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
@@ -215,6 +215,9 @@ def manifest(
         languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
     )  # fmt: skip
     _remark(quiet, read.remarks)
+    if output is None:
+        _emit(as_json, found := read.to_dict(), lambda: _print_source(found))
+        return
     written = api.write_manifest(read, output)
     _remark(quiet, written.remarks)
     _emit(as_json, written.to_dict(), lambda: print(f"{written.tracks} tracks written to {output}"))
@@ -1141,6 +1144,11 @@ def _print_datasets(known: Sequence[Mapping[str, str]]) -> None:
             text = f"{label}: {one[label]}"
             print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
     print("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
+
+
+def _print_source(found: Mapping[str, Any]) -> None:
+    print(f"{found['tracks']} tracks, {found['with_lyrics']} with lyrics, by {found['artists'] or 'unnamed'} artists")
+    _table(f"{len(found['genres'])} genres", ["genre", "tracks"], found["genres"].items())
 
 
 def _print_extraction(report: ExtractReport) -> None:

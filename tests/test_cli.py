@@ -127,6 +127,16 @@ def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tm
     assert first == second
 
 
+def test_a_source_is_told_of_without_being_written_down(call, table, tmp_path):
+    found = call("manifest", table, "--genre-delimiter", "|", "--json").json
+    assert found["tracks"] == GOOD + 3
+    assert (found["artists"], found["with_lyrics"]) == (GOOD, 2)
+    assert list(found["genres"].items()) == [("jazz", GOOD), ("rock", GOOD // 2 + 3)]
+    shown = call("manifest", table, "--genre-delimiter", "|")
+    assert f"{GOOD + 3} tracks, 2 with lyrics, by {GOOD} artists" in shown.out
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
 def test_a_manifest_above_its_audio_needs_no_root(call, table, tmp_path):
     (tmp_path / "deep").mkdir()
     inner = tmp_path / "deep" / "inner"

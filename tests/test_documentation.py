@@ -1,0 +1,139 @@
+"""The commands and the Python of README and docs/, run as they stand in a folder with a few generated songs.
+
+Three things are added for time, and nothing taken away: a small clip, a small model, the text model that is at hand. A
+block that cannot run here says so to its reader in the line below it; its commands must exist all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from typer.main import get_command
+
+import mgc
+from mgc import cli
+from mgc.pipeline.synth import make_collection
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(\*Not run in the tests: .+?\*)$)?", re.M | re.S)
+ELSEWHERE = {"mgc demo": "tests/test_demo.py", "mgc extractors": "tests/pipeline/test_extractors.py"}
+"""Commands that a test of their own runs."""
+SMALLER = {
+    "mgc extract": ["--clip-s", "2", "--workers", "0"],
+    "mgc plan": ["--clip-s", "2", "--workers", "0", "--sample", "4"],
+    "mgc train": ["--encoder", "tiny", "--epochs", "1", "--split", "random"],
+    "mgc ablate": ["--encoder", "tiny", "--epochs", "1", "--seeds", "1", "--tables", "systems"],
+}
+ALL = get_command(cli.app)
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages suppose that a reader has: a folder of songs, the same in Music4All's form, tables, a new song."""
+    folder = tmp_path_factory.mktemp("reader")
+    music4all = make_collection(folder / "music4all", 24, clip_s=3.0, workers=2)
+    shutil.copytree(music4all, folder / "demo" / "songs")
+    songs = folder / "songs"
+    shutil.copytree(music4all / "audios", songs)
+    for words in sorted((music4all / "lyrics").glob("*.txt")):
+        shutil.copyfile(words, songs / words.name)
+    rows = [line.split("\t") for line in (music4all / "id_genres.csv").read_text().splitlines()[1:]]
+    table = [f'{name}.mp3,"{genres}"\n' for name, genres in rows]
+    (folder / "genres.csv").write_text("id,genres\n" + "".join(table))
+    numbered = [line.replace(".mp3,", f".mp3,{i},", 1) for i, line in enumerate(table)]
+    (folder / "tracks.csv").write_text("path,id,genres\n" + "".join(numbered))
+    first = rows[0][0]
+    for name in ("new", "song"):
+        shutil.copyfile(songs / f"{first}.mp3", folder / f"{name}.mp3")
+    (folder / "new.txt").write_text("la la la")
+    (folder / "demo" / "new" / "audios").mkdir(parents=True)
+    shutil.copyfile(songs / f"{first}.mp3", folder / "demo" / "new" / "audios" / "new.mp3")
+    return folder
+
+
+def blocks(page: str) -> list[tuple[str, str, bool]]:
+    """Language, text and whether it runs, of each block of commands or Python."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [(kind, code, not mark) for kind, code, mark in BLOCK.findall(text)]
+
+
+def commands(code: str) -> list[list[str]]:
+    """Words of each command of a block, comments and prompts to the shell's variables left out."""
+    lines = re.sub(r"\\\n", " ", code).splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def named(words: list[str]) -> tuple[str, click.Command] | None:
+    """``mgc store info`` and its command, of words that call mgc."""
+    start = next((i for i, word in enumerate(words) if word == "mgc" or word.endswith("/mgc")), None)
+    if start is None or start + 1 == len(words):
+        return None
+    command, name = ALL, "mgc"
+    for word in words[start + 1 :]:
+        if not hasattr(command, "commands"):
+            break
+        if word.startswith("-"):
+            return None
+        assert word in command.commands, f"{shlex.join(words)}: {name} has no command {word!r}"
+        command, name = command.commands[word], f"{name} {word}"
+    return name, command
+
+
+def check_options(words: list[str]) -> None:
+    found = named(words)
+    if found:
+        known = {"--help"}.union(*(parameter.opts for parameter in found[1].params))
+        unknown = {word for word in words if re.fullmatch(r"--[a-z][a-z-]*", word)} - known
+        assert not unknown, f"{shlex.join(words)}: {found[0]} has no option {', '.join(unknown)}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_page_names_exists_with_its_options(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for kind, code, _ in blocks(page):
+        for words in commands(code) if kind != "python" else []:
+            check_options(words)
+    for span in re.findall(r"`(mgc [^`]+)`", text):
+        check_options(shlex.split(span.replace("\n", " ").replace("...", "")))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(runs for *_, runs in blocks(page))])
+def test_a_page_does_what_it_says(
+    page: str, world: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, songs_store: Path
+) -> None:
+    place = tmp_path / "reader"
+    shutil.copytree(world, place)
+    monkeypatch.chdir(place)
+    names: dict[str, Any] = {}
+    for kind, code, runs in blocks(page):
+        if not runs:
+            continue
+        if kind == "python":
+            if not (place / "songs.zarr").exists():
+                shutil.copytree(songs_store, place / "songs.zarr")
+            exec(compile(code, page, "exec"), names)
+            continue
+        for words in commands(code):
+            found = named(words)
+            assert found, f"{page}: {shlex.join(words)} is no command of mgc, and no line below its block says so"
+            name, _ = found
+            if name in ELSEWHERE:
+                assert name.removeprefix("mgc ") in (ROOT / ELSEWHERE[name]).read_text()
+                continue
+            more = list(SMALLER.get(name, []))
+            if name in ("mgc extract", "mgc plan") and "--text-model" not in words:
+                more += ["--text-model", "minilm"]
+            if name == "mgc store drop":
+                first = mgc.open("songs.zarr").tracks["id"][0].as_py()
+                words = [first if word in ("ID", "TRACK") else word for word in words]
+            done = call(*words[1:], *more)
+            assert done.code == 0, f"{page}: {shlex.join(words)}\n{done.out}\n{done.err}"
