@@ -7,6 +7,7 @@
 # make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
 # make tables     the paper's tables on the benchmark world; hours, goes on where it stopped
 # make gpu-check  what only a CUDA device can show
+# make bench-gpu  training speed on a CUDA device
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check docs bench honesty campaign tables gpu-check clean
+.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -67,6 +68,9 @@ tables: $(STAMP)
 
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py | tee benchmarks/gpu.md
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

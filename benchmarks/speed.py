@@ -35,8 +35,9 @@ def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
         import speed_text
 
         lyrics = make_lyrics(4 if quick else 16)
-        show(speed_text.run("minilm", "MiniLM", lyrics, rounds))
-        show(speed_text.run(random_bert(folder / "bert-base"), "BERT-base, random weights", lyrics, rounds))
+        show(speed_text.run("minilm", "MiniLM", lyrics, rounds, alternatives=True))
+        bert = random_bert(folder / "bert-base")
+        show(speed_text.run(bert, "BERT-base, random weights", lyrics, rounds, alternatives=False))
     if "reads" in names:
         import speed_reads
 

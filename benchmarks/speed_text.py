@@ -1,4 +1,4 @@
-"""Lyrics to token states: transformers padded to 512 in float32, and ours."""
+"""Lyrics to token states: transformers padded to 512 or sorted by length, ours one at a time and packed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,32 @@ from mgc.cache.processor import cpu_has_bf16
 from mgc.pipeline.text import TextEncoder, find_text_model
 
 PADDED = "transformers, padded to 512, batches of 16, fp32"
+SORTED = "transformers, sorted by length, padded to the longest of 8, fp32"
+PACKED_TOKENS = 1024
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
 
 
-def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int) -> str:
-    padded = rivals.PaddedEncoder(find_text_model(str(encoder)).folder)
+def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alternatives: bool) -> str:
+    """`alternatives`: also what was tried and not taken (docs/design/008-speed.md)."""
+    files = find_text_model(str(encoder))
+    padded, by_length = rivals.PaddedEncoder(files.folder), rivals.SortedEncoder(files.folder)
     entrants: dict[str, Any] = {PADDED: lambda: padded(lyrics)}
     least = {}
+    if alternatives:
+        entrants[SORTED] = lambda: by_length(lyrics)
     for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
-        ours = TextEncoder(find_text_model(str(encoder)), precision=precision)  # type: ignore[arg-type]
-        entrants[f"mgc, {precision}"] = lambda ours=ours: [ours.encode(text).states for text in lyrics]
-        least[f"mgc, {precision}"] = LEAST_COSINE[precision]
+        taken = f"mgc, {precision}"
+        for label, pack_tokens in {
+            taken: None,
+            f"{taken}, one at a time": 0,
+            f"{taken}, packed": PACKED_TOKENS,
+        }.items():
+            is_default = (pack_tokens == 0) == (precision == "fp32")
+            if pack_tokens is not None and (is_default or not alternatives):
+                continue
+            ours = TextEncoder(files, precision=precision, pack_tokens=pack_tokens)  # type: ignore[arg-type]
+            entrants[label] = lambda ours=ours: [one.states for one in ours.encode_all(lyrics)]
+            least[label] = LEAST_COSINE[precision]
     n_tokens = sum(len(states) for states in padded(lyrics))
     times = in_turn(entrants, rounds=rounds, agree=lambda one, two: _agree(one, two, min(least.values())))
     rows = []

@@ -162,6 +162,7 @@ class _Training:
         self.model, self.optimizer = make_model(self.task, config, device)
         self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
         self.home = choose_home(store, self.task.examples, device=device, wanted=config.home)
+        log.info("%s", self.home)
         setting = machine(device, self.precision)
         self.state = opened.state or RunState(
             epoch=0, step=0, config=config.to_dict(), task=self.task.identity, machine=setting

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 
 PACK_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""Tokens that run through the model together where packing pays: in bf16, and on a GPU (docs/design/007-speed.md)."""
+"""Tokens that run through the model together where packing pays: in bf16, and on a GPU (docs/design/008-speed.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from mgc.cache.errors import ConfigError, TrainingError
 from mgc.cache.store import FeatureStore
@@ -92,6 +93,21 @@ def test_an_epoch_shows_each_example_once_and_never_one_alone(n: int, size: int,
 def test_epochs_and_seeds_shuffle_differently() -> None:
     orders = {tuple(np.concatenate(epoch_batches(50, 8, seed=s, epoch=e)).tolist()) for s in (0, 1) for e in (1, 2)}
     assert len(orders) == 4
+
+
+def test_shuffling_is_uniform_over_places_and_over_company() -> None:
+    """Chi-squared over 4 000 epochs: shuffling within blocks, or too few swaps, would fail it by far."""
+    n, size, n_epochs = 12, 3, 4000
+    orders = np.stack([np.concatenate(epoch_batches(n, size, seed=0, epoch=e)) for e in range(n_epochs)])
+    places = np.stack([np.bincount(orders[:, place], minlength=n) for place in range(n)])
+    together = np.zeros((n, n))
+    for order in orders.reshape(-1, size):
+        together[np.ix_(order, order)] += 1
+    company = together[np.triu_indices(n, 1)]
+    assert stats.chi2((n - 1) ** 2).sf(((places - n_epochs / n) ** 2 / (n_epochs / n)).sum()) > 1e-3
+    expected = n_epochs * (size - 1) / (n - 1)
+    pairs = ((company - expected) ** 2 / expected).sum() / (1 - (size - 1) / (n - 1))
+    assert stats.chi2(len(company) - 1).sf(pairs) > 1e-3
 
 
 def test_no_example_makes_no_batch() -> None:
