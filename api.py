@@ -1007,10 +1007,12 @@ def predict(
     inputs: Sequence[Path],
     *,
     lyrics: Path | None = None,
+    missing_ok: bool = False,
     output: Path | None = None,
     threshold: str = "overall",
     text_model: str | None = None,
     text_device: str = "cpu",
+    workers: int | None = None,
     on_progress: Steps = _silent,
 ) -> Predictions:
     """Genres of songs, or of the tracks of a store.
@@ -1020,17 +1022,23 @@ def predict(
     run : a run folder, or its ``best/``.
     inputs : audio files and folders of them, or one feature store.
     lyrics : lyrics of the one song given; without it ``song.txt`` beside ``song.mp3`` is taken.
+    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded.
     output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
         does not grow with the number of tracks.
     threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
     text_model : where the model's own text encoder lies on this machine; its hashes must match.
+    workers : processes that decode songs and embed lyrics; None takes one a core for 32 songs or more, and 0 (this
+        process) for fewer.
 
     Raises
     ------
     ConfigError, RunError, TextModelError, RecipeMismatchError
     """
     model = load_model(run, text_model=text_model, text_device=text_device)
-    return _predict(model, inputs, lyrics=lyrics, output=output, threshold=threshold, on_progress=on_progress)
+    return _predict(
+        model, inputs, lyrics=lyrics, missing_ok=missing_ok, output=output, threshold=threshold, workers=workers,
+        on_progress=on_progress,
+    )  # fmt: skip
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -1094,11 +1102,22 @@ class Model:
         return _predict(self, [Path(song)], lyrics=words, threshold=threshold).predictions[0]
 
     def predict_all(
-        self, inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, threshold: str = "overall"
+        self,
+        inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        threshold: str = "overall",
+        workers: int = 0,
     ) -> list[Prediction]:
-        """Genres of audio files, folders of them, or the tracks of one feature store."""
+        """Genres of audio files, folders of them, or the tracks of one feature store.
+
+        With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
+        """
         given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-        return _predict(self, [Path(one) for one in given], threshold=threshold).predictions
+        return _predict(self, [Path(one) for one in given], threshold=threshold, workers=workers).predictions
+
+
+MANY_SONGS = 32
+"""From so many on, worker processes are worth their start."""
 
 
 def _predict(
@@ -1106,8 +1125,10 @@ def _predict(
     inputs: Sequence[Path],
     *,
     lyrics: Path | None = None,
+    missing_ok: bool = False,
     output: Path | None = None,
     threshold: str = "overall",
+    workers: int | None = 0,
     on_progress: Steps = _silent,
 ) -> Predictions:
     from .heads.catalogue import refuse_other_suffix
@@ -1127,7 +1148,10 @@ def _predict(
         from .pipeline.extract import extract as run_extraction
         from .pipeline.parts import TextSource
         from .pipeline.songs import songs_source
-    source = songs_source(inputs, lyrics)
+        from .pipeline.workers import default_workers
+    source = songs_source(inputs, lyrics, missing_ok=missing_ok)
+    if workers is None:
+        workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
 
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         store = Path(scratch) / "songs.zarr"
@@ -1137,6 +1161,7 @@ def _predict(
             recipe=loaded.recipe,
             text=TextSource(model=model._text_model, device=model._text_device, emulates=True),
             embed_genres=False,
+            workers=workers,
             on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
         )
         with FeatureStore.open(store) as features:

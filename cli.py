@@ -855,7 +855,11 @@ def predict(
     run: RunArgument,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="AUDIO...|STORE", help="Songs, folders of songs, or one store.", show_default=False),
+        typer.Argument(
+            metavar="AUDIO...|STORE|-",
+            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
+            show_default=False,
+        ),
     ],
     lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
     output: Annotated[
@@ -869,6 +873,12 @@ def predict(
         str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
     ] = None,
     text_device: TextDevice = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that decode songs.", show_default="one a core for 32 songs or more, else 0"
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     config: Config = None,
@@ -879,14 +889,20 @@ def predict(
     """Name the genres of songs, with the recipe that the model was trained with.
 
     song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
-    [b]mgc predict runs/first songs.zarr -o scores.parquet[/b]
+    [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
+    [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
     from . import api
 
+    listed = inputs == [Path("-")]
+    if listed:
+        inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+        if not inputs:
+            raise ConfigError("standard input names no songs; give one path a line")
     with _progress(quiet or as_json) as steps:
         result = api.predict(
-            run, inputs, lyrics=lyrics, output=output, threshold=threshold, text_model=text_model,
-            text_device=text_device, on_progress=steps,
+            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, text_model=text_model,
+            text_device=text_device, workers=workers, on_progress=steps,
         )  # fmt: skip
     _remark(quiet, result.remarks)
     if output is not None:

@@ -11,22 +11,23 @@ from .datasets import load_source
 from .manifest import Source, Track
 
 
-def songs_source(inputs: Sequence[Path], lyrics: Path | None = None) -> Source:
+def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
     """Songs named one by one, as a source: ids are the paths as the user wrote them.
 
     Parameters
     ----------
     inputs : audio files, and folders of them; ``song.txt`` beside ``song.mp3`` is its lyrics.
     lyrics : of the one song given, instead.
+    missing_ok : a path that does not exist fails alone, as a track.
 
     Raises
     ------
     ConfigError
-        If a path does not exist, or `lyrics` is given with several songs.
+        If a path does not exist and that is not ok, or `lyrics` is given with several songs.
     """
     tracks: dict[str, Track] = {}
     for given in inputs:
-        if not given.exists():
+        if not missing_ok and not given.exists():
             raise ConfigError(f"{given}: no such file or folder")
         if given.is_dir():
             found = load_source(given)
