@@ -25,7 +25,7 @@ from .cache.drops import drop
 from .cache.durable import fsync_dir
 from .cache.errors import ConfigError, MgcError, MissingExtraError
 from .cache.forms import SEALED_SUFFIXES, is_store, only_writer
-from .cache.hdf5_store import seal_problem, seal_store, unpack_store
+from .cache.hdf5_store import seal_problem, seal_store, unpack_records, unpack_store
 from .cache.plan import read_plan
 from .cache.processor import cpu_has_bf16
 from .cache.schema import FeatureSetRecipe, MelRecipe, Recipe, TextRecipe, text_fingerprints
@@ -318,7 +318,8 @@ def extract(
         return _beside_forecast(fill(store), store)
     if shard is not None:
         raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
-    return _beside_forecast(_fill_sealed(store, fill, on_progress), store)
+    report = _fill_sealed(store, fill, on_progress, may_grow=append or retry_failed)
+    return _beside_forecast(report, store)
 
 
 def _beside_forecast(report: ExtractReport, store: Path) -> ExtractReport:
@@ -440,11 +441,17 @@ def _recipe_of(store: Path) -> Recipe:
         return opened.recipe
 
 
-def _fill_sealed(sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps) -> ExtractReport:
+def _fill_sealed(
+    sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps, *, may_grow: bool
+) -> ExtractReport:
     """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it."""
     with only_writer(sealed) as folder:
         store, draft = folder / "store.zarr", folder / f"sealed{sealed.suffix}"
         cut_off = is_store(store)  # an earlier run did not come to seal what it had built
+        if sealed.exists() and not cut_off and not may_grow:
+            report = _looked_at(sealed, folder, fill)
+            shutil.rmtree(folder)
+            return report
         if sealed.exists() and not cut_off:
             unpack_store(sealed, store)
         before = None if cut_off or not sealed.exists() else _extent(store)
@@ -460,6 +467,20 @@ def _fill_sealed(sealed: Path, fill: Callable[[Path], ExtractReport], on_progres
             draft.replace(sealed)
             fsync_dir(sealed.parent)
         shutil.rmtree(folder)
+    return dataclasses.replace(report, store=str(sealed))
+
+
+def _looked_at(sealed: Path, folder: Path, fill: Callable[[Path], ExtractReport]) -> ExtractReport:
+    """What a sealed store holds, if it is of this source and recipe; it lacks nothing, so its records suffice."""
+    records = folder / "records.zarr"
+    shutil.rmtree(records, ignore_errors=True)
+    try:
+        unpack_records(sealed, records)
+        report = fill(records)
+    except MgcError as error:
+        raise type(error)(str(error).replace(str(records), str(sealed))) from error
+    finally:
+        shutil.rmtree(records, ignore_errors=True)
     return dataclasses.replace(report, store=str(sealed))
 
 

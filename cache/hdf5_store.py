@@ -29,7 +29,7 @@ from .compact import uncompacted
 from .drops import DROPS
 from .durable import fsync_dir, fsync_tree, inside
 from .errors import ConfigError, StoreCorruptError, StoreFormatError
-from .plan import FOLDERS, PLAN_FILE, feature_set_key, read_plan
+from .plan import FOLDERS, PLAN_FILE, Plan, feature_set_key, read_plan
 from .schema import (
     ABSENT,
     FORMAT_VERSION,
@@ -189,6 +189,21 @@ def unpack_store(path: Path, store: Path, *, on_progress: Callable[[int, int], N
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def unpack_records(path: Path, store: Path) -> None:
+    """Make a store's plan, records and tables again, without the arrays: enough to see what it holds of which source.
+
+    Raises
+    ------
+    StoreFormatError, StoreCorruptError
+        If the file cannot be read, or its records do not match their own checksums.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _unpack_records(file, store)
+    except (OSError, KeyError) as error:
+        raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
+
+
 def seal_problem(path: Path) -> str | None:
     """What is wrong with a file's seal; None if it is whole. Reads every byte."""
     with path.open("rb") as file:
@@ -325,7 +340,7 @@ def _record_keys(store: Path) -> Iterator[str]:
             yield from (f"{folder}/{name}" for name in names)
 
 
-def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> None:
+def _unpack_records(file: h5py.File, store: Path) -> Plan:
     store.mkdir(parents=True)
     for folder in FOLDERS:
         (store / folder).mkdir()
@@ -337,6 +352,11 @@ def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> N
         target.write_bytes(file[RECORDS][key][:].tobytes())
     plan = read_plan(store)
     layout.install_metadata(store, plan.metadata, store / publish.STAGING)
+    return plan
+
+
+def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> None:
+    plan = _unpack_records(file, store)
     places = [(one, part) for one in (None, *plan.added) for part in sorted(commits.committed(store, one))]
     for done, (feature_set, part) in enumerate(places, start=1):
         rows = plan.part_range(part)
