@@ -189,7 +189,7 @@ def report(folder: Path) -> None:
           "publish and commit in the system calls (benchmarks/fsync_order.md).")  # fmt: skip
     print("\nTrials that failed stay counted. Those of `faults` found that a takedown killed before its record was "
           "linked left its draft: mended. Those of `sequences` all had one cause, seen by making them again with the "
-          "code of then: verify called the record of a part that no longer counts foreign; mended, with a test. That of "
+          "code of then: verify called the record of a part that no longer counts foreign; mended and tested. That of "
           "`disk-full` ran out of its two minutes on a machine with five other jobs. All were made again with later "
           "code and passed. Figures without a commit were made before the last changes to the store.")  # fmt: skip
     print("\nNot tested: NFS, Lustre, object stores, SLURM, several machines.")
