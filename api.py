@@ -1262,7 +1262,7 @@ def demo(
 
     Parameters
     ----------
-    n_songs : None makes 240, or half as many on a CPU that does not compute in bf16.
+    n_songs : None makes 240, or two thirds of it on a CPU that does not compute in bf16.
     epochs : None trains as :data:`DEMO_OPTIONS` say; fewer show the path, not a model.
     """
     with _extra("all"):
@@ -1272,9 +1272,9 @@ def demo(
     cores = default_workers() if workers is None else workers
     remarks = []
     if n_songs is None:
-        n_songs = 240 if cpu_has_bf16() else 120
+        n_songs = 240 if cpu_has_bf16() else 160
         if n_songs < 240:
-            remarks.append("this CPU does not compute in bf16, so the demo makes 120 songs instead of 240")
+            remarks.append("this CPU does not compute in bf16, so the demo makes 160 songs instead of 240")
     seconds: dict[str, float] = {}
 
     @contextmanager
