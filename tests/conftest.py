@@ -25,7 +25,14 @@ settings.load_profile("mgc")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, in what they start too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONGEST = ("test_real_songs.py", "test_campaigns.py", "test_demo.py", "test_documentation.py")
+
 Mgc = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that no process is left alone with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
