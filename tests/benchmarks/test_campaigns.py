@@ -24,7 +24,8 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.mark.parametrize("trial", [campaign_kills.kill, campaign_kills.kill_dask])
 def test_killed_and_continued_it_is_the_store_of_a_clean_run(tmp_path, trial):
-    assert trial(1, tmp_path)["kills"] >= 1
+    # When to kill is drawn from how long a clean run took; on a machine whose load changes a trial may come too late.
+    assert any(trial(number, tmp_path / str(number))["kills"] for number in range(1, 6))
 
 
 def test_workers_that_die_cost_nothing(tmp_path):
