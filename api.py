@@ -444,43 +444,33 @@ def _recipe_of(store: Path) -> Recipe:
 def _fill_sealed(
     sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps, *, may_grow: bool
 ) -> ExtractReport:
-    """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it."""
+    """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it.
+
+    A sealed store lacks nothing: unless it may grow, its records suffice to see if it is of this source and recipe.
+    """
     with only_writer(sealed) as folder:
         store, draft = folder / "store.zarr", folder / f"sealed{sealed.suffix}"
         cut_off = is_store(store)  # an earlier run did not come to seal what it had built
-        if sealed.exists() and not cut_off and not may_grow:
-            report = _looked_at(sealed, folder, fill)
-            shutil.rmtree(folder)
-            return report
-        if sealed.exists() and not cut_off:
-            unpack_store(sealed, store)
-        before = None if cut_off or not sealed.exists() else _extent(store)
+        finished = sealed.exists() and not cut_off
+        if finished and not may_grow:
+            store = folder / "records.zarr"  # by another name, so that nobody takes it for one to be sealed
+            shutil.rmtree(store, ignore_errors=True)
+        before = None
         try:
+            if finished:
+                (unpack_store if may_grow else unpack_records)(sealed, store)
+                before = _extent(store)
             report = fill(store)
         except MgcError as error:
-            if before is not None and _extent(store) == before:
-                shutil.rmtree(store)  # the sealed one says the same
+            if finished and (not may_grow or (before is not None and _extent(store) == before)):
+                shutil.rmtree(store, ignore_errors=True)  # the sealed one says the same
             raise type(error)(str(error).replace(str(store), str(sealed))) from error
-        if report.parts_built or cut_off or not sealed.exists():
+        if report.parts_built or not finished:
             draft.unlink(missing_ok=True)
             seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
             draft.replace(sealed)
             fsync_dir(sealed.parent)
         shutil.rmtree(folder)
-    return dataclasses.replace(report, store=str(sealed))
-
-
-def _looked_at(sealed: Path, folder: Path, fill: Callable[[Path], ExtractReport]) -> ExtractReport:
-    """What a sealed store holds, if it is of this source and recipe; it lacks nothing, so its records suffice."""
-    records = folder / "records.zarr"
-    shutil.rmtree(records, ignore_errors=True)
-    try:
-        unpack_records(sealed, records)
-        report = fill(records)
-    except MgcError as error:
-        raise type(error)(str(error).replace(str(records), str(sealed))) from error
-    finally:
-        shutil.rmtree(records, ignore_errors=True)
     return dataclasses.replace(report, store=str(sealed))
 
 

@@ -291,7 +291,7 @@ def extract(
     _remark(quiet, read.remarks)
     with _progress(quiet or as_json) as steps:
         report = api.extract(
-            read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
+            read.source, output, features=_names(features), workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
             shard=every_nth, add=add, genre_names=genre_names,
@@ -354,7 +354,7 @@ def plan(
     _remark(quiet, read.remarks)
     with _progress(quiet or as_json) as steps:
         found = api.plan(
-            read.source, output, features=[name.strip() for name in features.split(",")], workers=workers,
+            read.source, output, features=_names(features), workers=workers,
             part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
             text_precision=text_precision, text_device=text_device, sample=sample, on_progress=steps,
         )  # fmt: skip
@@ -836,7 +836,7 @@ def ablate(
     }  # fmt: skip
     with _stopping_gently() as stop, _progress(quiet or as_json) as steps:
         result = api.ablate(
-            store, output, tables=None if tables is None else [name.strip() for name in tables.split(",")],
+            store, output, tables=None if tables is None else _names(tables),
             n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file,
             labels=labels, genre_delimiter=genre_delimiter, text=text, names_store=names_store,
             options={name: value for name, value in asked.items() if value is not None}, settings=settings or (),
@@ -1096,6 +1096,10 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(tasks[step], completed=done, total=total, note=note)
 
         yield show
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")]
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
