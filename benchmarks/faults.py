@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from small_store import N_TRACKS, create, features, fill
+from small_store import N_TRACKS, append_late_track, create, features, fill
 
 from mgc.cache.commits import committed, finish
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop
-from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.plan import read_plan
 from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import plan_table
 from mgc.cache.verify import verify
 
 Fault = Literal["kill", "EIO", "ENOSPC"]
@@ -99,9 +98,7 @@ def life(path: Path) -> None:
     finish(path)
     _fill_pending(path)
     if len(read_plan(path).generations) == 1:
-        late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
-        append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
-                          genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+        append_late_track(path)
     _fill_pending(path)
     drop(path, ["t02"], planned=["t02"])
     compact(path)

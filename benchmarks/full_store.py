@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from small_store import create, fill, part_content
+from small_store import append_late_track, create, fill, part_content
 
 from mgc.cache.commits import commit_part, committed, finish
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop, dropped_ids
-from mgc.cache.plan import Plan, add_feature_set, append_generation, read_plan, read_tracks
+from mgc.cache.plan import Plan, add_feature_set, read_plan, read_tracks
 from mgc.cache.schema import FAILED, OK, ExtractorRecipe, TextRecipe
-from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA, plan_table
+from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
 
 OTHER = TextRecipe(model="other", weights_sha256="2" * 64, tokenizer_sha256="3" * 64, hidden_size=6, max_tokens=20)
 TEMPO = ExtractorRecipe(extractor="tempo", version="1", input="clip", dims=("beat",), shape=(3,), dtype="float32",
@@ -28,9 +28,7 @@ def create_full(path: Path) -> Path:
     fill(path)
     add_feature_set(path, read_plan(path), "other", OTHER, np.ones((2, 6), np.float32))
     add_feature_set(path, read_plan(path), "tempo", TEMPO)
-    late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
-    append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
-                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    append_late_track(path)
     fill_pending(path)
     drop(path, ["t02"], planned=["t02"])
     compact(path)

@@ -6,7 +6,6 @@ Run: python benchmarks/gpu.py > benchmarks/gpu.md    on a machine with a CUDA de
 Exit code: 0 done, 3 there is no CUDA device and nothing was measured.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_check import DRY, FULL, NO_DEVICE, Size, make_store
+from cuda_device import NO_DEVICE, device_given, is_missing
+from gpu_check import DRY, FULL, Size, make_store
 from machine import describe
 from pairs import Times, in_turn, spread, table
 from torch.utils.flop_counter import FlopCounterMode
@@ -199,13 +199,9 @@ def best_of(work: Callable[[], object], device: torch.device, tries: int = 10) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    device = torch.device(parser.parse_args().device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print(f"no CUDA device: nothing was measured (torch {torch.__version__}, {describe()})", file=sys.stderr)
+    device, name = device_given(__doc__)
+    if is_missing(device, "measured"):
         return NO_DEVICE
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "dry run on the CPU"
     print(f"# Training speed: {name}\n\ntorch {torch.__version__}; {describe()}. Printed by benchmarks/gpu.py: median "
           "[lowest, highest] of the rounds.")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:

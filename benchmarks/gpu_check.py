@@ -6,7 +6,6 @@ Run: python benchmarks/gpu_check.py                 on a machine with a CUDA dev
 Exit code: 0 every check passed, 1 one failed, 3 there is no CUDA device and nothing was checked.
 """
 
-import argparse
 import copy
 import statistics
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cuda_device import NO_DEVICE, device_given, is_missing
 from machine import describe
 
 from mgc.cache.commits import commit_part
@@ -35,7 +35,6 @@ from mgc.heads.systems import build_system
 from mgc.heads.tensor_files import load_tensors
 from mgc.heads.train import RunResult, train
 
-NO_DEVICE = 3
 N_GENRES = 10
 
 
@@ -246,16 +245,12 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    device = torch.device(parser.parse_args().device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print(f"no CUDA device: nothing was checked (torch {torch.__version__}, {describe()})", file=sys.stderr)
+    device, name = device_given(__doc__)
+    if is_missing(device, "checked"):
         return NO_DEVICE
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     size = FULL if device.type == "cuda" else DRY
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "dry run on the CPU"
     print(
         f"# GPU check: {name}\n\ntorch {torch.__version__}; {describe()}\n\n| check | passed | found |\n|---|---|---|"
     )

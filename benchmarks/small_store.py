@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mgc.cache import layout
 from mgc.cache.commits import commit_part, finish
-from mgc.cache.plan import create_store, read_plan
+from mgc.cache.plan import append_generation, create_store, read_plan
 from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
 from mgc.cache.tracks import outcome_table, plan_table
 
@@ -93,6 +93,13 @@ def fill(path: Path, parts: Iterable[int] = range(3)) -> None:
     for part in parts:
         commit_part(path, part, *part_content(plan.part_range(part)))
     finish(path)
+
+
+def append_late_track(path: Path) -> None:
+    """A second generation: one more track, of a genre that is new."""
+    late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
+    append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
+                      genre_embedding=np.ones((1, TEXT.hidden_size), np.float32))  # fmt: skip
 
 
 def tree(path: Path) -> dict[str, bytes | None]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from cuda_device import NO_DEVICE, is_missing
 from feature_world import FeatureWorld, write_store
 from machine import describe
 from tables import copy_finished
@@ -34,7 +35,7 @@ from mgc.heads.ablate_rows import COMPONENTS, Row, TableSpec
 from mgc.heads.ablate_workers import Work
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
-NO_DEVICE, GO_ON = 3, 75
+GO_ON = 75
 
 PRECISION = TableSpec(
     name="precision",
@@ -134,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=8.0)
     given = parser.parse_args(arguments)
     size = DRY if given.what == "dry" else FULL
-    if size.device == "cuda" and not torch.cuda.is_available():
-        print(f"no CUDA device: nothing was done (torch {torch.__version__}, {describe()})", file=sys.stderr)
+    if is_missing(torch.device(size.device), "done"):
         return NO_DEVICE
     deadline = time.monotonic() + 60 * given.minutes
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
-def run(*args: str, code: int) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def test_without_a_device_nothing_is_measured() -> None:
-    done = run(code=3)
+def test_without_a_device_nothing_is_measured(without_gpu):
+    done = without_gpu("gpu.py", code=3)
     assert "no CUDA device: nothing was measured" in done.stderr
     assert done.stdout == ""
 
 
-def test_a_dry_run_prints_every_table_and_says_that_it_shows_nothing() -> None:
-    said = run("--device", "cpu", code=0).stdout
+def test_a_dry_run_prints_every_table_and_says_that_it_shows_nothing(without_gpu):
+    said = without_gpu("gpu.py", "--device", "cpu", code=0).stdout
     assert "nothing was learnt about CUDA" in said
     assert re.findall("^## (.*)", said, re.MULTILINE) == [
         "Training", "Roofline", "The paper's training: 30555 tracks, 100 epochs, 4365 to validate on",

@@ -8,8 +8,9 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from cuda_device import NO_DEVICE
 from feature_world import FeatureWorld, band_of, draw, spectrogram, word_vectors
-from tables_gpu import GO_ON, NO_DEVICE, main
+from tables_gpu import GO_ON, main
 
 from mgc.cache.verify import verify
 from mgc.pipeline.synth_benchmark import BenchmarkWorld

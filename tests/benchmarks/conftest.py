@@ -1,0 +1,27 @@
+"""Scripts for a GPU, run where there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def without_gpu() -> RunScript:
+    """Run ``benchmarks/SCRIPT ARGS`` in a process that sees no CUDA device; `code` is the exit status wanted."""
+
+    def run(script: str, *args: str, code: int) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / script), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=550, env=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
