@@ -33,7 +33,7 @@ from mgc.pipeline.manifest import Source, Track
 ROOT = Path(__file__).parents[1]
 SOURCES = [
     *ROOT.glob("*.py"),
-    *(file for name in ("cache", "heads", "pipeline") for file in (ROOT / name).glob("*.py")),
+    *(file for name in ("api", "cache", "commands", "heads", "pipeline") for file in (ROOT / name).glob("*.py")),
 ]
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

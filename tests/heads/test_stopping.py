@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgc import cli
 from mgc.cache.store import FeatureStore
+from mgc.commands import console
 from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import TrainConfig
 from mgc.heads.train import train
@@ -53,11 +53,11 @@ def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
 
 
 def test_work_that_does_not_ask_is_ended_when_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "PATIENCE_S", 1)
+    monkeypatch.setattr(console, "PATIENCE_S", 1)
     before = signal.getsignal(signal.SIGTERM)
 
     def never_asks() -> None:
-        with cli._stopping_gently():
+        with console.stopping_gently():
             signal.raise_signal(signal.SIGTERM)
             time.sleep(20)
 

@@ -1,0 +1,47 @@
+"""What the commands do, as functions: the one place where `pipeline` and `heads` meet."""
+
+from __future__ import annotations
+
+from .demonstration import DEMO_OPTIONS, DemoReport, demo
+from .extraction import extract, extractors, plan
+from .prediction import MANY_SONGS, Model, Prediction, Predictions, load_model, predict
+from .shared import Steps
+from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
+from .stores import store_compact, store_drop, store_repair, store_select, store_verify
+from .training import ablate, compare, evaluate, report, train, train_dry_run
+from .views import to_dask, to_torch, to_xarray
+
+__all__ = [
+    "DEMO_OPTIONS",
+    "MANY_SONGS",
+    "DemoReport",
+    "Model",
+    "Prediction",
+    "Predictions",
+    "ReadSource",
+    "Steps",
+    "WrittenManifest",
+    "ablate",
+    "compare",
+    "demo",
+    "evaluate",
+    "extract",
+    "extractors",
+    "known_datasets",
+    "load_model",
+    "plan",
+    "predict",
+    "read_source",
+    "report",
+    "store_compact",
+    "store_drop",
+    "store_repair",
+    "store_select",
+    "store_verify",
+    "to_dask",
+    "to_torch",
+    "to_xarray",
+    "train",
+    "train_dry_run",
+    "write_manifest",
+]

@@ -1,0 +1,137 @@
+"""Collections: read, told about, written down as a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ..cache.errors import ConfigError
+from .shared import extra
+
+if TYPE_CHECKING:
+    from ..pipeline.known_dataset import GenreLevel
+    from ..pipeline.manifest import Source, Track
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSource:
+    """A source as read and filtered, with remarks for the user: what was found, what each filter kept."""
+
+    source: Source
+    remarks: list[str]
+    read_from: tuple[str | os.PathLike[str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts of what is there: ``tracks``, ``with_lyrics``, ``artists``, and of tracks for each of ``genres``."""
+        tracks = self.source.tracks
+        genres = Counter(genre for track in tracks for genre in track.genres)
+        return {
+            "tracks": len(tracks),
+            "with_lyrics": sum(track.lyrics is not None or track.lyrics_path is not None for track in tracks),
+            "artists": len({artist for track in tracks for artist in track.artists}),
+            "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
+            "remarks": self.remarks,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenManifest:
+    """A manifest that was written."""
+
+    manifest: str
+    tracks: int
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def read_source(
+    source: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    genre_delimiter: str | None = None,
+    artist_delimiter: str | None = None,
+    genres_from_folders: bool = False,
+    genre_level: GenreLevel | None = None,
+    languages: Iterable[str] = (),
+    min_labels: int = 0,
+    require_lyrics: bool = False,
+    limit: int | None = None,
+) -> ReadSource:
+    """List the tracks of a source and filter them.
+
+    Parameters are those of :func:`mgc.pipeline.datasets.load_source` and :func:`mgc.pipeline.manifest.filter_tracks`.
+
+    Raises
+    ------
+    ManifestError
+        Where the source breaks a rule; names file, line and column.
+    """
+    with extra("extract"):
+        from ..pipeline.datasets import load_source
+        from ..pipeline.manifest import filter_tracks
+
+    found = load_source(
+        source,
+        dataset=dataset,
+        root=root,
+        labels=labels,
+        genre_delimiter=genre_delimiter,
+        artist_delimiter=artist_delimiter,
+        genres_from_folders=genres_from_folders,
+        genre_level=genre_level,
+    )
+    kept, counts = filter_tracks(
+        found.tracks,
+        languages=languages,
+        min_labels=min_labels,
+        require_lyrics=require_lyrics,
+        limit=limit,
+        root=found.root,
+    )
+    remarks = [*found.notes, f"{len(found.tracks)} tracks in {source}"]
+    remarks += [f"  {name}: {n} kept" for name, n in counts]
+    read_from = (source,) if labels is None else (source, labels)
+    return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks, read_from=read_from)
+
+
+def known_datasets() -> list[dict[str, str]]:
+    """The data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
+    with extra("extract"):
+        from ..pipeline.datasets import DATASETS
+
+    return [{"name": one.name, "title": one.title, "needs": one.needs, "terms": one.terms} for one in DATASETS]
+
+
+def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
+    """Write the tracks of a source as JSON Lines, with paths that start from the manifest's folder where they can."""
+    if path.suffix != ".jsonl":
+        raise ConfigError(f"{path}: a manifest is JSON Lines; give it a name that ends in .jsonl")
+    if path.resolve() in {Path(given).resolve() for given in read.read_from}:
+        raise ConfigError(f"{path}: this is the table that the tracks come from; give the manifest another name")
+    from ..pipeline.manifest import escaping_paths
+    from ..pipeline.manifest import write_manifest as write
+
+    source, folder, remarks = read.source, path.parent.resolve(), []
+    if source.root.resolve().is_relative_to(folder):
+        prefix = PurePosixPath(source.root.resolve().relative_to(folder).as_posix())
+        escaping = set(escaping_paths(source))  # a prefix would lead them back inside; they are to fail, and be named
+        moved = [track if track.id in escaping else _moved(track, prefix) for track in source.tracks]
+        source = dataclasses.replace(source, tracks=moved)
+    else:
+        remarks.append(f"paths in {path} start from {source.root}; read it with --root {source.root}")
+    write(source, path)
+    return WrittenManifest(manifest=str(path), tracks=len(source.tracks), remarks=remarks)
+
+
+def _moved(track: Track, prefix: PurePosixPath) -> Track:
+    lyrics_path = None if track.lyrics_path is None else str(prefix / track.lyrics_path)
+    return dataclasses.replace(track, path=str(prefix / track.path), lyrics_path=lyrics_path)

@@ -1,0 +1,346 @@
+"""From a store to a model: train, evaluate, compare, ablate, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..cache.errors import ConfigError, MissingExtraError
+from ..cache.schema import text_fingerprints
+from ..cache.store import FeatureStore
+from .shared import Steps, extra, silent
+
+if TYPE_CHECKING:
+    from ..heads.bundle import LoadedModel
+    from ..heads.config import TrainConfig
+    from ..heads.train import Progress as TrainProgress
+
+
+def train(
+    store: Path,
+    run: Path,
+    *,
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    text: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    resume: bool = False,
+    save_every_s: float | None = None,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Steps = silent,
+) -> dict[str, Any]:
+    """Train a model from a store and write its report.
+
+    Parameters
+    ----------
+    labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
+        does not list has none.
+    text : name of the text features to learn from, where others joined the store.
+    options : fields of :class:`mgc.heads.config.TrainConfig`.
+    settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
+    save_every_s, stop : see :func:`mgc.heads.train.train`.
+
+    Returns
+    -------
+    dict
+        Best epoch and its validation mAP, last losses, device, precision, where the run and report are, remarks.
+
+    Raises
+    ------
+    ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError
+    """
+    with extra("train"):
+        from ..heads.train import SAVE_EVERY_S
+        from ..heads.train import train as fit
+
+    config = _train_config(preset, genres_file, options, settings)
+
+    def tell(progress: TrainProgress) -> None:
+        if progress.stage == "statistics":
+            on_progress("statistics", progress.done, progress.total, "")
+        elif progress.record is not None:
+            last = progress.record
+            shown = "" if last.val_map is None else f", validation mAP {last.val_map:.3f}"
+            on_progress("train", progress.done, progress.total, f"loss {last.loss:.3f}{shown}")
+
+    with FeatureStore.open(store, text=text) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        result = fit(
+            features, run, config, labels=relabelled.genres, resume=resume, stop=stop, on_progress=tell,
+            save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
+        )  # fmt: skip
+    page, remarks = _try_report(run)
+    sizes = ", ".join(f"{name} {size}" for name, size in result.task.split.sizes.items())
+    return {
+        "run": str(run),
+        "store": str(store),
+        "report": page,
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "best_validation_map": result.best_map,
+        "first_loss": result.history[0].loss if result.history else None,
+        "last_loss": result.history[-1].loss if result.history else None,
+        "split": {"policy": result.task.split.policy, **result.task.split.sizes},
+        "genres": list(result.task.genres.names),
+        "learning_rate": config.lr,
+        "threshold": result.thresholds.overall,
+        "threshold_tuned_on": result.thresholds.n_tracks,
+        "device": result.device,
+        "precision": result.precision,
+        "n_parameters": result.n_parameters,
+        "seconds": round(result.seconds, 2),
+        "stopped_early": result.stopped_early,
+        "remarks": [
+            *relabelled.remarks,
+            *(str(kept) for kept in result.task.kept),
+            f"split {result.task.split.policy}: {sizes}",
+            *([f"features kept in: {result.home}"] if result.home is not None else []),
+            *(f"warning: {warning}" for warning in result.warnings),
+            *remarks,
+        ],
+    }
+
+
+def train_dry_run(
+    store: Path,
+    run: Path,
+    *,
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    text: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    on_progress: Steps = silent,
+) -> dict[str, Any]:
+    """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
+
+    Writes nothing.
+
+    Raises
+    ------
+    ConfigError, TrainingError, StoreNotFoundError
+    """
+    with extra("train"):
+        from ..heads.dry_run import dry_run
+
+    config = _train_config(preset, genres_file, options, settings)
+    with FeatureStore.open(store, text=text) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        found = dry_run(
+            features, config, labels=relabelled.genres,
+            on_track=lambda done, total: on_progress("statistics", done, total, ""),
+        )  # fmt: skip
+    task = found.task
+    return {
+        "run": str(run),
+        "run_exists": any((run / name).exists() for name in ("config.yaml", "last", "best")),
+        "store": str(store),
+        "kept": [str(kept) for kept in task.kept],
+        "split": {"policy": task.split.policy, **task.split.sizes},
+        "genres": list(task.genres.names),
+        "train_tracks": task.n_train,
+        "train_tracks_without_lyrics": task.n_without_lyrics,
+        "validation_tracks": found.n_validation,
+        "home": {"name": found.home.name, "bytes": found.home.n_bytes, "free_bytes": found.home.free_bytes},
+        "features": str(found.home),
+        "device": found.device,
+        "precision": found.precision,
+        "n_parameters": found.n_parameters,
+        "batch_size": config.batch_size,
+        "steps_per_epoch": found.n_steps,
+        "epochs": config.epochs,
+        "timed_steps": found.timed_steps,
+        "seconds_per_step": round(found.step_s, 4),
+        "seconds_per_epoch": round(found.epoch_s, 2),
+        "seconds_to_read": round(found.read_s, 2),
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "warnings": [*relabelled.remarks, *found.warnings],
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labels:
+    """Genres by track id in place of the store's, None for the store's own; and what to know about them."""
+
+    genres: Mapping[str, Sequence[str]] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def _read_labels(path: Path | None, genre_delimiter: str | None, store: FeatureStore) -> _Labels:
+    """Labels from a table that lists at least one track of the store."""
+    if path is None:
+        return _Labels()
+    from ..pipeline.small_tables import read_labels
+
+    labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
+    here = ids & labels.keys()
+    if not here:
+        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; there {min(ids)!r}, here "
+                          f"{min(labels)!r}")  # fmt: skip
+    said = f"{path.name} labels {len(here)} of {len(ids)} tracks; the others count as unlabelled"
+    beyond = [f"{len(labels) - len(here)} rows of {path.name} name no track here"] if len(labels) > len(here) else []
+    return _Labels(genres=labels, remarks=(said, *beyond))
+
+
+def _train_config(
+    preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str] = ()
+) -> TrainConfig:
+    from ..heads.config import TrainConfig
+
+    return TrainConfig.from_preset(preset, **_options(genres_file, options, settings))
+
+
+def _options(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
+    from ..heads.config import read_settings
+    from ..heads.labels import read_genres_file
+
+    chosen = dict(options or {})
+    if genres_file is not None:
+        chosen["genres"] = read_genres_file(genres_file)
+    return {**chosen, **read_settings(settings)}
+
+
+def evaluate(
+    run: Path,
+    store: Path,
+    *,
+    split: str = "test",
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    on_progress: Steps = silent,
+) -> dict[str, Any]:
+    """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
+
+    Parameters
+    ----------
+    labels, genre_delimiter : as for :func:`train`.
+
+    Raises
+    ------
+    RunError, RecipeMismatchError, StoreNotFoundError
+    """
+    with extra("train"):
+        from ..heads.evaluate import evaluate as score
+        from ..heads.predict import load_run
+
+    with open_for(load_run(run), store) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        metrics = score(
+            run, features, split=split, labels=relabelled.genres,
+            on_track=lambda done, total: on_progress("evaluate", done, total, ""),
+        )  # fmt: skip
+        metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
+    _try_report(run)
+    return metrics
+
+
+def compare(
+    first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Paired differences of two evaluated runs; see :func:`mgc.heads.compare.compare_runs`."""
+    with extra("train"):
+        from ..heads.compare import compare_runs
+
+    return compare_runs(first, second, common=common, n_replicates=n_replicates, seed=seed)
+
+
+def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
+    """The store with the text features that the model was trained on, where it has them."""
+    opened = FeatureStore.open(store)
+    wanted = loaded.recipe.lyrics
+    if wanted is None or opened.recipe.lyrics == wanted:
+        return opened
+    for name, recipe in opened.texts.items():
+        if text_fingerprints(recipe, {}) == text_fingerprints(wanted, {}):
+            opened.close()
+            return FeatureStore.open(store, text=name)
+    return opened
+
+
+def ablate(
+    store: Path,
+    folder: Path,
+    *,
+    tables: Sequence[str] | None = None,
+    n_seeds: int = 3,
+    n_folds: int | None = None,
+    fold_by: Literal["artist", "song"] = "artist",
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    text: str | None = None,
+    names_store: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    training: bool = True,
+    keep_runs: bool = False,
+    dry_run: bool = False,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Steps = silent,
+) -> dict[str, Any]:
+    """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablate.ablate`.
+
+    Parameters
+    ----------
+    tables : names of :data:`mgc.heads.ablate_rows.TABLES`; None for those of the paper and `plus`.
+    n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
+    n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
+    names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
+    preset, labels, options, settings : as for :func:`train`, for every run.
+    dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
+
+    Raises
+    ------
+    ConfigError, RunError, SaveError, StoppedError, StoreNotFoundError
+    """
+    with extra("train"):
+        from ..heads import ablate as ablation
+        from ..heads.ablate_plan import Plan
+        from ..heads.ablate_rows import DEFAULT_TABLES, chosen_tables
+        from ..heads.ablate_runs import names_of
+        from ..heads.ablate_workers import Work
+        from ..heads.folds import make_folds
+
+    chosen = _options(genres_file, options, settings)
+    with FeatureStore.open(store, text=text) as features:
+        relabelled = _read_labels(labels, genre_delimiter, features)
+        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
+        names = None
+        if names_store is not None:
+            with FeatureStore.open(names_store, text=text) as named:
+                names = names_of(features, named, relabelled.genres)
+    plan = Plan(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
+                folds=folds, names=names)  # fmt: skip
+    work = Work(folder=folder, store=store, text=text, labels=relabelled.genres, names_store=names_store,
+                keep_runs=keep_runs)  # fmt: skip
+    if dry_run:
+        found = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
+        return {**found, "remarks": list(relabelled.remarks)}
+    found = ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
+    return {**found, "remarks": [*relabelled.remarks, *found["remarks"]]}
+
+
+def report(run: Path, output: Path | None = None) -> Path:
+    """Write the page about a run; see :func:`mgc.heads.report.write_report`."""
+    with extra("report"):
+        from ..heads.report import write_report
+
+    return write_report(run, output)
+
+
+def _try_report(run: Path) -> tuple[str | None, list[str]]:
+    """A report is worth a remark, not a failed training, where its extra is not installed."""
+    try:
+        return str(report(run)), []
+    except MissingExtraError as error:
+        return None, [f"no report written: {error}"]

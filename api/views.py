@@ -1,0 +1,91 @@
+"""A store seen as dask arrays, an xarray data set, a torch data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..cache.view import FeatureArray, Names, StoreView
+from .shared import extra
+
+if TYPE_CHECKING:
+    import xarray
+
+    from ..heads.torch_dataset import TrackDataset
+
+
+def to_dask(feature: FeatureArray) -> Any:
+    """A feature as a ``dask.array.Array``, one chunk for as many tracks as a part of the store has.
+
+    Examples
+    --------
+    >>> import mgc
+    >>> mel = mgc.to_dask(mgc.open("songs.zarr")["mel"])
+    >>> round(float(mel.astype("float32").mean().compute()), 1)
+    -40.5
+    """
+    with extra("xarray"):
+        import dask.array as da
+        import numpy as np
+        from dask.base import tokenize
+
+    chunks = (feature.part_rows, *(-1 for _ in feature.shape[1:]))
+    name = f"{feature.name}-{tokenize(feature.view)}"
+    # One reader, which is not made for threads; copying from mapped memory gains nothing from several anyway.
+    return da.from_array(
+        feature, chunks=chunks, name=name, lock=True, meta=np.empty((0,) * feature.ndim, feature.dtype)
+    )
+
+
+def to_xarray(store: StoreView) -> xarray.Dataset:
+    """The tracks of a view as an ``xarray.Dataset`` that reads when it is asked to.
+
+    Every feature with its dims and units; ``labels`` (track, genre); ids, languages and splits along ``track`` (""
+    where a source said nothing); the recipe as JSON in the attributes.
+
+    Examples
+    --------
+    >>> import mgc
+    >>> songs = mgc.to_xarray(mgc.open("songs.zarr"))
+    >>> songs["mel"].sel(track="song00").dims
+    ('mel_band', 'frame')
+    >>> songs["labels"].sel(genre="jazz").sum().item()
+    8
+    """
+    with extra("xarray"):
+        import xarray
+
+    def text(column: str) -> list[str]:
+        return [value or "" for value in store.tracks.column(column).to_pylist()]
+
+    arrays = {name: store[name] for name in store.features}
+    return xarray.Dataset(
+        {
+            name: (one.dims, to_dask(one), {"units": one.unit, "description": one.description})
+            for name, one in arrays.items()
+        }
+        | {"labels": (("track", "genre"), store.labels(), {"description": "which genres a track has"})},
+        coords={
+            "track": text("id"), "genre": store.genres,
+            "language": ("track", text("language")), "split": ("track", text("split")),
+        },
+        attrs={"recipe": json.dumps(store.store.recipe.to_dict()), "store": store.store.path.name},
+    )  # fmt: skip
+
+
+def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = None) -> TrackDataset:
+    """The tracks of a view as a dataset of torch; see :class:`mgc.heads.torch_dataset.TrackDataset`.
+
+    Examples
+    --------
+    >>> import mgc, torch
+    >>> train = mgc.to_torch(mgc.open("songs.zarr").sel(split="train"), "mel", genres=["jazz", "folk"])
+    >>> batch = next(iter(torch.utils.data.DataLoader(train, batch_size=4)))
+    >>> batch["mel"].shape, batch["labels"].tolist()[0]
+    (torch.Size([4, 128, 44]), [1.0, 0.0])
+    """
+    with extra("train"):
+        from ..heads.torch_dataset import TrackDataset
+
+    return TrackDataset(store, features, genres)

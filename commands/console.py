@@ -1,0 +1,184 @@
+"""What commands say and how: progress bars, remarks, lists, JSON; gentle stops."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ..cache.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Listing(StrEnum):
+    """Form of a printed list."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+PATIENCE_S = 8
+"""How long work may take to come to a stop that loses nothing."""
+
+
+@contextmanager
+def stopping_gently() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGTERM or SIGINT into a question that work asks itself; a second, or `PATIENCE_S`, ends it."""
+    received: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if received:
+            sys.exit(128 + received[0])
+        received.append(number)
+        signal.alarm(PATIENCE_S)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield lambda: bool(received)
+    except StoppedError as stopped:
+        say(str(stopped))
+        sys.exit(128 + received[0])
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def log_to_stderr(wanted: bool) -> bool:
+    if wanted:
+        handler = _Sayer()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger = logging.getLogger("mgc")
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+    return wanted
+
+
+class _Sayer(logging.Handler):
+    """Log lines to the stderr of the moment, which a progress bar replaces while it is up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def remark(quiet: bool, remarks: Iterable[str]) -> None:
+    if not quiet:
+        for remark in remarks:
+            say(remark)
+
+
+def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False, default=str))
+    else:
+        show()
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
+    """A bar on stderr for each step of long work; none where stderr is no terminal, plain lines of steps instead."""
+    if quiet:
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def say_once(step: str, done: int, total: int, note: str) -> None:
+            if step not in seen:
+                seen.add(step)
+                say(f"{step} ...")
+
+        yield say_once
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(step: str, done: int, total: int, note: str) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, note="")
+            bars.update(tasks[step], completed=done, total=total, note=note)
+
+        yield show
+
+
+def split_names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, markup=False, highlight=False).print(table)
+
+
+def print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing: Listing, *, empty: str) -> None:
+    if listing is Listing.JSONL:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    elif listing is Listing.CSV:
+        writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        print_table("", names, [[row[name] for name in names] for row in rows])
+    else:
+        print(empty)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def n_workers(n: int) -> str:
+    return "this process" if n == 0 else f"{n} worker{'s' if n > 1 else ''}"
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def estimate(estimate: Mapping[str, float | None]) -> str:
+    low, high = estimate["low"], estimate["high"]
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return number(estimate["value"]) + interval
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,218 @@
+"""What training, metrics, comparisons, ablations and predictions look like in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .console import estimate, number, print_table, say
+
+if TYPE_CHECKING:
+    from ..api import Prediction, Predictions
+
+
+def print_dry_run(found: Mapping[str, Any]) -> None:
+    for line in found["kept"]:
+        print(line)
+    sizes = ", ".join(f"{name} {size}" for name, size in found["split"].items() if name != "policy")
+    print(f"split {found['split']['policy']}: {sizes}; {len(found['genres'])} genres")
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")
+    print(f"features kept in: {found['features']}")
+    print(
+        f"{found['n_parameters']:,} parameters; a checkpoint is {found['checkpoint_bytes'] / 1e6:.1f} MB, "
+        "two are kept and a third is there while it is written"
+    )
+    print(
+        f"batches of {found['batch_size']}, {found['steps_per_epoch']} steps an epoch, on {found['device']} in "
+        f"{found['precision']}"
+    )
+    print(
+        f"about {found['seconds_per_epoch']:.1f} s an epoch by {found['timed_steps']} real steps, {found['epochs']} "
+        f"epochs in {found['epochs'] * found['seconds_per_epoch'] / 3600:.2f} h; "
+        f"reading the features first: {found['seconds_to_read']:.1f} s"
+    )
+    if found["run_exists"]:
+        print(f"there is a run in {found['run']} already: go on with --resume, or give another folder")
+    print("nothing was written")
+
+
+def print_training(result: Mapping[str, Any]) -> None:
+    for line in result["remarks"]:
+        print(line)
+    best = result["best_validation_map"]
+    print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}, "
+        f"validation mAP {'undefined' if best is None else format(best, '.3f')}, "
+        f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
+        f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
+    )
+    print(
+        f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
+        f"(tuned on {result['threshold_tuned_on']} validation tracks)"
+    )
+    if result["report"]:
+        print(f"report: {result['report']}")
+    print(f"next: mgc evaluate {result['run']} {result['store']}")
+
+
+METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
+
+
+def print_metrics(result: Mapping[str, Any]) -> None:
+    metrics, baselines = result["metrics"], result["baselines"]
+    print(
+        f"{result['split']}: {metrics['n_tracks']} tracks, {metrics['n_groups']} artists; epoch {result['epoch']}, "
+        f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
+    )
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+    systems = {
+        **{shown: (metrics, column) for column, shown in DECIDED_BY.items() if column is not None},
+        "prior": (baselines["label_prior"], "fixed"),
+        "majority": (baselines["majority"], "fixed"),
+        "frequency": (baselines["label_frequency"], "fixed"),
+    }
+    rows: list[tuple[str, ...]] = []
+    for name in METRIC_ROWS:
+        cells = [values["columns"][column][name] for values, column in systems.values()]
+        rows.append((name.replace("_", " "), estimate(cells[0]), *(number(cell["value"]) for cell in cells[1:])))
+    empty = [f"{values['columns'][column]['empty_share']:.3f}" for values, column in systems.values()]
+    print_table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
+    for name in ("mean_average_precision", "roc_auc"):
+        prior = number(baselines["label_prior"][name]["value"])
+        print(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
+    _print_parts(result["parts"])
+    told = result["calibration"]
+    print(
+        f"calibration: expected error {number(told['expected_calibration_error'])} over {told['n_pairs']} scores in "
+        f"{len(told['bins'])} bins, a genre {number(told['classwise_calibration_error'])}; Brier "
+        f"{number(told['brier'])} (each genre's share as its score: {number(told['brier_of_genre_shares'])})"
+    )
+    print_table(
+        "genres, at the tuned threshold",
+        ("genre", "support", "AP", "precision", "recall", "F1"),
+        [
+            (
+                row["genre"],
+                row["support"],
+                number(row["average_precision"]),
+                *(number(row[name]["tuned"]) for name in ("precision", "recall", "f1")),
+            )
+            for row in sorted(metrics["genres"], key=lambda row: -row["support"])
+        ],
+    )
+    if metrics["undefined_genres"]:
+        print(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
+    print("brackets: 95 % bootstrap intervals, resampling artists")
+
+
+DECIDED_BY = {
+    None: "ranking",
+    "fixed": "at 0.5",
+    "tuned": "tuned",
+    "tuned_per_genre": "tuned a genre",
+    "top1_where_empty": "0.5 or top 1",
+}
+"""Columns of metrics as a terminal has room for."""
+
+
+def _print_parts(parts: Mapping[str, Any]) -> None:
+    """Scores of the tracks by what they have; nothing where all of them have the same."""
+    rows = [
+        (
+            name,
+            part["n_tracks"],
+            estimate(part["mean_average_precision"]),
+            *(estimate(part["columns"][column]["jaccard"]) for column in ("fixed", "tuned")),
+        )
+        for name, part in parts.items()
+        if part["n_tracks"]
+    ]
+    if len(rows) > 1:
+        print_table("by what tracks have", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
+
+
+def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
+    rows = []
+    for row in result["differences"]:
+        low, high = row["difference"]["low"], row["difference"]["high"]
+        rows.append((
+            f"{row['metric'].replace('_', ' ')}, {DECIDED_BY.get(row['column'], row['column'])}",
+            number(row["first"]["value"]), number(row["second"]["value"]),
+            "-" if row["difference"]["value"] is None else f"{row['difference']['value']:+.3f}",
+            "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]",
+            f"{row['better']} is better" if row["decided"] else "undecided",
+        ))  # fmt: skip
+    print_table(
+        f"first {result['first']}, second {result['second']}: {result['n_tracks']} test tracks, "
+        f"{result['n_groups']} artists",
+        ("metric", "first", "second", "difference", "95 % interval", ""),
+        rows,
+    )
+    if result["n_only_first"] or result["n_only_second"]:
+        print(f"left out: {result['n_only_first']} tracks only of the first, {result['n_only_second']} of the second")
+    if not quiet:
+        say(
+            "paired bootstrap over artists; undecided: the interval holds 0. Where nothing differs, about one metric "
+            "in twenty is decided by chance"
+        )
+
+
+def print_planned_runs(result: Mapping[str, Any]) -> None:
+    rows = [
+        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], f"{run['seconds'] / 60:.1f}")
+        for run in result["runs"]
+    ]
+    print_table("runs", ("run", "fills", "seed", "fold", "state", "minutes"), rows)
+    for system, seconds in result["epoch_s"].items():
+        print(f"an epoch of {system}: about {seconds:.1f} s")
+    over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
+    print(f"{len(rows)} runs, about {result['seconds'] / 3600:.1f} hours to go{over}")
+
+
+def print_ablation(result: Mapping[str, Any]) -> None:
+    names = {"accuracy": "accuracy", "f1": "F", "accuracy_tuned": "tuned", "map": "mAP", "empty_share": "empty"}
+    for table in result["tables"]:
+        published = any(row["published"] for row in table["rows"])
+        heads = [*names.values(), f"accuracy - {table['reference']}", ""]
+        heads += ["published", "published F"] if published else []
+        rows = []
+        for row in table["rows"]:
+            cells, known = row["metrics"], row["published"] or {}
+            difference = (cells.get("accuracy") or {}).get("difference")
+            rows.append([
+                row["name"], *(number(cells[name]["value"]) if name in cells else "-" for name in names),
+                *(("", "") if difference is None else (estimate(difference), cells["accuracy"]["verdict"])),
+                *([known.get("accuracy"), known.get("f1")] if published else []),
+            ])  # fmt: skip
+        print_table(table["title"], ("", *heads), rows)
+    about = result["caption"]
+    print(f"{about['runs_finished']} of {about['runs']} runs finished")
+    if result["claimed"]:
+        print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
+    for failure in result["failures"]:
+        print(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
+    for remark in result["remarks"]:
+        print(remark)
+    print(f"written: {', '.join(result['files'])}")
+
+
+def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
+    for prediction in predictions:
+        if not prediction.scores:
+            print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
+            continue
+        print(f"{prediction.id}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+        best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
+        width = max(len(genre) for genre, _ in best)
+        for genre, score in best:
+            mark = "*" if genre in prediction.genres else " "
+            print(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+
+
+def print_written(result: Predictions) -> None:
+    scored = result.n_tracks - result.n_failed
+    print(f"{result.output}: {result.n_tracks} tracks, {scored} with scores, {result.n_failed} without")
+    if result.reasons:
+        print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())

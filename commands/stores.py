@@ -1,0 +1,289 @@
+"""`mgc store`: look into a feature store, and look after it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import Listing, emit, print_list, print_table, progress, remark, some
+from .options import (
+    ArtistDelimiter,
+    Dataset,
+    GenreDelimiter,
+    GenreLevel,
+    GenreNames,
+    GenresFromFolders,
+    Json,
+    Labels,
+    Quiet,
+    Root,
+    StoreArgument,
+    TextDevice,
+    TextModel,
+)
+
+store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
+
+
+@store_app.command("info")
+def store_info(
+    store: StoreArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Tell how far it is, until every part is there.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """What a store holds: tracks, arrays, genres, recipe. With --watch, how far its extractions are, wherever they run.
+
+    Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
+    """
+    if watch:
+        _watch(store, every, as_json)
+        return
+    from ..cache.info import describe_store
+
+    info = describe_store(store)
+    emit(as_json, info, lambda: _print_info(info))
+
+
+def _watch(store: Path, every_s: float, as_json: bool) -> None:
+    from ..cache.progress import watch
+
+    with progress(as_json) as steps:
+        shown = ""
+        for now in watch(store, every_s=every_s):
+            rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
+            note = f"{now.failed} failed, {now.working} parts at work{rate}"
+            if as_json:
+                print(json.dumps(now.to_dict()), flush=True)
+            elif sys.stderr.isatty():
+                steps("extract", now.ok + now.failed, now.planned, note)
+            elif (line := f"{now.ok + now.failed} of {now.planned} tracks, {note}") != shown:
+                print(line, flush=True)
+                shown = line
+    if not as_json:
+        print(f"{store}: all {now.parts} parts are there: ok {now.ok}, failed {now.failed}")
+
+
+@store_app.command("failures")
+def store_failures(
+    store: StoreArgument,
+    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    as_json: Json = False,
+) -> None:
+    """The tracks that failed, each with its reason; and what that leaves of each genre and split.
+
+    Example: [b]mgc store failures songs.zarr --format csv > failed.csv[/b]
+    """
+    from ..cache.failures import failures
+
+    found = failures(store)
+    if as_json:
+        emit(True, found, lambda: None)
+        return
+    print_list(found["failures"], ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
+    if listing is Listing.TABLE and found["failures"]:
+        for name, rows in found["coverage"].items():
+            hurt = [row for row in rows if row["ok"] < row["planned"]]
+            if hurt:
+                cells = [(row["name"], row["planned"], row["ok"], f"{row['share']:.1%}") for row in hurt]
+                print_table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
+
+
+@store_app.command("verify")
+def store_verify(
+    store: StoreArgument,
+    full: Annotated[bool, typer.Option("--full", help="Read every byte: hashes, decoding, finiteness.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a store with its records; exits with 4 where something is damaged.
+
+    Example: [b]mgc store verify songs.zarr --full[/b]
+    """
+    from .. import api
+
+    with progress(quiet or as_json) as steps:
+        damages = [damage.to_dict() for damage in api.store_verify(store, full=full, on_progress=steps)]
+    emit(
+        as_json,
+        {"store": str(store), "full": full, "damages": damages},
+        lambda: _print_damages(damages, store, _mend(store)),
+    )
+    if damages:
+        raise typer.Exit(4)
+
+
+@store_app.command("repair")
+def store_repair(
+    store: StoreArgument,
+    source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
+    dataset: Dataset = None,
+    root: Root = None,
+    labels: Labels = None,
+    genres_from_folders: GenresFromFolders = False,
+    genre_level: GenreLevel = None,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: ArtistDelimiter = None,
+    text_model: TextModel = None,
+    text_device: TextDevice = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify in full, put damaged parts into quarantine/, write metadata anew; with --source make the parts again.
+
+    Example: [b]mgc store repair songs.zarr --source music4all/[/b]
+    """
+    from .. import api
+
+    read = None
+    if source is not None:
+        read = api.read_source(
+            source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
+            genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        ).source  # fmt: skip
+    with progress(quiet or as_json) as steps:
+        done = api.store_repair(
+            store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
+        )
+    emit(as_json, done, lambda: _print_repair(done, store, with_source=read is not None))
+    if done["left"]:
+        raise typer.Exit(4)
+
+
+@store_app.command("convert")
+def store_convert(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="A store in either form.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="TO", help="The other form: to make.", show_default=False)],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the sealed HDF5 form of a Zarr store, or the Zarr form of a sealed one; the two are compared.
+
+    Examples: [b]mgc store convert songs.zarr songs.h5[/b], [b]mgc store convert songs.h5 songs.zarr[/b]
+    """
+    from ..cache.forms import convert
+
+    with progress(quiet or as_json) as steps:
+        convert(source, target, on_progress=lambda done, total: steps("convert", done, total, ""))
+    emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
+
+
+@store_app.command("select")
+def store_select(
+    store: StoreArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
+    ],
+    genre: Annotated[list[str] | None, typer.Option(help="Tracks of this genre; several times: of any.")] = None,
+    artist: Annotated[list[str] | None, typer.Option(help="Tracks by this artist; several times: by any.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Tracks in this language; several times: in any.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Tracks of the source's train, validation or test split; several: of any.")
+    ] = None,
+    genre_names: GenreNames = None,
+    text_model: Annotated[
+        str | None, typer.Option(help="Where the store's own text encoder lies, for that.", show_default="by its name")
+    ] = None,
+    text_device: TextDevice = "cpu",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
+
+    With --genre-names the genres are embedded again, by other names; all else is copied.
+
+    Examples: [b]mgc store select m4a.zarr --split test -o test.h5[/b],
+    [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b],
+    [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
+    """
+    from .. import api
+
+    with progress(quiet or as_json) as steps:
+        done = api.store_select(
+            store, output, genre=genre, artist=artist, language=language, split=split, genre_names=genre_names,
+            text_model=text_model, text_device=text_device, on_progress=steps,
+        )  # fmt: skip
+    remark(quiet, done["remarks"])
+    emit(as_json, done, lambda: print(f"{output}: {done['tracks']} of the {done['of']} tracks that have features"))
+
+
+@store_app.command("drop")
+def store_drop(
+    store: StoreArgument,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Tracks to take down.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes.
+
+    Example: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b]
+    """
+    from .. import api
+
+    new = api.store_drop(store, ids)
+    emit(
+        as_json,
+        {"store": str(store), "dropped": new},
+        lambda: print(f"{len(new)} tracks taken down; their bytes go with: mgc store compact {store}"),
+    )
+
+
+@store_app.command("compact")
+def store_compact(store: StoreArgument, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Make parts anew without the tracks taken down, and empty quarantine/. Run no extraction meanwhile.
+
+    Example: [b]mgc store compact songs.zarr[/b]
+    """
+    from .. import api
+
+    with progress(quiet or as_json) as steps:
+        parts = api.store_compact(store, on_progress=steps)
+    emit(as_json, {"store": str(store), "parts": parts}, lambda: print(f"{parts} parts made anew"))
+
+
+def _print_info(info: Mapping[str, Any]) -> None:
+    print(f"{info['store']}: mgc feature store, format {info['format_version']}, {info['bytes'] / 2**20:.1f} MiB")
+    print(f"planned {info['planned']} = ok {info['ok']} + failed {info['failed']} + pending {info['pending']}")
+    print_table(
+        "arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]]
+    )
+    parts = {name: part for name, part in info["recipe"].items() if name != "genre_names"}
+    print_table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in parts.items() for k, v in p.items()])
+    aloud = {name: text for name, text in info["recipe"].get("genre_names", {}).items() if name in info["genres"]}
+    if aloud:
+        print_table("genres read aloud as", ("genre", "text"), aloud.items())
+    print_table("genres", ("genre", "tracks"), info["genres"].items())
+
+
+def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str) -> None:
+    if not damages:
+        print(f"{store}: as recorded")
+        return
+    rows = [(one["key"], one["kind"], one["part"], one["array"], some(one["tracks"]), one["detail"]) for one in damages]
+    print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
+    print(advice)
+
+
+def _mend(store: Path) -> str:
+    if store.is_file():
+        return "a sealed store cannot be mended: restore the file from a copy"
+    return f"mend it: mgc store repair {store} --source SOURCE"
+
+
+def _print_repair(done: Mapping[str, Any], store: Path, *, with_source: bool) -> None:
+    if not done["damages"]:
+        print(f"{store}: as recorded, nothing to mend")
+    else:
+        print(f"{len(done['damages'])} damages found, {len(done['left'])} left, {done['parts_built']} parts made again")
+    if done["left"]:
+        restore = "this source does not give them back: restore them from a copy of the store"
+        _print_damages(done["left"], store, restore if with_source else f"{_mend(store)}; or restore them from a copy")
+    elif done["pending"]:
+        print(f"{done['pending']} tracks are pending; run `mgc extract` as before, or repair with --source")
+    for name, pending in done["pending_added"].items():
+        print(f"{pending} tracks of the text features {name} are pending; run `mgc extract --add {name}` as before")
