@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..cache.errors import ConfigError, MissingExtraError
+from ..cache.forms import is_store
 from ..cache.schema import text_fingerprints
 from ..cache.store import FeatureStore
 from .shared import Steps, extra, silent
@@ -330,12 +331,16 @@ def ablate(
     return {**found, "remarks": [*relabelled.remarks, *found["remarks"]]}
 
 
-def report(run: Path, output: Path | None = None) -> Path:
-    """Write the page about a run; see :func:`mgc.heads.report.write_report`."""
+def report(path: Path, output: Path | None = None) -> Path:
+    """Write the page about a run or a feature store.
+
+    See :func:`mgc.heads.report.write_report` and :func:`mgc.heads.report_store.write_store_report`.
+    """
     with extra("report"):
         from ..heads.report import write_report
+        from ..heads.report_store import write_store_report
 
-    return write_report(run, output)
+    return write_store_report(path, output) if is_store(path) else write_report(path, output)
 
 
 def _try_report(run: Path) -> tuple[str | None, list[str]]:

@@ -14,8 +14,13 @@ from .store import FeatureStore
 
 def describe_store(path: Path) -> dict[str, Any]:
     """What a store holds, in plain values."""
-    store = FeatureStore.open(path)
-    counts = store.counts()
+    with FeatureStore.open(path) as store:
+        return describe(store)
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """The same of a store that is open."""
+    path, counts = store.path, store.counts()
     newest = store.tracks.column("genres").filter(pa.array(store.newest))
     genres = {one["values"]: one["counts"] for one in pc.value_counts(pc.list_flatten(newest)).to_pylist()}
     rows = len(store.status)

@@ -173,7 +173,7 @@ class FeatureStore:
         """
         tracks = self.tracks
         if feature_set is not None:
-            tracks = _with_outcomes(tracks, self._reader.added_outcomes(feature_set))
+            tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
         tracks = tracks.select(["status", "reason", "flags"]).filter(pa.array(self.newest))
         reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
@@ -187,6 +187,11 @@ class FeatureStore:
             reasons=dict(reasons.most_common()),
             flags={name: count for name, count in flags.items() if count},
         )
+
+    def added_outcomes(self, feature_set: str) -> pa.Table:
+        """What became of tracks in features that joined: ``row``, ``status``, ``reason``, ``detail``, and
+        ``lyrics_sha256`` where lyrics went into them; tracks that they were not made for yet are not in it."""
+        return self._reader.added_outcomes(feature_set)
 
     @property
     def newest(self) -> npt.NDArray[np.bool_]:

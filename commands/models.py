@@ -366,17 +366,22 @@ def predict(
 
 
 def report(
-    run: RunArgument,
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|STORE", help="A run folder, or a feature store.", show_default=False)
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page to write.", show_default="RUN/report.html")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Page to write.", show_default="RUN/report.html, or STORE.report.html beside it"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page about a run.
+    """Write one self-contained HTML page about a run, or about a feature store.
 
-    Example: [b]mgc report runs/first[/b]
+    Examples: [b]mgc report runs/first[/b], [b]mgc report songs.zarr[/b]
     """
     from .. import api
 
-    page = api.report(run, output)
+    page = api.report(path, output)
     emit(as_json, {"report": str(page)}, lambda: print(f"report: {page}"))

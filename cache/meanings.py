@@ -1,0 +1,60 @@
+"""What flags and reasons mean to the person whose tracks they are about, and what can be done."""
+
+from __future__ import annotations
+
+from .schema import Flag, Reason
+
+FLAG_MEANINGS: dict[Flag, str] = {
+    Flag.EXT_MISMATCH: "The content is of another format than the file's name says; it was read as what it is.",
+    Flag.TRUNCATED: "Less than 95 % of the sound that the header promises is in the file; was its copy cut short?",
+    Flag.DECODE_GAPS: "Damaged packets were skipped; the clip may jump where they were.",
+    Flag.UPSAMPLED: "The file's sample rate is below the recipe's, so its high mel bands hold next to nothing.",
+    Flag.MULTICHANNEL: "More than two channels; the clip is their mean.",
+    Flag.SILENT: "The whole clip is silent (peak below -80 dBFS). Its mel says nothing of a genre: listen to the file.",
+    Flag.CLIPPED: "At least one sample in a thousand is at full scale: mastered loud, or distorted.",
+    Flag.SHORT: "Shorter than the clip, so padded with zeros at its end; mel_frames says where the sound ends.",
+    Flag.LONG: "Longer than the clip, so cut; offset_s says where the clip begins.",
+    Flag.TEXT_RECODED: "The lyrics file was not plain UTF-8 (another encoding, or a byte order mark).",
+    Flag.LYRICS_FAILED: "There are lyrics, but not such as can be read as text; the track counts as one without.",
+    Flag.NO_LYRICS: "The source names no lyrics, or the file that it names is not there.",
+    Flag.EMPTY_LYRICS: "The lyrics hold nothing but white space.",
+    Flag.INSTRUMENTAL: "The lyrics are the one word that says there are none.",
+    Flag.LYRICS_TRUNCATED: "More tokens than the text encoder takes; the later ones were cut.",
+    Flag.TEXT_CLEANED: "Markup, entities, control or invisible characters were taken out of the lyrics.",
+    Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
+}
+"""A sentence or two a flag."""
+
+REASON_MEANINGS: dict[Reason, tuple[str, str]] = {
+    Reason.SRC_MISSING: ("No file at the path, or one that may not be read.",
+                         "Check --root, the paths in the source, and permissions; then extract with --retry-failed."),
+    Reason.SRC_NOT_REGULAR: ("A folder, pipe or device instead of a file.", "Correct the path in the source."),
+    Reason.PATH_ESCAPE: ("The path leads out of the source's root folder.",
+                         "Move the file below the root, or name a root that holds all files."),
+    Reason.EMPTY: ("A file without sound: zero bytes, or a header with nothing behind it.",
+                   "Fetch the file again, then --retry-failed."),
+    Reason.NOT_AUDIO: ("The content is not sound, whatever the name says; often an error page saved as a song.",
+                       "Fetch the file again, then --retry-failed."),
+    Reason.TOO_SHORT: ("Less sound than the recipe's min_clip_s.", "Leave it out, or fetch the whole file."),
+    Reason.TOO_LARGE: ("Beyond a limit on bytes, hours, channels or sample rate; the detail says which.",
+                       "Cut the file, or leave it out."),
+    Reason.BAD_HEADER: ("A header that no decoder accepts.", "Convert or fetch the file again, then --retry-failed."),
+    Reason.DECODE_ERROR: ("Too damaged to decode.", "Fetch the file again, then --retry-failed."),
+    Reason.UNSUPPORTED_CODEC: ("No decoder here for this codec, or encrypted sound.",
+                               "Convert the file to FLAC or WAV, then --retry-failed."),
+    Reason.DECODER_CRASH: ("The decoder crashed on this file, twice; other tracks are unharmed.",
+                           "Convert the file with another program; log/ in the store has what the decoder said last."),
+    Reason.DECODER_TIMEOUT: ("Decoding took too long.", "Convert the file; on a slow disk just --retry-failed."),
+    Reason.DECODER_MEMORY: ("Decoding needed more memory than one file may have.", "Convert or cut the file."),
+    Reason.NONFINITE: ("Samples that are NaN, infinite, or absurdly large.", "Write the file anew from its original."),
+    Reason.WORKER_CRASH: ("It ended the worker process that had it, three times.",
+                          "Convert the file with another program; log/ in the store tells more."),
+    Reason.LYRICS_CHANGED: ("For features that joined later: the lyrics are not those of the store.",
+                            "Restore the lyrics, or make a new store of what there is now."),
+    Reason.SOURCE_CHANGED: ("For features that joined later: the audio file is not that of the store.",
+                            "Restore the file, or make a new store of what there is now."),
+    Reason.EXTRACTOR_FAILED: ("The added extractor raised an error on this track; the detail says which.",
+                              "Tell the extractor's author."),
+    Reason.DROPPED: ("Taken down with mgc store drop.", "Nothing: this is as somebody wished it."),
+}  # fmt: skip
+"""What happened, and what to do about it."""
