@@ -6,7 +6,7 @@ import numpy as np
 
 from .charts import heat_map
 from .graph_report import clustered_order, neighbours
-from .page import Json, figure, number, text
+from .page import Json, figure, number, table, text
 
 MAX_DRAWN = 120
 """Genres in the map; of more, the most frequent."""
@@ -56,13 +56,10 @@ def _neighbour_table(graph: Json, weights: np.ndarray) -> str:
     rows = []
     for i in np.argsort(-np.asarray(counts), kind="stable").tolist():
         listed = ", ".join(f"{text(graph['genres'][j])} {weight:.3f}" for j, weight in near[i]) or "none"
-        rows.append(
-            f"<tr><th scope=row>{text(graph['genres'][i])}</th><td>{counts[i]}</td>"
-            f"<td>{number(graph['self_weight'][i])}</td><td>{listed}</td></tr>"
-        )
-    head = "".join(f"<th scope=col>{name}</th>" for name in
-                   ("genre", "training tracks", "own share of its row", "draws most on (weight)"))  # fmt: skip
+        rows.append([text(graph["genres"][i]), str(counts[i]), number(graph["self_weight"][i]), listed])
+    heads = ("genre", "training tracks", "own share of its row", "draws most on (weight)")
     return (
-        "<details><summary>Each genre's nearest</summary><div class=scroll><table class=neighbours><thead><tr>"
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
+        "<details><summary>Each genre's nearest</summary>"
+        + table(heads, rows, about="each genre's nearest", sortable=True, find="Find a genre", tall=True)
+        + "</details>"
     )

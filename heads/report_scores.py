@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .charts import reliability_chart
-from .page import Json, figure, interval, number, text
+from .page import Json, figure, interval, number, table, text
 
 
 def parts_section(evaluation: Json) -> str:
@@ -15,15 +15,14 @@ def parts_section(evaluation: Json) -> str:
     for name, part in parts.items():
         estimates = (part["mean_average_precision"], part["columns"]["fixed"]["jaccard"],
                      part["columns"]["tuned"]["jaccard"], part["columns"]["tuned"]["f1"])  # fmt: skip
-        cells = "".join(f"<td>{number(one['value'])}<small>{interval(one)}</small></td>" for one in estimates)
-        undefined = len(part["undefined_genres"])
-        rows.append(f"<tr><th scope=row>{text(name)}</th><td>{part['n_tracks']}</td><td>{undefined}</td>{cells}</tr>")
-    head = "".join(f"<th scope=col>{name}</th>" for name in ("tracks with", "tracks", "genres without one", "mAP",
-                   "Jaccard at 0.5", "Jaccard, tuned threshold", "F1, tuned threshold"))  # fmt: skip
+        cells = [f"{number(one['value'])}<small>{interval(one)}</small>" for one in estimates]
+        rows.append([text(name), str(part["n_tracks"]), str(len(part["undefined_genres"])), *cells])
+    heads = ("tracks with", "tracks", "genres without one", "mAP", "Jaccard at 0.5", "Jaccard, tuned threshold",
+             "F1, tuned threshold")  # fmt: skip
     return (
         "<h2>By what tracks have</h2>\n<p>Not the same tracks, so not a measure of what lyrics are worth: genres "
         "differ in how often they have words. mAP is over the genres that have a track in the row.</p>\n"
-        f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        + table(heads, rows, about="metrics by what tracks have")
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pytest
+from chromium import Chromium
 
 from mgc.cache.commits import commit_part
 from mgc.cache.plan import create_store
@@ -129,3 +131,16 @@ def make_world() -> type[World]:
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """40 tracks by 20 artists, five genres, every seventh track without lyrics; shared, so read only."""
     return World().write(tmp_path_factory.mktemp("store") / "small.zarr")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium for pages; tests that want it skip where none is installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium is installed: pages are not opened in a browser")
+    running = Chromium(program, tmp_path_factory.mktemp("chromium"))
+    try:
+        yield running
+    finally:
+        running.close()

@@ -1,0 +1,84 @@
+"""What a run folder says, read for people: everything but its config may be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..cache.errors import RunError
+from .page import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run folder says; everything but the folder may be missing from a run that is young or was cut short.
+
+    Attributes
+    ----------
+    config : ``config.yaml``. about : ``run.json``. epochs : lines of ``metrics.jsonl``.
+    labels, graph : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
+    """
+
+    run: Path
+    config: Json
+    about: Json
+    epochs: Sequence[Json]
+    labels: Json
+    graph: Json
+    evaluations: Json
+
+    @property
+    def evaluation(self) -> Json:
+        """The evaluation to tell of: the test split's where there is one; empty before any."""
+        done = [name for name in ("test", "all", "validation", "train") if name in self.evaluations]
+        return dict(self.evaluations[done[0]]) if done else {}
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read what a report tells of.
+
+    Raises
+    ------
+    RunError
+        As :func:`write_report`.
+    """
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"{run}: no run of `mgc train` here (config.yaml is missing); give the run folder itself")
+    return RunRecord(
+        run=run,
+        config=_mapping(run / "config.yaml"),
+        about=_mapping(run / "run.json"),
+        epochs=_epochs(run / "metrics.jsonl"),
+        labels=_mapping(run / "best" / "labels.json"),
+        graph=_mapping(run / "best" / "graph.json"),
+        evaluations=_mapping(run / "metrics.json"),
+    )
+
+
+def _mapping(path: Path) -> Json:
+    """A YAML or JSON file that holds a mapping; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); restore it, or train or evaluate again") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: want a mapping, found {type(data).__name__}; restore it, or train or evaluate again")
+    return data
+
+
+def _epochs(path: Path) -> list[Json]:
+    """Whole lines of ``metrics.jsonl``; a last line that a kill cut short does not count."""
+    epochs: list[Json] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            epochs.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return epochs

@@ -1,0 +1,125 @@
+"""Pages as a browser shows them: tables that sort and filter, by mouse and keyboard, in the light and in the dark."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from chromium import Chromium
+
+from mgc.heads.page import COLOURS, STYLE, bar, figure, page, table
+
+GENRES = (("rock", 120, 0.71), ("1,000 drums", 7, None), ("80s", 1_500, 0.25), ("<i>Ödland</i>", 33, 0.9))
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    rows = [[name.replace("<", "&lt;"), f"{n:,}", (bar(ap), ap)] for name, n, ap in GENRES]
+    long = table(
+        ["a name", *(f"column {i}" for i in range(20))], [["x" * 60, *("0.123",) * 20]] * 60, about="l", tall=True
+    )
+    heads = ("genre", "tracks", "average precision")
+    sorts = table(heads, rows, about="genres", sortable=True, find="Find a genre")
+    chart = figure('<svg width="900" height="40"><rect width="900" height="40"/></svg>', "A figure", "s" * 200)
+    out = tmp_path / "page.html"
+    body = f"<h2>Genres</h2>{sorts}<h2>Long</h2>{long}<details><summary>More</summary>{long}</details>{chart}"
+    out.write_text(page("w" * 300, body), encoding="utf-8")
+    return out
+
+
+FIRST_COLUMN = "[...document.querySelectorAll('.sortable tbody tr:not([hidden]) th')].map((th) => th.textContent)"
+SORTED = "[...document.querySelectorAll('.sortable thead th')].map((th) => th.getAttribute('aria-sort'))"
+
+
+def test_a_table_sorts_by_numbers_and_names_with_what_is_missing_last(browser: Chromium, written: Path) -> None:
+    tab = browser.open(written)
+
+    def click(column: int) -> list[str]:
+        tab.run(f"document.querySelectorAll('.sortable thead th button')[{column}].click()")
+        return list(tab.run(FIRST_COLUMN))
+
+    assert tab.run(SORTED) == [None, None, None]
+    assert click(1) == ["80s", "rock", "<i>Ödland</i>", "1,000 drums"]
+    assert click(1) == ["1,000 drums", "<i>Ödland</i>", "rock", "80s"]
+    assert tab.run(SORTED) == [None, "ascending", None]
+    assert click(2) == ["<i>Ödland</i>", "rock", "80s", "1,000 drums"]
+    assert click(2) == ["80s", "rock", "<i>Ödland</i>", "1,000 drums"]
+    assert click(0) == ["<i>Ödland</i>", "1,000 drums", "80s", "rock"]
+    assert tab.run(SORTED) == ["ascending", None, None]
+    assert tab.errors == []
+
+
+def test_a_table_is_sorted_and_searched_with_the_keyboard_alone(browser: Chromium, written: Path) -> None:
+    tab = browser.open(written)
+    reached = []
+    for _ in range(12):
+        tab.press("Tab", *KEYS["Tab"])
+        reached.append(tab.run("document.activeElement.tagName + ' ' + document.activeElement.textContent.trim()"))
+        if reached[-1] == "BUTTON tracks":
+            tab.press("Enter", *KEYS["Enter"])
+        if reached[-1].startswith("INPUT"):
+            tab.type("D")
+    assert tab.run(FIRST_COLUMN) == ["<i>Ödland</i>", "1,000 drums"]
+    assert tab.run("document.querySelector('.find output').value") == "2 of 4 rows"
+    assert tab.run(SORTED) == [None, "descending", None]
+    assert {"A Genres", "BUTTON genre", "SUMMARY More"} <= set(reached)
+    assert tab.run("document.querySelector('.tall').tabIndex") == 0  # the box that scrolls is reached too
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert tab.run(outline) == "solid"
+    tab.run("document.querySelector('.find input').focus()")
+    tab.press("Backspace", 8)
+    assert len(tab.run(FIRST_COLUMN)) == 4
+    assert tab.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_page_is_no_wider_than_a_phone_and_follows_its_scheme(browser: Chromium, written: Path, dark: bool) -> None:
+    tab = browser.open(written, width=360, height=740, dark=dark)
+    assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    ground = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert "#{:02x}{:02x}{:02x}".format(*map(int, re.findall(r"\d+", ground))) == COLOURS["page"][dark]
+    assert tab.errors == []
+
+
+def test_without_scripts_a_page_is_all_there_and_offers_nothing_that_does_not_work(
+    browser: Chromium, written: Path
+) -> None:
+    tab = browser.open(written, scripts=False)
+    tab.send("Emulation.setScriptExecutionDisabled", value=False)
+    assert tab.run(FIRST_COLUMN) == [name for name, *_ in GENRES]
+    assert tab.run("document.querySelectorAll('button, input').length") == 0
+
+
+def test_no_script_but_the_page_s_own_runs(browser: Chromium, tmp_path: Path) -> None:
+    out = tmp_path / "bad.html"
+    out.write_text(page("bad", "<script>document.title = 'owned'</script><p onclick=x()>y</p>"), encoding="utf-8")
+    tab = browser.open(out)
+    assert tab.run("document.title") == "mgc: bad"
+    assert any("Content Security Policy" in error for error in tab.errors)
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_what_it_stands_on(scheme: int) -> None:
+    """4.5 to 1 for whatever the style gives to text, 3 to 1 for lines and bars (WCAG 2, levels AA)."""
+    assert _contrast("#ffffff", "#000000") == pytest.approx(21)
+    texts = set(re.findall(r"[^-]color: var\(--(\w+)\)", STYLE))
+    assert texts == {"ink", "muted", "first"}
+    for ground in ("page", "soft"):
+        for name in texts:
+            assert _contrast(COLOURS[name][scheme], COLOURS[ground][scheme]) >= 4.5
+        for name in ("first", "second", "third"):
+            assert _contrast(COLOURS[name][scheme], COLOURS[ground][scheme]) >= 3
