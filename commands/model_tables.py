@@ -56,6 +56,19 @@ def print_training(result: Mapping[str, Any]) -> None:
     print(f"next: mgc evaluate {result['run']} {result['store']}")
 
 
+def _retrieval(told: Mapping[str, Any]) -> str:
+    """Recall in both directions beside chance, in a line."""
+    if "reason" in told:
+        return str(told["reason"])
+    ranks = [
+        f"at {k} {' and '.join(number(by_rank[k]['value']) for by_rank in told['recall'].values())} "
+        f"(chance {number(chance)})"
+        for k, chance in told["chance"].items()
+    ]
+    note = f"; {told['note']}" if "note" in told else ""
+    return f"recall {', '.join(ranks)}, of {told['n_tracks']} tracks with both{note}"
+
+
 METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
 
 
@@ -89,6 +102,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         f"{len(told['bins'])} bins, a genre {number(told['classwise_calibration_error'])}; Brier "
         f"{number(told['brier'])} (each genre's share as its score: {number(told['brier_of_genre_shares'])})"
     )
+    print(f"lyrics found by their sound, sound by its lyrics: {_retrieval(result['alignment'])}")
     print_table(
         "genres, at the tuned threshold",
         ("genre", "support", "AP", "precision", "recall", "F1"),

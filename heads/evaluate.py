@@ -18,8 +18,10 @@ from .calibration import calibration
 from .checkpoint import read_sealed
 from .labels import genre_matrix, labels_sha256
 from .metrics import evaluate_predictions
-from .predict import lyrics_warnings, predict_store
+from .predict import ScoredStore, lyrics_warnings, score_store
 from .predictions import METRICS_FILE, save_predictions
+from .retrieval import alignment
+from .scoring import probabilities
 from .split_groups import artist_groups
 from .splits import SPLITS, Split
 from .task import newest_tracks
@@ -64,7 +66,8 @@ def evaluate(
     -------
     dict
         JSON values: ``metrics`` (``Metrics.to_dict()``, per-genre rows included), the same of the ``baselines`` that
-        see no features and of the tracks by what they have (``parts``), ``calibration``, and what was evaluated.
+        see no features and of the tracks by what they have (``parts``), ``calibration``, ``alignment`` of sound and
+        lyrics (or the ``reason`` why there is none), and what was evaluated.
 
     Raises
     ------
@@ -85,7 +88,8 @@ def evaluate(
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
-    _, scores = predict_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    scores = probabilities(scored.said.logits)
     seen = set(own.ids["train"]) if own is not None else set()
     artists = artist_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
@@ -113,6 +117,7 @@ def evaluate(
             for name, here in _parts(store, rows).items()
         },
         "calibration": calibration(truth, scores).to_dict(),
+        "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
         "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, store, rows)],
     }
     if save and own is not None:
@@ -164,6 +169,23 @@ def _metrics(
         n_replicates=n_replicates,
         seed=seed,
     ).to_dict()
+
+
+def _alignment(
+    loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
+) -> dict[str, Any]:
+    """How well sound finds its lyrics and lyrics their sound, or why that cannot be asked."""
+    said, examples = scored.said, scored.examples
+    if said.audio_embedding is None or said.lyrics_embedding is None:
+        return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
+    found = alignment(
+        said.audio_embedding, said.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
+        groups=artists, n_replicates=n_replicates, seed=seed,
+    )  # fmt: skip
+    if found is None:
+        return {"reason": "fewer than two of these tracks have both sound and lyrics"}
+    untrained = {"note": "lambda was 0, so the projections were never trained"} if not loaded.training.lambda_ else {}
+    return {**found.to_dict(), **untrained}
 
 
 def _label_warnings(run: Path, labels: Mapping[str, Sequence[str]] | None) -> list[str]:

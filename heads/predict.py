@@ -16,7 +16,7 @@ from ..cache.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .data import Examples, FeatureBatches, Home
 from .device import resolve_device
-from .scoring import probabilities, score_logits
+from .scoring import Scored, probabilities, score
 
 __all__ = [
     "LoadedModel",
@@ -35,6 +35,14 @@ BLOCK_TRACKS = 1024
 _HARMLESS = ("lyrics.model:", "lyrics.precision:", "genre_names.")
 """The name tells people only (hashes decide); fp32 and bf16 states agree within cosine 0.999 a token; how the genres
 were read aloud is in the model's weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredStore:
+    """Tracks of a store as a model sees them: what it was given of each, and what it said."""
+
+    examples: Examples
+    said: Scored
 
 
 def predict_store(
@@ -65,8 +73,22 @@ def predict_store(
     TrackUnavailableError
         If a row has no features.
     """
-    refuse_other_recipe(loaded, store)
     rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
+    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    return list(scored.examples.ids), probabilities(scored.said.logits)
+
+
+def score_store(
+    loaded: LoadedModel,
+    store: FeatureStore,
+    rows: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 16,
+    device: str = "auto",
+    on_track: Callable[[int, int], None] | None = None,
+) -> ScoredStore:
+    """As :func:`predict_store`, with all that the model says."""
+    refuse_other_recipe(loaded, store)
     examples = Examples.of(store, rows, np.zeros((len(rows), len(loaded.genres)), dtype=np.bool_))
     place = resolve_device(device)
     model = loaded.model.to(place)
@@ -78,14 +100,14 @@ def predict_store(
         device=place,
         text_dim=model.config.text_dim,
     )
-    logits = score_logits(
+    said = score(
         model,
         batches,
         np.arange(len(rows), dtype=np.int64),
         batch_size=batch_size,
         on_batch=None if on_track is None else lambda done: on_track(done, len(rows)),
     )
-    return list(examples.ids), probabilities(logits)
+    return ScoredStore(examples=examples, said=said)
 
 
 @dataclass(frozen=True, kw_only=True)

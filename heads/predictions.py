@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from .metrics import FIXED, TOP1, BoolArray, FloatArray
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
+LISTED = ("artists", "song", "path", "offset_s")
+"""What people and players know a track by."""
 SCORE_PREFIX = "score: "
 """Of the score columns' names; the genre follows."""
 
@@ -66,12 +69,16 @@ def save_predictions(
 ) -> str:
     """Write ``predictions.parquet``: id, group, genres (the labels, all of them), and a score a genre of the model.
 
+    Between them, where `tracks` has them: artists, song, path (below the source's root) and offset_s (where in the file
+    the clip begins).
+
     Returns
     -------
     str
         Its sha256, for ``metrics.json``.
     """
     columns = {"id": tracks.column("id"), "group": pa.array(groups, pa.string()), "genres": tracks.column("genres")}
+    columns |= {name: tracks.column(name) for name in LISTED if name in tracks.column_names}
     data = table_bytes(score_table(columns, genres, scores))
     replace_file(run / PREDICTIONS_FILE, data)
     return hashlib.sha256(data).hexdigest()
@@ -85,14 +92,7 @@ def load_predictions(run: Path) -> ScoredTracks:
     RunError
         If the run has not been evaluated, or its predictions are not those that its metrics were computed from.
     """
-    path = run / PREDICTIONS_FILE
-    metrics = read_sealed(run / METRICS_FILE).get("test") if (run / METRICS_FILE).exists() else None
-    if metrics is None or not path.is_file():
-        raise RunError(f"{run}: no test tracks have been scored here; run: mgc evaluate {run} STORE")
-    if file_sha256(path) != metrics["predictions_sha256"]:
-        raise RunError(f"{path}: not the scores that {METRICS_FILE} was computed from; run: mgc evaluate {run} STORE")
-    with path.open("rb") as file:
-        table = pq.read_table(file)
+    table, metrics = _read(run)
     names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]
     genres = tuple(name.removeprefix(SCORE_PREFIX) for name in names)
     scores = np.stack([table.column(name).to_numpy() for name in names], axis=1)
@@ -110,3 +110,32 @@ def load_predictions(run: Path) -> ScoredTracks:
             if name not in (FIXED, TOP1)
         },
     )
+
+
+def load_listing(run: Path) -> list[dict[str, Any]]:
+    """Of each test track, in the order of :func:`load_predictions`: its id, and artists, song, path and offset_s.
+
+    What the store does not know of a track is None.
+
+    Raises
+    ------
+    RunError
+        As :func:`load_predictions`.
+    """
+    table, _ = _read(run)
+    known = table.select([name for name in ("id", *LISTED) if name in table.column_names])
+    rows: list[dict[str, Any]] = known.to_pylist()
+    return [{**dict.fromkeys(LISTED), **row} for row in rows]
+
+
+def _read(run: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table, and the metrics that were computed from it."""
+    path = run / PREDICTIONS_FILE
+    metrics = read_sealed(run / METRICS_FILE).get("test") if (run / METRICS_FILE).exists() else None
+    if metrics is None or not path.is_file():
+        raise RunError(f"{run}: no test tracks have been scored here; run: mgc evaluate {run} STORE")
+    if file_sha256(path) != metrics["predictions_sha256"]:
+        raise RunError(f"{path}: not the scores that {METRICS_FILE} was computed from; run: mgc evaluate {run} STORE")
+    with path.open("rb") as file:
+        table = pq.read_table(file)
+    return table, metrics

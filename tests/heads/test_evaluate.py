@@ -48,7 +48,16 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
                                     groups=[tracks[row]["artists"][0] for row in rows])  # fmt: skip
     assert found["metrics"] == expected.to_dict()
     kept = pq.read_table(result.run / "predictions.parquet")
-    assert kept.column_names == ["id", "group", "genres", *(f"score: {name}" for name in loaded.genres)]
+    assert kept.column_names == [
+        "id",
+        "group",
+        "genres",
+        "artists",
+        "song",
+        "path",
+        "offset_s",
+        *(f"score: {name}" for name in loaded.genres),
+    ]
     assert kept.column("genres").to_pylist() == [tracks[row]["genres"] for row in rows]
     read = load_predictions(result.run)
     assert read.ids == tuple(tracks[row]["id"] for row in rows)

@@ -1,0 +1,120 @@
+"""Sound finding its lyrics: against a slow search, at chance where nothing is known, and of a trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mgc.cache.store import FeatureStore
+from mgc.heads import retrieval
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.predict import load_run
+from mgc.heads.retrieval import RANKS, alignment
+from mgc.heads.train import train
+
+N = 60
+
+
+def _slow(own: np.ndarray, other: np.ndarray, track_key: np.ndarray, lyrics_key: np.ndarray) -> dict[int, float]:
+    """Every candidate sorted by its score, track by track."""
+    hits = {k: [] for k in RANKS}
+    with_both = [i for i in range(len(own)) if lyrics_key[i] != -1]
+    for i in with_both:
+        candidates = [
+            j for j in with_both
+            if j == i or (track_key[i] != track_key[j] and lyrics_key[i] != lyrics_key[j])
+        ]  # fmt: skip
+        order = sorted(candidates, key=lambda j: -float(np.dot(own[i].astype(float), other[j].astype(float))))
+        for k in RANKS:
+            hits[k].append(i in order[:k])
+    return {k: float(np.mean(found)) for k, found in hits.items()}
+
+
+@pytest.fixture
+def world() -> dict[str, Any]:
+    """Embeddings that know something, tracks without lyrics, a song sung twice and a file there twice."""
+    random = np.random.default_rng(3)
+    audio = random.normal(size=(N, 8)).astype(np.float32)
+    lyrics = (audio + random.normal(size=(N, 8))).astype(np.float32)
+    track_key, lyrics_key = np.arange(N), np.arange(N)
+    lyrics_key[::9] = -1
+    lyrics_key[[4, 5, 6]] = 100
+    track_key[[10, 20]] = 100
+    return {"audio": audio, "lyrics": lyrics, "track_key": track_key, "lyrics_key": lyrics_key}
+
+
+def test_recall_is_that_of_a_slow_search(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "_CHUNK_ROWS", 7)
+    found = alignment(**world, groups=np.arange(N) // 2, n_replicates=200)
+    assert found is not None
+    keys = world["track_key"], world["lyrics_key"]
+    for direction, own, other in (("audio_to_lyrics", "audio", "lyrics"), ("lyrics_to_audio", "lyrics", "audio")):
+        slow = _slow(world[own], world[other], *keys)
+        assert 0.1 < slow[1] < slow[5] < slow[10]
+        for k in RANKS:
+            estimate = found.recall[direction][k]
+            assert estimate.value == pytest.approx(slow[k])
+            assert estimate.low < estimate.value < estimate.high
+    assert found.n_tracks == N - 7
+    # 53 candidates each, but for three with one lyric (51) and two with one file (52).
+    assert found.chance[5] == pytest.approx((48 * 5 / 53 + 3 * 5 / 51 + 2 * 5 / 52) / 53)
+    assert found.recall["audio_to_lyrics"] != found.recall["lyrics_to_audio"]
+
+
+def test_embeddings_that_say_the_same_of_everything_are_at_chance(world: dict[str, Any]) -> None:
+    same = {**world, "audio": np.ones((N, 8), np.float32), "lyrics": np.ones((N, 8), np.float32)}
+    found = alignment(**same, groups=np.arange(N), n_replicates=0)
+    assert found is not None
+    for by_rank in found.recall.values():
+        assert {k: value.value for k, value in by_rank.items()} == pytest.approx(dict(found.chance))
+
+
+def test_too_few_tracks_and_too_many(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = {**world, "lyrics_key": np.where(np.arange(N) == 3, 3, -1)}
+    assert alignment(**alone, groups=np.arange(N)) is None
+    monkeypatch.setattr(retrieval, "MAX_TRACKS", 20)
+    drawn = alignment(**world, groups=np.arange(N), n_replicates=0)
+    assert drawn is not None
+    assert (drawn.n_tracks, drawn.n_left_out) == (20, N - 7 - 20)
+    few = alignment(**{name: value[1:4] for name, value in world.items()}, groups=np.arange(3), n_replicates=0)
+    assert few is not None
+    assert few.chance == pytest.approx({1: 1 / 3, 5: 1, 10: 1})
+    assert few.recall["audio_to_lyrics"][5].value == 1
+
+
+def test_evaluation_asks_a_model_and_says_why_where_it_cannot(small_store: FeatureStore, tmp_path: Path) -> None:
+    config = {"encoder": "tiny", "epochs": 1, "lr": 1e-3, "device": "cpu"}
+    run = tmp_path / "ours"
+    train(small_store, run, TrainConfig(**config, lambda_=0.0))
+    told = evaluate(run, small_store, split="all", n_replicates=20)["alignment"]
+    assert json.loads((run / "metrics.json").read_text())["all"]["alignment"] == told
+    loaded = load_run(run)
+    rows = small_store.ok_rows
+    with torch.no_grad():
+        one_by_one = [loaded.model(_batch(small_store, int(row))) for row in rows]
+    audio, lyrics = (np.concatenate([getattr(said, name).numpy() for said in one_by_one])
+                     for name in ("audio_embedding", "lyrics_embedding"))  # fmt: skip
+    key = np.where(small_store.read("lyrics_tokens", rows) > 0, np.arange(len(rows)), -1)
+    slow = _slow(audio, lyrics, np.arange(len(rows)), key)
+    assert told["n_tracks"] == (key >= 0).sum() == 34
+    assert {k: told["recall"]["audio_to_lyrics"][str(k)]["value"] for k in RANKS} == pytest.approx(slow)
+    assert told["chance"]["10"] == pytest.approx(10 / 34)
+    assert "never trained" in told["note"]
+
+    train(small_store, tmp_path / "plain", TrainConfig(**config, contrastive=False))
+    without = evaluate(tmp_path / "plain", small_store, n_replicates=0)["alignment"]
+    assert "no audio-lyrics projections" in without["reason"]
+
+
+def _batch(store: FeatureStore, row: int) -> Any:
+    from mgc.heads.data import Examples, FeatureBatches, Home
+
+    examples = Examples.of(store, np.asarray([row]), np.zeros((1, 5), dtype=np.bool_))
+    home = Home(name="host", n_bytes=0, free_bytes=0)
+    return FeatureBatches(store, examples, home=home, device=torch.device("cpu")).batch(np.asarray([0]))
