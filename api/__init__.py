@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .demonstration import DEMO_OPTIONS, DemoReport, demo
 from .extraction import extract, extractors, plan
-from .prediction import MANY_SONGS, Model, Prediction, Predictions, load_model, predict
+from .prediction import Model, Prediction, Predictions, load_model, predict
 from .shared import Steps
+from .songs import MANY_SONGS
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import store_compact, store_drop, store_repair, store_select, store_verify
 from .training import ablate, compare, evaluate, report, train, train_dry_run

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +17,28 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.forms import is_store
 from ..cache.schema import Recipe
-from ..cache.store import FeatureStore
 from .shared import Steps, extra, silent
+from .songs import WholeSongs, songs_store
 from .training import open_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..cache.store import FeatureStore
     from ..heads.bundle import LoadedModel
+    from ..heads.predict import PredictedBlock
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Genres of one track. A track that could not be read has a reason and no scores."""
+    """Genres of one track. A track that could not be read has a reason and no scores.
+
+    Attributes
+    ----------
+    windows, failed_windows : of a whole song (``windows="all"``): windows that its scores are the mean of, and those
+        that could not be read and are left out, of which ``detail`` then names the first. None for one clip.
+    """
 
     id: str
     genres: list[str]
@@ -36,6 +46,8 @@ class Prediction:
     flags: list[str]
     reason: str | None = None
     detail: str | None = None
+    windows: int | None = None
+    failed_windows: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -77,6 +89,7 @@ def predict(
     missing_ok: bool = False,
     output: Path | None = None,
     threshold: str = "overall",
+    windows: str = "one",
     text_model: str | None = None,
     text_device: str = "cpu",
     workers: int | None = None,
@@ -93,6 +106,9 @@ def predict(
     output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
         does not grow with the number of tracks.
     threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
+    windows : ``one`` clip of a song, where the model's recipe says, or ``all``: the mean of the scores over successive
+        clips from the start on. The last counts if it is at least half full; a song shorter than one and a half clips
+        is the same as with ``one``. The words of a song are the same in each.
     text_model : where the model's own text encoder lies on this machine; its hashes must match.
     workers : processes that decode songs and embed lyrics; None takes one a core for 32 songs or more, and 0 (this
         process) for fewer.
@@ -103,8 +119,8 @@ def predict(
     """
     model = load_model(run, text_model=text_model, text_device=text_device)
     return _predict(
-        model, inputs, lyrics=lyrics, missing_ok=missing_ok, output=output, threshold=threshold, workers=workers,
-        on_progress=on_progress,
+        model, inputs, lyrics=lyrics, missing_ok=missing_ok, output=output, threshold=threshold, windows=windows,
+        workers=workers, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -134,6 +150,8 @@ class Model:
     True
     >>> [len(one.scores) for one in model.predict_all(["song.wav", "broken.wav"])]
     [3, 0]
+    >>> model.predict("song.wav", windows="all").windows
+    1
     """
 
     def __init__(self, loaded: LoadedModel, text_model: str | None = None, text_device: str = "cpu") -> None:
@@ -155,8 +173,11 @@ class Model:
         *,
         lyrics: str | os.PathLike[str] | None = None,
         threshold: str = "overall",
+        windows: str = "one",
     ) -> Prediction:
         """Genres of one audio file. One that cannot be read raises nothing: it gets a reason and no scores.
+
+        With ``windows="all"``, scores are the mean over the whole song (:func:`predict`).
 
         Raises
         ------
@@ -166,13 +187,14 @@ class Model:
         if Path(song).is_dir():
             raise ConfigError(f"{song}: a folder; predict_all takes folders and stores")
         words = None if lyrics is None else Path(lyrics)
-        return _predict(self, [Path(song)], lyrics=words, threshold=threshold).predictions[0]
+        return _predict(self, [Path(song)], lyrics=words, threshold=threshold, windows=windows).predictions[0]
 
     def predict_all(
         self,
         inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         threshold: str = "overall",
+        windows: str = "one",
         workers: int = 0,
     ) -> list[Prediction]:
         """Genres of audio files, folders of them, or the tracks of one feature store.
@@ -180,11 +202,8 @@ class Model:
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
         given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-        return _predict(self, [Path(one) for one in given], threshold=threshold, workers=workers).predictions
-
-
-MANY_SONGS = 32
-"""From so many on, worker processes are worth their start."""
+        paths = [Path(one) for one in given]
+        return _predict(self, paths, threshold=threshold, windows=windows, workers=workers).predictions
 
 
 def _predict(
@@ -195,6 +214,7 @@ def _predict(
     missing_ok: bool = False,
     output: Path | None = None,
     threshold: str = "overall",
+    windows: str = "one",
     workers: int | None = 0,
     on_progress: Steps = silent,
 ) -> Predictions:
@@ -204,34 +224,32 @@ def _predict(
         refuse_other_suffix(output)
     loaded = model._loaded
     loaded.thresholds.chosen(threshold)  # a senseless one is refused before the work
+    if windows not in ("one", "all"):
+        raise ConfigError(f"windows {windows!r}: want one (a clip of each song) or all (the mean over a whole song)")
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
+        if windows == "all":
+            raise ConfigError(
+                f"{inputs[0]}: --windows all goes with audio files; a store holds one clip of each track. Give the "
+                "files that it was made from"
+            )
         with open_for(loaded, inputs[0]) as features:
             return _predict_store(loaded, features, threshold, output, on_progress)
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     with extra("extract"):
-        from ..pipeline.extract import extract as run_extraction
         from ..pipeline.parts import TextSource
         from ..pipeline.songs import songs_source
-        from ..pipeline.workers import default_workers
     source = songs_source(inputs, lyrics, missing_ok=missing_ok)
-    if workers is None:
-        workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
-
-    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
-        store = Path(scratch) / "songs.zarr"
-        run_extraction(
-            source,
-            store,
-            recipe=loaded.recipe,
-            text=TextSource(model=model._text_model, device=model._text_device, emulates=True),
-            embed_genres=False,
-            workers=workers,
-            on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
-        )
-        with FeatureStore.open(store) as features:
+    text = TextSource(model=model._text_model, device=model._text_device, emulates=True)
+    if windows == "all":
+        done = _predict_whole_songs(WholeSongs(source, loaded, text, workers), threshold, output, on_progress)
+    else:
+        n_songs = len(source.tracks)
+        with songs_store(
+            source, loaded, text, workers, lambda done: on_progress("extract", done, n_songs, "")
+        ) as features:
             done = _predict_store(loaded, features, threshold, output, on_progress)
     asked = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
     return dataclasses.replace(done, predictions=sorted(done.predictions, key=lambda one: asked[one.id]))
@@ -240,29 +258,42 @@ def _predict(
 def _predict_store(
     loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Steps
 ) -> Predictions:
-    from ..heads.catalogue import predicted_rows, write_predictions
-    from ..heads.predict import predict_blocks
+    from ..heads.predict import has_words, predict_blocks
 
     blocks = predict_blocks(
         loaded, store, threshold=threshold, on_track=lambda done, total: on_progress("predict", done, total, "")
     )
-    remarks = [loaded.thresholds.described(threshold, loaded.genres), *_prediction_remarks(loaded, store)]
+    done = _gathered(blocks, output)
+    return dataclasses.replace(done, remarks=_remarks(loaded, threshold, has_words(store, store.ok_rows)))
+
+
+def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None, on_progress: Steps) -> Predictions:
+    done = _gathered(songs.blocks(threshold, on_progress), output)
+    mean = f"scores are the mean over {songs.n_windows} windows of {songs.clip_s:g} s of {done.n_tracks} songs"
+    remarks = [mean, *_remarks(songs.loaded, threshold, songs.has_words)]
+    if partly := songs.partly_read:
+        named = ", ".join(partly[:3]) + (f" and {len(partly) - 3} more" if len(partly) > 3 else "")
+        remarks.append(f"{len(partly)} songs with windows that could not be read, which are left out: {named}")
+    return dataclasses.replace(done, remarks=remarks)
+
+
+def _gathered(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
+    from ..heads.catalogue import predicted_rows, write_predictions
+
     if output is not None:
         n_tracks, reasons = write_predictions(output, blocks)
-        return Predictions(predictions=[], remarks=remarks, output=str(output), n_tracks=n_tracks, reasons=reasons)
+        return Predictions(predictions=[], output=str(output), n_tracks=n_tracks, reasons=reasons)
     predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
     failed = Counter(one.reason for one in predictions if one.reason and not one.scores)
-    return Predictions(predictions=predictions, remarks=remarks, n_tracks=len(predictions), reasons=failed)
+    return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)
 
 
-def _prediction_remarks(loaded: LoadedModel, store: FeatureStore) -> list[str]:
+def _remarks(loaded: LoadedModel, threshold: str, words: npt.NDArray[np.bool_]) -> list[str]:
     from ..heads.predict import lyrics_warnings
 
-    remarks = []
-    if store.recipe.lyrics is None:
+    remarks = [loaded.thresholds.described(threshold, loaded.genres)]
+    if loaded.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
-    elif len(store.ok_rows):
-        without = int((store.read("lyrics_tokens", store.ok_rows) == 0).sum())
-        if without:
-            remarks.append(f"{without} of {len(store.ok_rows)} songs without lyrics: predicted from sound alone")
-    return remarks + lyrics_warnings(loaded, store, store.ok_rows)
+    elif not words.all():
+        remarks.append(f"{int((~words).sum())} of {len(words)} songs without lyrics: predicted from sound alone")
+    return remarks + lyrics_warnings(loaded, words)

@@ -217,7 +217,10 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if not prediction.scores:
             print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
             continue
-        print(f"{prediction.id}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+        heard = "" if prediction.windows is None else f" ({prediction.windows} windows)"
+        if prediction.failed_windows:
+            heard = f" ({prediction.windows} windows; {prediction.failed_windows} left out: {prediction.detail})"
+        print(f"{prediction.id}{heard}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)
         for genre, score in best:

@@ -310,6 +310,10 @@ def predict(
     threshold: Annotated[
         str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
     ] = "overall",
+    windows: Annotated[
+        Literal["one", "all"],
+        typer.Option(help="all: the mean over successive clips of a whole song; one: the clip that the recipe names."),
+    ] = "one",
     text_model: Annotated[
         str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
     ] = None,
@@ -330,7 +334,7 @@ def predict(
     """Name the genres of songs, with the recipe that the model was trained with.
 
     song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
-    [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
+    [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
     from .. import api
@@ -342,8 +346,8 @@ def predict(
             raise ConfigError("standard input names no songs; give one path a line")
     with progress(quiet or as_json) as steps:
         result = api.predict(
-            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, text_model=text_model,
-            text_device=text_device, workers=workers, on_progress=steps,
+            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, windows=windows,
+            text_model=text_model, text_device=text_device, workers=workers, on_progress=steps,
         )  # fmt: skip
     remark(quiet, result.remarks)
     if output is not None:
@@ -356,6 +360,7 @@ def predict(
         rows = [prediction.to_dict() for prediction in result.predictions]
         flat = [
             {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
+            | ({"windows": row["windows"], "failed_windows": row["failed_windows"]} if windows == "all" else {})
             | {f"score: {genre}": score for genre, score in row["scores"].items()}
             for row in rows
         ]

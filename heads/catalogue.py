@@ -1,7 +1,8 @@
 """Predictions of a whole catalogue as a file: Parquet, CSV or JSON Lines, written block by block.
 
 One row a track. ``genres`` are the genres predicted; a failed track has a ``reason``, no genres and no scores. In CSV
-the names in a cell are separated by ``|``. The file appears under its name when it is whole.
+the names in a cell are separated by ``|``. Predictions of whole songs have the columns ``windows`` (how many have
+scores) and ``failed_windows`` too. The file appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ _ABOUT = (
     ("reason", pa.string()),
     ("detail", pa.string()),
 )
+_WINDOWS = (("windows", pa.int32()), ("failed_windows", pa.int32()))
+
+
+def _about(block: PredictedBlock) -> tuple[tuple[str, pa.DataType], ...]:
+    """Columns beside the scores."""
+    return (*_ABOUT, *_WINDOWS) if "windows" in block.tracks.column_names else _ABOUT
 
 
 def write_predictions(path: Path, blocks: Iterable[PredictedBlock]) -> tuple[int, dict[str, int]]:
@@ -69,7 +76,9 @@ def refuse_other_suffix(path: Path) -> None:
 
 
 def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
-    """Tracks as plain values: id, genres, scores (by genre; none for a failed track), flags, reason, detail."""
+    """Tracks as plain values: id, genres, scores (by genre; none for a failed track), flags, reason, detail; of whole
+    songs also windows and failed_windows.
+    """
     for track, has_scores, scores, decided in zip(
         block.tracks.to_pylist(), block.has_scores.tolist(), block.scores.tolist(), block.decided.tolist(), strict=True
     ):
@@ -80,6 +89,7 @@ def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
             "flags": Flag(track["flags"]).names,
             "reason": track["reason"],
             "detail": track["detail"],
+            **{name: track[name] for name, _ in _WINDOWS if name in track},
         }
 
 
@@ -98,7 +108,7 @@ def _write_parquet(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
 
 def _table(block: PredictedBlock) -> pa.Table:
     rows = list(predicted_rows(block))
-    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _ABOUT}
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _about(block)}
     for genre, scores in zip(block.genres, block.scores.T, strict=True):
         columns[f"{SCORE_PREFIX}{genre}"] = pa.array(scores, mask=~block.has_scores)
     return pa.table(columns)
@@ -110,11 +120,12 @@ def _write_csv(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
         for n, block in enumerate(blocks):
             if n == 0:
                 scores = [f"{SCORE_PREFIX}{genre}" for genre in block.genres]
-                writer.writerow([*(name for name, _ in _ABOUT), *scores])
+                writer.writerow([*(name for name, _ in _about(block)), *scores])
             for row in predicted_rows(block):
                 lists = ("|".join(row[name]) for name in ("genres", "flags"))
                 scores = [row["scores"].get(genre, "") for genre in block.genres]
-                writer.writerow([row["id"], *lists, row["reason"], row["detail"], *scores])
+                counts = [row[name] for name, _ in _WINDOWS if name in row]
+                writer.writerow([row["id"], *lists, row["reason"], row["detail"], *counts, *scores])
 
 
 def _write_jsonl(draft: Path, blocks: Iterator[PredictedBlock]) -> None:

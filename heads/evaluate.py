@@ -18,7 +18,7 @@ from .calibration import calibration
 from .checkpoint import read_sealed
 from .labels import genre_matrix, labels_sha256
 from .metrics import evaluate_predictions
-from .predict import ScoredStore, lyrics_warnings, score_store
+from .predict import ScoredStore, has_words, lyrics_warnings, score_store
 from .predictions import METRICS_FILE, save_predictions
 from .retrieval import alignment
 from .scoring import probabilities
@@ -118,7 +118,7 @@ def evaluate(
         },
         "calibration": calibration(truth, scores).to_dict(),
         "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
-        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, store, rows)],
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_words(store, rows))],
     }
     if save and own is not None:
         if split == "test":

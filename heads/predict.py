@@ -21,6 +21,7 @@ from .scoring import Scored, probabilities, score
 __all__ = [
     "LoadedModel",
     "PredictedBlock",
+    "has_words",
     "load_run",
     "lyrics_warnings",
     "predict_blocks",
@@ -116,7 +117,8 @@ class PredictedBlock:
 
     Attributes
     ----------
-    tracks : columns id, flags, reason, detail; a track that is not extracted yet has reason ``PENDING``.
+    tracks : columns id, flags, reason, detail; a track that is not extracted yet has reason ``PENDING``. Of whole
+        songs also windows, failed_windows.
     genres : names of the C outputs.
     has_scores : (n,) bool, False for failed tracks.
     scores : (n, C) float32; NaN without scores.
@@ -210,14 +212,25 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
         )
 
 
-def lyrics_warnings(loaded: LoadedModel, store: FeatureStore, rows: npt.NDArray[np.int64]) -> list[str]:
-    """What to know before trusting scores of tracks without lyrics; empty where there is nothing to say."""
+def lyrics_warnings(loaded: LoadedModel, words: npt.NDArray[np.bool_]) -> list[str]:
+    """What to know before trusting scores of tracks without lyrics; empty where there is nothing to say.
+
+    Parameters
+    ----------
+    words : (n,) bool, which tracks have lyrics (:func:`has_words`).
+    """
     seen_without = loaded.n_without_lyrics > 0 or loaded.training.modality_dropout > 0
     if loaded.model.config.modalities == "audio" or seen_without:
         return []
-    has_text = store.recipe.lyrics is not None
-    without = int((store.read("lyrics_tokens", rows) == 0).sum()) if has_text else len(rows)
+    without = int((~words).sum())
     if not without:
         return []
-    return [f"{without} of {len(rows)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
+    return [f"{without} of {len(words)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
             "their scores are a guess"]  # fmt: skip
+
+
+def has_words(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(n,) bool, whether the tracks have lyrics; none has in a store without text."""
+    if store.recipe.lyrics is None or not len(rows):
+        return np.zeros(len(rows), dtype=np.bool_)
+    return np.asarray(store.read("lyrics_tokens", rows) > 0)

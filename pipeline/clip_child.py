@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -24,17 +25,17 @@ import numpy as np
 from ..cache.errors import ClipError
 from ..cache.schema import MelRecipe, Reason
 from .clip_process import SIZES, receive
-from .clip_reader import ClipLimits, ClipMel, ClipSamples
-from .clips import Caps, decode_clip
+from .clip_reader import ClipLimits, ClipMel, ClipSamples, SoundLength
+from .clips import Caps, decode_clip, sound_seconds
 from .mel import log_mel, mel_frames
 
-Extract = Callable[[Path, MelRecipe, Caps], ClipMel | ClipSamples]
+Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | SoundLength]
 
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed than the limit allows"}
 
 
-def extract(path: Path, recipe: MelRecipe, caps: Caps) -> ClipMel:
+def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipMel:
     """The whole of a file's audio features.
 
     Raises
@@ -42,7 +43,7 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps) -> ClipMel:
     ClipError
         As :func:`mgc.pipeline.clips.decode_clip` does, and ``NONFINITE`` for samples whose power overflows.
     """
-    clip = decode_clip(path, recipe, caps)
+    clip = decode_clip(path, recipe, caps, start_s)
     mel = log_mel(clip.samples, recipe)
     if not np.isfinite(mel).all():
         raise ClipError(Reason.NONFINITE, "samples so large that their power overflows")
@@ -58,16 +59,28 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps) -> ClipMel:
     )
 
 
-def extract_samples(path: Path, recipe: MelRecipe, caps: Caps) -> ClipSamples:
+def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipSamples:
     """The sound of a file's clip; raises as :func:`mgc.pipeline.clips.decode_clip` does."""
-    clip = decode_clip(path, recipe, caps)
+    clip = decode_clip(path, recipe, caps, start_s)
     return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=_sha256(path))
 
 
-FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples}
+def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> SoundLength:
+    """How long a file's sound is; raises as :func:`mgc.pipeline.clips.decode_clip` does."""
+    return SoundLength(seconds=sound_seconds(path, caps))
+
+
+FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "seconds": measure}
 
 
 def _sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256_of(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=1)
+def _sha256_of(path: Path, *state: int) -> str:
+    """Of a file in one state, once for all windows of a song."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -89,13 +102,16 @@ def serve(extract: Extract | None = None) -> None:
     _answer(answers, {})  # ready
     while (request := receive(sys.stdin.buffer)) is not None:
         _limit_cpu(limits.cpu_s)
-        reply, payload = _attempt(extract, Path(os.fsdecode(request)), recipe, caps)
+        path, _, start = request.partition(b"\0")
+        reply, payload = _attempt(extract, Path(os.fsdecode(path)), recipe, caps, float(start) if start else None)
         _answer(answers, reply, payload)
 
 
-def _attempt(extract: Extract, path: Path, recipe: MelRecipe, caps: Caps) -> tuple[dict[str, Any], bytes]:
+def _attempt(
+    extract: Extract, path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None
+) -> tuple[dict[str, Any], bytes]:
     try:
-        clip = extract(path, recipe, caps)
+        clip = extract(path, recipe, caps, start_s)
     except ClipError as error:
         return {"reason": error.reason, "detail": error.detail}, b""
     except MemoryError:
@@ -109,6 +125,8 @@ def _attempt(extract: Extract, path: Path, recipe: MelRecipe, caps: Caps) -> tup
         traceback.print_exc()
         return {"reason": Reason.DECODER_CRASH, "detail": f"the decoder raised {type(error).__name__}"}, b""
     fields = dict(vars(clip))
+    if isinstance(clip, SoundLength):
+        return fields, b""
     if isinstance(clip, ClipSamples):
         samples = fields.pop("samples").astype("<f4", copy=False)
         return fields, samples.tobytes()

@@ -1,7 +1,7 @@
 """One decoding process: its pipes, its messages, its end.
 
-A message is two unsigned 32-bit sizes, then JSON (to the child: the raw path), then raw bytes. Nothing is pickled and
-there is no shell.
+A message is two unsigned 32-bit sizes, then JSON (to the child: the raw path, and after a NUL the second at which the
+clip begins, where that is told), then raw bytes. Nothing is pickled and there is no shell.
 """
 
 from __future__ import annotations

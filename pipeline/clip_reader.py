@@ -69,6 +69,13 @@ class ClipSamples:
     source_sha256: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoundLength:
+    """How long the sound of a file is."""
+
+    seconds: float
+
+
 class ClipReader:
     """Reads clips in a child process, started at once and again whenever a file has ended it.
 
@@ -80,7 +87,8 @@ class ClipReader:
     recipe : what a clip is.
     caps : which files are refused unread.
     limits : what one file may cost.
-    form : what :meth:`read` or :meth:`read_samples` is to give; one of them only, as the child makes one only.
+    form : what :meth:`read`, :meth:`read_samples` or :meth:`read_seconds` is to give; one of them only, as the child
+        makes one only.
 
     Examples
     --------
@@ -97,7 +105,7 @@ class ClipReader:
         *,
         caps: Caps | None = None,
         limits: ClipLimits | None = None,
-        form: Literal["mel", "samples"] = "mel",
+        form: Literal["mel", "samples", "seconds"] = "mel",
     ) -> None:
         self._recipe = recipe
         self._form = form
@@ -123,8 +131,12 @@ class ClipReader:
             self._child.stop()
             self._child = None
 
-    def read(self, path: str | os.PathLike[str]) -> ClipMel:
+    def read(self, path: str | os.PathLike[str], start_s: float | None = None) -> ClipMel:
         """Decode one file.
+
+        Parameters
+        ----------
+        start_s : where the clip begins, whatever the recipe's policy.
 
         Raises
         ------
@@ -134,7 +146,7 @@ class ClipReader:
             A library that the child needs is not installed.
         """
         assert self._form == "mel"
-        answer, payload = self._answer(path)
+        answer, payload = self._answer(path, start_s)
         shape = (self._recipe.n_mels, self._recipe.n_frames)
         mel = np.frombuffer(payload, dtype="<f2").astype(np.float16).reshape(shape)
         return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
@@ -145,11 +157,18 @@ class ClipReader:
         answer, payload = self._answer(path)
         return ClipSamples(samples=np.frombuffer(payload, dtype="<f4").astype(np.float32), **answer)
 
-    def _answer(self, path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
+    def read_seconds(self, path: str | os.PathLike[str]) -> float:
+        """The length of a file's sound as it can be decoded; raises as :meth:`read` does."""
+        assert self._form == "seconds"
+        answer, _ = self._answer(path)
+        return SoundLength(**answer).seconds
+
+    def _answer(self, path: str | os.PathLike[str], start_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+        request = os.fsencode(Path(path).absolute()) + (b"" if start_s is None else f"\0{start_s}".encode())
         if self._files_read >= self._limits.files:
             self.close()
         try:
-            answer, payload = self._ask(path)
+            answer, payload = self._ask(request)
         except DecoderDiedError as death:
             raise self._verdict(death) from None
         self._files_read += 1
@@ -159,14 +178,14 @@ class ClipReader:
             raise ClipError(answer["reason"], answer["detail"])
         return answer, payload
 
-    def _ask(self, path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
         for last_try in (False, True):
             if self._child is not None and not self._child.alive():
                 self.close()
             child = self._child or self._start()
             self._child = None  # until it has answered: after an interrupt it would answer the wrong question
             try:
-                answer = child.ask(os.fsencode(Path(path).absolute()), self._limits.wall_s)
+                answer = child.ask(request, self._limits.wall_s)
                 self._child = child
                 return answer
             except DecoderDiedError as death:

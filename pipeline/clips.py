@@ -21,7 +21,7 @@ from .clip_reader import ClipLimits, ClipMel, ClipReader
 from .decode import Decoded, Window, decode
 from .formats import Caps, examine, extension_fits
 
-__all__ = ["Caps", "Clip", "ClipLimits", "ClipMel", "ClipReader", "decode_clip"]
+__all__ = ["Caps", "Clip", "ClipLimits", "ClipMel", "ClipReader", "decode_clip", "sound_seconds"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -58,7 +58,9 @@ class Clip:
     flags: Flag
 
 
-def decode_clip(path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | None = None) -> Clip:
+def decode_clip(
+    path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | None = None, start_s: float | None = None
+) -> Clip:
     """Read the clip of one audio file.
 
     Parameters
@@ -66,6 +68,7 @@ def decode_clip(path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | No
     path : a file of any format that libsndfile or FFmpeg reads; its name is not trusted.
     recipe : rate, length, offset policy and backend.
     caps : limits, :class:`Caps` by default.
+    start_s : where the clip begins, whatever the policy.
 
     Raises
     ------
@@ -82,11 +85,11 @@ def decode_clip(path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | No
     sound = examine(path, caps)
 
     def plan(rate_hz: int, length: int) -> Window:
-        return _window(recipe, rate_hz, length)
+        return _window(recipe, rate_hz, length, start_s)
 
     decoded = decode(path, sound, plan, caps)
     seconds = decoded.length / decoded.rate_hz
-    if decoded.length == 0:
+    if decoded.length <= decoded.window.start:
         raise ClipError(Reason.EMPTY, "no samples")
     if seconds < recipe.min_clip_s:
         raise ClipError(Reason.TOO_SHORT, f"{seconds:.4f} s of sound; at least {recipe.min_clip_s} s are needed")
@@ -111,13 +114,28 @@ def decode_clip(path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | No
     )
 
 
-def _window(recipe: MelRecipe, rate_hz: int, length: int) -> Window:
+def sound_seconds(path: Path, caps: Caps) -> float:
+    """Length of the sound in a file as it can be decoded, whatever its header claims; its first second is decoded.
+
+    Raises
+    ------
+    ClipError
+        As :func:`decode_clip` does.
+    """
+    decoded = decode(path, examine(path, caps), lambda rate_hz, _: Window(first=0, start=0, stop=rate_hz), caps)
+    return decoded.length / decoded.rate_hz
+
+
+def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None) -> Window:
     """Where the clip of a sound of `length` frames lies."""
     clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
     whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
-    if length <= whole:
+    if start_s is not None:
+        start = round(start_s * rate_hz)
+    elif length <= whole:
         return Window(first=0, start=0, stop=whole + settle)  # to the end, for the true length
-    start = (length - clip) // 2 if recipe.offset == "middle" else 0
+    else:
+        start = (length - clip) // 2 if recipe.offset == "middle" else 0
     period = rate_hz // math.gcd(rate_hz, recipe.sample_rate_hz)  # source and target frames meet every `period`
     if period <= _GRID_S * rate_hz:
         start -= start % period

@@ -85,6 +85,7 @@ def extract(
     retry_failed: bool = False,
     workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
+    starts_s: Mapping[str, float] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
     """Bring the store at `path` to hold every track of `source`, as ok or failed with a reason.
@@ -102,6 +103,8 @@ def extract(
         is then all that is done.
     workers : local Dask worker processes, or a scheduler that has its own; 0 runs in this process.
     shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
+    starts_s : by track id, where a clip begins, if not where the recipe says. The plan does not hold it: for stores
+        that are thrown away.
     on_progress : told after each part.
 
     Raises
@@ -121,7 +124,7 @@ def extract(
     finish(path)
     retry_is_due = retry_failed and not _retry_is_under_way(path, plan)
     plan = _joined(path, plan, wanted, text, append=append, may_change=retry_failed)
-    run = _Run(source, path, text, workers, shard, on_progress)
+    run = _Run(source, path, text, workers, shard, on_progress, starts_s=starts_s)
     parts_built = run.build(plan)
     if retry_is_due:
         retried = _retried(path, plan, wanted, text)
@@ -233,8 +236,10 @@ class _Run:
         shard: tuple[int, int] | None,
         on_progress: Callable[[Progress], None] | None,
         feature_set: str | None = None,
+        starts_s: Mapping[str, float] | None = None,
     ) -> None:
         self._source, self._path, self._text, self._feature_set = source, path, text, feature_set
+        self._starts_s = starts_s or {}
         self._workers, self._shard, self._on_progress = workers, shard, on_progress
         self._planned: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
@@ -262,15 +267,17 @@ class _Run:
 
     def _job(self, plan: Plan, part: int) -> PartJob:
         lyrics: dict[str, str] = {}
-        if self._inline:
+        starts_s: dict[str, float] = {}
+        if self._inline or self._starts_s:
             generation, rows = plan.generation_of(part), plan.part_range(part)
             if generation.number not in self._planned:
                 self._planned[generation.number] = read_planned(self._path, plan, generation)
             table = self._planned[generation.number]
             ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
+            starts_s = {track_id: self._starts_s[track_id] for track_id in ids if track_id in self._starts_s}
         return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
-                       feature_set=self._feature_set)  # fmt: skip
+                       starts_s=starts_s, feature_set=self._feature_set)  # fmt: skip
 
 
 class _Queue(Iterator[PartJob]):

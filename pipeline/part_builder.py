@@ -122,7 +122,7 @@ class PartBuilder:
     def _read_clip(self, track: Track, recipe: MelRecipe) -> ClipMel:
         path, reader = resolve_inside(self._job.root, track["path"]), self._clips(recipe)
         try:
-            return reader.read(path)
+            return reader.read(path, self._job.starts_s.get(track["id"]))
         except ClipError:
             if reader.stderr_tail:
                 self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]

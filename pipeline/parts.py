@@ -50,6 +50,7 @@ class PartJob:
     Attributes
     ----------
     inline_lyrics : by track id, where the source's table holds them.
+    starts_s : by track id, where a clip begins, if not where the recipe says.
     culprits : array rows that end the process that works on them; they fail unseen.
     takes_over : whoever worked on the part is known to be dead.
     feature_set : one that joins the store; None for the store's own features.
@@ -60,6 +61,7 @@ class PartJob:
     root: Path
     text: TextSource | None
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+    starts_s: Mapping[str, float] = field(default_factory=dict)
     culprits: tuple[int, ...] = ()
     takes_over: bool = False
     feature_set: str | None = None

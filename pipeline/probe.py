@@ -64,14 +64,14 @@ def _as_json(job: PartJob) -> dict[str, Any]:
     text = None if job.text is None else dataclasses.asdict(job.text)
     paths = {name: base64.b64encode(os.fsencode(getattr(job, name))).decode() for name in ("store", "root")}
     return {**paths, "part": job.part, "text": text, "inline_lyrics": dict(job.inline_lyrics),
-            "feature_set": job.feature_set}  # fmt: skip
+            "starts_s": dict(job.starts_s), "feature_set": job.feature_set}  # fmt: skip
 
 
 def _from_json(data: dict[str, Any]) -> PartJob:
     store, root = (Path(os.fsdecode(base64.b64decode(data[name]))) for name in ("store", "root"))
     text = None if data["text"] is None else TextSource(**data["text"])
     return PartJob(store=store, root=root, part=data["part"], text=text, inline_lyrics=data["inline_lyrics"],
-                   feature_set=data["feature_set"])  # fmt: skip
+                   starts_s=data["starts_s"], feature_set=data["feature_set"])  # fmt: skip
 
 
 def _serve() -> None:

@@ -1,7 +1,9 @@
-"""Songs named on standard input, and many of them."""
+"""Songs named on standard input, many of them, and whole ones."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import mgc
 from mgc import api
+from mgc.cache.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +63,86 @@ def test_many_songs_in_several_processes_get_the_scores_of_this_one(model: Path,
     assert [one.id for one in spread.predictions] == [one.id for one in here.predictions]
     for one, other in zip(spread.predictions, here.predictions, strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+def long_song(path: Path, n_clips: float, clip_s: float, *, broken: bool = False) -> np.ndarray[Any, Any]:
+    """A song that is another tone in every clip; its samples. In a broken one, one of the first is no number."""
+    n_samples = round(n_clips * clip_s * 22_050)
+    t = np.arange(n_samples) / 22_050
+    sound = (0.3 * np.sin(2 * np.pi * 220 * (1 + t // clip_s) * t)).astype(np.float32)
+    if broken:
+        sound[100] = np.nan
+    soundfile.write(path, sound, 22_050, subtype="FLOAT")
+    return sound
+
+
+def test_a_whole_song_has_the_mean_of_the_scores_of_its_clips(model: Path, tmp_path: Path) -> None:
+    """The clips are cut out and predicted one by one; the last, more than half full, counts like the others."""
+    loaded = mgc.load_model(model)
+    assert loaded.recipe.mel is not None
+    clip_s = loaded.recipe.mel.clip_s
+    sound = long_song(tmp_path / "long.wav", 3.6, clip_s)
+    cut = round(clip_s * 22_050)
+    for k in range(4):
+        soundfile.write(tmp_path / f"{k}.wav", sound[k * cut : (k + 1) * cut], 22_050, subtype="FLOAT")
+    alone = [loaded.predict(tmp_path / f"{k}.wav").scores for k in range(4)]
+    whole = loaded.predict(tmp_path / "long.wav", windows="all")
+    assert (whole.windows, whole.failed_windows, whole.reason) == (4, 0, None)
+    for genre in loaded.genres:
+        assert whole.scores[genre] == pytest.approx(np.mean([scores[genre] for scores in alone]), abs=1e-6)
+    assert len({scores[loaded.genres[0]] for scores in alone}) == 4  # the clips do differ
+    assert "SHORT" not in whole.flags
+    assert whole.scores != loaded.predict(tmp_path / "long.wav").scores
+
+
+def test_a_song_of_one_window_gets_the_same_numbers_with_and_without(model: Path, tmp_path: Path) -> None:
+    loaded = mgc.load_model(model)
+    assert loaded.recipe.mel is not None
+    for name, n_clips in (("short", 0.3), ("full", 1.0), ("over", 1.45)):
+        long_song(tmp_path / f"{name}.wav", n_clips, loaded.recipe.mel.clip_s)
+    (tmp_path / "page.wav").write_text("<html>404</html>")
+    one, every = loaded.predict_all(tmp_path), loaded.predict_all(tmp_path, windows="all")
+    for before, after in zip(one, every, strict=True):
+        assert (after.windows, after.failed_windows) == ((0, 1) if after.reason else (1, 0))
+        assert dataclasses.replace(after, windows=None, failed_windows=None) == before
+
+
+def test_a_window_that_cannot_be_read_is_left_out_and_named(
+    model: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = mgc.load_model(model)
+    assert loaded.recipe.mel is not None
+    clip_s = loaded.recipe.mel.clip_s
+    sound = long_song(Path("broken.wav"), 3, clip_s, broken=True)
+    long_song(Path("half.wav"), 1.6, clip_s)
+    done = call("predict", model, "broken.wav", "half.wav", "--windows", "all", "-o", "scores.csv", "--json")
+    assert "1 songs with windows that could not be read, which are left out: broken.wav" in done.err
+    with Path("scores.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert [rows["broken.wav"][name] for name in ("windows", "failed_windows", "reason")] == ["2", "1", ""]
+    assert rows["broken.wav"]["detail"].startswith("the window at 0 s: NONFINITE: ")
+    assert [rows["half.wav"][name] for name in ("windows", "failed_windows", "detail")] == ["2", "0", ""]
+    cut = round(clip_s * 22_050)
+    for name, part in (("second.wav", sound[cut : 2 * cut]), ("third.wav", sound[2 * cut :])):
+        soundfile.write(name, part, 22_050, subtype="FLOAT")
+    read = [loaded.predict(name).scores for name in ("second.wav", "third.wav")]
+    for genre in loaded.genres:
+        score = float(rows["broken.wav"][f"score: {genre}"])
+        assert score == pytest.approx((read[0][genre] + read[1][genre]) / 2, abs=1e-6)
+    shown = call("predict", model, "broken.wav", "--windows", "all").out
+    assert "broken.wav (2 windows; 1 left out: the window at 0 s: NONFINITE" in shown
+    sound[:] = np.nan
+    soundfile.write("lost.wav", sound, 22_050, subtype="FLOAT")
+    lost = call("predict", model, "lost.wav", "--windows", "all", "--json")
+    assert (lost.code, lost.json["failed"]) == (2, 1)
+    (only,) = lost.json["predictions"]
+    assert (only["reason"], only["windows"], only["failed_windows"]) == ("NONFINITE", 0, 3)
+
+
+def test_windows_are_for_audio_files(model: Path, songs_store: Path, call: Any) -> None:
+    done = call("predict", model, songs_store, "--windows", "all")
+    assert done.code == 2
+    assert "a store holds one clip of each track" in done.err
+    with pytest.raises(ConfigError, match="want one .* or all"):
+        mgc.load_model(model).predict("song.wav", windows="every")

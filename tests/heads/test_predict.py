@@ -22,7 +22,7 @@ from mgc.cache.tracks import PLAN_SCHEMA
 from mgc.heads.catalogue import write_predictions
 from mgc.heads.config import TrainConfig
 from mgc.heads.metrics import decide, jaccard_per_track
-from mgc.heads.predict import load_run, lyrics_warnings, predict_blocks, predict_store
+from mgc.heads.predict import has_words, load_run, lyrics_warnings, predict_blocks, predict_store
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train
 
@@ -125,17 +125,18 @@ def test_a_store_without_text_is_scored_as_tracks_without_lyrics(
 def test_missing_lyrics_are_warned_of_only_if_training_never_saw_any(
     result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
-    rows = np.array([0, 1, 7])  # 0 and 7 have no lyrics
-    assert lyrics_warnings(load_run(result.run), small_store, rows) == []
+    words = has_words(small_store, np.array([0, 1, 7]))
+    assert words.tolist() == [False, True, False]
+    assert lyrics_warnings(load_run(result.run), words) == []
     wordy = make_world()
     wordy.lyrics_tokens[:] = 9
     train(wordy.write(tmp_path / "wordy.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
     loaded = load_run(tmp_path / "run")
-    assert "2 of 3 tracks have no lyrics" in lyrics_warnings(loaded, small_store, rows)[0]
-    assert lyrics_warnings(loaded, small_store, np.array([1])) == []
+    assert "2 of 3 tracks have no lyrics" in lyrics_warnings(loaded, words)[0]
+    assert lyrics_warnings(loaded, words[1:2]) == []
     dropped = dataclasses.replace(CONFIG, epochs=1, modality_dropout=0.2)  # some were trained as ones without
     train(FeatureStore.open(tmp_path / "wordy.zarr"), tmp_path / "dropped", dropped)
-    assert lyrics_warnings(load_run(tmp_path / "dropped"), small_store, rows) == []
+    assert lyrics_warnings(load_run(tmp_path / "dropped"), words) == []
 
 
 def test_a_track_that_failed_is_named(result: RunResult, make_world: MakeWorld, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ import ctypes, os, signal, sys, time
 from pathlib import Path
 from mgc.pipeline import clip_child
 
-def extract(path, recipe, caps):
+def extract(path, recipe, caps, start_s):
     fault, once = path.stem.partition("-")[::2]
     mark = path.with_suffix(".mark")
     if once and mark.exists():
