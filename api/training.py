@@ -331,16 +331,40 @@ def ablate(
     return {**found, "remarks": [*relabelled.remarks, *found["remarks"]]}
 
 
-def report(path: Path, output: Path | None = None) -> Path:
-    """Write the page about a run or a feature store.
+def report(
+    *paths: Path, output: Path | None = None, audio_root: Path | None = None, on_progress: Steps = silent
+) -> Path:
+    """Write the page about a run, about several runs side by side, or about a feature store.
 
-    See :func:`mgc.heads.report.write_report` and :func:`mgc.heads.report_store.write_store_report`.
+    Parameters
+    ----------
+    paths : a run, several runs, or one store.
+    audio_root : of one run: the folder that its store was made from, so that its tracks can be listened to.
+
+    See :func:`mgc.heads.report.write_report`, :func:`mgc.heads.report_compare.write_comparison` and
+    :func:`mgc.heads.report_store.write_store_report`.
+
+    Raises
+    ------
+    ConfigError, RunError, StoreNotFoundError, MissingExtraError
     """
-    with extra("report"):
-        from ..heads.report import write_report
-        from ..heads.report_store import write_store_report
+    if audio_root is not None and (len(paths) != 1 or is_store(paths[0])):
+        raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
+    if len(paths) == 1 and is_store(paths[0]):
+        with extra("report"):
+            from ..heads.report_store import write_store_report
 
-    return write_store_report(path, output) if is_store(path) else write_report(path, output)
+        return write_store_report(paths[0], output)
+    for path in paths:
+        if len(paths) > 1 and is_store(path):
+            raise ConfigError(f"{path} is a feature store; side by side stand runs only, and a store has its own page")
+    with extra("train"):
+        from ..heads.report import write_report
+        from ..heads.report_compare import write_comparison
+
+    if len(paths) == 1:
+        return write_report(paths[0], output, audio_root=audio_root)
+    return write_comparison(paths, output, on_run=lambda done, total: on_progress("compare", done, total, ""))
 
 
 def _try_report(run: Path) -> tuple[str | None, list[str]]:

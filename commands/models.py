@@ -371,22 +371,36 @@ def predict(
 
 
 def report(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN|STORE", help="A run folder, or a feature store.", show_default=False)
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...|STORE", help="A run folder, several of them, or a feature store.", show_default=False
+        ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Page to write.", show_default="RUN/report.html, or STORE.report.html beside it"
+            "--output",
+            "-o",
+            help="Page to write.",
+            show_default="RUN/report.html; of several runs compare.html beside the first; STORE.report.html beside it",
         ),
     ] = None,
+    audio_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the store was made from: the tracks a run got most wrong can then be played."),
+    ] = None,
+    config: Config = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page about a run, or about a feature store.
+    """Write one self-contained HTML page about a run, about several runs side by side, or about a feature store.
 
-    Examples: [b]mgc report runs/first[/b], [b]mgc report songs.zarr[/b]
+    Examples: [b]mgc report runs/first[/b], [b]mgc report runs/first --audio-root music[/b],
+    [b]mgc report runs/audio runs/both -o page.html[/b], [b]mgc report songs.zarr[/b]
     """
     from .. import api
 
-    page = api.report(path, output)
+    with progress(quiet or as_json) as steps:
+        page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
     emit(as_json, {"report": str(page)}, lambda: print(f"report: {page}"))

@@ -40,6 +40,8 @@ HEAT_RGB = (0.22, 0.53, 0.92)
 
 MAX_NAME = 28
 _STYLES = ("-", "--", ":")
+MAX_LINES = len(LINES) * len(_STYLES)
+"""In one chart: as many as differ in colour or style."""
 
 
 def line_chart(
@@ -52,10 +54,12 @@ def line_chart(
     mark: tuple[float, str] | None = None,
     unit_range: bool = False,
 ) -> str:
-    """Lines over `x` (three at most) with a legend; None leaves a gap; ``mark`` is a vertical line and its name."""
+    """Lines over `x` (:data:`MAX_LINES` at most) with a legend; None leaves a gap; ``mark`` is a vertical line and its
+    name."""
     with drawing(title, 4.4, 3.0) as (figure, axes):
-        for (name, y), colour, style in zip(lines.items(), LINES, _STYLES, strict=False):
+        for i, (name, y) in enumerate(lines.items()):
             values = [np.nan if value is None else value for value in y]
+            colour, style = LINES[i % len(LINES)], _STYLES[(i + i // len(LINES)) % len(_STYLES)]
             axes.plot(x, values, color=colour, label=name, linestyle=style, marker="." if len(x) < 3 else "")
         if mark is not None:
             axes.axvline(mark[0], color=FAINT, linewidth=1)

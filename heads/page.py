@@ -35,7 +35,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 sys
 main { max-width: 80rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
+h3 { font-size: 1rem; margin: 0 0 .5rem; } .scroll + h3 { margin-top: 1.5rem; }
 p, ul, figcaption { max-width: 60rem; overflow-wrap: anywhere; }
 a { color: var(--first); }
 :focus-visible { outline: 2px solid var(--first); outline-offset: 2px; }
@@ -46,7 +46,7 @@ nav { font-size: .9rem; } nav a { display: inline-block; padding: .25rem 1rem .2
 .tile b { font-size: 1.8rem; line-height: 1.2; }
 small { display: block; font-size: .8rem; color: var(--muted); white-space: nowrap; }
 .figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
-figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; }
+figure { margin: 1.5rem 0 0; min-width: 0; } .figures figure { margin: 0; } figcaption { font-size: .9rem; }
 svg { max-width: 100%; height: auto; stroke-linejoin: round; } svg text { font-family: system-ui, sans-serif; }
 .wide svg { max-width: none; }
 .scroll { overflow: auto; }
@@ -66,7 +66,12 @@ th button::after { content: " \\2195"; color: var(--muted); }
 .bar { position: relative; width: 9rem; height: .7rem; margin-top: .4rem; background: var(--soft); }
 .bar span { position: absolute; inset: 0 auto 0 0; background: var(--first); }
 .bar i { position: absolute; top: -.2rem; bottom: -.2rem; width: 2px; background: var(--second); }
-audio { width: 16rem; max-width: 100%; }
+audio { width: 18rem; max-width: 100%; height: 2.5rem; }
+.tracks { display: grid; gap: 1.25rem 2rem; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
+  padding-left: 1.5rem; }
+.tracks p { margin: .25rem 0; } .note { font-size: .8rem; color: var(--muted); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .75rem; margin: .25rem 0; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media print { .tall { max-height: none; } .find, nav { display: none; } }
 """

@@ -1,9 +1,10 @@
-"""Sections of a run's report about its scores: tracks by what they have, and how well scores are calibrated."""
+"""Sections of a run's report about its scores: tracks by what they have, calibration, sound and lyrics that find each
+other."""
 
 from __future__ import annotations
 
 from .charts import reliability_chart
-from .page import Json, figure, interval, number, table, text
+from .page import Json, bar, figure, interval, number, table, text
 
 
 def parts_section(evaluation: Json) -> str:
@@ -42,3 +43,32 @@ def calibration_section(evaluation: Json) -> str:
     )
     chart = figure(chart, "Reliability of the scores", said)
     return f"<h2>Calibration</h2>\n<div class=figures>{chart}</div>"
+
+
+def alignment_section(evaluation: Json) -> str:
+    """How well sound finds its lyrics and lyrics their sound; or why that was not asked."""
+    told = evaluation.get("alignment")
+    if not evaluation:
+        return ""
+    head = "<h2>Lyrics found by sound, sound by lyrics</h2>\n"
+    if told is None:
+        return f"{head}<p>Not measured when this run was evaluated; run mgc evaluate again.</p>"
+    if "reason" in told:
+        return f"{head}<p>Not measured: {text(told['reason'])}.</p>"
+    rows = []
+    for k, chance in told["chance"].items():
+        both = [by_rank[k] for by_rank in told["recall"].values()]
+        cells = [f"{bar(recall['value'], tick=chance)}<small>{interval(recall)}</small>" for recall in both]
+        rows.append([f"{k} nearest", *cells, number(chance)])
+    drawn = f" ({told['n_left_out']} more were left out of the draw)" if told["n_left_out"] else ""
+    note = f" {told['note'].capitalize()}." if "note" in told else ""
+    said = (
+        f"The sound of each of {told['n_tracks']} tracks that have both{drawn} looks for its lyrics among those of all "
+        "of them, and each one's lyrics for their sound, by the projections that the audio-lyrics loss trains. Told is "
+        "how often the right one is among the nearest; a bar that ends at its tick is no better than chance. Below "
+        f"each value its 95 % interval over artists.{note}"
+    )
+    return f"{head}<p>{text(said)}</p>\n" + table(
+        ("right one among the", "sound looks for lyrics (0 to 1)", "lyrics look for sound (0 to 1)", "chance"), rows,
+        about="recall of sound and lyrics",
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import yaml
 
 from ..cache.errors import RunError
 from .page import Json
+from .predictions import ScoredTracks, load_listing, load_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class RunRecord:
     Attributes
     ----------
     config : ``config.yaml``. about : ``run.json``. epochs : lines of ``metrics.jsonl``.
-    labels, graph : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
+    labels, graph, preprocessor : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
+    scored, listing : the test tracks' scores, and what people know each by; None and empty before an evaluation.
     """
 
     run: Path
@@ -29,7 +31,10 @@ class RunRecord:
     epochs: Sequence[Json]
     labels: Json
     graph: Json
+    preprocessor: Json
     evaluations: Json
+    scored: ScoredTracks | None
+    listing: Sequence[Json]
 
     @property
     def evaluation(self) -> Json:
@@ -44,10 +49,12 @@ def read_run(run: Path) -> RunRecord:
     Raises
     ------
     RunError
-        As :func:`write_report`.
+        `run` is no run folder, or one of its files cannot be read or does not belong to the others.
     """
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run}: no run of `mgc train` here (config.yaml is missing); give the run folder itself")
+    evaluations = _mapping(run / "metrics.json")
+    tested = "test" in evaluations
     return RunRecord(
         run=run,
         config=_mapping(run / "config.yaml"),
@@ -55,7 +62,10 @@ def read_run(run: Path) -> RunRecord:
         epochs=_epochs(run / "metrics.jsonl"),
         labels=_mapping(run / "best" / "labels.json"),
         graph=_mapping(run / "best" / "graph.json"),
-        evaluations=_mapping(run / "metrics.json"),
+        preprocessor=_mapping(run / "best" / "preprocessor.json"),
+        evaluations=evaluations,
+        scored=load_predictions(run) if tested else None,
+        listing=load_listing(run) if tested else (),
     )
 
 

@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 import shutil
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import Chromium
 
 from mgc.cache.errors import RunError
 from mgc.cache.store import FeatureStore
@@ -92,6 +94,22 @@ def run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
+def songs(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for each track of the store, two seconds of silence."""
+    folder = tmp_path_factory.mktemp("songs")
+    for path in small_store.tracks.column("path").to_pylist():
+        with wave.open(str(folder / path), "wb") as file:
+            file.setparams((1, 1, 8000, 0, "NONE", ""))
+            file.writeframes(b"\x80" * 16_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(run: Path, songs: Path) -> Path:
+    return write_report(run, audio_root=songs)
+
+
+@pytest.fixture(scope="module")
 def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A run over 87 genres, seven of them with names that break naive pages, three tracks each."""
     folder, names = tmp_path_factory.mktemp("odd"), [*ODD_NAMES, *(f"genre {i}" for i in range(80))]
@@ -103,30 +121,32 @@ def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     return _run(store, folder / "odd", epochs=1, genres=tuple(names), min_genre_count=0), names
 
 
-def test_the_page_stands_alone(run: Path) -> None:
-    out = write_report(run)
-    assert out == run / "report.html"
-    source, page = out.read_text(encoding="utf-8"), _parse(out)
+def test_the_page_stands_alone(run: Path, written: Path) -> None:
+    assert written == run / "report.html"
+    source, page = written.read_text(encoding="utf-8"), _parse(written)
     assert not {"link", "iframe", "img"} & set(page.tags)
     assert page.tags.count("script") == 1
     assert not [name for name in page.attributes if name.startswith("on")]
-    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.references)
+    elsewhere = [ref for ref in page.references if not ref.startswith(("#", "data:image/png;base64,"))]
+    assert elsewhere
+    assert all((written.parent / ref).is_file() for ref in elsewhere)  # songs, named from the page's own folder
+    assert page.tags.count("audio") == len(elsewhere)
     assert not re.search(r"https?:", source)
     assert not re.search(r"url\((?!#)|@import|file:/", source)
     assert "prefers-color-scheme: dark" in source
     assert 'name="viewport"' in source
-    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 5
+    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 6
 
 
-def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(run: Path) -> None:
-    source = write_report(run).read_text(encoding="utf-8")
+def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(written: Path) -> None:
+    source = written.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]*)"', source)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', source)) <= set(ids)
 
 
-def test_the_page_tells_the_numbers_of_the_run(run: Path) -> None:
-    page = _parse(write_report(run)).text
+def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None:
+    page = _parse(written).text
     test = json.loads((run / "metrics.json").read_text())["test"]
     fixed = test["metrics"]["columns"]["fixed"]
     majority = test["baselines"]["majority"]["columns"]["fixed"]["jaccard"]["value"]
@@ -141,9 +161,9 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path) -> None:
     assert f"{test['n_tracks']} test tracks" in page
 
 
-def test_the_page_tells_calibration_parts_and_neighbours(run: Path) -> None:
+def test_the_page_tells_calibration_parts_and_neighbours(run: Path, written: Path) -> None:
     """Every seventh track has no lyrics; what the world's graph says comes from graph.json."""
-    page = _parse(write_report(run)).text
+    page = _parse(written).text
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert f"Expected calibration error {test['calibration']['expected_calibration_error']:.3f}" in page
     filled = [part for part in test["parts"].values() if part["n_tracks"]]
@@ -157,14 +177,14 @@ def test_the_page_tells_calibration_parts_and_neighbours(run: Path) -> None:
     assert about["graph"] == graph["summary"]
 
 
-def test_the_heat_map_holds_the_graph(run: Path) -> None:
+def test_the_heat_map_holds_the_graph(run: Path, written: Path) -> None:
     """Opacity of the picture's cells is the square root of the off-diagonal weights, related genres together."""
     import base64
     import io
 
     from PIL import Image
 
-    source = write_report(run).read_text(encoding="utf-8")
+    source = written.read_text(encoding="utf-8")
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
                 for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
     graph = json.loads((run / "best/graph.json").read_text())
@@ -187,6 +207,36 @@ def test_odd_names_and_87_genres_stay_text(odd_run: tuple[Path, list[str]]) -> N
     assert [name for name in names if name not in cells] == []
     assert page.tags.count("text") > 2 * 87
     assert out.stat().st_size < 1_000_000
+
+
+def test_a_browser_shows_the_page_on_a_phone_and_plays_its_songs(written: Path, browser: Chromium) -> None:
+    tab = browser.open(written, width=360, height=740)
+    assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    played = tab.run("""new Promise((done) => {
+        const song = document.querySelector("audio");
+        song.onloadedmetadata = () => done(song.duration);
+        song.onerror = () => done(song.error.message);
+        song.preload = "auto";
+        song.load();
+    })""")
+    assert played == pytest.approx(2.0, abs=0.1)
+    assert tab.errors == []
+
+
+def test_a_browser_sorts_and_filters_87_genres(odd_run: tuple[Path, list[str]], browser: Chromium) -> None:
+    tab = browser.open(odd_run[0] / "report.html", dark=True)
+    wide = browser.open(odd_run[0] / "report.html", width=360, height=740)
+    assert wide.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    tab.run("window.genres = document.querySelector('[aria-label=genres] table')")
+    tab.run("[...genres.tHead.querySelectorAll('button')].find((b) => b.textContent == 'genre').click()")
+    names = tab.run("[...genres.tBodies[0].rows].map((row) => row.cells[0].textContent)")
+    assert sorted(names) == sorted(odd_run[1])
+    assert names.index("genre 2") < names.index("genre 10") < names.index("r&b")
+    tab.run("document.querySelectorAll('.find input')[0].focus()")
+    tab.type("<B>")
+    shown = tab.run("[...genres.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent)")
+    assert shown == ["</svg></style><b>"]
+    assert tab.errors == wide.errors == []
 
 
 def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ class Tab:
             self.errors.append(str(told["args"]))
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression (JSON values)."""
-        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of a JavaScript expression (JSON values); of a promise, what it comes to."""
+        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

@@ -1,0 +1,119 @@
+"""What a report says of mistakes: confusions counted a second way, the worst tracks, players that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import jaccard_score, log_loss
+
+from mgc.heads.confusions import confusions
+from mgc.heads.page import text
+from mgc.heads.predictions import ScoredTracks
+from mgc.heads.report_confusions import confusions_section
+from mgc.heads.report_mistakes import MAX_SHOWN, Player, mistakes_section
+
+GENRES = ("jazz", "rock", "<pop>", "folk")
+CUT = 0.4
+
+
+@pytest.fixture(scope="module")
+def scored() -> ScoredTracks:
+    random = np.random.default_rng(5)
+    labels = random.random((80, 4)) < 0.4
+    labels[~labels.any(axis=1), 0] = True
+    scores = (0.35 * labels + 0.65 * random.random((80, 4))).astype(np.float32)
+    scores[3, 1] = 0.0  # certain, and where it is wrong infinitely so
+    return ScoredTracks(
+        run=Path("run"), ids=tuple(f"t{i}" for i in range(80)), groups=("a",) * 80, genres=GENRES, labels=labels,
+        scores=scores, thresholds={"tuned": np.full(4, CUT)},
+    )  # fmt: skip
+
+
+def _plain(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", html).replace("&nbsp;", " ").split())
+
+
+def test_confusions_are_those_counted_track_by_track(scored: ScoredTracks) -> None:
+    counted: dict[tuple[int, int], int] = {}
+    missed, alone = [0] * 4, [0] * 4
+    for has, says in zip(scored.labels.tolist(), (scored.scores >= CUT).tolist(), strict=True):
+        wrong = [g for g in range(4) if says[g] and not has[g]]
+        for genre in (g for g in range(4) if has[g] and not says[g]):
+            missed[genre] += 1
+            alone[genre] += not wrong
+            for other in wrong:
+                counted[genre, other] = counted.get((genre, other), 0) + 1
+    found = confusions(scored.labels, scored.scores >= CUT)
+    assert found.missed.tolist() == missed
+    assert found.alone.tolist() == alone
+    assert {pair: found.taken_for[pair] for pair in found.pairs()} == counted
+    assert found.support.tolist() == scored.labels.sum(axis=0).tolist()
+    order = [(-counted[pair], -counted[pair] / missed[pair[0]]) for pair in found.pairs()]
+    assert order == sorted(order)
+    (one, other), section = found.pairs()[0], confusions_section(scored)
+    row = f"{text(GENRES[one])} {text(GENRES[other])} {counted[one, other]} {counted[one, other] / missed[one]:.0%}"
+    assert f"{row} {missed[one]} {found.support[one]}" in _plain(section)
+    assert f"Of {sum(missed)} misses (a track, a genre of it), {sum(alone)} are of tracks" in section
+
+
+def test_a_system_that_errs_never_or_only_alone_is_told_as_such(scored: ScoredTracks) -> None:
+    from dataclasses import replace
+
+    right = replace(scored, scores=scored.labels.astype(np.float32))
+    assert "No genre was taken for another" in confusions_section(right)
+    assert "None: every track got just its genres" in mistakes_section(right, _listing(), Player(page=Path()))
+    silent = confusions(scored.labels, np.zeros_like(scored.labels))
+    assert (silent.alone == scored.labels.sum(axis=0)).all()
+    assert np.isnan(confusions(scored.labels, scored.labels).shares).all()
+
+
+def _listing() -> list[dict[str, object]]:
+    return [{"id": f"t{i}", "artists": [f"Artist & {i}"], "song": f"Song {i}", "path": f"a/{i}.mp3", "offset_s": 0.0}
+            for i in range(80)]  # fmt: skip
+
+
+def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
+    """By scikit-learn's Jaccard index and cross-entropy of each track."""
+    says = scored.scores >= CUT
+    sure = np.clip(scored.scores.astype(float), 1e-7, 1 - 1e-7)
+    key = [
+        (jaccard_score(has, said, zero_division=1.0), -log_loss(has, scores, labels=[False, True]), i)
+        for i, (has, said, scores) in enumerate(zip(scored.labels, says, sure, strict=True))
+    ]
+    worst = [i for *_, i in sorted(key)[:MAX_SHOWN]]
+    section = mistakes_section(scored, _listing(), Player(page=Path()))
+    assert re.findall(r"<h3>Artist &amp; (\d+) – Song", section) == [str(i) for i in worst]
+    overlap, loss, first = sorted(key)[0]
+    assert f"t{first}: Jaccard {overlap:.3f}, cross-entropy {-loss:.3f} nats a genre" in section
+    has = sorted((g for g in range(4) if scored.labels[first, g]), key=lambda g: -scored.scores[first, g])
+    told = ", ".join(f"{GENRES[g]} {scored.scores[first, g]:.2f}" for g in has)
+    assert f"has {told} predicted" in _plain(section).replace("&lt;pop&gt;", "<pop>")
+    assert "<audio" not in section
+
+
+@pytest.mark.parametrize(
+    ("path", "offset_s", "want"),
+    [
+        ("a/b.mp3", 0.0, 'src="../songs/a/b.mp3"'),
+        ("a/b.mp3", 12.5, 'src="../songs/a/b.mp3#t=12.5,42.5"'),
+        ('a/"x" #1 100%?.mp3', None, 'src="../songs/a/%22x%22%20%231%20100%25%3F.mp3"'),
+        ("a/日本.mp3", 0.0, 'src="../songs/a/%E6%97%A5%E6%9C%AC.mp3"'),
+        ("a/gone<b>.mp3", 0.0, "No file a/gone&lt;b&gt;.mp3 below"),
+        ("../runs/secret.mp3", 0.0, "../runs/secret.mp3 is not below"),
+        ("/etc/passwd", 0.0, "/etc/passwd is not below"),
+        (None, None, "not known; run mgc evaluate again"),
+    ],
+)  # fmt: skip
+def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
+    tmp_path: Path, path: str | None, offset_s: float | None, want: str
+) -> None:
+    (tmp_path / "songs/a").mkdir(parents=True)
+    for name in ("songs/a/b.mp3", 'songs/a/"x" #1 100%?.mp3', "songs/a/日本.mp3", "runs/secret.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    shown = Player(page=tmp_path / "runs", root=tmp_path / "songs", clip_s=30.0).of(path, offset_s)
+    assert want in shown
+    assert ("<audio" in shown) == want.startswith("src=")
