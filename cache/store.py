@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ class FeatureStore:
         ``lyrics_sha256`` where lyrics went into them; tracks that they were not made for yet are not in it."""
         return self._reader.added_outcomes(feature_set)
 
-    @property
+    @cached_property
     def newest(self) -> npt.NDArray[np.bool_]:
         """(len(tracks),) True where a row of `tracks` is its track's newest: the one that counts."""
         chosen = np.ones(len(self._rows), dtype=np.bool_)

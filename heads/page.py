@@ -56,7 +56,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; 
 th { font-weight: 600; background: var(--page); }
 .tall thead th { position: sticky; top: 0; z-index: 1; }
 @media (max-width: 40rem) { tbody th { max-width: 8rem; } }
-tbody th { min-width: 6rem; max-width: 18rem; overflow-wrap: anywhere; position: sticky; left: 0; }
+tbody th { min-width: 6rem; max-width: 18rem; overflow-wrap: break-word; position: sticky; left: 0; }
 th button { font: inherit; color: inherit; text-align: left; background: none; border: 0; padding: 0; cursor: pointer; }
 th button::after { content: " \\2195"; color: var(--muted); }
 [aria-sort=ascending] button::after { content: " \\2191"; } [aria-sort=descending] button::after { content: " \\2193"; }
@@ -72,6 +72,7 @@ audio { width: 18rem; max-width: 100%; height: 2.5rem; }
 .tracks p { margin: .25rem 0; } .note { font-size: .8rem; color: var(--muted); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .75rem; margin: .25rem 0; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+.beside { min-width: 0; } .said { min-width: 14rem; max-width: 34rem; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media print { .tall { max-height: none; } .find, nav { display: none; } }
 """
@@ -231,7 +232,7 @@ def interval(estimate: Json) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def text(value: object) -> str:

@@ -1,11 +1,13 @@
 """One self-contained HTML page about a feature store, finished or still growing: nothing is loaded from elsewhere.
 
-The summary comes first; then what failed and why, and what was unusual.
+The summary comes first; then what failed and what to do, which features are there, what was unusual; lengths,
+languages, genres, a few mels as pictures; the recipe. What a store does not have is said, not left out silently.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from ..cache.errors import ConfigError
 from ..cache.forms import is_store
 from ..cache.info import describe
 from ..cache.meanings import FLAG_MEANINGS, REASON_MEANINGS
-from ..cache.schema import FAILED, Flag, Reason
+from ..cache.schema import FAILED, Flag, Reason, TextRecipe
 from ..cache.store import FeatureStore
-from .page import Json, bar, count, page, text
+from .page import Cell, Json, count, page, table, text
+from .report_store_figures import genres_section, languages_section, lengths_section, pictures_section
+from .store_survey import AddedSet, Survey, pictures, survey
 
 N_EXAMPLES = 3
 
@@ -65,21 +69,54 @@ def _refuse_inside(out: Path) -> None:
 
 def render_store_report(store: FeatureStore) -> str:
     """The page of a store."""
-    info = describe(store)
-    sections = [_summary(store.path.name, info), _failures_section(store, info), _flags_section(info)]
+    info, found = describe(store), survey(store)
+    mel, lyrics = store.recipe.mel, store.recipe.lyrics
+    sections = [
+        _summary(store, info, found),
+        _failures_section(store, info),
+        _coverage_section(store, found),
+        _flags_section(info),
+        genres_section(found),
+        lengths_section(found, mel, lyrics),
+        languages_section(found.languages),
+        pictures_section(pictures(store, list(found.genres)), mel),
+        _recipe_section(store, info),
+    ]
     return page(f"store {store.path.name}", "\n".join(part for part in sections if part))
 
 
-def _summary(name: str, info: Json) -> str:
+def _summary(store: FeatureStore, info: Json, found: Survey) -> str:
     planned, ok, failed, pending = (info[key] for key in ("planned", "ok", "failed", "pending"))
-    told = [f"{name} has features of {ok} of {count(planned, 'planned track')}."]
+    features = [name for name, part in (("sound", store.recipe.mel), ("lyrics", store.recipe.lyrics)) if part]
+    told = [
+        f"{store.path.name} has features ({', '.join((*features, *store.added)) or 'none'}) of {ok:,} of {planned:,} "
+        f"planned tracks by {count(found.n_artists, 'artist')}."
+    ]
     if pending:
-        told.append(f"It is not finished: {pending} are not extracted yet, and this page tells what was there when "
+        told.append(f"It is not finished: {pending:,} are not extracted yet, and this page tells what was there when "
                     "it was written.")  # fmt: skip
-    told.append("No track failed." if not failed else f"{failed} failed; each has a reason, below.")
-    tiles = [("planned", planned), ("ok", ok), ("failed", failed), ("pending", pending), ("bytes", info["bytes"])]
-    shown = "".join(f"<div class=tile><b>{value}</b><span>{name}</span></div>" for name, value in tiles)
+    told.append("No track failed." if not failed else f"{failed:,} failed; each has a reason, below.")
+    tiles = [
+        *((name, f"{info[name]:,}", _share(info[name], planned)) for name in ("ok", "failed", "pending")),
+        ("planned", f"{planned:,}", count(len(found.genres), "genre")),
+        ("in the store", size(info["bytes"]), f"{info['bytes']:,} bytes"),
+    ]
+    shown = "".join(
+        f"<div class=tile><b>{value}</b><span>{name}</span><small>{small}</small></div>" for name, value, small in tiles
+    )
     return f"<p class=lead>{text(' '.join(told))}</p>\n<div class=tiles>{shown}</div>"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%} of planned" if whole else "–"
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them, by powers of 1000."""
+    value, units = float(n_bytes), ["bytes", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
 
 
 def _failures_section(store: FeatureStore, info: Json) -> str:
@@ -88,41 +125,122 @@ def _failures_section(store: FeatureStore, info: Json) -> str:
         return ""
     failed = store.tracks.select(["id", "status", "reason", "detail"]).filter(pa.array(store.newest))
     failed = failed.filter(pc.equal(failed.column("status"), FAILED))
-    rows = []
+    rows: list[list[Cell]] = []
     for reason, n in info["reasons"].items():
-        known = reason in Reason.__members__
-        meaning, what_to_do = REASON_MEANINGS[Reason(reason)] if known else ("Of a later version of mgc.", "")
+        meaning, what_to_do = _meaning(reason)
         some = failed.filter(pc.equal(failed.column("reason"), reason)).slice(0, N_EXAMPLES).to_pylist()
-        rows.append(
-            f"<tr><th scope=row>{text(reason)}</th><td>{n}</td><td>{text(meaning)}</td><td>{text(what_to_do)}</td>"
-            f"<td>{'<br>'.join(_example(one) for one in some)}</td></tr>"
-        )
-    head = _head("reason", "tracks", "what happened", "what to do", "examples")
+        examples = "<br>".join(_example(one) for one in some)
+        said = f"<div class=said>{text(meaning)}<br>{text(what_to_do)}</div>"
+        rows.append([_code(reason), f"{n:,}", said, f"<div class=said>{examples}</div>"])
+    heads = ("reason", "tracks", "what happened, and what to do", "for example")
     return (
-        f"<h2>Failures</h2>\n<p>All of them: <code>mgc store failures {text(store.path.name)}</code></p>\n"
-        f"<div class=scroll><table>{head}<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<h2>Failures</h2>\n<p>Every one of them: <code>mgc store failures {text(store.path.name)}</code>. Once files "
+        "are mended, the command that made the store tries them again with <code>--retry-failed</code>.</p>\n"
+        + table(heads, rows, about="Failures by reason", sortable=True)
     )
 
 
-def _example(track: dict[str, Any]) -> str:
-    detail = f": {track['detail']}" if track["detail"] else ""
-    return text(f"{track['id']}{detail}")
+def _code(name: str) -> str:
+    """A code in capitals, which may be broken after an underscore."""
+    return text(name).replace("_", "_<wbr>")
+
+
+def _meaning(reason: str) -> tuple[str, str]:
+    known = reason in Reason.__members__
+    return REASON_MEANINGS[Reason(reason)] if known else ("A reason that a later version of mgc gave.", "–")
+
+
+def _example(track: Mapping[str, Any]) -> str:
+    return text(f"{track['id']}: {track['detail']}" if track["detail"] else track["id"])
+
+
+def _coverage_section(store: FeatureStore, found: Survey) -> str:
+    """Which features are there, by split; and what became of those that joined."""
+    kinds = {"planned": "planned", "failed": "failed", "pending": "pending"}
+    if store.recipe.mel:
+        kinds["sound"] = "with sound"
+    if store.recipe.lyrics:
+        kinds["lyrics"] = "with lyrics"
+    if store.recipe.mel and store.recipe.lyrics:
+        kinds["both"] = "with both"
+    kinds |= {f"+{one.name}": f"with {one.name}" for one in found.added}
+    every = {key: sum(counts[key] for counts in found.splits.values()) for key in kinds}
+    named = {name or "no split told": counts for name, counts in found.splits.items()}
+    if len(named) > 1 or "no split told" not in named:
+        named = {**named, "all": every}
+    else:
+        named = {"all (no split told)": every}
+    rows = [[text(name), *(_of(counts, key) for key in kinds)] for name, counts in named.items()]
+    return (
+        "<h2>Coverage</h2>\n<p>How many tracks have which features, by the split that the source gave; shares are of "
+        "the planned tracks of the row. A track without lyrics is no failure.</p>\n"
+        + table(["split", *kinds.values()], rows, about="Coverage by split")
+        + _added_table(found.added)
+    )
+
+
+def _of(counts: Mapping[str, int], key: str) -> str:
+    n, planned = counts[key], counts["planned"]
+    return f"{n:,}" if key == "planned" or not planned else f"{n:,}<small>{n / planned:.1%}</small>"
+
+
+def _added_table(added: tuple[AddedSet, ...]) -> str:
+    if not added:
+        return ""
+    rows = [
+        [text(one.name), text(_made_by(one)), f"{one.ok:,}", f"{one.failed:,}", f"{one.pending:,}",
+         f"<div class=said>{_added_reasons(one)}</div>"]
+        for one in added
+    ]  # fmt: skip
+    heads = ("features", "made by", "ok", "failed", "pending", "why tracks failed")
+    said = "<p>Features that joined later, and what became of the tracks that are ok in them:</p>"
+    return "\n" + said + table(heads, rows, about="Features that joined later")
+
+
+def _added_reasons(one: AddedSet) -> str:
+    told = (f"{n:,} {reason}: {' '.join(_meaning(reason))}" for reason, n in one.reasons.items())
+    return "<br>".join(map(text, told)) or "–"
+
+
+def _made_by(one: AddedSet) -> str:
+    made = one.recipe
+    if isinstance(made, TextRecipe):
+        return f"text encoder {made.model}"
+    return f"extractor {made.extractor} {made.version}, of the {'lyrics' if made.input == 'text' else 'sound'}"
 
 
 def _flags_section(info: Json) -> str:
     if not info["flags"]:
-        return "<h2>Flags</h2>\n<p>No track is unusual in any way that is looked for.</p>"
-    rows = "".join(
-        f"<tr><th scope=row>{name}</th><td>{n}</td><td>{bar(n / info['planned'])}</td>"
-        f"<td>{text(FLAG_MEANINGS[Flag[name]])}</td></tr>"
+        return "<h2>Flags</h2>\n<p>No track that was extracted is unusual in any way that is looked for.</p>"
+    rows: list[list[Cell]] = [
+        [_code(name), (f"{n:,}<small>{n / info['planned']:.1%}</small>", n),
+         f"<div class=said>{text(FLAG_MEANINGS[Flag[name]])}</div>"]
         for name, n in sorted(info["flags"].items(), key=lambda item: -item[1])
-    )
-    head = _head("flag", "tracks", "share of planned tracks (0 to 1)", "meaning")
+    ]  # fmt: skip
+    heads = ("flag", "tracks", "meaning")
     return (
-        "<h2>Flags</h2>\n<p>What was unusual about tracks, most of which have features all the same.</p>\n"
-        f"<div class=scroll><table>{head}<tbody>{rows}</tbody></table></div>"
+        "<h2>Flags</h2>\n<p>What was unusual about tracks, and about which share of those planned. Flagged tracks have "
+        "features all the same, unless they failed for a reason of their own; a track may have several flags.</p>\n"
+        + table(heads, rows, about="Flags", sortable=True)
     )
 
 
-def _head(*names: str) -> str:
-    return "<thead><tr>" + "".join(f"<th scope=col>{text(name)}</th>" for name in names) + "</tr></thead>"
+def _recipe_section(store: FeatureStore, info: Json) -> str:
+    """How the features were made, and what they are as arrays."""
+    arrays = [[text(one[key]) for key in ("name", "dims", "shape", "dtype", "unit")] for one in info["arrays"]]
+    settings = [
+        [text(f"{part}.{key}"), text(value)] for part, values in info["recipe"].items() for key, value in values.items()
+    ]
+    made = {f"sha256 of the recipe of {name}": value for name, value in info["fingerprints"].items()}
+    made |= store.library_versions
+    made |= {"store format": info["format_version"], "tracks a part": info["part_rows"]}
+    return (
+        "<h2>Recipe and provenance</h2>\n<p>What decides the values: two stores with equal sums below hold features "
+        "made alike. Versions are those that the first extraction ran with.</p>\n"
+        + table(("array", "dims", "shape", "dtype", "unit"), arrays, about="Arrays")
+        + f"\n<details><summary>Recipe: {len(settings)} settings</summary>"
+        + table(("setting", "value"), settings, about="Recipe")
+        + f"</details>\n<details><summary>Sums and versions: {len(made)}</summary>"
+        + table(("what", "value"), [[text(k), text(v)] for k, v in made.items()], about="Sums and versions")
+        + "</details>"
+    )

@@ -45,6 +45,8 @@ class World:
     lyrics: npt.NDArray[np.float16] = field(init=False)
     lyrics_tokens: npt.NDArray[np.uint16] = field(init=False)
     failed: set[int] = field(default_factory=set)
+    flags: dict[int, int] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
@@ -98,7 +100,8 @@ class World:
 
     def _arrays(self, rows: slice) -> Mapping[str, npt.NDArray[Any]]:
         status = np.asarray([FAILED if i in self.failed else OK for i in range(rows.start, rows.stop)], dtype=np.uint8)
-        arrays: dict[str, npt.NDArray[Any]] = {"status": status, "flags": np.zeros(len(status), dtype=np.uint32)}
+        flags = np.asarray([self.flags.get(i, 0) for i in range(rows.start, rows.stop)], dtype=np.uint32)
+        arrays: dict[str, npt.NDArray[Any]] = {"status": status, "flags": flags}
         if self.recipe.mel:
             arrays |= {"mel": self.mel[rows], "mel_frames": self.mel_frames[rows]}
         if self.recipe.lyrics:
@@ -109,11 +112,19 @@ class World:
 
     def _outcomes(self, rows: range) -> list[dict[str, Any]]:
         def outcome(i: int) -> dict[str, Any]:
+            flags = self.flags.get(i, 0)
             if i in self.failed:
-                return {"row": i, "status": FAILED, "flags": 0, "reason": "NOT_AUDIO", "detail": "text"}
+                return {
+                    "row": i,
+                    "status": FAILED,
+                    "flags": self.flags.get(i, 0),
+                    "reason": "NOT_AUDIO",
+                    "detail": "text",
+                }
             lyrics = _sha256(self.lyrics[i]) if self.recipe.lyrics and self.lyrics_tokens[i] else None
-            return {"row": i, "status": OK, "flags": 0, "source_sha256": _sha256(self.mel[i]), "lyrics_sha256": lyrics,
-                    "offset_s": 0.0, "seconds": 1.0, "sample_rate_hz": 22_050, "channels": 1}  # fmt: skip
+            return {"row": i, "status": OK, "flags": flags, "source_sha256": _sha256(self.mel[i]),
+                    "lyrics_sha256": lyrics, "offset_s": 0.0, "seconds": self.seconds.get(i, 1.0),
+                    "sample_rate_hz": 22_050, "channels": 1}  # fmt: skip
 
         return [outcome(i) for i in rows]
 

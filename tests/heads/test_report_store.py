@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import small_store
+from chromium import Chromium
+from full_store import create_full
+from PIL import Image
 
 from mgc.cache.errors import ConfigError
 from mgc.cache.forms import convert
 from mgc.cache.meanings import FLAG_MEANINGS, REASON_MEANINGS
-from mgc.cache.schema import Flag, Reason
-from mgc.cache.store import FeatureStore
+from mgc.cache.schema import Flag, MelRecipe, Reason, Recipe
 from mgc.heads.report_store import write_store_report
+from mgc.heads.store_charts import band_of, columns_averaged
+from mgc.heads.store_survey import histogram
+
+ODD_NAMES = ("<script>alert(1)</script>", "$\\frac{x$ $", "日本のロック", "</svg></style><b>", "r&b", "a name, " * 12)
+SPLITS = ("train", "train", "validation", "test", None)
+LANGUAGES = ("en", "pt", "zxx", None)
 
 
 @pytest.fixture(scope="module")
-def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight of ten tracks are there, one of them failed, the others are flagged SHORT."""
-    path = small_store.create(tmp_path_factory.mktemp("growing") / "growing.zarr")
-    small_store.fill(path, [0, 1])
-    return path
+def odd(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The page about 87 genres, some with names that break naive pages, splits, languages, flags and failures; and the
+    world that all of it was written from."""
+    names, n = [*ODD_NAMES, *(f"genre {i}" for i in range(81))], 130
+    failed, flags = (
+        {5, 77, 78},
+        {i: int(Flag.SILENT | Flag.SHORT) if i % 9 == 0 else int(Flag.CLIPPED) for i in range(60)},
+    )
+    world = make_world(
+        n_tracks=n, failed=failed, flags=flags, seconds={i: 20.0 + i for i in range(n - 1)} | {n - 1: 4e4}
+    )
+    for i, track in enumerate(world.tracks):
+        track |= {"genres": sorted({names[i % 87], names[i * 7 % 87]}), "split": SPLITS[i % 5],
+                  "language": LANGUAGES[i % 4]}  # fmt: skip
+    world.tracks[5]["id"] = world.tracks[4]["id"] + "<img src=x>"
+    world.tracks[-1]["genres"] = []
+    path = tmp_path_factory.mktemp("odd") / "odd.zarr"
+    world.write(path, part_rows=64).close()
+    return write_store_report(path), world
 
 
 def _text(page: Path) -> str:
-    return " ".join(re.sub(r"<[^>]*>", " ", page.read_text(encoding="utf-8")).split())
+    """What the page says, one space between any two texts."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", _source(page))).split())
+
+
+def _source(page: Path) -> str:
+    return re.sub(r"<(script|style)>.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def _rows(page: Path, about: str) -> dict[str, list[str]]:
+    """The body of a table of the page: first cell -> the others."""
+    table = re.search(rf'aria-label="{about}">.*?<tbody>(.*?)</tbody>', _source(page), flags=re.DOTALL)
+    assert table
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table[1])]
+    plain = [[html.unescape(re.sub(r"<small>.*?</small>|<[^>]*>", "", cell)) for cell in row] for row in cells]
+    return {first: rest for first, *rest in plain}
 
 
 def test_every_flag_and_reason_has_a_meaning() -> None:
@@ -34,36 +76,164 @@ def test_every_flag_and_reason_has_a_meaning() -> None:
     assert REASON_MEANINGS.keys() == set(Reason)
 
 
-def test_a_growing_store_is_told_as_one(growing: Path) -> None:
-    with FeatureStore.open(growing) as store:
-        counted = Counter(store.tracks.column("status").to_pylist())
-        flagged = sum(bool(flags & Flag.SHORT) for flags in store.tracks.column("flags").to_pylist())
-    assert counted == {0: 2, 1: 7, 2: 1}
-    told = _text(write_store_report(growing))
-    assert "features of 7 of 10 planned tracks. It is not finished: 2 are not extracted yet" in told
+def test_a_growing_store_is_told_as_one(tmp_path: Path) -> None:
+    """Eight of ten tracks are there, one of them failed, the others are flagged SHORT."""
+    path = small_store.create(tmp_path / "growing.zarr")
+    small_store.fill(path, [0, 1])
+    page = write_store_report(path)
+    told = _text(page)
+    assert "features (sound, lyrics) of 7 of 10 planned tracks by 1 artist. It is not finished: 2 are not" in told
     assert f"EMPTY 1 {' '.join(REASON_MEANINGS[Reason.EMPTY])} t05: no samples" in told
-    assert f"SHORT {flagged} " in told
-    assert FLAG_MEANINGS[Flag.SHORT] in told
+    assert _rows(page, "Flags") == {"SHORT": ["8", FLAG_MEANINGS[Flag.SHORT]]}
+    assert _rows(page, "Coverage by split") == {"all (no split told)": ["10", "1", "2", "7", "6", "6"]}
+
+
+def test_the_tables_tell_what_the_tracks_are(odd: tuple[Path, Any]) -> None:
+    page, world = odd
+    ok = [i for i in range(world.n_tracks) if i not in world.failed]
+    with_lyrics = {i for i in ok if world.lyrics_tokens[i]}
+    genres = _rows(page, "Tracks by genre")
+    assert next(iter(genres)) == min(genres, key=lambda name: (-int(genres[name][0]), name))
+    planned = {name: [i for i, t in enumerate(world.tracks) if name in t["genres"]] for name in genres}
+    assert len(genres) == 87
+    assert sum(map(len, planned.values())) == sum(len(track["genres"]) for track in world.tracks)
+    for name, (all_, here, share, words, *by_split) in genres.items():
+        those = [i for i in planned[name] if i in ok]
+        splits = Counter(world.tracks[i]["split"] for i in those)
+        assert [int(all_), int(here), int(words)] == [len(planned[name]), len(those), len(with_lyrics & set(those))]
+        assert share == f"{len(those) / len(planned[name]):.1%}"
+        assert [int(n) for n in by_split] == [splits[split] for split in ("train", "validation", "test")]
+    coverage = _rows(page, "Coverage by split")
+    for shown, split in (("train", "train"), ("test", "test"), ("no split told", None)):
+        of_split = [i for i, track in enumerate(world.tracks) if track["split"] == split]
+        n_ok, n_words = len(set(of_split) & set(ok)), len(set(of_split) & with_lyrics)
+        want = [len(of_split), len(of_split) - n_ok, 0, n_ok, n_words, n_words]
+        assert coverage[shown] == [str(n) for n in want], shown
+    assert coverage["all"][:2] == ["130", "3"]
+    flags = Counter(name for bits in world.flags.values() for name in Flag(bits).names)
+    assert {name: int(row[0]) for name, row in _rows(page, "Flags").items()} == flags
+    assert _rows(page, "Failures by reason")["NOT_AUDIO"][0] == "3"
+
+
+def test_the_sentences_tell_lengths_languages_and_labels(odd: tuple[Path, Any]) -> None:
+    page, world = odd
+    told = _text(page)
+    ok = np.asarray([i not in world.failed for i in range(world.n_tracks)])
+    seconds = np.asarray([world.seconds[i] for i in range(world.n_tracks)])[ok]
+    assert f"{len(seconds)} files, {seconds.sum() / 3600:.1f} hours in all; the shortest 20.0 s" in told
+    assert f"the median {np.median(seconds):.1f} s, the longest 40,000.0 s" in told
+    tokens = world.lyrics_tokens[ok & (world.lyrics_tokens > 0)]
+    assert f"{len(tokens)} tracks with lyrics; the shortest {tokens.min()} tokens, the median" in told
+    assert "All are within the 24 that are kept." in told
+    n_en = sum(track["language"] == "en" for track in world.tracks)
+    assert f"the most frequent of 3 is en, {n_en / 130:.1%}" in told
+    mean = np.mean([len(track["genres"]) for track in world.tracks])
+    assert f"87 genres over 130 planned tracks, {mean:.2f} a track on average, 2 at most; 1 tracks have none" in told
+
+
+def test_what_a_source_named_stays_text(odd: tuple[Path, Any]) -> None:
+    page, _ = odd
+    source, told = _source(page), _text(page)
+    assert not re.search(r"<(img|i|script)\b", source)
+    assert "<img src=x>: text" in told
+    shown = [name if len(name) <= 28 else name[:27].rstrip() for name in ODD_NAMES]
+    texts = [" ".join(html.unescape(found).split()) for found in re.findall(r"<text[^>]*>(.*?)</text>", source)]
+    assert [name for name in shown if not any(name in one for one in texts)] == []
+    assert page.stat().st_size < 2_000_000
+
+
+def test_mels_are_pictures_of_the_stored_values(odd: tuple[Path, Any]) -> None:
+    """The first picture's brightness is the stored dB, from the loudest of all pictures down to 80 dB below."""
+    page, world = odd
+    source = _source(page)
+    shown = re.findall(r"<h3>[^<]*: (t\d+)</h3>", source)
+    assert len(shown) == len(set(shown)) == 6
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"), dtype=float)
+                for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
+    wide = [picture for picture in pictures if picture.shape[0] == 128]
+    assert len(wide) == 6
+    tracks = [int(name[1:]) for name in shown]
+    assert not any(world.flags.get(i, 0) & Flag.SILENT for i in tracks)
+    mel = world.mel[tracks[0], :, : world.mel_frames[tracks[0]]].astype(float)
+    for_sure = wide[0].sum(axis=-1)  # magma grows brighter all the way
+    assert for_sure.shape == mel.shape
+    best = max(np.corrcoef(for_sure.ravel(), mel.ravel())[0, 1], np.corrcoef(for_sure[::-1].ravel(), mel.ravel())[0, 1])
+    assert best > 0.97
+
+
+def test_features_that_joined_and_takedowns_are_told(tmp_path: Path) -> None:
+    page = write_store_report(create_full(tmp_path / "full.zarr"))
+    joined = _rows(page, "Features that joined later")
+    assert joined["other"] == ["text encoder other", "9", "0", "0", "–"]
+    assert joined["tempo"] == ["extractor tempo 1, of the sound", "9", "0", "0", "–"]
+    assert _rows(page, "Coverage by split")["all (no split told)"][-2:] == ["8", "9"]  # t00 has no lyrics
+    assert "DROPPED 1 Taken down with mgc store drop." in _text(page)
+
+
+def test_stores_without_something_say_so(make_world: Callable[..., Any], tmp_path: Path) -> None:
+    bare = make_world(n_tracks=3, recipe=Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None))
+    for track in bare.tracks:
+        track["genres"] = []
+    bare.write(tmp_path / "bare.zarr", genres=["none has it"]).close()
+    told = _text(write_store_report(tmp_path / "bare.zarr"))
+    for said in ("No track has a genre", "holds no lyrics features", "told no track's language", "Tracks drawn evenly"):
+        assert said in told
+    make_world(n_tracks=3, failed={0, 1, 2}).write(tmp_path / "failed.zarr").close()
+    told = _text(write_store_report(tmp_path / "failed.zarr"))
+    for said in ("of 0 of 3 planned tracks", "No track here has sound. No track here has lyrics.", "nothing to draw"):
+        assert said in told
+    assert "mel spectrograms" not in told
 
 
 def test_both_forms_give_the_same_page_but_for_name_and_size(songs_store: Path, tmp_path: Path) -> None:
     sealed = tmp_path / "songs.h5"
     convert(songs_store, sealed)
-    pages = {}
+    pages = []
     for path in (songs_store, sealed):
-        out = write_store_report(path, tmp_path / f"{path.suffix}.html")
-        with FeatureStore.open(path) as store:
-            n_bytes = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-            assert len(store.ok_rows) == 23
-        pages[path] = out.read_text(encoding="utf-8").replace(path.name, "STORE").replace(f">{n_bytes}<", ">BYTES<")
-    assert pages[songs_store] == pages[sealed]
+        source = write_store_report(path, tmp_path / f"{path.suffix}.html").read_text(encoding="utf-8")
+        n_bytes = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+        assert f"{n_bytes:,} bytes" in source
+        source = re.sub(r"<b>\d[\d.]* [kM]B</b>", "", source.replace(f"{n_bytes:,} bytes", ""))
+        pages.append(source.replace(path.name, "STORE"))
+    assert pages[0] == pages[1]
 
 
-def test_the_page_lies_beside_the_store_and_never_in_it(growing: Path) -> None:
-    before = small_store.tree(growing)
-    out = write_store_report(growing)
-    assert out == growing.parent / "growing.zarr.report.html"
-    for inside in (growing / "page.html", growing / "log/deep/page.html", growing):
+def test_the_page_lies_beside_the_store_and_never_in_it(songs_store: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.zarr"
+    link.symlink_to(songs_store)
+    before = small_store.tree(songs_store)
+    assert write_store_report(link) == tmp_path / "link.zarr.report.html"
+    for inside in (link / "page.html", songs_store / "log/deep/page.html", songs_store):
         with pytest.raises(ConfigError, match="is a feature store; write the page somewhere else"):
-            write_store_report(growing, inside)
-    assert small_store.tree(growing) == before
+            write_store_report(link, inside)
+    assert small_store.tree(songs_store) == before
+
+
+def test_the_page_shows_no_error_and_fits_a_phone(odd: tuple[Path, Any], browser: Chromium) -> None:
+    for dark in (False, True):
+        tab = browser.open(odd[0], width=360, height=740, dark=dark)
+        assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert tab.run("document.querySelectorAll('h3').length") == 4 + 6
+        assert tab.errors == []
+        tab.close()
+
+
+def test_mel_bands_are_where_librosa_has_them() -> None:
+    import librosa
+
+    for recipe in (MelRecipe(), MelRecipe(n_mels=64, fmin_hz=50, fmax_hz=8000)):
+        hz = librosa.mel_frequencies(recipe.n_mels + 2, fmin=recipe.fmin_hz, fmax=recipe.fmax_hz)[1:-1]
+        np.testing.assert_allclose([band_of(each, recipe) for each in hz], np.arange(recipe.n_mels), atol=1e-9)
+
+
+def test_frames_are_averaged_and_far_values_counted_in_the_last_bin() -> None:
+    mel = np.random.default_rng(0).normal(size=(4, 1292)).astype(np.float32)
+    narrow = columns_averaged(mel)
+    assert narrow.shape == (4, 431)
+    np.testing.assert_allclose(narrow[:, :430], mel[:, :1290].reshape(4, 430, 3).mean(axis=2), atol=1e-6)
+    np.testing.assert_allclose(narrow[:, 430], mel[:, 1290:].mean(axis=1), atol=1e-6)
+    found = histogram(np.asarray([*np.arange(1.0, 301.0), 9e5]))
+    assert found is not None
+    assert (found.n, found.n_beyond, found.high, found.counts.sum()) == (301, 3, 9e5, 301)
+    assert found.edges[-1] == 298.0
+    assert histogram(np.zeros(0)) is None
