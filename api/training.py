@@ -16,6 +16,7 @@ from .shared import Steps, extra, silent
 if TYPE_CHECKING:
     from ..heads.bundle import LoadedModel
     from ..heads.config import TrainConfig
+    from ..heads.event_log import EventLog
     from ..heads.train import Progress as TrainProgress
 
 
@@ -32,6 +33,7 @@ def train(
     settings: Sequence[str] = (),
     resume: bool = False,
     save_every_s: float | None = None,
+    tensorboard: bool = False,
     stop: Callable[[], bool] | None = None,
     on_progress: Steps = silent,
 ) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def train(
     text : name of the text features to learn from, where others joined the store.
     options : fields of :class:`mgc.heads.config.TrainConfig`.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
+    tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
     save_every_s, stop : see :func:`mgc.heads.train.train`.
 
     Returns
@@ -53,11 +56,12 @@ def train(
 
     Raises
     ------
-    ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError
+    ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
     with extra("train"):
         from ..heads.train import SAVE_EVERY_S
         from ..heads.train import train as fit
+    event_log, unlogged = _event_log(run, tensorboard)
 
     config = _train_config(preset, genres_file, options, settings)
 
@@ -72,7 +76,8 @@ def train(
     with FeatureStore.open(store, text=text) as features:
         relabelled = _read_labels(labels, genre_delimiter, features)
         result = fit(
-            features, run, config, labels=relabelled.genres, resume=resume, stop=stop, on_progress=tell,
+            features, run, config, labels=relabelled.genres, resume=resume, stop=stop, epoch_log=event_log,
+            on_progress=tell,
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
         )  # fmt: skip
     page, remarks = _try_report(run)
@@ -102,9 +107,26 @@ def train(
             f"split {result.task.split.policy}: {sizes}",
             *([f"features kept in: {result.home}"] if result.home is not None else []),
             *(f"warning: {warning}" for warning in result.warnings),
+            *unlogged,
             *remarks,
         ],
     }
+
+
+def _event_log(run: Path, asked: bool) -> tuple[type[EventLog] | None, list[str]]:
+    """What writes the curves for TensorBoard, if anything does, and a remark where it ought to and cannot."""
+    from ..heads.history import EVENTS
+
+    if not asked and not any(run.glob(EVENTS)):
+        return None, []
+    try:
+        with extra("tensorboard"):
+            from ..heads.event_log import EventLog
+    except MissingExtraError as error:
+        if asked:
+            raise
+        return None, [f"warning: the events for TensorBoard that are there are not continued: {error}"]
+    return EventLog, []
 
 
 def train_dry_run(

@@ -91,6 +91,9 @@ def train(
         float | None,
         typer.Option(min=0, help="Minutes between checkpoints inside an epoch; its end is one.", show_default="10"),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events.* for TensorBoard into the run folder too.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what it would be, time a few steps, write nothing.")
     ] = False,
@@ -148,6 +151,7 @@ def train(
             settings=settings or (),
             resume=resume,
             save_every_s=None if save_every is None else 60 * save_every,
+            tensorboard=tensorboard,
             stop=stop,
             on_progress=steps,
         )

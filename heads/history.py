@@ -12,6 +12,9 @@ from pathlib import Path
 
 from ..cache.durable import replace_file
 
+EVENTS = "events.out.tfevents.*"
+"""What TensorBoard's files are called, which hold the same where they were asked for (:mod:`mgc.heads.event_log`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:

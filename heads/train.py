@@ -1,7 +1,8 @@
 """Training: from a feature store and a config to a run folder.
 
 A run folder holds ``config.yaml`` (what was asked), ``run.json`` (what that came to), ``splits.json``,
-``metrics.jsonl`` (a line an epoch), ``last/`` (the checkpoints to resume from) and ``best/`` (the model to use).
+``metrics.jsonl`` (a line an epoch), ``last/`` (the checkpoints to resume from) and ``best/`` (the model to use); with
+an event log, ``events.*`` for TensorBoard.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -59,6 +62,17 @@ class Progress:
     record: EpochRecord | None = None
 
 
+class EpochLog(Protocol):
+    """Told of every epoch once it is committed; :class:`mgc.heads.event_log.EventLog` is one."""
+
+    def append(self, record: EpochRecord) -> None: ...
+    def close(self) -> None: ...
+
+
+StartEpochLog = Callable[[Path, Sequence[EpochRecord]], EpochLog]
+"""Made of the run folder and the records of the epochs that are done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """What a run came to.
@@ -96,6 +110,7 @@ def train(
     resume: bool = False,
     save_every_s: float = SAVE_EVERY_S,
     stop: Callable[[], bool] | None = None,
+    epoch_log: StartEpochLog | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
     """Train a model.
@@ -110,6 +125,7 @@ def train(
         as those of a run never stopped.
     save_every_s : seconds between checkpoints inside an epoch; each end of an epoch is one anyway.
     stop : asked after each step; once it says True, the run saves where it is and ends.
+    epoch_log : opened when training starts, and told of every epoch beside ``metrics.jsonl``.
 
     Raises
     ------
@@ -129,7 +145,8 @@ def train(
     device = resolve_device(config.device)
     with deterministic(config.deterministic):
         training = _Training(store, run, config, device, labels, split, resume, save_every_s, stop, on_progress)
-        return training.finish()
+        with training.logging_epochs(epoch_log):
+            return training.finish()
 
 
 class _Training:
@@ -153,6 +170,7 @@ class _Training:
         self.save_every_s = save_every_s
         self.stop = stop or (lambda: False)
         self.on_progress = on_progress or (lambda _: None)
+        self.epoch_log: EpochLog | None = None
         self.precision = resolve_precision(config.precision, device)
         opened = open_run(run, config, resume=resume)
         self.task = prepare(store, config, labels=labels, split=opened.split or split, on_track=self._tell_statistics)
@@ -181,6 +199,18 @@ class _Training:
             self.warnings.append(f"{run / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
         self.publisher = Publisher(run=run, store=store, task=self.task, config=config, precision=self.precision,
                                    n_parameters=self.about["n_parameters"])  # fmt: skip
+
+    @contextmanager
+    def logging_epochs(self, start: StartEpochLog | None) -> Iterator[None]:
+        if start is None:
+            yield
+            return
+        with saving(self.run, "the epoch log", self._safe()):
+            self.epoch_log = start(self.run, self.history)
+        try:
+            yield
+        finally:
+            self.epoch_log.close()
 
     def finish(self) -> RunResult:
         """Train until nothing is left to do."""
@@ -250,6 +280,9 @@ class _Training:
             with saving(self.run, "best/", self._safe()):
                 self.publisher.publish(state)
         self.history.append(record)
+        if self.epoch_log is not None:
+            with saving(self.run, "the epoch log", self._safe()):
+                self.epoch_log.append(record)
         log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
                  record.seconds)  # fmt: skip
         self.on_progress(

@@ -1,0 +1,67 @@
+"""A run's curves for TensorBoard: ``events.out.tfevents.*`` in the run folder. Needs the extra ``tensorboard``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from .history import EVENTS, EpochRecord
+
+_CURVES = {
+    "loss": "loss/total",
+    "contrastive": "loss/contrastive",
+    "classification": "loss/classification",
+    "val_bce": "validation/bce",
+    "val_map": "validation/mAP",
+    "val_jaccard": "validation/jaccard",
+    "val_empty_share": "validation/empty_share",
+    "lr": "training/learning_rate",
+    "tau": "training/tau",
+    "seconds": "training/seconds_per_epoch",
+}
+
+
+class EventLog:
+    """Writes every epoch's record, over epochs (``epoch/loss/total``) and over optimizer steps (``step/loss/total``).
+
+    What ``metrics.jsonl`` holds is the truth: the events of a run that is resumed are written anew from it, so that
+    no point is there twice and none of an epoch that was never committed stays. No random number is drawn.
+
+    Parameters
+    ----------
+    run : the run folder.
+    history : records of the epochs that are done.
+    """
+
+    def __init__(self, run: Path, history: Sequence[EpochRecord]) -> None:
+        for path in run.glob(EVENTS):
+            path.unlink()
+        self._clock_s = time.time() - sum(record.seconds for record in history)
+        self._writer = SummaryWriter(str(run))
+        for record in history:
+            self._add(record)
+        self._writer.flush()
+
+    def append(self, record: EpochRecord) -> None:
+        self._add(record)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, record: EpochRecord) -> None:
+        self._clock_s += record.seconds
+        for name, value in _values(record):
+            self._writer.add_scalar(f"epoch/{name}", value, record.epoch, walltime=self._clock_s)
+            self._writer.add_scalar(f"step/{name}", value, record.step, walltime=self._clock_s)
+
+
+def _values(record: EpochRecord) -> Iterator[tuple[str, float]]:
+    """Curve and value; what is undefined has no point."""
+    for field, name in _CURVES.items():
+        value = getattr(record, field)
+        if value is not None:
+            yield name, value

@@ -1,0 +1,72 @@
+"""TensorBoard's curves: the run's own numbers, each once, whatever ended the run in between."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from mgc.cache.store import FeatureStore
+from mgc.heads.config import TrainConfig
+from mgc.heads.history import EVENTS
+from mgc.heads.train import Progress, train
+
+CONFIG = TrainConfig(
+    lr=2e-3, epochs=3, precision="fp32", encoder="tiny",
+    model_options={"width": 32, "graph_hidden": 32, "projection_dim": 16},
+)  # fmt: skip
+
+
+def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
+    small_store: FeatureStore, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from mgc.heads.event_log import EventLog
+
+    def die(progress: Progress) -> None:
+        if progress.stage == "validate" and progress.epoch == 3:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(small_store, run, CONFIG, epoch_log=EventLog, on_progress=die)
+    assert [point.step for point in EventAccumulator(str(run)).Reload().Scalars("epoch/loss/total")] == [1, 2]
+    (cut,) = run.glob(EVENTS)
+    cut.write_bytes(cut.read_bytes()[:-7])  # as a kill may leave it
+    train(small_store, run, CONFIG, resume=True, epoch_log=EventLog)
+    train(small_store, tmp_path / "plain", CONFIG)
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    read = EventAccumulator(str(run)).Reload()
+    names = {"loss/total": "loss", "loss/contrastive": "contrastive", "loss/classification": "classification",
+             "training/tau": "tau", "training/learning_rate": "lr", "validation/mAP": "val_map",
+             "validation/jaccard": "val_jaccard", "validation/bce": "val_bce",
+             "validation/empty_share": "val_empty_share"}  # fmt: skip
+    for name, field in names.items():
+        for axis in ("epoch", "step"):
+            points = read.Scalars(f"{axis}/{name}")
+            assert [point.step for point in points] == [line[axis] for line in lines]
+            assert [point.value for point in points] == pytest.approx([line[field] for line in lines], rel=1e-6)
+    times = [point.wall_time for point in read.Scalars("epoch/loss/total")]
+    assert times == sorted(times)
+    first, second = (load_file(folder / "best" / "model.safetensors") for folder in (run, tmp_path / "plain"))
+    assert all(first[name].equal(second[name]) for name in first.keys() | second.keys())
+
+
+def test_without_the_extra_the_error_names_it_and_nothing_is_made(
+    small_store: FeatureStore, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name == "mgc.heads.event_log" or "tensorboard" in name.split(".")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # type: ignore[arg-type]
+    done = call("train", small_store.path, "-o", tmp_path / "run", "--tensorboard")
+    assert done.code == 2
+    assert "pip install 'mgc[tensorboard]'" in done.err
+    assert not (tmp_path / "run").exists()
