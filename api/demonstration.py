@@ -15,7 +15,7 @@ from .extraction import extract
 from .prediction import Prediction, predict
 from .shared import Steps, extra, silent
 from .sources import read_source
-from .training import evaluate, train
+from .training import evaluate, train, try_report
 
 DEMO_OPTIONS: dict[str, Any] = {"encoder": "lite", "epochs": 15, "lr": 5e-4, "lr_halve_every": 4, "batch_size": 16}
 """Training options of the demo: larger steps and fewer epochs than the paper's, for minutes on two cores."""
@@ -91,6 +91,7 @@ def demo(
         training = train(store, run, options=options, resume=True, on_progress=on_progress)
     with timed("evaluate"):
         metrics = evaluate(run, store, on_progress=on_progress)
+        try_report(run, audio_root=collection)
     with timed("predict"):
         song = unheard_song(seed, n_songs)
         audio = write_song(song, folder / "new")

@@ -80,7 +80,7 @@ def train(
             on_progress=tell,
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
         )  # fmt: skip
-    page, remarks = _try_report(run)
+    page, remarks = try_report(run)
     sizes = ", ".join(f"{name} {size}" for name, size in result.task.split.sizes.items())
     return {
         "run": str(run),
@@ -260,7 +260,7 @@ def evaluate(
             on_track=lambda done, total: on_progress("evaluate", done, total, ""),
         )  # fmt: skip
         metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
-    _try_report(run)
+    try_report(run)
     return metrics
 
 
@@ -389,9 +389,9 @@ def report(
     return write_comparison(paths, output, on_run=lambda done, total: on_progress("compare", done, total, ""))
 
 
-def _try_report(run: Path) -> tuple[str | None, list[str]]:
+def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:
     """A report is worth a remark, not a failed training, where its extra is not installed."""
     try:
-        return str(report(run)), []
+        return str(report(run, audio_root=audio_root)), []
     except MissingExtraError as error:
         return None, [f"no report written: {error}"]

@@ -73,7 +73,7 @@ audio { width: 18rem; max-width: 100%; height: 2.5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .75rem; margin: .25rem 0; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 .beside { min-width: 0; } .said { min-width: 14rem; max-width: 34rem; overflow-wrap: anywhere; }
-summary { cursor: pointer; }
+details { margin-top: .75rem; } summary { cursor: pointer; }
 @media print { .tall { max-height: none; } .find, nav { display: none; } }
 """
 

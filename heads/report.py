@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError
-from .page import count, page, table, text
+from .page import page
 from .report_confusions import confusions_section
 from .report_course import course_section
 from .report_genres import genres_section
 from .report_graph import graph_section
 from .report_mistakes import Player, mistakes_section
+from .report_provenance import provenance_section, settings_section
 from .report_scores import alignment_section, calibration_section, parts_section
 from .report_summary import metrics_section, summary_section
 from .run_record import RunRecord, read_run
@@ -68,21 +69,7 @@ def render_report(record: RunRecord, player: Player) -> str:
         mistakes_section(record.scored, record.listing, player),
         alignment_section(record.evaluation),
         graph_section(record.graph),
-        _settings(record),
+        provenance_section(record),
+        settings_section(record),
     ]
     return page(f"Run {record.run.resolve().name}", "\n".join(section for section in sections if section))
-
-
-def _settings(record: RunRecord) -> str:
-    told = {**record.config, **{k: record.about[k] for k in ("device", "precision", "n_parameters", "n_validation",
-            "n_train_without_lyrics", "torch", "store") if k in record.about}}  # fmt: skip
-    rows = [[text(name), text(value)] for name, value in told.items()]
-    kept = "".join(
-        f"<li>{text(k.get('filter'))}: {text(k.get('kept'))} of {text(k.get('of'))} {text(k.get('unit'))} kept</li>"
-        for k in record.about.get("kept", [])
-    )
-    return (
-        (f"<h2>What each filter kept</h2>\n<ul>{kept}</ul>\n" if kept else "")
-        + f"<h2>Settings</h2>\n<details><summary>{count(len(told), 'setting')}</summary>"
-        f"{table(['setting', 'value'], rows, about='settings', sortable=True, find='Find a setting')}</details>"
-    )

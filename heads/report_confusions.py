@@ -26,7 +26,7 @@ def confusions_section(scored: ScoredTracks | None) -> str:
     found = confusions(scored.labels, decide(scored.scores, cut))
     pairs, n_missed = found.pairs(), int(found.missed.sum())
     said = (
-        f"Among the test tracks that have a genre which was not predicted (at threshold {cut:.3f}, tuned on validation "
+        f"Among the test tracks that have a genre which was not predicted (at threshold {cut:.3g}, tuned on validation "
         "tracks): how often another was predicted that the track does not have. A track may count for several pairs. "
         f"Of {n_missed} misses (a track, a genre of it), {int(found.alone.sum())} are of tracks for which nothing "
         "wrong was predicted."

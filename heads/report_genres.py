@@ -22,14 +22,14 @@ def genres_section(record: RunRecord) -> str:
         rows.append([
             text(row["genre"]), str(row["support"]), text(trained.get(row["genre"], "–")),
             bar(row["average_precision"], tick=share), bar(row["f1"]["fixed"]), number(row["precision"]["fixed"]),
-            number(row["recall"]["fixed"]), number(row["f1"]["tuned"]), number(cut),
+            number(row["recall"]["fixed"]), number(row["f1"]["tuned"]), f"{cut:.3g}",
             number(row["f1"]["tuned_per_genre"]),
         ])  # fmt: skip
     heads = ("genre", "tracks", "training tracks", "average precision (0 to 1)", "F1 at 0.5 (0 to 1)",
-             "precision at 0.5", "recall at 0.5", f"F1 at {overall:.3f}", "own threshold", "F1 at its own")  # fmt: skip
+             "precision at 0.5", "recall at 0.5", f"F1 at {overall:.3g}", "own threshold", "F1 at its own")  # fmt: skip
     return (
         "<h2>Genres</h2>\n<p>A bar that ends at its tick ranks tracks no better than chance: the tick is the genre's "
-        f"share of the tracks. {overall:.3f} is the threshold tuned for all genres on validation tracks, its own the "
+        f"share of the tracks. {overall:.3g} is the threshold tuned for all genres on validation tracks, its own the "
         "one tuned for the genre. Genres with few tracks have wide, unstated intervals.</p>\n"
         + table(heads, rows, about="genres", sortable=True, find="Find a genre", tall=True)
     )

@@ -71,10 +71,10 @@ def mistakes_section(scored: ScoredTracks | None, listing: Sequence[Mapping[str,
     worst = worst[overlap[worst] < 1]
     if not len(worst):
         return (
-            f"<h2>Tracks it got most wrong</h2>\n<p>None: every track got just its genres at threshold {cut:.3f}.</p>"
+            f"<h2>Tracks it got most wrong</h2>\n<p>None: every track got just its genres at threshold {cut:.3g}.</p>"
         )
     said = (
-        f"Those whose predicted genres (at threshold {cut:.3f}, tuned on validation tracks) overlap least with their "
+        f"Those whose predicted genres (at threshold {cut:.3g}, tuned on validation tracks) overlap least with their "
         "own by the Jaccard index; among equals, those with the largest cross-entropy. Behind each genre stands its "
         "score; genres both had and predicted are underlined. A label may be wrong, not only a model."
     )

@@ -80,15 +80,18 @@ def metrics_section(evaluation: Json) -> str:
     ]
     undefined = metrics["undefined_genres"]
     named = f" Without a positive here, so in no macro mean: {', '.join(undefined)}." if undefined else ""
+    heads = ("decided by", "threshold", *METRIC_NAMES.values(), "tracks with no genre predicted")
     return (
         f"<h2>Metrics on the {text(evaluation['split'])} split</h2>\n<p>{text(_interval_note(metrics) + named)}</p>\n"
-        + table(["decided by", *METRIC_NAMES.values()], rows, about="metrics")
+        + table(heads, rows, about="metrics")
     )
 
 
 def _metric_row(name: str, column: Json) -> list[str]:
     cells = [f"{number(column[key]['value'])}<small>{interval(column[key])}</small>" for key in METRIC_NAMES]
-    return [text(name), *cells]
+    cuts = column["thresholds"]
+    cut = f"{cuts[0]:.3g}" if min(cuts) == max(cuts) else f"{min(cuts):.3g} to {max(cuts):.3g}"
+    return [text(name), cut, *cells, number(column["empty_share"])]
 
 
 def _interval_note(metrics: Json) -> str:

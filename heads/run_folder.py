@@ -22,6 +22,7 @@ from .config import TrainConfig
 from .data import Home
 from .graph_report import graph_summary
 from .history import EpochRecord, rewind_history
+from .session import earlier_sessions
 from .splits import Split
 from .system import System
 from .task import Task
@@ -67,9 +68,10 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> Opened:
 
 
 def write_start(
-    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any]
+    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any], session: dict[str, Any]
 ) -> list[EpochRecord]:
     """Write what is known before the first epoch; returns the records of the epochs that are done."""
+    about = {**about, "sessions": [*earlier_sessions(run), session]}
     run.mkdir(parents=True, exist_ok=True)
     sweep_drafts(run)
     task.split.save(run / "splits.json")
@@ -165,6 +167,7 @@ def describe_run(
     return {
         "store": store.path.name,
         "fingerprints": dict(store.fingerprints),
+        "store_versions": dict(store.library_versions),
         "split": {"policy": task.split.policy, "requested": task.split.requested, "sizes": task.split.sizes},
         "genres": list(task.genres.names),
         "kept": [dataclasses.asdict(kept) for kept in task.kept],

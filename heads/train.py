@@ -31,6 +31,7 @@ from .history import EpochRecord, append_record
 from .loop import EpochSums, seeded, train_epoch
 from .run_folder import Publisher, describe_run, open_run, refuse_other_machine, refuse_other_task, saving, write_start
 from .scoring import probabilities, score_logits
+from .session import this_session
 from .splits import Split
 from .system import System
 from .systems import build_system
@@ -194,7 +195,8 @@ class _Training:
             self._restore()
         self.about = describe_run(store, self.task, self.home, device, self.precision, self.model, self.warnings)
         with saving(run, "the files of a new run", self._safe()):
-            self.history = write_start(run, self.state, config, self.task, self.about)
+            session = this_session(epoch=self.state.epoch, device=device, precision=self.precision)
+            self.history = write_start(run, self.state, config, self.task, self.about, session)
         if [record.epoch for record in self.history] != list(range(1, self.state.epoch + 1)):
             self.warnings.append(f"{run / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
         self.publisher = Publisher(run=run, store=store, task=self.task, config=config, precision=self.precision,

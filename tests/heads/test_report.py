@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import html.parser
 import json
+import platform
 import re
+import shlex
 import shutil
+import sys
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +158,14 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None
     told = [test["metrics"]["mean_average_precision"]["value"], majority]
     told += [fixed[name][part] for name in ("jaccard", "micro_f1", "hamming_loss") for part in ("value", "low", "high")]
     told += [row["average_precision"] for row in test["metrics"]["genres"] if row["support"]]
+    told += [recall[k][part] for recall in test["alignment"]["recall"].values() for k in ("1", "10")
+             for part in ("value", "low", "high")]  # fmt: skip
     assert [value for value in told if f"{value:.3f}" not in page] == []
+    assert f"sound of each of {test['alignment']['n_tracks']} tracks" in page
+    assert f"F1 at {test['threshold']:.3g} own threshold" in page
+    for row, cut in zip(test["metrics"]["genres"], test["metrics"]["columns"]["tuned_per_genre"]["thresholds"],
+                        strict=True):  # fmt: skip
+        assert f"{row['f1']['tuned']:.3f} {cut:.3g} {row['f1']['tuned_per_genre']:.3f}" in page
     for row in test["metrics"]["genres"]:
         assert row["genre"] in page
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -267,3 +279,30 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run: Path) -> None:
     (broken / "metrics.json").write_text("{")
     with pytest.raises(RunError, match=r"metrics\.json: cannot be read"):
         write_report(broken)
+
+
+def test_the_page_tells_where_a_run_comes_from(run: Path, written: Path, tmp_path: Path) -> None:
+    about, page = json.loads((run / "run.json").read_text()), _parse(written).text
+    (session,) = about["sessions"]
+    assert session["versions"] == {"python": platform.python_version(), **_versions("mgc", "torch", "numpy")}
+    started = datetime.fromisoformat(session["started_utc"])
+    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(hours=1)
+    assert session["started_utc"][:10] in page
+    assert " ".join(shlex.join(sys.argv[1:]).split()) in page
+    assert "torch" in about["store_versions"]
+    assert about["fingerprints"]["mel"] in page
+    assert "mel clip_s 1.0" in page
+    assert f"lyrics weights_sha256 {'a' * 64}" in page
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {name: metadata.version(name) for name in names}
+
+
+def test_a_run_that_is_resumed_says_both_times(run: Path, small_store: FeatureStore, tmp_path: Path) -> None:
+    resumed = shutil.copytree(run, tmp_path / "resumed")
+    config = TrainConfig(encoder="tiny", epochs=3, lr=1e-3, device="cpu", batch_size=32)
+    train(small_store, resumed, config, resume=True)
+    sessions = json.loads((resumed / "run.json").read_text())["sessions"]
+    assert [session["after_epoch"] for session in sessions] == [0, 2]
+    assert sessions[0] == json.loads((run / "run.json").read_text())["sessions"][0]
