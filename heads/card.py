@@ -1,13 +1,15 @@
 """The model card: ``README.md`` of a published model, for people who have the folder and nothing else.
 
-Its front matter is what the Hugging Face hub reads, so the folder can be uploaded as it is. What mgc cannot know (which
-collection, under which terms, which licence) is left to be filled in, visibly. Nothing here depends on a test track.
+Its front matter is what the Hugging Face hub reads, validation figures included (``model-index``), so the folder can be
+uploaded as it is. What mgc cannot know (which collection, under which terms, which licence) is left to be filled in,
+visibly. Nothing here depends on a test track.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import yaml
@@ -28,6 +30,8 @@ _METRICS = {
     "jaccard_tuned_per_genre": "Jaccard at the thresholds a genre",
     "f1_tuned_per_genre": "F1 at the thresholds a genre",
 }
+
+_METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class CardFacts:
 def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
     """The text of the card, Markdown with YAML front matter."""
     sections = [
-        _front_matter(config, task),
+        _front_matter(config, task, facts),
         _summary(task, config),
         _use(recipe, task, facts),
         _data(task, recipe),
@@ -63,16 +67,30 @@ def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(config: TrainConfig, task: Task) -> str:
+def _front_matter(config: TrainConfig, task: Task, facts: CardFacts) -> str:
     inputs = {"both": ["audio", "lyrics"], "audio": ["audio"], "lyrics": ["lyrics"]}[task.model.modalities]
-    matter = {
+    matter: dict[str, Any] = {
         "library_name": "mgc",
         "pipeline_tag": "text-classification" if inputs == ["lyrics"] else "audio-classification",
         "license": "other",
         "license_name": "to-be-filled-in",
         "tags": ["music", "music-genre-classification", "multi-label-classification", *inputs, "mgc"],
     }
+    if facts.intervals:
+        matter["model-index"] = _model_index(config, facts, matter["pipeline_tag"])
     return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+
+def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[dict[str, Any]]:
+    """The validation figures, as the hub lists them beside a model."""
+    metrics = [
+        {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
+        for key, name in _METRICS.items()
+        if (value := facts.intervals.get(key, {}).get("value")) is not None
+    ]
+    dataset = {"type": "to-be-filled-in", "name": TO_FILL_IN, "split": "validation"}
+    task = {"type": task_type, "name": "multi-label music genre classification"}
+    return [{"name": f"mgc-{config.model}", "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
 
 
 def _summary(task: Task, config: TrainConfig) -> str:

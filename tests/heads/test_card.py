@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+import mgc
 from mgc.cache.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
@@ -48,6 +50,36 @@ def test_figures_and_intervals_are_those_of_the_validation_split(result: RunResu
     for name, one in estimates.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name}")]
         assert line.endswith(f"| {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} |")
+
+
+def test_the_hub_lists_the_same_figures_and_whose_they_are(result: RunResult) -> None:
+    """model-index, by the hub's own reader and back by its own writer."""
+    card = ModelCard.load(result.run / "best" / "README.md")
+    figures = {one.metric_name: one for one in card.data.eval_results}
+    (line,) = [line for line in card.text.splitlines() if line.startswith("| Jaccard at threshold 0.5")]
+    assert float(line.split("|")[2]) == pytest.approx(figures["Jaccard at threshold 0.5"].metric_value, abs=6e-4)
+    best = load_run(result.run).validation["map"]
+    assert figures["mAP (macro, genres with a validation track)"].metric_value == pytest.approx(best, abs=6e-5)
+    for one in figures.values():
+        assert (one.dataset_split, one.task_type) == ("validation", "audio-classification")
+        assert one.metric_type in ("mean_average_precision", "jaccard", "f1")
+        assert one.dataset_name.startswith("[to be filled in")
+    assert ModelCard(card.content).data.to_dict()["model-index"] == card.data.to_dict()["model-index"]
+
+
+def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
+    result: RunResult, small_store: FeatureStore, tmp_path: Path
+) -> None:
+    """Files by content under blobs/, links to them under snapshots/<revision>/, and a file that the hub adds."""
+    blobs, snapshot = tmp_path / "models--me--genres" / "blobs", tmp_path / "models--me--genres" / "snapshots" / "1f0c"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in (result.run / "best").iterdir():
+        (blobs / hashlib.sha256(path.read_bytes()).hexdigest()).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest())
+    (snapshot / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
+    found = mgc.load_model(snapshot).predict_all(small_store.path)
+    assert found == mgc.load_model(result.run).predict_all(small_store.path)
 
 
 def test_it_tells_data_thresholds_and_limits_and_no_path(result: RunResult, small_store: FeatureStore) -> None:
