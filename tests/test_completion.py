@@ -1,0 +1,44 @@
+"""Shell completion: in a real bash, and what zsh and fish ask for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MGC = Path(sys.executable).with_name("mgc")
+
+
+def ask(**variables: str) -> str:
+    return subprocess.run([MGC], env=os.environ | variables, capture_output=True, text=True, check=True).stdout
+
+
+def test_bash_completes_once_it_is_installed(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not here")
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{MGC.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def in_bash(script: str) -> str:
+        command = [bash, "--norc", "-c", f"{script}; true"]  # a second command, or bash becomes mgc
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert "_mgc_completion" in in_bash("mgc --show-completion")
+    assert "bash completion installed" in in_bash("mgc --install-completion")
+    tab = 'COMP_WORDS=({}); COMP_CWORD={}; _mgc_completion mgc; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = in_bash(f". ~/.bashrc; {tab.format('mgc pre', 1)}; {tab.format('mgc predict --win', 2)}")
+    assert done.split() == ["predict", "--windows"]
+
+
+def test_zsh_and_fish_get_scripts_and_answers() -> None:
+    assert ask(_MGC_COMPLETE="source_zsh").lstrip().startswith("#compdef mgc")
+    assert "complete --command mgc" in ask(_MGC_COMPLETE="source_fish")
+    asked = {"_TYPER_COMPLETE_ARGS": "mgc store ver"}
+    assert '"verify"' in ask(_MGC_COMPLETE="complete_zsh", **asked)
+    fish = ask(_MGC_COMPLETE="complete_fish", _TYPER_COMPLETE_FISH_ACTION="get-args", **asked)
+    assert fish.partition("\t")[0] == "verify"
