@@ -34,6 +34,7 @@ def in_turn(
     rounds: int,
     agree: Callable[[Any, Any], str | None] | None = None,
     before_each: Callable[[], None] = lambda: None,
+    warm_up: bool = True,
 ) -> Times:
     """Run every entrant once a round, each round from another one on, after one round to warm up.
 
@@ -42,13 +43,14 @@ def in_turn(
     entrants : name -> what is timed; the first is the reference of `agree`.
     agree : told the reference's result and another's; what is wrong, or None. None: there is nothing to compare.
     before_each : done before each run, untimed.
+    warm_up : whole processes have nothing to warm up.
 
     Raises
     ------
     DisagreementError
     """
     names, seconds = list(entrants), {name: [] for name in entrants}
-    for turn in range(-1, rounds):
+    for turn in range(-1 if warm_up else 0, rounds):
         results, start = {}, max(turn, 0) % len(names)
         for name in [*names[start:], *names[:start]]:
             before_each()

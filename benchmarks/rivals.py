@@ -6,7 +6,9 @@ tuned when ours is.
 
 from __future__ import annotations
 
+import csv
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,11 @@ class SortedEncoder(PaddedEncoder):
 
 
 def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path) -> None:
-    """Sound and words of all songs to .npy files; a word INSTRUMENTAL is no lyric."""
+    """Sound and words of all songs to .npy files."""
     for audio, _ in songs:
         librosa_script(audio, saved / f"{audio.stem}.mel.npy")
     padded = PaddedEncoder(encoder)
     texts = {lyrics.stem: lyrics.read_text() for _, lyrics in songs}
-    texts = {name: text.strip() for name, text in texts.items() if text.strip() and text.strip() != "INSTRUMENTAL"}
     for name, states in zip(texts, padded(list(texts.values())), strict=True):
         np.save(saved / f"{name}.lyrics.npy", states)
 
@@ -181,3 +182,10 @@ def plain_training(
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+if __name__ == "__main__":  # the whole script as a process: python rivals.py SONGS.csv ENCODER FOLDER
+    songs, encoder, saved = map(Path, sys.argv[1:])
+    with songs.open(newline="") as listed:
+        named = [(songs.parent / row["path"], songs.parent / row["lyrics_path"]) for row in csv.DictReader(listed)]
+    whole_script(named, encoder, saved)

@@ -22,7 +22,7 @@ import torch
 from machine import describe
 from speed_songs import make_lyrics, random_bert, write_clips
 
-SECTIONS = ("audio", "text", "reads")
+SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
 
 
 def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
@@ -37,12 +37,27 @@ def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
         lyrics = make_lyrics(4 if quick else 16)
         show(speed_text.run("minilm", "MiniLM", lyrics, rounds, alternatives=True))
         bert = random_bert(folder / "bert-base")
-        show(speed_text.run(bert, "BERT-base, random weights", lyrics, rounds, alternatives=False))
+        show(speed_text.run(bert, "BERT-base, random weights", lyrics[::2], rounds, alternatives=False))
+    if "extract" in names:
+        import speed_extract
+
+        bert = random_bert(folder / "bert-base")
+        show(speed_extract.run(folder / "songs", bert, 8 if quick else 16, rounds))
+    if "growth" in names:
+        import speed_extract
+
+        sizes = [64, 128, 256] if quick else [1000, 4000, 16_000]
+        show(speed_extract.growth(folder / "growth", sizes, workers=2))
     if "reads" in names:
         import speed_reads
 
         (folder / "reads").mkdir()
         show(speed_reads.run(folder / "reads", 0.25 if quick else 2.2, rounds))
+    if "train" in names:
+        import speed_train
+
+        (folder / "train").mkdir()
+        show(speed_train.run(folder / "train", "tiny" if quick else "base", 2 if quick else 3, rounds))
 
 
 def show(text: str) -> None:

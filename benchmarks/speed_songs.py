@@ -17,13 +17,14 @@ MEAN_WORDS = 245  # about 250 tokens with [CLS] and [SEP]
 GENRES = ("rock", "pop", "jazz", "folk")
 
 
-def write_clips(folder: Path, n: int, *, seed: int = 0) -> list[Path]:
-    """`n` clips of 30 s, 44.1 kHz stereo mp3, a little noise on one side so that the sides differ."""
+def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -> list[Path]:
+    """`n` clips, 44.1 kHz stereo mp3, a little noise on one side so that the sides differ."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []
     for index in range(n):
         mono = soxr.resample(render_song(make_song(seed, index)), 22_050, CLIP_RATE_HZ)
+        mono = mono[: round(seconds * CLIP_RATE_HZ)]
         side = rng.normal(scale=0.01, size=len(mono)).astype(np.float32)
         path = folder / f"{index:05}.mp3"
         soundfile.write(path, np.stack([mono, 0.9 * mono + side], axis=1), CLIP_RATE_HZ, format="MP3")

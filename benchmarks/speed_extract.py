@@ -1,0 +1,139 @@
+"""Whole extractions, sound and words, as processes: the script, ours on one core and on two; then longer collections."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import whole_process
+from pairs import in_turn, spread, table
+from speed_audio import FLOAT16_STEP_DB
+from speed_songs import write_clips, write_collection
+from whole_process import Run
+
+from mgc.cache.store import FeatureStore
+
+SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
+PART_ROWS = 4
+LEAST_COSINE = 0.999
+"""Of token states that one of them keeps as float16."""
+SHORT_CLIP_S = 5.0
+RECORDINGS = 40
+GB = 1e9
+
+
+def run(folder: Path, encoder: Path, n: int, rounds: int) -> str:
+    """Side by side: the librosa and transformers script, ours on one core, ours on two."""
+    songs = write_collection(folder, n)
+    saved = folder / "saved"
+
+    def script() -> Run:
+        shutil.rmtree(saved, ignore_errors=True)
+        saved.mkdir()
+        here = Path(__file__).parent / "rivals.py"
+        return whole_process.run([sys.executable, str(here), str(songs), str(encoder), str(saved)], cores=[_core()])
+
+    def ours(name: str, workers: int, cores: list[int] | None) -> Callable[[], Run]:
+        def extract() -> Run:
+            store = folder / f"{name}.zarr"
+            shutil.rmtree(store, ignore_errors=True)
+            return whole_process.run(
+                [sys.executable, "-m", "mgc", "extract", str(songs), "-o", str(store), "--text-model", str(encoder),
+                 "--text-precision", "auto", "--part-rows", str(PART_ROWS), "--workers", str(workers), "--quiet"],
+                cores=cores,
+            )  # fmt: skip
+
+        return extract
+
+    entrants = {SCRIPT: script, ONE: ours("one", 1, [_core()]), TWO: ours("two", 2, None)}
+    stores = {ONE: folder / "one.zarr", TWO: folder / "two.zarr"}
+    found: dict[str, list[Run]] = {name: [] for name in entrants}
+
+    def kept(name: str, work: Callable[[], Run]) -> Callable[[], str]:
+        def done() -> str:
+            found[name].append(work())
+            return name
+
+        return done
+
+    times = in_turn(
+        {name: kept(name, work) for name, work in entrants.items()}, rounds=rounds, warm_up=False,
+        agree=lambda _, other: _agree(saved, stores[other]),
+    )  # fmt: skip
+    rows = [
+        [name, spread(times.seconds[name], 1 / n, 2), "-" if name == SCRIPT else times.ratio(SCRIPT, name),
+         times.ratio(ONE, name) if name == TWO else "-",
+         spread([one.tree_bytes / GB for one in found[name]], 1, 2)]
+        for name in entrants
+    ]  # fmt: skip
+    title = f"Whole extraction: sound and BERT-base-sized text ({n} songs of 30 s, parts of {PART_ROWS})"
+    header = ["", "s a song", "times the script", "times one core", "GB, all processes"]
+    note = ("\n\nWhole processes, with their start. Both cores share a processor's caches and clock; the script could be "
+            "run twice at a time too, on halves of the songs.")  # fmt: skip
+    return table(title, header, rows) + note
+
+
+def _core() -> int:
+    return min(os.sched_getaffinity(0))
+
+
+def _agree(saved: Path, store: Path) -> str | None:
+    with FeatureStore.open(store) as opened:
+        for row, name in zip(
+            opened.tracks.column("row").to_pylist(), opened.tracks.column("id").to_pylist(), strict=True
+        ):
+            ours, theirs = opened.read("mel", [row])[0].astype(np.float32), np.load(saved / f"{name}.mel.npy")
+            frames = min(ours.shape[1], theirs.shape[1]) - 8  # ours pads what a decoder trims off the end
+            worst = float(np.abs(ours[:, :frames] - theirs[:, :frames]).max())
+            if frames < ours.shape[1] - 20 or worst > 0.05 + FLOAT16_STEP_DB:
+                return f"{name}: {frames} frames, {worst:.3f} dB apart"
+            words = np.load(saved / f"{name}.lyrics.npy")
+            states = opened.read("lyrics", [row])[0, : len(words)].astype(np.float32)
+            cosine = (states * words).sum(1) / np.linalg.norm(states, axis=1) / np.linalg.norm(words, axis=1)
+            if int(opened.read("lyrics_tokens", [row])[0]) != len(words) or float(cosine.min()) < LEAST_COSINE:
+                return f"{name}: {len(words)} tokens, one at cosine {cosine.min():.5f}"
+    return None
+
+
+def growth(folder: Path, sizes: list[int], workers: int) -> str:
+    """The same extraction of ever longer collections of short clips; what one track more costs, and memory."""
+    clips = write_clips(folder / "audios", RECORDINGS, seconds=SHORT_CLIP_S)
+    found = []
+    for n in sizes:
+        songs, store = folder / f"{n}.csv", folder / f"{n}.zarr"
+        with songs.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "path", "artists", "genres"])
+            for index in range(n):
+                writer.writerow(
+                    [f"{index:06}", f"audios/{clips[index % len(clips)].name}", f"artist {index % 997}", "rock"]
+                )
+        found.append(whole_process.run(
+            [sys.executable, "-m", "mgc", "extract", str(songs), "-o", str(store), "--features", "mel", "--clip-s",
+             f"{SHORT_CLIP_S:g}", "--part-rows", "128", "--workers", str(workers), "--quiet"]
+        ))  # fmt: skip
+        with FeatureStore.open(store) as opened:
+            if len(opened.ok_rows) != n:
+                raise SystemExit(f"{store}: {len(opened.ok_rows)} of {n} tracks are ok")
+        shutil.rmtree(store)
+    rows = []
+    for index, (n, one) in enumerate(zip(sizes, found, strict=True)):
+        more, base, added = "-", found[0], n - sizes[0]
+        own = cpu = "-"
+        if index:
+            more = f"{(one.seconds - base.seconds) / added * 1e3:.2f}"
+            own = f"{(one.own_cpu_s - base.own_cpu_s) / added * 1e3:.3f}"
+            cpu = f"{(one.own_cpu_s - base.own_cpu_s) / (one.cpu_s - base.cpu_s):.1%}"
+        rows.append([n, f"{one.seconds:.1f}", more, own, cpu, f"{one.own_bytes / GB:.2f}",
+                     f"{one.largest_bytes / GB:.2f}", f"{one.tree_bytes / GB:.2f}"])  # fmt: skip
+    header = ["tracks", "s", "ms a track beyond the first row", "of which scheduling process, ms of CPU", "of all CPU",
+              "GB, scheduling process", "GB, largest worker or decoder", "GB, all processes"]  # fmt: skip
+    title = f"Growth: sound only, clips of {SHORT_CLIP_S:g} s, {workers} workers, parts of 128"
+    note = (f"\n\nOne run a size. {RECORDINGS} recordings, each met again and again under other ids; short clips make "
+            "scheduling look worse than with 30 s, where a track costs several times as much.")  # fmt: skip
+    return table(title, header, rows) + note
