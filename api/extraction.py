@@ -20,10 +20,10 @@ from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:
     from ..pipeline.extract import ExtractReport
-    from ..pipeline.extract import Progress as ExtractProgress
     from ..pipeline.forecast import Forecast
     from ..pipeline.manifest import Source
     from ..pipeline.parts import TextSource
+    from ..pipeline.pending import Progress as ExtractProgress
     from ..pipeline.workers import Scheduler
 
 

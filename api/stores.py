@@ -12,9 +12,10 @@ from ..cache.drops import drop
 from ..cache.errors import ConfigError
 from ..cache.hdf5_store import seal_problem
 from ..cache.plan import read_plan
+from ..cache.quarantine import put_aside
 from ..cache.select import select
 from ..cache.store import FeatureStore
-from ..cache.verify import Damage, put_aside, verify
+from ..cache.verify import Damage, verify
 from ..cache.view import Names, StoreView
 from .shared import Steps, extra, silent
 
@@ -134,9 +135,9 @@ def store_select(
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
     with extra("extract"):
-        from ..pipeline.extract import embedded_genres
         from ..pipeline.genre_names import genre_names
         from ..pipeline.parts import TextSource
+        from ..pipeline.planning import embedded_genres
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")

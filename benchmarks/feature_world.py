@@ -23,7 +23,8 @@ from torch import Tensor
 
 from mgc.cache.commits import commit_part, committed, finish
 from mgc.cache.errors import StoppedError
-from mgc.cache.plan import create_store, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import create_store
 from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.tracks import outcome_table, plan_table
 from mgc.pipeline.synth_benchmark import BenchmarkSong, BenchmarkWorld

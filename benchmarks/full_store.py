@@ -12,7 +12,8 @@ from small_store import append_late_track, create, fill, part_content
 from mgc.cache.commits import commit_part, committed, finish
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop, dropped_ids
-from mgc.cache.plan import Plan, add_feature_set, read_plan, read_tracks
+from mgc.cache.plan import Plan, read_plan, read_tracks
+from mgc.cache.planning import add_feature_set
 from mgc.cache.schema import FAILED, OK, ExtractorRecipe, TextRecipe
 from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
 

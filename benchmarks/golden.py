@@ -16,7 +16,8 @@ from small_store import create, features, fill
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop
 from mgc.cache.hdf5_store import seal_store
-from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import append_generation
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table
 

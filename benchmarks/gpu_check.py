@@ -21,7 +21,7 @@ from cuda_device import NO_DEVICE, device_given, is_missing
 from machine import describe
 
 from mgc.cache.commits import commit_part
-from mgc.cache.plan import create_store
+from mgc.cache.planning import create_store
 from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table

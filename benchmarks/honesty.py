@@ -37,7 +37,8 @@ from machine import describe
 from mgc import api
 from mgc.api import DEMO_OPTIONS
 from mgc.cache.commits import commit_part
-from mgc.cache.plan import create_store, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import create_store
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.heads.config import TrainConfig

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from mgc.cache import layout
 from mgc.cache.commits import commit_part, finish
-from mgc.cache.plan import append_generation, create_store, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import append_generation, create_store
 from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
 from mgc.cache.tracks import outcome_table, plan_table
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mgc.cache.commits import commit_part
-from mgc.cache.plan import create_store
+from mgc.cache.planning import create_store
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.tracks import outcome_table, plan_table
 

@@ -16,7 +16,8 @@ from small_store import RECIPE, features
 from mgc.cache.commits import commit_part, committed, finish
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop, dropped_ids
-from mgc.cache.plan import append_generation, create_store, read_plan, read_tracks
+from mgc.cache.plan import read_plan, read_tracks
+from mgc.cache.planning import append_generation, create_store
 from mgc.cache.schema import FAILED, OK, Flag, track_arrays
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table

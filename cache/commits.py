@@ -1,8 +1,8 @@
 """Parts of a store: who has committed which, and how a part becomes visible.
 
 A part is one shard of every sharded array and one chunk of every other, with a table of outcomes. Its record is
-``commits/<part>.json``; where a part was taken back or made anew (:mod:`mgc.cache.verify`, :mod:`mgc.cache.drops`) the
-next one is ``commits/<part>.<n>.json``, and the highest n counts. No name is used twice.
+``commits/<part>.json``; where a part was taken back or made anew (:mod:`mgc.cache.quarantine`, :mod:`mgc.cache.drops`)
+the next one is ``commits/<part>.<n>.json``, and the highest n counts. No name is used twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import zarr
 from . import layout, publish
 from .durable import fsync_dir, unseal
 from .errors import StoreCorruptError
-from .plan import Plan, read_plan, roll_feature_set_forward, roll_generation_forward
+from .plan import Plan, read_plan
+from .planning import roll_feature_set_forward, roll_generation_forward
 from .schema import FAILED, OK, is_fill
 from .tracks import write_table
 
@@ -50,6 +51,11 @@ def parse_commit_key(key: str) -> tuple[int, int, str | None] | None:
 def outcomes_key(part: int, feature_set: str | None = None) -> str:
     """Key of the table that says what became of a part's tracks."""
     return f"rows/{part}.parquet" if feature_set is None else f"rows/{feature_set}/{part}.parquet"
+
+
+def keys_of_part(plan: Plan, part: int, feature_set: str | None) -> set[str]:
+    """Keys of all objects that a part can have."""
+    return {outcomes_key(part, feature_set), *(layout.object_key(spec, part) for spec in plan.arrays(feature_set))}
 
 
 def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:

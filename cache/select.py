@@ -16,7 +16,8 @@ from .durable import fsync_dir
 from .errors import ConfigError
 from .forms import SEALED_SUFFIXES
 from .hdf5_store import seal_store
-from .plan import Plan, add_feature_set, create_store, read_plan
+from .plan import Plan, read_plan
+from .planning import add_feature_set, create_store
 from .schema import TextRecipe
 from .store import FeatureStore
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table

@@ -24,9 +24,11 @@ from ..cache.commits import committed, read_commit
 from ..cache.durable import replace_file, seal, unseal
 from ..cache.errors import MgcError
 from ..cache.schema import Recipe
-from .extract import Progress, default_part_rows, extract
+from .extract import extract
 from .manifest import Source
 from .parts import TextSource
+from .pending import Progress
+from .planning import default_part_rows
 from .workers import default_workers
 
 PARTS_A_WORKER = 4

@@ -19,9 +19,9 @@ from ..cache.layout import create_array, genre_spec, object_key
 from ..cache.plan import Generation, Plan, read_genres, read_plan, read_tracks
 from ..cache.tracks import GENRE_SCHEMA, PLAN_SCHEMA, plan_table, table_bytes
 from ..cache.verify import Damage
-from .extract import plan_row
 from .manifest import Source
 from .parts import TextSource, load_encoder
+from .planning import plan_row
 
 
 def write_again(store: Path, damages: Iterable[Damage], source: Source, text: TextSource | None) -> list[Damage]:

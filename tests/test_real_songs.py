@@ -20,7 +20,7 @@ import zarr
 from transformers import AutoModel, AutoTokenizer
 
 from mgc.cache.commits import commit_part
-from mgc.cache.plan import create_store
+from mgc.cache.planning import create_store
 from mgc.cache.schema import Flag, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA

@@ -17,7 +17,8 @@ from mgc.cache.compact import compact
 from mgc.cache.drops import drop
 from mgc.cache.errors import ConfigError, StoreCorruptError, StoreFormatError, TrackUnavailableError
 from mgc.cache.hdf5_store import seal_problem, seal_store, unpack_store
-from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import append_generation
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table
 

@@ -21,7 +21,7 @@ from mgc.cache.errors import (
     TrackUnavailableError,
 )
 from mgc.cache.layout import object_key
-from mgc.cache.plan import create_store
+from mgc.cache.planning import create_store
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table

@@ -14,10 +14,12 @@ from mgc.cache.commits import committed
 from mgc.cache.compact import compact
 from mgc.cache.drops import drop
 from mgc.cache.errors import StoreCorruptError, StoreNotFoundError
-from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import append_generation
+from mgc.cache.quarantine import put_aside
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table
-from mgc.cache.verify import Damage, put_aside, verify
+from mgc.cache.verify import Damage, verify
 
 PART_TRACKS = {0: ("t00", "t01", "t02", "t03"), 1: ("t04", "t05", "t06", "t07"), 2: ("t08", "t09")}
 

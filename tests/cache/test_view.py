@@ -20,7 +20,8 @@ import mgc
 from mgc.cache.commits import commit_part
 from mgc.cache.errors import ConfigError, StoreError
 from mgc.cache.hdf5_store import seal_store
-from mgc.cache.plan import add_feature_set, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import add_feature_set
 from mgc.cache.select import select
 from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
 

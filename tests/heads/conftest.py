@@ -15,7 +15,7 @@ import pytest
 from chromium import Chromium
 
 from mgc.cache.commits import commit_part
-from mgc.cache.plan import create_store
+from mgc.cache.planning import create_store
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgc.cache.errors import RecipeMismatchError, RunError, TrackUnavailableError
-from mgc.cache.plan import append_generation, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import append_generation
 from mgc.cache.schema import TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import PLAN_SCHEMA

@@ -1,0 +1,144 @@
+"""Parts that nobody has committed yet: handed out here or to workers, counted as they come back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..cache.commits import committed
+from ..cache.plan import Plan
+from ..cache.plan import read_tracks as read_planned
+from .manifest import Source
+from .parts import PartJob, TextSource, build_and_commit
+from .workers import Scheduler, run_on_cluster
+
+log = logging.getLogger(__name__)
+
+
+BUSY_S = 0.5
+"""How long a part is left alone that another extraction is at work on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an extraction is, in tracks; told after each part."""
+
+    done: int
+    planned: int
+    failed: int
+
+
+class PendingParts:
+    """Builds what is pending, here or on workers."""
+
+    def __init__(
+        self,
+        source: Source,
+        path: Path,
+        text: TextSource | None,
+        workers: int | Scheduler,
+        shard: tuple[int, int] | None,
+        on_progress: Callable[[Progress], None] | None,
+        feature_set: str | None = None,
+        starts_s: Mapping[str, float] | None = None,
+    ) -> None:
+        self._source, self._path, self._text, self._feature_set = source, path, text, feature_set
+        self._starts_s = starts_s or {}
+        self._workers, self._shard, self._on_progress = workers, shard, on_progress
+        self._planned: dict[int, pa.Table] = {}
+        self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
+
+    def build(self, plan: Plan, *, without: Collection[int] = ()) -> int:
+        """Parts that were built here, of those not committed yet."""
+        pending = sorted(set(range(plan.n_parts)) - committed(self._path, self._feature_set).keys() - set(without))
+        if self._shard is not None:
+            i, n = self._shard
+            pending = [part for part in pending if part % n == i - 1]
+        if not pending:
+            return 0
+        tell, built = _Teller(plan, pending, self._on_progress), 0
+        queue = _Queue(self._job(plan, part) for part in _in_own_order(pending))
+        some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
+        for receipt in map(build_and_commit, queue) if some == 0 else run_on_cluster(queue, some):
+            if receipt["busy"]:
+                queue.postpone(receipt["part"])
+                continue
+            queue.done(receipt["part"])
+            built += receipt["built"]
+            log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
+            tell(receipt)
+        return built
+
+    def _job(self, plan: Plan, part: int) -> PartJob:
+        lyrics: dict[str, str] = {}
+        starts_s: dict[str, float] = {}
+        if self._inline or self._starts_s:
+            generation, rows = plan.generation_of(part), plan.part_range(part)
+            if generation.number not in self._planned:
+                self._planned[generation.number] = read_planned(self._path, plan, generation)
+            table = self._planned[generation.number]
+            ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
+            lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
+            starts_s = {track_id: self._starts_s[track_id] for track_id in ids if track_id in self._starts_s}
+        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
+                       starts_s=starts_s, feature_set=self._feature_set)  # fmt: skip
+
+
+class _Queue(Iterator[PartJob]):
+    """Jobs to hand out; one that another extraction is at work on comes again a little later."""
+
+    def __init__(self, jobs: Iterator[PartJob]) -> None:
+        self._jobs = jobs
+        self._out: dict[int, PartJob] = {}
+        self._later: deque[tuple[float, PartJob]] = deque()
+
+    def __next__(self) -> PartJob:
+        job = next(self._jobs, None)
+        if job is None:
+            if not self._later:
+                raise StopIteration
+            due, job = self._later.popleft()
+            time.sleep(max(0.0, due - time.monotonic()))
+        self._out[job.part] = job
+        return job
+
+    def postpone(self, part: int) -> None:
+        self._later.append((time.monotonic() + BUSY_S, self._out.pop(part)))
+
+    def done(self, part: int) -> None:
+        del self._out[part]
+
+
+def _in_own_order(parts: Sequence[int]) -> list[int]:
+    """Ascending parts from a place of this process's own: two extractions of one store then share it."""
+    start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(parts))
+    return [*parts[start:], *parts[:start]]
+
+
+class _Teller:
+    """Adds up receipts and tells how far the extraction is."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        pending: Collection[int],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._planned = sum(len(generation.rows) for generation in plan.generations)
+        self._done = self._planned - sum(len(plan.part_range(part)) for part in pending)
+        self._failed = 0
+        self._tell = on_progress or (lambda _: None)
+        self._tell(Progress(done=self._done, planned=self._planned, failed=0))
+
+    def __call__(self, receipt: Mapping[str, Any]) -> None:
+        self._failed += receipt["failed"]
+        self._done += receipt["ok"] + receipt["failed"]
+        self._tell(Progress(done=self._done, planned=self._planned, failed=self._failed))
