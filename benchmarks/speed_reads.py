@@ -17,7 +17,8 @@ import zarr
 from pairs import in_turn, spread, table
 
 from mgc.cache.commits import commit_part, finish
-from mgc.cache.plan import create_store, read_plan
+from mgc.cache.plan import read_plan
+from mgc.cache.planning import create_store
 from mgc.cache.schema import OK, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table

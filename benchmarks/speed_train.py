@@ -62,9 +62,9 @@ def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
     rate = {one: [task.n_train / s for s in times.seconds[one]] for one in times.seconds}
     rows = [[one, spread(rate[one], 1, 2), "-" if one == PLAIN else times.ratio(PLAIN, one)] for one in rate]
     title = f"Training steps: encoder {encoder}, batches of {BATCH} clips of 30 s, one thread"
-    note = (f"\n\n{n_steps} steps a run, the same batches and the same mean loss within 1 % in each round. The plain loop "
-            "trains the same layers in the same order; its token states are padded to 512, ours to the longest of the "
-            "batch; it checks and clips nothing.")  # fmt: skip
+    note = (f"\n\n{n_steps} steps a run, the same batches and the same mean loss within 1 % in each round. The plain "
+            "loop trains the same layers in the same order; its token states are padded to 512, ours to the longest "
+            "of the batch; it checks and clips nothing.")  # fmt: skip
     return table(title, ["", "samples/s", "times the plain loop"], rows) + note
 
 

@@ -5,17 +5,14 @@
 
 which is what `make tables` does, in that order.
 
-FOLDER holds the world's songs, their store and the ablation's runs. What a finished run comes to is also kept in
-benchmarks/tables/, so that another checkout goes on from there; `run` starts by taking what is kept.
+FOLDER holds the world's songs, their store and the ablation's runs; keep it, and `run` goes on from it.
 The prose that reads the tables, benchmarks/tables_reading.md, is written by hand and cites only printed figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,34 +27,10 @@ from mgc import api
 from mgc.pipeline.genre_names import genre_names
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
-HERE = Path(__file__).parent
-KEPT, READING = HERE / "tables", HERE / "tables_reading.md"
+READING = Path(__file__).parent / "tables_reading.md"
 SEEDS = 3
 OPTIONS = {"--encoder": "tiny", "--epochs": 10, "--batch-size": 16, "--lr": 1e-3, "--lr-halve-every": 3,
            "--device": "cpu", "--precision": "fp32"}  # fmt: skip
-KEPT_OF_A_RUN = ("result.json", "metrics.json", "predictions.parquet")
-
-
-def copy_finished(source: Path, target: Path) -> int:
-    """Copy what tables are made from, of the runs that are finished in one ablation's folder and not in the other.
-
-    Returns how many there were.
-    """
-    if not (source / "ablation.json").exists():
-        return 0
-    (target / "runs").mkdir(parents=True, exist_ok=True)
-    if not (target / "ablation.json").exists():
-        shutil.copyfile(source / "ablation.json", target / "ablation.json")
-    copied = 0
-    for result in sorted(source.glob("runs/*/result.json")):
-        home = target / "runs" / result.parent.name
-        if (home / "result.json").exists():
-            continue
-        home.mkdir(exist_ok=True)
-        for name in reversed(KEPT_OF_A_RUN):  # result.json, which says that the run is finished, comes last
-            shutil.copyfile(result.parent / name, home / name)
-        copied += 1
-    return copied
 
 
 def named_store(folder: Path, store: Path, genres: Sequence[str]) -> Path | None:
@@ -85,11 +58,7 @@ def run(folder: Path, processes: int) -> int:
     store = make_store(folder, BenchmarkWorld(labels=labels, seed=SEED), N_SONGS, clip_s=CLIP_S, workers=processes)
     named = named_store(folder, store, labels.genres)
     options = OPTIONS | ({} if named is None else {"--genre-names-store": named})
-    taken = copy_finished(KEPT, folder / "ablation")
-    print(f"{taken} finished runs taken from {KEPT}", file=sys.stderr, flush=True)
-    code = ablate(store, folder / "ablation", processes, SEEDS, options)
-    print(f"{copy_finished(folder / 'ablation', KEPT)} finished runs kept in {KEPT}", file=sys.stderr, flush=True)
-    return code
+    return ablate(store, folder / "ablation", processes, SEEDS, options)
 
 
 def report(folder: Path) -> None:
@@ -114,15 +83,12 @@ def report(folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "keep", "report"])
+    parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--folder", type=Path, default=Path("tables"))
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     if given.what == "run":
         return run(given.folder, given.processes)
-    if given.what == "keep":
-        print(json.dumps({"kept": copy_finished(given.folder / "ablation", KEPT)}))
-        return 0
     report(given.folder)
     return 0
 
