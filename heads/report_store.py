@@ -193,7 +193,7 @@ def _added_table(added: tuple[AddedSet, ...]) -> str:
         for one in added
     ]  # fmt: skip
     heads = ("features", "made by", "ok", "failed", "pending", "why tracks failed")
-    said = "<p>Features that joined later, and what became of the tracks that are ok in them:</p>"
+    said = "<p>Features that joined later, and what became in them of the tracks that are ok:</p>"
     return "\n" + said + table(heads, rows, about="Features that joined later")
 
 
