@@ -52,7 +52,9 @@ def read_run(run: Path) -> RunRecord:
         `run` is no run folder, or one of its files cannot be read or does not belong to the others.
     """
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run}: no run of `mgc train` here (config.yaml is missing); give the run folder itself")
+        raise RunError(
+            f"{run}: no run of `mgc train` here (config.yaml is missing), and no feature store; give the folder itself"
+        )
     evaluations = _mapping(run / "metrics.json")
     tested = "test" in evaluations
     return RunRecord(

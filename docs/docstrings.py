@@ -1,0 +1,55 @@
+"""Our docstrings as the site shows them: what stands after a parameter's colon is what it is for.
+
+numpydoc takes it for the type, which our signatures tell already.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`~?([^`]+)`")
+NAMED = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.attributes)
+
+
+class Docstrings(griffe.Extension):
+    """Goes through every docstring once the package is loaded."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        _mend(pkg)
+
+
+def _mend(owner: griffe.Object) -> None:
+    if owner.docstring is not None:
+        for section in owner.docstring.parsed:
+            if section.kind is griffe.DocstringSectionKind.text:
+                section.value = _without_roles(section.value)
+            elif section.kind in NAMED:
+                for item in section.value:
+                    said = f"{item.annotation or ''} {item.description}"
+                    item.description, item.annotation = _without_roles(said.strip()), _annotation(owner, item.name)
+            elif isinstance(section.value, list):
+                for item in section.value:
+                    if isinstance(item, griffe.DocstringElement):  # examples are plain tuples
+                        item.description = _without_roles(item.description)
+                        if str(item.annotation).startswith("("):  # several errors on one line
+                            item.annotation = str(item.annotation).strip("()")
+    for member in owner.members.values():
+        if not member.is_alias:
+            _mend(member)
+
+
+def _annotation(owner: griffe.Object, name: str) -> str | griffe.Expr | None:
+    """What the code says of the type of a parameter or an attribute."""
+    if isinstance(owner, griffe.Function) and name in owner.parameters:
+        return owner.parameters[name].annotation
+    member = owner.members.get(name)
+    if isinstance(member, griffe.Attribute):
+        return member.annotation
+    return None
+
+
+def _without_roles(text: str) -> str:
+    return ROLE.sub(lambda found: f"`{found[1]}`", text)
