@@ -65,6 +65,7 @@ def render_report(record: RunRecord, player: Player) -> str:
         parts_section(record.evaluation),
         calibration_section(record.evaluation),
         genres_section(record),
+        _no_scores(record),
         confusions_section(record.scored),
         mistakes_section(record.scored, record.listing, player),
         alignment_section(record.evaluation),
@@ -73,3 +74,10 @@ def render_report(record: RunRecord, player: Player) -> str:
         settings_section(record),
     ]
     return page(f"Run {record.run.resolve().name}", "\n".join(section for section in sections if section))
+
+
+def _no_scores(record: RunRecord) -> str:
+    if not record.evaluation or record.scored is not None:
+        return ""
+    return ("<h2>Mistakes</h2>\n<p>What it confuses and got most wrong is told of test tracks, and those have not been "
+            "scored: run mgc evaluate RUN STORE.</p>")  # fmt: skip

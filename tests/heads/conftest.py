@@ -19,6 +19,9 @@ from mgc.cache.planning import create_store
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
+from mgc.heads.config import TrainConfig
+from mgc.heads.evaluate import evaluate
+from mgc.heads.train import train
 
 GENRES = ("blues", "folk", "jazz", "metal", "rock")
 TEXT_DIM, MAX_TOKENS = 12, 24
@@ -142,6 +145,15 @@ def make_world() -> type[World]:
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """40 tracks by 20 artists, five genres, every seventh track without lyrics; shared, so read only."""
     return World().write(tmp_path_factory.mktemp("store") / "small.zarr")
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs on `small_store`, evaluated; shared, so read only."""
+    run = tmp_path_factory.mktemp("run") / "both"
+    train(small_store, run, TrainConfig(encoder="tiny", epochs=2, lr=1e-3, device="cpu", batch_size=32))
+    evaluate(run, small_store, n_replicates=50)
+    return run
 
 
 @pytest.fixture(scope="session")

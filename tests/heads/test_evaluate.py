@@ -16,9 +16,9 @@ from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.store import FeatureStore
 from mgc.heads.checkpoint import read_sealed
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
+from mgc.heads.evaluate import _alignment, evaluate
 from mgc.heads.metrics import evaluate_predictions
-from mgc.heads.predict import load_run, predict_store
+from mgc.heads.predict import load_run, predict_store, score_store
 from mgc.heads.predictions import load_predictions
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train
@@ -96,6 +96,24 @@ def test_tracks_are_scored_by_what_they_have(
     found = evaluate(tmp_path / "words", store, split="all", n_replicates=0)
     assert (found["parts"]["lyrics only"]["n_tracks"], found["parts"]["neither"]["n_tracks"]) == (34, 6)
     assert found["parts"]["sound and lyrics"]["columns"]["fixed"]["jaccard"]["value"] is None
+    assert "no audio-lyrics projections" in found["alignment"]["reason"]
+
+
+def test_sound_finds_its_lyrics_as_the_model_projects_them(result: RunResult, small_store: FeatureStore) -> None:
+    """Against the scores of all pairs of the 34 tracks with lyrics, which all have sound and lyrics of their own."""
+    told = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)["alignment"]
+    loaded, rows = load_run(result.run), np.flatnonzero(small_store.read("lyrics_tokens", np.arange(40)) > 0)
+    scored = score_store(loaded, small_store, rows)
+    nearness = scored.said.audio_embedding @ scored.said.lyrics_embedding.T
+    for direction, scores in (("audio_to_lyrics", nearness), ("lyrics_to_audio", nearness.T)):
+        place = [1 + sum(scores[i, j] > scores[i, i] for j in range(34)) for i in range(34)]
+        assert {k: recall["value"] for k, recall in told["recall"][direction].items()} == pytest.approx(
+            {str(k): np.mean([p <= k for p in place]) for k in (1, 5, 10)}
+        )
+    assert (told["n_tracks"], told["n_left_out"], told["chance"]["10"]) == (34, 0, pytest.approx(10 / 34))
+    assert "note" not in told
+    untrained = dataclasses.replace(loaded, training=dataclasses.replace(CONFIG, lambda_=0.0))
+    assert "never trained" in _alignment(untrained, scored, ["a"] * 34, 0, 0)["note"]
 
 
 def test_calibration_is_told_with_its_bins(result: RunResult, small_store: FeatureStore) -> None:

@@ -86,16 +86,17 @@ def _parse(path: Path) -> Page:
     return page
 
 
-def _run(store: FeatureStore, run: Path, *, epochs: int = 2, evaluated: bool = True, **options: Any) -> Path:
-    train(store, run, TrainConfig(encoder="tiny", epochs=epochs, lr=1e-3, device="cpu", batch_size=32, **options))
+def _run(store: FeatureStore, run: Path, *, evaluated: bool = True, **options: Any) -> Path:
+    train(store, run, TrainConfig(encoder="tiny", epochs=1, lr=1e-3, device="cpu", batch_size=32, **options))
     if evaluated:
         evaluate(run, store, n_replicates=50)
     return run
 
 
 @pytest.fixture(scope="module")
-def run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _run(small_store, tmp_path_factory.mktemp("report") / "first")
+def run(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs, evaluated."""
+    return shutil.copytree(evaluated_run, tmp_path_factory.mktemp("report") / "first")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     for i, track in enumerate(world.tracks):
         track["genres"] = sorted({names[i % 87], *(names[j] for j in rng.integers(0, 87, 2))})
     store = world.write(folder / "odd.zarr", part_rows=64)
-    return _run(store, folder / "odd", epochs=1, genres=tuple(names), min_genre_count=0), names
+    return _run(store, folder / "odd", genres=tuple(names), min_genre_count=0), names
 
 
 def test_the_page_stands_alone(run: Path, written: Path) -> None:
@@ -257,10 +258,15 @@ def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_not_evaluated_yet_and_without_a_graph_says_so(small_store: FeatureStore, tmp_path: Path) -> None:
-    path = _run(small_store, tmp_path / "young", epochs=1, evaluated=False, graph=False, contrastive=False)
+    path = _run(small_store, tmp_path / "young", evaluated=False, graph=False, contrastive=False)
     page = _parse(write_report(path)).text
     assert "not been evaluated yet: run mgc evaluate" in page
     assert "no genre graph" in page
+    evaluate(path, small_store, split="validation", n_replicates=0)
+    page = _parse(write_report(path)).text
+    assert "Metrics on the validation split" in page
+    assert "told of test tracks, and those have not been scored" in page
+    assert "Not measured: the model has no audio-lyrics projections" in page
 
 
 def test_a_line_cut_short_by_a_kill_does_not_count(run: Path, tmp_path: Path) -> None:
