@@ -197,10 +197,15 @@ def plan(
 
 def _added_recipe(store: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
     """Of the text encoder that the user named, else of the extractor of that name."""
-    if text is not None:
-        return _text_recipe(text, precision, None)
-    from ..pipeline.extractors import load_extractor
+    from ..pipeline.extractors import extractor_names, load_extractor
 
+    if text is not None:
+        if name in extractor_names():
+            raise ConfigError(
+                f"--add {name}: an extractor's name, but a text encoder is named too. Leave --text-model out for the "
+                "extractor's features, or call the text features something else"
+            )
+        return _text_recipe(text, precision, None)
     try:
         return load_extractor(name).recipe(read_plan(store).recipe.mel)
     except ConfigError as error:

@@ -140,6 +140,8 @@ def test_again_does_nothing_and_another_encoder_is_refused(made, store):
         api.extract(source, store, add="Tiny-1", text_model=str(folder / "bert"), **OPTIONS)
     with pytest.raises(ConfigError, match="no extractor 'tiny' .*or name a text encoder"):
         api.extract(source, store, add="tiny", **OPTIONS)
+    with pytest.raises(ConfigError, match="an extractor's name, but a text encoder"):
+        api.extract(source, store, add="pooled_mel", text_model=str(folder / "bert"), **OPTIONS)
 
 
 def test_other_words_than_the_stores_are_refused_track_by_track(made, tmp_path):
