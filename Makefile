@@ -8,6 +8,7 @@
 # make tables     the paper's tables on the benchmark world; hours, goes on where it stopped
 # make gpu-check  what only a CUDA device can show
 # make bench-gpu  training speed on a CUDA device
+# make release-check  wheel and sdist, installed outside this tree, first without extras, then with all (minutes)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -18,7 +19,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check clean
+.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check release-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -71,6 +72,9 @@ gpu-check: $(STAMP)
 
 bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py | tee benchmarks/gpu.md
+
+release-check: $(STAMP)
+	$(BIN)/python benchmarks/release_check.py
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
