@@ -19,7 +19,7 @@ from whole_process import Run
 from mgc.cache.store import FeatureStore
 
 SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
-PART_ROWS = 4
+PART_ROWS = 2
 LEAST_COSINE = 0.999
 """Of token states that one of them keeps as float16."""
 SHORT_CLIP_S = 5.0

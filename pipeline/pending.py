@@ -17,7 +17,7 @@ from ..cache.commits import committed
 from ..cache.plan import Plan
 from ..cache.plan import read_tracks as read_planned
 from .manifest import Source
-from .parts import PartJob, TextSource, build_and_commit
+from .parts import PartJob, TextSource, build_and_commit, load_encoder
 from .workers import Scheduler, run_on_cluster
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class PendingParts:
         tell, built = _Teller(plan, pending, self._on_progress), 0
         queue = _Queue(self._job(plan, part) for part in _in_own_order(pending))
         some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
+        if some != 0:
+            load_encoder.cache_clear()  # what embedded the genres; workers load their own
         for receipt in map(build_and_commit, queue) if some == 0 else run_on_cluster(queue, some):
             if receipt["busy"]:
                 queue.postpone(receipt["part"])
