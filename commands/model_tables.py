@@ -168,8 +168,8 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         print(f"left out: {result['n_only_first']} tracks only of the first, {result['n_only_second']} of the second")
     if not quiet:
         say(
-            "paired bootstrap over artists; undecided: the interval holds 0. Where nothing differs, about one metric "
-            "in twenty is decided by chance"
+            "paired bootstrap over artists; undecided: the interval holds 0, or there are fewer than 20 artists. Where "
+            "nothing differs, about one metric in twenty is decided by chance"
         )
 
 

@@ -18,15 +18,12 @@ from .ablate_rows import PUBLISHED_ON, Row, TableSpec
 from .ablate_runs import Failure, Labels, finished
 from .ablate_tables import Measured, fill_table, measure_system, pooled
 from .ablate_text import csv_text, markdown
-from .bootstrap import Resampling
+from .bootstrap import FEW_GROUPS, Resampling
 from .labels import labels_sha256
 from .predictions import ScoredTracks, load_predictions
 from .split_groups import known_artists
 from .task import newest_tracks
 from .trivial_baselines import baseline_scores
-
-FEW_ARTISTS = 20
-"""Tested artists below which no claim is drawn: an interval over so few tells little."""
 
 
 class Results:
@@ -50,7 +47,7 @@ class Results:
     @property
     def few(self) -> bool:
         """Too few artists to call any difference decided."""
-        return self.tracks is not None and len(set(self.tracks.groups)) < FEW_ARTISTS
+        return self.tracks is not None and len(set(self.tracks.groups)) < FEW_GROUPS
 
     def system(self, row: Row) -> Measured | None:
         """What a row's finished seeds come to; None if there is none."""

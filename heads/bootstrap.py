@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
+FEW_GROUPS = 20
+"""Groups (artists) below which no difference is called decided: an interval over so few tells little."""
 _CHUNK_ELEMENTS = 2_000_000
 
 

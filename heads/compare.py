@@ -1,7 +1,7 @@
 """Two systems on the same test tracks: paired differences with bootstrap intervals over artists.
 
 Both systems are scored on the same draws of artists, so what is hard about an artist's tracks is hard for both and
-falls out of the difference. A difference whose 95 % interval holds 0 is undecided.
+falls out of the difference. A difference whose 95 % interval holds 0, or over few artists, is undecided.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..cache.errors import ConfigError, RunError
-from .bootstrap import Estimate, Resampling, estimate
+from .bootstrap import FEW_GROUPS, Estimate, Resampling, estimate
 from .metrics import FIXED, FIXED_THRESHOLD, TOP1, FloatArray, Replicated, decide, decision_metrics, ranking_metrics
 from .predictions import ScoredTracks, load_predictions
 
@@ -33,7 +33,8 @@ class Difference:
     metric : name; `column` says how genres were decided, None for metrics of the ranking.
     first, second : values of the two systems.
     difference : second less first, with its interval.
-    better : ``first`` or ``second`` where the interval does not hold 0, else None: undecided.
+    n_groups : artists that were resampled.
+    better : ``first`` or ``second`` where the interval does not hold 0 and artists are enough, else None: undecided.
     """
 
     metric: str
@@ -41,11 +42,12 @@ class Difference:
     first: Estimate
     second: Estimate
     difference: Estimate
+    n_groups: int
 
     @property
     def better(self) -> str | None:
         low, high = self.difference.low, self.difference.high
-        if not (low > 0 or high < 0):
+        if self.n_groups < FEW_GROUPS or not (low > 0 or high < 0):
             return None
         return "second" if (low > 0) != (self.metric in LOWER_IS_BETTER) else "first"
 
@@ -122,6 +124,7 @@ def paired_differences(
         Difference(
             metric=metric,
             column=column,
+            n_groups=resampling.n_groups,
             first=estimate(*ours[column, metric]),
             second=estimate(*theirs[column, metric]),
             difference=estimate(

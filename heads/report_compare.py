@@ -6,11 +6,12 @@ told with an interval only where two runs were tested on the same tracks (:mod:`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError, RunError
+from .bootstrap import FEW_GROUPS
 from .charts import MAX_LINES, line_chart
 from .compare import compare_runs
 from .page import Cell, Json, count, figure, interval, number, page, table, text
@@ -138,8 +139,8 @@ def _differences(records: Sequence[RunRecord], names: Sequence[str], on_run: Cal
     """Each run less the first on the test tracks that both have, where that can be told."""
     parts = [
         "<h2>Paired differences</h2>\n<p>Both runs of a difference are scored on the same draws of artists, so that "
-        "what is hard for both falls out. Where its 95 % interval holds 0 it is undecided; where nothing differs, "
-        "about one metric in twenty is decided by chance.</p>"
+        f"what is hard for both falls out. Where its 95 % interval holds 0, or there are fewer than {FEW_GROUPS} "
+        "artists, it is undecided; where nothing differs, about one metric in twenty is decided by chance.</p>"
     ]
     for done, (name, record) in enumerate(zip(names[1:], records[1:], strict=True), 1):
         parts.append(f"<h3>{text(name)} less {text(names[0])}</h3>")
@@ -151,7 +152,7 @@ def _differences(records: Sequence[RunRecord], names: Sequence[str], on_run: Cal
             parts.append(f"<p>Not told: {text(error)}</p>")
             continue
         left_out = found["n_only_first"] + found["n_only_second"]
-        alone = f" {count(left_out, 'track')} of one run alone left out." if left_out else ""
+        alone = f" {count(left_out, 'more test track')} of one run alone left out." if left_out else ""
         parts.append(f"<p>{count(found['n_tracks'], 'test track')} of {count(found['n_groups'], 'artist')}.{alone}</p>")
         parts.append(_difference_table(found["differences"], f"{name} less {names[0]}"))
     return "\n".join(parts)
@@ -214,7 +215,8 @@ def _course(records: Sequence[RunRecord], names: Sequence[str]) -> str:
 
 def _settings(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     """The settings in which the runs differ, and how many they share."""
-    told = [{**record.config, **{key: record.about[key] for key in ABOUT if key in record.about}} for record in records]
+    told = [_flat({**record.config, **{key: record.about[key] for key in ABOUT if key in record.about}})
+            for record in records]  # fmt: skip
     keys = list(dict.fromkeys(key for one in told for key in one))
     differing = [key for key in keys if any(one.get(key) != told[0].get(key) for one in told)]
     same = len(keys) - len(differing)
@@ -223,3 +225,12 @@ def _settings(records: Sequence[RunRecord], names: Sequence[str]) -> str:
     rows = [[text(key), *(text(one.get(key, "–")) for one in told)] for key in differing]
     listed = table(["setting", *names], rows, about="settings that differ", sortable=True)
     return f"<h2>Settings that differ</h2>\n<p>{count(same, 'more setting')} are the same in all runs.</p>\n{listed}"
+
+
+def _flat(settings: Json) -> dict[str, object]:
+    """Settings within settings by both names, so that only what differs is told."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, Mapping) else None
+        flat |= {name: value} if inner is None else {f"{name}, {key}": v for key, v in _flat(inner).items()}
+    return flat

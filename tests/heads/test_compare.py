@@ -89,6 +89,9 @@ def test_pairing_decides_what_two_intervals_alone_leave_open():
     assert jaccard.first.high > jaccard.second.low
     assert (jaccard.better, hamming.better) == ("second", "second")
     assert hamming.difference.high < 0 < jaccard.difference.low
+    fewer = dataclasses.replace(one, groups=tuple(f"artist {i % 19}" for i in range(60)))
+    few = paired_differences([fewer], [dataclasses.replace(better, groups=fewer.groups)])
+    assert [difference.better for difference in few] == [None] * len(few)  # 19 artists are too few to tell
     turned = {(d.column, d.metric): d.better for d in paired_differences([better], [one])}
     assert turned["fixed", "jaccard"] == turned["fixed", "hamming_loss"] == "first"
 
