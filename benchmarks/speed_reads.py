@@ -129,7 +129,7 @@ def _warm(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
 
 def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
     """Each round reads other clips, opened anew, so that nothing is remembered between them."""
-    some = batches[: max(4, len(batches) // 8)]
+    some = batches[: max(4, len(batches) // 2)]
     shards = sorted((forms.store / "mel").rglob("c/*"))
 
     def plain() -> list[float]:

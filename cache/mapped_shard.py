@@ -46,6 +46,14 @@ class MappedShard:
             self._index = self._read_index(self._map)
         self._checked = np.zeros(self._index.shape[:2], dtype=np.bool_)
 
+    def fetch(self, row: int, length: int) -> None:
+        """Have what :meth:`read_into` will want read from disk, unless it was read before; does not wait for it."""
+        for k in range(-(-length // self._chunk_shape[0])):
+            offset = int(self._index[row, k, 0])
+            if self._map is not None and offset != _NO_CHUNK and not self._checked[row, k]:
+                start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
+
     def read_into(self, out: npt.NDArray[Any], row: int) -> None:
         """Fill `out`, a track's values cut to its own length along the first dimension."""
         step = self._chunk_shape[0]

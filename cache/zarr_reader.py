@@ -27,6 +27,8 @@ from .schema import FAILED, ArraySpec, Reason, added_arrays
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, read_table
 
 _MAX_MAPPED = max_mapped_files()
+_FETCH_ROWS = 64
+"""Rows that the disk is asked for at once: 20 MB of mels."""
 
 
 class ZarrReader:
@@ -69,13 +71,23 @@ class ZarrReader:
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         """Fill `out`, (len(rows), length, ...), from a large array."""
-        array = None if self._mapped else self._array(spec.name)
+        if self._mapped:
+            for first in range(0, len(rows), _FETCH_ROWS):
+                some = slice(first, first + _FETCH_ROWS)
+                self._read_mapped(spec, out[some], rows[some])
+            return
+        array = self._array(spec.name)
         for i, row in enumerate(rows.tolist()):
-            if array is None:
-                self._shard(spec, row // self.part_rows).read_into(out[i], row % self.part_rows)
-            else:
-                self._refuse_missing_object(spec, row // self.part_rows)
-                out[i] = array[(row, slice(out.shape[1]))]
+            self._refuse_missing_object(spec, row // self.part_rows)
+            out[i] = array[(row, slice(out.shape[1]))]
+
+    def _read_mapped(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+        """The disk is told of all rows before the first is waited for; page faults would ask for them bit by bit."""
+        places = [(row // self.part_rows, row % self.part_rows) for row in rows.tolist()]
+        for part, row in places:
+            self._shard(spec, part).fetch(row, out.shape[1])
+        for i, (part, row) in enumerate(places):
+            self._shard(spec, part).read_into(out[i], row)
 
     def close(self) -> None:
         for shard in self._shards.values():
