@@ -17,7 +17,7 @@ import typer
 
 from . import __version__
 from .cache.errors import MgcError
-from .commands import extraction, models, stores
+from .commands import extraction, prediction, runs, stores, training
 from .commands.console import emit, progress, say
 from .commands.model_tables import print_predictions
 from .commands.options import Json, Quiet, Seed, Verbose
@@ -65,12 +65,12 @@ for command in (
     extraction.plan,
     extraction.extract,
     extraction.extractors,
-    models.train,
-    models.evaluate,
-    models.compare,
-    models.ablate,
-    models.predict,
-    models.report,
+    training.train,
+    runs.evaluate,
+    runs.compare,
+    training.ablate,
+    prediction.predict,
+    runs.report,
 ):
     app.command()(command)
 app.add_typer(stores.store_app, name="store")

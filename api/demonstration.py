@@ -13,9 +13,10 @@ from typing import Any
 from ..cache.processor import cpu_has_bf16
 from .extraction import extract
 from .prediction import Prediction, predict
+from .runs import evaluate, try_report
 from .shared import Steps, extra, silent
 from .sources import read_source
-from .training import evaluate, train, try_report
+from .training import train
 
 DEMO_OPTIONS: dict[str, Any] = {"encoder": "lite", "epochs": 15, "lr": 5e-4, "lr_halve_every": 4, "batch_size": 16}
 """Training options of the demo: larger steps and fewer epochs than the paper's, for minutes on two cores."""

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.forms import is_store
 from ..cache.schema import Recipe
+from .runs import open_for
 from .shared import Steps, extra, silent
 from .songs import WholeSongs, songs_store
-from .training import open_for
 
 if TYPE_CHECKING:
     import numpy as np

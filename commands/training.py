@@ -1,24 +1,18 @@
-"""Commands that learn from a store and use what was learnt: train, evaluate, compare, ablate, predict, report."""
+"""Commands that learn from a store: train, ablate."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ..cache.errors import ConfigError
-from .console import Listing, emit, print_list, progress, remark, split_names, stopping_gently
+from .console import emit, progress, split_names, stopping_gently
 from .model_tables import (
     print_ablation,
-    print_comparison,
     print_dry_run,
-    print_metrics,
     print_planned_runs,
-    print_predictions,
     print_training,
-    print_written,
 )
 from .options import (
     Config,
@@ -26,10 +20,8 @@ from .options import (
     Json,
     OtherLabels,
     Quiet,
-    RunArgument,
     Seed,
     StoreArgument,
-    TextDevice,
     Verbose,
     parse_shard,
 )
@@ -158,52 +150,6 @@ def train(
     emit(as_json, result, lambda: print_training(result))
 
 
-def evaluate(
-    run: RunArgument,
-    store: StoreArgument,
-    split: Annotated[
-        Literal["train", "validation", "test", "all"], typer.Option(help="Which tracks of the run; all: every track.")
-    ] = "test",
-    labels: OtherLabels = None,
-    genre_delimiter: GenreDelimiter = None,
-    config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Score a trained model on stored tracks: every metric, and a row a genre.
-
-    Example: [b]mgc evaluate runs/first songs.zarr[/b]
-    """
-    from .. import api
-
-    with progress(quiet or as_json) as steps:
-        metrics = api.evaluate(
-            run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
-        )
-    emit(as_json, metrics, lambda: print_metrics(metrics))
-
-
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.", show_default=False)],
-    common: Annotated[bool, typer.Option("--common", help="Compare on the test tracks that both have.")] = False,
-    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap draws of artists.")] = 1000,
-    seed: Seed = 0,
-    config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Paired differences of two runs on their test tracks, with 95 % intervals over artists.
-
-    Example: [b]mgc compare runs/audio runs/both[/b]
-    """
-    from .. import api
-
-    result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed)
-    emit(as_json, result, lambda: print_comparison(result, quiet))
-
-
 def ablate(
     store: StoreArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder: made, or continued.", show_default=False)],
@@ -294,117 +240,3 @@ def ablate(
     emit(as_json, result, lambda: print_ablation(result))
     if result["failures"]:
         raise typer.Exit(3)
-
-
-def predict(
-    run: RunArgument,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="AUDIO...|STORE|-",
-            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
-            show_default=False,
-        ),
-    ],
-    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
-    ] = None,
-    threshold: Annotated[
-        str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
-    ] = "overall",
-    windows: Annotated[
-        Literal["one", "all"],
-        typer.Option(help="all: the mean over successive clips of a whole song; one: the clip that the recipe names."),
-    ] = "one",
-    text_model: Annotated[
-        str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
-    ] = None,
-    text_device: TextDevice = "cpu",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Processes that decode songs.", show_default="one a core for 32 songs or more, else 0"
-        ),
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
-    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
-    config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Name the genres of songs, with the recipe that the model was trained with.
-
-    song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
-    [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
-    [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
-    """
-    from .. import api
-
-    listed = inputs == [Path("-")]
-    if listed:
-        inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
-        if not inputs:
-            raise ConfigError("standard input names no songs; give one path a line")
-    with progress(quiet or as_json) as steps:
-        result = api.predict(
-            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, windows=windows,
-            text_model=text_model, text_device=text_device, workers=workers, on_progress=steps,
-        )  # fmt: skip
-    remark(quiet, result.remarks)
-    if output is not None:
-        emit(as_json, {"model": str(run), **result.to_dict()}, lambda: print_written(result))
-    elif as_json:
-        emit(True, {"model": str(run), **result.to_dict()}, lambda: None)
-    elif listing is Listing.TABLE:
-        print_predictions(result.predictions, top)
-    else:
-        rows = [prediction.to_dict() for prediction in result.predictions]
-        flat = [
-            {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
-            | ({"windows": row["windows"], "failed_windows": row["failed_windows"]} if windows == "all" else {})
-            | {f"score: {genre}": score for genre, score in row["scores"].items()}
-            for row in rows
-        ]
-        columns = list(dict.fromkeys(name for row in flat for name in row))
-        print_list(rows if listing is Listing.JSONL else flat, columns, listing, empty="no song")
-    if result.n_failed == result.n_tracks:
-        raise typer.Exit(2)
-
-
-def report(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...|STORE", help="A run folder, several of them, or a feature store.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Page to write.",
-            show_default="RUN/report.html; of several runs compare.html beside the first; STORE.report.html beside it",
-        ),
-    ] = None,
-    audio_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder that the store was made from: the tracks a run got most wrong can then be played."),
-    ] = None,
-    config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write one self-contained HTML page about a run, about several runs side by side, or about a feature store.
-
-    Examples: [b]mgc report runs/first[/b], [b]mgc report runs/first --audio-root music[/b],
-    [b]mgc report runs/audio runs/both -o page.html[/b], [b]mgc report songs.zarr[/b]
-    """
-    from .. import api
-
-    with progress(quiet or as_json) as steps:
-        page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
-    emit(as_json, {"report": str(page)}, lambda: print(f"report: {page}"))

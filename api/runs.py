@@ -1,0 +1,117 @@
+"""Runs scored, compared, and told of on a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cache.errors import ConfigError, MissingExtraError
+from ..cache.forms import is_store
+from ..cache.schema import text_fingerprints
+from ..cache.store import FeatureStore
+from .labels import labels_for
+from .shared import Steps, extra, silent
+
+if TYPE_CHECKING:
+    from ..heads.bundle import LoadedModel
+
+
+def evaluate(
+    run: Path,
+    store: Path,
+    *,
+    split: str = "test",
+    labels: Path | None = None,
+    genre_delimiter: str | None = None,
+    on_progress: Steps = silent,
+) -> dict[str, Any]:
+    """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
+
+    Parameters
+    ----------
+    labels, genre_delimiter : as for :func:`train`.
+
+    Raises
+    ------
+    RunError, RecipeMismatchError, StoreNotFoundError
+    """
+    with extra("train"):
+        from ..heads.evaluate import evaluate as score
+        from ..heads.predict import load_run
+
+    with open_for(load_run(run), store) as features:
+        relabelled = labels_for(labels, genre_delimiter, features)
+        metrics = score(
+            run, features, split=split, labels=relabelled.genres,
+            on_track=lambda done, total: on_progress("evaluate", done, total, ""),
+        )  # fmt: skip
+        metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
+    try_report(run)
+    return metrics
+
+
+def compare(
+    first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Paired differences of two evaluated runs; see :func:`mgc.heads.compare.compare_runs`."""
+    with extra("train"):
+        from ..heads.compare import compare_runs
+
+    return compare_runs(first, second, common=common, n_replicates=n_replicates, seed=seed)
+
+
+def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
+    """The store with the text features that the model was trained on, where it has them."""
+    opened = FeatureStore.open(store)
+    wanted = loaded.recipe.lyrics
+    if wanted is None or opened.recipe.lyrics == wanted:
+        return opened
+    for name, recipe in opened.texts.items():
+        if text_fingerprints(recipe, {}) == text_fingerprints(wanted, {}):
+            opened.close()
+            return FeatureStore.open(store, text=name)
+    return opened
+
+
+def report(
+    *paths: Path, output: Path | None = None, audio_root: Path | None = None, on_progress: Steps = silent
+) -> Path:
+    """Write the page about a run, about several runs side by side, or about a feature store.
+
+    Parameters
+    ----------
+    paths : a run, several runs, or one store.
+    audio_root : of one run: the folder that its store was made from, so that its tracks can be listened to.
+
+    See :func:`mgc.heads.report.write_report`, :func:`mgc.heads.report_compare.write_comparison` and
+    :func:`mgc.heads.report_store.write_store_report`.
+
+    Raises
+    ------
+    ConfigError, RunError, StoreNotFoundError, MissingExtraError
+    """
+    if audio_root is not None and (len(paths) != 1 or is_store(paths[0])):
+        raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
+    if len(paths) == 1 and is_store(paths[0]):
+        with extra("report"):
+            from ..heads.report_store import write_store_report
+
+        return write_store_report(paths[0], output)
+    for path in paths:
+        if len(paths) > 1 and is_store(path):
+            raise ConfigError(f"{path} is a feature store; side by side stand runs only, and a store has its own page")
+    with extra("train"):
+        from ..heads.report import write_report
+        from ..heads.report_compare import write_comparison
+
+    if len(paths) == 1:
+        return write_report(paths[0], output, audio_root=audio_root)
+    return write_comparison(paths, output, on_run=lambda done, total: on_progress("compare", done, total, ""))
+
+
+def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:
+    """A report is worth a remark, not a failed training, where its extra is not installed."""
+    try:
+        return str(report(run, audio_root=audio_root)), []
+    except MissingExtraError as error:
+        return None, [f"no report written: {error}"]

@@ -1,0 +1,102 @@
+"""`mgc predict`: genres of songs and of stored tracks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..cache.errors import ConfigError
+from .console import Listing, emit, print_list, progress, remark
+from .model_tables import (
+    print_predictions,
+    print_written,
+)
+from .options import (
+    Config,
+    Json,
+    Quiet,
+    RunArgument,
+    TextDevice,
+    Verbose,
+)
+
+
+def predict(
+    run: RunArgument,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="AUDIO...|STORE|-",
+            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
+            show_default=False,
+        ),
+    ],
+    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
+    ] = None,
+    threshold: Annotated[
+        str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
+    ] = "overall",
+    windows: Annotated[
+        Literal["one", "all"],
+        typer.Option(help="all: the mean over successive clips of a whole song; one: the clip that the recipe names."),
+    ] = "one",
+    text_model: Annotated[
+        str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
+    ] = None,
+    text_device: TextDevice = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Processes that decode songs.", show_default="one a core for 32 songs or more, else 0"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
+    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Name the genres of songs, with the recipe that the model was trained with.
+
+    song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
+    [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
+    [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
+    """
+    from .. import api
+
+    listed = inputs == [Path("-")]
+    if listed:
+        inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+        if not inputs:
+            raise ConfigError("standard input names no songs; give one path a line")
+    with progress(quiet or as_json) as steps:
+        result = api.predict(
+            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, windows=windows,
+            text_model=text_model, text_device=text_device, workers=workers, on_progress=steps,
+        )  # fmt: skip
+    remark(quiet, result.remarks)
+    if output is not None:
+        emit(as_json, {"model": str(run), **result.to_dict()}, lambda: print_written(result))
+    elif as_json:
+        emit(True, {"model": str(run), **result.to_dict()}, lambda: None)
+    elif listing is Listing.TABLE:
+        print_predictions(result.predictions, top)
+    else:
+        rows = [prediction.to_dict() for prediction in result.predictions]
+        flat = [
+            {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
+            | ({"windows": row["windows"], "failed_windows": row["failed_windows"]} if windows == "all" else {})
+            | {f"score: {genre}": score for genre, score in row["scores"].items()}
+            for row in rows
+        ]
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        print_list(rows if listing is Listing.JSONL else flat, columns, listing, empty="no song")
+    if result.n_failed == result.n_tracks:
+        raise typer.Exit(2)
