@@ -77,7 +77,7 @@ def refuse_other_suffix(path: Path) -> None:
 
 def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
     """Tracks as plain values: id, genres, scores (by genre; none for a failed track), flags, reason, detail; of whole
-    songs also windows and failed_windows.
+    songs also windows and failed_windows. That a track has no labels is no remark on its prediction.
     """
     for track, has_scores, scores, decided in zip(
         block.tracks.to_pylist(), block.has_scores.tolist(), block.scores.tolist(), block.decided.tolist(), strict=True
@@ -86,7 +86,7 @@ def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
             "id": track["id"],
             "genres": _named(block.genres, decided),
             "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
-            "flags": Flag(track["flags"]).names,
+            "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
             "reason": track["reason"],
             "detail": track["detail"],
             **{name: track[name] for name, _ in _WINDOWS if name in track},
