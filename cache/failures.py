@@ -15,8 +15,12 @@ from .schema import OK
 from .store import FeatureStore
 
 
-def failures(store: Path) -> dict[str, Any]:
+def failures(store: Path, feature: str | None = None) -> dict[str, Any]:
     """The failed tracks of a store, and its coverage.
+
+    Parameters
+    ----------
+    feature : features that joined the store, by name: which tracks lack them, and why.
 
     Returns
     -------
@@ -26,7 +30,7 @@ def failures(store: Path) -> dict[str, Any]:
         those with features, the worst first, so that a rare genre that was lost is seen.
     """
     with FeatureStore.open(store) as opened:
-        tracks = opened.tracks.filter(pa.array(opened.newest))
+        tracks = opened.newest_tracks(feature)
     attempts = Counter(_attempted(store)) if (store / "log").is_dir() else None
     failed = tracks.filter(pc.is_valid(tracks.column("reason")))
     rows = [

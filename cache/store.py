@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import StoreError, TrackUnavailableError
+from .errors import ConfigError, StoreError, TrackUnavailableError
 from .hdf5_store import Hdf5Reader
 from .schema import (
     ABSENT,
@@ -172,10 +172,7 @@ class FeatureStore:
         ----------
         feature_set : features that joined the store, by name; None counts the store's own.
         """
-        tracks = self.tracks
-        if feature_set is not None:
-            tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
-        tracks = tracks.select(["status", "reason", "flags"]).filter(pa.array(self.newest))
+        tracks = self.newest_tracks(feature_set).select(["status", "reason", "flags"])
         reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
         flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
@@ -188,6 +185,23 @@ class FeatureStore:
             reasons=dict(reasons.most_common()),
             flags={name: count for name, count in flags.items() if count},
         )
+
+    def newest_tracks(self, feature_set: str | None = None) -> pa.Table:
+        """`tracks` without the rows that were tried again; with what became of them in features that joined.
+
+        Raises
+        ------
+        ConfigError
+            If no features of that name joined.
+        """
+        tracks = self.tracks
+        if feature_set is not None:
+            if feature_set not in self.added:
+                raise ConfigError(
+                    f"{self.path}: no features {feature_set!r} joined it, but {', '.join(self.added) or 'none at all'}"
+                )
+            tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
+        return tracks.filter(pa.array(self.newest))
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
         """What became of tracks in features that joined: ``row``, ``status``, ``reason``, ``detail``, and
@@ -331,7 +345,8 @@ class FeatureStore:
         )
         raise TrackUnavailableError(
             f"{self.path}: {len(lacking)} of the tracks asked for have no {name!r}: {named}; "
-            f"ask for `rows_with({name!r})` only"
+            f"`mgc.open(...).sel(feature={name!r})` is those that have it, and `mgc store failures {self.path} "
+            f"--feature {name}` says why the others have not"
         )
 
     def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:

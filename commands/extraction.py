@@ -172,7 +172,7 @@ def extract(
             scheduler=_scheduler(scheduler, scheduler_file, tls_ca, tls_cert, tls_key, insecure_network),
             on_progress=steps,
         )  # fmt: skip
-    emit(as_json, report.to_dict(), lambda: _print_extraction(report))
+    emit(as_json, report.to_dict(), lambda: _print_extraction(report, add))
     hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if hurt > allowed(report.planned):
         say(f"{hurt} of {report.planned} tracks failed, more than --max-failures {max_failures}")
@@ -281,14 +281,14 @@ def _print_source(found: Mapping[str, Any]) -> None:
     print_table(f"{len(found['genres'])} genres", ["genre", "tracks"], found["genres"].items())
 
 
-def _print_extraction(report: ExtractReport) -> None:
+def _print_extraction(report: ExtractReport, feature: str | None) -> None:
     print(
         f"planned {report.planned} = ok {report.ok} + failed {report.failed}"
         + (f" + pending {report.pending}" if report.pending else "")
     )
     if report.reasons:
         print_table("failed, by reason", ("reason", "tracks"), report.reasons.items())
-        print(f"list them: mgc store failures {report.store}")
+        print(f"list them: mgc store failures {report.store}" + (f" --feature {feature}" if feature else ""))
     if report.flags:
         print_table("flags", ("flag", "tracks"), report.flags.items())
     built = f"{report.parts_built} parts built" if report.parts_built else "nothing to do"

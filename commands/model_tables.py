@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .console import estimate, number, print_table, say
+from .console import duration, estimate, number, print_table, say
 
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
@@ -175,14 +175,14 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
 
 def print_planned_runs(result: Mapping[str, Any]) -> None:
     rows = [
-        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], f"{run['seconds'] / 60:.1f}")
+        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], duration(run["seconds"]))
         for run in result["runs"]
     ]
-    print_table("runs", ("run", "fills", "seed", "fold", "state", "minutes"), rows)
+    print_table("runs", ("run", "fills", "seed", "fold", "state", "takes"), rows)
     for system, seconds in result["epoch_s"].items():
         print(f"an epoch of {system}: about {seconds:.1f} s")
     over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
-    print(f"{len(rows)} runs, about {result['seconds'] / 3600:.1f} hours to go{over}")
+    print(f"{len(rows)} runs, about {duration(result['seconds'])} to go{over}")
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
@@ -212,6 +212,10 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     print(f"written: {', '.join(result['files'])}")
 
 
+WORTH_A_WORD = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED")
+"""Flags that make a prediction doubtful."""
+
+
 def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
     for prediction in predictions:
         if not prediction.scores:
@@ -220,6 +224,8 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         heard = "" if prediction.windows is None else f" ({prediction.windows} windows)"
         if prediction.failed_windows:
             heard = f" ({prediction.windows} windows; {prediction.failed_windows} left out: {prediction.detail})"
+        if told := [flag for flag in prediction.flags if flag in WORTH_A_WORD]:
+            heard += f" ({', '.join(told)})"
         print(f"{prediction.id}{heard}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)

@@ -91,7 +91,8 @@ def predict(
     else:
         rows = [prediction.to_dict() for prediction in result.predictions]
         flat = [
-            {"id": row["id"], "reason": row["reason"], "detail": row["detail"], "genres": "|".join(row["genres"])}
+            {"id": row["id"], "genres": "|".join(row["genres"]), "flags": "|".join(row["flags"])}
+            | {"reason": row["reason"], "detail": row["detail"]}
             | ({"windows": row["windows"], "failed_windows": row["failed_windows"]} if windows == "all" else {})
             | {f"score: {genre}": score for genre, score in row["scores"].items()}
             for row in rows

@@ -72,6 +72,9 @@ def _watch(store: Path, every_s: float, as_json: bool) -> None:
 @store_app.command("failures")
 def store_failures(
     store: StoreArgument,
+    feature: Annotated[
+        str | None, typer.Option(help="Features that joined the store (--add): which tracks lack them, and why.")
+    ] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +84,7 @@ def store_failures(
     """
     from ..cache.failures import failures
 
-    found = failures(store)
+    found = failures(store, feature)
     if as_json:
         emit(True, found, lambda: None)
         return

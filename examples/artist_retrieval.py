@@ -13,7 +13,11 @@ store = mgc.open(sys.argv[1])
 artist = np.array([names[0] if names else "" for names in store.tracks.column("artists").to_pylist()])
 store, artist = store.take(artist != ""), artist[artist != ""]
 
-spectra = np.concatenate([batch["mel"].mean(axis=2, dtype=np.float32) for batch in store.batches("mel", 64)])
+spectra = []
+for batch in store.batches(["mel", "mel_frames"], 64):
+    for mel, frames in zip(batch["mel"].astype(np.float32), batch["mel_frames"], strict=True):
+        spectra.append(mel[:, : max(1, frames)].mean(axis=1))  # what lies behind is padding, not sound
+spectra = np.stack(spectra)
 spectra -= spectra.mean(axis=0)
 spectra /= np.linalg.norm(spectra, axis=1, keepdims=True) + 1e-9
 similarity = spectra @ spectra.T

@@ -30,6 +30,8 @@ if "lyrics_pooled" in store.features:
 
 labels = store.labels()
 artists = ["/".join(names) or f"unknown {i}" for i, names in enumerate(store.tracks.column("artists").to_pylist())]
+if len(set(artists)) < 2:
+    sys.exit("all tracks are by one artist: there is nobody to test on")
 folds = GroupKFold(min(4, len(set(artists))))
 model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, class_weight="balanced"))
 
@@ -39,8 +41,11 @@ def probed(features, y):
     return cross_val_predict(model, features, y, groups=artists, cv=folds, method="decision_function")
 
 
-learnt = [i for i in range(labels.shape[1]) if 2 * folds.n_splits <= labels[:, i].sum() <= len(store) - folds.n_splits]
-print(f"{len(store)} tracks, {len(learnt)} of {labels.shape[1]} genres are frequent enough for {folds.n_splits} folds")
+heard = [train for train, _ in folds.split(labels, groups=artists)]  # each must hold tracks with a genre and without
+learnt = [i for i in range(labels.shape[1]) if all(0 < labels[train, i].sum() < len(train) for train in heard)]
+if not learnt:
+    sys.exit(f"{len(store)} tracks are too few: no genre can be learnt in each of {folds.n_splits} folds")
+print(f"{len(store)} tracks, {len(learnt)} of {labels.shape[1]} genres can be learnt in each of {folds.n_splits} folds")
 print(f"mean average precision of a guess by frequency: {labels[:, learnt].mean():.3f}")
 for name, features in parts.items():
     precision = [average_precision_score(labels[:, i], probed(features, labels[:, i])) for i in learnt]

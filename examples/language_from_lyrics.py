@@ -21,7 +21,11 @@ store, language = store.take(language != "unknown"), language[language != "unkno
 artists = ["/".join(names) for names in store.tracks.column("artists").to_pylist()]
 
 model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+if len(set(artists)) < 2:
+    sys.exit(f"{len(store)} tracks with lyrics in a known language by {len(set(artists))} artists are too few")
 folds = GroupKFold(min(5, len(set(artists))))
+if any(len(set(language[train])) < 2 for train, _ in folds.split(language, groups=artists)):
+    sys.exit(f"{len(store)} tracks with lyrics are too few: some fold of artists leaves one language to learn from")
 guess = cross_val_predict(model, store["lyrics_pooled"][:], language, groups=artists, cv=folds)
 
 name, count = Counter(language.tolist()).most_common(1)[0]

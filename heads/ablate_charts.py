@@ -11,7 +11,7 @@ from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from .ablate_rows import PUBLISHED_ON
 from .charts import FAINT, INK, LINES, drawing, svg_text
-from .page import STYLE
+from .page import root_colours
 
 Json = Mapping[str, Any]
 
@@ -44,9 +44,8 @@ def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]
 
 def standalone(svg: str) -> str:
     """A chart of a page as a file of its own: with namespaces, and with the page's colours, light and dark."""
-    colours = "".join(re.findall(r"(?:@media[^{]*\{ )?:root \{[^}]*\}(?: \})?", STYLE.replace("\n", " ")))
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    style = f"<style>{colours} svg {{ background: var(--page); font-family: sans-serif; }}</style>"
+    style = f"<style>{root_colours()} svg {{ background: var(--page); font-family: sans-serif; }}</style>"
     return re.sub(r"<svg([^>]*)>", rf"<svg {names}\1>{style}", svg, count=1) + "\n"
 
 

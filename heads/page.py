@@ -137,12 +137,13 @@ def page(title: str, body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n<title>mgc: {text(title)}</title>\n'
-        f"<style>{_colours()}{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{text(title)}</h1>\n{links}{body}\n</main>\n"
+        f"<style>{root_colours()}{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{text(title)}</h1>\n{links}{body}\n</main>\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
-def _colours() -> str:
+def root_colours() -> str:
+    """CSS variables of :data:`COLOURS`, light and dark."""
     light, dark = ("; ".join(f"--{name}: {both[i]}" for name, both in COLOURS.items()) for i in (0, 1))
     return (
         f"\n:root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"

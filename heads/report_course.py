@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .charts import line_chart
 from .page import Json, figure, number
+from .validation import is_better
 
 
 def course_section(epochs: Sequence[Json], config: Json) -> str:
@@ -48,9 +49,16 @@ def course_section(epochs: Sequence[Json], config: Json) -> str:
 
 
 def best_epoch(epochs: Sequence[Json]) -> Json | None:
-    """The epoch with the highest validation mAP, which is the one kept; None where none is known."""
-    known = [e for e in epochs if e.get("val_map") is not None]
-    return max(known, key=lambda e: float(e["val_map"])) if known else None
+    """The epoch that is kept (:func:`mgc.heads.validation.is_better`); None where no validation mAP is known."""
+    best = None
+    for epoch in epochs:
+        if epoch.get("val_map") is not None and is_better(_validated(epoch), best and _validated(best)):
+            best = epoch
+    return best
+
+
+def _validated(epoch: Json) -> dict[str, float | None]:
+    return {"map": epoch["val_map"], "bce": epoch.get("val_bce")}
 
 
 def _times(weight: float, value: float | None) -> float | None:

@@ -106,7 +106,10 @@ def make_split(tracks: pa.Table, labels: Labels, *, policy: str, seed: int) -> S
     tracks, labels = tracks.take(order), labels[order]  # so that no policy depends on the store's row order
     ids: list[str] = tracks.column("id").to_pylist()
     if len(ids) < 3:
-        raise ConfigError(f"{len(ids)} labelled tracks cannot be split into training, validation and test")
+        raise ConfigError(
+            f"{len(ids)} labelled tracks cannot be split into training, validation and test: three are "
+            "the least, some dozens make sense"
+        )
     chosen, notes = (policy, []) if policy != "auto" else _settle_auto(tracks)
     if chosen == "random":
         parts = _random(ids, seed)

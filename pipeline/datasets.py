@@ -124,7 +124,9 @@ def _remarks(source: Source) -> list[str]:
         notes.append(f"genres that differ by case only are kept apart: {', '.join(map(repr, names))}")
     unlabelled = sum(not track.genres for track in source.tracks)
     if unlabelled:
-        notes.append(f"{unlabelled} of {len(source.tracks)} tracks have no genre")
+        notes.append(
+            f"{unlabelled} of {len(source.tracks)} tracks have no genre; --labels or --genres-from-folders may tell"
+        )
     outside = escaping_paths(source)
     if outside:
         notes.append(

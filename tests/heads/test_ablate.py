@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,7 +185,9 @@ def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Work, 
 def test_the_plots_are_whole_files_with_every_row(whole: tuple[Work, dict[str, Any]]) -> None:
     from xml.etree import ElementTree
 
-    root = ElementTree.fromstring((whole[0].folder / "components.svg").read_text())
+    svg = (whole[0].folder / "components.svg").read_text()
+    assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))  # no page gives it colours
+    root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     texts = {"".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {row.name for row in FEW.rows} | {"published, Music4All"} <= texts

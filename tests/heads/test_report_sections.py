@@ -13,6 +13,7 @@ from mgc.heads.confusions import confusions
 from mgc.heads.page import text
 from mgc.heads.predictions import ScoredTracks
 from mgc.heads.report_confusions import confusions_section
+from mgc.heads.report_course import best_epoch
 from mgc.heads.report_mistakes import MAX_SHOWN, Player, mistakes_section
 
 GENRES = ("jazz", "rock", "<pop>", "folk")
@@ -117,3 +118,9 @@ def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
     shown = Player(page=tmp_path / "runs", root=tmp_path / "songs", clip_s=30.0).of(path, offset_s)
     assert want in shown
     assert ("<audio" in shown) == want.startswith("src=")
+
+
+def test_the_best_epoch_of_the_page_is_the_one_that_was_kept() -> None:
+    epochs = [{"epoch": k, "val_map": m, "val_bce": b} for k, m, b in ((1, 1.0, 2.3), (2, 1.0, 0.4), (3, 0.9, 0.1))]
+    assert best_epoch(epochs) == epochs[1]  # equal mAP: the lower cross-entropy
+    assert best_epoch([{"epoch": 1, "val_map": None, "val_bce": None}]) is None

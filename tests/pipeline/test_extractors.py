@@ -19,6 +19,7 @@ import xarray
 import mgc
 from mgc import api
 from mgc.cache.errors import ConfigError, RecipeMismatchError, TrackUnavailableError
+from mgc.cache.failures import failures
 from mgc.cache.forms import convert
 from mgc.cache.select import select
 from mgc.cache.verify import verify
@@ -104,7 +105,7 @@ def test_values_are_those_that_can_be_worked_out_another_way(made: Path, songs: 
 
 def test_plain_tools_see_named_dimensions_units_and_the_recipe(made: Path) -> None:
     plain = xarray.open_zarr(made, chunks=None)
-    assert plain["pooled_mel"].dims == ("track", "statistic", "mel_band")
+    assert plain["pooled_mel"].dims == ("track", "pooled_mel_statistic", "mel_band")
     assert plain["brightness"].attrs["units"] == "Hz"
     assert plain["status_brightness"].values.tolist() == [1, 1, 1, 1, 1, 2]
     recipe = plain.attrs["added"]["brightness"]["recipe"]
@@ -206,8 +207,10 @@ def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
     with pytest.raises(TrackUnavailableError, match="EXTRACTOR_FAILED"):
         mgc.open(store)["other"][:]
     assert mgc.open(store).store.counts().ok == 5
-    outcomes = mgc.open(store).store._reader.added_outcomes("other").to_pylist()
-    assert sum(said in (one["detail"] or "") for one in outcomes) == lost
+    listed = [one for one in failures(store, "other")["failures"] if one["reason"] == "EXTRACTOR_FAILED"]
+    assert sum(said in one["detail"] for one in listed) == len(listed) == lost
+    with pytest.raises(ConfigError, match="no features 'others' joined it, but brightness, other"):
+        failures(store, "others")
 
 
 def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_path: Path) -> None:
