@@ -30,7 +30,7 @@ if os.environ.get("MGC_CAMPAIGN_PLANTED"):
     from pathlib import Path
     clip_reader.ClipLimits.__init__.__kwdefaults__.update(cpu_s=3.0, wall_s=60.0)
     real, fired = clips.decode_clip, Path(os.environ["MGC_CAMPAIGN_PLANTED"])
-    def planted(path, recipe, caps):
+    def planted(path, *asked):
         kind = path.name.split("-")[0]
         if kind in ("crash", "hang", "bloat"):
             (fired / path.name).touch()
@@ -40,7 +40,7 @@ if os.environ.get("MGC_CAMPAIGN_PLANTED"):
             pass
         if kind == "bloat":
             import numpy; numpy.ones(2**30)
-        return real(path, recipe, caps)
+        return real(path, *asked)
     clips.decode_clip = planted
 """
 """A sitecustomize: the decoder crashes, hangs or takes 8 GiB on files with such names, which hold ordinary sound."""

@@ -21,8 +21,9 @@ from store_machine import run_sequences
 from mgc.cache.drops import drop
 from mgc.cache.errors import StoreCorruptError
 from mgc.cache.hdf5_store import USER_BLOCK, seal_problem, seal_store
+from mgc.cache.quarantine import put_aside
 from mgc.cache.store import FeatureStore
-from mgc.cache.verify import put_aside, verify
+from mgc.cache.verify import verify
 
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
 FAULT_TRIALS = 31

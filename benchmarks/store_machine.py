@@ -18,10 +18,11 @@ from mgc.cache.compact import compact
 from mgc.cache.drops import drop, dropped_ids
 from mgc.cache.plan import read_plan, read_tracks
 from mgc.cache.planning import append_generation, create_store
+from mgc.cache.quarantine import put_aside
 from mgc.cache.schema import FAILED, OK, Flag, track_arrays
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
-from mgc.cache.verify import put_aside, verify
+from mgc.cache.verify import verify
 
 PART_ROWS = 3
 

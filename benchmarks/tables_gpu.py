@@ -15,6 +15,7 @@ Exit codes: 0 done, 1 a run failed, 3 there is no CUDA device and nothing was do
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,6 @@ import torch
 from cuda_device import NO_DEVICE, is_missing
 from feature_world import FeatureWorld, write_store
 from machine import describe
-from tables import copy_finished
 from tables_world import SEED, ceilings, facts, label_sets
 
 from mgc.cache.errors import StoppedError
@@ -36,6 +36,7 @@ from mgc.heads.ablate_workers import Work
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 GO_ON = 75
+KEPT_OF_A_RUN = ("result.json", "metrics.json", "predictions.parquet")
 
 PRECISION = TableSpec(
     name="precision",
@@ -87,6 +88,28 @@ DRY = Size(device="cpu", n_songs=48, clip_s=1.0, text_dim=16, max_tokens=64, par
 def work(folder: Path) -> Work:
     """One folder for both tables: "all" in the usual precision is a row of both."""
     return Work(folder=folder / "ablation", store=folder / "features.zarr")
+
+
+def copy_finished(source: Path, target: Path) -> int:
+    """Copy what tables are made from, of the runs that are finished in one ablation's folder and not in the other.
+
+    Returns how many there were.
+    """
+    if not (source / "ablation.json").exists():
+        return 0
+    (target / "runs").mkdir(parents=True, exist_ok=True)
+    if not (target / "ablation.json").exists():
+        shutil.copyfile(source / "ablation.json", target / "ablation.json")
+    copied = 0
+    for result in sorted(source.glob("runs/*/result.json")):
+        home = target / "runs" / result.parent.name
+        if (home / "result.json").exists():
+            continue
+        home.mkdir(exist_ok=True)
+        for name in reversed(KEPT_OF_A_RUN):  # result.json, which says that the run is finished, comes last
+            shutil.copyfile(result.parent / name, home / name)
+        copied += 1
+    return copied
 
 
 def train(folder: Path, size: Size, n_seeds: int, keep: Path, stop: Callable[[], bool]) -> int:

@@ -31,6 +31,9 @@ from .splits import SPLITS, Split, make_split
 
 Index = npt.NDArray[np.int64]
 
+FEW_VALIDATION_TRACKS = 10
+"""Fewer are warned of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -263,6 +266,9 @@ def _warnings(
     if not len(validation):
         warnings.append("no validation track is left: the last epoch counts as the best, thresholds stay at 0.5")
     else:
+        if len(validation) < FEW_VALIDATION_TRACKS:
+            warnings.append(f"only {len(validation)} validation tracks: which epoch is the best, and the thresholds, "
+                            "mean little; more tracks, or a manifest's own split, would help")  # fmt: skip
         unseen = [
             name for name, seen in zip(genres.names, np.any(validation, axis=0).tolist(), strict=True) if not seen
         ]

@@ -23,7 +23,7 @@ def load_folder(folder: Path, *, genres_from_folders: bool = False) -> Source:
     suffixes = NOT_AUDIO_SUFFIXES
     audio = [name for name in names if not name.lower().endswith(suffixes)]
     if len(audio) < len(names):
-        notes.append(f"{len(names) - len(audio)} tables and texts are no tracks")
+        notes.append(f"{len(names) - len(audio)} tables and texts are no tracks (but NAME.txt is NAME.mp3's lyrics)")
     if not audio:
         raise ManifestError(f"{folder}: there is no audio file in this folder")
     texts = {name.rpartition(".")[0]: name for name in names if name.endswith(".txt")}

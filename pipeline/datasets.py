@@ -15,7 +15,7 @@ from .known_dataset import GenreLevel, KnownDataset, ReadOptions
 from .manifest import NO_LANGUAGE, Source, caseless, escaping_paths
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
-from .tables import read_table
+from .tables import SEPARATORS, read_table
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
 """In the order in which a source is offered to them; the last two take every folder and every file."""
@@ -122,6 +122,13 @@ def _remarks(source: Source) -> list[str]:
         genres.setdefault(caseless(name), set()).add(name)
     for names in sorted(sorted(names) for names in genres.values() if len(names) > 1):
         notes.append(f"genres that differ by case only are kept apart: {', '.join(map(repr, names))}")
+    for mark in SEPARATORS:
+        held = sorted(name for names in genres.values() for name in names if mark in name)
+        if held:
+            notes.append(
+                f"{len(held)} genres have {mark!r} in their names, such as {held[0]!r}: "
+                f"where it separates genres, say --genre-delimiter {mark!r}"
+            )
     unlabelled = sum(not track.genres for track in source.tracks)
     if unlabelled:
         notes.append(
