@@ -52,6 +52,13 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def to_row(self) -> dict[str, Any]:
+        """The same with a value a column, as in the CSV file that :func:`predict` writes."""
+        from ..heads.catalogue import flat_row
+
+        row = self.to_dict()
+        return flat_row(row if self.windows is not None else {k: v for k, v in row.items() if "windows" not in k})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:

@@ -32,7 +32,7 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
             CHILD: lambda: [save(path, reader.read(path).mel) for path in clips],
             DECODE: lambda: [rivals.decode_only(path) for path in clips] and None,
         }
-        times = in_turn(entrants, rounds=rounds, agree=_agree)
+        times = in_turn(entrants, rounds=rounds, agree=agree)
     rows: list[list[Any]] = []
     for name in entrants:
         against = "-" if name == LIBROSA else times.ratio(LIBROSA, name)
@@ -42,7 +42,7 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
     return table(title, ["", "ms a clip", "times the librosa script", "times decoding"], rows)
 
 
-def _agree(reference: list[np.ndarray], other: list[np.ndarray] | None) -> str | None:
+def agree(reference: list[np.ndarray], other: list[np.ndarray] | None) -> str | None:
     if other is None:  # decoded samples are no spectrogram
         return None
     for one, two in zip(reference, other, strict=True):

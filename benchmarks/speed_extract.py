@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import speed_audio
+import speed_text
 import whole_process
 from pairs import in_turn, spread, table
-from speed_audio import FLOAT16_STEP_DB
 from speed_songs import write_clips, write_collection
 from whole_process import Run
 
@@ -95,16 +96,11 @@ def _agree(saved: Path, store: Path) -> str | None:
         for row, name in zip(
             opened.tracks.column("row").to_pylist(), opened.tracks.column("id").to_pylist(), strict=True
         ):
-            ours, theirs = opened.read("mel", [row])[0].astype(np.float32), np.load(saved / f"{name}.mel.npy")
-            frames = min(ours.shape[1], theirs.shape[1]) - 8  # ours pads what a decoder trims off the end
-            worst = float(np.abs(ours[:, :frames] - theirs[:, :frames]).max())
-            if frames < ours.shape[1] - 20 or worst > 0.05 + FLOAT16_STEP_DB:
-                return f"{name}: {frames} frames, {worst:.3f} dB apart"
-            words = np.load(saved / f"{name}.lyrics.npy")
-            states = opened.read("lyrics", [row])[0, : len(words)].astype(np.float32)
-            cosine = (states * words).sum(1) / np.linalg.norm(states, axis=1) / np.linalg.norm(words, axis=1)
-            if int(opened.read("lyrics_tokens", [row])[0]) != len(words) or float(cosine.min()) < LEAST_COSINE:
-                return f"{name}: {len(words)} tokens, one at cosine {cosine.min():.5f}"
+            states = opened.read("lyrics", [row])[0, : int(opened.read("lyrics_tokens", [row])[0])].astype(np.float32)
+            wrong = speed_audio.agree([np.load(saved / f"{name}.mel.npy")], [opened.read("mel", [row])[0]])
+            wrong = wrong or speed_text.agree([np.load(saved / f"{name}.lyrics.npy")], [states], LEAST_COSINE)
+            if wrong:
+                return f"{name}: {wrong}"
     return None
 
 

@@ -40,7 +40,7 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
             entrants[label] = lambda ours=ours: [one.states for one in ours.encode_all(lyrics)]
             least[label] = LEAST_COSINE[precision]
     n_tokens = sum(len(states) for states in padded(lyrics))
-    times = in_turn(entrants, rounds=rounds, agree=lambda one, two: _agree(one, two, min(least.values())))
+    times = in_turn(entrants, rounds=rounds, agree=lambda one, two: agree(one, two, min(least.values())))
     rows = []
     for entrant in entrants:
         rate = [n_tokens / seconds for seconds in times.seconds[entrant]]
@@ -49,7 +49,7 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
     return table(title, ["", "tokens/s", "times padded"], rows)
 
 
-def _agree(reference: list[np.ndarray], other: list[np.ndarray], least: float) -> str | None:
+def agree(reference: list[np.ndarray], other: list[np.ndarray], least: float) -> str | None:
     for one, two in zip(reference, other, strict=True):
         if one.shape != two.shape:
             return f"{one.shape} states against {two.shape}"

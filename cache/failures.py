@@ -30,7 +30,7 @@ def failures(store: Path, feature: str | None = None) -> dict[str, Any]:
         those with features, the worst first, so that a rare genre that was lost is seen.
     """
     with FeatureStore.open(store) as opened:
-        tracks = opened.newest_tracks(feature)
+        tracks = opened.newest_tracks(feature_set=feature)
     attempts = Counter(_attempted(store)) if (store / "log").is_dir() else None
     failed = tracks.filter(pc.is_valid(tracks.column("reason")))
     rows = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from .schema import FORMAT_VERSION
@@ -21,7 +20,7 @@ def describe_store(path: Path) -> dict[str, Any]:
 def describe(store: FeatureStore) -> dict[str, Any]:
     """The same of a store that is open."""
     path, counts = store.path, store.counts()
-    newest = store.tracks.column("genres").filter(pa.array(store.newest))
+    newest = store.newest_tracks(["genres"]).column("genres")
     genres = {one["values"]: one["counts"] for one in pc.value_counts(pc.list_flatten(newest)).to_pylist()}
     rows = len(store.status)
     return {

@@ -172,7 +172,7 @@ class FeatureStore:
         ----------
         feature_set : features that joined the store, by name; None counts the store's own.
         """
-        tracks = self.newest_tracks(feature_set).select(["status", "reason", "flags"])
+        tracks = self.newest_tracks(["status", "reason", "flags"], feature_set=feature_set)
         reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
         flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
@@ -186,8 +186,12 @@ class FeatureStore:
             flags={name: count for name, count in flags.items() if count},
         )
 
-    def newest_tracks(self, feature_set: str | None = None) -> pa.Table:
-        """`tracks` without the rows that were tried again; with what became of them in features that joined.
+    def newest_tracks(self, columns: Sequence[str] | None = None, *, feature_set: str | None = None) -> pa.Table:
+        """`tracks` without the rows that were tried again, or some of their columns.
+
+        Parameters
+        ----------
+        feature_set : features that joined the store, by name: status, reason and detail are then those in them.
 
         Raises
         ------
@@ -201,7 +205,8 @@ class FeatureStore:
                     f"{self.path}: no features {feature_set!r} joined it, but {', '.join(self.added) or 'none at all'}"
                 )
             tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
-        return tracks.filter(pa.array(self.newest))
+        tracks = tracks if columns is None else tracks.select(columns)
+        return tracks if self.newest.all() else tracks.filter(pa.array(self.newest))
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
         """What became of tracks in features that joined: ``row``, ``status``, ``reason``, ``detail``, and

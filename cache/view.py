@@ -77,8 +77,8 @@ class StoreView:
     @property
     def failures(self) -> pa.Table:
         """The tracks of the whole store that have no features: ``id``, ``path``, ``reason``, ``detail``."""
-        table = self.store.tracks.filter(pa.array(self.store.newest))
-        return table.filter(pc.not_equal(table.column("status"), OK)).select(["id", "path", "reason", "detail"])
+        table = self.store.newest_tracks(["id", "path", "reason", "detail", "status"])
+        return table.filter(pc.not_equal(table.column("status"), OK)).drop_columns(["status"])
 
     @property
     def features(self) -> list[str]:

@@ -88,16 +88,10 @@ def predict(
         emit(True, {"model": str(run), **result.to_dict()}, lambda: None)
     elif listing is Listing.TABLE:
         print_predictions(result.predictions, top)
+    elif listing is Listing.CSV:
+        rows = [prediction.to_row() for prediction in result.predictions]
+        print_list(rows, list(dict.fromkeys(name for row in rows for name in row)), listing, empty="no song")
     else:
-        rows = [prediction.to_dict() for prediction in result.predictions]
-        flat = [
-            {"id": row["id"], "genres": "|".join(row["genres"]), "flags": "|".join(row["flags"])}
-            | {"reason": row["reason"], "detail": row["detail"]}
-            | ({"windows": row["windows"], "failed_windows": row["failed_windows"]} if windows == "all" else {})
-            | {f"score: {genre}": score for genre, score in row["scores"].items()}
-            for row in rows
-        ]
-        columns = list(dict.fromkeys(name for row in flat for name in row))
-        print_list(rows if listing is Listing.JSONL else flat, columns, listing, empty="no song")
+        print_list([prediction.to_dict() for prediction in result.predictions], (), listing, empty="no song")
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)

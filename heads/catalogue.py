@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +114,21 @@ def _table(block: PredictedBlock) -> pa.Table:
     return pa.table(columns)
 
 
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A track of :func:`predicted_rows` with a value a column, as in CSV; without scores, it lacks their columns."""
+    about = [name for name, _ in (*_ABOUT, *_WINDOWS) if name in row]
+    cells = {name: "|".join(row[name]) if isinstance(row[name], list) else row[name] for name in about}
+    return cells | {f"{SCORE_PREFIX}{genre}": score for genre, score in row["scores"].items()}
+
+
 def _write_csv(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
     with draft.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
         for n, block in enumerate(blocks):
             if n == 0:
-                scores = [f"{SCORE_PREFIX}{genre}" for genre in block.genres]
-                writer.writerow([*(name for name, _ in _about(block)), *scores])
-            for row in predicted_rows(block):
-                lists = ("|".join(row[name]) for name in ("genres", "flags"))
-                scores = [row["scores"].get(genre, "") for genre in block.genres]
-                counts = [row[name] for name, _ in _WINDOWS if name in row]
-                writer.writerow([row["id"], *lists, row["reason"], row["detail"], *counts, *scores])
+                columns = [*(name for name, _ in _about(block)), *(f"{SCORE_PREFIX}{genre}" for genre in block.genres)]
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
+                writer.writeheader()
+            writer.writerows(map(flat_row, predicted_rows(block)))
 
 
 def _write_jsonl(draft: Path, blocks: Iterator[PredictedBlock]) -> None:

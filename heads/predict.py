@@ -156,7 +156,7 @@ def predict_blocks(
     """
     refuse_other_recipe(loaded, store)
     cuts = loaded.thresholds.chosen(threshold)
-    tracks = store.tracks.filter(pa.array(store.newest)).select(["row", "id", "flags", "reason", "detail"])
+    tracks = store.newest_tracks(["row", "id", "flags", "reason", "detail"])
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     has_scores = store.status[rows] == OK
     n_scored, done = int(has_scores.sum()), 0

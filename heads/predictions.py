@@ -92,7 +92,20 @@ def load_predictions(run: Path) -> ScoredTracks:
     RunError
         If the run has not been evaluated, or its predictions are not those that its metrics were computed from.
     """
+    return _scored(run, *_read(run))
+
+
+def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any]]]:
+    """The same, and of each track in that order its id, artists, song, path and offset_s.
+
+    What the store does not know of a track is None.
+    """
     table, metrics = _read(run)
+    known = table.select([name for name in ("id", *LISTED) if name in table.column_names])
+    return _scored(run, table, metrics), [{**dict.fromkeys(LISTED), **row} for row in known.to_pylist()]
+
+
+def _scored(run: Path, table: pa.Table, metrics: Mapping[str, Any]) -> ScoredTracks:
     names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]
     genres = tuple(name.removeprefix(SCORE_PREFIX) for name in names)
     scores = np.stack([table.column(name).to_numpy() for name in names], axis=1)
@@ -110,22 +123,6 @@ def load_predictions(run: Path) -> ScoredTracks:
             if name not in (FIXED, TOP1)
         },
     )
-
-
-def load_listing(run: Path) -> list[dict[str, Any]]:
-    """Of each test track, in the order of :func:`load_predictions`: its id, and artists, song, path and offset_s.
-
-    What the store does not know of a track is None.
-
-    Raises
-    ------
-    RunError
-        As :func:`load_predictions`.
-    """
-    table, _ = _read(run)
-    known = table.select([name for name in ("id", *LISTED) if name in table.column_names])
-    rows: list[dict[str, Any]] = known.to_pylist()
-    return [{**dict.fromkeys(LISTED), **row} for row in rows]
 
 
 def _read(run: Path) -> tuple[pa.Table, dict[str, Any]]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..cache.durable import replace_file
@@ -123,7 +122,7 @@ def _failures_section(store: FeatureStore, info: Json) -> str:
     """A row a reason, with some of its tracks."""
     if not info["failed"]:
         return ""
-    failed = store.tracks.select(["id", "status", "reason", "detail"]).filter(pa.array(store.newest))
+    failed = store.newest_tracks(["id", "status", "reason", "detail"])
     failed = failed.filter(pc.equal(failed.column("status"), FAILED))
     rows: list[list[Cell]] = []
     for reason, n in info["reasons"].items():

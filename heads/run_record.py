@@ -11,7 +11,7 @@ import yaml
 
 from ..cache.errors import RunError
 from .page import Json
-from .predictions import ScoredTracks, load_listing, load_predictions
+from .predictions import ScoredTracks, load_listed_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def read_run(run: Path) -> RunRecord:
             f"{run}: no run of `mgc train` here (config.yaml is missing), and no feature store; give the folder itself"
         )
     evaluations = _mapping(run / "metrics.json")
-    tested = "test" in evaluations
+    scored, listing = load_listed_predictions(run) if "test" in evaluations else (None, [])
     return RunRecord(
         run=run,
         config=_mapping(run / "config.yaml"),
@@ -66,8 +66,8 @@ def read_run(run: Path) -> RunRecord:
         graph=_mapping(run / "best" / "graph.json"),
         preprocessor=_mapping(run / "best" / "preprocessor.json"),
         evaluations=evaluations,
-        scored=load_predictions(run) if tested else None,
-        listing=load_listing(run) if tested else (),
+        scored=scored,
+        listing=listing,
     )
 
 

@@ -94,9 +94,7 @@ class Survey:
 
 def survey(store: FeatureStore) -> Survey:
     """Count what a store's tracks are like."""
-    tracks = store.tracks.select(["row", "artists", "genres", "language", "split", "status", "seconds"])
-    if not store.newest.all():
-        tracks = tracks.filter(pa.array(store.newest))
+    tracks = store.newest_tracks(["row", "artists", "genres", "language", "split", "status", "seconds"])
     status, rows = np.asarray(tracks.column("status")), np.asarray(tracks.column("row"))
     ok = status == OK
     tokens = store.read("lyrics_tokens_full", store.ok_rows) if store.recipe.lyrics else np.zeros(0, dtype=np.uint32)
@@ -212,8 +210,8 @@ def pictures(store: FeatureStore, genres: Sequence[str]) -> list[Picture]:
     drawn evenly. Silent clips are passed over."""
     if store.recipe.mel is None:
         return []
-    tracks = store.tracks.select(["row", "id", "genres", "status", "flags", "offset_s"])
-    heard = (np.asarray(tracks.column("status")) == OK) & store.newest
+    tracks = store.newest_tracks(["row", "id", "genres", "status", "flags", "offset_s"])
+    heard = np.asarray(tracks.column("status")) == OK
     heard &= (np.asarray(tracks.column("flags")) & Flag.SILENT.value) == 0
     tracks = tracks.filter(pa.array(heard))
     chosen = _one_a_genre(tracks, genres[:N_PICTURES]) or _evenly(tracks.num_rows)

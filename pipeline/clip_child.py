@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import hashlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..cache.durable import file_sha256
 from ..cache.errors import ClipError
 from ..cache.schema import MelRecipe, Reason
 from .clip_process import SIZES, receive
@@ -81,8 +81,7 @@ def _sha256(path: Path) -> str:
 @functools.lru_cache(maxsize=1)
 def _sha256_of(path: Path, *state: int) -> str:
     """Of a file in one state, once for all windows of a song."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def serve(extract: Extract | None = None) -> None:

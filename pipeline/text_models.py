@@ -8,7 +8,6 @@ weights are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache.durable import file_sha256
 from ..cache.errors import TextModelError
 from ..cache.schema import fingerprint
 
@@ -176,8 +176,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise TextModelError(f"{path}: not readable: {error.strerror}") from error
 
