@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -28,6 +29,9 @@ class Listing(StrEnum):
 
 PATIENCE_S = 8
 """How long work may take to come to a stop that loses nothing."""
+
+EVERY_S = 60
+"""Between two lines of progress in a log."""
 
 
 @contextmanager
@@ -89,7 +93,7 @@ def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> No
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
-    """A bar on stderr for each step of long work; none where stderr is no terminal, plain lines of steps instead."""
+    """A bar on stderr for each step of long work; where stderr is no terminal, a line at its start and each minute."""
     if quiet:
         yield lambda *_: None
         return
@@ -105,14 +109,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        seen: set[str] = set()
-
-        def say_once(step: str, done: int, total: int, note: str) -> None:
-            if step not in seen:
-                seen.add(step)
-                say(f"{step} ...")
-
-        yield say_once
+        yield _MinuteLines()
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -127,6 +124,24 @@ def progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(tasks[step], completed=done, total=total, note=note)
 
         yield show
+
+
+class _MinuteLines:
+    """How far each step is, for the log of a job: once at its start, and again when `EVERY_S` have passed."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._said_s = 0.0
+
+    def __call__(self, step: str, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        known = self._begun.get(step)
+        if known is not None and now - self._said_s < EVERY_S:
+            return
+        self._said_s = now
+        began, first = self._begun.setdefault(step, (now, done))
+        left = f"; {duration((now - began) / (done - first) * (total - done))} left" if done > first else ""
+        say(f"{step}: {done} of {total}" + (f", {note}" if note else "") + left)
 
 
 def split_names(given: str) -> list[str]:

@@ -20,6 +20,7 @@ from mgc import cli
 from mgc.cache.forms import only_writer
 from mgc.cache.schema import Flag
 from mgc.cache.store import FeatureStore
+from mgc.commands import console
 from mgc.heads.ablate_runs import names_of
 from mgc.pipeline.genre_names import genre_names
 from mgc.pipeline.genres import embed_genres
@@ -93,6 +94,20 @@ def test_more_failures_than_allowed_is_exit_3_and_the_store_is_whole(call, table
     assert "planned 8 = ok 5 + failed 3" in done.out
     assert "3 of 8 tracks failed" in done.err
     assert len(FeatureStore.open(tmp_path / "s.zarr").ok_rows) == GOOD
+
+
+def test_the_log_of_a_job_tells_how_far_an_extraction_is(call, table, tmp_path, monkeypatch):
+    def lines(name: str, every_s: float) -> list[str]:
+        monkeypatch.setattr(console, "EVERY_S", every_s)
+        done = call("extract", table, "-o", tmp_path / name, *EXTRACT, "--features", "mel", "--part-rows", 2)
+        return [line for line in done.err.splitlines() if line.startswith("extract:")]
+
+    assert lines("seldom", 1e9) == ["extract: 0 of 8"]
+    first, *later = lines("always", 0)
+    assert first == "extract: 0 of 8"
+    assert [int(line.split()[1]) for line in later] == [2, 4, 6, 8]
+    assert all(line.endswith(" left") for line in later)
+    assert ", 3 failed; " in later[-1]
 
 
 def test_librosa_backend_is_in_the_recipe_and_agrees(call, table, tmp_path):
