@@ -232,6 +232,10 @@ class StoreView:
         values = self.tracks.column(column).to_pylist()
         lists = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
         known = {name for names in lists for name in names}
+        if lists and wanted and not known:
+            made = "; a run keeps the one that training made in its splits.json: select by those ids"
+            raise ConfigError(f"no track here has a {column.removesuffix('s')}: the source named none"
+                              + (made if column == "split" else ""))  # fmt: skip
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}{_near(name, known)}")

@@ -13,7 +13,7 @@ import numpy as np
 with h5py.File(sys.argv[1], "r") as store:
     tracks = store["tracks"]  # a dataset a column; lists are JSON
     print(f"{len(tracks['id'])} tracks planned; recipe of the mels: {json.loads(store.attrs['recipe'])['mel']}")
-    status = store["status"][:]  # 0 not extracted yet, 1 ok, 2 failed: mask every other array by it
+    status = store["status"][:]  # 0 absent, 1 ok, 2 failed: mask every other array by it
     for name, row, genres in zip(tracks["id"].asstr(), tracks["row"], tracks["genres"].asstr(), strict=True):
         if status[row] != 1:
             print(f"{name}: no features")

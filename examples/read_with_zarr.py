@@ -20,7 +20,7 @@ tracks = pa.concat_tables(pq.read_table(file) for file in sorted((path / "tracks
 print(f"{tracks.num_rows} tracks planned; arrays: {', '.join(sorted(name for name, _ in store.arrays()))}")
 print(f"recipe of the mels: {store.attrs['recipe']['mel']}")
 
-status = store["status"][:]  # 0 not extracted yet, 1 ok, 2 failed: mask every other array by it
+status = store["status"][:]  # 0 absent, 1 ok, 2 failed: mask every other array by it
 for track in tracks.to_pylist():
     row = track["row"]
     if status[row] != 1:

@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from typer.main import get_command
 
 import mgc
 from mgc import cli
+from mgc.cache.drops import drop
 from mgc.pipeline.synth import make_collection
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+WRITTEN = [*PAGES, *sorted(path.relative_to(ROOT).as_posix() for folder in ("docs/design", "examples", "benchmarks")
+                           for path in (ROOT / folder).glob("*.md")), "CHANGELOG.md", "CONTRIBUTING.md"]  # fmt: skip
+"""Every page with links, those that only show figures among them."""
 BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(\*Not run in the tests: .+?\*)$)?", re.M | re.S)
 ELSEWHERE = {"mgc demo": "tests/test_demo.py"}
 """Commands that a test of their own runs."""
@@ -58,6 +63,44 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "demo" / "new" / "audios").mkdir(parents=True)
     shutil.copyfile(songs / f"{first}.mp3", folder / "demo" / "new" / "audios" / "new.mp3")
     return folder
+
+
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page, as GitHub and mkdocs make them."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_every_link_leads_somewhere_in_a_clone(page: str) -> None:
+    file = ROOT / page
+    for target, anchor in LINK.findall(file.read_text(encoding="utf-8")):
+        there = file.parent / target if target else file
+        assert there.exists(), f"{page}: there is no {target}"
+        if anchor:
+            assert anchor[1:] in headings(there), f"{page}: {target} has no heading {anchor}"
+
+
+def test_the_page_about_xarray_finds_what_mgc_finds(tmp_path: Path, songs_store: Path, monkeypatch: Any) -> None:
+    shutil.copytree(songs_store, tmp_path / "songs.zarr")
+    monkeypatch.chdir(tmp_path)
+    drop(tmp_path / "songs.zarr", ["song04"], planned=["song04"])
+    names: dict[str, Any] = {}
+    plain = [code for kind, code, _ in blocks("docs/xarray.md") if kind == "python" and "import mgc" not in code]
+    exec(compile("\n".join(plain), "docs/xarray.md", "exec"), names)
+    found, ours = names["songs"], mgc.to_xarray(mgc.open("songs.zarr"))
+    assert found["track"].values.tolist() == ours["track"].values.tolist()
+    assert "song04" not in found["track"].values
+    for name in ("mel", "labels", "split", "language", "lyrics_pooled"):
+        one, other = (data[name].sortby("genre") if name == "labels" else data[name] for data in (found, ours))
+        np.testing.assert_array_equal(one.values, other.values)
+    assert found["mel"].chunks[0] == (8, 8, 6), (
+        "a chunk a part of 8 rows, without the failed track and the one taken down"
+    )
+    assert names["test"]["track"].values.tolist() == mgc.open("songs.zarr").sel(split="test").tracks["id"].to_pylist()
 
 
 def blocks(page: str) -> list[tuple[str, str, bool]]:

@@ -34,6 +34,12 @@ def figure(text: str, before: str) -> float:
     return float(found[1])
 
 
+def test_the_readme_has_the_line_of_each_script_and_the_tests_above_take_the_same() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^python examples/(\S+) (\S+)$", text, re.MULTILINE))
+    assert lines == {path.name: "songs.h5" if "h5py" in path.name else "songs.zarr" for path in EXAMPLES.glob("*.py")}
+
+
 @pytest.mark.parametrize(("name", "form"), [("read_with_zarr.py", "zarr"), ("read_with_h5py.py", "h5")])
 def test_plain_readers_need_nothing_of_ours(run: Run, songs_store: Path, tmp_path: Path, name: str, form: str) -> None:
     assert not re.search(r"^\s*(import|from) mgc", (EXAMPLES / name).read_text(), re.MULTILINE)

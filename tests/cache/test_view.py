@@ -77,6 +77,10 @@ def test_selections_hold_what_the_source_said(store: mgc.StoreView) -> None:
         ConfigError, match="no track here has the artist 'x'; there are: artist 0, artist 1, .*and 2 mo"
     ):
         store.sel(artist="x")
+    some = mgc.open(Path(__file__).parent / "golden" / "golden.zarr")
+    unsplit = some.take([split is None for split in some.tracks.column("split").to_pylist()])
+    with pytest.raises(ConfigError, match="no track here has a split: the source named none; .*splits.json"):
+        unsplit.sel(split="test")
     assert store.failures.to_pylist() == [
         {"id": "song23", "path": "songs/23.mp3", "reason": "NOT_AUDIO", "detail": "its content is HTML"}
     ]
