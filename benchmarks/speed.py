@@ -42,7 +42,7 @@ def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
         import speed_extract
 
         bert = random_bert(folder / "bert-base")
-        show(speed_extract.run(folder / "songs", bert, 4, 8 if quick else 16, rounds))
+        show(speed_extract.run(folder / "songs", bert, 4, 8 if quick else 24, rounds))
     if "growth" in names:
         import speed_extract
 

@@ -1,4 +1,4 @@
-"""Whole extractions as processes: the script, ours on one core and on two; then ever longer collections."""
+"""Whole extractions as processes: the script, ours on one core, on two, twice at once; then ever longer collections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from whole_process import Run
 from mgc.cache.store import FeatureStore
 
 SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
+APART = "two separate mgc extract on half the songs each, one a core (limit)"
 PART_ROWS = 2
 LEAST_COSINE = 0.999
 """Of token states that one of them keeps as float16."""
@@ -29,7 +31,7 @@ GB = 1e9
 
 
 def run(folder: Path, encoder: Path, few: int, many: int, rounds: int) -> str:
-    """Side by side: the librosa and transformers script, ours on one core, ours on two.
+    """Side by side: the librosa and transformers script, ours on one core, ours on two, and two of ours at once.
 
     Each takes a few songs and many: the difference is what songs cost, the rest what it costs to start.
     """
@@ -40,22 +42,32 @@ def run(folder: Path, encoder: Path, few: int, many: int, rounds: int) -> str:
         shutil.rmtree(saved, ignore_errors=True)
         saved.mkdir()
         here = Path(__file__).parent / "rivals.py"
-        return whole_process.run([sys.executable, str(here), str(songs[n]), str(encoder), str(saved)], cores=[_core()])
+        return whole_process.run(
+            [sys.executable, str(here), str(songs[n]), str(encoder), str(saved)], cores=_cores()[:1]
+        )
 
-    def ours(store: Path, workers: int, cores: list[int] | None) -> Callable[[int], Run]:
-        def extract(n: int) -> Run:
-            shutil.rmtree(store, ignore_errors=True)
-            return whole_process.run(
-                [sys.executable, "-m", "mgc", "extract", str(songs[n]), "-o", str(store), "--text-model", str(encoder),
-                 "--text-precision", "auto", "--part-rows", str(PART_ROWS), "--workers", str(workers), "--quiet"],
-                cores=cores,
-            )  # fmt: skip
+    def extract(table: Path, store: Path, workers: int, cores: list[int] | None) -> Run:
+        shutil.rmtree(store, ignore_errors=True)
+        return whole_process.run(
+            [sys.executable, "-m", "mgc", "extract", str(table), "-o", str(store), "--text-model", str(encoder),
+             "--text-precision", "auto", "--part-rows", str(PART_ROWS), "--workers", str(workers), "--quiet"],
+            cores=cores,
+        )  # fmt: skip
 
-        return extract
+    def apart(n: int) -> list[Run]:
+        halves, cores = _halves(songs[n]), _cores()[:2]
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(extract, halves, stores[APART], [1, 1], [[core] for core in cores]))
 
-    stores = {ONE: folder / "one.zarr", TWO: folder / "two.zarr"}
-    entrants = {SCRIPT: script, ONE: ours(stores[ONE], 1, [_core()]), TWO: ours(stores[TWO], 2, None)}
-    found: dict[str, list[tuple[Run, Run]]] = {name: [] for name in entrants}
+    stores = {ONE: [folder / "one.zarr"], TWO: [folder / "two.zarr"],
+              APART: [folder / "apart0.zarr", folder / "apart1.zarr"]}  # fmt: skip
+    entrants = {
+        SCRIPT: lambda n: [script(n)],
+        ONE: lambda n: [extract(songs[n], *stores[ONE], 1, _cores()[:1])],
+        TWO: lambda n: [extract(songs[n], *stores[TWO], 2, _cores()[:2])],
+        APART: apart,
+    }
+    found: dict[str, list[tuple[list[Run], list[Run]]]] = {name: [] for name in entrants}
 
     def both(name: str) -> Callable[[], str]:
         def work() -> str:
@@ -65,30 +77,50 @@ def run(folder: Path, encoder: Path, few: int, many: int, rounds: int) -> str:
         return work
 
     in_turn({name: both(name) for name in entrants}, rounds=rounds, warm_up=False,
-            agree=lambda _, other: _agree(saved, stores[other]))  # fmt: skip
-    a_song = {name: [(b.seconds - a.seconds) / (many - few) for a, b in runs] for name, runs in found.items()}
+            agree=lambda _, other: _wrong(saved, stores[other]))  # fmt: skip
+    a_song = {name: [(_seconds(b) - _seconds(a)) / (many - few) for a, b in runs] for name, runs in found.items()}
 
     def times(slow: str, fast: str) -> str:
         return spread([a / b for a, b in zip(a_song[slow], a_song[fast], strict=True)], 1, 2)
 
     rows = [
         [name, spread(a_song[name], 1, 2), "-" if name == SCRIPT else times(SCRIPT, name),
-         times(ONE, name) if name == TWO else "-",
-         spread([a.seconds - few * one for (a, _), one in zip(found[name], a_song[name], strict=True)], 1, 1),
-         spread([b.tree_bytes / GB for _, b in found[name]], 1, 2)]
+         times(ONE, name) if name in (TWO, APART) else "-",
+         spread([_seconds(a) - few * one for (a, _), one in zip(found[name], a_song[name], strict=True)], 1, 1),
+         spread([sum(run.tree_bytes for run in b) / GB for _, b in found[name]], 1, 2)]
         for name in entrants
     ]  # fmt: skip
     title = f"Whole extraction: sound and BERT-base-sized text ({few} and {many} songs of 30 s, parts of {PART_ROWS})"
     header = ["", "s a song", "times the script", "times one core", "s to start", "GB, all processes"]
     note = ("\n\nWhole processes. What a song costs is the difference between the two collections by how many songs "
             "they differ in; the rest is starting, mostly importing torch and transformers: once in the script, in "
-            "ours once to plan and once in each worker. Both cores share a processor's caches and clock; the script "
-            "could be run twice at a time too, on halves of the songs.")  # fmt: skip
+            "ours once to plan and once in each worker. Two separate extractions share nothing but the processor: what "
+            "they lose against twice one core is memory bandwidth, caches and clock, and no scheduler gets it "
+            "back.")  # fmt: skip
     return table(title, header, rows) + note
 
 
-def _core() -> int:
-    return min(os.sched_getaffinity(0))
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def _halves(table: Path) -> list[Path]:
+    """Two tables that hold every other song each."""
+    header, *lines = table.read_text().splitlines()
+    halves = [table.with_name(f"half{index}.csv") for index in range(2)]
+    for index, half in enumerate(halves):
+        half.write_text("\n".join([header, *lines[index::2]]) + "\n")
+    return halves
+
+
+def _seconds(runs: list[Run]) -> float:
+    """Of runs that started together."""
+    return max(run.seconds for run in runs)
+
+
+def _wrong(saved: Path, stores: list[Path]) -> str | None:
+    """What of the stores is not what the script saved."""
+    return next(filter(None, (_agree(saved, store) for store in stores)), None)
 
 
 def _agree(saved: Path, store: Path) -> str | None:
