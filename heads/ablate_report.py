@@ -22,7 +22,7 @@ from .bootstrap import FEW_GROUPS, Resampling
 from .labels import labels_sha256
 from .predictions import ScoredTracks, load_predictions
 from .split_groups import known_artists
-from .task import newest_tracks
+from .task import ok_tracks
 from .trivial_baselines import baseline_scores
 
 
@@ -172,7 +172,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: L
     folds = [results.found[key] for key in results.a_system]
     tested = set(tracks.ids)
     songs = set()
-    for row in newest_tracks(store, labels).select(["id", "artists", "song"]).to_pylist():
+    for row in ok_tracks(store, labels).select(["id", "artists", "song"]).to_pylist():
         if row["id"] in tested:
             songs.add((tuple(known_artists(row["artists"])), row["song"] or row["id"]))
     in_a_fold = dict.fromkeys(name for fold in folds for name in fold["genres"])

@@ -25,7 +25,7 @@ from .bundle import load_run
 from .checkpoint import read_sealed
 from .evaluate import evaluate
 from .predictions import PREDICTIONS_FILE
-from .task import newest_tracks
+from .task import ok_tracks
 from .train import Progress, train
 
 RESULT_FILE = "result.json"
@@ -54,7 +54,7 @@ def _about(store: FeatureStore, labels: Labels | None) -> tuple[list[str], str]:
 
 
 def _tracks_sha256(store: FeatureStore, labels: Labels | None) -> str:
-    tracks = newest_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
+    tracks = ok_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
     tracks = tracks.sort_by("id")  # a copy may have them in other rows
     return hashlib.sha256(canonical_json(tracks.to_pylist())).hexdigest()
 

@@ -24,7 +24,7 @@ from .retrieval import alignment
 from .scoring import probabilities
 from .split_groups import artist_groups
 from .splits import SPLITS, Split
-from .task import newest_tracks
+from .task import ok_tracks
 from .trivial_baselines import baseline_scores
 
 ALL = "all"
@@ -133,7 +133,7 @@ def _tracks_of(
     store: FeatureStore, own: Split | None, split: str, run: Path, labels: Mapping[str, Sequence[str]] | None
 ) -> tuple[pa.Table, int]:
     """The tracks to score, and how many of the split's the store does not have."""
-    tracks = newest_tracks(store, labels)
+    tracks = ok_tracks(store, labels)
     if split == ALL:
         return tracks, 0
     if own is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
 from ..cache.errors import RunError
+from .history import read_history
 from .page import Json
 from .predictions import ScoredTracks, load_listed_predictions
 
@@ -61,7 +62,7 @@ def read_run(run: Path) -> RunRecord:
         run=run,
         config=_mapping(run / "config.yaml"),
         about=_mapping(run / "run.json"),
-        epochs=_epochs(run / "metrics.jsonl"),
+        epochs=[asdict(record) for record in read_history(run / "metrics.jsonl")],
         labels=_mapping(run / "best" / "labels.json"),
         graph=_mapping(run / "best" / "graph.json"),
         preprocessor=_mapping(run / "best" / "preprocessor.json"),
@@ -83,14 +84,3 @@ def _mapping(path: Path) -> Json:
     if not isinstance(data, dict):
         raise RunError(f"{path}: want a mapping, found {type(data).__name__}; restore it, or train or evaluate again")
     return data
-
-
-def _epochs(path: Path) -> list[Json]:
-    """Whole lines of ``metrics.jsonl``; a last line that a kill cut short does not count."""
-    epochs: list[Json] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            epochs.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            break
-    return epochs

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..cache.errors import ConfigError, RunError, TrainingError
-from ..cache.schema import canonical_json
+from ..cache.schema import OK, canonical_json
 from ..cache.store import FeatureStore
 from .config import TrainConfig
 from .data import Examples
@@ -91,30 +91,28 @@ class LabelledTracks:
         return np.asarray([place[name] for name in ids if name in place], dtype=np.int64)
 
 
-def newest_tracks(store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+def ok_tracks(store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
     """The store's tracks with status ok, in row order; of a track tried again, the newest row.
 
     Parameters
     ----------
     labels : genres by track id instead of the store's own.
     """
-    tracks = relabelled(store.tracks, labels)
-    tracks = tracks.take(np.searchsorted(np.asarray(tracks.column("row")), store.ok_rows))
-    newest = {name: i for i, name in enumerate(tracks.column("id").to_pylist())}
-    return tracks.take(np.sort(np.fromiter(newest.values(), dtype=np.int64, count=len(newest))))
+    tracks = relabelled(store.newest_tracks(), labels)
+    return tracks.filter(pc.equal(tracks.column("status"), OK))
 
 
 def labelled_tracks(
     store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[LabelledTracks, Kept]:
-    """Those of :func:`newest_tracks` that have a label.
+    """Those of :func:`ok_tracks` that have a label.
 
     Raises
     ------
     ConfigError
         If `labels` name a genre that the store has no embedding of.
     """
-    tracks = newest_tracks(store, labels)
+    tracks = ok_tracks(store, labels)
     if labels is not None:
         unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
         if unknown:
