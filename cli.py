@@ -1,7 +1,7 @@
 """The command line: parse, call one library function, print, exit. Nothing heavy is imported before a command runs.
 
-Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed; 4 damage
-found; 130 interrupted; 143 terminated.
+Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed (`predict`
+allows none); 4 damage found; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations

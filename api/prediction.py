@@ -93,7 +93,7 @@ def predict(
     inputs: Sequence[Path],
     *,
     lyrics: Path | None = None,
-    missing_ok: bool = False,
+    missing_ok: bool | None = None,
     output: Path | None = None,
     threshold: str = "overall",
     windows: str = "one",
@@ -109,7 +109,8 @@ def predict(
     run : a run folder, or its ``best/``.
     inputs : audio files and folders of them, or one feature store.
     lyrics : lyrics of the one song given; without it ``song.txt`` beside ``song.mp3`` is taken.
-    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded.
+    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded. None:
+        where several are named.
     output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
         does not grow with the number of tracks.
     threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
@@ -206,11 +207,13 @@ class Model:
     ) -> list[Prediction]:
         """Genres of audio files, folders of them, or the tracks of one feature store.
 
+        Of a list, a file that is missing or cannot be decoded gets a reason and no scores, and the others their scores.
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
-        given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-        paths = [Path(one) for one in given]
-        return _predict(self, paths, threshold=threshold, windows=windows, workers=workers).predictions
+        one = isinstance(inputs, (str, os.PathLike))
+        paths = [Path(inputs)] if isinstance(inputs, (str, os.PathLike)) else [Path(given) for given in inputs]
+        done = _predict(self, paths, missing_ok=not one, threshold=threshold, windows=windows, workers=workers)
+        return done.predictions
 
 
 def _predict(
@@ -218,7 +221,7 @@ def _predict(
     inputs: Sequence[Path],
     *,
     lyrics: Path | None = None,
-    missing_ok: bool = False,
+    missing_ok: bool | None = None,
     output: Path | None = None,
     threshold: str = "overall",
     windows: str = "one",
@@ -248,7 +251,7 @@ def _predict(
     with extra("extract"):
         from ..pipeline.parts import TextSource
         from ..pipeline.songs import songs_source
-    source = songs_source(inputs, lyrics, missing_ok=missing_ok)
+    source = songs_source(inputs, lyrics, missing_ok=len(inputs) > 1 if missing_ok is None else missing_ok)
     text = TextSource(model=model._text_model, device=model._text_device, emulates=True)
     if windows == "all":
         done = _predict_whole_songs(WholeSongs(source, loaded, text, workers), threshold, output, on_progress)

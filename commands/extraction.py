@@ -39,6 +39,7 @@ from .options import (
     TextPrecision,
     Verbose,
     Workers,
+    complete_extractor,
     parse_shard,
 )
 
@@ -92,12 +93,12 @@ def manifest(
         languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
     )  # fmt: skip
     remark(quiet, read.remarks)
-    if output is None:
-        emit(as_json, found := read.to_dict(), lambda: _print_source(found))
-        return
-    written = api.write_manifest(read, output)
-    remark(quiet, written.remarks)
-    emit(as_json, written.to_dict(), lambda: print(f"{written.tracks} tracks written to {output}"))
+    found = read.to_dict()
+    if output is not None:
+        written = api.write_manifest(read, output)
+        remark(quiet, written.remarks)
+        found |= written.to_dict() | {"remarks": [*read.remarks, *written.remarks]}
+    emit(as_json, found, lambda: _print_source(found))
 
 
 def extract(
@@ -125,7 +126,12 @@ def extract(
     text_device: TextDevice = "cpu",
     genre_names: GenreNames = None,
     add: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Let the extractor NAME join the store, or --text-model as NAME.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Let the extractor NAME join the store, or --text-model as NAME.",
+            autocompletion=complete_extractor,
+        ),
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tracks again.")] = False,
@@ -279,6 +285,8 @@ def _print_datasets(known: Sequence[Mapping[str, str]]) -> None:
 def _print_source(found: Mapping[str, Any]) -> None:
     print(f"{found['tracks']} tracks, {found['with_lyrics']} with lyrics, by {found['artists'] or 'unnamed'} artists")
     print_table(f"{len(found['genres'])} genres", ["genre", "tracks"], found["genres"].items())
+    if "manifest" in found:
+        print(f"{found['tracks']} tracks written to {found['manifest']}")
 
 
 def _print_extraction(report: ExtractReport, feature: str | None) -> None:

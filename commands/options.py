@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +12,27 @@ import typer
 
 from ..cache.errors import ConfigError
 from .console import log_to_stderr
+
+TEXT_MODELS = ("bert-base-uncased", "minilm")
+BUILT_IN_EXTRACTORS = ("pooled_mel",)
+
+
+def complete_text_model(incomplete: str) -> list[str]:
+    """What the shell offers for --text-model: the names that are known, and folders."""
+    head, slash, begun = incomplete.rpartition("/")
+    found = [name for name in TEXT_MODELS if name.startswith(incomplete)]
+    with contextlib.suppress(OSError):
+        inside = sorted(one.name for one in Path(f"{head}{slash}" or ".").iterdir() if one.is_dir())
+        hidden = begun.startswith(".")
+        found += [f"{head}{slash}{name}/" for name in inside
+                  if name.startswith(begun) and name.startswith(".") == hidden]  # fmt: skip
+    return found
+
+
+def complete_extractor(incomplete: str) -> list[str]:
+    """What the shell offers for --add: extractors that are installed, by their packages' word: none is imported."""
+    names = {*BUILT_IN_EXTRACTORS, *(point.name for point in metadata.entry_points(group="mgc.extractors"))}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -97,7 +120,9 @@ Offset = Annotated[Literal["start", "middle"], typer.Option(help="Where a longer
 TextModel = Annotated[
     str | None,
     typer.Option(
-        help="bert-base-uncased, minilm, or a folder with a BERT-like model.", show_default="bert-base-uncased"
+        help="bert-base-uncased, minilm, or a folder with a BERT-like model.",
+        show_default="bert-base-uncased",
+        autocompletion=complete_text_model,
     ),
 ]
 TextPrecision = Annotated[

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..cache.errors import ConfigError
-from .console import Listing, emit, print_list, progress, remark
+from ..cache.forms import is_store
+from .console import Listing, emit, print_list, progress, remark, say
 from .model_tables import (
     print_predictions,
     print_written,
@@ -21,6 +22,7 @@ from .options import (
     RunArgument,
     TextDevice,
     Verbose,
+    complete_text_model,
 )
 
 
@@ -47,7 +49,12 @@ def predict(
         typer.Option(help="all: the mean over successive clips of a whole song; one: the clip that the recipe names."),
     ] = "one",
     text_model: Annotated[
-        str | None, typer.Option(help="Where the model's own text encoder lies here.", show_default="found by name")
+        str | None,
+        typer.Option(
+            help="Where the model's own text encoder lies here.",
+            show_default="found by name",
+            autocompletion=complete_text_model,
+        ),
     ] = None,
     text_device: TextDevice = "cpu",
     workers: Annotated[
@@ -65,7 +72,10 @@ def predict(
 ) -> None:
     """Name the genres of songs, with the recipe that the model was trained with.
 
-    song.txt beside song.mp3 is taken as its lyrics. Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
+    song.txt beside song.mp3 is taken as its lyrics. Of several songs, one that is missing or cannot be decoded gets a
+    reason in place of genres, and the exit code is 3.
+
+    Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
     [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
@@ -78,7 +88,7 @@ def predict(
             raise ConfigError("standard input names no songs; give one path a line")
     with progress(quiet or as_json) as steps:
         result = api.predict(
-            run, inputs, lyrics=lyrics, missing_ok=listed, output=output, threshold=threshold, windows=windows,
+            run, inputs, lyrics=lyrics, missing_ok=listed or None, output=output, threshold=threshold, windows=windows,
             text_model=text_model, text_device=text_device, workers=workers, on_progress=steps,
         )  # fmt: skip
     remark(quiet, result.remarks)
@@ -95,3 +105,6 @@ def predict(
         print_list([prediction.to_dict() for prediction in result.predictions], (), listing, empty="no song")
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)
+    if result.n_failed and not (len(inputs) == 1 and is_store(inputs[0])):  # what a store lacks, its extraction said
+        say(f"{result.n_failed} of {result.n_tracks} songs could not be read")
+        raise typer.Exit(3)

@@ -44,9 +44,12 @@ def load_table(path: Path, options: ReadOptions) -> Source:
     check_collisions([track.id for track in tracks], (row.where for row in table.rows))
     base = path.parent if options.root is None else options.root
     tracks.sort(key=lambda track: track.id)
-    return Source(
-        root=base, tracks=tracks, notes=missing_everywhere(base, tracks, path, given=options.root is not None)
-    )
+    notes = missing_everywhere(base, tracks, path, given=options.root is not None)
+    others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
+    if others and "genres" not in table.columns:
+        have = ", ".join(map(repr, others))
+        notes.append(f"{path}: no column 'genres', but {have}; rename the one that holds the genres, if one does")
+    return Source(root=base, tracks=tracks, notes=notes)
 
 
 def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | None) -> Track:

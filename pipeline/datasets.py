@@ -15,7 +15,8 @@ from .known_dataset import GenreLevel, KnownDataset, ReadOptions
 from .manifest import NO_LANGUAGE, Source, caseless, escaping_paths
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
-from .tables import SEPARATORS, read_table
+from .small_tables import labels_table
+from .tables import SEPARATORS
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
 """In the order in which a source is offered to them; the last two take every folder and every file."""
@@ -72,7 +73,7 @@ def load_source(
     if labels is not None:
         if genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
-        found = relabel(found, read_table(Path(labels), MANIFEST_COLUMNS), genre_delimiter, artist_delimiter)
+        found = relabel(found, labels_table(Path(labels), MANIFEST_COLUMNS), genre_delimiter, artist_delimiter)
     return replace(found, notes=found.notes + _remarks(found))
 
 

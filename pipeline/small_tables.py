@@ -5,10 +5,24 @@ They need nothing but pyarrow, so that they can be read where only the training 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..cache.errors import ManifestError
-from .tables import read_table
+from .tables import Table, read_table
+
+
+def labels_table(path: Path, wanted: Sequence[str]) -> Table:
+    """The table that --labels names; see :func:`mgc.pipeline.tables.read_table`.
+
+    Raises
+    ------
+    ManifestError
+        If it is no such table; one that is not there is named with the option.
+    """
+    if not path.exists():
+        raise ManifestError(f"--labels {path}: there is no such file; want a table with the columns 'id' and 'genres'")
+    return read_table(path, wanted)
 
 
 def read_labels(path: Path, genre_delimiter: str | None = None) -> dict[str, tuple[str, ...]]:
@@ -23,7 +37,7 @@ def read_labels(path: Path, genre_delimiter: str | None = None) -> dict[str, tup
     ManifestError
         If it is no such table, names a track twice, or holds no track; says where.
     """
-    table = read_table(path, ("id", "genres"))
+    table = labels_table(path, ("id", "genres"))
     table.require(("id", "genres"))
     labels: dict[str, tuple[str, ...]] = {}
     for row in table.rows:

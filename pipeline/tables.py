@@ -143,7 +143,7 @@ class Table:
                 have = ", ".join(map(repr, self.columns)) or "none"
                 raise ManifestError(
                     f"{self.path}: there is no column {column!r}; columns found: {have}"
-                    f"{_nearest(column, self.columns, 0.5)}"
+                    f"{_nearest(column, self.columns, 0.5)}; rename the one that is meant"
                 )
 
     def refuse_near_misses(self, known: Iterable[str]) -> None:

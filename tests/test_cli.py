@@ -133,7 +133,8 @@ def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
 
 def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tmp_path):
     done = call("manifest", table, "--genre-delimiter", "|", "-o", tmp_path / "out" / "m.jsonl", "--json")
-    assert done.json["tracks"] == 8
+    assert (done.json["tracks"], done.json["manifest"]) == (8, str(tmp_path / "out" / "m.jsonl"))
+    assert done.json["genres"] == {"rock": 5, "jazz": 5}
     assert "8 tracks" in done.err
     assert f"--root {tmp_path}" in done.err
     again = call("manifest", tmp_path / "out" / "m.jsonl", "--root", tmp_path, "-o", tmp_path / "n.jsonl", "--quiet")
@@ -152,6 +153,24 @@ def test_a_source_is_told_of_without_being_written_down(call, table, tmp_path):
     shown = call("manifest", table, "--genre-delimiter", "|")
     assert f"{GOOD + 3} tracks, 2 with lyrics, by {GOOD} artists" in shown.out
     assert not list(tmp_path.glob("*.jsonl"))
+    wrote = call("manifest", table, "--genre-delimiter", "|", "-o", tmp_path / "m.jsonl").out
+    assert wrote == f"{shown.out}{GOOD + 3} tracks written to {tmp_path / 'm.jsonl'}\n"
+
+
+def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(call, table, tmp_path):
+    golden, gone = Path(__file__).parent / "cache" / "golden" / "golden.zarr", tmp_path / "gone.csv"
+    strange = tmp_path / "strange.csv"
+    strange.write_text("id,style\ntone0,rock\n")
+    for command in (("manifest", table, "--genre-delimiter", "|"), ("train", golden, "-o", tmp_path / "run")):
+        done = call(*command, "--labels", gone)
+        assert done.code == 2
+        assert f"--labels {gone}: there is no such file" in done.err
+        done = call(*command, "--labels", strange)
+        assert done.code == 2
+        assert "no column 'genres'; columns found: 'id', 'style'; rename the one that is meant" in done.err
+    table.write_text(table.read_text().replace("genres", "style", 1))
+    told = call("manifest", table).err
+    assert "no column 'genres', but 'style'; rename the one that holds the genres" in told
 
 
 def test_a_manifest_above_its_audio_needs_no_root(call, table, tmp_path):

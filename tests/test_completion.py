@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mgc.commands import options
+from mgc.pipeline import text_models
+from mgc.pipeline.extractors import extractor_names
+
 MGC = Path(sys.executable).with_name("mgc")
 
 
@@ -33,6 +37,30 @@ def test_bash_completes_once_it_is_installed(tmp_path: Path) -> None:
     tab = 'COMP_WORDS=({}); COMP_CWORD={}; _mgc_completion mgc; printf "%s\\n" "${{COMPREPLY[@]}}"'
     done = in_bash(f". ~/.bashrc; {tab.format('mgc pre', 1)}; {tab.format('mgc predict --win', 2)}")
     assert done.split() == ["predict", "--windows"]
+
+
+def offered(words: str) -> list[str]:
+    lines = ask(_MGC_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))).splitlines()
+    return [line for line in lines if line]
+
+
+def test_text_models_and_extractors_are_offered_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "bert").mkdir(parents=True)
+    (tmp_path / "models" / "notes.txt").touch()
+    (tmp_path / ".hidden").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for command in ("extract", "plan", "predict"):
+        assert offered(f"mgc {command} --text-model m") == ["minilm", "models/"]
+    assert offered("mgc extract --text-model models/") == ["models/bert/"]
+    assert offered("mgc extract --text-model ") == ["bert-base-uncased", "minilm", "models/"]
+    assert offered("mgc extract --text-model nowhere/") == []
+    assert "pooled_mel" in offered("mgc extract --add ")
+    assert offered("mgc extract --add x") == []
+
+
+def test_what_is_offered_is_what_there_is() -> None:
+    assert list(options.complete_extractor("")) == list(extractor_names())
+    assert set(options.TEXT_MODELS) == set(text_models._WEIGHTS_SHA256)
 
 
 def test_zsh_and_fish_get_scripts_and_answers() -> None:

@@ -1,4 +1,4 @@
-"""Songs named on standard input, many of them, and whole ones."""
+"""Songs named on standard input, many of them, some that cannot be read, and whole ones."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
     names = [str(songs / name) for name in ("2.wav", "gone.wav", "0.wav")]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([names[0], "", *names[1:]]) + "\n"))
     done = call("predict", model, "-", "--format", "jsonl")
+    assert done.code == 3
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert [(row["id"], row["reason"]) for row in rows] == [
         (names[0], None), (names[1], "SRC_MISSING"), (names[2], None)
@@ -50,6 +51,36 @@ def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
     assert rows[2]["scores"] == pytest.approx(alone, abs=1e-5)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert "standard input names no songs" in call("predict", model, "-").err
+
+
+@pytest.mark.parametrize("windows", ["one", "all"])
+def test_of_several_songs_a_missing_one_and_a_broken_one_cost_themselves_only(
+    model: Path, songs: Path, call: Any, windows: str
+) -> None:
+    (songs / "page.wav").write_text("<html>404</html>")
+    names = [str(songs / name) for name in ("gone.wav", "page.wav", "0.wav")]
+    done = call("predict", model, *names, "--windows", windows)
+    assert done.code == 3
+    assert "2 of 3 songs could not be read" in done.err
+    told = done.out.splitlines()
+    assert told[0].startswith(f"{names[0]}: failed, SRC_MISSING: ")
+    assert told[1].startswith(f"{names[1]}: failed, NOT_AUDIO: ")
+    assert told[2].startswith(f"{names[2]}")
+    assert "failed" not in told[2]
+    written = call("predict", model, *names, "--windows", windows, "-o", songs / "scores.jsonl", "--json")
+    assert (written.code, written.json["reasons"]) == (3, {"SRC_MISSING": 1, "NOT_AUDIO": 1})
+    by_list = mgc.load_model(model).predict_all(names, windows=windows)
+    assert [one.reason for one in by_list] == ["SRC_MISSING", "NOT_AUDIO", None]
+
+
+def test_one_song_that_is_not_there_is_an_error(model: Path, songs: Path, call: Any) -> None:
+    gone = songs / "gone.wav"
+    done = call("predict", model, gone)
+    assert (done.code, done.out) == (2, "")
+    assert f"{gone}: no such file or folder" in done.err
+    with pytest.raises(ConfigError, match="no such file"):
+        mgc.load_model(model).predict_all(gone)
+    assert [one.reason for one in mgc.load_model(model).predict_all([gone])] == ["SRC_MISSING"]
 
 
 def test_many_songs_in_several_processes_get_the_scores_of_this_one(model: Path, songs: Path) -> None:

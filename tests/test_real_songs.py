@@ -215,7 +215,7 @@ def test_a_new_clip_is_predicted_with_and_without_lyrics(run, real_data, mgc, mg
 def test_predictions_as_csv_keep_every_score_when_the_first_song_fails(run, real_data, mgc, tmp_path):
     (tmp_path / "a.mp3").write_text("<html>no song</html>")
     clip = real_data / "songs_nc" / "audios" / "8GmWiugWLRk3zKrX.mp3"
-    done = mgc("predict", run, tmp_path / "a.mp3", clip, "--format", "csv")
+    done = mgc("predict", run, tmp_path / "a.mp3", clip, "--format", "csv", code=3)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["reason"] for row in sorted(rows, key=lambda row: row["id"] == str(clip))] == ["NOT_AUDIO", ""]
     good = next(row for row in rows if row["id"] == str(clip))
