@@ -25,6 +25,7 @@ from .options import (
     StoreArgument,
     TextDevice,
     TextModel,
+    complete_text_model,
 )
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
@@ -191,7 +192,12 @@ def store_select(
     ] = None,
     genre_names: GenreNames = None,
     text_model: Annotated[
-        str | None, typer.Option(help="Where the store's own text encoder lies, for that.", show_default="by its name")
+        str | None,
+        typer.Option(
+            help="Where the store's own text encoder lies, for that.",
+            show_default="by its name",
+            autocompletion=complete_text_model,
+        ),
     ] = None,
     text_device: TextDevice = "cpu",
     as_json: Json = False,
