@@ -37,7 +37,7 @@ from .system import System
 from .systems import build_system
 from .task import Task, prepare
 from .thresholds import Thresholds, tune_thresholds
-from .validation import is_better, validation_intervals, validation_metrics
+from .validation import is_better, learnt_nothing, validation_intervals, validation_metrics
 
 log = logging.getLogger(__name__)
 
@@ -226,6 +226,7 @@ class _Training:
                     text_dim=self.task.model.text_dim,
                 )  # fmt: skip
             self._end_epoch(self._epoch(batches))
+        nothing = learnt_nothing(self.task.examples.labels[self.task.n_train :], state.best_map)
         return RunResult(
             run=self.run,
             history=tuple(self.history),
@@ -239,7 +240,7 @@ class _Training:
             n_parameters=self.about["n_parameters"],
             seconds=time.monotonic() - self.started,
             stopped_early=state.stopped_early,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *([] if nothing is None else [nothing])),
         )
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:

@@ -39,6 +39,21 @@ def validation_metrics(truth: Matrix, scores: FloatArray, logits: FloatArray) ->
     }
 
 
+def learnt_nothing(truth: Matrix, best_map: float | None) -> str | None:
+    """A warning where the best epoch ranks tracks no better than equal scores for all; None where no track could tell.
+
+    The average precision of equal scores is the share of tracks that have the genre.
+    """
+    shares = truth.mean(axis=0) if len(truth) else np.zeros(0)
+    if best_map is None or not ((shares > 0) & (shares < 1)).any():
+        return None
+    equal = float(shares[shares > 0].mean())
+    if best_map > 1.01 * equal:
+        return None
+    return (f"validation mAP {best_map:.3f} is what the same scores for every track give ({equal:.3f}): the model has "
+            "learnt nothing; try a lower --lr, or --set warmup_epochs=2")  # fmt: skip
+
+
 def validation_intervals(
     truth: Matrix, scores: FloatArray, thresholds: Thresholds, groups: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:

@@ -377,6 +377,18 @@ def test_a_store_without_text_trains_on_audio_alone_and_says_what_else_it_needs(
     assert train(store, tmp_path / "run", small_config(epochs=1, **options)).history[0].contrastive == 0
 
 
+def test_a_model_that_cannot_tell_tracks_apart_says_that_it_learnt_nothing(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = make_world()
+    world.mel[:], world.mel_frames[:] = world.mel[0], world.mel_frames[0]
+    config = small_config(epochs=1, modalities="audio", attention=False, contrastive=False)
+    result = train(world.write(tmp_path / "same.zarr"), tmp_path / "same", config)
+    assert "learnt nothing" in result.warnings[-1]
+    result = train(make_world().write(tmp_path / "s.zarr"), tmp_path / "run", config)
+    assert not any("learnt nothing" in warning for warning in result.warnings)
+
+
 def test_without_validation_labels_the_last_epoch_is_the_best(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world()
     for i, track in enumerate(world.tracks):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, jaccard_score, log_loss
 
-from mgc.heads.validation import is_better, validation_metrics
+from mgc.heads.validation import is_better, learnt_nothing, validation_metrics
 
 
 def test_metrics_are_scikit_learns() -> None:
@@ -37,3 +37,21 @@ def test_without_validation_tracks_the_latest_epoch_is_the_better() -> None:
     nothing = validation_metrics(np.zeros((0, 3), dtype=np.bool_), np.zeros((0, 3)), np.zeros((0, 3)))
     assert set(nothing.values()) == {None}
     assert is_better(nothing, nothing)
+
+
+def test_a_model_that_gives_every_track_the_same_scores_has_learnt_nothing() -> None:
+    random = np.random.default_rng(0)
+    truth = random.random((40, 5)) < 0.3
+    truth[:, 4] = False
+    same = validation_metrics(truth, np.full(truth.shape, 0.9), np.full(truth.shape, 2.0))
+    warning = learnt_nothing(truth, same["map"])
+    assert warning is not None
+    assert f"{same['map']:.3f}" in warning
+    assert "warmup" in warning
+    logits = np.where(truth, 1.0, -1.0) + random.normal(0, 1, truth.shape)
+    assert learnt_nothing(truth, validation_metrics(truth, logits, logits)["map"]) is None
+
+
+def test_tracks_that_cannot_tell_do_not_accuse_a_model() -> None:
+    assert learnt_nothing(np.ones((3, 2), dtype=np.bool_), 1.0) is None
+    assert learnt_nothing(np.zeros((0, 2), dtype=np.bool_), None) is None
