@@ -89,5 +89,5 @@ def _sweep(table: Json, rows: Sequence[Json]) -> str:
         axes.set_ylabel("share (0 to 1)")
         axes.set_ylim(bottom=0)
         axes.grid(color=FAINT, linewidth=0.4)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
         return svg_text(figure, table["title"])

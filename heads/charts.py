@@ -54,8 +54,8 @@ def line_chart(
     mark: tuple[float, str] | None = None,
     unit_range: bool = False,
 ) -> str:
-    """Lines over `x` (:data:`MAX_LINES` at most) with a legend; None leaves a gap; ``mark`` is a vertical line and its
-    name."""
+    """Lines over `x` (:data:`MAX_LINES` at most), a legend below; None leaves a gap; ``mark`` is a vertical line and
+    its name."""
     with drawing(title, 4.4, 3.0) as (figure, axes):
         for i, (name, y) in enumerate(lines.items()):
             values = [np.nan if value is None else value for value in y]
@@ -70,7 +70,10 @@ def line_chart(
         axes.set_ylim(0, 1) if unit_range else axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
         axes.grid(color=FAINT, linewidth=0.4)
-        axes.legend(frameon=False, fontsize=8)
+        ncols = 2 if max(map(len, lines), default=0) <= MAX_NAME else 1
+        axes.legend(
+            frameon=False, fontsize=8, ncols=ncols, loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0
+        )
         return svg_text(figure, title)
 
 
@@ -86,7 +89,7 @@ def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str,
         top.set_ylim(-0.03, 1.03)
         top.set_ylabel(y_label)
         top.grid(color=FAINT, linewidth=0.4)
-        top.legend(frameon=False, fontsize=8, loc="upper left")
+        top.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0)
         edges = [float(one["low"] or 0) for one in bins]
         below.bar(edges, [float(one["n"] or 0) for one in bins], width=1 / max(1, len(bins)), align="edge",
                   color=LINES[0], edgecolor=FAINT, linewidth=0.4)  # fmt: skip

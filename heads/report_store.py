@@ -87,9 +87,10 @@ def render_store_report(store: FeatureStore) -> str:
 def _summary(store: FeatureStore, info: Json, found: Survey) -> str:
     planned, ok, failed, pending = (info[key] for key in ("planned", "ok", "failed", "pending"))
     features = [name for name, part in (("sound", store.recipe.mel), ("lyrics", store.recipe.lyrics)) if part]
+    by = f" by {count(found.n_artists, 'artist')}" if found.n_artists else "; the source names no artist"
     told = [
         f"{store.path.name} has features ({', '.join((*features, *store.added)) or 'none'}) of {ok:,} of {planned:,} "
-        f"planned tracks by {count(found.n_artists, 'artist')}."
+        f"planned tracks{by}."
     ]
     if pending:
         told.append(f"It is not finished: {pending:,} are not extracted yet, and this page tells what was there when "

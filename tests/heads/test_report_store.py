@@ -174,10 +174,12 @@ def test_stores_without_something_say_so(make_world: Callable[..., Any], tmp_pat
     bare = make_world(n_tracks=3, recipe=Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None))
     for track in bare.tracks:
         track["genres"] = []
+        track["artists"] = []
     bare.write(tmp_path / "bare.zarr", genres=["none has it"]).close()
     told = _text(write_store_report(tmp_path / "bare.zarr"))
     for said in ("No track has a genre", "holds no lyrics features", "told no track's language", "Tracks drawn evenly"):
         assert said in told
+    assert "3 planned tracks; the source names no artist." in told
     make_world(n_tracks=3, failed={0, 1, 2}).write(tmp_path / "failed.zarr").close()
     told = _text(write_store_report(tmp_path / "failed.zarr"))
     for said in ("of 0 of 3 planned tracks", "No track here has sound. No track here has lyrics.", "nothing to draw"):
