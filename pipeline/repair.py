@@ -68,7 +68,8 @@ def _candidates(
     elif text is not None and plan.recipe.lyrics is not None:
         row = int(key.split("/")[2])
         name = read_genres(store, plan)[row]
-        yield _genre_chunk(load_encoder(text, plan.recipe.lyrics).encode(name).pooled)
+        read_aloud = plan.recipe.genre_names.get(name, name)
+        yield _genre_chunk(load_encoder(text, plan.recipe.lyrics).encode(read_aloud).pooled)
 
 
 def _track_tables(store: Path, plan: Plan, generation: Generation, source: Source) -> Iterator[bytes]:

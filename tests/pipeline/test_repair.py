@@ -62,6 +62,18 @@ def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
             np.testing.assert_array_equal(mended.read(name, mended.ok_rows), before.read(name, before.ok_rows))
 
 
+def test_a_genre_that_is_read_aloud_by_another_name_is_embedded_by_that_again(made, tmp_path):
+    source, _ = made
+    (tmp_path / "names.csv").write_text("genre,text\nfolk,folk music\nrock,rock and roll\nsoul,soul music\n")
+    store = tmp_path / "s.zarr"
+    api.extract(source, store, text_model="minilm", workers=0, clip_s=1.0, genre_names=str(tmp_path / "names.csv"))
+    chunk = store / "genre_embedding" / "c" / "1" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(b"")
+    assert api.store_repair(store, source)["left"] == []
+    assert chunk.read_bytes() == whole
+
+
 def test_a_source_that_is_not_the_stores_mends_nothing_and_says_so(made, tmp_path):
     source, whole = made
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
