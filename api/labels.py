@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..cache.errors import ConfigError
 from ..cache.store import FeatureStore
+from ..cache.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,10 @@ def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureSto
     if not here:
         raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; there {min(ids)!r}, here "
                           f"{min(labels)!r}")  # fmt: skip
-    said = f"{path.name} labels {len(here)} of {len(ids)} tracks; the others count as unlabelled"
-    beyond = [f"{len(labels) - len(here)} rows of {path.name} name no track here"] if len(labels) > len(here) else []
+    said = f"{path.name} labels {len(here)} of {counted(len(ids), 'track')}; the others count as unlabelled"
+    beyond = (
+        [f"{counted(len(labels) - len(here), 'row')} of {path.name} without a track here"]
+        if len(labels) > len(here)
+        else []
+    )
     return Labels(genres=labels, remarks=(said, *beyond))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.forms import is_store
 from ..cache.schema import Recipe
+from ..cache.wording import counted
 from .runs import open_for
 from .shared import Steps, extra, silent
 from .songs import WholeSongs, songs_store
@@ -279,11 +280,14 @@ def _predict_store(
 
 def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None, on_progress: Steps) -> Predictions:
     done = _gathered(songs.blocks(threshold, on_progress), output)
-    mean = f"scores are the mean over {songs.n_windows} windows of {songs.clip_s:g} s of {done.n_tracks} songs"
+    windows, all_songs = counted(songs.n_windows, "window"), counted(done.n_tracks, "song")
+    mean = f"scores are the mean over {windows} of {songs.clip_s:g} s of {all_songs}"
     remarks = [mean, *_remarks(songs.loaded, threshold, songs.has_words)]
     if partly := songs.partly_read:
         named = ", ".join(partly[:3]) + (f" and {len(partly) - 3} more" if len(partly) > 3 else "")
-        remarks.append(f"{len(partly)} songs with windows that could not be read, which are left out: {named}")
+        remarks.append(
+            f"{counted(len(partly), 'song')} with windows that could not be read, which are left out: {named}"
+        )
     return dataclasses.replace(done, remarks=remarks)
 
 
@@ -305,5 +309,7 @@ def _remarks(loaded: LoadedModel, threshold: str, words: npt.NDArray[np.bool_]) 
     if loaded.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
     elif not words.all():
-        remarks.append(f"{int((~words).sum())} of {len(words)} songs without lyrics: predicted from sound alone")
+        remarks.append(
+            f"{int((~words).sum())} of {counted(len(words), 'song')} without lyrics: predicted from sound alone"
+        )
     return remarks + lyrics_warnings(loaded, words)

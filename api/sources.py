@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
+from ..cache.wording import counted
 from .shared import extra
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def read_source(
         limit=limit,
         root=found.root,
     )
-    remarks = [*found.notes, f"{len(found.tracks)} tracks in {source}"]
+    remarks = [*found.notes, f"{counted(len(found.tracks), 'track')} in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]
     read_from = (source,) if labels is None else (source, labels)
     return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks, read_from=read_from)

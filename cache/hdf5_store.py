@@ -44,6 +44,7 @@ from .schema import (
 from .surviving_file import SurvivingFile
 from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .verify import verify
+from .wording import counted
 from .zarr_reader import ZarrReader
 
 USER_BLOCK = 512
@@ -142,7 +143,9 @@ def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], Non
     reader = ZarrReader(store, mapped=False)
     pending = int((np.asarray(reader.tracks.column("status")) == ABSENT).sum())
     if pending:
-        raise ConfigError(f"{store}: {pending} tracks are not extracted yet; a sealed store holds all: extract first")
+        raise ConfigError(
+            f"{store}: {counted(pending, 'track')} not extracted yet; a sealed store holds all: extract first"
+        )
     if damages := verify(store):
         raise StoreCorruptError(f"{store}: {damages[0].key}: {damages[0].detail}; run `mgc store repair {store}` first")
     if uncompacted(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import StoppedError
+from ..cache.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +184,12 @@ def duration(seconds: float) -> str:
 
 
 def n_workers(n: int) -> str:
-    return "this process" if n == 0 else f"{n} worker{'s' if n > 1 else ''}"
+    return "this process" if n == 0 else counted(n, "worker")
+
+
+def command(*words: object) -> str:
+    """A command of mgc's, to be pasted into a shell."""
+    return shlex.join(["mgc", *map(str, words)])
 
 
 def some(names: Sequence[str]) -> str:

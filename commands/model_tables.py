@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..cache.wording import counted
 from .console import duration, estimate, number, print_table, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def print_dry_run(found: Mapping[str, Any]) -> None:
     for line in found["kept"]:
         print(line)
     sizes = ", ".join(f"{name} {size}" for name, size in found["split"].items() if name != "policy")
-    print(f"split {found['split']['policy']}: {sizes}; {len(found['genres'])} genres")
+    print(f"split {found['split']['policy']}: {sizes}; {counted(len(found['genres']), 'genre')}")
     for warning in found["warnings"]:
         print(f"warning: {warning}")
     print(f"features kept in: {found['features']}")
@@ -66,7 +67,7 @@ def _retrieval(told: Mapping[str, Any]) -> str:
         for k, chance in told["chance"].items()
     ]
     note = f"; {told['note']}" if "note" in told else ""
-    return f"recall {', '.join(ranks)}, of {told['n_tracks']} tracks with both{note}"
+    return f"recall {', '.join(ranks)}, of {counted(told['n_tracks'], 'track')} with both{note}"
 
 
 METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
@@ -74,8 +75,9 @@ METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "
 
 def print_metrics(result: Mapping[str, Any]) -> None:
     metrics, baselines = result["metrics"], result["baselines"]
+    tracks, artists = counted(metrics["n_tracks"], "track"), counted(metrics["n_groups"], "artist")
     print(
-        f"{result['split']}: {metrics['n_tracks']} tracks, {metrics['n_groups']} artists; epoch {result['epoch']}, "
+        f"{result['split']}: {tracks}, {artists}; epoch {result['epoch']}, "
         f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
     )
     for warning in result["warnings"]:
@@ -165,7 +167,8 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         rows,
     )
     if result["n_only_first"] or result["n_only_second"]:
-        print(f"left out: {result['n_only_first']} tracks only of the first, {result['n_only_second']} of the second")
+        first, second = counted(result["n_only_first"], "track"), result["n_only_second"]
+        print(f"left out: {first} only of the first, {second} of the second")
     if not quiet:
         say(
             "paired bootstrap over artists; undecided: the interval holds 0, or there are fewer than 20 artists. Where "
@@ -182,7 +185,7 @@ def print_planned_runs(result: Mapping[str, Any]) -> None:
     for system, seconds in result["epoch_s"].items():
         print(f"an epoch of {system}: about {seconds:.1f} s")
     over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
-    print(f"{len(rows)} runs, about {duration(result['seconds'])} to go{over}")
+    print(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} to go{over}")
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
@@ -202,7 +205,7 @@ def print_ablation(result: Mapping[str, Any]) -> None:
             ])  # fmt: skip
         print_table(table["title"], ("", *heads), rows)
     about = result["caption"]
-    print(f"{about['runs_finished']} of {about['runs']} runs finished")
+    print(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
     if result["claimed"]:
         print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
     for failure in result["failures"]:
@@ -221,9 +224,9 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if not prediction.scores:
             print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
             continue
-        heard = "" if prediction.windows is None else f" ({prediction.windows} windows)"
+        heard = "" if prediction.windows is None else f" ({counted(prediction.windows, 'window')})"
         if prediction.failed_windows:
-            heard = f" ({prediction.windows} windows; {prediction.failed_windows} left out: {prediction.detail})"
+            heard = f"{heard[:-1]}; {prediction.failed_windows} left out: {prediction.detail})"
         if told := [flag for flag in prediction.flags if flag in WORTH_A_WORD]:
             heard += f" ({', '.join(told)})"
         print(f"{prediction.id}{heard}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
@@ -236,6 +239,6 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
 
 def print_written(result: Predictions) -> None:
     scored = result.n_tracks - result.n_failed
-    print(f"{result.output}: {result.n_tracks} tracks, {scored} with scores, {result.n_failed} without")
+    print(f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without")
     if result.reasons:
         print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())

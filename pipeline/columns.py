@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import ManifestError
+from ..cache.wording import counted
 from .known_dataset import KnownDataset, ReadOptions
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
@@ -118,9 +119,9 @@ def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_de
         else track
         for name, track in zip(keys, source.tracks, strict=True)
     ]
-    notes = [f"{table.path.name} describes {len(matched)} of {len(keys)} tracks"]
+    notes = [f"{table.path.name} describes {len(matched)} of {counted(len(keys), 'track')}"]
     if len(rows) > len(matched):
-        notes.append(f"{len(rows) - len(matched)} rows of {table.path.name} name no track here")
+        notes.append(f"{counted(len(rows) - len(matched), 'row')} of {table.path.name} without a track here")
     return replace(source, tracks=tracks, notes=source.notes + notes)
 
 

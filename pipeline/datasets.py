@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cache.errors import ConfigError, ManifestError
+from ..cache.wording import counted
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .columns import MANIFEST_COLUMNS, TABLE, relabel
 from .fma import FMA
@@ -116,7 +117,7 @@ def _remarks(source: Source) -> list[str]:
     instrumental = sum(track.language == NO_LANGUAGE for track in source.tracks)
     if instrumental:
         notes.append(
-            f"{instrumental} tracks are instrumental: their language is {NO_LANGUAGE!r} (no linguistic content)"
+            f"{counted(instrumental, 'instrumental track')}, of language {NO_LANGUAGE!r} (no linguistic content)"
         )
     genres: dict[str, set[str]] = {}
     for name in {name for track in source.tracks for name in track.genres}:
@@ -127,17 +128,18 @@ def _remarks(source: Source) -> list[str]:
         held = sorted(name for names in genres.values() for name in names if mark in name)
         if held:
             notes.append(
-                f"{len(held)} genres have {mark!r} in their names, such as {held[0]!r}: "
+                f"{counted(len(held), 'genre')} with {mark!r} in the name, such as {held[0]!r}: "
                 f"where it separates genres, say --genre-delimiter {mark!r}"
             )
     unlabelled = sum(not track.genres for track in source.tracks)
     if unlabelled:
         notes.append(
-            f"{unlabelled} of {len(source.tracks)} tracks have no genre; --labels or --genres-from-folders may tell"
+            f"{unlabelled} of {counted(len(source.tracks), 'track')} without a genre; "
+            "--labels or --genres-from-folders may tell"
         )
     outside = escaping_paths(source)
     if outside:
         notes.append(
-            f"{len(outside)} tracks have a path outside the root and will fail (PATH_ESCAPE); first: {outside[0]!r}"
+            f"{counted(len(outside), 'track')} with a path outside the root (PATH_ESCAPE); first: {outside[0]!r}"
         )
     return notes

@@ -149,7 +149,7 @@ def test_a_window_that_cannot_be_read_is_left_out_and_named(
     sound = long_song(Path("broken.wav"), 3, clip_s, broken=True)
     long_song(Path("half.wav"), 1.6, clip_s)
     done = call("predict", model, "broken.wav", "half.wav", "--windows", "all", "-o", "scores.csv", "--json")
-    assert "1 songs with windows that could not be read, which are left out: broken.wav" in done.err
+    assert "1 song with windows that could not be read, which are left out: broken.wav" in done.err
     with Path("scores.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     assert [rows["broken.wav"][name] for name in ("windows", "failed_windows", "reason")] == ["2", "1", ""]

@@ -108,7 +108,7 @@ def test_a_flipped_bit_in_a_clip_is_found_by_who_reads_it(both, tmp_path):
 
 def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
     pending = create(tmp_path / "s.zarr")
-    with pytest.raises(ConfigError, match="10 tracks are not extracted yet"):
+    with pytest.raises(ConfigError, match="10 tracks not extracted yet"):
         seal_store(pending, tmp_path / "s.h5")
     with pytest.raises(ConfigError, match="something already"):
         seal_store(both[0], both[1])

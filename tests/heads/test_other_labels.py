@@ -36,7 +36,7 @@ def test_a_run_learns_and_is_judged_by_other_labels(
     assert trained["genres"] == ["jazz", "rock"]
     assert trained["remarks"][:2] == [
         "labels.csv labels 36 of 40 tracks; the others count as unlabelled",
-        "1 rows of labels.csv name no track here",
+        "1 row of labels.csv without a track here",
     ]
     assert "labelled: 36 of 40 tracks kept" in trained["remarks"]
     judged = call("evaluate", run, store, *other, "--json").json

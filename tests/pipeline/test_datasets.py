@@ -171,7 +171,7 @@ def test_escaping_paths_stay_in_the_plan_and_are_remarked(tmp_path: Path) -> Non
     put(tmp_path / "t.csv", "id,path\na,/etc/passwd\nb,../b.mp3\nc,x/../in.mp3\nd,x/../../d.mp3\n")
     source = load_source(tmp_path / "t.csv")
     assert [t.id for t in source.tracks] == ["a", "b", "c", "d"]
-    assert any("3 tracks have a path outside the root" in note and "PATH_ESCAPE" in note for note in source.notes)
+    assert any("3 tracks with a path outside the root" in note and "PATH_ESCAPE" in note for note in source.notes)
 
 
 CELL = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -229,7 +229,7 @@ def test_music4all_is_read_unchanged(music4all: Path) -> None:
     assert (b.artists, b.song, b.genres, b.language) == (("None",), "NA", ("pop",), "zh-CN")
     assert (c.artists, c.song, c.genres, c.language) == ((), None, (), "zxx")
     assert (a.path, a.lyrics_path, a.lyrics) == (f"audios/{IDS[0]}.mp3", f"lyrics/{IDS[0]}.txt", None)
-    assert any("1 tracks are instrumental" in note for note in source.notes)
+    assert any("1 instrumental track," in note for note in source.notes)
 
 
 def test_nested_folder_and_written_manifest_give_the_same(music4all: Path) -> None:
@@ -359,7 +359,7 @@ def test_labels_from_a_table(folder: Path, key: str) -> None:
     assert found["rock/a.mp3"].artists == ("X",)
     assert found["jazz/c.MP3"].genres == ("jazz",)
     assert found["d"].genres == ()
-    assert {"labels.tsv describes 2 of 5 tracks", "1 rows of labels.tsv name no track here"} <= set(source.notes)
+    assert {"labels.tsv describes 2 of 5 tracks", "1 row of labels.tsv without a track here"} <= set(source.notes)
 
 
 def test_labels_of_other_tracks_are_refused(folder: Path) -> None:
