@@ -9,7 +9,7 @@ from .runs import compare, evaluate, report
 from .shared import Steps
 from .songs import MANY_SONGS
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
-from .stores import store_compact, store_drop, store_repair, store_select, store_verify
+from .stores import store_compact, store_drop, store_drop_feature, store_repair, store_select, store_verify
 from .training import ablate, train, train_dry_run
 from .views import to_dask, to_torch, to_xarray
 
@@ -37,6 +37,7 @@ __all__ = [
     "report",
     "store_compact",
     "store_drop",
+    "store_drop_feature",
     "store_repair",
     "store_select",
     "store_verify",

@@ -60,7 +60,8 @@ def extract(
     append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
         `workers` says otherwise.
     add : name under which the features of `text_model` join a store that is there; without one, name of the extractor
-        whose features join it. See :func:`mgc.pipeline.extract.add_features`.
+        whose features join it, or with `retry_failed` are tried again where they failed. See
+        :func:`mgc.pipeline.extract.add_features`.
     scheduler : of a Dask cluster that runs already; its workers must see the store and the source at the same paths.
 
     Raises
@@ -82,14 +83,14 @@ def extract(
         on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
 
     if add is not None:
-        if not (store.is_dir() and is_store(store)) or append or retry_failed:
+        if not (store.is_dir() and is_store(store)) or append:
             raise ConfigError(f"--add {add}: features join a Zarr store that is there, in a run of their own")
         if genre_names is not None:
             raise ConfigError(f"--add {add}: genres are read aloud as the store does; leave --genre-names out")
         encoder = None if text_model is None else TextSource(model=text_model, device=text_device)
         return add_features(
             source, store, add, recipe=_added_recipe(store, add, encoder, text_precision), text=encoder,
-            workers=scheduler or workers, shard=shard, on_progress=tell,
+            workers=scheduler or workers, shard=shard, retry_failed=retry_failed, on_progress=tell,
         )  # fmt: skip
     before = _recipe_of(store) if is_store(store) else None
     wanted, text = _wanted(before, features, audio_backend, clip_s, offset, text_model, text_precision, text_device)
@@ -169,7 +170,7 @@ def plan(
     text_model: str | None = None,
     text_precision: Literal["auto", "fp32", "bf16"] = "auto",
     text_device: str = "cpu",
-    sample: int = 64,
+    sample: int | None = None,
     on_progress: Steps = silent,
 ) -> Forecast:
     """Predict what :func:`extract` will take, from a sample of the source; see :func:`mgc.pipeline.forecast.forecast`.
@@ -177,6 +178,7 @@ def plan(
     Parameters
     ----------
     store : the prediction is kept beside it, and :func:`extract` tells it beside what happened.
+    sample : tracks to try; None takes 64, or a tenth of a small collection.
     """
     with extra("extract"):
         from ..pipeline.forecast import forecast
@@ -213,13 +215,18 @@ def _added_recipe(store: Path, name: str, text: TextSource | None, precision: st
 
 
 def extractors() -> list[dict[str, Any]]:
-    """The extractors that are installed: ``name``, who brings it (``from``), and what it makes of each track."""
+    """The extractors that are installed: ``name``, who brings it (``from``), and what it makes of each track; of one
+    that cannot be loaded the ``error`` instead."""
     with extra("extract"):
         from ..pipeline.extractors import extractor_names, load_extractor
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name, package in extractor_names().items():
-        one = load_extractor(name)
+        try:
+            one = load_extractor(name)
+        except ConfigError as error:
+            found.append({"name": name, "from": package, "error": str(error)})
+            continue
         found.append(
             {"name": name, "from": package, "version": one.version, "input": one.input, "dims": list(one.dims),
              "shape": list(one.shape), "dtype": one.dtype, "unit": one.unit, "description": one.description}

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.compact import compact
 from ..cache.drops import drop
-from ..cache.errors import ConfigError
+from ..cache.errors import ConfigError, TextModelError
+from ..cache.feature_drops import drop_feature
 from ..cache.hdf5_store import seal_problem
+from ..cache.info import describe_feature
 from ..cache.plan import read_plan
 from ..cache.quarantine import put_aside
+from ..cache.schema import FeatureSetRecipe, TextRecipe
 from ..cache.select import select
 from ..cache.store import FeatureStore
 from ..cache.verify import Damage, verify
@@ -21,6 +24,8 @@ from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:
     from ..pipeline.manifest import Source
+    from ..pipeline.parts import TextSource
+    from ..pipeline.pending import Progress as ExtractProgress
 
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Steps = silent) -> list[Damage]:
@@ -45,15 +50,15 @@ def store_repair(
     Returns
     -------
     dict
-        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, those
-        of text features that joined (by name), ``parts_built``.
+        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``pending_added`` by
+        features that joined, ``not_built`` by such features what hindered it, ``parts_built``.
     """
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, built = put_aside(path, damages), 0
+    not_built: dict[str, str] = {}
     if source is not None:
         with extra("extract"):
-            from ..pipeline.extract import build_pending
             from ..pipeline.parts import TextSource
             from ..pipeline.repair import write_again
 
@@ -61,10 +66,7 @@ def store_repair(
         text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
         left = write_again(path, left, source, text)
         if not left:
-            built = build_pending(
-                source, path, text=text, workers=workers,
-                on_progress=lambda progress: on_progress("extract", progress.done, progress.planned, ""),
-            )  # fmt: skip
+            built, not_built = _build_again(path, source, text, text_model, text_device, workers, on_progress)
     pending: int | None = None
     added: dict[str, int] = {}
     if not left:
@@ -77,21 +79,78 @@ def store_repair(
         "left": [damage.to_dict() for damage in left],
         "pending": pending,
         "pending_added": added,
+        "not_built": not_built,
         "parts_built": built,
     }
 
 
+def _build_again(
+    path: Path, source: Source, text: TextSource | None, text_model: str | None, device: str, workers: int, steps: Steps
+) -> tuple[int, dict[str, str]]:
+    """Build what is pending, of features that joined too: parts that were built, and by features what hindered it."""
+    from ..pipeline.extract import build_pending
+
+    def tell(progress: ExtractProgress) -> None:
+        steps("extract", progress.done, progress.planned, "")
+
+    built, hindered = build_pending(source, path, text=text, workers=workers, on_progress=tell), {}
+    plan = read_plan(path)
+    with FeatureStore.open(path) as store:
+        unfinished = [
+            name for name, one in plan.added.items()
+            if store.counts(name).pending or (name in store.texts and one.n_genres < plan.n_genres)
+        ]  # fmt: skip
+    for name in unfinished:
+        try:
+            encoder = _encoder_of(plan.added[name].recipe, text_model, device)
+            built += build_pending(source, path, text=encoder, workers=workers, feature_set=name, on_progress=tell)
+        except (ConfigError, TextModelError) as error:  # the others can be made nevertheless
+            hindered[name] = str(error)
+    return built, hindered
+
+
+def _encoder_of(recipe: FeatureSetRecipe, text_model: str | None, device: str) -> TextSource | None:
+    """Of features that joined: the model that the user named, where it is theirs, else the one of their own name."""
+    from ..pipeline.parts import TextSource
+    from ..pipeline.text import find_text_model
+
+    if not isinstance(recipe, TextRecipe):
+        return None
+    if text_model is not None and find_text_model(text_model).weights_sha256 == recipe.weights_sha256:
+        return TextSource(model=text_model, device=device)
+    return TextSource(model=recipe.model, device=device)
+
+
 def _refuse_sealed(path: Path) -> None:
     if path.is_file():
-        raise ConfigError(f"{path}: a sealed store stays as it is; convert it to Zarr, change that, and seal it again")
+        raise ConfigError(
+            f"{path}: a sealed store stays as it is; make its Zarr form (mgc store convert {path} "
+            f"{path.with_suffix('.zarr')}), change that, and seal it again"
+        )
 
 
-def store_drop(path: Path, ids: Iterable[str]) -> list[str]:
+def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list[str]:
     """Take tracks down; see :func:`mgc.cache.drops.drop`. Returns those that were not down already."""
     _refuse_sealed(path)
     with FeatureStore.open(path) as store:
         planned = store.tracks.column("id").to_pylist()
-    return drop(path, ids, planned=planned)
+    return drop(path, ids, planned=planned, dry_run=dry_run)
+
+
+def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Take out features that joined a store; see :func:`mgc.cache.feature_drops.drop_feature`.
+
+    Returns
+    -------
+    dict
+        ``store``, ``feature``, ``dry_run``; of a dry run also ``made_by``, how many tracks are ``ok``, and ``bytes``.
+    """
+    _refuse_sealed(path)
+    said = {"store": str(path), "feature": name, "dry_run": dry_run}
+    if not dry_run:
+        drop_feature(path, name)
+        return said
+    return said | describe_feature(path, name)
 
 
 def store_compact(path: Path, *, on_progress: Steps = silent) -> int:

@@ -23,7 +23,8 @@ import zarr
 
 from . import layout, publish
 from .durable import fsync_dir, unseal
-from .errors import StoreCorruptError
+from .errors import ConfigError, StoreCorruptError
+from .feature_drops import finish_drops
 from .plan import Plan, read_plan
 from .planning import roll_feature_set_forward, roll_generation_forward
 from .schema import FAILED, OK, is_fill
@@ -92,6 +93,7 @@ def commit_part(
     outcomes: pa.Table,
     *,
     feature_set: str | None = None,
+    plan: Plan | None = None,
     again: bool = False,
 ) -> dict[str, Any]:
     """Publish a part: its rows of every track array, and what extraction found.
@@ -101,14 +103,22 @@ def commit_part(
     arrays : name -> rows of the part, in row order; fewer rows than a full part in the last one of a generation.
     outcomes : one row a track of the part: :data:`mgc.cache.tracks.OUTCOME_SCHEMA`, or ``ADDED_OUTCOME_SCHEMA``.
     feature_set : one that joined the store; None for the store as it was made.
+    plan : that the arrays were made by; None reads the store's.
     again : make a part anew that is committed, as `store compact` does.
 
     Returns
     -------
     dict
         The commit record that counts; another process's, with equal content, if that one came first.
+
+    Raises
+    ------
+    ConfigError
+        If the feature set was taken out of the store since `plan` was read.
     """
-    plan = read_plan(store)
+    plan = plan or read_plan(store)
+    if feature_set is not None and read_plan(store).sha256_of(feature_set) != plan.sha256_of(feature_set):
+        raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
     newest = _newest(store, part, feature_set)
     if newest is not None and not again:
         roll_part_forward(store, part, feature_set)
@@ -183,12 +193,14 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
     """Whether a commit record is of this part of this plan."""
     if part >= plan.n_parts or record["part"] != part:
         return False
-    of_set = None if feature_set is None else plan.added[feature_set].sha256
-    return bool(record["generation"] == plan.generation_of(part).sha256 and record.get("feature_set") == of_set)
+    if record["generation"] != plan.generation_of(part).sha256:
+        return False
+    return bool(record.get("feature_set") == plan.sha256_of(feature_set))
 
 
 def finish(store: Path) -> None:
     """Roll forward all that is decided; once every part is committed, nothing staged remains."""
+    finish_drops(store)
     staged = publish.staged_records(store)
     if not staged:
         _remove_if_empty(store / publish.STAGING)
@@ -297,7 +309,7 @@ def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str 
     """What the record says beside its objects: only what the plan and the sources' bytes determine."""
     status = np.asarray(outcomes.column("status"))
     reasons = Counter(reason for reason in outcomes.column("reason").to_pylist() if reason)
-    of_set = {} if feature_set is None else {"feature_set": plan.added[feature_set].sha256}
+    of_set = {} if feature_set is None else {"feature_set": plan.sha256_of(feature_set)}
     return {
         "part": part,
         "n": n,

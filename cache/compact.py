@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 
 from . import publish
-from .commits import QUARANTINE, commit_part, committed, finish, outcomes_key, read_commit
+from .commits import QUARANTINE, commit_part, committed, finish, read_commit
 from .drops import dropped_ids, sweep_drafts
 from .errors import StoreCorruptError
+from .part_content import read_part
 from .plan import Plan, read_plan, read_tracks
 from .schema import FAILED, Reason
-from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .verify import verify
 
 
@@ -91,18 +90,13 @@ def _without(
     store: Path, plan: Plan, part: int, feature_set: str | None, gone: list[int]
 ) -> tuple[Mapping[str, npt.NDArray[Any]], pa.Table]:
     """A part's arrays and outcomes, emptied of the rows `gone`."""
-    rows = plan.part_range(part)
-    dropped = np.isin(np.asarray(rows), gone)
-    group = zarr.open_group(store, mode="r")
-    arrays = {}
+    dropped = np.isin(np.asarray(plan.part_range(part)), gone)
+    arrays, outcomes = read_part(store, plan, part, feature_set)
     for spec in plan.arrays(feature_set):
-        array = group[spec.name]
-        assert isinstance(array, zarr.Array)
-        values = np.asarray(array[rows.start : rows.stop])
-        values[dropped] = FAILED if spec.name.partition("_")[0] == "status" else spec.fill
-        arrays[spec.name] = values
-    schema = OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA
+        arrays[spec.name][dropped] = FAILED if spec.name.partition("_")[0] == "status" else spec.fill
     down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": "taken down with `mgc store drop`", "flags": 0}
-    outcomes = read_table(store / outcomes_key(part, feature_set), schema).to_pylist()
-    kept = [{"row": row["row"], **down} if hidden else row for row, hidden in zip(outcomes, dropped, strict=True)]
-    return arrays, pa.Table.from_pylist(kept, schema=schema)
+    kept = [
+        {"row": row["row"], **down} if hidden else row
+        for row, hidden in zip(outcomes.to_pylist(), dropped, strict=True)
+    ]
+    return arrays, pa.Table.from_pylist(kept, schema=outcomes.schema)

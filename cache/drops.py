@@ -24,13 +24,14 @@ def dropped_ids(store: Path) -> set[str]:
     return {name for number in _numbers(store) for name in unseal(store / DROPS / f"{number}.json")["ids"]}
 
 
-def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str]:
+def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bool = False) -> list[str]:
     """Take tracks down; they are hidden from here on, and never made again.
 
     Parameters
     ----------
     ids : of the tracks.
     planned : ids that the store plans.
+    dry_run : change nothing.
 
     Returns
     -------
@@ -48,8 +49,8 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str]) -> list[str
         named = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         raise ConfigError(f"{store}: no such tracks: {named}; none was taken down. Ids are those of the source's table")
     new = sorted(wanted - dropped_ids(store))
-    if not new:
-        return []
+    if not new or dry_run:
+        return new
     folder = store / DROPS
     folder.mkdir(exist_ok=True)
     draft = folder / _DRAFT.format(uuid.uuid4().hex)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .plan import read_plan
 from .schema import OK
 from .store import FeatureStore
 
@@ -31,7 +32,11 @@ def failures(store: Path, feature: str | None = None) -> dict[str, Any]:
     """
     with FeatureStore.open(store) as opened:
         tracks = opened.newest_tracks(feature_set=feature)
-    attempts = Counter(_attempted(store)) if (store / "log").is_dir() else None
+    attempts: Counter[str] | None = None
+    if (store / "log").is_dir():
+        attempts = Counter(_attempted(store, None))
+        if feature is not None:
+            attempts = Counter({**attempts, **Counter(_attempted(store, read_plan(store).sha256_of(feature)))})
     failed = tracks.filter(pc.is_valid(tracks.column("reason")))
     rows = [
         {
@@ -50,12 +55,15 @@ def failures(store: Path, feature: str | None = None) -> dict[str, Any]:
     return {"store": str(store), "planned": tracks.num_rows, "failures": rows, "coverage": coverage}
 
 
-def _attempted(store: Path) -> Iterator[str]:
-    """Ids of failed tracks, one for each time a log tells of it; a line cut short by a kill is passed over."""
+def _attempted(store: Path, feature_set: str | None) -> Iterator[str]:
+    """Ids of tracks that failed in the store itself, or in a feature set (by its hash), one for each time a log tells
+    of it; a line cut short by a kill is passed over."""
     for file in sorted((store / "log").glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                yield from json.loads(line).get("failed_tracks", {})
+                told = json.loads(line)
+                if told.get("feature_set") == feature_set:
+                    yield from told.get("failed_tracks", {})
             except (ValueError, AttributeError):
                 continue
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from .schema import FORMAT_VERSION
+from .schema import FORMAT_VERSION, TextRecipe, added_arrays
 from .store import FeatureStore
 
 
@@ -44,7 +44,32 @@ def describe(store: FeatureStore) -> dict[str, Any]:
             }
             for spec in store.arrays
         ],
+        "added": [_joined(store, name) for name in store.added],
         "recipe": store.recipe.to_dict(),
         "fingerprints": store.fingerprints,
         "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
     }
+
+
+def describe_feature(path: Path, name: str) -> dict[str, Any]:
+    """Features that joined a store in its Zarr form: as :func:`describe` does, and the ``bytes`` of their arrays.
+
+    Raises
+    ------
+    ConfigError
+        If no features of that name joined.
+    """
+    with FeatureStore.open(path) as store:
+        store.newest_tracks(["id"], feature_set=name)
+        arrays = {spec.name for spec in added_arrays(name, store.added[name])}
+        files = (file for array in arrays for file in (path / array).rglob("*") if file.is_file())
+        return {**_joined(store, name), "bytes": sum(file.stat().st_size for file in files)}
+
+
+def _joined(store: FeatureStore, name: str) -> dict[str, Any]:
+    """Features that joined the store: what made them, and how many of the tracks that the store has features of."""
+    recipe, counts = store.added[name], store.counts(name)
+    made_by = (
+        f"text encoder {recipe.model}" if isinstance(recipe, TextRecipe) else f"extractor, version {recipe.version}"
+    )
+    return {"name": name, "made_by": made_by, "ok": counts.ok, "failed": counts.failed, "pending": counts.pending}

@@ -35,7 +35,11 @@ from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, read_table
 PLAN_FILE = "plan.json"
 FOLDERS = ("commits", "generations", "genres", "log", "rows", "tracks")
 
-_SET = re.compile(r"[a-z][a-z0-9_]*\.json")
+FEATURES = "features"
+RESERVED = frozenset({*FOLDERS, FEATURES, "drops", "quarantine", "staging"})
+"""Folders of a store; no array has such a name."""
+
+_SET = re.compile(r"([a-z][a-z0-9_]*)\.(json|dropped)")
 
 Kind = Literal["first", "append", "retry"]
 
@@ -112,6 +116,11 @@ class Plan:
         if feature_set is None:
             return track_arrays(self.recipe)
         return added_arrays(feature_set, self.added[feature_set].recipe)
+
+    def sha256_of(self, feature_set: str | None) -> str | None:
+        """What commits of a feature set carry; None for the store's own features, and for one that is not there."""
+        known = None if feature_set is None else self.added.get(feature_set)
+        return None if known is None else known.sha256
 
     @cached_property
     def metadata(self) -> dict[str, bytes]:
@@ -197,7 +206,25 @@ def generation_key(number: int) -> str:
 
 
 def feature_set_key(name: str, n: int) -> str:
-    return f"features/{name}.json" if n == 0 else f"features/{name}.{n}.json"
+    return f"{FEATURES}/{name}.json" if n == 0 else f"{FEATURES}/{name}.{n}.json"
+
+
+def joined_names(store: Path) -> list[str]:
+    """Names of the feature sets that joined a store, sorted."""
+    return _named(store, "json")
+
+
+def being_dropped(store: Path) -> list[str]:
+    """Names of the feature sets whose taking out is decided, but not done yet (:mod:`mgc.cache.feature_drops`)."""
+    return _named(store, "dropped")
+
+
+def _named(store: Path, ending: str) -> list[str]:
+    try:
+        found = map(_SET.fullmatch, os.listdir(store / FEATURES))
+    except FileNotFoundError:
+        return []
+    return sorted(one[1] for one in found if one is not None and one[2] == ending)
 
 
 def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
@@ -207,12 +234,8 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
     ------
     StoreCorruptError
     """
-    try:
-        names = sorted(name.removesuffix(".json") for name in os.listdir(store / "features") if _SET.fullmatch(name))
-    except FileNotFoundError:
-        return {}
     found = {}
-    for name in names:
+    for name in joined_names(store):
         records: list[dict[str, Any]] = []
         while (store / feature_set_key(name, len(records))).exists():
             records.append(unseal(store / feature_set_key(name, len(records))))

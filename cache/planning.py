@@ -21,7 +21,7 @@ import zarr
 from . import layout, publish
 from .durable import fsync_dir, fsync_tree, seal, unseal, write_durable
 from .errors import ConfigError
-from .plan import FOLDERS, PLAN_FILE, Kind, Plan, feature_set_key, generation_key, read_plan
+from .plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from .schema import (
     FORMAT_VERSION,
     ArraySpec,
@@ -140,13 +140,14 @@ def append_generation(
 
 def roll_generation_forward(store: Path, number: int) -> None:
     """Bring a decided generation's tables and the shapes of all arrays to where readers look."""
-    _update_metadata(store)
+    update_metadata(store)
     key = generation_key(number)
     publish.install(store, key, read_plan(store).generations[number].record)
     publish.sweep(store, key)
 
 
-def _update_metadata(store: Path) -> None:
+def update_metadata(store: Path) -> None:
+    """Bring every ``zarr.json`` to what the plan makes it, whatever is decided meanwhile."""
     while True:
         plan = read_plan(store)
         layout.install_metadata(store, plan.metadata, store / publish.STAGING)
@@ -209,9 +210,11 @@ def add_feature_set(
 def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
     there = [*track_arrays(plan.recipe), *(spec for one in plan.added for spec in plan.arrays(one))]
     mine = added_arrays(name, recipe)
-    taken = {spec.name for spec in there} | {layout.genre_spec(1, one).name for one in (None, *plan.added)}
+    taken = {spec.name for spec in there} | {layout.genre_spec(1, one).name for one in (None, *plan.added)} | RESERVED
     if clash := sorted(taken & {*(spec.name for spec in mine), layout.genre_spec(1, name).name}):
-        raise ConfigError(f"feature set {name!r}: the store has arrays of that name already ({', '.join(clash)})")
+        raise ConfigError(
+            f"feature set {name!r}: the store has arrays or folders of that name already ({', '.join(clash)})"
+        )
     lengths = {dim: length for spec in there for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
     for spec in mine:
         for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
@@ -224,7 +227,7 @@ def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None
 
 def roll_feature_set_forward(store: Path, key: str) -> None:
     """Bring a decided feature set's metadata and genre embeddings to where readers look."""
-    _update_metadata(store)
+    update_metadata(store)
     publish.install(store, key, unseal(store / key))
     publish.sweep(store, key)
 

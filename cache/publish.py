@@ -72,6 +72,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     """Link a record's objects to their keys, where they are still staged; does nothing when done.
 
     What lies at a key already and is not the winner's (an object of a lost or older record) is replaced, by rename.
+    What says that a row is there comes last: one who may only read does not take an older object's rows for it.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     if not staged.is_dir():
         return
     folders = set()
-    for item in record["objects"]:
+    for item in sorted(record["objects"], key=_says_what_is_there):
         target = inside(store, item["key"])
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process is done and has swept the staging away
@@ -146,6 +147,10 @@ def _new_folder(store: Path, name: str) -> Path:
         with contextlib.suppress(FileNotFoundError):
             (store / STAGING / name).mkdir()
             return store / STAGING / name
+
+
+def _says_what_is_there(item: Mapping[str, Any]) -> bool:
+    return str(item["key"]).startswith(("rows/", "status"))
 
 
 def _label(key: str) -> str:

@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 from .commits import COMMITS, commit_key, committed
 from .durable import file_sha256, unseal
 from .errors import StoreCorruptError, StoreNotFoundError
-from .plan import PLAN_FILE, AddedSet, Generation, Plan, feature_set_key, generation_key, parse_generation, read_added
+from .plan import (
+    PLAN_FILE,
+    AddedSet,
+    Generation,
+    Plan,
+    being_dropped,
+    feature_set_key,
+    generation_key,
+    parse_generation,
+    read_added,
+)
 from .schema import FORMAT_VERSION, Recipe, feature_set_recipe, fingerprint
 
 
@@ -94,7 +104,7 @@ class SalvagedPlan:
         except (OSError, StoreCorruptError):
             return self._added_from_zarr()
         named = {folder.name for folder in (self.store / COMMITS).glob("*") if folder.is_dir()}
-        return found if named <= found.keys() else self._added_from_zarr()
+        return found if named <= {*found, *being_dropped(self.store)} else self._added_from_zarr()
 
     def _added_from_zarr(self) -> dict[str, AddedSet]:
         try:
@@ -103,6 +113,8 @@ class SalvagedPlan:
             raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged; restore one") from error
         found = {}
         for name, one in said.items():
+            if name in being_dropped(self.store):
+                continue
             records = []
             for n in range(len(self.set_keys(name)) or 1):  # up to one that is hurt; the first can be made again
                 try:

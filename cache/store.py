@@ -170,12 +170,17 @@ class FeatureStore:
 
         Parameters
         ----------
-        feature_set : features that joined the store, by name; None counts the store's own.
+        feature_set : features that joined the store, by name; None counts the store's own. Tracks that failed in the
+            store itself have no features to join, and do not count then; nor do flags, which are the store's.
         """
         tracks = self.newest_tracks(["status", "reason", "flags"], feature_set=feature_set)
+        if feature_set is not None:
+            own = self.newest_tracks(["status"]).column("status")
+            tracks = tracks.filter(pc.not_equal(own, FAILED))
         reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
-        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag}
+        counted = Flag if feature_set is None else ()
+        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in counted}
         ok, failed = int((status == OK).sum()), int((status == FAILED).sum())
         return Counts(
             planned=len(status),

@@ -115,9 +115,12 @@ class ZarrReader:
         key = object_key(spec, part)
         if (self._path / key).exists():
             return
-        feature_set = next((name for name in self.added if spec in added_arrays(name, self.added[name])), None)
+        owners = {one.name: name for name, recipe in self.added.items() for one in added_arrays(name, recipe)}
+        feature_set = owners.get(spec.name)
         record = commits.read_commit(self._path, part, feature_set)
-        if record is not None and any(item["key"] == key for item in record["objects"]):
+        if record is None:
+            raise StoreCorruptError(f"{self._path / key}: taken out since the store was opened; open it again")
+        if any(item["key"] == key for item in record["objects"]):
             raise StoreCorruptError(
                 f"{self._path / key}: missing, though part {part} was committed with it; "
                 f"`mgc store repair {self._path} --source SOURCE` makes it again"

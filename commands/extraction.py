@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
+from ..cache.wording import counted
 from .console import duration, emit, n_workers, print_table, progress, remark, say, split_names
 from .options import (
     SOURCE,
@@ -134,7 +135,9 @@ def extract(
         ),
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tracks again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed tracks again; with --add, those that failed on NAME.")
+    ] = False,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
     ] = None,
@@ -181,7 +184,7 @@ def extract(
     emit(as_json, report.to_dict(), lambda: _print_extraction(report, add))
     hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if hurt > allowed(report.planned):
-        say(f"{hurt} of {report.planned} tracks failed, more than --max-failures {max_failures}")
+        say(f"{hurt} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 
@@ -191,7 +194,12 @@ def plan(
         Path | None,
         typer.Option("--output", "-o", help="The store to be: the prediction is kept beside it.", show_default=False),
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Tracks to try, drawn at random.")] = 64,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tracks to try, drawn at random.", show_default="64; of fewer than 640 tracks a tenth, but 4"
+        ),
+    ] = None,
     dataset: Dataset = None,
     root: Root = None,
     labels: Labels = None,
@@ -219,6 +227,8 @@ def plan(
 ) -> None:
     """Predict the hours, bytes and parts of an extraction, by trying some tracks of the collection on this machine.
 
+    Workers and the text encoder have to start for that, as for the extraction: with a few songs, just extract.
+
     Options are those of [b]mgc extract[/b], which prints the prediction of the same -o beside what happened.
 
     Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
@@ -241,16 +251,22 @@ def plan(
 
 
 def extractors(as_json: Json = False) -> None:
-    """The extractors that are installed: features that join a store with [b]mgc extract ... --add NAME[/b].
+    """The extractors that are installed: features that join a store with [b]mgc extract ... --add NAME[/b]. One that
+    cannot be loaded is named with its error; the exit status is then 2.
 
     Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
     """
     from .. import api
 
-    found = api.extractors()
+    listed = api.extractors()
+    found, broken = [one for one in listed if "error" not in one], [one for one in listed if "error" in one]
     names = ("name", "input", "dims", "shape", "dtype", "unit", "version", "from")
     rows = [[", ".join(map(str, one[n])) if isinstance(one[n], list) else one[n] for n in names] for one in found]
-    emit(as_json, {"extractors": found}, lambda: print_table("", names, rows))
+    emit(as_json, {"extractors": found, "broken": broken}, lambda: print_table("", names, rows))
+    for one in broken:
+        say(f"{one['error']} (installed by {one['from']}: mend or uninstall that)")
+    if broken:
+        raise typer.Exit(2)
 
 
 def _scheduler(
@@ -283,10 +299,12 @@ def _print_datasets(known: Sequence[Mapping[str, str]]) -> None:
 
 
 def _print_source(found: Mapping[str, Any]) -> None:
-    print(f"{found['tracks']} tracks, {found['with_lyrics']} with lyrics, by {found['artists'] or 'unnamed'} artists")
-    print_table(f"{len(found['genres'])} genres", ["genre", "tracks"], found["genres"].items())
+    tracks, artists = counted(found["tracks"], "track"), found["artists"]
+    by = counted(artists, "artist") if artists else "unnamed artists"
+    print(f"{tracks}, {found['with_lyrics']} with lyrics, by {by}")
+    print_table(counted(len(found["genres"]), "genre"), ["genre", "tracks"], found["genres"].items())
     if "manifest" in found:
-        print(f"{found['tracks']} tracks written to {found['manifest']}")
+        print(f"{tracks} written to {found['manifest']}")
 
 
 def _print_extraction(report: ExtractReport, feature: str | None) -> None:
@@ -299,7 +317,8 @@ def _print_extraction(report: ExtractReport, feature: str | None) -> None:
         print(f"list them: mgc store failures {report.store}" + (f" --feature {feature}" if feature else ""))
     if report.flags:
         print_table("flags", ("flag", "tracks"), report.flags.items())
-    built = f"{report.parts_built} parts built" if report.parts_built else "nothing to do"
+        print("a flag is no failure; docs/store.md says what each means")
+    built = f"{counted(report.parts_built, 'part')} built" if report.parts_built else "nothing to do"
     print(f"{built} in {report.seconds:.1f} s; store: {report.store}")
     if report.forecast is not None:
         print(f"predicted: {_duration_range(report.forecast)} with {n_workers(report.forecast.workers)}; "
@@ -307,13 +326,14 @@ def _print_extraction(report: ExtractReport, feature: str | None) -> None:
 
 
 def _print_forecast(found: Forecast, store: Path | None) -> None:
-    print(f"{found.tracks} tracks in {found.parts} parts of {found.part_rows}: {_duration_range(found)} with "
-          f"{n_workers(found.workers)}, {found.n_bytes / 1e9:.2f} GB")  # fmt: skip
+    tracks, parts = counted(found.tracks, "track"), counted(found.parts, "part")
+    print(f"{tracks} in {parts} of {found.part_rows}: {_duration_range(found)} with {n_workers(found.workers)}, "
+          f"{found.n_bytes / 1e9:.2f} GB")  # fmt: skip
     print(f"from {found.sampled} of them, of which {found.failed} failed, tried on "
           f"{n_workers(found.measured_workers)}: {found.track_s * 1e3:.0f} ms a track and worker, "
           f"{found.start_s:.0f} s to start")  # fmt: skip
     if found.workers > max(1, found.measured_workers):
-        print("more workers than cores here: each is taken to have a core of its own, as fast as these")
+        print("more workers than were tried: each is taken to have a core of its own, as fast as these")
     if store is not None:
         print(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .console import Listing, emit, print_list, print_table, progress, remark, some
+from ..cache.errors import ConfigError
+from ..cache.wording import counted
+from .console import Listing, command, emit, print_list, print_table, progress, remark
 from .options import (
     ArtistDelimiter,
     Dataset,
@@ -27,6 +28,7 @@ from .options import (
     TextModel,
     complete_text_model,
 )
+from .store_tables import dropped_feature, mend, print_damages, print_info, print_repair
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
 
@@ -48,7 +50,7 @@ def store_info(
     from ..cache.info import describe_store
 
     info = describe_store(store)
-    emit(as_json, info, lambda: _print_info(info))
+    emit(as_json, info, lambda: print_info(info))
 
 
 def _watch(store: Path, every_s: float, as_json: bool) -> None:
@@ -58,16 +60,16 @@ def _watch(store: Path, every_s: float, as_json: bool) -> None:
         shown = ""
         for now in watch(store, every_s=every_s):
             rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
-            note = f"{now.failed} failed, {now.working} parts at work{rate}"
+            note = f"{now.failed} failed, {counted(now.working, 'part')} at work{rate}"
             if as_json:
                 print(json.dumps(now.to_dict()), flush=True)
             elif sys.stderr.isatty():
                 steps("extract", now.ok + now.failed, now.planned, note)
-            elif (line := f"{now.ok + now.failed} of {now.planned} tracks, {note}") != shown:
+            elif (line := f"{now.ok + now.failed} of {counted(now.planned, 'track')}, {note}") != shown:
                 print(line, flush=True)
                 shown = line
     if not as_json:
-        print(f"{store}: all {now.parts} parts are there: ok {now.ok}, failed {now.failed}")
+        print(f"{store}: complete, {counted(now.parts, 'part')}: ok {now.ok}, failed {now.failed}")
 
 
 @store_app.command("failures")
@@ -116,7 +118,7 @@ def store_verify(
     emit(
         as_json,
         {"store": str(store), "full": full, "damages": damages},
-        lambda: _print_damages(damages, store, _mend(store)),
+        lambda: print_damages(damages, store, mend(store)),
     )
     if damages:
         raise typer.Exit(4)
@@ -155,7 +157,7 @@ def store_repair(
         done = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )
-    emit(as_json, done, lambda: _print_repair(done, store, with_source=read is not None))
+    emit(as_json, done, lambda: print_repair(done, store, with_source=read is not None))
     if done["left"]:
         raise typer.Exit(4)
 
@@ -225,20 +227,35 @@ def store_select(
 @store_app.command("drop")
 def store_drop(
     store: StoreArgument,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Tracks to take down.", show_default=False)],
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Tracks to take down.", show_default=False)
+    ] = None,
+    feature: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Features that joined the store (--add): take them out, bytes too."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes.
+    """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
+    take out features that joined the store: at once, bytes too; others of the same name can join after that.
 
-    Example: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b]
+    Examples: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b], [b]mgc store drop songs.zarr --feature loudness[/b]
     """
     from .. import api
 
-    new = api.store_drop(store, ids)
+    if bool(ids) == (feature is not None):
+        raise ConfigError("name the tracks to take down, or features with --feature NAME, and not both")
+    if feature is not None:
+        found = api.store_drop_feature(store, feature, dry_run=dry_run)
+        emit(as_json, found, lambda: print(dropped_feature(found)))
+        return
+    new = api.store_drop(store, ids or (), dry_run=dry_run)
+    advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
     emit(
         as_json,
-        {"store": str(store), "dropped": new},
-        lambda: print(f"{len(new)} tracks taken down; their bytes go with: mgc store compact {store}"),
+        {"store": str(store), "dropped": new, "dry_run": dry_run},
+        lambda: print(f"{counted(len(new), 'track')} {'would be ' if dry_run else ''}taken down; {advice}"),
     )
 
 
@@ -252,47 +269,4 @@ def store_compact(store: StoreArgument, as_json: Json = False, quiet: Quiet = Fa
 
     with progress(quiet or as_json) as steps:
         parts = api.store_compact(store, on_progress=steps)
-    emit(as_json, {"store": str(store), "parts": parts}, lambda: print(f"{parts} parts made anew"))
-
-
-def _print_info(info: Mapping[str, Any]) -> None:
-    print(f"{info['store']}: mgc feature store, format {info['format_version']}, {info['bytes'] / 2**20:.1f} MiB")
-    print(f"planned {info['planned']} = ok {info['ok']} + failed {info['failed']} + pending {info['pending']}")
-    print_table(
-        "arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]]
-    )
-    parts = {name: part for name, part in info["recipe"].items() if name != "genre_names"}
-    print_table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in parts.items() for k, v in p.items()])
-    aloud = {name: text for name, text in info["recipe"].get("genre_names", {}).items() if name in info["genres"]}
-    if aloud:
-        print_table("genres read aloud as", ("genre", "text"), aloud.items())
-    print_table("genres", ("genre", "tracks"), info["genres"].items())
-
-
-def _print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str) -> None:
-    if not damages:
-        print(f"{store}: as recorded")
-        return
-    rows = [(one["key"], one["kind"], one["part"], one["array"], some(one["tracks"]), one["detail"]) for one in damages]
-    print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
-    print(advice)
-
-
-def _mend(store: Path) -> str:
-    if store.is_file():
-        return "a sealed store cannot be mended: restore the file from a copy"
-    return f"mend it: mgc store repair {store} --source SOURCE"
-
-
-def _print_repair(done: Mapping[str, Any], store: Path, *, with_source: bool) -> None:
-    if not done["damages"]:
-        print(f"{store}: as recorded, nothing to mend")
-    else:
-        print(f"{len(done['damages'])} damages found, {len(done['left'])} left, {done['parts_built']} parts made again")
-    if done["left"]:
-        restore = "this source does not give them back: restore them from a copy of the store"
-        _print_damages(done["left"], store, restore if with_source else f"{_mend(store)}; or restore them from a copy")
-    elif done["pending"]:
-        print(f"{done['pending']} tracks are pending; run `mgc extract` as before, or repair with --source")
-    for name, pending in done["pending_added"].items():
-        print(f"{pending} tracks of the text features {name} are pending; run `mgc extract --add {name}` as before")
+    emit(as_json, {"store": str(store), "parts": parts}, lambda: print(f"{counted(parts, 'part')} made anew"))

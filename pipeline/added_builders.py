@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..cache.commits import outcomes_key
 from ..cache.errors import ClipError, ConfigError
+from ..cache.part_content import read_part
 from ..cache.plan import Plan
 from ..cache.schema import FAILED, OK, ExtractorRecipe, Reason, Recipe, TextRecipe
 from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
@@ -27,7 +28,25 @@ class _AddedBuilder(PartBuilder):
 
     def __init__(self, job: PartJob, plan: Plan, *, clips: Clips, encoder: Encoder, recipe: Recipe) -> None:
         super().__init__(job, plan, clips=clips, encoder=encoder, recipe=recipe)
+        self._plan = plan
         self._known = read_table(job.store / outcomes_key(job.part), OUTCOME_SCHEMA).to_pylist()
+        self._kept: list[dict[str, Any]] = []
+
+    def take_over(self, tracks: Sequence[Track]) -> dict[int, Track]:
+        if self._job.again is None:
+            return super().take_over(tracks)
+        arrays, outcomes = read_part(self._job.store, self._plan, self._job.part, self._job.feature_set)
+        self.arrays.update(arrays)
+        self._kept = outcomes.to_pylist()
+        return {i: track for i, track in enumerate(tracks)
+                if self._kept[i]["status"] == FAILED and self._known[i]["status"] == OK}  # fmt: skip
+
+    def with_kept(self, tried: Collection[int], made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = dict(zip(tried, made, strict=True))
+        return [found.get(i, one) for i, one in enumerate(self._kept)] if self._kept else list(made)
+
+    def failed_before(self, track: Track) -> bool:
+        return any(one["row"] == track["row"] and one["status"] != OK for one in self._known)
 
     def _refuse(self, i: int, track: Track, dropped: Collection[str]) -> None:
         super()._refuse(i, track, dropped)

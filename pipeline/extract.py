@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from ..cache.commits import committed, finish
 from ..cache.errors import ConfigError
-from ..cache.plan import PLAN_FILE, read_genres, read_plan
+from ..cache.plan import PLAN_FILE, Plan, read_genres, read_plan
 from ..cache.planning import add_feature_set
-from ..cache.schema import FeatureSetRecipe, Recipe, TextRecipe
+from ..cache.schema import FAILED, OK, FeatureSetRecipe, Recipe, TextRecipe
 from ..cache.store import Counts, FeatureStore
 from ..cache.tracks import plan_table
 from .extractors import NAME
@@ -134,16 +134,19 @@ def add_features(
     text: TextSource | None = None,
     workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
+    retry_failed: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:
     """Let the features of another text encoder, or of an extractor, join a store; nothing that is written is touched.
 
-    Parts that are extracted get them; parts that are extracted later get them when this is run again.
+    Parts that are extracted get them; parts that are extracted later get them when this is run again. Tracks that
+    failed when the store was made have none, and are not counted: not as planned, nor as failed.
 
     Parameters
     ----------
     name : what the store calls them; of an extractor, its own name.
     text : where the text encoder of a :class:`~mgc.cache.schema.TextRecipe` lies.
+    retry_failed : try tracks again that lack these features because they failed on them; the others keep theirs.
 
     Raises
     ------
@@ -163,22 +166,45 @@ def add_features(
     plan = joined(path, plan, wanted, text, append=False, may_change=False)
     known = plan.added.get(name)
     if known is not None:
-        refuse(path, set_differences(known.recipe, recipe), f"Use the same to continue {name!r}, or another name.")
-    n_genres = 0 if known is None else known.n_genres
-    if known is None or (isinstance(recipe, TextRecipe) and n_genres < plan.n_genres):
-        embedding = None
-        if isinstance(recipe, TextRecipe) and text is not None:
-            named = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
-            embedding = embedded_genres(read_genres(path, plan)[n_genres:], named, text)
-        plan = add_feature_set(path, plan, name, recipe, embedding)
-        refuse(path, set_differences(plan.added[name].recipe, recipe), "Name another.")
+        refuse(
+            path, set_differences(known.recipe, recipe),
+            f"Use the same to continue {name!r}, or another name; `mgc store drop {path} --feature {name}` takes out "
+            "what there is, and then it can join anew.",
+        )  # fmt: skip
+    plan = _with_set(path, plan, name, recipe, text)
+    refuse(path, set_differences(plan.added[name].recipe, recipe), "Name another.")
     pending = set(range(plan.n_parts)) - committed(path).keys()
-    built = PendingParts(source, path, text, workers, shard, on_progress, feature_set=name).build(plan, without=pending)
+    again = _with_failed(path, plan, name) if retry_failed else {}
+    run = PendingParts(source, path, text, workers, shard, on_progress, feature_set=name)
+    built = run.build(plan, without=pending) + run.build(plan, again=again)
     finish(path)
     with FeatureStore.open(path) as store:
         counts = store.counts(name)
     seconds = round(time.monotonic() - started, 2)
     return ExtractReport(store=str(path), parts_built=built, seconds=seconds, **vars(counts))
+
+
+def _with_set(path: Path, plan: Plan, name: str, recipe: FeatureSetRecipe, text: TextSource | None) -> Plan:
+    """The plan with a feature set in it, and of a text encoder's with all genres embedded."""
+    known = plan.added.get(name)
+    n_genres = 0 if known is None else known.n_genres
+    if known is not None and (not isinstance(recipe, TextRecipe) or n_genres == plan.n_genres):
+        return plan
+    embedding = None
+    if isinstance(recipe, TextRecipe) and text is not None:
+        named = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
+        embedding = embedded_genres(read_genres(path, plan)[n_genres:], named, text)
+    return add_feature_set(path, plan, name, recipe, embedding)
+
+
+def _with_failed(path: Path, plan: Plan, name: str) -> dict[int, int]:
+    """Part -> n of its record, of every part with a track that failed on features that joined."""
+    with FeatureStore.open(path) as store:
+        found = store.added_outcomes(name)
+        failed = np.asarray(found.filter(pc.equal(found.column("status"), FAILED)).column("row"))
+        parts = np.unique(failed[store.status[failed] == OK] // plan.part_rows)
+    newest = committed(path, name)
+    return {part: newest[part] for part in parts.tolist()}
 
 
 def build_pending(
@@ -187,9 +213,15 @@ def build_pending(
     *,
     text: TextSource | None,
     workers: int | Scheduler = 0,
+    feature_set: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Build those pending parts whose tracks are all in `source`; returns how many were built."""
+    """Build those pending parts whose tracks are all in `source`; returns how many were built.
+
+    Parameters
+    ----------
+    feature_set : features that joined the store, by name: their parts, of those that the store itself has.
+    """
     plan = read_plan(path)
     known, wanted = planned_tracks(path, plan), plan_table(map(plan_row, source.tracks))
     is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
@@ -198,6 +230,9 @@ def build_pending(
     missing = known.filter(pc.invert(is_wanted))
     elsewhere = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
     finish(path)
-    built = PendingParts(source, path, text, workers, None, on_progress).build(plan, without=elsewhere)
+    if feature_set is not None:
+        elsewhere |= set(range(plan.n_parts)) - committed(path).keys()
+        plan = _with_set(path, plan, feature_set, plan.added[feature_set].recipe, text)
+    built = PendingParts(source, path, text, workers, None, on_progress, feature_set).build(plan, without=elsewhere)
     finish(path)
     return built

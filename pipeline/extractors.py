@@ -27,6 +27,10 @@ from ..cache.schema import ExtractorRecipe, MelRecipe
 
 GROUP = "mgc.extractors"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+FLOATS = ("float16", "float32", "float64")
+DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+"""What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
+
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
 """Parameters of :class:`~mgc.cache.schema.MelRecipe` that decide what a clip is."""
 
@@ -42,7 +46,7 @@ class Extractor:
     input : ``clip`` or ``text``.
     dims, shape : names and lengths of the dimensions of one track's values; () for a number a track. A name that the
         store has already must be of the same length (``mel_band``); else put the feature's name in front.
-    dtype : of NumPy, a number; for ``text`` a float, so that NaN can stand for a track without lyrics.
+    dtype : one of :data:`DTYPES`; for ``text`` a float, so that NaN can stand for a track without lyrics.
     unit, description : as they stand in the store.
     parameters : everything else that decides the values: what JSON can hold.
     compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
@@ -72,9 +76,10 @@ class Extractor:
             return f"input {self.input!r}; want 'clip' or 'text'"
         if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
             return f"dims {self.dims} and shape {self.shape} do not go together"
-        kind = np.dtype(self.dtype).kind
-        if kind not in ("f" if self.input == "text" else "fiu"):
-            return f"dtype {self.dtype}; want a float" + ("" if self.input == "text" else ", or a whole number")
+        dtypes = FLOATS if self.input == "text" else DTYPES
+        if type(self.dtype) is not str or self.dtype not in dtypes:
+            lyrics = "; NaN stands for a track without lyrics" if self.dtype in DTYPES else ""
+            return f"dtype {self.dtype!r}; want one of {', '.join(dtypes)}{lyrics}"
         try:
             json.dumps(dict(self.parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -104,14 +109,18 @@ class Extractor:
         Raises
         ------
         ValueError
-            If that is of another shape, or not finite.
+            If that is of another shape, not finite, or nothing that `dtype` can hold.
         """
         found = np.asarray(self.compute(*given))
         if found.shape != self.shape:
             raise ValueError(f"values of shape {found.shape}, announced was {self.shape}")
-        if np.dtype(self.dtype).kind in "iu" and not np.can_cast(found.dtype, self.dtype, "same_kind"):
+        whole = self.dtype not in FLOATS
+        if found.dtype.kind not in ("biu" if whole else "biuf"):
             raise ValueError(f"values of {found.dtype}, announced was {self.dtype}")
-        stored = found.astype(self.dtype)
+        with np.errstate(over="ignore"):  # what is too large is not finite then
+            stored = found.astype(self.dtype)
+        if whole and not np.array_equal(stored, found):
+            raise ValueError(f"values that {self.dtype} cannot hold")
         if not np.isfinite(stored).all():
             raise ValueError("values that are not finite")
         return stored
@@ -146,8 +155,9 @@ def load_extractor(name: str) -> Extractor:
     (point,) = points.values()
     try:
         found = point.load()
-    except Exception as error:
-        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {said}") from error
     if not isinstance(found, Extractor) or found.name != name:
         raise ConfigError(f"entry point {name!r} of {GROUP}: {point.value} is no mgc.Extractor of that name")
     return found

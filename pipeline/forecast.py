@@ -105,7 +105,7 @@ def forecast(
     embed_genres: bool = True,
     part_rows: int | None = None,
     workers: int = 0,
-    sample: int = 64,
+    sample: int | None = None,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Forecast:
@@ -113,14 +113,15 @@ def forecast(
 
     Parameters
     ----------
-    workers : worker processes of the extraction. The trial runs on as many, or on one a core if that is fewer; 0 is
-        this process.
-    sample : tracks of the trial, drawn at random.
+    workers : worker processes of the extraction. The trial runs on as many, or on one a core if that is fewer, and on
+        no more than the sample gives enough parts for; 0 is this process.
+    sample : tracks of the trial, drawn at random; None takes :func:`default_sample`.
     """
     n = len(source.tracks)
-    measured = min(workers, default_workers())
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: max(1, sample)])
+    wanted = default_sample(n) if sample is None else max(1, sample)
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
     tracks = [source.tracks[i] for i in chosen.tolist()]
+    measured = min(workers, default_workers(), max(1, len(tracks) // PARTS_A_WORKER))
     some_rows = max(1, len(tracks) // (PARTS_A_WORKER * max(1, measured)))
     with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
         store, started = Path(scratch) / "sample.zarr", time.monotonic()
@@ -140,6 +141,11 @@ def forecast(
         high_s=round(high, 1), n_bytes=round(n_bytes / len(tracks) * n), track_s=round(track_s, 5),
         start_s=round(start_s, 2), sampled=len(tracks), failed=report.failed, measured_workers=measured,
     )  # fmt: skip
+
+
+def default_sample(n_tracks: int) -> int:
+    """64 tracks, but of a small collection no more than a tenth: else the trial would cost as much as the work."""
+    return min(64, max(PARTS_A_WORKER, n_tracks // 10))
 
 
 def _busiest(parts: int, workers: int) -> int:

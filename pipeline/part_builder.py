@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,18 @@ class PartBuilder:
         self.arrays: dict[str, npt.NDArray[Any]] = {
             spec.name: np.full((n_rows, *spec.tail), spec.fill, dtype=spec.dtype) for spec in specs
         }
+
+    def take_over(self, tracks: Sequence[Track]) -> dict[int, Track]:
+        """The tracks to make, by their rows of the part: all, or those that are tried again."""
+        return dict(enumerate(tracks))
+
+    def with_kept(self, tried: Collection[int], made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The outcomes of all rows of the part, of which some were `made`."""
+        return list(made)
+
+    def failed_before(self, track: Track) -> bool:
+        """Whether nothing was tried for a track that failed, because the store has no features of it at all."""
+        return False
 
     def build(self, tracks: Mapping[int, Track], *, dropped: Collection[str] = ()) -> list[dict[str, Any]]:
         """Make rows of the part and say what became of them, in the order of `tracks` (row of the part -> track)."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..cache.commits import commit_part, read_commit
 from ..cache.drops import dropped_ids
-from ..cache.errors import TextModelError
+from ..cache.errors import ConfigError, TextModelError
 from ..cache.plan import Plan, read_plan, read_tracks
 from ..cache.schema import FAILED, MelRecipe, TextRecipe
 from .added_builders import AddedTextBuilder, ExtractorBuilder
@@ -54,6 +54,7 @@ class PartJob:
     culprits : array rows that end the process that works on them; they fail unseen.
     takes_over : whoever worked on the part is known to be dead.
     feature_set : one that joins the store; None for the store's own features.
+    again : n of the part's record whose failed rows are tried again, the others kept; of features that joined only.
     """
 
     store: Path
@@ -65,6 +66,7 @@ class PartJob:
     culprits: tuple[int, ...] = ()
     takes_over: bool = False
     feature_set: str | None = None
+    again: int | None = None
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -83,19 +85,25 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
     started = time.monotonic()
     plan = read_plan(job.store)
     with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.takes_over) as claimed:
-        if (record := read_commit(job.store, job.part, job.feature_set)) is not None:
+        record = read_commit(job.store, job.part, job.feature_set)
+        if record is not None and record["n"] != job.again:
             return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
         if not claimed:
             return {"part": job.part, "built": False, "busy": True}
         tracks, builder = _plan_rows(job.store, plan, job.part), _builder(job, plan)
-        outcomes = builder.build(dict(enumerate(tracks)), dropped=dropped_ids(job.store))
-        table = pa.Table.from_pylist(outcomes, schema=builder.outcome_schema)
-        record = commit_part(job.store, job.part, builder.arrays, table, feature_set=job.feature_set)
+        tried = builder.take_over(tracks)
+        made = builder.build(tried, dropped=dropped_ids(job.store))
+        table = pa.Table.from_pylist(builder.with_kept(tried, made), schema=builder.outcome_schema)
+        record = commit_part(job.store, job.part, builder.arrays, table, feature_set=job.feature_set, plan=plan,
+                             again=job.again is not None)  # fmt: skip
     seconds = round(time.monotonic() - started, 3)
     receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
-    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tracks, outcomes, strict=True)
-              if outcome["status"] == FAILED}  # fmt: skip
-    _log(job.store, {**receipt, "failed_tracks": failed, **({"stderr": builder.stderr} if builder.stderr else {})})
+    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tried.values(), made, strict=True)
+              if outcome["status"] == FAILED and not builder.failed_before(track)}  # fmt: skip
+    if job.feature_set is not None:
+        receipt["failed"] = len(failed)  # in what joins; a track that the store itself lacks was not tried
+    told = {**receipt, "failed_tracks": failed, **({"stderr": builder.stderr} if builder.stderr else {})}
+    _log(job.store, told if job.feature_set is None else {**told, "feature_set": plan.sha256_of(job.feature_set)})
     return receipt
 
 
@@ -103,7 +111,7 @@ def go_through(job: PartJob, start: int, tell: Callable[[int], None]) -> None:
     """Work on a part's tracks from array row `start` on and keep nothing; `tell` is called with each row first."""
     plan = read_plan(job.store)
     builder = _builder(job, plan)
-    for i, track in enumerate(_plan_rows(job.store, plan, job.part)):
+    for i, track in builder.take_over(_plan_rows(job.store, plan, job.part)).items():
         if track["row"] >= start:
             tell(track["row"])
             builder.build({i: track})
@@ -168,6 +176,8 @@ def _builder(job: PartJob, plan: Plan) -> PartBuilder:
 
     if job.feature_set is None:
         return PartBuilder(job, plan, clips=_clip_reader, encoder=encoder)
+    if job.feature_set not in plan.added:
+        raise ConfigError(f"{job.store}: the features {job.feature_set!r} were taken out of it while they were made")
     recipe = plan.added[job.feature_set].recipe
     if isinstance(recipe, TextRecipe):
         return AddedTextBuilder(job, plan, recipe, clips=_clip_reader, encoder=encoder)

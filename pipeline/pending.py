@@ -56,16 +56,22 @@ class PendingParts:
         self._planned: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
 
-    def build(self, plan: Plan, *, without: Collection[int] = ()) -> int:
-        """Parts that were built here, of those not committed yet."""
-        pending = sorted(set(range(plan.n_parts)) - committed(self._path, self._feature_set).keys() - set(without))
+    def build(self, plan: Plan, *, without: Collection[int] = (), again: Mapping[int, int] | None = None) -> int:
+        """Parts that were built here, of those not committed yet; or of those whose failed rows are tried `again`.
+
+        Parameters
+        ----------
+        again : part -> n of the record that is to be replaced.
+        """
+        done = committed(self._path, self._feature_set).keys()
+        pending = sorted(set(range(plan.n_parts)) - done - set(without) if again is None else again)
         if self._shard is not None:
             i, n = self._shard
             pending = [part for part in pending if part % n == i - 1]
         if not pending:
             return 0
         tell, built = _Teller(plan, pending, self._on_progress), 0
-        queue = _Queue(self._job(plan, part) for part in _in_own_order(pending))
+        queue = _Queue(self._job(plan, part, (again or {}).get(part)) for part in _in_own_order(pending))
         some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
         if some != 0:
             load_encoder.cache_clear()  # what embedded the genres; workers load their own
@@ -79,7 +85,7 @@ class PendingParts:
             tell(receipt)
         return built
 
-    def _job(self, plan: Plan, part: int) -> PartJob:
+    def _job(self, plan: Plan, part: int, again: int | None) -> PartJob:
         lyrics: dict[str, str] = {}
         starts_s: dict[str, float] = {}
         if self._inline or self._starts_s:
@@ -91,7 +97,7 @@ class PendingParts:
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
             starts_s = {track_id: self._starts_s[track_id] for track_id in ids if track_id in self._starts_s}
         return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
-                       starts_s=starts_s, feature_set=self._feature_set)  # fmt: skip
+                       starts_s=starts_s, feature_set=self._feature_set, again=again)  # fmt: skip
 
 
 class _Queue(Iterator[PartJob]):
@@ -134,6 +140,7 @@ class _Teller:
         pending: Collection[int],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
+        self._plan = plan
         self._planned = sum(len(generation.rows) for generation in plan.generations)
         self._done = self._planned - sum(len(plan.part_range(part)) for part in pending)
         self._failed = 0
@@ -142,5 +149,5 @@ class _Teller:
 
     def __call__(self, receipt: Mapping[str, Any]) -> None:
         self._failed += receipt["failed"]
-        self._done += receipt["ok"] + receipt["failed"]
+        self._done += len(self._plan.part_range(receipt["part"]))
         self._tell(Progress(done=self._done, planned=self._planned, failed=self._failed))

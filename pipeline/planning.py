@@ -20,6 +20,7 @@ from ..cache.plan import read_tracks as read_planned
 from ..cache.planning import append_generation, create_store
 from ..cache.schema import FAILED, FeatureSetRecipe, Reason, Recipe, fingerprint
 from ..cache.store import FeatureStore
+from ..cache.wording import counted
 from .manifest import Track
 from .parts import TextSource, load_encoder
 
@@ -166,7 +167,7 @@ def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None
     pending = ~np.isin(rows // plan.part_rows, list(committed(path)))
     if pending.any():
         raise ConfigError(
-            f"{path}: {int(pending.sum())} tracks that the store plans are not extracted yet and not in this source: "
+            f"{path}: {counted(int(pending.sum()), 'track')} of its plan neither extracted yet nor in this source: "
             f"{_first(missing.filter(pa.array(pending)))}; finish the extraction of their source first"
         )
 
@@ -205,7 +206,7 @@ def retried(path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None) -
 
 
 def _listed(where: str, tracks: pa.Table) -> str:
-    return f"{tracks.num_rows} tracks {where}: {_first(tracks)}"
+    return f"{counted(tracks.num_rows, 'track')} {where}: {_first(tracks)}"
 
 
 def _first(tracks: pa.Table) -> str:

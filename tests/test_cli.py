@@ -126,8 +126,8 @@ def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
     table.write_text(table.read_text().replace("tone3,", "tone9,").replace("A1", "B1"))
     done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
     assert done.code == 2
-    assert "1 tracks only here: tone3" in done.err
-    assert "1 tracks only there: tone9" in done.err
+    assert "1 track only here: tone3" in done.err
+    assert "1 track only there: tone9" in done.err
     assert "track tone1, artists: ['A1'] here, ['B1'] there" in done.err
 
 
@@ -273,7 +273,7 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     shown = call("store", "verify", store)
     assert "mgc store repair" in shown.out
     mended = call("store", "repair", store, "--source", table, "--genre-delimiter", "|")
-    assert (mended.code, "1 parts made again" in mended.out) == (0, True)
+    assert (mended.code, "1 part made again" in mended.out) == (0, True)
     assert call("store", "verify", store, "--full").code == 0
 
     taken = call("store", "drop", store, "tone0", "tone3", "--json")
@@ -305,7 +305,7 @@ def test_watching_ends_when_every_part_is_there(call, table, tmp_path):
     last = json.loads(watcher.communicate(timeout=60)[0].splitlines()[-1])
     assert (watcher.returncode, last["parts_done"], last["ok"], last["failed"]) == (0, 4, 5, 3)
     assert last["reasons"] == {"PATH_ESCAPE": 1, "SRC_MISSING": 1, "NOT_AUDIO": 1}
-    assert "all 4 parts are there: ok 5, failed 3" in call("store", "info", store, "--watch").out
+    assert "complete, 4 parts: ok 5, failed 3" in call("store", "info", store, "--watch").out
 
 
 def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import xarray
 
 import mgc
 from mgc import api
-from mgc.cache.errors import ConfigError, RecipeMismatchError, TrackUnavailableError
+from mgc.cache.errors import ConfigError, RecipeMismatchError, StoreCorruptError, TrackUnavailableError
 from mgc.cache.failures import failures
 from mgc.cache.forms import convert
 from mgc.cache.select import select
@@ -77,7 +78,7 @@ def made(songs: Source, installed: Path, tmp_path_factory: pytest.TempPathFactor
         patch.syspath_prepend(str(installed))
         for name in ("pooled_mel", "brightness", "word_variety"):
             report = api.extract(songs, store, add=name, **OPTIONS)
-            assert (report.planned, report.ok, report.failed, report.parts_built) == (6, 5, 1, 3)
+            assert (report.planned, report.ok, report.failed, report.parts_built) == (5, 5, 0, 3)
     after = tree(store)
     assert {key for key in before if before[key] != after[key]} == {"zarr.json"}
     return store
@@ -168,8 +169,8 @@ def test_damage_is_named_and_mended_and_what_is_taken_down_leaves(store: Path, s
     file.write_bytes(data)
     (damage,) = verify(store, full=True)
     assert (damage.array, damage.part, damage.tracks) == ("brightness", 1, ("t2", "t3"))
-    assert api.store_repair(store, songs)["pending_added"] == {"brightness": 2}
-    api.extract(songs, store, add="brightness", **OPTIONS)
+    done = api.store_repair(store, songs)
+    assert (done["parts_built"], done["pending_added"], done["not_built"]) == (1, {}, {})
     assert verify(store, full=True) == []
     api.store_drop(store, ["t2"])
     api.store_compact(store)
@@ -193,6 +194,8 @@ FAULTY = {
     "raises": (_raises, "the extractor raised ZeroDivisionError"),
     "of another shape": (lambda samples, rate: [1.0, 2.0], "values of shape (2,), announced was ()"),
     "not finite": (lambda samples, rate: np.inf, "values that are not finite"),
+    "too large": (lambda samples, rate: 1e300, "values that are not finite"),
+    "text": (lambda samples, rate: "loud", "values of <U4, announced was float32"),
 }
 
 
@@ -203,7 +206,7 @@ def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
     monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=compute)})
     report = api.extract(songs, store, add="other", **OPTIONS)
     lost = 2 if compute is _raises else 5  # the tones of 1 760 and 3 520 Hz start steeply
-    assert report.reasons == {"EXTRACTOR_FAILED": lost, "NOT_AUDIO": 1}
+    assert (report.planned, report.failed, report.reasons) == (5, lost, {"EXTRACTOR_FAILED": lost})
     with pytest.raises(TrackUnavailableError, match="EXTRACTOR_FAILED"):
         mgc.open(store)["other"][:]
     assert mgc.open(store).store.counts().ok == 5
@@ -218,7 +221,7 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
     shutil.copy(songs.root / "4.wav", tmp_path / "songs" / "0.wav")
     shutil.rmtree(store / "commits" / "brightness")
     again = Source(root=tmp_path / "songs", tracks=songs.tracks)
-    assert api.extract(again, store, add="brightness", **OPTIONS).reasons == {"SOURCE_CHANGED": 1, "NOT_AUDIO": 1}
+    assert api.extract(again, store, add="brightness", **OPTIONS).reasons == {"SOURCE_CHANGED": 1}
 
 
 @pytest.mark.parametrize(
@@ -227,8 +230,11 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
         ({"name": "Loud"}, "its name wants"),
         ({"name": "status_x"}, "not 'status'"),
         ({"shape": (3,)}, "do not go together"),
-        ({"dtype": "U5"}, "want a float, or a whole number"),
-        ({"input": "text", "dtype": "int32"}, "want a float"),
+        ({"dtype": "U5"}, "dtype 'U5'; want one of float16, float32, float64, int8, .* uint64$"),
+        ({"dtype": ">f4"}, "want one of float16"),
+        ({"dtype": "bool"}, "want one of float16"),
+        ({"dtype": np.dtype("float32")}, "want one of float16"),
+        ({"input": "text", "dtype": "int32"}, "want one of float16, float32, float64; NaN stands for a track without"),
         ({"parameters": {"x": np.ones(2)}}, "cannot be written as JSON"),
     ],
 )
@@ -242,7 +248,7 @@ def test_names_and_dimensions_that_a_store_has_already_are_refused(
 ) -> None:
     two = {"mel_frames": other(name="mel_frames"), "bands": other(name="bands", dims=("mel_band",), shape=(64,))}
     monkeypatch.setattr(module, "_built_in", lambda: two)
-    with pytest.raises(ConfigError, match="has arrays of that name already"):
+    with pytest.raises(ConfigError, match="has arrays or folders of that name already"):
         api.extract(songs, store, add="mel_frames", **OPTIONS)
     with pytest.raises(ConfigError, match="'mel_band' is 64 long, the store's 128; .*such as bands_mel_band"):
         api.extract(songs, store, add="bands", **OPTIONS)
@@ -255,3 +261,155 @@ def test_the_command_lists_who_brings_what(call: Any) -> None:
     assert (listed["pooled_mel"]["from"], listed["pooled_mel"]["shape"]) == ("mgc", [6, 128])
     assert listed["brightness"]["from"] == metadata.distribution("mgc-example-extractor").name
     assert "energy_quantile" in call("extractors").out
+
+
+def test_whole_numbers_are_kept_exactly_or_fail() -> None:
+    narrow = other(dtype="uint8", compute=lambda value, rate: value)
+    assert narrow.values(255, 1).dtype == np.uint8
+    for value, said in ((256, "uint8 cannot hold"), (-1, "uint8 cannot hold"), (1.5, "values of float64")):
+        with pytest.raises(ValueError, match=said):
+            narrow.values(value, 1)
+
+
+def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    wrong = other(compute=lambda samples, rate: -1.0)
+    right = other(version="2", dims=("other_end",), shape=(2,), dtype="float64", compute=lambda samples, rate: [1, 2])
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": wrong})
+    api.extract(songs, store, add="other", **OPTIONS)
+    whole = tree(store)
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": right})
+    with pytest.raises(RecipeMismatchError, match=f"`mgc store drop {store} --feature other` takes out"):
+        api.extract(songs, store, add="other", **OPTIONS)
+    told = call("store", "drop", store, "--feature", "other", "--dry-run", "--json").json
+    assert (told["ok"], told["made_by"], told["bytes"] > 0) == (5, "extractor, version 1", True)
+    assert "5 tracks have them" in call("store", "drop", store, "--feature", "other", "--dry-run").out
+    assert tree(store) == whole
+    done = call("store", "drop", store, "--feature", "other")
+    assert (done.code, "others can join by that name" in done.out) == (0, True)
+    assert not any("other" in key for key in tree(store))
+    assert call("store", "drop", store, "--feature", "other").code == 2
+    assert call("store", "drop", store, "--feature", "other", "t0").code == 2
+    assert call("store", "drop", store).code == 2
+    assert api.extract(songs, store, add="other", **OPTIONS).ok == 5
+    assert mgc.open(store)["other"][:].tolist() == [[1, 2]] * 5
+    assert verify(store, full=True) == []
+    listed = {one["name"]: one for one in call("store", "info", store, "--json").json["added"]}
+    assert listed["other"] == {
+        "name": "other", "made_by": "extractor, version 2", "ok": 5, "failed": 0, "pending": 0,
+    }  # fmt: skip
+    assert "features that joined" in call("store", "info", store).out
+
+
+def test_a_dry_run_takes_no_track_down(store: Path, call: Any) -> None:
+    before = tree(store)
+    assert "1 track would be taken down; nothing was changed" in call("store", "drop", store, "t0", "--dry-run").out
+    assert tree(store) == before
+    assert "1 track taken down" in call("store", "drop", store, "t0").out
+
+
+def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    assert api.extract(songs, store, add="other", **OPTIONS).failed == 2
+    own = {one["id"]: one["attempts"] for one in failures(store)["failures"]}
+    assert own == {"x": 1}, "what joins says nothing of the store's own failures"
+    seen: list[float] = []
+
+    def mended(samples: Any, rate: int) -> float:
+        seen.append(float(samples[1]))
+        return 2.0
+
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=mended)})
+    assert api.extract(songs, store, add="other", **OPTIONS).failed == 2, "only if it is asked for"
+    before = tree(store)
+    report = api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
+    assert (report.ok, report.failed, report.parts_built, len(seen)) == (5, 0, 2, 2)
+    assert all(value > 0.1 for value in seen), "the others are not made again"
+    assert mgc.open(store)["other"][:].tolist() == [1, 1, 1, 2, 2]
+    assert verify(store, full=True) == []
+    changed = {key for key in before if tree(store).get(key) != before[key]}
+    assert changed
+    assert all(key.split("/")[0] in ("other", "status_other", "rows") for key in changed)
+    assert api.extract(songs, store, add="other", retry_failed=True, **OPTIONS).parts_built == 0
+
+
+def test_a_second_failure_counts_as_one_more_attempt(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    api.extract(songs, store, add="other", **OPTIONS)
+    api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
+    assert {one["id"]: one["attempts"] for one in failures(store, "other")["failures"]} == {"t3": 2, "t4": 2, "x": 1}
+
+
+def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    api.extract(songs, store, add="other", **OPTIONS)
+    (store / "other" / "c" / "1").unlink()
+    with pytest.raises(StoreCorruptError, match="part 1 is damaged; run `mgc store repair"):
+        api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
+
+
+def test_more_failures_than_allowed_are_those_of_what_joins(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
+) -> None:
+    table = tmp_path / "songs.jsonl"
+    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
+    table.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    options = (table, "--root", songs.root, "-o", store, "--workers", 0, "--max-failures", 0, "--add", "other")
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other()})
+    fine = call("extract", *options)
+    assert (fine.code, "planned 5 = ok 5 + failed 0" in fine.out, "flag" in fine.out) == (0, True, False)
+    call("store", "drop", store, "--feature", "other")
+    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    bad = call("extract", *options)
+    assert (bad.code, "2 of 5 tracks failed" in bad.err) == (3, True)
+
+
+def test_what_is_pending_is_told_with_a_command_that_mends_it(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
+) -> None:
+    table = tmp_path / "songs.jsonl"
+    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
+    table.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (store / "brightness" / "c" / "1" / "0").write_bytes(b"")
+    hurt = call("store", "repair", store)
+    assert (hurt.code, "2 tracks of the features brightness pending" in hurt.out) == (0, True)
+    advice = hurt.out.splitlines()[-1].partition(": ")[2]
+    command = advice.replace("SOURCE", str(table)).removeprefix("mgc ").split()
+    gone = [*command, "--root", songs.root]
+    with monkeypatch.context() as patch:
+        patch.setattr("mgc.pipeline.added_builders.load_extractor", _not_installed)
+        refused = call(*gone)
+    assert "the features brightness cannot be made: no extractor 'brightness' is installed" in refused.out
+    assert "run this command again" in refused.out
+    mended = call(*gone)
+    assert (mended.code, "as recorded; 1 part made that was pending" in mended.out) == (0, True)
+    assert "nothing to mend" in call(*gone).out
+    assert verify(store, full=True) == []
+
+
+def _not_installed(name: str) -> Extractor:
+    raise ConfigError(f"no extractor {name!r} is installed")
+
+
+def test_one_that_cannot_be_loaded_is_named_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    about = tmp_path / "broken-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mgc.extractors]\nzither = no_such_module:ZITHER\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = call("extractors", "--json")
+    assert told.code == 2
+    assert {"brightness", "pooled_mel"} <= {one["name"] for one in told.json["extractors"]}
+    (bad,) = told.json["broken"]
+    assert (bad["name"], bad["from"]) == ("zither", "broken")
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in bad["error"]
+    shown = call("extractors")
+    assert (shown.code, "pooled_mel" in shown.out) == (2, True)
+    assert "extractor 'zither' (no_such_module:ZITHER) cannot be loaded" in shown.err

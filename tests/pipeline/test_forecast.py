@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mgc.pipeline.forecast import Forecast, _track_seconds, forecast_path, load_forecast
+from mgc.pipeline.forecast import Forecast, _track_seconds, default_sample, forecast_path, load_forecast
 
 HOUR = Forecast(
     tracks=12_800, parts=100, part_rows=128, workers=4, seconds=3610.0, low_s=3410.0, high_s=3810.0, n_bytes=10**9,
@@ -48,6 +48,15 @@ def test_people_read_it_in_one_line(call: Any, tones: Path, tmp_path: Path) -> N
     assert "20 tracks in 2 parts of 10: " in said
     assert "4 of them, of which 0 failed" in said
     assert call("extract", tones, *options, "--quiet").out.count("predicted: ") == 1
+
+
+def test_a_trial_is_a_small_share_of_the_work_unless_more_is_asked(call: Any, tones: Path) -> None:
+    assert [default_sample(n) for n in (1, 20, 200, 640, 10**6)] == [4, 4, 20, 64, 64]
+    found = call("plan", tones, "--features", "mel", "--workers", 0, "--clip-s", 1, "--json").json
+    assert (found["sampled"], found["measured_workers"]) == (4, 0)
+    assert found["low_s"] <= found["seconds"] <= found["high_s"]
+    more = call("plan", tones, "--features", "mel", "--workers", 0, "--clip-s", 1, "--sample", 9, "--json").json
+    assert more["sampled"] == 9
 
 
 def test_each_workers_first_part_is_start_up_and_not_a_rate(tmp_path: Path) -> None:

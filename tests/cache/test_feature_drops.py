@@ -1,0 +1,166 @@
+"""Features that joined a store are taken out again: whole or gone at any instant, and their name is free."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from faults import Killed, faults
+from full_store import OTHER, TEMPO, create_full, fill_pending
+from small_store import tree
+
+from mgc.cache.claims import hold
+from mgc.cache.commits import commit_part
+from mgc.cache.errors import ConfigError, StoreCorruptError
+from mgc.cache.feature_drops import drop_feature
+from mgc.cache.forms import convert
+from mgc.cache.plan import being_dropped, read_plan
+from mgc.cache.planning import add_feature_set
+from mgc.cache.store import FeatureStore
+from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
+from mgc.cache.verify import verify
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return create_full(tmp_path_factory.mktemp("whole") / "s.zarr")
+
+
+@pytest.fixture
+def store(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+
+
+def keys(store: Path) -> set[str]:
+    """Of the files of a store that are in no log and no quarantine."""
+    return {key for key, data in tree(store).items() if data is not None}
+
+
+@pytest.mark.parametrize("name", ["tempo", "other"])
+def test_nothing_of_them_is_left_and_all_else_is_untouched(store, name):
+    before = tree(store)
+    drop_feature(store, name)
+    after = tree(store)
+    assert verify(store, full=True) == []
+    assert {key for key in after if after[key] != before[key]} == {"zarr.json"}
+    gone = {key for key, data in before.items() if data is not None} - keys(store)
+    assert gone
+    assert all(name in key.split(".")[0] for key in gone)
+    assert not any(name in key for key in keys(store))
+    group = zarr.open_group(store, mode="r")
+    assert not [key for key in group if name in key]
+    assert name not in group.attrs["added"]
+    with FeatureStore.open(store) as opened:
+        assert list(opened.added) == [one for one in ("other", "tempo") if one != name]
+
+
+def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
+    path = tmp_path / "clean" / "s.zarr"
+    shutil.copytree(whole, path)
+    with faults(path) as watch:
+        drop_feature(path, "other")
+    clean, n = tree(path), len(watch.seen)
+    assert n > 20
+    for fault in ("kill", "EIO"):
+        for at in range(0, n, 1 if fault == "kill" else 4):
+            path = Path(shutil.copytree(whole, tmp_path / f"{fault}{at}" / "s.zarr"))
+            with faults(path, fault, at) as watch, contextlib.suppress(Killed, OSError):
+                drop_feature(path, "other")
+            assert watch.fired
+            assert verify(path, full=True) == []
+            assert being_dropped(path) == [], "whoever looks at it ends it"
+            with FeatureStore.open(path) as opened:
+                decided = "other" not in opened.added
+            if not decided:
+                drop_feature(path, "other")
+            assert tree(path) == clean, f"{fault} at {at}"
+            shutil.rmtree(path.parent)
+
+
+def test_they_are_hidden_from_the_decision_on_and_the_same_command_ends_it(store):
+    with faults(store, "kill", 2), contextlib.suppress(Killed):  # after the rename and its fsync
+        drop_feature(store, "tempo")
+    assert being_dropped(store) == ["tempo"]
+    assert "tempo" not in read_plan(store).added
+    assert (store / "tempo").is_dir()
+    drop_feature(store, "tempo")
+    assert not (store / "tempo").exists()
+    assert being_dropped(store) == []
+
+
+def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):
+    old = read_plan(store)
+    drop_feature(store, "tempo")
+    newer = dataclasses.replace(TEMPO, version="2", shape=(5,), dtype="int16")
+    add_feature_set(store, read_plan(store), "tempo", newer)
+    rows = old.part_range(0)
+    arrays = {spec.name: np.ones((len(rows), *spec.tail), spec.dtype) for spec in old.arrays("tempo")}
+    outcomes = ADDED_OUTCOME_SCHEMA.empty_table()
+    with pytest.raises(ConfigError, match="'tempo' were taken out of it while they were made"):
+        commit_part(store, 0, arrays, outcomes, feature_set="tempo", plan=old)
+    fill_pending(store)
+    assert verify(store, full=True) == []
+    with FeatureStore.open(store) as opened:
+        assert opened.extractors["tempo"].version == "2"
+        assert opened.read("tempo", opened.rows_with("tempo")).shape[1:] == (5,)
+
+
+def test_a_reader_that_was_there_before_is_refused_and_reads_no_fill(store):
+    with FeatureStore.open(store) as before:
+        assert len(before.rows_with("tempo"))
+        drop_feature(store, "tempo")
+        with pytest.raises(StoreCorruptError, match="open it again"):
+            before.read("tempo", before.ok_rows[:1])
+        assert np.isfinite(before.read("mel", before.ok_rows)).all()
+
+
+def test_a_deleted_object_of_theirs_is_an_error_and_not_fill(store):
+    (store / "tempo" / "c" / "0" / "0").unlink()
+    with FeatureStore.open(store) as opened, pytest.raises(StoreCorruptError, match="missing, though part 0 was comm"):
+        opened.read("tempo", opened.rows_with("tempo"))
+
+
+def test_what_cannot_be_taken_out_is_refused_by_name(store):
+    for name in ("mel", "temp", "../features/tempo"):
+        with pytest.raises(ConfigError, match="joined it, but other, tempo; what a store was made with stays"):
+            drop_feature(store, name)
+    (store / "staging").mkdir()
+    with (
+        hold(store / "staging" / "commits+tempo+0~claim"),
+        pytest.raises(ConfigError, match="an extraction is at work"),
+    ):
+        drop_feature(store, "tempo")
+    assert verify(store) == []
+    assert "tempo" in read_plan(store).added
+
+
+@pytest.mark.parametrize("name", ["rows", "tracks", "staging"])
+def test_no_feature_is_called_like_a_folder_of_the_store(store, name):
+    with pytest.raises(ConfigError, match="has arrays or folders of that name"):
+        add_feature_set(store, read_plan(store), name, dataclasses.replace(TEMPO, extractor=name, dims=("x",)))
+
+
+def test_a_text_encoders_features_named_like_an_array_leave_the_array_alone(store):
+    add_feature_set(store, read_plan(store), "mel", OTHER, np.ones((3, 6), np.float32))
+    before = keys(store)
+    drop_feature(store, "mel")
+    assert verify(store, full=True) == []
+    assert {key for key in before if key.startswith("mel/")} <= keys(store)
+
+
+def test_the_sealed_form_and_back_knows_nothing_of_them(store, tmp_path):
+    drop_feature(store, "tempo")
+    convert(store, tmp_path / "s.h5")
+    names: list[str] = []
+    with h5py.File(tmp_path / "s.h5") as file:
+        file.visit(names.append)
+    assert not [name for name in names if "tempo" in name]
+    assert [name for name in names if "other" in name]
+    convert(tmp_path / "s.h5", tmp_path / "again.zarr")
+    assert keys(tmp_path / "again.zarr") == {key for key in keys(store) if not key.startswith(("quarantine", "log"))}
