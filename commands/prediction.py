@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.forms import is_store
 from .console import Listing, emit, print_list, progress, remark, say
 from .model_tables import (
     print_predictions,
@@ -80,6 +79,7 @@ def predict(
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
     from .. import api
+    from ..cache.forms import is_store
 
     listed = inputs == [Path("-")]
     if listed:
