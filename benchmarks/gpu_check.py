@@ -27,7 +27,7 @@ from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import outcome_table, plan_table
 from mgc.heads.batch import Batch
 from mgc.heads.checkpoint import find_state, state_file
-from mgc.heads.config import PRESETS, TrainConfig
+from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.graph import build_adjacency
 from mgc.heads.losses import total_loss
 from mgc.heads.system import System
@@ -96,12 +96,12 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
 def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
     """Two epochs and two more after a resume come out where four at once do, as near as four at once repeat.
 
-    With the additions of ``plus``, which draw the most random numbers, but for its schedule, which depends on the
+    With every switch beyond the paper, which draw the most random numbers, but for the schedule, which depends on the
     number of epochs.
     """
-    plus = {name: value for name, value in PRESETS["plus"].items() if name not in ("schedule", "warmup_epochs")}
+    switches = {k: v for k, v in switched_on(*SWITCHES).items() if k not in ("schedule", "warmup_epochs")}
     store = make_store(size, folder / "resume.zarr")
-    config = replace(training(size, device, precision="fp32", epochs=4), **plus)
+    config = replace(training(size, device, precision="fp32", epochs=4), **switches)
     straight = final_weights(train(store, folder / "straight", config))
     again = final_weights(train(store, folder / "again", config))
     half = final_weights(train(store, folder / "resumed", replace(config, epochs=2)))

@@ -88,7 +88,10 @@ class Plan:
 
     def config(self, row: Row, seed: int) -> TrainConfig:
         """The options of a row's run."""
-        return TrainConfig.from_preset(self.preset, **{**self.options, **row.options, "seed": seed})
+        options = {**self.options, **row.options, "seed": seed}
+        if "model_options" in row.options:
+            options["model_options"] = {**self.options.get("model_options", {}), **row.options["model_options"]}
+        return TrainConfig.from_preset(self.preset, **options)
 
     def keys(self, row: Row, seed: int) -> list[str]:
         """The runs that make one seed of a row: one, or one a fold; none for a row that needs no training, or cannot

@@ -84,9 +84,9 @@ def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
 
 def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
     plan = Plan(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
-    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 6}  # and two of plus that need a second store
+    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 7}  # and two of plus that need a second store
     assert {spec.name: sum(bool(plan.keys(row, 0)) for row in spec.rows) for spec in plan.tables} == trained_of
-    assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 6 - 3)
+    assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 7 - 3)
     assert [run.config.seed for run in plan.runs] == sorted(run.config.seed for run in plan.runs)
     assert set(Counter(name for run in plan.runs for name in run.serves).values()) == {3}
     shared = [run.serves for run in plan.runs if len(run.serves) > 1]
@@ -123,8 +123,16 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
     assert changed["genre names"] == set()
     assert changed["all and genre names"] == changed["all together"]
     assert changed["spec augment"] == {"spec_augment"}
-    assert changed["all together"] == set().union(*changed.values())
+    assert changed["genre vectors not centred"] == {"model_options"}
+    assert changed["all together"] == set().union(*changed.values()) - {"model_options"}
     assert plain["loss"] == "bce"
+
+
+def test_a_row_keeps_the_model_options_of_the_ablation() -> None:
+    plan = Plan(tables=[PLUS_TABLE], options={"model_options": {"width": 32}}, seeds=[0])
+    options = {row.name: plan.config(row, 0).model_options for row in PLUS_TABLE.rows}
+    assert options["genre vectors not centred"] == {"width": 32, "graph_similarity": "raw"}
+    assert options["paper"] == options["asymmetric"] == {"width": 32}
 
 
 def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Work, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import torch
 from mgc.cache.store import FeatureStore
 from mgc.heads.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
 from mgc.heads.batch import Batch
-from mgc.heads.config import TrainConfig
+from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.train import train
 
 
@@ -85,10 +85,10 @@ def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
 
 
 def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
-    """A run stopped after its first epoch goes on to the same bytes as one never stopped, all of ``plus`` on."""
+    """A run stopped after its first epoch goes on to the same bytes as one never stopped, all switches on."""
     options = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32}, "precision": "fp32", "epochs": 3,
                "lr": 1e-3}  # fmt: skip
-    config = TrainConfig.from_preset("plus", **options)
+    config = TrainConfig(**switched_on(*SWITCHES), **options)
 
     class StopError(Exception):
         pass

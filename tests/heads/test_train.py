@@ -17,7 +17,7 @@ from mgc.cache.hdf5_store import seal_store
 from mgc.cache.store import FeatureStore
 from mgc.heads import loop
 from mgc.heads.checkpoint import find_state
-from mgc.heads.config import PLUS, TrainConfig
+from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.device import deterministic
 from mgc.heads.evaluate import evaluate
 from mgc.heads.history import read_history
@@ -123,8 +123,8 @@ def test_a_run_asked_to_stop_saves_the_step_and_goes_on_exactly_there(
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_every_switch_of_plus_goes_on_exactly_inside_an_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
-    switches = {name: value for switch in PLUS.values() for name, value in switch.items()}
+def test_all_switches_go_on_exactly_inside_an_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
+    switches = switched_on(*SWITCHES)
     assert {"loss", "modality_dropout", "spec_augment", "optimizer"} <= switches.keys()
     config = small_config(**{**switches, "epochs": 3, "warmup_epochs": 1})
     train(small_store, tmp_path / "whole", config)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.config import PLUS, TrainConfig
+from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 
 
 def test_defaults_are_the_papers_but_for_the_split() -> None:
@@ -30,15 +30,18 @@ def test_the_paper_named_on_purpose_means_its_random_split_unless_told_otherwise
         TrainConfig.from_preset("papre")
 
 
-def test_plus_is_its_switches_together_and_each_can_be_taken_back() -> None:
+def test_plus_is_what_paid_and_can_be_taken_back() -> None:
     plus = TrainConfig.from_preset("plus")
-    assert (plus.loss, plus.prior_bias, plus.modality_dropout, plus.spec_augment) == ("asymmetric", True, 0.2, True)
     assert (plus.optimizer, plus.schedule, plus.warmup_epochs, plus.weight_decay) == ("adamw", "cosine", 2, 0.01)
-    assert set(PLUS) == {"asymmetric", "modality_dropout", "spec_augment", "adamw_cosine"}
-    for switch in PLUS.values():
-        off = {name: value for name, value in TrainConfig().to_dict().items() if name in switch}
-        rest = TrainConfig.from_preset("plus", **off)
-        assert len(rest.differences(plus)) == len(switch)
+    assert (plus.loss, plus.prior_bias, plus.modality_dropout, plus.spec_augment) == ("bce", False, 0.0, False)
+    off = {name: value for name, value in TrainConfig().to_dict().items() if name in SWITCHES["adamw_cosine"]}
+    assert len(TrainConfig.from_preset("plus", **off).differences(plus)) == len(off)
+
+
+def test_each_switch_beyond_the_paper_changes_options_of_its_own() -> None:
+    assert len(switched_on(*SWITCHES)) == sum(map(len, SWITCHES.values()))
+    for switch in SWITCHES.values():
+        assert len(TrainConfig().differences(TrainConfig(**switch))) == len(switch)
 
 
 def test_cosine_rises_in_equal_steps_and_falls_to_nothing() -> None:
