@@ -65,7 +65,8 @@ def report(folder: Path) -> None:
     labels = label_sets()
     world = BenchmarkWorld(labels=labels, seed=SEED)
     songs = world.songs(N_SONGS)
-    text = (folder / "ablation" / "tables.md").read_text(encoding="utf-8")
+    page = (folder / "ablation" / "tables.md").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in page if not line.startswith("!["))  # the plots stay with the runs
     print("# The paper's tables on the benchmark world\n")
     print(f"{describe()}; torch {torch.__version__}. Printed by benchmarks/tables.py. The world is made by our own "
           f"code (docs/design/004): {N_SONGS} songs of {CLIP_S:g} s. None of this is a result on music.\n")  # fmt: skip
