@@ -32,7 +32,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
     preset: Annotated[
         Literal["paper", "plus"] | None,
-        typer.Option(help="paper: the paper's random split too; plus: four additions to it, see docs/model.md."),
+        typer.Option(help="paper: the paper's random split too; plus: AdamW with a cosine, see docs/model.md."),
     ] = None,
     model: Annotated[
         Literal["ours", "santana", "pandeya"] | None,

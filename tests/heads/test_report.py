@@ -237,8 +237,9 @@ def test_a_browser_shows_the_page_on_a_phone_and_plays_its_songs(written: Path, 
 
 
 def test_a_browser_sorts_and_filters_87_genres(odd_run: tuple[Path, list[str]], browser: Chromium) -> None:
-    tab = browser.open(odd_run[0] / "report.html", dark=True)
-    wide = browser.open(odd_run[0] / "report.html", width=360, height=740)
+    page = write_report(odd_run[0])
+    tab = browser.open(page, dark=True)
+    wide = browser.open(page, width=360, height=740)
     assert wide.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     tab.run("window.genres = document.querySelector('[aria-label=genres] table')")
     tab.run("[...genres.tHead.querySelectorAll('button')].find((b) => b.textContent == 'genre').click()")
