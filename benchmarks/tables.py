@@ -6,7 +6,7 @@
 which is what `make tables` does, in that order.
 
 FOLDER holds the world's songs, their store and the ablation's runs; keep it, and `run` goes on from it.
-The prose that reads the tables, benchmarks/tables_reading.md, is written by hand and cites only printed figures.
+The prose that reads the tables, benchmarks/tables_reading.txt, is written by hand and cites only printed figures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mgc import api
 from mgc.pipeline.genre_names import genre_names
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
-READING = Path(__file__).parent / "tables_reading.md"
+READING = Path(__file__).parent / "tables_reading.txt"
 SEEDS = 3
 OPTIONS = {"--encoder": "tiny", "--epochs": 10, "--batch-size": 16, "--lr": 1e-3, "--lr-halve-every": 3,
            "--device": "cpu", "--precision": "fp32"}  # fmt: skip
