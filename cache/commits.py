@@ -116,8 +116,9 @@ def commit_part(
     ConfigError
         If the feature set was taken out of the store since `plan` was read.
     """
-    plan = plan or read_plan(store)
-    if feature_set is not None and read_plan(store).sha256_of(feature_set) != plan.sha256_of(feature_set):
+    now = read_plan(store)
+    plan = plan or now
+    if now.sha256_of(feature_set) != plan.sha256_of(feature_set):
         raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
     newest = _newest(store, part, feature_set)
     if newest is not None and not again:

@@ -60,15 +60,15 @@ def describe_feature(path: Path, name: str) -> dict[str, Any]:
         If no features of that name joined.
     """
     with FeatureStore.open(path) as store:
-        store.newest_tracks(["id"], feature_set=name)
+        joined = _joined(store, name)
         arrays = {spec.name for spec in added_arrays(name, store.added[name])}
         files = (file for array in arrays for file in (path / array).rglob("*") if file.is_file())
-        return {**_joined(store, name), "bytes": sum(file.stat().st_size for file in files)}
+        return {**joined, "bytes": sum(file.stat().st_size for file in files)}
 
 
 def _joined(store: FeatureStore, name: str) -> dict[str, Any]:
     """Features that joined the store: what made them, and how many of the tracks that the store has features of."""
-    recipe, counts = store.added[name], store.counts(name)
+    counts, recipe = store.counts(name), store.added[name]  # the first refuses a name that did not join
     made_by = (
         f"text encoder {recipe.model}" if isinstance(recipe, TextRecipe) else f"extractor, version {recipe.version}"
     )

@@ -39,9 +39,7 @@ def print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str
 def mend(store: Path) -> str:
     if store.is_file():
         return "a sealed store cannot be mended: restore the file from a copy"
-    return (
-        f"mend it, SOURCE being what it was extracted from: {command('store', 'repair', store, '--source', 'SOURCE')}"
-    )
+    return f"mend it, {_from_source(store)}"
 
 
 def dropped_feature(found: Mapping[str, Any]) -> str:

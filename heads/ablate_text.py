@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cache.wording import counted
 from .ablate_rows import PUBLISHED_ON
 from .ablate_tables import METRICS
 from .bootstrap import LEVEL
@@ -41,15 +42,15 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
 
 def caption_text(about: Json) -> str:
     """The caption as sentences."""
-    said = [f"Store {about['store']}, encoder `{about['encoder']}`, {_count(about['epochs'], 'epoch')}, batches of "
-            f"{about['batch_size']}, learning rate {about['lr']:g}, {_count(len(about['seeds']), 'seed')} "
+    said = [f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
+            f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
             f"({about['runs_finished']} of {about['runs']} runs finished)."]  # fmt: skip
     if about["labels_sha256"] is not None:
         said.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
         return " ".join(said)
-    of_what = (f"{_count(about['n_songs'], 'song')} by {_count(about['n_artists'], 'artist')}; "
-               f"{_count(about['n_genres'], 'genre')}")  # fmt: skip
+    of_what = (f"{counted(about['n_songs'], 'song')} by {counted(about['n_artists'], 'artist')}; "
+               f"{counted(about['n_genres'], 'genre')}")  # fmt: skip
     if about["folds"]:
         said.append(f"Cross-validation, {about['split']}: the {about['n_test']} tested tracks of all folds are pooled, "
                     f"each scored by a model that has not seen its fold: {of_what}.")  # fmt: skip
@@ -57,7 +58,7 @@ def caption_text(about: Json) -> str:
         said.append(f"Split `{about['split']}`: {about['n_train']} training, {about['n_validation']} validation and "
                     f"{about['n_test']} test tracks; the test tracks are {of_what}.")  # fmt: skip
     if about["n_test_left_out"]:
-        said.append(f"{_count(about['n_test_left_out'], 'test track')} with none of these genres left out.")
+        said.append(f"{counted(about['n_test_left_out'], 'test track')} with none of these genres left out.")
     if about["genres_left_out"]:
         said.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
     if about["undefined_genres"]:
@@ -67,7 +68,7 @@ def caption_text(about: Json) -> str:
     if len(about["mgc"]) > 1:
         said.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
     if about["few"]:
-        said.append(f"**{_count(about['n_artists'], 'artist')} and {_count(about['n_songs'], 'song')} are too few to "
+        said.append(f"**{counted(about['n_artists'], 'artist')} and {counted(about['n_songs'], 'song')} are too few to "
                     "claim anything from; the table shows that every system trains.**")  # fmt: skip
     return " ".join(said)
 
@@ -157,7 +158,3 @@ def _csv_cells(cell: Json | None) -> dict[str, Any]:
         names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
         values |= {column: cell["difference"][name] for column, name in names.items()}
     return values
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError
+from ..cache.wording import counted
 
 Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.generic]
@@ -72,7 +73,7 @@ class Thresholds:
 
     def described(self, choice: str, genres: Sequence[str]) -> str:
         """What a user should know of the thresholds that :meth:`chosen` gives, in a sentence."""
-        tuned = (f"tuned on {self.n_tracks} validation track{'s' if self.n_tracks > 1 else ''}" if self.n_tracks
+        tuned = (f"tuned on {counted(self.n_tracks, 'validation track')}" if self.n_tracks
                  else "the paper's: there was no validation track to tune on")  # fmt: skip
         if choice == OVERALL:
             return f"threshold {self.overall:.3f}, {tuned}"

@@ -353,12 +353,16 @@ def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch
         api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
 
 
+def _table_of(songs: Source, path: Path) -> Path:
+    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return path
+
+
 def test_more_failures_than_allowed_are_those_of_what_joins(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
 ) -> None:
-    table = tmp_path / "songs.jsonl"
-    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
-    table.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    table = _table_of(songs, tmp_path / "songs.jsonl")
     options = (table, "--root", songs.root, "-o", store, "--workers", 0, "--max-failures", 0, "--add", "other")
     monkeypatch.setattr(module, "_built_in", lambda: {"other": other()})
     fine = call("extract", *options)
@@ -372,9 +376,7 @@ def test_more_failures_than_allowed_are_those_of_what_joins(
 def test_what_is_pending_is_told_with_a_command_that_mends_it(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
 ) -> None:
-    table = tmp_path / "songs.jsonl"
-    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
-    table.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    table = _table_of(songs, tmp_path / "songs.jsonl")
     (store / "brightness" / "c" / "1" / "0").write_bytes(b"")
     hurt = call("store", "repair", store)
     assert (hurt.code, "2 tracks of the features brightness pending" in hurt.out) == (0, True)
