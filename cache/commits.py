@@ -7,7 +7,6 @@ the next one is ``commits/<part>.<n>.json``, and the highest n counts. No name i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -204,7 +203,7 @@ def finish(store: Path) -> None:
     finish_drops(store)
     staged = publish.staged_records(store)
     if not staged:
-        _remove_if_empty(store / publish.STAGING)
+        publish.remove_empty_staging(store)
         return
     for key in sorted(staged):
         folder, _, name = key.partition("/")
@@ -217,7 +216,7 @@ def finish(store: Path) -> None:
         if parsed is not None:
             part, _, feature_set = parsed
             roll_part_forward(store, part, feature_set)
-    _remove_if_empty(store / publish.STAGING)
+    publish.remove_empty_staging(store)
 
 
 def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
@@ -319,8 +318,3 @@ def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str 
         "counts": {"ok": int((status == OK).sum()), "failed": int((status == FAILED).sum())},
         "reasons": dict(sorted(reasons.items())),
     }
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()

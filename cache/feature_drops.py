@@ -17,7 +17,7 @@ from .durable import fsync_dir
 from .errors import ConfigError
 from .plan import FEATURES, RESERVED, being_dropped, feature_set_key, joined_names, read_plan
 from .planning import update_metadata
-from .publish import STAGING, refuse_busy, sweep
+from .publish import refuse_busy, remove_empty_staging, sweep
 
 
 def drop_feature(store: Path, name: str) -> None:
@@ -56,8 +56,7 @@ def _remove(store: Path, name: str) -> None:
         for key in (f"commits/{name}/*.json", f"{FEATURES}/{name}.json", f"{FEATURES}/{name}.*.json"):
             sweep(store, key)
         update_metadata(store)
-        with contextlib.suppress(OSError):
-            (store / STAGING).rmdir()
+        remove_empty_staging(store)
         arrays = _arrays(name) - {key.partition("/")[0] for key in read_plan(store).metadata}
         for folder in (f"commits/{name}", f"rows/{name}", *arrays):
             with contextlib.suppress(FileNotFoundError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from .commits import committed, read_commit
 from .plan import read_plan
+from .publish import staged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
             ok=counts["ok"],
             failed=failed,
             reasons=dict(reasons.most_common()),
-            working=len(list((store / "staging").glob("*~claim"))),
+            working=len(staged(store, "*~claim")),
             tracks_per_s=None if rate is None else round(rate, 2),
             left_s=None if rate is None else round((planned - done) / rate, 1),
         )

@@ -10,6 +10,7 @@ A process killed at any instant leaves either no record (it is built again) or a
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import time
@@ -95,20 +96,31 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
 
 def sweep(store: Path, key: str) -> None:
     """Remove everything that is staged for a record."""
-    for leftover in (store / STAGING).glob(f"{_label(key)}~*"):
+    for leftover in staged(store, f"{_label(key)}~*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
 
 
-def staged_records(store: Path) -> set[str]:
-    """Keys of the records that something is staged for, decided or not."""
+def staged(store: Path, pattern: str) -> list[Path]:
+    """What lies in ``staging/``, by name; nothing where that is gone, as any reader may have it at any moment."""
     try:
         names = os.listdir(store / STAGING)
     except FileNotFoundError:
-        return set()
-    return {name.partition("~")[0].replace("+", "/") + ".json" for name in names if "~" in name}
+        return []
+    return [store / STAGING / name for name in fnmatch.filter(names, pattern)]
+
+
+def remove_empty_staging(store: Path) -> None:
+    """Remove ``staging/`` if nothing is in it; whoever needs it makes it again."""
+    with contextlib.suppress(OSError):
+        (store / STAGING).rmdir()
+
+
+def staged_records(store: Path) -> set[str]:
+    """Keys of the records that something is staged for, decided or not."""
+    return {one.name.partition("~")[0].replace("+", "/") + ".json" for one in staged(store, "*~*")}
 
 
 def refuse_busy(store: Path) -> None:
@@ -120,7 +132,7 @@ def refuse_busy(store: Path) -> None:
         If somebody claimed a part within the last two minutes; a claim is renewed every 20 s.
     """
     now = time.time()
-    for file in (store / STAGING).glob("*~claim"):
+    for file in staged(store, "*~claim"):
         with contextlib.suppress(FileNotFoundError):
             if now - file.stat().st_mtime < BUSY_S:
                 raise ConfigError(

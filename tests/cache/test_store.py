@@ -1,5 +1,7 @@
 """The store: what is written is what is read, mapped or through zarr, killed at any step or not."""
 
+import contextlib
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ import xarray
 import zarr
 from small_store import FAILED_ROW, GENRES, N_TRACKS, RECIPE, create, features, fill, part_content, tree
 
-from mgc.cache import zarr_reader
+from mgc.cache import publish, zarr_reader
 from mgc.cache.commits import commit_part, finish
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import (
@@ -22,6 +24,7 @@ from mgc.cache.errors import (
 )
 from mgc.cache.layout import object_key
 from mgc.cache.planning import create_store
+from mgc.cache.progress import watch
 from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe
 from mgc.cache.store import FeatureStore
 from mgc.cache.tracks import plan_table
@@ -165,6 +168,27 @@ def test_a_file_managers_droppings_do_not_matter(store_path):
     (store_path / "staging").mkdir()
     (store_path / "staging" / ".nfs0001").write_bytes(b"x")
     assert len(FeatureStore.open(store_path).ok_rows) == N_TRACKS - 1
+
+
+def test_staging_may_vanish_under_one_who_looks_into_it(store_path, monkeypatch):
+    """Any reader removes it when it is empty, between another's look whether it is there and what is in it."""
+    staging = store_path / "staging"
+
+    def vanishing(look):
+        def looked(folder="."):
+            if str(folder) == str(staging):
+                with contextlib.suppress(FileNotFoundError):
+                    staging.rmdir()
+            return look(folder)
+
+        return looked
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, vanishing(getattr(os, name)))
+    for look in (lambda: publish.sweep(store_path, "commits/0.json"), lambda: publish.refuse_busy(store_path),
+                 lambda: next(watch(store_path))):  # fmt: skip
+        staging.mkdir(exist_ok=True)
+        look()
 
 
 def test_more_shards_than_open_files_allowed(store_path, monkeypatch):
