@@ -10,7 +10,11 @@ from pathlib import Path
 import torch
 
 from ..cache.errors import ConfigError, MgcError, TrainingError
+from ..cache.memory import keeping_freed_memory
 from ..cache.processor import cpu_has_bf16
+
+ROOMY_BYTES = 8 * 2**30
+"""Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -76,6 +80,16 @@ def deterministic(wanted: bool) -> Iterator[None]:
         raise TrainingError(f"deterministic: {error}; train without it, or on another device") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextlib.contextmanager
+def reused_memory(device: torch.device) -> Iterator[None]:
+    """On a CPU each step takes the memory that the last one gave back, where there is room for the gaps that it leaves.
+
+    benchmarks/speed.md, "Training steps", has what that is worth, and what it takes.
+    """
+    with keeping_freed_memory(device.type == "cpu" and free_bytes(device) >= ROOMY_BYTES):
+        yield
 
 
 def free_bytes(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from ..cache.schema import ABSENT, OK
 from ..cache.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .data import Examples, FeatureBatches, Home
-from .device import resolve_device
+from .device import resolve_device, reused_memory
 from .scoring import Scored, probabilities, score
 
 __all__ = [
@@ -101,13 +101,14 @@ def score_store(
         device=place,
         text_dim=model.config.text_dim,
     )
-    said = score(
-        model,
-        batches,
-        np.arange(len(rows), dtype=np.int64),
-        batch_size=batch_size,
-        on_batch=None if on_track is None else lambda done: on_track(done, len(rows)),
-    )
+    with reused_memory(place):
+        said = score(
+            model,
+            batches,
+            np.arange(len(rows), dtype=np.int64),
+            batch_size=batch_size,
+            on_batch=None if on_track is None else lambda done: on_track(done, len(rows)),
+        )
     return ScoredStore(examples=examples, said=said)
 
 

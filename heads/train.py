@@ -25,7 +25,7 @@ from ..cache.store import FeatureStore
 from .checkpoint import RunState, restore, save_state, saved_random
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
-from .device import deterministic, machine, resolve_device, resolve_precision
+from .device import deterministic, machine, resolve_device, resolve_precision, reused_memory
 from .graph_report import graph_sentence, graph_summary
 from .history import EpochRecord, append_record
 from .loop import EpochSums, seeded, train_epoch
@@ -216,16 +216,16 @@ class _Training:
 
     def finish(self) -> RunResult:
         """Train until nothing is left to do."""
-        state, batches = self.state, None
+        state = self.state
         with saving(self.run, "best/", self._safe()):
             self.publisher.repair(state)
-        while state.epoch < self.config.epochs and not state.stopped_early:
-            if batches is None:
-                batches = FeatureBatches(
-                    self.store, self.task.examples, home=self.home, device=self.device,
-                    text_dim=self.task.model.text_dim,
-                )  # fmt: skip
-            self._end_epoch(self._epoch(batches))
+        something_was_left = self._goes_on()
+        if something_was_left:
+            batches = FeatureBatches(self.store, self.task.examples, home=self.home, device=self.device,
+                                     text_dim=self.task.model.text_dim)  # fmt: skip
+            with reused_memory(self.device):
+                while self._goes_on():
+                    self._end_epoch(self._epoch(batches))
         nothing = learnt_nothing(self.task.examples.labels[self.task.n_train :], state.best_map)
         return RunResult(
             run=self.run,
@@ -234,7 +234,7 @@ class _Training:
             best_map=state.best_map,
             thresholds=Thresholds.from_dict(state.best["thresholds"]),
             task=self.task,
-            home=None if batches is None else self.home,
+            home=self.home if something_was_left else None,
             device=str(self.device),
             precision=self.precision,
             n_parameters=self.about["n_parameters"],
@@ -242,6 +242,9 @@ class _Training:
             stopped_early=state.stopped_early,
             warnings=(*self.warnings, *([] if nothing is None else [nothing])),
         )
+
+    def _goes_on(self) -> bool:
+        return self.state.epoch < self.config.epochs and not self.state.stopped_early
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:
         """Train and validate once; brings the state to the end of the epoch."""

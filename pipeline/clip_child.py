@@ -23,6 +23,7 @@ import numpy as np
 
 from ..cache.durable import file_sha256
 from ..cache.errors import ClipError
+from ..cache.memory import reuse_freed_blocks
 from ..cache.schema import MelRecipe, Reason
 from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples, SoundLength
@@ -98,6 +99,7 @@ def serve(extract: Extract | None = None) -> None:
     extract = extract or FORMS[given["form"]]
     _die_with(given["parent"])
     _limit_memory(limits.memory_bytes)
+    reuse_freed_blocks()
     _answer(answers, {})  # ready
     while (request := receive(sys.stdin.buffer)) is not None:
         _limit_cpu(limits.cpu_s)

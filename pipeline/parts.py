@@ -19,6 +19,7 @@ import pyarrow as pa
 from ..cache.commits import commit_part, read_commit
 from ..cache.drops import dropped_ids
 from ..cache.errors import ConfigError, TextModelError
+from ..cache.memory import reuse_freed_blocks
 from ..cache.plan import Plan, read_plan, read_tracks
 from ..cache.schema import FAILED, MelRecipe, TextRecipe
 from .added_builders import AddedTextBuilder, ExtractorBuilder
@@ -83,6 +84,7 @@ def build_and_commit(job: PartJob) -> dict[str, Any]:
         had committed the part meanwhile, ``busy`` True where another is at work on it (there are no counts then).
     """
     started = time.monotonic()
+    reuse_freed_blocks()
     plan = read_plan(job.store)
     with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.takes_over) as claimed:
         record = read_commit(job.store, job.part, job.feature_set)

@@ -143,7 +143,7 @@ def _local_client(n_workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD | {"MALLOC_TRIM_THRESHOLD_": str(2**28)},
+        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD,
         "distributed.admin.tick.interval": "1s",  # as shipped, 50 a second in each process: benchmarks/speed.md, growth
         "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
         "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
 from mgc.cache.processor import cpu_has_bf16
-from mgc.heads.device import free_bytes, resolve_device, resolve_precision
+from mgc.heads import device
+from mgc.heads.device import ROOMY_BYTES, free_bytes, resolve_device, resolve_precision, reused_memory
 
 CPU = torch.device("cpu")
 
@@ -31,3 +34,23 @@ def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it() -> None:
 
 def test_free_memory_is_some_and_no_more_than_there_is() -> None:
     assert 0 < free_bytes(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("place", "free", "kept"),
+    [("cpu", ROOMY_BYTES, True), ("cpu", ROOMY_BYTES - 1, False), ("cuda", 2 * ROOMY_BYTES, False)],
+)
+def test_memory_is_kept_between_steps_on_a_cpu_with_room_for_it(
+    place: str, free: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+
+    @contextlib.contextmanager
+    def noted(wanted: bool) -> Iterator[None]:
+        said.append(wanted)
+        yield
+
+    monkeypatch.setattr(device, "free_bytes", lambda _: free)
+    monkeypatch.setattr(device, "keeping_freed_memory", noted)
+    with reused_memory(torch.device(place)):
+        assert said == [kept]

@@ -1,0 +1,47 @@
+"""What becomes of memory that arrays give back.
+
+As shipped, glibc returns every large block to the system, which hands it out again page by page, each zeroed first: a
+third of the time where arrays come and go quickly (benchmarks/speed.md). Other C libraries are left as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_MOST_MAPPED = 65_536  # as glibc has it
+_TRIM_BYTES = 2**28
+
+
+def reuse_freed_blocks() -> None:
+    """Use blocks of up to 32 MB again, and keep up to 256 MB of free memory: for a process that does clip after clip.
+
+    Larger arrays, such as those of a part, still go back to the system, so that memory stays flat.
+    """
+    _set({_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: _TRIM_BYTES})
+
+
+@contextlib.contextmanager
+def keeping_freed_memory(wanted: bool = True) -> Iterator[None]:
+    """All memory that is given back stays with this process, of any size, and goes back to the system afterwards.
+
+    Gaps between arrays of different sizes stay too: expect half as much memory again.
+    """
+    if not wanted:
+        yield
+        return
+    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1})  # -1: never
+    try:
+        yield
+    finally:
+        _set({_M_MMAP_MAX: _MOST_MAPPED, _M_TRIM_THRESHOLD: _TRIM_BYTES})
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+
+
+def _set(parameters: dict[int, int]) -> None:
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for parameter, value in parameters.items():
+            mallopt(parameter, value)
