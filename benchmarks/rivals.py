@@ -90,8 +90,8 @@ class SortedEncoder(PaddedEncoder):
 
 def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path) -> None:
     """Sound and words of all songs to .npy files."""
-    for audio, _ in songs:
-        librosa_script(audio, saved / f"{audio.stem}.mel.npy")
+    for audio, lyrics in songs:
+        librosa_script(audio, saved / f"{lyrics.stem}.mel.npy")
     padded = PaddedEncoder(encoder)
     texts = {lyrics.stem: lyrics.read_text() for _, lyrics in songs}
     for name, states in zip(texts, padded(list(texts.values())), strict=True):

@@ -22,6 +22,8 @@ import torch
 from machine import describe
 from speed_songs import make_lyrics, random_bert, write_clips
 
+from mgc.cache.processor import cpu_has_bf16
+
 SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
 
 
@@ -42,7 +44,8 @@ def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
         import speed_extract
 
         bert = random_bert(folder / "bert-base")
-        show(speed_extract.run(folder / "songs", bert, 4, 8 if quick else 24, rounds))
+        many = speed_extract.BF16 if cpu_has_bf16() else speed_extract.FP32
+        show(speed_extract.run(folder / "songs", bert, speed_extract.QUICK if quick else many, rounds))
     if "growth" in names:
         import speed_extract
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,88 +16,105 @@ import speed_audio
 import speed_text
 import whole_process
 from pairs import in_turn, spread, table
-from speed_songs import write_clips, write_collection
+from speed_songs import RECORDINGS, write_clips, write_collection
 from whole_process import Run
 
 from mgc.cache.store import FeatureStore
 
 SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
 APART = "two separate mgc extract on half the songs each, one a core (limit)"
-PART_ROWS = 2
 LEAST_COSINE = 0.999
 """Of token states that one of them keeps as float16."""
 SHORT_CLIP_S = 5.0
-RECORDINGS = 40
 GB = 1e9
 
 
-def run(folder: Path, encoder: Path, few: int, many: int, rounds: int) -> str:
+@dataclass(frozen=True)
+class Amounts:
+    """Songs of the two collections that each takes, and rows a part: enough for the difference to stand out."""
+
+    of_script: tuple[int, int]
+    of_ours: tuple[int, int]
+    part_rows: int
+
+
+FP32 = Amounts((4, 24), (4, 24), part_rows=2)
+BF16 = Amounts((16, 64), (64, 320), part_rows=16)
+QUICK = Amounts((4, 8), (4, 8), part_rows=2)
+
+
+def run(folder: Path, encoder: Path, amounts: Amounts, rounds: int) -> str:
     """Side by side: the librosa and transformers script, ours on one core, ours on two, and two of ours at once.
 
     Each takes a few songs and many: the difference is what songs cost, the rest what it costs to start.
     """
     saved = folder / "saved"
-    songs = {n: write_collection(folder / str(n), n) for n in (few, many)}
+    lines = write_collection(folder, max(amounts.of_script + amounts.of_ours))
 
-    def script(n: int) -> Run:
-        shutil.rmtree(saved, ignore_errors=True)
-        saved.mkdir()
-        here = Path(__file__).parent / "rivals.py"
-        return whole_process.run(
-            [sys.executable, str(here), str(songs[n]), str(encoder), str(saved)], cores=_cores()[:1]
-        )
-
-    def extract(table: Path, store: Path, workers: int, cores: list[int] | None) -> Run:
+    def extract(songs: list[str], store: Path, workers: int, cores: list[int]) -> Run:
         shutil.rmtree(store, ignore_errors=True)
         return whole_process.run(
-            [sys.executable, "-m", "mgc", "extract", str(table), "-o", str(store), "--text-model", str(encoder),
-             "--text-precision", "auto", "--part-rows", str(PART_ROWS), "--workers", str(workers), "--quiet"],
+            [sys.executable, "-m", "mgc", "extract", str(_table(store.with_suffix(".csv"), songs)), "-o", str(store),
+             "--text-model", str(encoder), "--text-precision", "auto", "--part-rows", str(amounts.part_rows),
+             "--workers", str(workers), "--quiet"],
             cores=cores,
         )  # fmt: skip
 
+    def script(n: int) -> list[Run]:
+        shutil.rmtree(saved, ignore_errors=True)
+        saved.mkdir()
+        here, table = Path(__file__).parent / "rivals.py", _table(folder / "script.csv", lines[: n + 1])
+        command = [sys.executable, str(here), str(table), str(encoder), str(saved)]
+        return [whole_process.run(command, cores=_cores()[:1])]
+
     def apart(n: int) -> list[Run]:
-        halves, cores = _halves(songs[n]), _cores()[:2]
+        songs, cores = lines[1 : n + 1], _cores()[:2]
+        halves = [[lines[0], *songs[index::2]] for index in range(2)]
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(extract, halves, stores[APART], [1, 1], [[core] for core in cores]))
 
     stores = {ONE: [folder / "one.zarr"], TWO: [folder / "two.zarr"],
               APART: [folder / "apart0.zarr", folder / "apart1.zarr"]}  # fmt: skip
     entrants = {
-        SCRIPT: lambda n: [script(n)],
-        ONE: lambda n: [extract(songs[n], *stores[ONE], 1, _cores()[:1])],
-        TWO: lambda n: [extract(songs[n], *stores[TWO], 2, _cores()[:2])],
+        SCRIPT: script,
+        ONE: lambda n: [extract(lines[: n + 1], *stores[ONE], 1, _cores()[:1])],
+        TWO: lambda n: [extract(lines[: n + 1], *stores[TWO], 2, _cores()[:2])],
         APART: apart,
     }
+    sizes = {name: amounts.of_script if name == SCRIPT else amounts.of_ours for name in entrants}
     found: dict[str, list[tuple[list[Run], list[Run]]]] = {name: [] for name in entrants}
 
     def both(name: str) -> Callable[[], str]:
         def work() -> str:
+            few, many = sizes[name]
             found[name].append((entrants[name](few), entrants[name](many)))
             return name
 
         return work
 
     in_turn({name: both(name) for name in entrants}, rounds=rounds, warm_up=False,
-            agree=lambda _, other: _wrong(saved, stores[other]))  # fmt: skip
-    a_song = {name: [(_seconds(b) - _seconds(a)) / (many - few) for a, b in runs] for name, runs in found.items()}
+            agree=lambda _, other: _wrong(saved, stores[other], sizes[SCRIPT][1]))  # fmt: skip
+    a_song = {name: [(_seconds(b) - _seconds(a)) / (sizes[name][1] - sizes[name][0]) for a, b in runs]
+              for name, runs in found.items()}  # fmt: skip
 
     def times(slow: str, fast: str) -> str:
         return spread([a / b for a, b in zip(a_song[slow], a_song[fast], strict=True)], 1, 2)
 
     rows = [
-        [name, spread(a_song[name], 1, 2), "-" if name == SCRIPT else times(SCRIPT, name),
-         times(ONE, name) if name in (TWO, APART) else "-",
-         spread([_seconds(a) - few * one for (a, _), one in zip(found[name], a_song[name], strict=True)], 1, 1),
+        [name, "{} and {}".format(*sizes[name]), spread(a_song[name], 1, 3),
+         "-" if name == SCRIPT else times(SCRIPT, name), times(ONE, name) if name in (TWO, APART) else "-",
+         spread([_seconds(a) - sizes[name][0] * one for (a, _), one in zip(found[name], a_song[name], strict=True)],
+                1, 1),
          spread([sum(run.tree_bytes for run in b) / GB for _, b in found[name]], 1, 2)]
         for name in entrants
     ]  # fmt: skip
-    title = f"Whole extraction: sound and BERT-base-sized text ({few} and {many} songs of 30 s, parts of {PART_ROWS})"
-    header = ["", "s a song", "times the script", "times one core", "s to start", "GB, all processes"]
+    title = f"Whole extraction: sound and BERT-base-sized text (songs of 30 s, parts of {amounts.part_rows})"
+    header = ["", "songs", "s a song", "times the script", "times one core", "s to start", "GB, all processes"]
     note = ("\n\nWhole processes. What a song costs is the difference between the two collections by how many songs "
             "they differ in; the rest is starting, mostly importing torch and transformers: once in the script, in "
             "ours once to plan and once in each worker. Two separate extractions share nothing but the processor: what "
             "they lose against twice one core is memory bandwidth, caches and clock, and no scheduler gets it "
-            "back.")  # fmt: skip
+            f"back. {RECORDINGS} recordings, met again under other ids; all lyrics differ.")  # fmt: skip
     return table(title, header, rows) + note
 
 
@@ -104,13 +122,9 @@ def _cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def _halves(table: Path) -> list[Path]:
-    """Two tables that hold every other song each."""
-    header, *lines = table.read_text().splitlines()
-    halves = [table.with_name(f"half{index}.csv") for index in range(2)]
-    for index, half in enumerate(halves):
-        half.write_text("\n".join([header, *lines[index::2]]) + "\n")
-    return halves
+def _table(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def _seconds(runs: list[Run]) -> float:
@@ -118,22 +132,29 @@ def _seconds(runs: list[Run]) -> float:
     return max(run.seconds for run in runs)
 
 
-def _wrong(saved: Path, stores: list[Path]) -> str | None:
-    """What of the stores is not what the script saved."""
-    return next(filter(None, (_agree(saved, store) for store in stores)), None)
+def _wrong(saved: Path, stores: list[Path], n: int) -> str | None:
+    """What of the stores is not what the script saved of its `n` songs."""
+    wrong = [_differences(saved, store) for store in stores]
+    n_met = sum(met for met, _ in wrong)
+    return next(filter(None, (found for _, found in wrong)), None) or (None if n_met == n else f"{n_met} of {n} songs")
 
 
-def _agree(saved: Path, store: Path) -> str | None:
+def _differences(saved: Path, store: Path) -> tuple[int, str | None]:
+    """How many songs both have, and what is wrong with the first that differs."""
+    n_met = 0
     with FeatureStore.open(store) as opened:
         for row, name in zip(
             opened.tracks.column("row").to_pylist(), opened.tracks.column("id").to_pylist(), strict=True
         ):
+            if not (saved / f"{name}.mel.npy").exists():
+                continue
+            n_met += 1
             states = opened.read("lyrics", [row])[0, : int(opened.read("lyrics_tokens", [row])[0])].astype(np.float32)
             wrong = speed_audio.agree([np.load(saved / f"{name}.mel.npy")], [opened.read("mel", [row])[0]])
             wrong = wrong or speed_text.agree([np.load(saved / f"{name}.lyrics.npy")], [states], LEAST_COSINE)
             if wrong:
-                return f"{name}: {wrong}"
-    return None
+                return n_met, f"{name}: {wrong}"
+    return n_met, None
 
 
 def growth(folder: Path, sizes: list[int], workers: int) -> str:

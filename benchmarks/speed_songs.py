@@ -15,6 +15,7 @@ from mgc.pipeline.text import find_text_model
 CLIP_RATE_HZ = 44_100
 MEAN_WORDS = 245  # about 250 tokens with [CLS] and [SEP]
 GENRES = ("rock", "pop", "jazz", "folk")
+RECORDINGS = 40
 
 
 def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -> list[Path]:
@@ -42,17 +43,16 @@ def make_lyrics(n: int, *, seed: int = 0) -> list[str]:
     return [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
 
 
-def write_collection(folder: Path, n: int) -> Path:
-    """A table of `n` songs, each with a clip and lyrics."""
-    clips = write_clips(folder / "audios", n)
+def write_collection(folder: Path, n: int) -> list[str]:
+    """A table of `n` songs by lines, header first: lyrics of their own, clips met again every `RECORDINGS` songs."""
+    clips = write_clips(folder / "audios", min(n, RECORDINGS))
+    (folder / "lyrics").mkdir(exist_ok=True)
     lines = ["id,path,artists,genres,lyrics_path"]
-    for index, (clip, lyrics) in enumerate(zip(clips, make_lyrics(n), strict=True)):
-        text = folder / "lyrics" / f"{clip.stem}.txt"
-        text.parent.mkdir(exist_ok=True)
+    for index, lyrics in enumerate(make_lyrics(n)):
+        text, clip = folder / "lyrics" / f"{index:05}.txt", clips[index % len(clips)]
         text.write_text(lyrics)
-        lines.append(f"{clip.stem},audios/{clip.name},artist {index % 7},{GENRES[index % 4]},lyrics/{text.name}")
-    (folder / "songs.csv").write_text("\n".join(lines) + "\n")
-    return folder / "songs.csv"
+        lines.append(f"{index:05},audios/{clip.name},artist {index % 7},{GENRES[index % 4]},lyrics/{text.name}")
+    return lines
 
 
 def random_bert(folder: Path) -> Path:
