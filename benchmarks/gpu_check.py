@@ -116,6 +116,36 @@ def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Che
     )
 
 
+def waiting_check(size: Size, device: torch.device) -> Iterator[Check]:
+    """A step asks the device for no number: torch raises where one would wait for it."""
+    for name in ("ours", "santana", "pandeya"):
+        system = make_system(size, 0, name).to(device).train()
+        batch = make_batch(size, 4, 320, seed=0).to(device)
+        optimizer = torch.optim.Adam(system.parameters(), lr=1e-4, fused=device.type == "cuda")
+        one_step(system, batch, optimizer)  # the first one looks for algorithms
+        said = "nothing"
+        try:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            one_step(system, batch, optimizer)
+        except RuntimeError as error:
+            said = str(error).splitlines()[0]
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        yield f"what a step of {name} waits for", said == "nothing", said
+
+
+def one_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    with torch.autocast(batch.mel.device.type, dtype=torch.bfloat16):
+        outputs = system(batch)
+    optimizer.zero_grad(set_to_none=True)
+    total_loss(outputs, batch).total.backward()
+    torch.nn.utils.clip_grad_norm_(system.parameters(), 1.0)
+    optimizer.step()
+    system.clamp_temperature()
+
+
 def differences(reference: System, batch: Batch, device: torch.device) -> tuple[float, float]:
     """Relative difference of the training loss, and of the worst parameter's gradient, between CPU and `device`.
 
@@ -260,6 +290,7 @@ def main() -> int:
         for checks in (
             float64_check(size, device),
             float32_check(size, device),
+            waiting_check(size, device),
             bf16_check(size, device, folder),
             resume_check(size, device, folder),
         ):

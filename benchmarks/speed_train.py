@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import multiprocessing
 import resource
@@ -150,7 +149,7 @@ def write_tracks(work: Work) -> None:
     (work.folder / "npz").mkdir()
     for index in range(work.n_tracks):
         one = batches.batch(np.array([index]))
-        fields = {field.name: getattr(one, field.name)[0] for field in dataclasses.fields(one)}
+        fields = {name: value[0] for name, value in vars(one).items() if isinstance(value, Tensor)}
         states = fields["lyrics"]
         fields["lyrics"] = torch.nn.functional.pad(states, (0, 0, 0, work.size.max_tokens - len(states)))
         np.savez(work.folder / "npz" / f"{index}.npz", **{name: value.numpy() for name, value in fields.items()})

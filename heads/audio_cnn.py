@@ -5,12 +5,14 @@ Shapes: B batch, M mel bands, T mel frames, K frames after the encoder, E channe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..cache.errors import ConfigError
+from .device import moved
 
 EncoderName = Literal["base", "lite", "tiny"]
 
@@ -61,13 +63,12 @@ class AudioEncoder(nn.Module):
         )
         self.out_channels = widths[-1]
 
-    def forward(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """Encode; `mel_frames` (B,) int64 counts the frames that hold sound. Padding frames come out as 0."""
+    def forward(self, mel_BMT: Tensor, mel_frames: Sequence[int]) -> Tensor:
+        """Encode; `mel_frames` counts the frames of each track that hold sound. Padding frames come out as 0."""
         n_frames = mel_BMT.shape[-1]
         if n_frames < TIME_STRIDE:
             raise ValueError(f"the encoder needs at least {TIME_STRIDE} mel frames, the batch has {n_frames}")
-        # One copy to the host a forward: it decides what is computed at all.
-        lengths = [min(max(n, 1), n_frames) for n in mel_frames.tolist()]
+        lengths = [min(max(n, 1), n_frames) for n in mel_frames]
         longest = min(-(-max(lengths, default=1) // TIME_STRIDE) * TIME_STRIDE, n_frames)
         # Channels last in memory: normalising and pooling many pixels of few channels is what a step on a CPU costs.
         x = mel_BMT[..., :longest].contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
@@ -99,10 +100,10 @@ class ConvBlock(nn.Module):
         # The last pooled frame of an odd length also covers one frame of padding, into which the convolution spills.
         spilt = [(i, n) for i, n in enumerate(lengths) if n % 2 and n < x.shape[-1]]
         if spilt:
-            track, frame = torch.tensor(spilt, device=x.device).T
+            track, frame = moved(torch.tensor(spilt), x.device).T
             x[track, :, :, frame] = 0.0
         pooled = torch.relu(self.pool(x))
-        halved = torch.tensor([(n + 1) // 2 for n in lengths], device=x.device)
+        halved = moved(torch.tensor([(n + 1) // 2 for n in lengths]), x.device)
         return pooled.masked_fill(~valid_mask(halved, pooled.shape[-1])[:, None, None, :], 0.0)
 
 

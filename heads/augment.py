@@ -6,8 +6,6 @@ Shapes: B batch, M mel bands, T mel frames.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ MAX_FRAMES, MAX_SHARE = 100, 0.2
 def augmented(batch: Batch, config: TrainConfig) -> Batch:
     """`batch` with the augmentations that `config` asks for; itself, and no random number drawn, where it asks none."""
     if config.spec_augment:
-        batch = dataclasses.replace(batch, mel=spec_augment(batch.mel, batch.mel_frames))
+        batch = batch.shown_as(mel=spec_augment(batch.mel, batch.mel_frames))
     if config.modality_dropout > 0:
         batch = without_lyrics(batch, config.modality_dropout)
     return batch
@@ -59,8 +57,7 @@ def spec_augment(mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
 def without_lyrics(batch: Batch, probability: float) -> Batch:
     """The batch in which each track with lyrics loses them with `probability`, and is then like any track without."""
     drawn = torch.rand(len(batch), device=batch.lyrics_tokens.device) < probability
-    return dataclasses.replace(
-        batch,
+    return batch.shown_as(
         lyrics=batch.lyrics.masked_fill(drawn[:, None, None], 0.0),
         lyrics_tokens=batch.lyrics_tokens.masked_fill(drawn, 0),
         lyrics_pooled=batch.lyrics_pooled.masked_fill(drawn[:, None], 0.0),

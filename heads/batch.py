@@ -5,7 +5,9 @@ Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genr
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,8 @@ class Batch:
     labels : (B, C) float 0/1.
     track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
     rows : (B,) int64, rows of the store.
+    lengths : `mel_frames` as numbers. A GPU that is asked for them first finishes all that it has yet to do, so they
+        are taken where the batch is made, on the host.
     """
 
     mel: Tensor
@@ -37,18 +41,27 @@ class Batch:
     track_key: Tensor
     lyrics_key: Tensor
     rows: Tensor
+    lengths: tuple[int, ...] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = tuple(self.mel_frames.tolist())
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            **{
-                field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-                for field in dataclasses.fields(self)
-            }
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch of what `change` makes of each tensor; it changes no length."""
+        return self.shown_as(**{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+
+    def shown_as(self, **tensors: Tensor) -> Batch:
+        """The batch with some tensors in the place of its own, for the same numbers of frames."""
+        other = copy.copy(self)
+        vars(other).update(tensors)
+        return other
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..cache.errors import ConfigError
 from ..cache.store import FeatureStore
 from .batch import Batch
-from .device import free_bytes
+from .device import free_bytes, moved
 
 Index = npt.NDArray[np.int64]
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
@@ -151,9 +151,7 @@ class FeatureBatches:
         cpu = self._gather(np.asarray(index, dtype=np.int64))
         if self._device.type != "cuda":
             return cpu
-        if self.home.name != "device":
-            cpu = Batch(**{name: value.pin_memory() for name, value in vars(cpu).items()})
-        return cpu.to(self._device, non_blocking=True)
+        return cpu.map(lambda tensor: moved(tensor, self._device))
 
     def __call__(self, indices: Iterable[npt.NDArray[np.integer[Any]]]) -> Iterator[Batch]:
         """One batch for each index array, the next one read while the caller works on this one."""
@@ -192,7 +190,7 @@ class FeatureBatches:
             mel, flat, pooled = self._read(index, longest)
             starts = np.arange(len(index), dtype=np.int64) * longest
         else:
-            place = torch.from_numpy(index).to(self._kept.mel.device)
+            place = moved(torch.from_numpy(index), self._kept.mel.device)
             mel, pooled = self._kept.mel[place], self._kept.pooled[place]
             flat, starts = self._kept.lyrics, self._starts[index]
         return mel, _padded(flat, starts, tokens, longest), pooled
@@ -265,8 +263,8 @@ def _padded(flat: Tensor, starts: Index, tokens: Index, longest: int) -> Tensor:
     step = np.arange(longest)
     inside = step < tokens[:, None]
     position = np.where(inside, starts[:, None] + step, 0)
-    states = flat[torch.from_numpy(position).to(flat.device)]
-    return states.masked_fill_(~torch.from_numpy(inside).to(flat.device)[..., None], 0.0)
+    states = flat[moved(torch.from_numpy(position), flat.device)]
+    return states.masked_fill_(~moved(torch.from_numpy(inside), flat.device)[..., None], 0.0)
 
 
 def _keys(hashes: pa.ChunkedArray, rows: Index) -> Index:

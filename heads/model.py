@@ -120,7 +120,7 @@ class GenreModel(System):
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.encoder is not None
         mel = self.normalise_mel(batch.mel, batch.mel_frames)
-        return self.encoder(mel, batch.mel_frames), encoder_frames(batch.mel_frames, mel.shape[-1])
+        return self.encoder(mel, batch.lengths), encoder_frames(batch.mel_frames, mel.shape[-1])
 
     def _lyrics(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Token states, the learned token where there are none, and lengths of at least 1."""

@@ -5,6 +5,8 @@ Shapes: B batch, M mel bands, T mel frames, F channels, D text width, C genres.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -55,10 +57,10 @@ class Pandeya(System):
     def forward(self, batch: Batch) -> Outputs:
         """Score every genre for each track of `batch`, on the system's device."""
         x = self.normalise_mel(batch.mel, batch.mel_frames)[:, None]
-        lengths = batch.mel_frames.clamp(1, x.shape[-1])
+        lengths, counted = batch.mel_frames.clamp(1, x.shape[-1]), [min(max(n, 1), x.shape[-1]) for n in batch.lengths]
         for block in self.blocks:
-            x = block(x, lengths)
-            lengths = (lengths + 1) // 2
+            x = block(x, lengths, counted)
+            lengths, counted = (lengths + 1) // 2, [(n + 1) // 2 for n in counted]
         audio = _valid_mean(x, lengths)
         lyrics = batch.lyrics_pooled.to(audio.dtype).masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
         hidden = torch.relu(self.dense(torch.cat([audio, lyrics], dim=-1)))
@@ -84,8 +86,8 @@ class DenseBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * n_filters)
         self.excite = SqueezeExcite(2 * n_filters, ratio)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """`x` is 0 in padding, and so is what comes out."""
+    def forward(self, x: Tensor, lengths: Tensor, counted: Sequence[int]) -> Tensor:
+        """`x` is 0 in padding, and so is what comes out; `counted` are the lengths as numbers."""
         padding = ~valid_mask(lengths, x.shape[-1])[:, None, None, :]
         y = torch.relu(self.along_time(x)).masked_fill(padding, 0.0)
         y = torch.relu(self.along_frequency(torch.cat([x, y], dim=1))).masked_fill(padding, 0.0)
@@ -97,7 +99,7 @@ class DenseBlock(nn.Module):
         padding = ~valid_mask(halved, pooled[0].shape[-1])[:, None, None, :]
         merged = torch.relu(self.merge((pooled[0] + pooled[1]).masked_fill(padding, 0.0)))
         # A copy, since ReLU's own output is needed for its gradient and would be overwritten in padding.
-        normed = normalise_valid(self.norm, merged.clone(), halved.tolist()).masked_fill(padding, 0.0)
+        normed = normalise_valid(self.norm, merged.clone(), [(n + 1) // 2 for n in counted]).masked_fill(padding, 0.0)
         excited: Tensor = self.excite(normed, halved)
         return excited
 

@@ -36,7 +36,7 @@ class Santana(System):
     def forward(self, batch: Batch) -> Outputs:
         """Score every genre for each track of `batch`, on the system's device."""
         mel = self.normalise_mel(batch.mel, batch.mel_frames)
-        frames_BKE = self.encoder(mel, batch.mel_frames)
+        frames_BKE = self.encoder(mel, batch.lengths)
         n_frames = encoder_frames(batch.mel_frames, mel.shape[-1])
         pooled = masked_mean(frames_BKE, valid_mask(n_frames, frames_BKE.shape[1]))
         return Outputs(logits=self.classifier(pooled).float())

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mgc.cache.store import FeatureStore
+from mgc.heads.augment import augmented
 from mgc.heads.batch import Batch
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
+from mgc.heads.losses import total_loss
 from mgc.heads.model_config import ModelConfig
 from mgc.heads.predict import load_run, predict_store
 from mgc.heads.system import System
@@ -45,7 +49,8 @@ def batch(n_frames: int = 96) -> Batch:
 
 
 def part(whole: Batch, rows: list[int]) -> Batch:
-    return Batch(**{field.name: getattr(whole, field.name)[rows] for field in dataclasses.fields(whole)})
+    fields = {name: value[rows] for name, value in vars(whole).items() if isinstance(value, Tensor)}
+    return Batch(**fields)
 
 
 def made(**options: Any) -> System:
@@ -118,3 +123,37 @@ def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     ids, scores = predict_store(loaded, small_store)
     assert scores.shape == (len(ids), C)
     assert scores.std(axis=0).min() > 0
+
+
+def without_values(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def moved(system: System) -> System:
+    for module in system.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(without_values(parameter)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, without_values(buffer))
+    return system
+
+
+@pytest.mark.parametrize("lengths", ["of all sorts", "equal"])
+@pytest.mark.parametrize("options", [{}, SANTANA, PANDEYA], ids=["ours", "santana", "pandeya"])
+def test_no_step_waits_for_the_gpu(options: dict[str, Any], lengths: str) -> None:
+    """PyTorch's fake tensors have a shape and no values: whatever asks for one raises."""
+    system, given = made(**options), batch()
+    if lengths == "equal":
+        given.mel_frames[:] = given.mel.shape[-1]
+        given = given.map(lambda tensor: tensor)
+    with FakeTensorMode():
+        system, there = moved(system).train(), given.map(without_values)
+        shown = augmented(there, TrainConfig(spec_augment=True, modality_dropout=0.5))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = system(shown)
+        loss = total_loss(outputs, shown).total
+        loss.backward()
+        nn.utils.clip_grad_norm_(system.parameters(), 1.0)
+        system.clamp_temperature()
+        with pytest.raises(DataDependentOutputException):  # what the test lives by
+            loss.item()
