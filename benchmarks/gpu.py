@@ -6,6 +6,7 @@ Run: python benchmarks/gpu.py > benchmarks/gpu.md    on a machine with a CUDA de
 Exit code: 0 done, 3 there is no CUDA device and nothing was measured.
 """
 
+import itertools
 import sys
 import tempfile
 import time
@@ -45,13 +46,14 @@ class Load:
     n_train: int
     n_validation: int
     batch_sizes: tuple[int, ...]
+    compiled: tuple[bool, ...]
     epochs_a_run: int
     rounds: int
     matrix: int
 
 
-ON_CUDA = Load(replace(FULL, max_tokens=512), 512, 128, (16, 256), epochs_a_run=4, rounds=5, matrix=8192)
-ON_CPU = Load(replace(DRY, clip_s=0.8), 8, 4, (4, 8), epochs_a_run=1, rounds=1, matrix=256)
+ON_CUDA = Load(replace(FULL, max_tokens=512), 512, 128, (16, 256), (False, True), epochs_a_run=4, rounds=5, matrix=8192)
+ON_CPU = Load(replace(DRY, clip_s=0.8), 8, 4, (4, 8), (False,), epochs_a_run=1, rounds=1, matrix=256)
 
 
 class ReadyBatches:
@@ -81,7 +83,8 @@ class Training:
     def step_cost(self) -> tuple[float, float]:
         """Operations of one step, and bytes that layers read and write in it."""
         batch = self.batches.batch(np.arange(self.config.batch_size))
-        with FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                 outputs = self.model.train()(batch)
             total_loss(outputs, batch, self.config.lambda_).total.backward()
@@ -124,14 +127,16 @@ def measure(load: Load, device: torch.device, folder: Path) -> None:
           f"{load.size.encoder}, {precision}; {home}. Matrix product {peaks[0] / 1e12:.2f} TFLOP/s, copying "
           f"{peaks[1] / 1e9:.0f} GB/s, both measured here.")  # fmt: skip
     steps, roofs, rates = [], [], {}
-    for batch_size in load.batch_sizes:
-        training = Training(task, batches, replace(config, batch_size=batch_size), device, precision)
+    for batch_size, compiled in itertools.product(load.batch_sizes, load.compiled):
+        name = f"{batch_size}, compiled" if compiled else str(batch_size)
+        asked = replace(config, batch_size=batch_size, compile=compiled)
+        training = Training(task, batches, asked, device, precision)
         times = timed(training, load)
         n = load.n_train * load.epochs_a_run
-        rates[batch_size] = [n / seconds for seconds in times.seconds[TRAIN]]
+        rates[name] = [n / seconds for seconds in times.seconds[TRAIN]]
         waiting = [1 - r / t for r, t in zip(times.seconds[READY], times.seconds[TRAIN], strict=True)]
-        steps.append([batch_size, spread(rates[batch_size], 1, 0), spread(waiting, 100, 1)])
-        roofs.append(roofline(training, peaks, times.median(TRAIN) / n * batch_size))
+        steps.append([name, spread(rates[name], 1, 0), spread(waiting, 100, 1)])
+        roofs.append([name, *roofline(training, peaks, times.median(TRAIN) / n * batch_size)])
     print(table("Training", ["batch", "samples/s", "% of a step spent waiting for data"], steps))
     print("\nThe same batches laid ready on the device give the same losses (compared in each round); the time that "
           "they save is the waiting.")  # fmt: skip
@@ -159,21 +164,21 @@ def roofline(training: Training, peaks: tuple[float, float], step_s: float) -> l
     operations, moved = training.step_cost()
     by_operations, by_bytes = operations / peaks[0], moved / peaks[1]
     bound = max(by_operations, by_bytes)
-    return [training.config.batch_size, f"{operations / 1e9:.4g}", f"{moved / 1e9:.3g}", f"{bound * 1e3:.2f}",
+    return [f"{operations / 1e9:.4g}", f"{moved / 1e9:.3g}", f"{bound * 1e3:.2f}",
             "operations" if bound == by_operations else "memory", f"{step_s * 1e3:.2f}",
             f"{bound / step_s:.2f}"]  # fmt: skip
 
 
-def project(training: Training, load: Load, rates: dict[int, list[float]], batch_size: int) -> None:
+def project(training: Training, load: Load, rates: dict[str, list[float]], batch_size: int) -> None:
     """The paper's training: its split, its number of epochs, validation after each."""
     index = np.arange(load.n_train, load.n_train + load.n_validation)
     scoring = in_turn({"": lambda: score_logits(training.model, training.batches, index, batch_size=batch_size)},
                       rounds=load.rounds)  # fmt: skip
     score_s = scoring.median("") / load.n_validation * PAPER_VALIDATION
     rows = []
-    for size, rate in rates.items():
+    for name, rate in rates.items():
         minutes = [PAPER_EPOCHS * (PAPER_TRAIN / one + score_s) / 60 for one in rate]
-        rows.append([size, spread(minutes, 1, 1)])
+        rows.append([name, spread(minutes, 1, 1)])
     print(table(f"The paper's training: {PAPER_TRAIN} tracks, {PAPER_EPOCHS} epochs, {PAPER_VALIDATION} to validate on",
                 ["batch", "minutes, projected"], rows))  # fmt: skip
     print("\nWithout reading the features once at the start, checkpoints, and the metrics of each epoch.")

@@ -110,7 +110,7 @@ def train(
 
     [b]training[/b]: loss=bce|asymmetric, bce_reduction=mean|sum, prior_bias=false, modality_dropout=0,
     spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50, warmup_epochs=0,
-    weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped
+    weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
     """
     from .. import api
 

@@ -90,6 +90,8 @@ class TrainConfig:
         single modality cannot have is off, whatever was asked.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
     device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
+    compile : let ``torch.compile`` join the operations of a training step, which costs a minute first. For GPUs, where
+        launching many small ones takes longer than they do; on a CPU it is slower (docs/design/008-speed.md).
     deterministic : only operations that give the same bits every time, and no resume where bits would differ.
     """
 
@@ -127,6 +129,7 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     home: Home = "auto"
+    compile: bool = False
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -255,7 +258,7 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: not one of {', '.join(map(str, allowed))}")
-        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment", "deterministic"):
+        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment", "compile", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: want true or false")
 

@@ -99,6 +99,24 @@ def reused_memory(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Where models that are to be compiled run; does nothing unless `wanted`.
+
+    Raises
+    ------
+    TrainingError
+        If torch cannot compile here, such as where it finds no compiler.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not wanted or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        said = str(error).strip().splitlines()[0]
+        raise TrainingError(f"compile: torch cannot compile the model here ({said}); train without it") from error
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that features may still take on the device: CUDA's own count, or what the system and cgroup leave us."""
     if device.type == "cuda":

@@ -14,7 +14,7 @@ import torch
 from ..cache.store import FeatureStore
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home, epoch_batches, in_batches
-from .device import deterministic, resolve_device, resolve_precision
+from .device import compiling, deterministic, resolve_device, resolve_precision
 from .loop import train_epoch
 from .scoring import score_logits
 from .task import Task, prepare
@@ -70,7 +70,7 @@ def dry_run(
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    with deterministic(config.deterministic):
+    with deterministic(config.deterministic), compiling(config.compile):
         task = prepare(store, config, labels=labels, on_track=on_track)
         model, optimizer = make_model(task, config, device)
         home = choose_home(store, task.examples, device=device, wanted=config.home)

@@ -75,12 +75,15 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @contextlib.contextmanager
 def _evaluating(model: System) -> Iterator[None]:
-    """Evaluation mode, and on CUDA convolutions in true float32 by algorithms that do not vary."""
+    """Evaluation mode, nothing compiled, and on CUDA convolutions in true float32 by algorithms that do not vary."""
     was_training = model.training
     model.eval()
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     try:
-        with exact if next(model.parameters()).is_cuda else contextlib.nullcontext():
+        with (
+            exact if next(model.parameters()).is_cuda else contextlib.nullcontext(),
+            torch.compiler.set_stance("force_eager"),  # scores must not depend on how a model was trained
+        ):
             yield
     finally:
         model.train(was_training)

@@ -25,7 +25,7 @@ from ..cache.store import FeatureStore
 from .checkpoint import RunState, restore, save_state, saved_random
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home
-from .device import deterministic, machine, resolve_device, resolve_precision, reused_memory
+from .device import compiling, deterministic, machine, resolve_device, resolve_precision, reused_memory
 from .graph_report import graph_sentence, graph_summary
 from .history import EpochRecord, append_record
 from .loop import EpochSums, seeded, train_epoch
@@ -144,7 +144,7 @@ def train(
     Ru et al. 2023, section 3: Adam, learning rate 1e-4 halved every 50 epochs, batches of 16.
     """
     device = resolve_device(config.device)
-    with deterministic(config.deterministic):
+    with deterministic(config.deterministic), compiling(config.compile):
         training = _Training(store, run, config, device, labels, split, resume, save_every_s, stop, on_progress)
         with training.logging_epochs(epoch_log):
             return training.finish()
@@ -368,6 +368,8 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
     if config.prior_bias:
         model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        model.compile()
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
     return model, optimizer

@@ -18,7 +18,7 @@ from mgc.cache.store import FeatureStore
 from mgc.heads import loop
 from mgc.heads.checkpoint import find_state
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
-from mgc.heads.device import deterministic
+from mgc.heads.device import compiling, deterministic
 from mgc.heads.evaluate import evaluate
 from mgc.heads.history import read_history
 from mgc.heads.splits import Split
@@ -295,6 +295,34 @@ def test_a_deterministic_run_goes_on_only_where_it_can_be_exact(small_store: Fea
     finally:
         torch.set_num_threads(threads)
     assert len(train(small_store, run, small_config(epochs=2, deterministic=True), resume=True).history) == 2
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # of torch, about itself
+def test_a_compiled_run_learns_what_any_run_learns(small_store: FeatureStore, tmp_path: Path) -> None:
+    """Of words alone: compiling the encoder of sound takes a minute."""
+    options: dict[str, Any] = {
+        "modalities": "lyrics", "graph": False, "epochs": 2, "model_options": {**SMALL["model_options"], "dropout": 0.0}
+    }  # fmt: skip
+    plain = train(small_store, tmp_path / "plain", small_config(**options))
+    torch._dynamo.utils.counters.clear()
+    compiled = train(small_store, tmp_path / "compiled", small_config(**options, compile=True))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # something was compiled at all
+    for ours, theirs in zip(compiled.history, plain.history, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert ours.val_bce == pytest.approx(theirs.val_bce, rel=1e-5)
+
+
+def test_where_torch_cannot_compile_it_says_so() -> None:
+    class NoCompilerError(RuntimeError): ...
+
+    NoCompilerError.__module__ = "torch._inductor.exc"
+    with pytest.raises(TrainingError, match=r"compile: .*\(no g\+\+ here\); train without it"), compiling(True):
+        raise NoCompilerError("no g++ here\nand more")
+    with pytest.raises(NoCompilerError), compiling(False):
+        raise NoCompilerError
+    with pytest.raises(RuntimeError, match="shape"), compiling(True):
+        raise RuntimeError("shape")
 
 
 def test_an_operation_without_a_deterministic_form_is_refused() -> None:
