@@ -42,11 +42,11 @@ def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, .
     asked = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
     config = TrainConfig(**{**PRESETS["paper"], **asked, "precision": precision, "seed": seed})
     with FeatureStore.open(store) as opened:
-        result = train(opened, run, config)
+        result = train(opened, run, config, resume=True)
         test = evaluate(run, opened, n_replicates=0)["metrics"]
     assert result.best_map is not None
     return (result.best_map, test["mean_average_precision"]["value"], test["columns"]["tuned"]["jaccard"]["value"],
-            result.history[-1].loss, result.seconds)  # fmt: skip
+            result.history[-1].loss, sum(epoch.seconds for epoch in result.history))  # fmt: skip
 
 
 def measured(store: Path, folder: Path, n_seeds: int, processes: int) -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--songs", type=int, default=N_SONGS)
-    parser.add_argument("--folder", type=Path, help="keeps songs, store and runs; a temporary one if not given")
+    parser.add_argument("--folder", type=Path, help="keeps songs, store and runs, and goes on from them")
     given = parser.parse_args()
     if not cpu_has_bf16():
         print("This processor does not compute in bf16: nothing was measured.", file=sys.stderr)
