@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .errors import StoreCorruptError
 from .schema import ArraySpec
 
-_NO_CHUNK = np.iinfo(np.uint64).max
+_NO_CHUNK = 2**64 - 1
 _CHECKSUM_BYTES = 4
 
 
@@ -37,20 +37,22 @@ class MappedShard:
         self._path = path
         self._spec = spec
         self._chunk_shape = spec.inner[1:]
-        self._n_values = int(np.prod(self._chunk_shape))
-        self._n_bytes = self._n_values * np.dtype(spec.dtype).itemsize
+        self._dtype = np.dtype(spec.dtype)
+        self._n_bytes = int(np.prod(self._chunk_shape)) * self._dtype.itemsize
         self._map: mmap.mmap | None = None
-        self._index = np.full((part_rows, -(-spec.tail[0] // spec.inner[1]), 2), _NO_CHUNK, dtype=np.uint64)
+        index = np.full((part_rows, -(-spec.tail[0] // spec.inner[1]), 2), _NO_CHUNK, dtype=np.uint64)
         if path.exists():
             self._map = _mapped(path)
-            self._index = self._read_index(self._map)
-        self._checked = np.zeros(self._index.shape[:2], dtype=np.bool_)
+            index = self._read_index(self._map, index)
+        # Lists: a clip is read in 100 us, of which looking into NumPy arrays number by number would take a tenth.
+        self._offsets: list[list[int]] = index[..., 0].tolist()
+        self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
 
     def fetch(self, row: int, length: int) -> None:
         """Have what :meth:`read_into` will want read from disk, unless it was read before; does not wait for it."""
         for k in range(-(-length // self._chunk_shape[0])):
-            offset = int(self._index[row, k, 0])
-            if self._map is not None and offset != _NO_CHUNK and not self._checked[row, k]:
+            offset = self._offsets[row][k]
+            if self._map is not None and not self._checked[row][k] and offset != _NO_CHUNK:
                 start = offset // mmap.PAGESIZE * mmap.PAGESIZE
                 self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
 
@@ -59,13 +61,14 @@ class MappedShard:
         step = self._chunk_shape[0]
         for k in range(-(-len(out) // step)):
             target = out[k * step : (k + 1) * step]
-            offset = self._index[row, k, 0]
+            offset = self._offsets[row][k]
             if offset == _NO_CHUNK or self._map is None:
                 target[...] = self._spec.fill
                 continue
-            self._check(self._map, row, k, int(offset))
-            chunk = np.frombuffer(self._map, self._spec.dtype, self._n_values, int(offset)).reshape(self._chunk_shape)
-            target[...] = chunk[: len(target)]
+            if not self._checked[row][k]:
+                self._check(self._map, row, k, offset)
+            chunk: npt.NDArray[Any] = np.ndarray(self._chunk_shape, self._dtype, self._map, offset)
+            target[...] = chunk if len(chunk) == len(target) else chunk[: len(target)]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -74,12 +77,12 @@ class MappedShard:
                 self._map.close()
             self._map = None
 
-    def _read_index(self, data: mmap.mmap) -> npt.NDArray[np.uint64]:
-        start = len(data) - self._index.nbytes - _CHECKSUM_BYTES
+    def _read_index(self, data: mmap.mmap, empty: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        start = len(data) - empty.nbytes - _CHECKSUM_BYTES
         stored = np.frombuffer(data, np.uint8, offset=max(start, 0))
         if start < 0 or not _matches(stored):
             raise StoreCorruptError(f"{self._path}: its shard index is damaged; extract the part again")
-        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(self._index.shape)
+        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(empty.shape)
         present = index[..., 0] != _NO_CHUNK
         offsets, sizes = index[..., 0][present], index[..., 1][present]
         wrong_size = (sizes != self._n_bytes + _CHECKSUM_BYTES).any()
@@ -88,14 +91,12 @@ class MappedShard:
         return index
 
     def _check(self, data: mmap.mmap, row: int, k: int, offset: int) -> None:
-        if self._checked[row, k]:
-            return
         if not _matches(np.frombuffer(data, np.uint8, self._n_bytes + _CHECKSUM_BYTES, offset)):  # without a copy
             raise StoreCorruptError(
                 f"{self._path}: {self._spec.name} of row {row} of the part does not match its checksum; restore the "
                 "file from a copy, or extract into a new store"
             )
-        self._checked[row, k] = True
+        self._checked[row][k] = True
 
 
 def max_mapped_files() -> int:
