@@ -91,8 +91,8 @@ def main() -> int:
         found = measured(store, folder, given.seeds, cores)
     print("# Training in bf16 and in float32\n")
     print(f"{describe()}; torch {torch.__version__}. Printed by benchmarks/precision.py: median [lowest, highest] of "
-          f"{given.seeds} seeds. {given.songs} songs of the benchmark world (benchmarks/tables.md), its settings; two "
-          "trainings at a time, a thread each. None of this is a result on music.")  # fmt: skip
+          f"{given.seeds} seeds. {given.songs} songs of the benchmark world (benchmarks/tables.md), its settings; "
+          f"{cores} trainings at a time, a thread each. None of this is a result on music.")  # fmt: skip
     print(report(found))
     return 0
 

@@ -70,9 +70,9 @@ def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
     work = Work(folder, encoder, n_steps)
     make_store(work.size, folder / "noise.zarr", work.n_tracks, N_VALIDATION)
     write_tracks(work)
-    ours = {f"mgc, {precision}": precision for precision in (("bf16", "fp32") if cpu_has_bf16() else ("fp32",))}
     loops: dict[str, Callable[[Work], float]] = {PLAIN: plain_loop}
-    loops |= {name: functools.partial(our_loop, precision=precision) for name, precision in ours.items()}
+    for precision in ("bf16", "fp32") if cpu_has_bf16() else ("fp32",):
+        loops[f"mgc, {precision}"] = functools.partial(our_loop, precision=precision)
     with process_each(list(loops)) as processes:
         entrants = {name: lambda name=name, loop=loop: processes[name].submit(loop, work).result()
                     for name, loop in loops.items()}  # fmt: skip

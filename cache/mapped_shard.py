@@ -68,7 +68,7 @@ class MappedShard:
             if not self._checked[row][k]:
                 self._check(self._map, row, k, offset)
             chunk: npt.NDArray[Any] = np.ndarray(self._chunk_shape, self._dtype, self._map, offset)
-            target[...] = chunk if len(chunk) == len(target) else chunk[: len(target)]
+            target[...] = chunk[: len(target)]
 
     def close(self) -> None:
         """Let go of the file."""

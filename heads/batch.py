@@ -49,9 +49,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch of what `change` makes of each tensor; it changes no length."""

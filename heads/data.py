@@ -148,10 +148,8 @@ class FeatureBatches:
 
     def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
         """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""
-        cpu = self._gather(np.asarray(index, dtype=np.int64))
-        if self._device.type != "cuda":
-            return cpu
-        return cpu.map(lambda tensor: moved(tensor, self._device))
+        gathered = self._gather(np.asarray(index, dtype=np.int64))
+        return gathered.map(lambda tensor: moved(tensor, self._device))
 
     def __call__(self, indices: Iterable[npt.NDArray[np.integer[Any]]]) -> Iterator[Batch]:
         """One batch for each index array, the next one read while the caller works on this one."""

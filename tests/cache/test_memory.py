@@ -12,7 +12,6 @@ import pytest
 
 from mgc.cache.memory import keeping_freed_memory
 
-PAGE = resource.getpagesize()
 MB = 2**20
 needs_glibc = pytest.mark.skipif(
     getattr(ctypes.CDLL(None), "mallopt", None) is None, reason="another C library than glibc has its own ways"
@@ -56,6 +55,7 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
     assert asked < 100 if again else asked >= n_mb // 2
 
 
+@needs_glibc
 def test_nothing_changes_where_it_is_not_wanted() -> None:
     with keeping_freed_memory(wanted=False):
         pages_asked_for(100 * MB)
