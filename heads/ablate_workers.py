@@ -25,6 +25,7 @@ from ..cache.errors import MgcError, StoppedError, WorkerError
 from ..cache.store import FeatureStore
 from .ablate_plan import PlannedRun
 from .ablate_runs import Failure, Labels, Outcome, attempt, finished
+from .device import free_bytes, take_at_most
 from .train import Progress
 
 POLL_S = 5.0
@@ -154,6 +155,7 @@ def _shared_out(
     work: Work, waiting: deque[PlannedRun], jobs: int, stop: Callable[[], bool], tell: OnRun
 ) -> Iterator[tuple[PlannedRun, Outcome]]:
     workers: list[_Worker] = []
+    share_bytes = free_bytes(torch.device("cpu")) // jobs
     try:
         while waiting or workers:
             while waiting and len(workers) < jobs:
@@ -161,7 +163,7 @@ def _shared_out(
                 if finished(work.folder, run) is not None:  # not worth a process
                     yield run, "done"
                 else:
-                    workers.append(_started(work, run))
+                    workers.append(_started(work, run, share_bytes))
             _refuse_to_go_on(stop)
             for pipe in wait([worker.pipe for worker in workers], timeout=1.0):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
@@ -188,10 +190,10 @@ def _shared_out(
             worker.process.join()
 
 
-def _started(work: Work, run: PlannedRun) -> _Worker:
+def _started(work: Work, run: PlannedRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
     with _one_thread():
         process.start()
     theirs.close()
@@ -238,8 +240,9 @@ def _death(worker: _Worker) -> Failure:
     return Failure(key=worker.run.key, serves=worker.run.serves, reason=reason)
 
 
-def _serve(work: Work, pipe: Connection[Any, Any]) -> None:
+def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
     """A worker: one run after the other, until the pipe is closed or SIGTERM says to save and end."""
+    take_at_most(share_bytes)
     torch.set_num_threads(1)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

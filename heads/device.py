@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ..cache.processor import cpu_has_bf16
 
 ROOMY_BYTES = 8 * 2**30
 """Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""
+
+_share_bytes = sys.maxsize
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -118,12 +121,23 @@ def compiling(wanted: bool) -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that features may still take on the device: CUDA's own count, or what the system and cgroup leave us."""
+    """Memory that features may still take on the device: CUDA's own count, or what the system and cgroup leave us.
+
+    Of the host's, no more than :func:`take_at_most` allows.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = _system_available_bytes()
     limit, used = (_cgroup_bytes(name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    if limit is not None and used is not None:
+        free = min(free, max(0, limit - used))
+    return min(free, _share_bytes)
+
+
+def take_at_most(n_bytes: int) -> None:
+    """This process's share of the host's memory, where several train side by side and each would count all of it."""
+    global _share_bytes  # a process has one
+    _share_bytes = n_bytes
 
 
 def _system_available_bytes() -> int:

@@ -26,6 +26,7 @@ from mgc import api
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.store import FeatureStore
+from mgc.heads import ablate_workers
 from mgc.heads.ablate import ablate, dry_run
 from mgc.heads.ablate_plan import Plan
 from mgc.heads.ablate_rows import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
@@ -223,8 +224,11 @@ def test_an_ablation_killed_and_run_again_has_the_same_tables(
     assert row_of(undisturbed, "components", "GCEM")["metrics"]["accuracy"]["sd"] is None
 
 
-def test_processes_share_the_runs_and_one_that_fails_fails_alone(make_world: MakeWorld, tmp_path: Path) -> None:
-    """On a store without text only what works on sound can be trained."""
+def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a store without text only what works on sound can be trained; and free memory is there once for both."""
+    monkeypatch.setattr(ablate_workers, "free_bytes", lambda _: 2000)
     world = make_world(n_tracks=30)
     world.recipe = type(world.recipe)(mel=world.recipe.mel, lyrics=None)
     world.write(tmp_path / "s.zarr")
@@ -237,6 +241,8 @@ def test_processes_share_the_runs_and_one_that_fails_fails_alone(make_world: Mak
     assert "no text features" in rows["ours"]["note"]
     assert len(document["failures"]) == 4
     assert [len(list(work.folder.glob(f"runs/*/{name}"))) for name in ("result.json", "best")] == [1, 1]
+    about = json.loads(next(work.folder.glob("runs/*/run.json")).read_text())
+    assert (about["home"]["name"], about["home"]["free_bytes"]) == ("mapped", 1000)
     tracks = load_predictions(next(work.folder.glob("runs/*/result.json")).parent)
     share = rows["usual genres"]["metrics"]["accuracy"]["value"]
     sets = [jaccard_score(tracks.labels, np.tile(one, (len(tracks.labels), 1)), average="samples", zero_division=0)
