@@ -33,7 +33,7 @@ from mgc.heads.train import train
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 PRECISIONS = ("fp32", "bf16")
-FIGURES = ("validation mAP, best epoch", "test mAP", "test Jaccard", "training loss, last epoch", "seconds")
+FIGURES = ("validation mAP, best epoch", "test mAP", "test Jaccard", "training loss, last epoch")
 
 
 def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, ...]:
@@ -46,7 +46,7 @@ def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, .
         test = evaluate(run, opened, n_replicates=0)["metrics"]
     assert result.best_map is not None
     return (result.best_map, test["mean_average_precision"]["value"], test["columns"]["tuned"]["jaccard"]["value"],
-            result.history[-1].loss, sum(epoch.seconds for epoch in result.history))  # fmt: skip
+            result.history[-1].loss)  # fmt: skip
 
 
 def measured(store: Path, folder: Path, n_seeds: int, processes: int) -> dict[str, np.ndarray]:
@@ -65,11 +65,10 @@ def report(found: dict[str, np.ndarray]) -> str:
     fp32, bf16 = (found[name] for name in PRECISIONS)
     rows: list[list[Any]] = []
     for column, name in enumerate(FIGURES):
-        digits = 0 if name == "seconds" else 3
         difference = bf16[:, column] - fp32[:, column]
-        rows.append([name, *(spread(found[one][:, column].tolist(), 1, digits) for one in PRECISIONS),
-                     f"{difference.mean():+.{digits}f}", f"{difference.std(ddof=1):.{digits}f}",
-                     f"{fp32[:, column].std(ddof=1):.{digits}f}"])  # fmt: skip
+        rows.append([name, *(spread(found[one][:, column].tolist(), 1, 3) for one in PRECISIONS),
+                     f"{difference.mean():+.3f}", f"{difference.std(ddof=1):.3f}",
+                     f"{fp32[:, column].std(ddof=1):.3f}"])  # fmt: skip
     header = ["", *PRECISIONS, "difference, mean over seeds", "its deviation", "deviation of fp32 between seeds"]
     return table("The same seeds in both precisions", header, rows)
 
