@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,25 @@ FLOAT16_STEP_DB = 0.0625
 
 def run(clips: list[Path], saved: Path, rounds: int) -> str:
     recipe, caps = MelRecipe(), Caps()
+    folders = {name: saved / str(index) for index, name in enumerate((LIBROSA, BARE, CHILD))}
+    for folder in folders.values():
+        folder.mkdir()
 
-    def save(path: Path, mel: np.ndarray) -> np.ndarray:
-        np.save(saved / f"{path.stem}.npy", mel)
-        return mel
+    def stored(name: str, write: Callable[[Path, Path], object]) -> Callable[[], Path]:
+        """What each does with a clip; the spectrograms are compared as stored: kept, they would cost memory anew."""
+
+        def every() -> Path:
+            for path in clips:
+                write(path, folders[name] / f"{path.stem}.npy")
+            return folders[name]
+
+        return every
 
     with ClipReader(recipe) as reader:
-        entrants = {
-            LIBROSA: lambda: [rivals.librosa_script(path, saved / f"{path.stem}.npy") for path in clips],
-            BARE: lambda: [save(path, extract(path, recipe, caps).mel) for path in clips],
-            CHILD: lambda: [save(path, reader.read(path).mel) for path in clips],
+        entrants: dict[str, Callable[[], Any]] = {
+            LIBROSA: stored(LIBROSA, rivals.librosa_script),
+            BARE: stored(BARE, lambda path, to: np.save(to, extract(path, recipe, caps).mel)),
+            CHILD: stored(CHILD, lambda path, to: np.save(to, reader.read(path).mel)),
             DECODE: lambda: decode_all(clips),
         }
         times = in_turn(entrants, rounds=rounds, agree=agree)
@@ -44,13 +54,14 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
 
 def decode_all(clips: list[Path]) -> None:
     for path in clips:
-        rivals.decode_only(path)  # thrown away at once: kept, they would cost memory anew
+        rivals.decode_only(path)
 
 
-def agree(reference: list[np.ndarray], other: list[np.ndarray] | None) -> str | None:
+def agree(reference: Path, other: Path | None) -> str | None:
     if other is None:  # decoded samples are no spectrogram
         return None
-    for one, two in zip(reference, other, strict=True):
+    for path in reference.iterdir():
+        one, two = np.load(path), np.load(other / path.name)
         frames = min(one.shape[1], two.shape[1])  # ours pads what a decoder trims off the end
         if frames < two.shape[1] - 12:
             return f"{one.shape[1]} frames against {two.shape[1]}"

@@ -152,9 +152,9 @@ def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int,
     skip = (window.start - window.first) * target_hz // decoded.rate_hz
     n_total = math.ceil((decoded.length - window.start) * target_hz / decoded.rate_hz)
     n_valid = min(n_total, recipe.n_samples)
-    samples = np.zeros(recipe.n_samples, dtype=np.float32)
-    part = resampled[skip : skip + n_valid]
-    samples[: len(part)] = part
+    samples = resampled[skip : skip + n_valid]
+    if len(samples) < recipe.n_samples:
+        samples = np.concatenate([samples, np.zeros(recipe.n_samples - len(samples), dtype=np.float32)])
     return samples, n_valid, n_total
 
 
@@ -195,7 +195,7 @@ def _flags(decoded: Decoded, samples: Float32, recipe: MelRecipe) -> Flag:
         Flag.DECODE_GAPS: decoded.gaps,
         Flag.UPSAMPLED: decoded.rate_hz < recipe.sample_rate_hz,
         Flag.MULTICHANNEL: decoded.channels > 2,
-        Flag.SILENT: float(np.abs(samples).max()) < SILENT_PEAK,
+        Flag.SILENT: max(samples.max(), -samples.min()) < SILENT_PEAK,
         Flag.CLIPPED: decoded.clipped_share >= CLIPPED_SHARE,
     }
     flags = Flag(0)

@@ -63,7 +63,7 @@ def find_stream(data: Bytes, first: int, reach: int) -> int | None:
     head = data[first : first + reach]
     for match in _SYNC.finditer(head):
         at = first + match.start()
-        header = _header(data, at)
+        header = _header(data[at : at + 4])
         if header is None:
             continue
         if _is_chain(data, at) if header.n_bytes else at == first and _free_format_repeats(data, at):
@@ -73,7 +73,7 @@ def find_stream(data: Bytes, first: int, reach: int) -> int | None:
 
 def walk(data: Bytes, first: int) -> Walk | None:
     """Count the frames from `first` on; None where frames do not tell their size (free format)."""
-    header = _header(data, first)
+    header = _header(data[first : first + 4])
     if header is None or not header.n_bytes:
         return None
     stream, rate_hz = header.stream, header.rate_hz
@@ -81,7 +81,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
     if any(name in data[first : first + 44] for name in _TAG_NAMES):
         position += header.n_bytes
     while position < end:
-        header = _header(data, position)
+        header = _header(data[position : position + 4])
         if header is not None and header.stream == stream and header.n_bytes:
             position += header.n_bytes
             samples += header.n_samples if position <= end else 0
@@ -95,7 +95,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
 
 
 def _is_chain(data: Bytes, first: int) -> bool:
-    header = _header(data, first)
+    header = _header(data[first : first + 4])
     if header is None or not header.n_bytes:
         return False
     position = first
@@ -103,7 +103,7 @@ def _is_chain(data: Bytes, first: int) -> bool:
         position += header.n_bytes
         if position >= len(data):
             return first == 0 or position == len(data)
-        following = _header(data, position)
+        following = _header(data[position : position + 4])
         if following is None or following.stream != header.stream or not following.n_bytes:
             return False
         header = following
@@ -122,22 +122,19 @@ def _resume(data: Bytes, lost: int, stream: int) -> int | None:
     """Where the same stream goes on after a break, three headers in a row."""
     position = data.find(b"\xff", lost + 1)
     while position >= 0:
-        header = _header(data, position)
+        header = _header(data[position : position + 4])
         if header is not None and header.stream == stream and _is_chain(data, position):
             return position
         position = data.find(b"\xff", position + 1)
     return None
 
 
-def _header(data: Bytes, position: int) -> Header | None:
-    head = data[position : position + 4]
+@lru_cache(maxsize=8192)
+def _header(head: bytes) -> Header | None:
+    """What four bytes say, if they begin a frame; a stream has few different ones."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
-    return _parse(head[1], head[2])
-
-
-@lru_cache(maxsize=8192)
-def _parse(second: int, third: int) -> Header | None:
+    second, third = head[1], head[2]
     version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)  # version: 0 is MPEG 2.5, 2 is MPEG-2, 3 is MPEG-1
     index, rate = third >> 4, third >> 2 & 3
     if version == 1 or layer == 4 or index == 15 or rate == 3:

@@ -18,6 +18,7 @@ import soundfile
 from mgc.cache.errors import ClipError
 from mgc.cache.schema import Flag, MelRecipe
 from mgc.pipeline.clips import Caps, Clip, decode_clip
+from mgc.pipeline.decode import Window, decode
 from mgc.pipeline.formats import Caps as FormatCaps
 from mgc.pipeline.formats import examine
 
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprec
 RECIPE = MelRecipe()
 START = MelRecipe(offset="start")
 TARGET_HZ = 22_050
+
+
+def everything(_: int, length: int) -> Window:
+    return Window(first=0, start=0, stop=length)
+
 
 Float32 = npt.NDArray[np.float32]
 
@@ -231,17 +237,17 @@ def test_sample_formats_of_wav(tmp_path: Path, subtype: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
 def test_the_downmix_is_the_mean(tmp_path: Path, channels: int) -> None:
-    x = music(1, 22_050, channels)
+    x = music(4, 22_050, channels)
     clip = decode_clip(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT"), RECIPE)
-    np.testing.assert_allclose(clip.samples[:22_050], x.mean(axis=1), atol=1e-7)
+    np.testing.assert_allclose(clip.samples[: len(x)], x.mean(axis=1), atol=1e-7)
     assert clip.channels == channels
     assert (Flag.MULTICHANNEL in clip.flags) == (channels > 2)
 
 
 def test_stereo_is_half_the_sum_exactly(tmp_path: Path) -> None:
-    x = music(1, 22_050, 2)
+    x = music(4, 22_050, 2)
     clip = decode_clip(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT"), RECIPE)
-    np.testing.assert_array_equal(clip.samples[:22_050], np.float32(0.5) * (x[:, 0] + x[:, 1]))
+    np.testing.assert_array_equal(clip.samples[: len(x)], np.float32(0.5) * (x[:, 0] + x[:, 1]))
 
 
 # What the sound is like
@@ -267,6 +273,14 @@ def test_clipping_is_flagged(tmp_path: Path, subtype: str, gain: float, clipped:
     assert (Flag.CLIPPED in decode_clip(path, RECIPE).flags) == clipped
 
 
+def test_clipped_samples_are_counted_in_every_channel_all_through(tmp_path: Path) -> None:
+    x = music(4, 22_050, channels=2)
+    x[::1000, 0], x[500::1000, 1] = 1, -1  # their mean clips nowhere
+    path = write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT")
+    decoded = decode(path, examine(path, Caps()), everything, Caps())
+    assert decoded.clipped_share == np.count_nonzero(np.abs(x) == 1) / x.size > 0.0009
+
+
 def test_samples_over_full_scale_are_not_cut(tmp_path: Path) -> None:
     x = music(1, 22_050) * 40
     clip = decode_clip(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT"), RECIPE)
@@ -275,8 +289,8 @@ def test_samples_over_full_scale_are_not_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers_fail(tmp_path: Path, bad: float) -> None:
-    x = music(1, 22_050)
-    x[12_345] = bad
+    x = music(4, 22_050)
+    x[80_000] = bad  # beyond what is mixed at a time
     assert reason(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT")) == "NONFINITE"
 
 
