@@ -60,12 +60,14 @@ def decode_all(clips: list[Path]) -> None:
 def agree(reference: Path, other: Path | None) -> str | None:
     if other is None:  # decoded samples are no spectrogram
         return None
-    for path in reference.iterdir():
-        one, two = np.load(path), np.load(other / path.name)
-        frames = min(one.shape[1], two.shape[1])  # ours pads what a decoder trims off the end
-        if frames < two.shape[1] - 12:
-            return f"{one.shape[1]} frames against {two.shape[1]}"
-        worst = float(np.abs(one[:, : frames - 8] - two[:, : frames - 8].astype(np.float32)).max())
-        if worst > 0.05 + FLOAT16_STEP_DB:
-            return f"{worst:.3f} dB apart"
-    return None
+    found = (apart(np.load(path), np.load(other / path.name)) for path in reference.iterdir())
+    return next((wrong for wrong in found if wrong), None)
+
+
+def apart(theirs: np.ndarray, ours: np.ndarray) -> str | None:
+    """What is wrong with a spectrogram of ours, if anything is."""
+    frames = min(theirs.shape[1], ours.shape[1])  # ours pads what a decoder trims off the end
+    if frames < ours.shape[1] - 12:
+        return f"{theirs.shape[1]} frames against {ours.shape[1]}"
+    worst = float(np.abs(theirs[:, : frames - 8] - ours[:, : frames - 8].astype(np.float32)).max())
+    return f"{worst:.3f} dB apart" if worst > 0.05 + FLOAT16_STEP_DB else None

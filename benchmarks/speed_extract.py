@@ -150,7 +150,7 @@ def _differences(saved: Path, store: Path) -> tuple[int, str | None]:
                 continue
             n_met += 1
             states = opened.read("lyrics", [row])[0, : int(opened.read("lyrics_tokens", [row])[0])].astype(np.float32)
-            wrong = speed_audio.agree([np.load(saved / f"{name}.mel.npy")], [opened.read("mel", [row])[0]])
+            wrong = speed_audio.apart(np.load(saved / f"{name}.mel.npy"), opened.read("mel", [row])[0])
             wrong = wrong or speed_text.agree([np.load(saved / f"{name}.lyrics.npy")], [states], LEAST_COSINE)
             if wrong:
                 return n_met, f"{name}: {wrong}"
