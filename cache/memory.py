@@ -1,7 +1,7 @@
 """What becomes of memory that arrays give back.
 
 As shipped, glibc returns every large block to the system, which hands it out again page by page, each zeroed first: a
-third of the time where arrays come and go quickly (benchmarks/speed.md). Other C libraries are left as they are.
+third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left as they are.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def reused_memory(device: torch.device) -> Iterator[None]:
     """On a CPU each step takes the memory that the last one gave back, where there is room for the gaps that it leaves.
 
-    benchmarks/speed.md, "Training steps", has what that is worth, and what it takes.
+    docs/design/008-speed.md has what that is worth, and what it takes.
     """
     with keeping_freed_memory(device.type == "cpu" and free_bytes(device) >= ROOMY_BYTES):
         yield

@@ -28,12 +28,11 @@ RECIPE = MelRecipe()
 START = MelRecipe(offset="start")
 TARGET_HZ = 22_050
 
+Float32 = npt.NDArray[np.float32]
+
 
 def everything(_: int, length: int) -> Window:
     return Window(first=0, start=0, stop=length)
-
-
-Float32 = npt.NDArray[np.float32]
 
 
 def music(seconds: float, rate_hz: int = 44_100, channels: int = 1, seed: int = 3) -> Float32:
@@ -264,6 +263,12 @@ def test_channels_that_cancel_are_silence_in_the_clip(tmp_path: Path) -> None:
     assert only(decode_clip(path, RECIPE), Flag.SHORT, Flag.SILENT)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_sound_on_one_side_of_zero_is_no_silence(tmp_path: Path, side: int) -> None:
+    path = write(tmp_path / "a.wav", side * np.abs(music(1, 22_050)), 22_050, subtype="FLOAT")
+    assert only(decode_clip(path, RECIPE), Flag.SHORT)
+
+
 @pytest.mark.parametrize(
     ("subtype", "gain", "clipped"), [("FLOAT", 3, True), ("PCM_16", 3, True), ("PCM_16", 0.9, False)]
 )
@@ -290,7 +295,7 @@ def test_samples_over_full_scale_are_not_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers_fail(tmp_path: Path, bad: float) -> None:
     x = music(4, 22_050)
-    x[80_000] = bad  # beyond what is mixed at a time
+    x[40_000] = bad  # neither in the first nor in the last of what is mixed at a time
     assert reason(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT")) == "NONFINITE"
 
 
