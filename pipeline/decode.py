@@ -148,7 +148,7 @@ def _mean(stretch: Float32, mean: Float32) -> None:
     np.add(stretch[:, 0], stretch[:, 1], out=mean)
     for channel in range(2, n_channels):
         mean += stretch[:, channel]
-    mean *= np.float32(1 / n_channels)
+    mean /= np.float32(n_channels)
 
 
 def _with_libsndfile(path: Path, sound: Sound, plan: Plan, caps: Caps) -> Decoded | None:
