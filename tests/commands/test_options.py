@@ -1,0 +1,53 @@
+"""The options of every command, frozen: whoever changes one changes options.json on purpose.
+
+To write it anew: ``python tests/commands/test_options.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mgc.cli import app
+
+FROZEN = Path(__file__).with_name("options.json")
+
+
+def describe_options() -> dict[str, Any]:
+    """Command -> parameter -> what a user can type: its spellings, kind, range and default."""
+    return dict(_walk("mgc", typer.main.get_command(app)))
+
+
+def _walk(name: str, command: Any) -> list[tuple[str, dict[str, Any]]]:
+    found = [(name, {option.name: _describe(option) for option in command.params})]
+    for child, sub in sorted(getattr(command, "commands", {}).items()):
+        found += _walk(f"{name} {child}", sub)
+    return found
+
+
+def _describe(option: Any) -> dict[str, Any]:
+    return {
+        "spellings": [*option.opts, *option.secondary_opts],
+        "kind": str(option.type_descriptor.annotation),
+        "range": [option.min, option.max],
+        "default": None if callable(option.default) or option.default is None else str(option.default),
+        "required": option.required,
+        "multiple": option.multiple or option.nargs != 1,
+    }
+
+
+def test_options_of_every_command_are_as_frozen() -> None:
+    assert describe_options() == json.loads(FROZEN.read_text())
+
+
+if __name__ == "__main__":
+    commands = [
+        f"{json.dumps(command)}: {{\n"
+        + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in options.items())
+        + "\n}"
+        for command, options in describe_options().items()
+    ]
+    FROZEN.write_text("{\n" + ",\n".join(commands) + "\n}\n")
