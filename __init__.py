@@ -35,13 +35,13 @@ __all__ = [
 if TYPE_CHECKING:
     from . import api
     from .api import Model, load_model, to_dask, to_torch, to_xarray
-    from .cache.view import StoreView
-    from .cache.view import open_store as open  # noqa: A004
+    from .cache.reading.view import StoreView
+    from .cache.reading.view import open_store as open  # noqa: A004
     from .pipeline.extractors import Extractor
 
 _WHERE = {
-    "open": ("cache.view", "open_store"),
-    "StoreView": ("cache.view", "StoreView"),
+    "open": ("cache.reading.view", "open_store"),
+    "StoreView": ("cache.reading.view", "StoreView"),
     "Extractor": ("pipeline.extractors", "Extractor"),
     **{name: ("api", name) for name in ("Model", "load_model", "to_dask", "to_torch", "to_xarray")},
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.processor import cpu_has_bf16
+from ..cache.machine import cpu_has_bf16
 from .extraction import extract
 from .prediction import Prediction, predict
 from .runs import evaluate, try_report

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..cache.commits import committed
 from ..cache.durable import fsync_dir
 from ..cache.errors import ConfigError, MgcError
-from ..cache.forms import SEALED_SUFFIXES, is_store, only_writer
-from ..cache.hdf5_store import seal_store, unpack_records, unpack_store
-from ..cache.plan import read_plan
-from ..cache.schema import FeatureSetRecipe, MelRecipe, Recipe, TextRecipe
-from ..cache.store import FeatureStore
+from ..cache.format.plan import SEALED_SUFFIXES, is_store, read_plan
+from ..cache.format.recipe import FeatureSetRecipe, MelRecipe, Recipe, TextRecipe
+from ..cache.format.records import committed
+from ..cache.reading.store import FeatureStore
+from ..cache.upkeep.hdf5_writer import only_writer, seal_store, unpack_records, unpack_store
 from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:

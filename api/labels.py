@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache.errors import ConfigError
-from ..cache.store import FeatureStore
-from ..cache.wording import counted
+from ..cache.messages import counted
+from ..cache.reading.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
-from ..cache.forms import is_store
-from ..cache.schema import Recipe
-from ..cache.wording import counted
+from ..cache.format.plan import is_store
+from ..cache.format.recipe import Recipe
+from ..cache.messages import counted
 from .runs import open_for
 from .shared import Steps, extra, silent
 from .songs import WholeSongs, songs_store
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..cache.store import FeatureStore
+    from ..cache.reading.store import FeatureStore
     from ..heads.bundle import LoadedModel
     from ..heads.predict import PredictedBlock
 

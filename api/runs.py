@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError, MissingExtraError
-from ..cache.forms import is_store
-from ..cache.schema import text_fingerprints
-from ..cache.store import FeatureStore
+from ..cache.format.plan import is_store
+from ..cache.format.recipe import text_fingerprints
+from ..cache.reading.store import FeatureStore
 from .labels import labels_for
 from .shared import Steps, extra, silent
 

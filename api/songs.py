@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .shared import Steps
 
 if TYPE_CHECKING:

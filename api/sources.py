@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .shared import extra
 
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache.compact import compact
-from ..cache.drops import drop
 from ..cache.errors import ConfigError, TextModelError
-from ..cache.feature_drops import drop_feature
-from ..cache.hdf5_store import seal_problem
-from ..cache.info import describe_feature
-from ..cache.plan import read_plan
-from ..cache.quarantine import put_aside
-from ..cache.schema import FeatureSetRecipe, TextRecipe
-from ..cache.select import select
-from ..cache.store import FeatureStore
-from ..cache.verify import Damage, verify
-from ..cache.view import Names, StoreView
+from ..cache.format.plan import read_plan
+from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
+from ..cache.reading.store import FeatureStore
+from ..cache.reading.view import Names, StoreView
+from ..cache.upkeep.compact import compact
+from ..cache.upkeep.hdf5_writer import seal_problem
+from ..cache.upkeep.info import describe_feature
+from ..cache.upkeep.quarantine import put_aside
+from ..cache.upkeep.select import select
+from ..cache.upkeep.verify import Damage, verify
+from ..cache.writing.feature_removal import drop_feature
+from ..cache.writing.takedowns import drop
 from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Steps = silent) -> list[Damage]:
-    """Compare a store with its records; see :func:`mgc.cache.verify.verify`. The HDF5 form is always read whole."""
+    """Compare a store with its records (:func:`mgc.cache.upkeep.verify.verify`); read the HDF5 form whole."""
     if path.is_file():
         problem = seal_problem(path)
         return [Damage(kind="altered", key=path.name, detail=problem)] if problem else []
@@ -130,7 +130,7 @@ def _refuse_sealed(path: Path) -> None:
 
 
 def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list[str]:
-    """Take tracks down; see :func:`mgc.cache.drops.drop`. Returns those that were not down already."""
+    """Take tracks down; see :func:`mgc.cache.writing.takedowns.drop`. Returns those that were not down already."""
     _refuse_sealed(path)
     with FeatureStore.open(path) as store:
         planned = store.tracks.column("id").to_pylist()
@@ -138,7 +138,7 @@ def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list
 
 
 def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-    """Take out features that joined a store; see :func:`mgc.cache.feature_drops.drop_feature`.
+    """Take out features that joined a store; see :func:`mgc.cache.writing.feature_removal.drop_feature`.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[
 
 
 def store_compact(path: Path, *, on_progress: Steps = silent) -> int:
-    """Make parts anew without the tracks taken down; see :func:`mgc.cache.compact.compact`."""
+    """Make parts anew without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
     return compact(path, on_progress=lambda done, total: on_progress("compact", done, total, ""))
 

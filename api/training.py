@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..cache.errors import MissingExtraError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .labels import labels_for
 from .runs import try_report
 from .shared import Steps, extra, silent

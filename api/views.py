@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cache.view import FeatureArray, Names, StoreView
+from ..cache.reading.view import FeatureArray, Names, StoreView
 from .shared import extra
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from mgc.cache.errors import ClipError
-from mgc.cache.schema import MelRecipe
+from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.clip_reader import ClipReader
 
 FORMATS = ("mp3", "flac", "ogg", "wav", "m4a", "aiff")

@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mgc.cache.commits import commit_key, outcomes_key
-from mgc.cache.durable import seal
-from mgc.cache.layout import object_key
-from mgc.cache.plan import Plan, read_plan
-from mgc.cache.publish import describe_objects
-from mgc.cache.schema import OK, fingerprint
-from mgc.cache.tracks import OUTCOME_SCHEMA, write_table
+from mgc.cache.durable import fingerprint, seal
+from mgc.cache.format.layout import object_key
+from mgc.cache.format.plan import Plan, read_plan
+from mgc.cache.format.records import commit_key, outcomes_key
+from mgc.cache.format.schema import OK
+from mgc.cache.format.tables import OUTCOME_SCHEMA, write_table
+from mgc.cache.writing.publish import describe_objects
 
 SIZES = (1_000_000, 10_000_000)
 LEFT_PARTS, MOST_TIMES = 200, 2.0
@@ -41,7 +41,7 @@ def measured(name, act):
     return found
 """
 PLAN = """
-from mgc.cache.schema import Recipe
+from mgc.cache.format.schema import Recipe
 from mgc.pipeline.datasets import load_source
 from mgc.pipeline.extract import extract
 manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
@@ -53,11 +53,11 @@ for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None
     sys.stdin.readline()
 """
 READ = """
-from mgc.cache.failures import failures
-from mgc.cache.info import describe_store
-from mgc.cache.progress import watch
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.upkeep.failures import failures
+from mgc.cache.upkeep.info import describe_store
+from mgc.cache.upkeep.progress import watch
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.verify import verify
 store = Path(sys.argv[1])
 assert measured("info --watch, its first look", lambda: next(watch(store))).complete
 assert measured("open and count", lambda: FeatureStore.open(store).counts()).pending == 0

@@ -18,12 +18,13 @@ from full_store import create_full, fill_pending
 from small_store import FAILED_ROW, create, features, tree
 from store_machine import run_sequences
 
-from mgc.cache.drops import drop
 from mgc.cache.errors import StoreCorruptError
-from mgc.cache.hdf5_store import USER_BLOCK, seal_problem, seal_store
-from mgc.cache.quarantine import put_aside
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.reading.hdf5_reader import USER_BLOCK
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store
+from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.takedowns import drop
 
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
 FAULT_TRIALS = 31

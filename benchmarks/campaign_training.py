@@ -21,7 +21,7 @@ from faults import Fault, Killed, faults
 from gpu_check import DRY, make_store
 
 from mgc.cache.errors import SaveError, StoppedError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.bundle import load_run
 from mgc.heads.checkpoint import find_state
 from mgc.heads.config import TrainConfig

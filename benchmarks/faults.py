@@ -19,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 from small_store import N_TRACKS, append_late_track, create, features, fill
 
-from mgc.cache.commits import committed, finish
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop
-from mgc.cache.plan import read_plan
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.records import committed
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.commits import finish
+from mgc.cache.writing.takedowns import drop
 
 Fault = Literal["kill", "EIO", "ENOSPC"]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgc.cache.commits import commit_part, committed, finish
 from mgc.cache.errors import StoppedError
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import create_store
-from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.records import committed
+from mgc.cache.format.schema import OK
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import create_store
 from mgc.pipeline.synth_benchmark import BenchmarkSong, BenchmarkWorld
 from mgc.pipeline.synth_motifs import BREATH_RATIO, BREATH_WIDTH_HZ, MOTIFS, PARTIALS, movement
 from mgc.pipeline.synth_sound import SAMPLE_RATE_HZ, studio_filter

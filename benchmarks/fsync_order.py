@@ -24,7 +24,7 @@ from machine import describe
 
 SCRIPT = """
 import sys; from pathlib import Path; import numpy as np; from small_store import *
-from mgc.cache.planning import append_generation
+from mgc.cache.writing.creation import append_generation
 path = create(Path(sys.argv[1])); fill(path)
 late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
 embedding = np.ones((1, 12), np.float32)

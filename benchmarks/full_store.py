@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 from small_store import append_late_track, create, fill, part_content
 
-from mgc.cache.commits import commit_part, committed, finish
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop, dropped_ids
-from mgc.cache.plan import Plan, read_plan, read_tracks
-from mgc.cache.planning import add_feature_set
-from mgc.cache.schema import FAILED, OK, ExtractorRecipe, TextRecipe
-from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
+from mgc.cache.format.plan import Plan, read_plan, read_tracks
+from mgc.cache.format.recipe import ExtractorRecipe, TextRecipe
+from mgc.cache.format.records import committed
+from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import add_feature_set
+from mgc.cache.writing.takedowns import drop, dropped_ids
 
 OTHER = TextRecipe(model="other", weights_sha256="2" * 64, tokenizer_sha256="3" * 64, hidden_size=6, max_tokens=20)
 TEMPO = ExtractorRecipe(extractor="tempo", version="1", input="clip", dims=("beat",), shape=(3,), dtype="float32",

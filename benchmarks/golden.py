@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from small_store import create, features, fill
 
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop
-from mgc.cache.hdf5_store import seal_store
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import append_generation
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import plan_table
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.tables import plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.hdf5_writer import seal_store
+from mgc.cache.writing.creation import append_generation
+from mgc.cache.writing.takedowns import drop
 
 
 def main() -> None:

@@ -20,11 +20,12 @@ import torch
 from cuda_device import NO_DEVICE, device_given, is_missing
 from machine import describe
 
-from mgc.cache.commits import commit_part
-from mgc.cache.planning import create_store
-from mgc.cache.schema import OK, MelRecipe, Recipe, TextRecipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.schema import OK
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import create_store
 from mgc.heads.batch import Batch
 from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on

@@ -36,11 +36,11 @@ from machine import describe
 
 from mgc import api
 from mgc.api import DEMO_OPTIONS
-from mgc.cache.commits import commit_part
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import create_store
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.tables import OUTCOME_SCHEMA, PLAN_SCHEMA
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import create_store
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.labels import genre_matrix

@@ -25,8 +25,8 @@ from pairs import spread, table
 from tables import OPTIONS
 from tables_world import CLIP_S, N_SONGS, SEED, label_sets, make_store
 
-from mgc.cache.processor import cpu_has_bf16
-from mgc.cache.store import FeatureStore
+from mgc.cache.machine import cpu_has_bf16
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.train import train

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mgc.cache import layout
-from mgc.cache.commits import commit_part, finish
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import append_generation, create_store
-from mgc.cache.schema import FAILED, OK, Flag, MelRecipe, Recipe, TextRecipe
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format import layout
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.schema import FAILED, OK, Flag
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import append_generation, create_store
 
 MEL = MelRecipe(clip_s=0.5)
 TEXT = TextRecipe(model="tiny", weights_sha256="0" * 64, tokenizer_sha256="1" * 64, hidden_size=12, max_tokens=300)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mgc.cache.commits import commit_part
-from mgc.cache.planning import create_store
-from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import create_store
 
 MEL = MelRecipe(clip_s=1.0)
 TEXT = TextRecipe(model="made-up", weights_sha256="a" * 64, tokenizer_sha256="b" * 64, hidden_size=12, max_tokens=24)

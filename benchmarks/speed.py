@@ -22,7 +22,7 @@ import torch
 from machine import describe
 from speed_songs import make_lyrics, random_bert, write_clips
 
-from mgc.cache.processor import cpu_has_bf16
+from mgc.cache.machine import cpu_has_bf16
 
 SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
 

@@ -10,7 +10,7 @@ import numpy as np
 import rivals
 from pairs import in_turn, spread, table
 
-from mgc.cache.schema import MelRecipe
+from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.clip_child import extract
 from mgc.pipeline.clips import Caps, ClipReader
 

@@ -19,7 +19,7 @@ from pairs import in_turn, spread, table
 from speed_songs import RECORDINGS, write_clips, write_collection
 from whole_process import Run
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 
 SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
 APART = "two separate mgc extract on half the songs each, one a core (limit)"

@@ -16,12 +16,13 @@ import rivals
 import zarr
 from pairs import in_turn, spread, table
 
-from mgc.cache.commits import commit_part, finish
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import create_store
-from mgc.cache.schema import OK, MelRecipe, Recipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.schema import OK
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import create_store
 
 BATCH, PART_ROWS = 16, 128
 TAKE, OURS = "np.take on a memory map (limit)", "mgc FeatureStore.read"

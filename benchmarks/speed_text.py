@@ -9,7 +9,7 @@ import numpy as np
 import rivals
 from pairs import in_turn, spread, table
 
-from mgc.cache.processor import cpu_has_bf16
+from mgc.cache.machine import cpu_has_bf16
 from mgc.pipeline.text import TextEncoder, find_text_model
 
 PADDED = "transformers, padded to 512, batches of 16, fp32"

@@ -19,8 +19,8 @@ from gpu_check import Size, make_store
 from pairs import in_turn, spread, table
 from torch import Tensor
 
-from mgc.cache.processor import cpu_has_bf16
-from mgc.cache.store import FeatureStore
+from mgc.cache.machine import cpu_has_bf16
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.batch import Batch
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data import FeatureBatches, choose_home, epoch_batches

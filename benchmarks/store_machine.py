@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from small_store import RECIPE, features
 
-from mgc.cache.commits import commit_part, committed, finish
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop, dropped_ids
-from mgc.cache.plan import read_plan, read_tracks
-from mgc.cache.planning import append_generation, create_store
-from mgc.cache.quarantine import put_aside
-from mgc.cache.schema import FAILED, OK, Flag, track_arrays
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import outcome_table, plan_table
-from mgc.cache.verify import verify
+from mgc.cache.format.plan import read_plan, read_tracks
+from mgc.cache.format.records import committed
+from mgc.cache.format.schema import FAILED, OK, Flag, track_arrays
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import append_generation, create_store
+from mgc.cache.writing.takedowns import drop, dropped_ids
 
 PART_ROWS = 3
 

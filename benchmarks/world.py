@@ -22,7 +22,7 @@ import torch
 from machine import describe
 
 from mgc import api
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.train import train

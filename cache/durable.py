@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreCorruptError
-from .schema import canonical_json
 
 
 def fsync_dir(folder: Path) -> None:
@@ -120,3 +120,19 @@ def unseal(path: Path) -> dict[str, Any]:
         raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered; restore it from a copy")
     assert isinstance(document, dict)
     return document
+
+
+def finite_or_none(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def canonical_json(data: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8; what every hash of ours is taken over."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(data: Any) -> str:
+    """sha256 (hex) of :func:`canonical_json`."""
+    return hashlib.sha256(canonical_json(data)).hexdigest()

@@ -50,7 +50,7 @@ class TrackUnavailableError(StoreError, KeyError):
 
 
 class ClipError(MgcError, ValueError):
-    """One audio file cannot become a clip. `reason` is a code of :class:`mgc.cache.schema.Reason`."""
+    """One audio file cannot become a clip. `reason` is a code of :class:`mgc.cache.format.schema.Reason`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import StoppedError
-from ..cache.wording import counted
+from ..cache.messages import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

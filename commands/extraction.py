@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .console import duration, emit, n_workers, print_table, progress, remark, say, split_names
 from .options import (
     SOURCE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .console import duration, estimate, number, print_table, say
 
 if TYPE_CHECKING:

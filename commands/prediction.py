@@ -10,19 +10,8 @@ import typer
 
 from ..cache.errors import ConfigError
 from .console import Listing, emit, print_list, progress, remark, say
-from .model_tables import (
-    print_predictions,
-    print_written,
-)
-from .options import (
-    Config,
-    Json,
-    Quiet,
-    RunArgument,
-    TextDevice,
-    Verbose,
-    complete_text_model,
-)
+from .model_tables import print_predictions, print_written
+from .options import Config, Json, Quiet, RunArgument, TextDevice, Verbose, complete_text_model
 
 
 def predict(
@@ -79,7 +68,7 @@ def predict(
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
     from .. import api
-    from ..cache.forms import is_store
+    from ..cache.format.plan import is_store
 
     listed = inputs == [Path("-")]
     if listed:

@@ -8,21 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from .console import emit, progress
-from .model_tables import (
-    print_comparison,
-    print_metrics,
-)
-from .options import (
-    Config,
-    GenreDelimiter,
-    Json,
-    OtherLabels,
-    Quiet,
-    RunArgument,
-    Seed,
-    StoreArgument,
-    Verbose,
-)
+from .model_tables import print_comparison, print_metrics
+from .options import Config, GenreDelimiter, Json, OtherLabels, Quiet, RunArgument, Seed, StoreArgument, Verbose
 
 
 def evaluate(

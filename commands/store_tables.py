@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .console import command, print_table, some
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .console import Listing, command, emit, print_list, print_table, progress, remark
 from .options import (
     ArtistDelimiter,
@@ -47,14 +47,14 @@ def store_info(
     if watch:
         _watch(store, every, as_json)
         return
-    from ..cache.info import describe_store
+    from ..cache.upkeep.info import describe_store
 
     info = describe_store(store)
     emit(as_json, info, lambda: print_info(info))
 
 
 def _watch(store: Path, every_s: float, as_json: bool) -> None:
-    from ..cache.progress import watch
+    from ..cache.upkeep.progress import watch
 
     with progress(as_json) as steps:
         shown = ""
@@ -85,7 +85,7 @@ def store_failures(
 
     Example: [b]mgc store failures songs.zarr --format csv > failed.csv[/b]
     """
-    from ..cache.failures import failures
+    from ..cache.upkeep.failures import failures
 
     found = failures(store, feature)
     if as_json:
@@ -173,7 +173,7 @@ def store_convert(
 
     Examples: [b]mgc store convert songs.zarr songs.h5[/b], [b]mgc store convert songs.h5 songs.zarr[/b]
     """
-    from ..cache.forms import convert
+    from ..cache.upkeep.hdf5_writer import convert
 
     with progress(quiet or as_json) as steps:
         convert(source, target, on_progress=lambda done, total: steps("convert", done, total, ""))

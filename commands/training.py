@@ -8,23 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from .console import emit, progress, split_names, stopping_gently
-from .model_tables import (
-    print_ablation,
-    print_dry_run,
-    print_planned_runs,
-    print_training,
-)
-from .options import (
-    Config,
-    GenreDelimiter,
-    Json,
-    OtherLabels,
-    Quiet,
-    Seed,
-    StoreArgument,
-    Verbose,
-    parse_shard,
-)
+from .model_tables import print_ablation, print_dry_run, print_planned_runs, print_training
+from .options import Config, GenreDelimiter, Json, OtherLabels, Quiet, Seed, StoreArgument, Verbose, parse_shard
 
 
 def train(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .ablate_plan import Plan, PlannedRun
 from .ablate_report import tabulate
 from .ablate_runs import Failure, finished, open_folder

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ..cache.durable import canonical_json
 from ..cache.errors import ConfigError
-from ..cache.schema import canonical_json
 from .ablate_rows import Row, TableSpec
 from .config import TrainConfig
 from .folds import Fold

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..cache.durable import replace_file
 from ..cache.errors import RunError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .ablate_charts import draw_tables
 from .ablate_plan import Plan
 from .ablate_rows import PUBLISHED_ON, Row, TableSpec

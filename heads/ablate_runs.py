@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..cache.claims import hold
-from ..cache.durable import file_sha256, replace_file, seal, unseal
+from ..cache.durable import canonical_json, file_sha256, replace_file, seal, unseal
 from ..cache.errors import ConfigError, RunError, StoreCorruptError, TrainingError
-from ..cache.schema import canonical_json
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .ablate_plan import NOT_PART_OF_A_RUN, PlannedRun
 from .bundle import load_run
 from .checkpoint import read_sealed

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.durable import finite_or_none
 from .ablate_rows import Row, TableSpec
-from .bootstrap import Estimate, FloatArray, Resampling, estimate, finite_or_none
+from .bootstrap import Estimate, FloatArray, Resampling, estimate
 from .metrics import FIXED_THRESHOLD, decide, f1_per_track, jaccard_per_track, ranking_metrics
 from .predictions import ScoredTracks
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .ablate_rows import PUBLISHED_ON
 from .ablate_tables import METRICS
 from .bootstrap import LEVEL

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..cache.errors import MgcError, StoppedError, WorkerError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .ablate_plan import PlannedRun
 from .ablate_runs import Failure, Labels, Outcome, attempt, finished
 from .device import free_bytes, take_at_most

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from ..cache.durable import finite_or_none
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -158,11 +160,6 @@ def nan_mean(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is defined; NaN where nothing is."""
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
-
-
-def finite_or_none(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:

@@ -17,7 +17,7 @@ import torch
 
 from ..cache.durable import seal
 from ..cache.errors import RunError
-from ..cache.schema import Recipe
+from ..cache.format.recipe import Recipe
 from .card import CardFacts, model_card
 from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
 from .config import TrainConfig

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bootstrap import finite_or_none
+from ..cache.durable import finite_or_none
 from .metrics import FloatArray, label_matrix
 
 N_BINS = 15

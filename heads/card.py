@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..cache.schema import Recipe
+from ..cache.format.recipe import Recipe
 from .config import TrainConfig
 from .systems import ABOUT
 from .task import Task

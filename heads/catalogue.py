@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ..cache.durable import drafted
 from ..cache.errors import ConfigError
-from ..cache.schema import Flag
+from ..cache.format.schema import Flag
 from .predict import PredictedBlock
 from .predictions import SCORE_PREFIX
 

@@ -26,14 +26,7 @@ from torch import Tensor, nn
 
 from ..cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
 from ..cache.errors import RunError, StoreCorruptError
-from .tensor_files import (
-    load_optimizer,
-    load_tensors,
-    load_weights,
-    model_tensors,
-    optimizer_tensors,
-    tensor_bytes,
-)
+from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors, tensor_bytes
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..cache.errors import ConfigError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .batch import Batch
 from .device import free_bytes, moved
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from ..cache.errors import ConfigError, MgcError, TrainingError
-from ..cache.memory import keeping_freed_memory
-from ..cache.processor import cpu_has_bf16
+from ..cache.machine import cpu_has_bf16, keeping_freed_memory
 
 ROOMY_BYTES = 8 * 2**30
 """Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home, epoch_batches, in_batches
 from .device import compiling, deterministic, resolve_device, resolve_precision

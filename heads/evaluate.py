@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..cache.durable import replace_file, seal
 from ..cache.errors import ConfigError, RunError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .calibration import calibration
 from .checkpoint import read_sealed

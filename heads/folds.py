@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..cache.errors import ConfigError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .split_groups import Groups, group_tracks, seeded_order
 from .splits import Split
 from .task import labelled_tracks

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from .bootstrap import finite_or_none
+from ..cache.durable import finite_or_none
 from .graph import FloatArray, Graph, GraphOptions
 
 NAMED = 10

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..cache.durable import canonical_json
 from ..cache.errors import ConfigError, TrainingError
-from ..cache.schema import canonical_json
 
 Matrix = npt.NDArray[np.bool_]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ..cache.errors import TrainingError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .mel_level import MelLevel
 
 _READ_AT_ONCE = 16

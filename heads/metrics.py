@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from .bootstrap import Estimate, Resampling, estimate, finite_or_none, nan_mean
+from ..cache.durable import finite_or_none
+from .bootstrap import Estimate, Resampling, estimate, nan_mean
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..cache.errors import RecipeMismatchError
-from ..cache.schema import ABSENT, OK
-from ..cache.store import FeatureStore
+from ..cache.format.schema import ABSENT, OK
+from ..cache.reading.store import FeatureStore
 from .bundle import LoadedModel, load_run
 from .data import Examples, FeatureBatches, Home
 from .device import resolve_device, reused_memory

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..cache.durable import file_sha256, replace_file
 from ..cache.errors import RunError
-from ..cache.tracks import table_bytes
+from ..cache.format.tables import table_bytes
 from .checkpoint import read_sealed
 from .labels import genre_matrix
 from .metrics import FIXED, TOP1, BoolArray, FloatArray

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError
-from ..cache.forms import is_store
-from ..cache.info import describe
-from ..cache.meanings import FLAG_MEANINGS, REASON_MEANINGS
-from ..cache.schema import FAILED, Flag, Reason, TextRecipe
-from ..cache.store import FeatureStore
+from ..cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
+from ..cache.format.plan import is_store
+from ..cache.format.recipe import TextRecipe
+from ..cache.format.schema import FAILED, Flag, Reason
+from ..cache.reading.store import FeatureStore
+from ..cache.upkeep.info import describe
 from .page import Cell, Json, count, page, table, text
 from .report_store_figures import genres_section, languages_section, lengths_section, pictures_section
 from .store_survey import AddedSet, Survey, pictures, survey

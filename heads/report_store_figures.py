@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.schema import MelRecipe, TextRecipe
+from ..cache.format.recipe import MelRecipe, TextRecipe
 from .page import count, figure, table, text
 from .store_charts import RANGE_DB, bar_chart, histogram_chart, mel_chart
 from .store_survey import SPLIT_ORDER, Histogram, Picture, Survey

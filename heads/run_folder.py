@@ -14,7 +14,7 @@ import torch
 
 from ..cache.durable import replace_file, seal
 from ..cache.errors import RunError, SaveError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .bundle import bundle_files, weights_sha256
 from .card import CardFacts
 from .checkpoint import RunState, find_state, publish_folder, state_file, sweep_drafts

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..cache.errors import RunError
-from ..cache.layout import library_versions
+from ..cache.format.layout import library_versions
 from .checkpoint import read_sealed
 
 LIBRARIES = ("mgc", "torch", "numpy")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.schema import MelRecipe
+from ..cache.format.recipe import MelRecipe
 from .charts import FAINT, INK, LINES, MAX_NAME, drawing, svg_text
 from .store_survey import Histogram, Picture
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..cache.schema import ABSENT, FAILED, OK, FeatureSetRecipe, Flag, TextRecipe
-from ..cache.store import FeatureStore
+from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
+from ..cache.format.schema import ABSENT, FAILED, OK, Flag
+from ..cache.reading.store import FeatureStore
 
 MAX_BINS = 40
 FAR = 3.0

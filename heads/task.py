@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..cache.durable import canonical_json
 from ..cache.errors import ConfigError, RunError, TrainingError
-from ..cache.schema import OK, canonical_json
-from ..cache.store import FeatureStore
+from ..cache.format.schema import OK
+from ..cache.reading.store import FeatureStore
 from .config import TrainConfig
 from .data import Examples
 from .graph import Graph, build_adjacency

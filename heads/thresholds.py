@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError
-from ..cache.wording import counted
+from ..cache.messages import counted
 
 Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.generic]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..cache.view import Names, StoreView
+from ..cache.reading.view import Names, StoreView
 
 
 class TrackDataset(torch.utils.data.Dataset[dict[str, Tensor]]):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..cache.errors import StoppedError
-from ..cache.store import FeatureStore
+from ..cache.reading.store import FeatureStore
 from .checkpoint import RunState, restore, save_state, saved_random
 from .config import TrainConfig
 from .data import FeatureBatches, Home, choose_home

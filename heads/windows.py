@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..cache.schema import Flag
+from ..cache.format.schema import Flag
 from .predict import PredictedBlock
 
 _OF_THE_CUT = Flag.SHORT.value

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cache.commits import outcomes_key
 from ..cache.errors import ClipError, ConfigError
-from ..cache.part_content import read_part
-from ..cache.plan import Plan
-from ..cache.schema import FAILED, OK, ExtractorRecipe, Reason, Recipe, TextRecipe
-from ..cache.tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
+from ..cache.format.plan import Plan
+from ..cache.format.recipe import ExtractorRecipe, Recipe, TextRecipe
+from ..cache.format.records import outcomes_key, read_part
+from ..cache.format.schema import FAILED, OK, Reason
+from ..cache.format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 from .extractors import load_extractor
 from .lyrics import Lyrics
 from .manifest import resolve_inside

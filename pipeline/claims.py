@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..cache.claims import hold
-from ..cache.commits import commit_key
-from ..cache.publish import STAGING
+from ..cache.format.records import commit_key
+from ..cache.writing.publish import STAGING
 
 
 def claim(

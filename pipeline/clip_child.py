@@ -23,8 +23,9 @@ import numpy as np
 
 from ..cache.durable import file_sha256
 from ..cache.errors import ClipError
-from ..cache.memory import reuse_freed_blocks
-from ..cache.schema import MelRecipe, Reason
+from ..cache.format.recipe import MelRecipe
+from ..cache.format.schema import Reason
+from ..cache.machine import reuse_freed_blocks
 from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples, SoundLength
 from .clips import Caps, decode_clip, sound_seconds

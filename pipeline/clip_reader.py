@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ClipError
-from ..cache.schema import Flag, MelRecipe, Reason
+from ..cache.format.recipe import MelRecipe
+from ..cache.format.schema import Flag, Reason
 from .clip_process import Child, DecoderDiedError
 from .formats import Caps
 

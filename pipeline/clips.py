@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ClipError
-from ..cache.schema import Flag, MelRecipe, Reason
+from ..cache.format.recipe import MelRecipe
+from ..cache.format.schema import Flag, Reason
 from .clip_reader import ClipLimits, ClipMel, ClipReader
 from .decode import Decoded, Window, decode
 from .formats import Caps, examine, extension_fits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import ManifestError
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .known_dataset import KnownDataset, ReadOptions
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
 from .tables import TABLE_SUFFIXES, Row, Table, read_table

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cache.errors import ConfigError, ManifestError
-from ..cache.wording import counted
+from ..cache.messages import counted
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .columns import MANIFEST_COLUMNS, TABLE, relabel
 from .fma import FMA

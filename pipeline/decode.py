@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile
 
 from ..cache.errors import ClipError
-from ..cache.schema import Reason
+from ..cache.format.schema import Reason
 from .formats import MPEG, Caps, Sound
 
 Float32 = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from ..cache.errors import ClipError
-from ..cache.schema import Reason
+from ..cache.format.schema import Reason
 from .decode import Decoded, Float32, Mixer, Plan, Window, check_caps
 from .formats import ASF, Caps, Sound
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ..cache.commits import committed, finish
 from ..cache.errors import ConfigError
-from ..cache.plan import PLAN_FILE, Plan, read_genres, read_plan
-from ..cache.planning import add_feature_set
-from ..cache.schema import FAILED, OK, FeatureSetRecipe, Recipe, TextRecipe
-from ..cache.store import Counts, FeatureStore
-from ..cache.tracks import plan_table
+from ..cache.format.plan import PLAN_FILE, Plan, read_genres, read_plan
+from ..cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
+from ..cache.format.records import committed
+from ..cache.format.schema import FAILED, OK
+from ..cache.format.tables import plan_table
+from ..cache.reading.store import Counts, FeatureStore
+from ..cache.writing.commits import finish
+from ..cache.writing.creation import add_feature_set
 from .extractors import NAME
 from .manifest import Source
 from .parts import TextSource
@@ -145,7 +147,7 @@ def add_features(
     Parameters
     ----------
     name : what the store calls them; of an extractor, its own name.
-    text : where the text encoder of a :class:`~mgc.cache.schema.TextRecipe` lies.
+    text : where the text encoder of a :class:`~mgc.cache.format.recipe.TextRecipe` lies.
     retry_failed : try tracks again that lack these features because they failed on them; the others keep theirs.
 
     Raises

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError
-from ..cache.schema import ExtractorRecipe, MelRecipe
+from ..cache.format.recipe import ExtractorRecipe, MelRecipe
 
 GROUP = "mgc.extractors"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -32,7 +32,7 @@ DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 """What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
 
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
-"""Parameters of :class:`~mgc.cache.schema.MelRecipe` that decide what a clip is."""
+"""Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that decide what a clip is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..cache.commits import committed, read_commit
 from ..cache.durable import replace_file, seal, unseal
 from ..cache.errors import MgcError
-from ..cache.schema import Recipe
+from ..cache.format.recipe import Recipe
+from ..cache.format.records import committed, read_commit
 from .extract import extract
 from .manifest import Source
 from .parts import TextSource

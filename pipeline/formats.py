@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache.errors import ClipError
-from ..cache.schema import Reason
+from ..cache.format.schema import Reason
 from . import mpeg
 
 

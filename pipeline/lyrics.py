@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from html.entities import html5
 from pathlib import Path
 
-from ..cache.schema import Flag
+from ..cache.format.schema import Flag
 
 CLEANING_RULE = 1
 MAX_LYRICS_BYTES = 1 << 20

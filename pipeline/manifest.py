@@ -19,7 +19,7 @@ import langcodes
 import numpy as np
 
 from ..cache.errors import ClipError, ConfigError, ManifestError
-from ..cache.schema import Reason
+from ..cache.format.schema import Reason
 from .lyrics import load_lyrics, read_lyrics
 
 NO_LANGUAGE = "zxx"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.sparse
 
-from ..cache.schema import MelRecipe
+from ..cache.format.recipe import MelRecipe
 
 Float32 = npt.NDArray[np.float32]
 

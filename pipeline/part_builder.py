@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..cache.durable import fingerprint
 from ..cache.errors import ClipError, ConfigError
-from ..cache.plan import Plan
-from ..cache.schema import FAILED, OK, Flag, MelRecipe, Reason, Recipe, TextRecipe, fingerprint
-from ..cache.tracks import OUTCOME_SCHEMA
+from ..cache.format.plan import Plan
+from ..cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from ..cache.format.schema import FAILED, OK, Flag, Reason
+from ..cache.format.tables import OUTCOME_SCHEMA
 from .clip_reader import ClipMel, ClipReader
 from .lyrics import Lyrics, load_lyrics, read_lyrics
 from .manifest import resolve_inside

@@ -16,12 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..cache.commits import commit_part, read_commit
-from ..cache.drops import dropped_ids
 from ..cache.errors import ConfigError, TextModelError
-from ..cache.memory import reuse_freed_blocks
-from ..cache.plan import Plan, read_plan, read_tracks
-from ..cache.schema import FAILED, MelRecipe, TextRecipe
+from ..cache.format.plan import Plan, read_plan, read_tracks
+from ..cache.format.recipe import MelRecipe, TextRecipe
+from ..cache.format.records import read_commit
+from ..cache.format.schema import FAILED
+from ..cache.machine import reuse_freed_blocks
+from ..cache.writing.commits import commit_part
+from ..cache.writing.takedowns import dropped_ids
 from .added_builders import AddedTextBuilder, ExtractorBuilder
 from .claims import claim
 from .clip_reader import ClipReader

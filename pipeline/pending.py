@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..cache.commits import committed
-from ..cache.plan import Plan
-from ..cache.plan import read_tracks as read_planned
+from ..cache.format.plan import Plan
+from ..cache.format.plan import read_tracks as read_planned
+from ..cache.format.records import committed
 from .manifest import Source
 from .parts import PartJob, TextSource, build_and_commit, load_encoder
 from .workers import Scheduler, run_on_cluster

@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..cache.commits import committed
+from ..cache.durable import fingerprint
 from ..cache.errors import ConfigError, RecipeMismatchError
-from ..cache.plan import Generation, Kind, Plan, read_genres
-from ..cache.plan import read_tracks as read_planned
-from ..cache.planning import append_generation, create_store
-from ..cache.schema import FAILED, FeatureSetRecipe, Reason, Recipe, fingerprint
-from ..cache.store import FeatureStore
-from ..cache.wording import counted
+from ..cache.format.plan import Generation, Kind, Plan, read_genres
+from ..cache.format.plan import read_tracks as read_planned
+from ..cache.format.recipe import FeatureSetRecipe, Recipe
+from ..cache.format.records import committed
+from ..cache.format.schema import FAILED, Reason
+from ..cache.messages import counted
+from ..cache.reading.store import FeatureStore
+from ..cache.writing.creation import append_generation, create_store
 from .manifest import Track
 from .parts import TextSource, load_encoder
 

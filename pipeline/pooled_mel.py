@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.schema import MelRecipe
+from ..cache.format.recipe import MelRecipe
 from .extractors import Extractor
 from .mel import log_mel
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.errors import WorkerError
-from ..cache.plan import read_plan
+from ..cache.format.plan import read_plan
 from .parts import PartJob, TextSource, go_through
 
 _DEATHS = 2

@@ -15,10 +15,10 @@ from zarr.storage import MemoryStore
 
 from ..cache.durable import replace_file
 from ..cache.errors import StoreError
-from ..cache.layout import create_array, genre_spec, object_key
-from ..cache.plan import Generation, Plan, read_genres, read_plan, read_tracks
-from ..cache.tracks import GENRE_SCHEMA, PLAN_SCHEMA, plan_table, table_bytes
-from ..cache.verify import Damage
+from ..cache.format.layout import create_array, genre_spec, object_key
+from ..cache.format.plan import Generation, Plan, read_genres, read_plan, read_tracks
+from ..cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, plan_table, table_bytes
+from ..cache.upkeep.verify import Damage
 from .manifest import Source
 from .parts import TextSource, load_encoder
 from .planning import plan_row

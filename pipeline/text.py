@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError, TextModelError
-from ..cache.processor import cpu_has_bf16
-from ..cache.schema import TextRecipe
+from ..cache.format.recipe import TextRecipe
+from ..cache.machine import cpu_has_bf16
 from .lyrics import CLEANING_RULE
 from .packed import in_packs, use_packed_attention
 from .text_models import DEFAULT_MODEL, TextModelFiles, find_text_model

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.durable import file_sha256
+from ..cache.durable import file_sha256, fingerprint
 from ..cache.errors import TextModelError
-from ..cache.schema import fingerprint
 
 DEFAULT_MODEL = "bert-base-uncased"
 HUB_TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..cache.errors import ClipError
-from ..cache.schema import MelRecipe
+from ..cache.format.recipe import MelRecipe
 from .clip_reader import ClipReader
 from .manifest import Source, Track, resolve_inside
 

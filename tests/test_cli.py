@@ -17,9 +17,9 @@ import soundfile
 from typer.main import get_command
 
 from mgc import cli
-from mgc.cache.forms import only_writer
-from mgc.cache.schema import Flag
-from mgc.cache.store import FeatureStore
+from mgc.cache.format.schema import Flag
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import only_writer
 from mgc.commands import console
 from mgc.heads.ablate_runs import names_of
 from mgc.pipeline.genre_names import genre_names

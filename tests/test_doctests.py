@@ -26,7 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, songs_store: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("module", ["mgc", "mgc.api.prediction", "mgc.api.views", "mgc.cache.store", "mgc.cache.view"])
+@pytest.mark.parametrize(
+    "module", ["mgc", "mgc.api.prediction", "mgc.api.views", "mgc.cache.reading.store", "mgc.cache.reading.view"]
+)
 def test_examples_say_what_happens(folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = doctest.testmod(importlib.import_module(module))

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import mgc
 from mgc import cli
-from mgc.cache.drops import drop
+from mgc.cache.writing.takedowns import drop
 from mgc.pipeline.synth import make_collection
 
 ROOT = Path(__file__).parents[1]

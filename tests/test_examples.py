@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from songs_world import FAILED_SONG, N_SONGS, features
 
-from mgc.cache.hdf5_store import seal_store
+from mgc.cache.upkeep.hdf5_writer import seal_store
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Run = Callable[..., str]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("", "api", "cache", "commands", "heads", "pipeline")
+ROOMS = ("api", "cache", "commands", "heads", "pipeline")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines() or [
-        str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).glob("*")
+        str(path.relative_to(ROOT))
+        for path in (*ROOT.glob("*"), *(found for room in ROOMS for found in (ROOT / room).rglob("*")))
     ]
     for name in files:
         source = ROOT / name
@@ -34,8 +35,12 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def sources() -> list[Path]:
+    return [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
+
+
 def modules() -> set[str]:
-    return {f"mgc/{path.relative_to(ROOT)}" for package in PACKAGES for path in (ROOT / package).glob("*.py")}
+    return {f"mgc/{path.relative_to(ROOT)}" for path in sources()}
 
 
 def test_wheel_holds_the_package_and_nothing_else(dist):
@@ -59,8 +64,7 @@ def test_root_modules_are_the_four_of_the_design():
 def test_imports_inside_the_package_are_relative():
     absolute = [
         f"{path.relative_to(ROOT)}:{number}"
-        for package in PACKAGES
-        for path in (ROOT / package).glob("*.py")
+        for path in sources()
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if line.lstrip().startswith(("import mgc", "from mgc"))
     ]
@@ -77,7 +81,7 @@ def test_imports_go_one_way():
     [
         ("mgc", {"numpy", "zarr", "torch", "transformers", "librosa", "dask", "typer"}),
         ("mgc.cli", {"numpy", "zarr", "torch", "transformers", "librosa", "dask", "distributed", "pyarrow", "h5py"}),
-        ("mgc.cache.store", {"torch", "transformers", "librosa", "dask", "distributed"}),
+        ("mgc.cache.reading.store", {"torch", "transformers", "librosa", "dask", "distributed"}),
     ],
 )
 def test_importing_stays_light(module, unwanted):

@@ -19,11 +19,12 @@ import xarray
 import zarr
 from transformers import AutoModel, AutoTokenizer
 
-from mgc.cache.commits import commit_part
-from mgc.cache.planning import create_store
-from mgc.cache.schema import Flag, MelRecipe, Recipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import OUTCOME_SCHEMA, PLAN_SCHEMA
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.schema import Flag
+from mgc.cache.format.tables import OUTCOME_SCHEMA, PLAN_SCHEMA
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import create_store
 from mgc.pipeline.lyrics import load_lyrics
 from mgc.pipeline.text import find_text_model
 

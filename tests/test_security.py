@@ -20,13 +20,12 @@ import soundfile
 from small_store import create, fill
 
 from mgc import api
-from mgc.cache.durable import seal, unseal
+from mgc.cache.durable import fingerprint, seal, unseal
 from mgc.cache.errors import ClipError, StoreCorruptError
-from mgc.cache.forms import convert
-from mgc.cache.hdf5_store import _write_seal
-from mgc.cache.schema import MelRecipe, fingerprint
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.format.recipe import MelRecipe
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import _write_seal, convert
+from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.clip_reader import ClipReader
 from mgc.pipeline.manifest import Source, Track
 

@@ -15,10 +15,11 @@ import pytest
 import soundfile
 import zarr
 
-from mgc.cache.meanings import FLAG_MEANINGS, REASON_MEANINGS
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import add_feature_set
-from mgc.cache.schema import Flag, MelRecipe, Reason, TextRecipe
+from mgc.cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import MelRecipe, TextRecipe
+from mgc.cache.format.schema import Flag, Reason
+from mgc.cache.writing.creation import add_feature_set
 from mgc.pipeline.clips import decode_clip
 from mgc.pipeline.mel import mel_frames
 

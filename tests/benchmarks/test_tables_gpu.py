@@ -12,7 +12,7 @@ from cuda_device import NO_DEVICE
 from feature_world import FeatureWorld, band_of, draw, spectrogram, word_vectors
 from tables_gpu import GO_ON, main
 
-from mgc.cache.verify import verify
+from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 from mgc.pipeline.synth_labels import generated_label_sets
 from mgc.pipeline.synth_motifs import MOTIFS, PARTIALS, movement

@@ -16,15 +16,15 @@ from full_store import OTHER, TEMPO, create_full, fill_pending
 from small_store import tree
 
 from mgc.cache.claims import hold
-from mgc.cache.commits import commit_part
 from mgc.cache.errors import ConfigError, StoreCorruptError
-from mgc.cache.feature_drops import drop_feature
-from mgc.cache.forms import convert
-from mgc.cache.plan import being_dropped, read_plan
-from mgc.cache.planning import add_feature_set
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
-from mgc.cache.verify import verify
+from mgc.cache.format.plan import being_dropped, read_plan
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import convert
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import add_feature_set
+from mgc.cache.writing.feature_removal import drop_feature
 
 
 @pytest.fixture(scope="module")

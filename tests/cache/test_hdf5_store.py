@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from small_store import FAILED_ROW, MEL, N_TRACKS, create, features, fill, tree
 
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop
 from mgc.cache.errors import ConfigError, StoreCorruptError, StoreFormatError, TrackUnavailableError
-from mgc.cache.hdf5_store import seal_problem, seal_store, unpack_store
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import append_generation
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import plan_table
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.tables import plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store, unpack_store
+from mgc.cache.writing.creation import append_generation
+from mgc.cache.writing.takedowns import drop
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
 
 def test_several_processes_read_it_at_once(both):
     script = (
-        "import sys, hashlib; from mgc.cache.store import FeatureStore\n"
+        "import sys, hashlib; from mgc.cache.reading.store import FeatureStore\n"
         "store = FeatureStore.open(sys.argv[1])\n"
         "print(hashlib.sha256(b''.join(store.read('mel', store.ok_rows).tobytes() for _ in range(20))).hexdigest())"
     )
@@ -134,7 +134,7 @@ def test_several_processes_read_it_at_once(both):
 
 FULL = """
 import resource, sys; from pathlib import Path
-from mgc.cache.hdf5_store import seal_store
+from mgc.cache.upkeep.hdf5_writer import seal_store
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mgc.cache.memory import keeping_freed_memory
+from mgc.cache.machine import keeping_freed_memory
 
 MB = 2**20
 needs_glibc = pytest.mark.skipif(
@@ -42,7 +42,7 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
     """In a process of its own, with what Dask's nanny sets in its workers."""
     script = (
         "from test_memory import pages_asked_for, MB\n"
-        "from mgc.cache.memory import reuse_freed_blocks\n"
+        "from mgc.cache.machine import reuse_freed_blocks\n"
         "reuse_freed_blocks()\n"
         f"pages_asked_for({n_mb} * MB); print(pages_asked_for({n_mb} * MB))"
     )

@@ -12,22 +12,18 @@ import xarray
 import zarr
 from small_store import FAILED_ROW, GENRES, N_TRACKS, RECIPE, create, features, fill, part_content, tree
 
-from mgc.cache import publish, zarr_reader
-from mgc.cache.commits import commit_part, finish
 from mgc.cache.durable import seal, unseal
-from mgc.cache.errors import (
-    StoreCorruptError,
-    StoreError,
-    StoreFormatError,
-    StoreNotFoundError,
-    TrackUnavailableError,
-)
-from mgc.cache.layout import object_key
-from mgc.cache.planning import create_store
-from mgc.cache.progress import watch
-from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import plan_table
+from mgc.cache.errors import StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError, TrackUnavailableError
+from mgc.cache.format.layout import object_key
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.tables import plan_table
+from mgc.cache.reading import zarr_reader
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.progress import watch
+from mgc.cache.writing import publish
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import create_store
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_the_golden_hdf5_file_is_read_by_a_stranger():
 
 @pytest.mark.parametrize("form", ["golden.zarr", "golden.h5"])
 def test_the_golden_store_is_read_by_us(form):
-    from mgc.cache.store import FeatureStore
+    from mgc.cache.reading.store import FeatureStore
 
     said = json.loads((GOLDEN / "expected.json").read_text())
     with FeatureStore.open(GOLDEN / form) as store:

@@ -10,16 +10,16 @@ import pytest
 from full_store import create_full, fill_pending
 from small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
 
-from mgc.cache.commits import committed
-from mgc.cache.compact import compact
-from mgc.cache.drops import drop
 from mgc.cache.errors import StoreCorruptError, StoreNotFoundError
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import append_generation
-from mgc.cache.quarantine import put_aside
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import plan_table
-from mgc.cache.verify import Damage, verify
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.records import committed
+from mgc.cache.format.tables import plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.verify import Damage, verify
+from mgc.cache.writing.creation import append_generation
+from mgc.cache.writing.takedowns import drop
 
 PART_TRACKS = {0: ("t00", "t01", "t02", "t03"), 1: ("t04", "t05", "t06", "t07"), 2: ("t08", "t09")}
 
@@ -160,7 +160,7 @@ def test_values_that_contradict_the_record_are_found(store):
     """As recorded, byte for byte, and yet wrong: a writer that let NaN through."""
     from small_store import part_content
 
-    from mgc.cache.commits import commit_part
+    from mgc.cache.writing.commits import commit_part
 
     arrays, outcomes = part_content(range(4, 8))
     arrays["mel"][2, 5, 7] = np.nan

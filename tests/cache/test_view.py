@@ -17,13 +17,13 @@ import torch
 from songs_world import FAILED_SONG, GENRES, N_SONGS, TEXT, features, song
 
 import mgc
-from mgc.cache.commits import commit_part
 from mgc.cache.errors import ConfigError, StoreError
-from mgc.cache.hdf5_store import seal_store
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import add_feature_set
-from mgc.cache.select import select
-from mgc.cache.tracks import ADDED_OUTCOME_SCHEMA
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
+from mgc.cache.upkeep.hdf5_writer import seal_store
+from mgc.cache.upkeep.select import select
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import add_feature_set
 
 OK_SONGS = [i for i in range(N_SONGS) if i != FAILED_SONG]
 

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pytest
 from chromium import Chromium
 
-from mgc.cache.commits import commit_part
-from mgc.cache.planning import create_store
-from mgc.cache.schema import FAILED, OK, MelRecipe, Recipe, TextRecipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import outcome_table, plan_table
+from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.commits import commit_part
+from mgc.cache.writing.creation import create_store
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.train import train

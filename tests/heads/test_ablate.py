@@ -25,7 +25,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 from mgc import api
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, RunError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads import ablate_workers
 from mgc.heads.ablate import ablate, dry_run
 from mgc.heads.ablate_plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
 from mgc.heads.batch import Batch
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on

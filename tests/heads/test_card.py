@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import mgc
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.predict import load_run

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mgc.cache.errors import ConfigError, TrainingError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.data import Examples, FeatureBatches, Home, choose_home, epoch_batches, in_batches
 from mgc.heads.labels import genre_matrix
 from mgc.heads.mel_statistics import mel_statistics

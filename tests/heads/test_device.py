@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
-from mgc.cache.processor import cpu_has_bf16
+from mgc.cache.machine import cpu_has_bf16
 from mgc.heads import device
 from mgc.heads.device import ROOMY_BYTES, free_bytes, resolve_device, resolve_precision, reused_memory
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.dry_run import dry_run
 from mgc.heads.train import train

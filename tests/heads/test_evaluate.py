@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgc.cache.errors import ConfigError, RunError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.checkpoint import read_sealed
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import _alignment, evaluate

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.history import EVENTS
 from mgc.heads.train import Progress, train

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.batch import Batch, Outputs
 from mgc.heads.bundle import load_run
 from mgc.heads.config import MODEL_OPTIONS, TrainConfig, read_settings

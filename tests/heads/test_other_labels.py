@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mgc import __version__
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.predictions import load_predictions
 
 TRAIN = ("--encoder", "tiny", "--epochs", 1, "--batch-size", 16)

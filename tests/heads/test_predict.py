@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgc.cache.errors import RecipeMismatchError, RunError, TrackUnavailableError
-from mgc.cache.plan import read_plan
-from mgc.cache.planning import append_generation
-from mgc.cache.schema import TextRecipe
-from mgc.cache.store import FeatureStore
-from mgc.cache.tracks import PLAN_SCHEMA
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import TextRecipe
+from mgc.cache.format.tables import PLAN_SCHEMA
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.writing.creation import append_generation
 from mgc.heads.catalogue import write_predictions
 from mgc.heads.config import TrainConfig
 from mgc.heads.metrics import decide, jaccard_per_track

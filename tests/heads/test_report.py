@@ -22,7 +22,7 @@ import pytest
 from chromium import Chromium
 
 from mgc.cache.errors import RunError
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.graph_report import clustered_order

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from chromium import Chromium
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.compare import compare_runs
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate

@@ -19,9 +19,10 @@ from full_store import create_full
 from PIL import Image
 
 from mgc.cache.errors import ConfigError
-from mgc.cache.forms import convert
-from mgc.cache.meanings import FLAG_MEANINGS, REASON_MEANINGS
-from mgc.cache.schema import Flag, MelRecipe, Reason, Recipe
+from mgc.cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.schema import Flag, Reason
+from mgc.cache.upkeep.hdf5_writer import convert
 from mgc.heads.report_store import write_store_report
 from mgc.heads.store_charts import band_of, columns_averaged
 from mgc.heads.store_survey import histogram

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
 from mgc.commands import console
 from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import TrainConfig

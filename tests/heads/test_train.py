@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError, RunError, StoppedError, TrainingError
-from mgc.cache.hdf5_store import seal_store
-from mgc.cache.store import FeatureStore
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import seal_store
 from mgc.heads import loop
 from mgc.heads.checkpoint import find_state
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on

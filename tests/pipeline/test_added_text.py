@@ -16,9 +16,9 @@ from transformers import BertConfig, BertModel
 
 from mgc import api
 from mgc.cache.errors import ConfigError, RecipeMismatchError, StoreError, TrackUnavailableError
-from mgc.cache.forms import convert
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import convert
+from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.manifest import Source, Track
 from mgc.pipeline.text import TextEncoder, find_text_model
 

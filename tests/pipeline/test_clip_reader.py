@@ -21,7 +21,8 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ClipError, MgcError, MissingExtraError
-from mgc.cache.schema import Flag, MelRecipe
+from mgc.cache.format.recipe import MelRecipe
+from mgc.cache.format.schema import Flag
 from mgc.pipeline.clip_child import extract
 from mgc.pipeline.clips import Caps, ClipLimits, ClipMel, ClipReader, decode_clip
 from mgc.pipeline.mel import log_mel
@@ -246,7 +247,7 @@ def test_an_interrupted_read_does_not_answer_the_next(tmp_path: Path, faulty: ty
 
 PARENT = """
 import sys
-from mgc.cache.schema import MelRecipe
+from mgc.cache.format.schema import MelRecipe
 from mgc.pipeline.clips import ClipReader
 
 class Faulty(ClipReader):

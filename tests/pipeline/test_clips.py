@@ -16,7 +16,8 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ClipError
-from mgc.cache.schema import Flag, MelRecipe
+from mgc.cache.format.recipe import MelRecipe
+from mgc.cache.format.schema import Flag
 from mgc.pipeline.clips import Caps, Clip, decode_clip
 from mgc.pipeline.decode import Window, decode
 from mgc.pipeline.formats import Caps as FormatCaps

@@ -16,9 +16,10 @@ import xarray
 import zarr
 
 from mgc.cache.errors import ConfigError, MgcError, RecipeMismatchError, TextModelError
-from mgc.cache.plan import read_plan
-from mgc.cache.schema import Flag, MelRecipe, Recipe
-from mgc.cache.store import FeatureStore
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.schema import Flag
+from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.claims import claim
 from mgc.pipeline.extract import extract
 from mgc.pipeline.manifest import Source, Track, write_manifest

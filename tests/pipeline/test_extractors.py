@@ -20,10 +20,10 @@ import xarray
 import mgc
 from mgc import api
 from mgc.cache.errors import ConfigError, RecipeMismatchError, StoreCorruptError, TrackUnavailableError
-from mgc.cache.failures import failures
-from mgc.cache.forms import convert
-from mgc.cache.select import select
-from mgc.cache.verify import verify
+from mgc.cache.upkeep.failures import failures
+from mgc.cache.upkeep.hdf5_writer import convert
+from mgc.cache.upkeep.select import select
+from mgc.cache.upkeep.verify import verify
 from mgc.pipeline import extractors as module
 from mgc.pipeline.extractors import Extractor, load_extractor
 from mgc.pipeline.manifest import Source, Track

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mgc.cache.schema import Flag
+from mgc.cache.format.schema import Flag
 from mgc.pipeline.lyrics import MAX_LYRICS_BYTES, clean_lyrics, load_lyrics, read_lyrics
 
 NONE = Flag(0)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mgc.cache.schema import MelRecipe
+from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.clips import decode_clip
 from mgc.pipeline.mel import log_mel, mel_bank, mel_frames
 

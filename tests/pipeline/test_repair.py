@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from mgc import api
-from mgc.cache.store import FeatureStore
-from mgc.cache.verify import verify
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.manifest import Source, Track
 
 

@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from mgc.cache.errors import ClipError
-from mgc.cache.schema import MelRecipe
+from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.clips import Caps, decode_clip, sound_seconds
 from mgc.pipeline.manifest import Source, Track
 from mgc.pipeline.windows import in_batches, windows_of

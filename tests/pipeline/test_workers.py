@@ -18,8 +18,8 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ConfigError, WorkerError
-from mgc.cache.schema import MelRecipe, Recipe
-from mgc.cache.store import FeatureStore
+from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.extract import extract
 from mgc.pipeline.manifest import Source, Track
 from mgc.pipeline.workers import Scheduler, run_on_cluster

@@ -19,9 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .durable import file_sha256, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
-from .errors import ConfigError
-from .schema import fingerprint
+from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
+from ..errors import ConfigError
 
 STAGING, BUSY_S = "staging", 120.0
 

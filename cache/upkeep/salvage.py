@@ -15,10 +15,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from .commits import COMMITS, commit_key, committed
-from .durable import file_sha256, unseal
-from .errors import StoreCorruptError, StoreNotFoundError
-from .plan import (
+from ..durable import file_sha256, fingerprint, unseal
+from ..errors import StoreCorruptError, StoreNotFoundError
+from ..format.plan import (
     PLAN_FILE,
     AddedSet,
     Generation,
@@ -29,7 +28,9 @@ from .plan import (
     parse_generation,
     read_added,
 )
-from .schema import FORMAT_VERSION, Recipe, feature_set_recipe, fingerprint
+from ..format.recipe import Recipe, feature_set_recipe
+from ..format.records import COMMITS, commit_key, committed
+from ..format.schema import FORMAT_VERSION
 
 
 class SalvagedPlan:

@@ -16,22 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import ConfigError, StoreError, TrackUnavailableError
-from .hdf5_store import Hdf5Reader
-from .schema import (
-    ABSENT,
-    FAILED,
-    OK,
-    ArraySpec,
-    ExtractorRecipe,
-    FeatureSetRecipe,
-    Flag,
-    TextRecipe,
-    added_arrays,
-    text_arrays,
-    text_fingerprints,
-    track_arrays,
-)
+from ..errors import ConfigError, StoreError, TrackUnavailableError
+from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
+from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
+from .hdf5_reader import Hdf5Reader
 from .zarr_reader import ZarrReader
 
 
@@ -155,7 +143,7 @@ class FeatureStore:
 
         Parameters
         ----------
-        genre_names : how genres are read aloud, as in :class:`~mgc.cache.schema.Recipe`.
+        genre_names : how genres are read aloud, as in :class:`~mgc.cache.format.recipe.Recipe`.
         embedding : (genre, text_dim) float32, what the store's own text encoder makes of that.
         """
         before = self.genre_embedding

@@ -17,8 +17,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from .errors import StoreCorruptError
-from .schema import ArraySpec
+from ..errors import StoreCorruptError
+from ..format.schema import ArraySpec
 
 _NO_CHUNK = 2**64 - 1
 _CHECKSUM_BYTES = 4

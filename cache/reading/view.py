@@ -1,7 +1,7 @@
 """Reading a store as one works with it: the tracks that have features, some of them, features by position.
 
-Array rows, generations and failures are the business of :class:`~mgc.cache.store.FeatureStore`; here position i of
-every feature and line i of `tracks` are the same track.
+Array rows, generations and failures are the business of :class:`~mgc.cache.reading.store.FeatureStore`; here position i
+of every feature and line i of `tracks` are the same track.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import ConfigError
-from .schema import OK, ArraySpec
+from ..errors import ConfigError
+from ..format.schema import OK, ArraySpec
 from .store import FeatureStore
 
 Names = str | Iterable[str]

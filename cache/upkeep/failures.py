@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .plan import read_plan
-from .schema import OK
-from .store import FeatureStore
+from ..format.plan import read_plan
+from ..format.schema import OK
+from ..reading.store import FeatureStore
 
 
 def failures(store: Path, feature: str | None = None) -> dict[str, Any]:

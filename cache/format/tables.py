@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import StoreCorruptError
+from ..errors import StoreCorruptError
 from .schema import ABSENT
 
 PLAN_SCHEMA = pa.schema(

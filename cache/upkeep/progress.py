@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .commits import committed, read_commit
-from .plan import read_plan
-from .publish import staged
+from ..format.plan import read_plan
+from ..format.records import committed, read_commit
+from ..writing.publish import staged
 
 
 @dataclass(frozen=True, kw_only=True)

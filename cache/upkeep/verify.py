@@ -13,30 +13,17 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from . import layout
-from .commits import (
-    COMMITS,
-    QUARANTINE,
-    belongs,
-    commit_key,
-    finish,
-    keys_of_part,
-    outcomes_key,
-    parse_commit_name,
-    taken_back,
-)
-from .drops import DROPS
-from .durable import file_sha256, inside, unseal
-from .errors import StoreCorruptError, StoreError
-from .plan import (
-    PLAN_FILE,
-    feature_set_key,
-    read_tracks,
-)
-from .publish import STAGING
+from ..durable import file_sha256, inside, unseal
+from ..errors import StoreCorruptError, StoreError
+from ..format import layout
+from ..format.plan import PLAN_FILE, feature_set_key, read_tracks
+from ..format.records import COMMITS, QUARANTINE, commit_key, keys_of_part, outcomes_key, parse_commit_name, quarantined
+from ..format.schema import OK
+from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
+from ..writing.commits import belongs, finish
+from ..writing.publish import STAGING
+from ..writing.takedowns import DROPS
 from .salvage import SalvagedPlan
-from .schema import OK
-from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
 
 Kind = Literal["missing", "altered", "foreign", "lost record", "values"]
 
@@ -241,7 +228,7 @@ class _Inspection:
             else:
                 known |= {item["key"] for item in commit["objects"]}
         for of_set in (None, *plan.added):  # records up to one in quarantine do not count, wherever they lie
-            for part, last in taken_back(self._store, of_set).items():
+            for part, last in quarantined(self._store, of_set).items():
                 known |= {commit_key(part, n, of_set) for n in range(last + 1)}
         return known
 

@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import layout
-from .commits import QUARANTINE, commit_key, keys_of_part, quarantine_folder
-from .durable import fsync_dir, replace_file, seal
-from .plan import PLAN_FILE
-from .publish import STAGING, refuse_busy, sweep
+from ..durable import fingerprint, fsync_dir, replace_file, seal
+from ..format import layout
+from ..format.plan import PLAN_FILE
+from ..format.records import QUARANTINE, commit_key, keys_of_part, quarantine_folder
+from ..writing.publish import STAGING, refuse_busy, sweep
 from .salvage import SalvagedPlan
-from .schema import fingerprint
 from .verify import Damage
 
 

@@ -1,4 +1,4 @@
-"""What becomes of memory that arrays give back.
+"""What this machine can do: reuse of freed memory, and native bf16.
 
 As shipped, glibc returns every large block to the system, which hands it out again page by page, each zeroed first: a
 third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left as they are.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _MOST_MAPPED = 65_536  # as glibc has it
@@ -45,3 +47,15 @@ def _set(parameters: dict[int, int]) -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for parameter, value in parameters.items():
             mallopt(parameter, value)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AMX or AVX512-BF16); elsewhere emulation is slower than fp32."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in info.splitlines() if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags

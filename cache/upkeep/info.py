@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from .schema import FORMAT_VERSION, TextRecipe, added_arrays
-from .store import FeatureStore
+from ..format.recipe import TextRecipe
+from ..format.schema import FORMAT_VERSION, added_arrays
+from ..reading.store import FeatureStore
 
 
 def describe_store(path: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import publish
-from .commits import QUARANTINE, commit_part, committed, finish, read_commit
-from .drops import dropped_ids, sweep_drafts
-from .errors import StoreCorruptError
-from .part_content import read_part
-from .plan import Plan, read_plan, read_tracks
-from .schema import FAILED, Reason
+from ..errors import StoreCorruptError
+from ..format.plan import Plan, read_plan, read_tracks
+from ..format.records import QUARANTINE, committed, read_commit, read_part
+from ..format.schema import FAILED, Reason
+from ..writing import publish
+from ..writing.commits import commit_part, finish
+from ..writing.takedowns import dropped_ids, sweep_drafts
 from .verify import verify
 
 

@@ -1,14 +1,11 @@
-"""Parts of a store: who has committed which, and how a part becomes visible.
+"""Publish a part of a store: build its objects, commit its record, bring the objects to their Zarr keys.
 
-A part is one shard of every sharded array and one chunk of every other, with a table of outcomes. Its record is
-``commits/<part>.json``; where a part was taken back or made anew (:mod:`mgc.cache.quarantine`, :mod:`mgc.cache.drops`)
-the next one is ``commits/<part>.<n>.json``, and the highest n counts. No name is used twice.
+A part is one shard of every sharded array and one chunk of every other, with an outcome table. Its record
+(:mod:`mgc.cache.format.records`) decides: whoever links it first has committed the part.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -20,69 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
-from . import layout, publish
-from .durable import fsync_dir, unseal
-from .errors import ConfigError, StoreCorruptError
-from .feature_drops import finish_drops
-from .plan import Plan, read_plan
-from .planning import roll_feature_set_forward, roll_generation_forward
-from .schema import FAILED, OK, is_fill
-from .tracks import write_table
-
-COMMITS, QUARANTINE = "commits", "quarantine"
-_RECORD = re.compile(r"(\d+)(?:\.(\d+))?\.json")
-
-
-def commit_key(part: int, n: int = 0, feature_set: str | None = None) -> str:
-    """Key of the n-th record of a part, of the store as it was made or of a feature set that joined it."""
-    folder = COMMITS if feature_set is None else f"{COMMITS}/{feature_set}"
-    return f"{folder}/{part}.json" if n == 0 else f"{folder}/{part}.{n}.json"
-
-
-def parse_commit_key(key: str) -> tuple[int, int, str | None] | None:
-    """Part, n and feature set of a record's key; None for other keys."""
-    folder, _, name = key.rpartition("/")
-    parsed = parse_commit_name(name)
-    if parsed is None or not (folder == COMMITS or folder.startswith(f"{COMMITS}/")):
-        return None
-    return (*parsed, folder.partition("/")[2] or None)
-
-
-def outcomes_key(part: int, feature_set: str | None = None) -> str:
-    """Key of the table that says what became of a part's tracks."""
-    return f"rows/{part}.parquet" if feature_set is None else f"rows/{feature_set}/{part}.parquet"
-
-
-def keys_of_part(plan: Plan, part: int, feature_set: str | None) -> set[str]:
-    """Keys of all objects that a part can have."""
-    return {outcomes_key(part, feature_set), *(layout.object_key(spec, part) for spec in plan.arrays(feature_set))}
-
-
-def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:
-    """Where a part that was taken back lies; its name says that n is used."""
-    return f"{QUARANTINE}/{part}.{n}" if feature_set is None else f"{QUARANTINE}/{feature_set}+{part}.{n}"
-
-
-def parse_commit_name(name: str) -> tuple[int, int] | None:
-    """Part and n of a record's file name; None for other names, such as a file manager's."""
-    found = _RECORD.fullmatch(name)
-    return None if found is None else (int(found[1]), int(found[2] or 0))
-
-
-def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
-    """Part -> n of the record that counts, for every committed part."""
-    newest: dict[int, int] = {}
-    folder, gone = store / COMMITS / (feature_set or ""), taken_back(store, feature_set)
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if (parsed := parse_commit_name(name)) is not None and parsed[1] > gone.get(parsed[0], -1):
-            newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
-    return newest
-
-
-def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
-    """The record of a part that counts; None where the part is not committed."""
-    n = _newest(store, part, feature_set)
-    return None if n is None else unseal(store / commit_key(part, n, feature_set))
+from ..durable import fsync_dir, unseal
+from ..errors import ConfigError, StoreCorruptError
+from ..format import layout
+from ..format.plan import Plan, read_plan
+from ..format.records import (
+    COMMITS,
+    commit_key,
+    last_quarantined,
+    newest_record,
+    outcomes_key,
+    parse_commit_key,
+    read_commit,
+)
+from ..format.schema import FAILED, OK, is_fill
+from ..format.tables import write_table
+from . import publish
+from .creation import roll_feature_set_forward, roll_generation_forward
+from .feature_removal import finish_drops
 
 
 def commit_part(
@@ -100,7 +52,7 @@ def commit_part(
     Parameters
     ----------
     arrays : name -> rows of the part, in row order; fewer rows than a full part in the last one of a generation.
-    outcomes : one row a track of the part: :data:`mgc.cache.tracks.OUTCOME_SCHEMA`, or ``ADDED_OUTCOME_SCHEMA``.
+    outcomes : one row a track of the part: :data:`mgc.cache.format.tables.OUTCOME_SCHEMA`, or ``ADDED_OUTCOME_SCHEMA``.
     feature_set : one that joined the store; None for the store as it was made.
     plan : that the arrays were made by; None reads the store's.
     again : make a part anew that is committed, as `store compact` does.
@@ -119,11 +71,11 @@ def commit_part(
     plan = plan or now
     if now.sha256_of(feature_set) != plan.sha256_of(feature_set):
         raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
-    newest = _newest(store, part, feature_set)
+    newest = newest_record(store, part, feature_set)
     if newest is not None and not again:
         roll_part_forward(store, part, feature_set)
         return unseal(store / commit_key(part, newest, feature_set))
-    n = 1 + (_last_taken_back(store, part, feature_set) if newest is None else newest)
+    n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
 
     def build(folder: Path) -> dict[str, Any]:
         _build_part(folder, part, plan, arrays, outcomes, feature_set)
@@ -166,7 +118,7 @@ def roll_part_forward(store: Path, part: int, feature_set: str | None = None) ->
     StoreCorruptError
         If the commit record belongs to another plan.
     """
-    n = _newest(store, part, feature_set)
+    n = newest_record(store, part, feature_set)
     if n is None:
         return
     key = commit_key(part, n, feature_set)
@@ -227,7 +179,7 @@ def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
 
 
 def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
-    n = _newest(store, part, feature_set)
+    n = newest_record(store, part, feature_set)
     if n is None:
         return True
     key = commit_key(part, n, feature_set)
@@ -235,35 +187,6 @@ def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
     if not publish.staged_folder(store, key, record).is_dir():
         return False
     return any(not (store / item["key"]).exists() for item in record["objects"])
-
-
-def _newest(store: Path, part: int, feature_set: str | None) -> int | None:
-    """n of the record that counts, found by its name alone: the folder may hold a million others."""
-    newest, n = None, _last_taken_back(store, part, feature_set) + 1
-    misses = 0
-    while misses < 8:  # past holes: older records may have been lost, or gone with a quarantine/ that somebody removed
-        if (store / commit_key(part, n, feature_set)).exists():
-            newest, misses = n, 0
-        else:
-            misses += 1
-        n += 1
-    return newest
-
-
-def _last_taken_back(store: Path, part: int, feature_set: str | None) -> int:
-    """The highest n of a part that lies in quarantine; -1 where none does."""
-    return taken_back(store, feature_set).get(part, -1)
-
-
-def taken_back(store: Path, feature_set: str | None) -> dict[int, int]:
-    """Part -> highest n in quarantine: records up to there do not count, wherever they lie."""
-    found: dict[int, int] = {}
-    prefix = "" if feature_set is None else f"{feature_set}+"
-    for name in os.listdir(store / QUARANTINE) if (store / QUARANTINE).is_dir() else ():
-        part, dot, n = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and dot and part.isdecimal() and n.isdecimal():
-            found[int(part)] = max(int(n), found.get(int(part), -1))
-    return found
 
 
 def _build_part(

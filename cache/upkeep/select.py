@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .commits import commit_part
-from .durable import fsync_dir
-from .errors import ConfigError
-from .forms import SEALED_SUFFIXES
-from .hdf5_store import seal_store
-from .plan import Plan, read_plan
-from .planning import add_feature_set, create_store
-from .schema import TextRecipe
-from .store import FeatureStore
-from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
-from .view import StoreView
+from ..durable import fsync_dir
+from ..errors import ConfigError
+from ..format.plan import SEALED_SUFFIXES, Plan, read_plan
+from ..format.recipe import TextRecipe
+from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
+from ..reading.store import FeatureStore
+from ..reading.view import StoreView
+from ..writing.commits import commit_part
+from ..writing.creation import add_feature_set, create_store
+from .hdf5_writer import seal_store
 
 
 def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> list[str]:

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from .durable import fsync_dir, seal, unseal, write_durable
-from .errors import ConfigError
+from ..durable import fsync_dir, seal, unseal, write_durable
+from ..errors import ConfigError
 
 DROPS = "drops"
 _NAME = re.compile(r"(\d+)\.json")

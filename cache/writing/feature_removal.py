@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .durable import fsync_dir
-from .errors import ConfigError
-from .plan import FEATURES, RESERVED, being_dropped, feature_set_key, joined_names, read_plan
-from .planning import update_metadata
+from ..durable import fsync_dir
+from ..errors import ConfigError
+from ..format.plan import FEATURES, RESERVED, being_dropped, feature_set_key, joined_names, read_plan
+from .creation import update_metadata
 from .publish import refuse_busy, remove_empty_staging, sweep
 
 

@@ -17,20 +17,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from ..durable import file_sha256, fingerprint, unseal
+from ..errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
 from . import layout
-from .durable import file_sha256, unseal
-from .errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
-from .schema import (
-    FORMAT_VERSION,
-    ArraySpec,
-    FeatureSetRecipe,
-    Recipe,
-    added_arrays,
-    feature_set_recipe,
-    fingerprint,
-    track_arrays,
-)
-from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, read_table
+from .recipe import FeatureSetRecipe, Recipe, feature_set_recipe
+from .schema import FORMAT_VERSION, ArraySpec, added_arrays, track_arrays
+from .tables import GENRE_SCHEMA, PLAN_SCHEMA, read_table
 
 PLAN_FILE = "plan.json"
 FOLDERS = ("commits", "generations", "genres", "log", "rows", "tracks")
@@ -215,7 +207,7 @@ def joined_names(store: Path) -> list[str]:
 
 
 def being_dropped(store: Path) -> list[str]:
-    """Names of the feature sets whose taking out is decided, but not done yet (:mod:`mgc.cache.feature_drops`)."""
+    """Return names of the feature sets being removed (:mod:`mgc.cache.writing.feature_removal`): decided, not done."""
     return _named(store, "dropped")
 
 
@@ -286,3 +278,11 @@ def _read_generations(store: Path, plan_sha256: str) -> Iterator[Generation]:
         previous = generation.sha256
         yield generation
         number += 1
+
+
+SEALED_SUFFIXES = (".h5", ".hdf5")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a feature store lies there, in one form or the other."""
+    return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())

@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import zarr
 
-from . import commits, publish
-from .drops import dropped_ids
-from .errors import StoreCorruptError, StoreFormatError
-from .layout import object_key
+from ..errors import StoreCorruptError, StoreFormatError
+from ..format.layout import object_key
+from ..format.plan import Plan, read_genres, read_plan, read_tracks
+from ..format.records import committed, outcomes_key, read_commit
+from ..format.schema import FAILED, ArraySpec, Reason, added_arrays
+from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, read_table
+from ..writing import commits, publish
+from ..writing.takedowns import dropped_ids
 from .mapped_shard import MappedShard, max_mapped_files
-from .plan import Plan, read_genres, read_plan, read_tracks
-from .schema import FAILED, ArraySpec, Reason, added_arrays
-from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, read_table
 
 _MAX_MAPPED = max_mapped_files()
 _FETCH_ROWS = 64
@@ -32,7 +33,7 @@ _FETCH_ROWS = 64
 
 
 class ZarrReader:
-    """What :class:`mgc.cache.store.FeatureStore` reads a folder through."""
+    """What :class:`mgc.cache.reading.store.FeatureStore` reads a folder through."""
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._path = path
@@ -56,10 +57,9 @@ class ZarrReader:
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
         """What became of the tracks in a feature set that joined the store; rows of its committed parts."""
-        done = commits.committed(self._path, feature_set).keys() - commits.waiting_parts(self._path, feature_set)
+        done = committed(self._path, feature_set).keys() - commits.waiting_parts(self._path, feature_set)
         tables = [
-            read_table(self._path / commits.outcomes_key(part, feature_set), ADDED_OUTCOME_SCHEMA)
-            for part in sorted(done)
+            read_table(self._path / outcomes_key(part, feature_set), ADDED_OUTCOME_SCHEMA) for part in sorted(done)
         ]
         return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
@@ -117,7 +117,7 @@ class ZarrReader:
             return
         owners = {one.name: name for name, recipe in self.added.items() for one in added_arrays(name, recipe)}
         feature_set = owners.get(spec.name)
-        record = commits.read_commit(self._path, part, feature_set)
+        record = read_commit(self._path, part, feature_set)
         if record is None:
             raise StoreCorruptError(f"{self._path / key}: taken out since the store was opened; open it again")
         if any(item["key"] == key for item in record["objects"]):
@@ -145,7 +145,7 @@ def _visible_plan(store: Path) -> Plan:
 
 def _read_outcomes(store: Path, plan: Plan) -> pa.Table:
     """The planned tracks with what became of them."""
-    done = commits.committed(store).keys() - commits.waiting_parts(store)
+    done = committed(store).keys() - commits.waiting_parts(store)
     planned, outcomes = [], []
     for generation in plan.generations:
         planned.append(read_tracks(store, plan, generation))

@@ -17,21 +17,9 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
-from .durable import fsync_dir, write_durable
-from .schema import (
-    ABSENT,
-    FAILED,
-    FORMAT_VERSION,
-    OK,
-    ArraySpec,
-    FeatureSetRecipe,
-    Flag,
-    Recipe,
-    TextRecipe,
-    added_arrays,
-    added_fingerprints,
-    track_arrays,
-)
+from ..durable import fsync_dir, write_durable
+from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
+from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, track_arrays
 
 RECORDED_LIBRARIES = (
     "mgc", "numpy", "zarr", "pyarrow", "torch", "transformers", "tokenizers", "librosa", "soundfile", "av", "soxr",

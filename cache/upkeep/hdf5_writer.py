@@ -8,6 +8,7 @@ of all that follows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,118 +16,32 @@ import shutil
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
-from . import commits, layout, publish
+from ..durable import fsync_dir, fsync_tree, inside
+from ..errors import ConfigError, StoreCorruptError, StoreFormatError
+from ..format import layout
+from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, read_plan
+from ..format.recipe import TextRecipe
+from ..format.records import COMMITS, committed
+from ..format.schema import ABSENT, FORMAT_VERSION, ArraySpec, added_arrays, is_fill, track_arrays
+from ..messages import counted
+from ..reading.hdf5_reader import JSON_ATTRIBUTES, RECORDS, SEALED_FORMAT, USER_BLOCK
+from ..reading.zarr_reader import ZarrReader
+from ..writing import commits, publish
+from ..writing.takedowns import DROPS
 from .compact import uncompacted
-from .drops import DROPS
-from .durable import fsync_dir, fsync_tree, inside
-from .errors import ConfigError, StoreCorruptError, StoreFormatError
-from .plan import FOLDERS, PLAN_FILE, Plan, feature_set_key, read_plan
-from .schema import (
-    ABSENT,
-    FORMAT_VERSION,
-    ArraySpec,
-    Recipe,
-    TextRecipe,
-    added_arrays,
-    feature_set_recipe,
-    is_fill,
-    track_arrays,
-)
 from .surviving_file import SurvivingFile
-from .tracks import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .verify import verify
-from .wording import counted
-from .zarr_reader import ZarrReader
 
-USER_BLOCK = 512
-RECORDS = "records"
-_SEALED = "mgc feature store"
 _AT_ONCE = 64  # rows copied in one go
-_JSON_ATTRIBUTES = ("recipe", "added", "fingerprints", "library_versions", "flag_bits", "status_codes")
-
-
-class Hdf5Reader:
-    """What :class:`mgc.cache.store.FeatureStore` reads a file through; open it anew in each process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._file = h5py.File(path, "r", locking=False)
-            version = self._file.attrs["mgc_format_version"]
-        except (OSError, KeyError) as error:
-            raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
-        if version != FORMAT_VERSION:
-            raise StoreFormatError(f"{path}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
-                                   "install a matching version of mgc")  # fmt: skip
-        self.recipe = Recipe.from_dict(json.loads(self._file.attrs["recipe"]))
-        self.fingerprints: dict[str, str] = json.loads(self._file.attrs["fingerprints"])
-        self.library_versions: dict[str, str] = json.loads(self._file.attrs["library_versions"])
-        self.part_rows = int(self._file.attrs["part_rows"])
-        self.n_rows = int(self._file["status"].shape[0])
-        self.embeds_genres = "genre_embedding" in self._file
-        said = json.loads(self._file.attrs.get("added", "{}"))
-        self.added = {name: feature_set_recipe(one["recipe"]) for name, one in said.items()}
-        self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
-        self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
-
-    def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
-        name = "genre_embedding" if feature_set is None else f"genre_embedding_{feature_set}"
-        return self._whole(name, np.arange(len(self.genres))).astype(np.float32)
-
-    def added_outcomes(self, feature_set: str) -> pa.Table:
-        """What became of the tracks in a feature set that joined the store."""
-        return self._table(f"added/{feature_set}", ADDED_OUTCOME_SCHEMA)
-
-    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A small array whole."""
-        return self._whole(spec.name, rows)
-
-    def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
-        """Fill `out`, (len(rows), length, ...), from a large array."""
-        dataset = self._file[spec.name]
-        for i, row in enumerate(rows.tolist()):
-            try:
-                dataset.read_direct(out, np.s_[row, : out.shape[1]], np.s_[i])
-            except OSError as error:
-                raise self._damaged(spec.name) from error
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _whole(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        try:
-            return np.asarray(self._file[name][:])
-        except OSError as error:
-            raise self._damaged(name) from error
-
-    def _damaged(self, name: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{self._path}: {name} does not match its checksum; restore the file from a copy")
-
-    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
-        try:
-            return pa.table(
-                {field.name: self._values(f"{name}/{field.name}", field) for field in schema}, schema=schema
-            )
-        except (OSError, KeyError) as error:
-            raise self._damaged(name) from error
-
-    def _values(self, name: str, field: pa.Field) -> pa.Array:
-        values = self._file[name][:]
-        if pa.types.is_list(field.type):
-            return pa.array([json.loads(text) for text in values.tolist()], field.type)
-        missing = self._file[f"{name}_missing"][:] if f"{name}_missing" in self._file else None
-        if pa.types.is_string(field.type):
-            values = np.asarray([text.decode() for text in values.tolist()], dtype=object)
-        return pa.array(values, field.type, mask=missing)
 
 
 def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -225,7 +140,7 @@ def seal_problem(path: Path) -> str | None:
 
 
 def _seal_text(sha256: Any, n_bytes: Any) -> bytes:
-    said = {"sealed": _SEALED, "format_version": FORMAT_VERSION, "bytes": n_bytes, "sha256": sha256}
+    said = {"sealed": SEALED_FORMAT, "format_version": FORMAT_VERSION, "bytes": n_bytes, "sha256": sha256}
     return json.dumps(said).encode().ljust(USER_BLOCK, b"\0")
 
 
@@ -245,7 +160,7 @@ def _write(
 ) -> None:
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
-        file.attrs[name] = json.dumps(value) if name in _JSON_ATTRIBUTES else value
+        file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
     specs = [*track_arrays(reader.recipe), *(spec for name, one in reader.added.items()
                                              for spec in added_arrays(name, one))]  # fmt: skip
     total = len(specs) * reader.n_rows
@@ -336,7 +251,7 @@ def _record_keys(store: Path) -> Iterator[str]:
         for n, record in enumerate(added.records):
             yield feature_set_key(name, n)
             yield from (item["key"] for item in record["objects"])
-    for folder in (commits.COMMITS, "rows", DROPS, *(f"{kind}/{name}" for kind in (commits.COMMITS, "rows")
+    for folder in (COMMITS, "rows", DROPS, *(f"{kind}/{name}" for kind in (COMMITS, "rows")
                                                      for name in plan.added)):  # fmt: skip
         if (store / folder).is_dir():
             names = sorted(name for name in os.listdir(store / folder) if name.endswith((".json", ".parquet")))
@@ -360,7 +275,7 @@ def _unpack_records(file: h5py.File, store: Path) -> Plan:
 
 def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> None:
     plan = _unpack_records(file, store)
-    places = [(one, part) for one in (None, *plan.added) for part in sorted(commits.committed(store, one))]
+    places = [(one, part) for one in (None, *plan.added) for part in sorted(committed(store, one))]
     for done, (feature_set, part) in enumerate(places, start=1):
         rows = plan.part_range(part)
         arrays = {spec.name: file[spec.name][rows.start : rows.stop] for spec in plan.arrays(feature_set)}
@@ -368,3 +283,52 @@ def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> N
         tell(done, len(places))
     (store / publish.STAGING).rmdir()
     fsync_tree(store)
+
+
+def convert(source: Path, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Zarr form to HDF5 form, or back; the result is compared with what it was made from.
+
+    Raises
+    ------
+    ConfigError, StoreCorruptError
+    """
+    if source.is_file():
+        unpack_store(source, target, on_progress=on_progress)
+    elif target.suffix not in SEALED_SUFFIXES:
+        raise ConfigError(f"{target}: the HDF5 form of a store ends in {' or '.join(SEALED_SUFFIXES)}")
+    else:
+        seal_store(source, target, on_progress=on_progress)
+
+
+@contextmanager
+def only_writer(sealed: Path) -> Iterator[Path]:
+    """A hidden folder beside a sealed store, in which one process at a time makes it; what a kill leaves there is kept.
+
+    Raises
+    ------
+    ConfigError
+        If another process is at it.
+    """
+    import fcntl  # POSIX; reading a store needs it not
+
+    folder = sealed.with_name(f".{sealed.name}.making")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        busy = False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat())
+        except BlockingIOError:
+            busy = True
+        except OSError:
+            pass  # a file system without locks
+        if busy:
+            raise ConfigError(f"{sealed}: another extraction makes it; a sealed store has one writer: wait for it")
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    finally:
+        os.close(handle)

@@ -1,7 +1,7 @@
-"""A store made, and made longer: the first plan, generations of tracks that join, feature sets that join.
+"""Create a store and extend it: the first plan, later generations of tracks, added feature sets.
 
-Each is decided by one rename (:mod:`mgc.cache.publish`) and then brought to where readers look; any process may do the
-second half.
+Each is decided by one rename (:mod:`mgc.cache.writing.publish`) and then brought to where readers look; any process may
+do the second half.
 """
 
 from __future__ import annotations
@@ -18,21 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
-from . import layout, publish
-from .durable import fsync_dir, fsync_tree, seal, unseal, write_durable
-from .errors import ConfigError
-from .plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
-from .schema import (
-    FORMAT_VERSION,
-    ArraySpec,
-    FeatureSetRecipe,
-    Recipe,
-    added_arrays,
-    added_fingerprints,
-    fingerprint,
-    track_arrays,
-)
-from .tracks import GENRE_SCHEMA, PLAN_SCHEMA, write_table
+from ..durable import fingerprint, fsync_dir, fsync_tree, seal, unseal, write_durable
+from ..errors import ConfigError
+from ..format import layout
+from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
+from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
+from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, track_arrays
+from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, write_table
+from . import publish
 
 
 def create_store(
@@ -49,7 +42,7 @@ def create_store(
 
     Parameters
     ----------
-    tracks : the plan, columns of :data:`mgc.cache.tracks.PLAN_SCHEMA`, rows numbered from 0.
+    tracks : the plan, columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`, rows numbered from 0.
     part_rows : rows a part; frozen from here on.
     genre_embedding : (genre, text_dim) float32, or None for a store without genre embeddings.
     library_versions : of what made the features, where they are copied; None takes those of this environment.
@@ -114,7 +107,7 @@ def append_generation(
     Parameters
     ----------
     plan : what is known to be planned; `tracks` must follow from it.
-    tracks : columns of :data:`mgc.cache.tracks.PLAN_SCHEMA`; rows are numbered here.
+    tracks : columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`; rows are numbered here.
     new_genres, genre_embedding : genres that the store does not name yet, with (n, text_dim) float32 embeddings where
         the store embeds genres.
 

@@ -1,0 +1,1 @@
+"""What a store holds, as data: arrays, recipes, plan, tables, records."""

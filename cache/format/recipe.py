@@ -1,0 +1,153 @@
+"""Recipes: every parameter that a feature depends on, and the fingerprints made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..durable import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelRecipe:
+    """Everything that decides a log-mel (paper section 3.1; librosa's definitions).
+
+    The stored value is ``power_to_db(power mel, ref=1.0, amin=1e-10, top_db=None)`` in dB; reference level and
+    clipping belong to the reader.
+    """
+
+    backend: Literal["fast", "librosa"] = "fast"
+    sample_rate_hz: int = 22_050
+    clip_s: float = 30.0
+    offset: Literal["start", "middle"] = "middle"
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 128
+    fmin_hz: float = 0.0
+    fmax_hz: float = 11_025.0
+    min_clip_s: float = 0.05
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in a clip after cropping or zero-padding."""
+        return round(self.clip_s * self.sample_rate_hz)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of a centred STFT over a whole clip (1292 for 30 s)."""
+        return 1 + self.n_samples // self.hop_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """Which frozen encoder made the token states, and how. Hashes decide; the name only tells people."""
+
+    model: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    hidden_size: int
+    max_tokens: int = 512
+    precision: Literal["fp32", "bf16"] = "fp32"
+    pooling: Literal["mean_non_special"] = "mean_non_special"
+    cleaning: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorRecipe:
+    """A feature that an extractor of somebody's made, one array, and how (:mod:`mgc.pipeline.extractors`).
+
+    Attributes
+    ----------
+    input : what the extractor was given of each track: its ``clip``, or the ``text`` of its lyrics.
+    version : of the extractor: its author counts up whenever values change.
+    dims, shape : of one track's values.
+    parameters : everything else that decides the values, as JSON holds it.
+    clip : how clips were cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
+    """
+
+    extractor: str
+    version: str
+    input: Literal["clip", "text"]
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+    parameters: Mapping[str, Any]
+    clip: Mapping[str, Any] | None
+
+
+FeatureSetRecipe = TextRecipe | ExtractorRecipe
+"""What a feature set that joined a store was made by."""
+
+
+def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
+    """The recipe of a feature set, from JSON."""
+    if "extractor" not in data:
+        return TextRecipe(**data)
+    return ExtractorRecipe(**{**data, "dims": tuple(data["dims"]), "shape": tuple(data["shape"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the features of a store are made by. ``lyrics`` (which also covers genre names) may be absent.
+
+    ``genre_names`` is how genres are read aloud to the text encoder; one that it does not list is read as it stands.
+    """
+
+    mel: MelRecipe | None
+    lyrics: TextRecipe | None
+    genre_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        names = {"genre_names": dict(self.genre_names)} if self.genre_names else {}
+        return {name: dataclasses.asdict(part) for name, part in self._parts().items()} | names
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        mel, lyrics = data.get("mel"), data.get("lyrics")
+        return cls(
+            mel=MelRecipe(**mel) if mel else None,
+            lyrics=TextRecipe(**lyrics) if lyrics else None,
+            genre_names=dict(data.get("genre_names", {})),
+        )
+
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of each feature's canonical recipe, which itself holds the hashes of weights and tokenizer."""
+        prints = {} if self.mel is None else {"mel": fingerprint(dataclasses.asdict(self.mel))}
+        return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics, self.genre_names))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Readable lines, one a parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [
+            f"{key}: {mine.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
+            for key in sorted({*mine, *theirs})
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    def _parts(self) -> dict[str, MelRecipe | TextRecipe]:
+        parts = {"mel": self.mel, "lyrics": self.lyrics}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{part}.{key}": value for part, values in data.items() for key, value in values.items()}
+
+
+def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
+    """sha256 of the canonical recipes of what a feature set holds."""
+    if isinstance(recipe, TextRecipe):
+        return text_fingerprints(recipe, genre_names)
+    return {recipe.extractor: fingerprint(dataclasses.asdict(recipe))}
+
+
+def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
+    """sha256 of the canonical recipes of token states and genre embeddings."""
+    lyrics = fingerprint(dataclasses.asdict(text))
+    embedding: dict[str, Any] = {"feature": "genre_embedding", "lyrics": lyrics}
+    if genre_names:
+        embedding["genre_names"] = dict(genre_names)
+    return {"lyrics": lyrics, "genre_embedding": fingerprint(embedding)}

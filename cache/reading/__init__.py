@@ -1,0 +1,1 @@
+"""Open a store of either form and read it."""

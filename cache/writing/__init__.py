@@ -1,0 +1,1 @@
+"""Publish what a store gains, so that nothing half-written is ever seen."""
