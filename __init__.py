@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from .api import Model, load_model, to_dask, to_torch, to_xarray
     from .cache.reading.view import StoreView
     from .cache.reading.view import open_store as open  # noqa: A004
-    from .pipeline.extractors import Extractor
+    from .pipeline.extractors.extractor import Extractor
 
 _WHERE = {
     "open": ("cache.reading.view", "open_store"),
     "StoreView": ("cache.reading.view", "StoreView"),
-    "Extractor": ("pipeline.extractors", "Extractor"),
+    "Extractor": ("pipeline.extractors.extractor", "Extractor"),
     **{name: ("api", name) for name in ("Model", "load_model", "to_dask", "to_torch", "to_xarray")},
 }
 

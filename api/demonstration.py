@@ -62,8 +62,8 @@ def demo(
     epochs : None trains as :data:`DEMO_OPTIONS` say; fewer show the path, not a model.
     """
     with extra("all"):
-        from ..pipeline.synth import make_collection, unheard_song, write_song
-        from ..pipeline.workers import default_workers
+        from ..pipeline.extraction.cluster import default_workers
+        from ..pipeline.synth.world import make_collection, unheard_song, write_song
 
     cores = default_workers() if workers is None else workers
     remarks = []

@@ -18,12 +18,12 @@ from ..cache.upkeep.hdf5_writer import only_writer, seal_store, unpack_records, 
 from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:
-    from ..pipeline.extract import ExtractReport
-    from ..pipeline.forecast import Forecast
-    from ..pipeline.manifest import Source
-    from ..pipeline.parts import TextSource
-    from ..pipeline.pending import Progress as ExtractProgress
-    from ..pipeline.workers import Scheduler
+    from ..pipeline.extraction.cluster import Scheduler
+    from ..pipeline.extraction.forecast import Forecast
+    from ..pipeline.extraction.pending import ExtractReport
+    from ..pipeline.extraction.pending import Progress as ExtractProgress
+    from ..pipeline.sources.manifest import Source
+    from ..pipeline.text.encoder import TextSource
 
 
 def extract(
@@ -47,7 +47,7 @@ def extract(
     add: str | None = None,
     on_progress: Steps = silent,
 ) -> ExtractReport:
-    """Make or continue a feature store; see :func:`mgc.pipeline.extract.extract`.
+    """Make or continue a feature store; see :func:`mgc.pipeline.extraction.extract.extract`.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def extract(
     text_model, text_precision : None and ``auto`` take what the store has, if there is one.
     genre_names : how genres are read aloud to the text encoder: ``common`` (a built-in map of frequent spellings) or a
         table with the columns genre and text; None takes what the store has, else each name as it stands.
-    append, retry_failed, shard : see :func:`mgc.pipeline.extract.extract`. A shard runs in this process unless
-        `workers` says otherwise.
+    append, retry_failed, shard : see :func:`mgc.pipeline.extraction.extract.extract`. A shard runs in this process
+        unless `workers` says otherwise.
     add : name under which the features of `text_model` join a store that is there; without one, name of the extractor
         whose features join it, or with `retry_failed` are tried again where they failed. See
-        :func:`mgc.pipeline.extract.add_features`.
+        :func:`mgc.pipeline.extraction.add_features.add_features`.
     scheduler : of a Dask cluster that runs already; its workers must see the store and the source at the same paths.
 
     Raises
@@ -68,10 +68,10 @@ def extract(
     ConfigError, TextModelError, RecipeMismatchError
     """
     with extra("extract"):
-        from ..pipeline.extract import add_features
-        from ..pipeline.extract import extract as run
-        from ..pipeline.parts import TextSource
-        from ..pipeline.workers import default_workers
+        from ..pipeline.extraction.add_features import add_features
+        from ..pipeline.extraction.cluster import default_workers
+        from ..pipeline.extraction.extract import extract as run
+        from ..pipeline.text.encoder import TextSource
 
     if scheduler is not None and workers is not None:
         raise ConfigError("--workers counts local processes; a scheduler has workers of its own")
@@ -122,7 +122,7 @@ def extract(
 
 def _beside_forecast(report: ExtractReport, store: Path) -> ExtractReport:
     """The report with what :func:`plan` predicted for the parts that were built, if it was asked."""
-    from ..pipeline.forecast import load_forecast
+    from ..pipeline.extraction.forecast import load_forecast
 
     predicted = load_forecast(store) if report.parts_built else None
     return report if predicted is None else dataclasses.replace(report, forecast=predicted.of_parts(report.parts_built))
@@ -139,7 +139,7 @@ def _wanted(
     text_device: str,
 ) -> tuple[Recipe, TextSource | None]:
     """What an extraction is to make; where nothing else is said, the text features that a store had `before`."""
-    from ..pipeline.parts import TextSource
+    from ..pipeline.text.encoder import TextSource
 
     unknown = sorted(set(features) - {"mel", "lyrics", "genres"})
     if unknown or not set(features) & {"mel", "lyrics"}:
@@ -172,7 +172,7 @@ def plan(
     sample: int | None = None,
     on_progress: Steps = silent,
 ) -> Forecast:
-    """Predict what :func:`extract` will take, from a sample of the source; see :func:`mgc.pipeline.forecast.forecast`.
+    """Predict what :func:`extract` takes, from a sample (:func:`mgc.pipeline.extraction.trial.forecast`).
 
     Parameters
     ----------
@@ -180,8 +180,8 @@ def plan(
     sample : tracks to try; None takes 64, or a tenth of a small collection.
     """
     with extra("extract"):
-        from ..pipeline.forecast import forecast
-        from ..pipeline.workers import default_workers
+        from ..pipeline.extraction.cluster import default_workers
+        from ..pipeline.extraction.trial import forecast
 
     if not source.tracks:
         raise ConfigError("no tracks to plan for: the source is empty, or the filters kept nothing")
@@ -198,7 +198,7 @@ def plan(
 
 def _added_recipe(store: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
     """Of the text encoder that the user named, else of the extractor of that name."""
-    from ..pipeline.extractors import extractor_names, load_extractor
+    from ..pipeline.extractors.registry import extractor_names, load_extractor
 
     if text is not None:
         if name in extractor_names():
@@ -217,7 +217,7 @@ def extractors() -> list[dict[str, Any]]:
     """The extractors that are installed: ``name``, who brings it (``from``), and what it makes of each track; of one
     that cannot be loaded the ``error`` instead."""
     with extra("extract"):
-        from ..pipeline.extractors import extractor_names, load_extractor
+        from ..pipeline.extractors.registry import extractor_names, load_extractor
 
     found: list[dict[str, Any]] = []
     for name, package in extractor_names().items():
@@ -234,7 +234,7 @@ def extractors() -> list[dict[str, Any]]:
 
 
 def _genre_names(choice: str | None, features: Sequence[str], before: Recipe | None) -> Mapping[str, str]:
-    from ..pipeline.genre_names import genre_names
+    from ..pipeline.sources.genre_prompts import genre_names
 
     if choice is None:
         return before.genre_names if before is not None and "genres" in features else {}
@@ -288,7 +288,8 @@ def _extent(store: Path) -> tuple[int, int]:
 
 
 def _text_recipe(text: TextSource, precision: str, known: TextRecipe | None) -> TextRecipe:
-    from ..pipeline.text import find_text_model, resolve_precision, text_recipe
+    from ..pipeline.text.encoder import resolve_precision, text_recipe
+    from ..pipeline.text.models import find_text_model
 
     if precision == "auto" and known is not None:
         precision = known.precision

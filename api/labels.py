@@ -23,7 +23,7 @@ def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureSto
     """Labels from a table that lists at least one track of the store."""
     if path is None:
         return Labels()
-    from ..pipeline.small_tables import read_labels
+    from ..pipeline.sources.label_tables import read_labels
 
     labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
     here = ids & labels.keys()

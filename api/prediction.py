@@ -142,7 +142,7 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
         If there is no trained model; the message says what was looked for.
     """
     with extra("train"):
-        from ..heads.predict import load_run
+        from ..heads.bundle import load_run
 
     return Model(load_run(Path(run)), text_model, text_device)
 
@@ -250,8 +250,8 @@ def _predict(
     if stores := [str(given) for given in inputs if is_store(given)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     with extra("extract"):
-        from ..pipeline.parts import TextSource
-        from ..pipeline.songs import songs_source
+        from ..pipeline.sources.named_files import songs_source
+        from ..pipeline.text.encoder import TextSource
     source = songs_source(inputs, lyrics, missing_ok=len(inputs) > 1 if missing_ok is None else missing_ok)
     text = TextSource(model=model._text_model, device=model._text_device, emulates=True)
     if windows == "all":

@@ -36,8 +36,8 @@ def evaluate(
     RunError, RecipeMismatchError, StoreNotFoundError
     """
     with extra("train"):
+        from ..heads.bundle import load_run
         from ..heads.evaluate import evaluate as score
-        from ..heads.predict import load_run
 
     with open_for(load_run(run), store) as features:
         relabelled = labels_for(labels, genre_delimiter, features)

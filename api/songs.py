@@ -18,8 +18,8 @@ from .shared import Steps
 if TYPE_CHECKING:
     from ..heads.bundle import LoadedModel
     from ..heads.predict import PredictedBlock
-    from ..pipeline.manifest import Source
-    from ..pipeline.parts import TextSource
+    from ..pipeline.sources.manifest import Source
+    from ..pipeline.text.encoder import TextSource
 
 MANY_SONGS = 32
 """From so many songs (or windows of them) on, worker processes are worth their start."""
@@ -35,8 +35,8 @@ def songs_store(
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
     """The features of songs, for as long as they are needed."""
-    from ..pipeline.extract import extract
-    from ..pipeline.workers import default_workers
+    from ..pipeline.extraction.cluster import default_workers
+    from ..pipeline.extraction.extract import extract
 
     if workers is None:
         workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
@@ -79,7 +79,7 @@ class WholeSongs:
         """Songs in order of id."""
         from ..heads.predict import has_words, predict_blocks
         from ..heads.windows import mean_over_windows
-        from ..pipeline.windows import in_batches, windows_of
+        from ..pipeline.extraction.whole_songs import in_batches, windows_of
 
         n_songs = len(self._source.tracks)
         counts = windows_of(self._source, self._recipe, lambda done: on_progress("measure", done, n_songs, ""))

@@ -15,8 +15,8 @@ from ..cache.messages import counted
 from .shared import extra
 
 if TYPE_CHECKING:
-    from ..pipeline.known_dataset import GenreLevel
-    from ..pipeline.manifest import Source, Track
+    from ..pipeline.sources.dataset import GenreLevel
+    from ..pipeline.sources.manifest import Source, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,8 @@ def read_source(
 ) -> ReadSource:
     """List the tracks of a source and filter them.
 
-    Parameters are those of :func:`mgc.pipeline.datasets.load_source` and :func:`mgc.pipeline.manifest.filter_tracks`.
+    Parameters are those of :func:`mgc.pipeline.sources.datasets.load_source` and
+    :func:`mgc.pipeline.sources.manifest.filter_tracks`.
 
     Raises
     ------
@@ -77,8 +78,8 @@ def read_source(
         Where the source breaks a rule; names file, line and column.
     """
     with extra("extract"):
-        from ..pipeline.datasets import load_source
-        from ..pipeline.manifest import filter_tracks
+        from ..pipeline.sources.datasets import load_source
+        from ..pipeline.sources.manifest import filter_tracks
 
     found = load_source(
         source,
@@ -107,7 +108,7 @@ def read_source(
 def known_datasets() -> list[dict[str, str]]:
     """The data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
     with extra("extract"):
-        from ..pipeline.datasets import DATASETS
+        from ..pipeline.sources.datasets import DATASETS
 
     return [{"name": one.name, "title": one.title, "needs": one.needs, "terms": one.terms} for one in DATASETS]
 
@@ -118,8 +119,8 @@ def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
         raise ConfigError(f"{path}: a manifest is JSON Lines; give it a name that ends in .jsonl")
     if path.resolve() in {Path(given).resolve() for given in read.read_from}:
         raise ConfigError(f"{path}: this is the table that the tracks come from; give the manifest another name")
-    from ..pipeline.manifest import escaping_paths
-    from ..pipeline.manifest import write_manifest as write
+    from ..pipeline.sources.manifest import escaping_paths
+    from ..pipeline.sources.manifest import write_manifest as write
 
     source, folder, remarks = read.source, path.parent.resolve(), []
     if source.root.resolve().is_relative_to(folder):

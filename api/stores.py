@@ -23,9 +23,9 @@ from ..cache.writing.takedowns import drop
 from .shared import Steps, extra, silent
 
 if TYPE_CHECKING:
-    from ..pipeline.manifest import Source
-    from ..pipeline.parts import TextSource
-    from ..pipeline.pending import Progress as ExtractProgress
+    from ..pipeline.extraction.pending import Progress as ExtractProgress
+    from ..pipeline.sources.manifest import Source
+    from ..pipeline.text.encoder import TextSource
 
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Steps = silent) -> list[Damage]:
@@ -59,8 +59,8 @@ def store_repair(
     not_built: dict[str, str] = {}
     if source is not None:
         with extra("extract"):
-            from ..pipeline.parts import TextSource
-            from ..pipeline.repair import write_again
+            from ..pipeline.extraction.repair import write_again
+            from ..pipeline.text.encoder import TextSource
 
         known = read_plan(path).recipe.lyrics
         text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
@@ -88,7 +88,7 @@ def _build_again(
     path: Path, source: Source, text: TextSource | None, text_model: str | None, device: str, workers: int, steps: Steps
 ) -> tuple[int, dict[str, str]]:
     """Build what is pending, of features that joined too: parts that were built, and by features what hindered it."""
-    from ..pipeline.extract import build_pending
+    from ..pipeline.extraction.pending import build_pending
 
     def tell(progress: ExtractProgress) -> None:
         steps("extract", progress.done, progress.planned, "")
@@ -111,8 +111,8 @@ def _build_again(
 
 def _encoder_of(recipe: FeatureSetRecipe, text_model: str | None, device: str) -> TextSource | None:
     """Of features that joined: the model that the user named, where it is theirs, else the one of their own name."""
-    from ..pipeline.parts import TextSource
-    from ..pipeline.text import find_text_model
+    from ..pipeline.text.encoder import TextSource
+    from ..pipeline.text.models import find_text_model
 
     if not isinstance(recipe, TextRecipe):
         return None
@@ -194,9 +194,9 @@ def store_select(
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
     with extra("extract"):
-        from ..pipeline.genre_names import genre_names
-        from ..pipeline.parts import TextSource
-        from ..pipeline.planning import embedded_genres
+        from ..pipeline.sources.genre_prompts import genre_names
+        from ..pipeline.text.encoder import TextSource
+        from ..pipeline.text.genre_embedding import embedded_genres
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")

@@ -20,13 +20,13 @@ import soundfile
 
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.clip_reader import ClipReader
+from mgc.pipeline.audio.clip_reader import ClipReader
 
 FORMATS = ("mp3", "flac", "ogg", "wav", "m4a", "aiff")
 FAULTY_DECODER = """
 import os, sys
 if os.environ.get("MGC_CAMPAIGN_PLANTED"):
-    import mgc.pipeline.clips as clips, mgc.pipeline.clip_reader as clip_reader
+    import mgc.pipeline.audio.clips as clips, mgc.pipeline.audio.clip_reader as clip_reader
     from pathlib import Path
     clip_reader.ClipLimits.__init__.__kwdefaults__.update(cpu_s=3.0, wall_s=60.0)
     real, fired = clips.decode_clip, Path(os.environ["MGC_CAMPAIGN_PLANTED"])

@@ -27,7 +27,7 @@ FAULTY_WORKER = """
 import os
 if os.environ.get("MGC_CAMPAIGN_FAULTS"):
     from pathlib import Path
-    import mgc.pipeline.part_builder as builder
+    import mgc.pipeline.extraction.builder as builder
     real, scratch = builder.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
     def faulty(root, path):
         for kind in ("exit", "segfault"):

@@ -42,8 +42,8 @@ def measured(name, act):
 """
 PLAN = """
 from mgc.cache.format.schema import Recipe
-from mgc.pipeline.datasets import load_source
-from mgc.pipeline.extract import extract
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.extraction.extract import extract
 manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
 source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
 for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None}.items():

@@ -29,9 +29,9 @@ from mgc.cache.format.schema import OK
 from mgc.cache.format.tables import outcome_table, plan_table
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import create_store
+from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
 from mgc.pipeline.synth_benchmark import BenchmarkSong, BenchmarkWorld
 from mgc.pipeline.synth_motifs import BREATH_RATIO, BREATH_WIDTH_HZ, MOTIFS, PARTIALS, movement
-from mgc.pipeline.synth_sound import SAMPLE_RATE_HZ, studio_filter
 from mgc.pipeline.synth_topics import TOPICS
 
 FLOOR = 2e-3

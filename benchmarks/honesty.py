@@ -46,7 +46,7 @@ from mgc.heads.evaluate import evaluate
 from mgc.heads.labels import genre_matrix
 from mgc.heads.splits import Split
 from mgc.heads.train import train
-from mgc.pipeline.synth import make_collection
+from mgc.pipeline.synth.world import make_collection
 
 AUDIO, LYRICS = ("mel", "mel_frames"), ("lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
 Change = Callable[[dict[str, np.ndarray], list[dict[str, Any]]], None]

@@ -11,8 +11,9 @@ import rivals
 from pairs import in_turn, spread, table
 
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.clip_child import extract
-from mgc.pipeline.clips import Caps, ClipReader
+from mgc.pipeline.audio.clip_child import extract
+from mgc.pipeline.audio.clip_reader import ClipReader
+from mgc.pipeline.audio.containers import Caps
 
 LIBROSA, BARE, CHILD, DECODE = "librosa script", "mgc, bare function", "mgc, child process", "decoding alone"
 FLOAT16_STEP_DB = 0.0625

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from mgc.pipeline.synth import make_song, render_song
-from mgc.pipeline.text import find_text_model
+from mgc.pipeline.synth.world import make_song, render_song
+from mgc.pipeline.text.models import find_text_model
 
 CLIP_RATE_HZ = 44_100
 MEAN_WORDS = 245  # about 250 tokens with [CLS] and [SEP]

@@ -10,7 +10,8 @@ import rivals
 from pairs import in_turn, spread, table
 
 from mgc.cache.machine import cpu_has_bf16
-from mgc.pipeline.text import TextEncoder, find_text_model
+from mgc.pipeline.text.encoder import TextEncoder
+from mgc.pipeline.text.models import find_text_model
 
 PADDED = "transformers, padded to 512, batches of 16, fp32"
 SORTED = "transformers, sorted by length, padded to the longest of 8, fp32"

@@ -24,7 +24,7 @@ from machine import describe
 from tables_world import CLIP_S, N_SONGS, SEED, ceilings, facts, label_sets, make_store
 
 from mgc import api
-from mgc.pipeline.genre_names import genre_names
+from mgc.pipeline.sources.genre_prompts import genre_names
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 READING = Path(__file__).parent / "tables_reading.txt"

@@ -26,7 +26,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.train import train
-from mgc.pipeline.synth import make_collection, make_song
+from mgc.pipeline.synth.world import make_collection, make_song
 
 ONE_MODALITY = {"attention": False, "contrastive": False}
 SYSTEMS: dict[str, dict[str, Any]] = {

@@ -45,9 +45,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..pipeline.extract import ExtractReport
-    from ..pipeline.forecast import Forecast
-    from ..pipeline.workers import Scheduler
+    from ..pipeline.extraction.cluster import Scheduler
+    from ..pipeline.extraction.forecast import Forecast
+    from ..pipeline.extraction.pending import ExtractReport
 
 
 def manifest(
@@ -274,7 +274,7 @@ def _scheduler(
 ) -> Scheduler | None:
     if address is None and file is None:
         return None
-    from ..pipeline.workers import Scheduler
+    from ..pipeline.extraction.cluster import Scheduler
 
     return Scheduler(address=address, file=file, tls_ca=ca, tls_cert=cert, tls_key=key, insecure_network=insecure)
 

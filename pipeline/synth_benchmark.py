@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ConfigError
-from .manifest import Source, Track, write_manifest
-from .synth import artist_number, song_id, write_clip
+from .sources.manifest import Source, Track, write_manifest
+from .synth.world import artist_number, song_id, write_clip
 from .synth_labels import GenreSet, LabelSets
 from .synth_motifs import MOTIFS, render_motifs
 from .synth_topics import TOPICS, own_topics, short_lyrics

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import ManifestError
-from .synth_words import COMMON
+from .synth.words import COMMON
 
 N_GENRES = 87
 JAMENDO_TABLES = tuple(f"autotagging_genre-{split}.tsv" for split in ("train", "validation", "test"))

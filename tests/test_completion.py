@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mgc.commands import options
-from mgc.pipeline import text_models
-from mgc.pipeline.extractors import extractor_names
+from mgc.pipeline.extractors.registry import extractor_names
+from mgc.pipeline.text import models
 
 MGC = Path(sys.executable).with_name("mgc")
 
@@ -60,7 +60,7 @@ def test_text_models_and_extractors_are_offered_by_name(tmp_path: Path, monkeypa
 
 def test_what_is_offered_is_what_there_is() -> None:
     assert list(options.complete_extractor("")) == list(extractor_names())
-    assert set(options.TEXT_MODELS) == set(text_models._WEIGHTS_SHA256)
+    assert set(options.TEXT_MODELS) == set(models._WEIGHTS_SHA256)
 
 
 def test_zsh_and_fish_get_scripts_and_answers() -> None:

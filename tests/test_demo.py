@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgc.pipeline.synth import GENRES
+from mgc.pipeline.synth.world import GENRES
 
 
 def test_the_demo_runs_the_whole_path_and_again(mgc, mgc_json, tmp_path):

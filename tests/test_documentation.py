@@ -21,7 +21,7 @@ from typer.main import get_command
 import mgc
 from mgc import cli
 from mgc.cache.writing.takedowns import drop
-from mgc.pipeline.synth import make_collection
+from mgc.pipeline.synth.world import make_collection
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

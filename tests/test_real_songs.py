@@ -25,8 +25,8 @@ from mgc.cache.format.tables import OUTCOME_SCHEMA, PLAN_SCHEMA
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
-from mgc.pipeline.lyrics import load_lyrics
-from mgc.pipeline.text import find_text_model
+from mgc.pipeline.text.lyrics import load_lyrics
+from mgc.pipeline.text.models import find_text_model
 
 FP32 = ("--text-model", "minilm", "--text-precision", "fp32")
 

@@ -26,8 +26,8 @@ from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import _write_seal, convert
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline.clip_reader import ClipReader
-from mgc.pipeline.manifest import Source, Track
+from mgc.pipeline.audio.clip_reader import ClipReader
+from mgc.pipeline.sources.manifest import Source, Track
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [

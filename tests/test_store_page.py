@@ -20,8 +20,8 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, TextRecipe
 from mgc.cache.format.schema import Flag, Reason
 from mgc.cache.writing.creation import add_feature_set
-from mgc.pipeline.clips import decode_clip
-from mgc.pipeline.mel import mel_frames
+from mgc.pipeline.audio.clips import decode_clip
+from mgc.pipeline.audio.mel import mel_frames
 
 PAGE = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
 

@@ -56,7 +56,7 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorRecipe:
-    """A feature that an extractor of somebody's made, one array, and how (:mod:`mgc.pipeline.extractors`).
+    """A feature that an extractor of somebody's made, one array, and how (:mod:`mgc.pipeline.extractors.registry`).
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """What is hurt is put aside.
 
 Repairing has two halves. Here, a damaged part is moved into ``quarantine/`` and so is pending again; metadata that the
-plan determines is written anew. Extraction (:mod:`mgc.pipeline.repair`) then makes again what is pending.
+plan determines is written anew. Extraction (:mod:`mgc.pipeline.extraction.repair`) then makes again what is pending.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard
 
 import mgc
 from mgc.cache.reading.store import FeatureStore
+from mgc.heads.bundle import load_run
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
-from mgc.heads.predict import load_run
 from mgc.heads.train import RunResult, train
 
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}

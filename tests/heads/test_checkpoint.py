@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mgc.cache.durable import replace_file
 from mgc.cache.errors import RunError
 from mgc.heads.checkpoint import (
     RunState,
     find_state,
     publish_folder,
     read_sealed,
-    replace_file,
     restore,
     save_state,
     saved_random,

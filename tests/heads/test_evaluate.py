@@ -14,11 +14,12 @@ import pytest
 
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.reading.store import FeatureStore
+from mgc.heads.bundle import load_run
 from mgc.heads.checkpoint import read_sealed
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import _alignment, evaluate
 from mgc.heads.metrics import evaluate_predictions
-from mgc.heads.predict import load_run, predict_store, score_store
+from mgc.heads.predict import predict_store, score_store
 from mgc.heads.predictions import load_predictions
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train

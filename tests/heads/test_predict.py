@@ -20,10 +20,11 @@ from mgc.cache.format.recipe import TextRecipe
 from mgc.cache.format.tables import PLAN_SCHEMA
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.creation import append_generation
+from mgc.heads.bundle import load_run
 from mgc.heads.catalogue import write_predictions
 from mgc.heads.config import TrainConfig
 from mgc.heads.metrics import decide, jaccard_per_track
-from mgc.heads.predict import has_words, load_run, lyrics_warnings, predict_blocks, predict_store
+from mgc.heads.predict import has_words, lyrics_warnings, predict_blocks, predict_store
 from mgc.heads.splits import Split
 from mgc.heads.train import RunResult, train
 

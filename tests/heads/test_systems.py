@@ -14,11 +14,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.augment import augmented
 from mgc.heads.batch import Batch
+from mgc.heads.bundle import load_run
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluate import evaluate
 from mgc.heads.losses import total_loss
 from mgc.heads.model_config import ModelConfig
-from mgc.heads.predict import load_run, predict_store
+from mgc.heads.predict import predict_store
 from mgc.heads.system import System
 from mgc.heads.systems import build_system
 from mgc.heads.train import train

@@ -19,8 +19,9 @@ from mgc.cache.errors import ConfigError, RecipeMismatchError, StoreError, Track
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import convert
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline.manifest import Source, Track
-from mgc.pipeline.text import TextEncoder, find_text_model
+from mgc.pipeline.sources.manifest import Source, Track
+from mgc.pipeline.text.encoder import TextEncoder
+from mgc.pipeline.text.models import find_text_model
 
 OPTIONS = {"workers": 0, "clip_s": 1.0}
 

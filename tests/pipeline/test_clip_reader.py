@@ -23,16 +23,18 @@ import soundfile
 from mgc.cache.errors import ClipError, MgcError, MissingExtraError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.format.schema import Flag
-from mgc.pipeline.clip_child import extract
-from mgc.pipeline.clips import Caps, ClipLimits, ClipMel, ClipReader, decode_clip
-from mgc.pipeline.mel import log_mel
+from mgc.pipeline.audio.clip_child import extract
+from mgc.pipeline.audio.clip_reader import ClipLimits, ClipMel, ClipReader
+from mgc.pipeline.audio.clips import decode_clip
+from mgc.pipeline.audio.containers import Caps
+from mgc.pipeline.audio.mel import log_mel
 
 RECIPE = MelRecipe()
 
 FAULTS = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-from mgc.pipeline import clip_child
+from mgc.pipeline.audio import clip_child
 
 def extract(path, recipe, caps, start_s):
     fault, once = path.stem.partition("-")[::2]
@@ -247,8 +249,8 @@ def test_an_interrupted_read_does_not_answer_the_next(tmp_path: Path, faulty: ty
 
 PARENT = """
 import sys
-from mgc.cache.format.schema import MelRecipe
-from mgc.pipeline.clips import ClipReader
+from mgc.cache.format.recipe import MelRecipe
+from mgc.pipeline.audio.clips import ClipReader
 
 class Faulty(ClipReader):
     command = (sys.argv[1],)

@@ -18,10 +18,11 @@ import soundfile
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.format.schema import Flag
-from mgc.pipeline.clips import Caps, Clip, decode_clip
-from mgc.pipeline.decode import Window, decode
-from mgc.pipeline.formats import Caps as FormatCaps
-from mgc.pipeline.formats import examine
+from mgc.pipeline.audio.clips import Clip, decode_clip
+from mgc.pipeline.audio.containers import Caps, examine
+from mgc.pipeline.audio.containers import Caps as FormatCaps
+from mgc.pipeline.audio.decode import decode
+from mgc.pipeline.audio.decoded import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")  # librosa's
 

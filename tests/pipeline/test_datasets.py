@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.datasets import load_source
-from mgc.pipeline.manifest import write_manifest
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.manifest import write_manifest
 
 SOURCE_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 

@@ -20,11 +20,11 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import Flag
 from mgc.cache.reading.store import FeatureStore
-from mgc.pipeline.claims import claim
-from mgc.pipeline.extract import extract
-from mgc.pipeline.manifest import Source, Track, write_manifest
-from mgc.pipeline.parts import TextSource
-from mgc.pipeline.text import TextEncoder, find_text_model, text_recipe
+from mgc.pipeline.extraction.extract import extract
+from mgc.pipeline.extraction.part import claim
+from mgc.pipeline.sources.manifest import Source, Track, write_manifest
+from mgc.pipeline.text.encoder import TextEncoder, TextSource, text_recipe
+from mgc.pipeline.text.models import find_text_model
 
 MEL = MelRecipe(clip_s=1.0)
 

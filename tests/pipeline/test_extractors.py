@@ -24,9 +24,10 @@ from mgc.cache.upkeep.failures import failures
 from mgc.cache.upkeep.hdf5_writer import convert
 from mgc.cache.upkeep.select import select
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline import extractors as module
-from mgc.pipeline.extractors import Extractor, load_extractor
-from mgc.pipeline.manifest import Source, Track
+from mgc.pipeline.extractors import registry as module
+from mgc.pipeline.extractors.extractor import Extractor
+from mgc.pipeline.extractors.registry import load_extractor
+from mgc.pipeline.sources.manifest import Source, Track
 
 PACKAGE = Path(__file__).parents[2] / "examples" / "extractor"
 OPTIONS: dict[str, Any] = {"workers": 0, "clip_s": 1.0}
@@ -117,7 +118,7 @@ def test_plain_tools_see_named_dimensions_units_and_the_recipe(made: Path) -> No
 def test_reading_needs_no_extractor_and_loads_none(made: Path) -> None:
     script = (
         "import sys, mgc; found = mgc.open(sys.argv[1])['brightness'][:]; "
-        "print(found.shape, {'mgc_example_extractor', 'mgc.pipeline.extractors'} & set(sys.modules))"
+        "print(found.shape, {'mgc_example_extractor', 'mgc.pipeline.extractors.registry'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script, made], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "(5, 3) set()"
@@ -384,7 +385,7 @@ def test_what_is_pending_is_told_with_a_command_that_mends_it(
     command = advice.replace("SOURCE", str(table)).removeprefix("mgc ").split()
     gone = [*command, "--root", songs.root]
     with monkeypatch.context() as patch:
-        patch.setattr("mgc.pipeline.added_builders.load_extractor", _not_installed)
+        patch.setattr("mgc.pipeline.extraction.added_builders.load_extractor", _not_installed)
         refused = call(*gone)
     assert "the features brightness cannot be made: no extractor 'brightness' is installed" in refused.out
     assert "run this command again" in refused.out

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mgc.pipeline.forecast import Forecast, _track_seconds, default_sample, forecast_path, load_forecast
+from mgc.pipeline.extraction.forecast import Forecast, forecast_path, load_forecast
+from mgc.pipeline.extraction.trial import _track_seconds, default_sample
 
 HOUR = Forecast(
     tracks=12_800, parts=100, part_rows=128, workers=4, seconds=3610.0, low_s=3410.0, high_s=3810.0, n_bytes=10**9,

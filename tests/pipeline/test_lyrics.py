@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mgc.cache.format.schema import Flag
-from mgc.pipeline.lyrics import MAX_LYRICS_BYTES, clean_lyrics, load_lyrics, read_lyrics
+from mgc.pipeline.text.lyrics import MAX_LYRICS_BYTES, clean_lyrics, load_lyrics, read_lyrics
 
 NONE = Flag(0)
 WORD = st.text("abcdefghij' \n\u00e9\u4f60", min_size=1, max_size=8)

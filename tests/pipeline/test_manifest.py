@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
-from mgc.pipeline.datasets import load_source
-from mgc.pipeline.manifest import (
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.manifest import (
     Source,
     Track,
     caseless,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.clips import decode_clip
-from mgc.pipeline.mel import log_mel, mel_bank, mel_frames
+from mgc.pipeline.audio.clips import decode_clip
+from mgc.pipeline.audio.mel import log_mel, mel_bank, mel_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")  # librosa's
 

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgc.pipeline.mpeg import Walk, find_stream, walk
+from mgc.pipeline.audio.mpeg import Walk, find_stream, walk
 
 # Second and third header bytes, frame length, samples, rate: from the tables of ISO 11172-3 and 13818-3 by hand.
 KINDS = {

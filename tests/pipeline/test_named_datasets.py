@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.datasets import DATASETS, load_source
+from mgc.pipeline.sources.datasets import DATASETS, load_source
 
 JAMENDO_HEADER = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS\n"
 JAMENDO_ROWS = {

@@ -12,7 +12,7 @@ import soundfile
 from mgc import api
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline.manifest import Source, Track
+from mgc.pipeline.sources.manifest import Source, Track
 
 
 def make_source(folder: Path, n: int) -> Source:

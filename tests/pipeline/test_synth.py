@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ConfigError
-from mgc.pipeline import synth, synth_sound, synth_words
+from mgc.pipeline.synth import sound, words, world
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -27,13 +27,13 @@ def _table(path: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synth.make_collection(tmp_path_factory.mktemp("world"), 16, 0, clip_s=4.0, workers=2)
+    return world.make_collection(tmp_path_factory.mktemp("world"), 16, 0, clip_s=4.0, workers=2)
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads_and_a_prefix_stays(
     collection: Path, tmp_path: Path
 ) -> None:
-    fewer = _files(synth.make_collection(tmp_path / "again", 5, 0, clip_s=4.0, workers=1))
+    fewer = _files(world.make_collection(tmp_path / "again", 5, 0, clip_s=4.0, workers=1))
     whole = _files(collection)
     media = {name for name in fewer if not name.endswith(".csv")}
     assert len(media) == 10
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_threads_and_a_prefix_st
     assert (tmp_path / "again/id_genres.csv").read_text() == "".join(
         (collection / "id_genres.csv").read_text().splitlines(keepends=True)[:6]
     )
-    other = _files(synth.make_collection(tmp_path / "other", 5, 1, clip_s=4.0))
+    other = _files(world.make_collection(tmp_path / "other", 5, 1, clip_s=4.0))
     assert media.isdisjoint(other)
 
 
@@ -76,19 +76,19 @@ def test_clips_decode_to_the_length_asked_for_mono_unclipped_and_loud_enough(col
 
 def test_progress_counts_up_to_the_number_of_songs(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    synth.make_collection(tmp_path, 3, 0, clip_s=0.5, on_progress=lambda done, total: seen.append((done, total)))
+    world.make_collection(tmp_path, 3, 0, clip_s=0.5, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("n_songs", "clip_s"), [(0, 30.0), (4, 0.0)])
 def test_nothing_to_make_is_refused(tmp_path: Path, n_songs: int, clip_s: float) -> None:
     with pytest.raises(ConfigError, match="at least one song"):
-        synth.make_collection(tmp_path, n_songs, clip_s=clip_s)
+        world.make_collection(tmp_path, n_songs, clip_s=clip_s)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_240_songs_are_neither_trivial_nor_hopeless(seed: int) -> None:
-    songs = [synth.make_song(seed, index) for index in range(240)]
+    songs = [world.make_song(seed, index) for index in range(240)]
     counts = Counter(genre for song in songs for genre in song.genres)
     top = max(counts, key=lambda genre: counts[genre])
     majority_jaccard = np.mean([(top in song.genres) / len(song.genres) for song in songs])
@@ -104,8 +104,8 @@ def test_240_songs_are_neither_trivial_nor_hopeless(seed: int) -> None:
 
 
 def test_genres_co_occur_and_exclude_each_other() -> None:
-    pairs = Counter(p for i in range(2000) for p in itertools.permutations(synth.make_song(0, i).genres, 2))
-    alone = Counter(g for i in range(2000) for g in synth.make_song(0, i).genres)
+    pairs = Counter(p for i in range(2000) for p in itertools.permutations(world.make_song(0, i).genres, 2))
+    alone = Counter(g for i in range(2000) for g in world.make_song(0, i).genres)
     assert pairs["metal", "rock"] > 0.75 * alone["metal"]
     assert pairs["punk", "rock"] > 0.75 * alone["punk"]
     assert pairs["jazz", "electronic"] < 0.05 * alone["jazz"]
@@ -113,26 +113,26 @@ def test_genres_co_occur_and_exclude_each_other() -> None:
 
 def test_the_rules_leave_no_song_without_a_genre() -> None:
     rng = np.random.default_rng(0)
-    for scene in synth.SCENES:
-        for theme in (*synth_words.THEMES, "none"):
-            assert synth.genres_of(scene, theme, rng)
+    for scene in world.SCENES:
+        for theme in (*words.THEMES, "none"):
+            assert world.genres_of(scene, theme, rng)
 
 
 def test_names_of_artists_never_repeat() -> None:
-    assert len({synth.make_artist(0, number).name for number in range(3000)}) == 3000
+    assert len({world.make_artist(0, number).name for number in range(3000)}) == 3000
 
 
 @pytest.mark.parametrize("n_songs", [1, 12, 20, 240])
 def test_the_unheard_song_is_by_a_new_artist(n_songs: int) -> None:
-    song = synth.unheard_song(0, n_songs)
+    song = world.unheard_song(0, n_songs)
     assert song.index >= n_songs
     assert song.lyrics is not None
-    assert song.artist.name not in {synth.make_song(0, index).artist.name for index in range(n_songs)}
+    assert song.artist.name not in {world.make_song(0, index).artist.name for index in range(n_songs)}
 
 
 def test_swing_delays_the_off_beat_and_machines_are_straight() -> None:
     for name, low, high in (("machine", 0.45, 0.55), ("swing", 0.57, 0.70)):
-        starts = synth_sound.step_starts(synth_sound.SOUNDS[name], 22_050 * 30, np.random.default_rng(0))
+        starts = sound.step_starts(sound.SOUNDS[name], 22_050 * 30, np.random.default_rng(0))
         beat = np.diff(starts[:, 0]).mean() / 4
         off_beat = (starts[:, 2] - starts[:, 0]).mean() / beat
         assert low < off_beat < high
@@ -140,7 +140,7 @@ def test_swing_delays_the_off_beat_and_machines_are_straight() -> None:
 
 def test_the_tempo_of_the_machine_scene_can_be_heard() -> None:
     """librosa's beat tracker finds 116 to 136 beats a minute (or the half or double of it) in rendered songs."""
-    songs = [song for song in map(synth.make_song, itertools.repeat(0), range(60)) if song.scene == "machine"][:3]
+    songs = [song for song in map(world.make_song, itertools.repeat(0), range(60)) if song.scene == "machine"][:3]
     for song in songs:
-        tempo = float(np.atleast_1d(librosa.feature.tempo(y=synth.render_song(song, clip_s=12.0), sr=22_050))[0])
+        tempo = float(np.atleast_1d(librosa.feature.tempo(y=world.render_song(song, clip_s=12.0), sr=22_050))[0])
         assert any(112 <= tempo * factor <= 140 for factor in (0.5, 1, 2))

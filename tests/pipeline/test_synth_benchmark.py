@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.datasets import load_source
+from mgc.pipeline.sources.datasets import load_source
 from mgc.pipeline.synth_benchmark import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
 from mgc.pipeline.synth_labels import JAMENDO_TABLES, generated_label_sets, multi_hot, read_label_sets
 from mgc.pipeline.synth_motifs import MOTIFS, motif, render_motifs

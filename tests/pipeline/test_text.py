@@ -17,12 +17,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from mgc.cache.errors import ConfigError, TextModelError
-from mgc.pipeline import text as text_module
-from mgc.pipeline import text_models
-from mgc.pipeline.lyrics import load_lyrics
-from mgc.pipeline.packed import in_packs
-from mgc.pipeline.parts import TextSource, load_encoder
-from mgc.pipeline.text import TextEncoder, find_text_model, resolve_precision, text_recipe
+from mgc.pipeline.text import encoder as text_module
+from mgc.pipeline.text import models
+from mgc.pipeline.text.encoder import TextEncoder, TextSource, load_encoder, resolve_precision, text_recipe
+from mgc.pipeline.text.lyrics import load_lyrics
+from mgc.pipeline.text.models import find_text_model
+from mgc.pipeline.text.packing import in_packs
 
 LYRICS = [
     "Hello",
@@ -242,8 +242,7 @@ def test_precision_and_length_are_checked(encoder: TextEncoder) -> None:
 FIND = """
 import sys
 from mgc.cache.errors import TextModelError
-from mgc.pipeline import text as text_module
-from mgc.pipeline import text_models
+from mgc.pipeline.text import models as text_models
 text_models.HUB_TIMEOUT_S = 0.5
 try:
     print(text_models.find_text_model({name!r}))
@@ -302,10 +301,10 @@ def test_the_cache_is_asked_first_and_its_weights_are_checked(tmp_path: Path, ti
 
 def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) -> None:
     # The true weights are 440 MB and not at hand: a small model stands for them under its own hash.
-    revision = text_models._BERT_REVISION
+    revision = models._BERT_REVISION
     fill_cache(tmp_path / "home", tiny, "google-bert/bert-base-uncased", revision)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    monkeypatch.setitem(text_models._WEIGHTS_SHA256, "bert-base-uncased", sha256sum(tiny / "model.safetensors"))
+    monkeypatch.setitem(models._WEIGHTS_SHA256, "bert-base-uncased", sha256sum(tiny / "model.safetensors"))
     for name in (None, "bert-base-uncased", "google-bert/bert-base-uncased"):
         files = find_text_model(name, allow_download=False)
         assert (files.name, files.folder.name, files.hidden_size) == ("bert-base-uncased", revision, 32)

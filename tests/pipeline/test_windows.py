@@ -11,9 +11,10 @@ import soxr
 
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.clips import Caps, decode_clip, sound_seconds
-from mgc.pipeline.manifest import Source, Track
-from mgc.pipeline.windows import in_batches, windows_of
+from mgc.pipeline.audio.clips import decode_clip, sound_seconds
+from mgc.pipeline.audio.containers import Caps
+from mgc.pipeline.extraction.whole_songs import in_batches, windows_of
+from mgc.pipeline.sources.manifest import Source, Track
 
 RECIPE = MelRecipe(clip_s=2.0)
 

@@ -20,9 +20,9 @@ import soundfile
 from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.reading.store import FeatureStore
-from mgc.pipeline.extract import extract
-from mgc.pipeline.manifest import Source, Track
-from mgc.pipeline.workers import Scheduler, run_on_cluster
+from mgc.pipeline.extraction.cluster import Scheduler, run_on_cluster
+from mgc.pipeline.extraction.extract import extract
+from mgc.pipeline.sources.manifest import Source, Track
 
 RECIPE = Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None)
 
@@ -43,7 +43,7 @@ FAULTY = """
 import os, sys
 if os.environ.get("MGC_TEST_FAULT"):
     from pathlib import Path
-    import mgc.pipeline.part_builder as builder
+    import mgc.pipeline.extraction.builder as builder
     real, kind, scratch = builder.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
     def faulty(root, path):
         if path == "5.wav":

@@ -1,0 +1,179 @@
+"""The decoding process: ``python -m mgc.pipeline.audio.clip_child``.
+
+:class:`mgc.pipeline.audio.clip_reader.ClipReader` starts it. It limits its own CPU time and memory, dies with its
+parent, and answers one message per file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import json
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...cache.durable import file_sha256
+from ...cache.errors import ClipError
+from ...cache.format.recipe import MelRecipe
+from ...cache.format.schema import Reason
+from ...cache.machine import reuse_freed_blocks
+from .clip_process import SIZES, receive
+from .clip_reader import ClipLimits, ClipMel, ClipSamples, SoundLength
+from .clips import decode_clip, sound_seconds
+from .containers import Caps
+from .mel import log_mel, mel_frames
+
+Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | SoundLength]
+
+_PR_SET_PDEATHSIG = 1
+_NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed than the limit allows"}
+
+
+def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipMel:
+    """The whole of a file's audio features.
+
+    Raises
+    ------
+    ClipError
+        As :func:`mgc.pipeline.audio.clips.decode_clip` does, and ``NONFINITE`` for samples whose power overflows.
+    """
+    clip = decode_clip(path, recipe, caps, start_s)
+    mel = log_mel(clip.samples, recipe)
+    if not np.isfinite(mel).all():
+        raise ClipError(Reason.NONFINITE, "samples so large that their power overflows")
+    return ClipMel(
+        mel=mel.astype(np.float16),
+        mel_frames=mel_frames(clip.n_valid, recipe),
+        offset_s=clip.offset_s,
+        seconds=clip.seconds,
+        sample_rate_hz=clip.sample_rate_hz,
+        channels=clip.channels,
+        flags=clip.flags,
+        source_sha256=_sha256(path),
+    )
+
+
+def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipSamples:
+    """The sound of a file's clip; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
+    clip = decode_clip(path, recipe, caps, start_s)
+    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=_sha256(path))
+
+
+def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> SoundLength:
+    """How long a file's sound is; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
+    return SoundLength(seconds=sound_seconds(path, caps))
+
+
+FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "seconds": measure}
+
+
+def _sha256(path: Path) -> str:
+    found = path.stat()
+    return _sha256_of(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=1)
+def _sha256_of(path: Path, *state: int) -> str:
+    """Of a file in one state, once for all windows of a song."""
+    return file_sha256(path)
+
+
+def serve(extract: Extract | None = None) -> None:
+    """Answer requests until standard input ends; by what the parent asks for, or by `extract`."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a C library prints must not fall between the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
+    settings = receive(sys.stdin.buffer)
+    if settings is None:
+        return
+    given: dict[str, Any] = json.loads(settings)
+    recipe, caps = MelRecipe(**given["recipe"]), Caps(**given["caps"])
+    limits = ClipLimits(**given["limits"])
+    extract = extract or FORMS[given["form"]]
+    _die_with(given["parent"])
+    _limit_memory(limits.memory_bytes)
+    reuse_freed_blocks()
+    _answer(answers, {})  # ready
+    while (request := receive(sys.stdin.buffer)) is not None:
+        _limit_cpu(limits.cpu_s)
+        path, _, start = request.partition(b"\0")
+        reply, payload = _attempt(extract, Path(os.fsdecode(path)), recipe, caps, float(start) if start else None)
+        _answer(answers, reply, payload)
+
+
+def _attempt(
+    extract: Extract, path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None
+) -> tuple[dict[str, Any], bytes]:
+    try:
+        clip = extract(path, recipe, caps, start_s)
+    except ClipError as error:
+        return {"reason": error.reason, "detail": error.detail}, b""
+    except MemoryError:
+        return dict(_NO_MEMORY), b""
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return dict(_NO_MEMORY), b""
+        cause = os.strerror(error.errno) if error.errno else type(error).__name__
+        return {"reason": Reason.SRC_MISSING, "detail": f"cannot be read: {cause}"}, b""
+    except Exception as error:
+        traceback.print_exc()
+        return {"reason": Reason.DECODER_CRASH, "detail": f"the decoder raised {type(error).__name__}"}, b""
+    fields = dict(vars(clip))
+    if isinstance(clip, SoundLength):
+        return fields, b""
+    if isinstance(clip, ClipSamples):
+        samples = fields.pop("samples").astype("<f4", copy=False)
+        return fields, samples.tobytes()
+    mel = fields.pop("mel").astype("<f2", copy=False)
+    return {**fields, "flags": int(clip.flags)}, mel.tobytes()
+
+
+def _answer(answers: BinaryIO, reply: dict[str, Any], payload: bytes = b"") -> None:
+    text = json.dumps(reply).encode()
+    answers.write(SIZES.pack(len(text), len(payload)) + text + payload)
+    answers.flush()
+
+
+def _die_with(parent: int) -> None:
+    """End this process when its parent ends, even in the middle of a file (Linux); an idle one ends with its input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Cap private memory. RLIMIT_DATA, not RLIMIT_AS: a large source file is mapped, which costs no memory."""
+    import resource
+
+    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
+    _lower(kind, n_bytes)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """The kernel ends this process with SIGXCPU that many CPU seconds from now."""
+    import resource
+
+    _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
+
+
+def _lower(kind: int, soft: int) -> None:
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,191 @@
+"""One decoding process: its pipes, its messages, its end.
+
+A message is two unsigned 32-bit sizes, then JSON (to the child: the raw path, and after a NUL the second at which the
+clip begins, where that is told), then raw bytes. Nothing is pickled and there is no shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...cache.errors import MgcError, MissingExtraError
+
+SIZES = struct.Struct(">II")
+"""Sizes of a message's JSON and payload."""
+
+_THREAD_POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")
+_ONE_THREAD = {**{f"{pool}_NUM_THREADS": "1" for pool in _THREAD_POOLS}, "VECLIB_MAXIMUM_THREADS": "1"}
+_START_WALL_S = 300.0
+_STOP_WALL_S = 5.0
+_STDERR_BYTES = 8192
+
+
+class _Source(Protocol):
+    def read(self, n_bytes: int, /) -> bytes | None: ...
+
+
+class DecoderDiedError(Exception):
+    """The child ended without an answer; `timed_out` where it was a deadline that ended it."""
+
+    def __init__(self, returncode: int, *, timed_out: bool) -> None:
+        super().__init__(f"exit status {returncode}")
+        self.returncode = returncode
+        self.timed_out = timed_out or returncode == -getattr(signal, "SIGXCPU", signal.SIGTERM)
+
+
+class Child:
+    """One decoding process and its three pipes."""
+
+    def __init__(self, command: tuple[str, ...], settings: dict[str, Any]) -> None:
+        search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": search_path, "PYTHONFAULTHANDLER": "1"},
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._answers = bytearray()
+        self._stderr = b""
+        self._selector = selectors.DefaultSelector()
+        for pipe in (self._process.stdout, self._process.stderr):
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ)
+        self._ready = False
+        with contextlib.suppress(BrokenPipeError):  # a child that cannot start is met by the first `ask`
+            self._send(json.dumps(settings).encode())
+
+    def ends_with(self, reader: object) -> None:
+        """A reader that nobody closes takes its child along."""
+        self._finalizer = weakref.finalize(reader, self._stop)
+
+    @property
+    def stderr_tail(self) -> str:
+        return self._stderr.decode("utf-8", "replace")
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, request: bytes, wall_s: float) -> tuple[dict[str, Any], bytes]:
+        if not self._ready:
+            try:
+                self._receive(_START_WALL_S)
+            except DecoderDiedError as death:
+                raise _cannot_start(death, self.stderr_tail) from None
+            self._ready = True
+        self._stderr = b""
+        try:
+            self._send(request)
+        except BrokenPipeError:
+            raise self._died(timed_out=False) from None
+        return self._receive(wall_s)
+
+    def stop(self) -> None:
+        self._finalizer()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # the end of its input is the end of the child
+        try:
+            self._process.wait(_STOP_WALL_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._close_pipes()
+
+    def kill(self) -> None:
+        """End the child in the middle of a file."""
+        self._process.kill()
+        self.stop()
+
+    def _heard(self, chunk: bytes) -> None:
+        self._stderr = (self._stderr + chunk)[-_STDERR_BYTES:]
+
+    def _send(self, request: bytes) -> None:
+        assert self._process.stdin is not None
+        message = SIZES.pack(len(request), 0) + request
+        while message:
+            message = message[self._process.stdin.write(message) or 0 :]
+
+    def _receive(self, wall_s: float) -> tuple[dict[str, Any], bytes]:
+        deadline = time.monotonic() + wall_s
+        while (answer := self._taken()) is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise self._died(timed_out=True)
+            for key, _ in self._selector.select(left_s):
+                chunk = os.read(key.fd, 1 << 20)
+                if key.fileobj is self._process.stderr:
+                    self._heard(chunk)
+                    if not chunk:
+                        self._selector.unregister(key.fileobj)
+                elif chunk:
+                    self._answers += chunk
+                else:
+                    raise self._died(timed_out=False)
+        return answer
+
+    def _taken(self) -> tuple[dict[str, Any], bytes] | None:
+        """A whole answer off the front of what has been received."""
+        if len(self._answers) < SIZES.size:
+            return None
+        n_json, n_payload = SIZES.unpack_from(self._answers)
+        end = SIZES.size + n_json + n_payload
+        if len(self._answers) < end:
+            return None
+        text, payload = self._answers[SIZES.size : SIZES.size + n_json], self._answers[SIZES.size + n_json : end]
+        del self._answers[:end]
+        return json.loads(text), bytes(payload)
+
+    def _died(self, *, timed_out: bool) -> DecoderDiedError:
+        if timed_out:
+            self._process.kill()
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_WALL_S)
+            self._process.kill()
+        returncode = self._process.wait()
+        assert self._process.stderr is not None
+        with contextlib.suppress(OSError):
+            while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
+                self._heard(chunk)
+        self._finalizer.detach()
+        self._close_pipes()
+        return DecoderDiedError(returncode, timed_out=timed_out)
+
+    def _close_pipes(self) -> None:
+        self._selector.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
+    last_line = stderr_tail.strip().rpartition("\n")[2]
+    if "ModuleNotFoundError" in last_line:
+        return MissingExtraError(f"decoding needs the extra 'extract': pip install 'mgc[extract]' ({last_line})")
+    return MgcError(f"the decoding process does not start ({death}); it said:\n{stderr_tail}")
+
+
+def receive(source: _Source) -> bytes | None:
+    """The JSON or path of the next message to the child; None at the end of the input."""
+    sizes = source.read(SIZES.size)
+    if not sizes or len(sizes) < SIZES.size:
+        return None
+    return source.read(SIZES.unpack(sizes)[0])

@@ -1,0 +1,227 @@
+"""Clips by way of a child process: a file that crashes, stalls or bloats the decoder is named and costs itself only."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.errors import ClipError
+from ...cache.format.recipe import MelRecipe
+from ...cache.format.schema import Flag, Reason
+from .clip_process import Child, DecoderDiedError
+from .containers import Caps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipLimits:
+    """What one file may cost. The deadline counts CPU seconds; wall-clock time is a backstop for a stalled disk.
+
+    A child is replaced after `files` files, so that what a decoder leaks does not add up.
+    """
+
+    cpu_s: float = 60.0
+    wall_s: float = 900.0
+    memory_bytes: int = 2 << 30
+    files: int = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipMel:
+    """The stored form of a clip.
+
+    Attributes
+    ----------
+    mel : (n_mels, n_frames) float16, dB re 1.0.
+    mel_frames : frames that hold sound, at least 1.
+    offset_s, seconds, sample_rate_hz, channels, flags : as in :class:`mgc.pipeline.audio.clips.Clip`.
+    source_sha256 : of the whole audio file, hexadecimal.
+    """
+
+    mel: npt.NDArray[np.float16]
+    mel_frames: int
+    offset_s: float
+    seconds: float
+    sample_rate_hz: int
+    channels: int
+    flags: Flag
+    source_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSamples:
+    """The sound of a clip.
+
+    Attributes
+    ----------
+    samples : (n,) float32, mono, at the recipe's rate, without padding.
+    source_sha256 : of the whole audio file, hexadecimal.
+    """
+
+    samples: npt.NDArray[np.float32]
+    source_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundLength:
+    """How long the sound of a file is."""
+
+    seconds: float
+
+
+class ClipReader:
+    """Reads clips in a child process, started at once and again whenever a file has ended it.
+
+    A child that dies is given the same file once more before the file is blamed: it may have been killed from outside.
+    A reader serves one thread. POSIX only.
+
+    Parameters
+    ----------
+    recipe : what a clip is.
+    caps : which files are refused unread.
+    limits : what one file may cost.
+    form : what :meth:`read`, :meth:`read_samples` or :meth:`read_seconds` is to give; one of them only, as the child
+        makes one only.
+
+    Examples
+    --------
+    >>> with ClipReader(MelRecipe()) as reader:  # doctest: +SKIP
+    ...     clip = reader.read("song.mp3")
+    """
+
+    command: ClassVar[tuple[str, ...]] = ("-m", "mgc.pipeline.audio.clip_child")
+    """Arguments of the interpreter that make the child."""
+
+    def __init__(
+        self,
+        recipe: MelRecipe,
+        *,
+        caps: Caps | None = None,
+        limits: ClipLimits | None = None,
+        form: Literal["mel", "samples", "seconds"] = "mel",
+    ) -> None:
+        self._recipe = recipe
+        self._form = form
+        self._caps = caps or Caps()
+        self._limits = limits or ClipLimits()
+        self._child: Child | None = None
+        self._files_read = 0
+        self.stderr_tail = ""
+        """The last of what the decoders wrote to standard error about the file last read."""
+
+    def __enter__(self) -> Self:
+        self._child = self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child. The reader may be used again: the next read starts another."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def read(self, path: str | os.PathLike[str], start_s: float | None = None) -> ClipMel:
+        """Decode one file.
+
+        Parameters
+        ----------
+        start_s : where the clip begins, whatever the recipe's policy.
+
+        Raises
+        ------
+        ClipError
+            With the file's :class:`Reason`, ``DECODER_CRASH``, ``DECODER_TIMEOUT`` and ``DECODER_MEMORY`` included.
+        MissingExtraError
+            A library that the child needs is not installed.
+        """
+        assert self._form == "mel"
+        answer, payload = self._answer(path, start_s)
+        shape = (self._recipe.n_mels, self._recipe.n_frames)
+        mel = np.frombuffer(payload, dtype="<f2").astype(np.float16).reshape(shape)
+        return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
+
+    def read_samples(self, path: str | os.PathLike[str]) -> ClipSamples:
+        """Decode one file to samples; raises as :meth:`read` does."""
+        assert self._form == "samples"
+        answer, payload = self._answer(path)
+        return ClipSamples(samples=np.frombuffer(payload, dtype="<f4").astype(np.float32), **answer)
+
+    def read_seconds(self, path: str | os.PathLike[str]) -> float:
+        """The length of a file's sound as it can be decoded; raises as :meth:`read` does."""
+        assert self._form == "seconds"
+        answer, _ = self._answer(path)
+        return SoundLength(**answer).seconds
+
+    def _answer(self, path: str | os.PathLike[str], start_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+        request = os.fsencode(Path(path).absolute()) + (b"" if start_s is None else f"\0{start_s}".encode())
+        if self._files_read >= self._limits.files:
+            self.close()
+        try:
+            answer, payload = self._ask(request)
+        except DecoderDiedError as death:
+            raise self._verdict(death) from None
+        self._files_read += 1
+        if "reason" in answer:
+            if answer["reason"] == Reason.DECODER_MEMORY:
+                self.close()
+            raise ClipError(answer["reason"], answer["detail"])
+        return answer, payload
+
+    def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+        for last_try in (False, True):
+            if self._child is not None and not self._child.alive():
+                self.close()
+            child = self._child or self._start()
+            self._child = None  # until it has answered: after an interrupt it would answer the wrong question
+            try:
+                answer = child.ask(request, self._limits.wall_s)
+                self._child = child
+                return answer
+            except DecoderDiedError as death:
+                if last_try or death.timed_out:
+                    raise
+            except BaseException:
+                child.kill()
+                raise
+            finally:
+                self.stderr_tail = child.stderr_tail
+        raise AssertionError("unreachable")
+
+    def _start(self) -> Child:
+        settings = {
+            "recipe": dataclasses.asdict(self._recipe),
+            "caps": dataclasses.asdict(self._caps),
+            "limits": dataclasses.asdict(self._limits),
+            "parent": os.getpid(),
+            "form": self._form,
+        }
+        child = Child(self.command, settings)
+        child.ends_with(self)
+        self._files_read = 0
+        return child
+
+    def _verdict(self, death: DecoderDiedError) -> ClipError:
+        limits = self._limits
+        if death.timed_out:
+            return ClipError(
+                Reason.DECODER_TIMEOUT, f"not decoded within {limits.cpu_s:g} s of CPU or {limits.wall_s:g} s of time"
+            )
+        if death.returncode == -signal.SIGKILL:
+            return ClipError(Reason.DECODER_MEMORY, "the decoder was killed twice, as happens where memory runs out")
+        cause = f"exit status {death.returncode}"
+        if death.returncode < 0:
+            with contextlib.suppress(ValueError):
+                cause = signal.Signals(-death.returncode).name
+        return ClipError(Reason.DECODER_CRASH, f"the decoder ended with {cause}, twice")

@@ -1,0 +1,204 @@
+"""Audio file to clip: decoded, mixed down, resampled, cropped by policy and zero-padded, with every oddity a flag.
+
+``decode_clip`` works in this process; :class:`ClipReader` (from :mod:`.clip_reader`) does the same in a child process,
+which a hostile file may crash, stall or bloat at its own cost only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.errors import ClipError
+from ...cache.format.recipe import MelRecipe
+from ...cache.format.schema import Flag, Reason
+from .containers import Caps, examine, extension_fits
+from .decode import decode
+from .decoded import Decoded, Window
+
+Float32 = npt.NDArray[np.float32]
+
+NEARLY_A_CLIP_S = 1.0
+"""A file longer than the clip by no more than this (31 s for 30 s) is cropped at its start, whatever the policy."""
+
+SILENT_PEAK = 1e-4
+CLIPPED_SHARE = 1e-3
+TRUNCATED_SHARE = 0.95
+
+_SETTLE_S = 0.5  # decoded on either side of a crop, so that resampling it equals cropping the whole file resampled
+_GRID_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip of one file.
+
+    Attributes
+    ----------
+    samples : (n_samples,) float32, mono, at the recipe's rate, zeros beyond the sound.
+    n_valid : samples that hold sound.
+    offset_s : where in the file the clip begins.
+    seconds : length of the sound in the whole file as it can be decoded, whatever its header claims.
+    sample_rate_hz, channels : of the source.
+    """
+
+    samples: Float32
+    n_valid: int
+    offset_s: float
+    seconds: float
+    sample_rate_hz: int
+    channels: int
+    flags: Flag
+
+
+def decode_clip(
+    path: str | os.PathLike[str], recipe: MelRecipe, caps: Caps | None = None, start_s: float | None = None
+) -> Clip:
+    """Read the clip of one audio file.
+
+    Parameters
+    ----------
+    path : a file of any format that libsndfile or FFmpeg reads; its name is not trusted.
+    recipe : rate, length, offset policy and backend.
+    caps : limits, :class:`Caps` by default.
+    start_s : where the clip begins, whatever the policy.
+
+    Raises
+    ------
+    ClipError
+        With a :class:`Reason`. Its detail holds no path, address or time: it is the same on every run.
+
+    Notes
+    -----
+    Downmix: ``0.5 (L + R)``, the mean for other numbers of channels. Resampling: soxr, quality HQ, as
+    ``librosa.load`` does it, after the downmix. The crop of a long file begins on a source frame that is also a frame
+    of the target rate, so that it equals the same crop of the whole file resampled.
+    """
+    path, caps = Path(path), caps or Caps()
+    sound = examine(path, caps)
+
+    def plan(rate_hz: int, length: int) -> Window:
+        return _window(recipe, rate_hz, length, start_s)
+
+    decoded = decode(path, sound, plan, caps)
+    seconds = decoded.length / decoded.rate_hz
+    if decoded.length <= decoded.window.start:
+        raise ClipError(Reason.EMPTY, "no samples")
+    if seconds < recipe.min_clip_s:
+        raise ClipError(Reason.TOO_SHORT, f"{seconds:.4f} s of sound; at least {recipe.min_clip_s} s are needed")
+    if not decoded.finite:
+        raise ClipError(Reason.NONFINITE, "samples that are NaN or infinite")
+    samples, n_valid, n_total = _fit(path, decoded, recipe)
+    flags = _flags(decoded, samples, recipe)
+    if not extension_fits(path, sound.container):
+        flags |= Flag.EXT_MISMATCH
+    if n_total < recipe.n_samples:
+        flags |= Flag.SHORT
+    if n_total > recipe.n_samples:
+        flags |= Flag.LONG
+    return Clip(
+        samples=samples,
+        n_valid=n_valid,
+        offset_s=decoded.window.start / decoded.rate_hz,
+        seconds=seconds,
+        sample_rate_hz=decoded.rate_hz,
+        channels=decoded.channels,
+        flags=flags,
+    )
+
+
+def sound_seconds(path: Path, caps: Caps) -> float:
+    """Length of the sound in a file as it can be decoded, whatever its header claims; its first second is decoded.
+
+    Raises
+    ------
+    ClipError
+        As :func:`decode_clip` does.
+    """
+    decoded = decode(path, examine(path, caps), lambda rate_hz, _: Window(first=0, start=0, stop=rate_hz), caps)
+    return decoded.length / decoded.rate_hz
+
+
+def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None) -> Window:
+    """Where the clip of a sound of `length` frames lies."""
+    clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
+    whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
+    if start_s is not None:
+        start = round(start_s * rate_hz)
+    elif length <= whole:
+        return Window(first=0, start=0, stop=whole + settle)  # to the end, for the true length
+    else:
+        start = (length - clip) // 2 if recipe.offset == "middle" else 0
+    period = rate_hz // math.gcd(rate_hz, recipe.sample_rate_hz)  # source and target frames meet every `period`
+    if period <= _GRID_S * rate_hz:
+        start -= start % period
+    lead = min(math.ceil(settle / period), start // period) * period
+    return Window(first=start - lead, start=start, stop=start + clip + settle)
+
+
+def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int, int]:
+    """The clip at the recipe's rate, its samples of sound, and how many the rest of the file would give."""
+    target_hz, window = recipe.sample_rate_hz, decoded.window
+    resampled = (
+        _librosa_load(path, decoded, target_hz) if recipe.backend == "librosa" else _resampled(decoded, target_hz)
+    )
+    skip = (window.start - window.first) * target_hz // decoded.rate_hz
+    n_total = math.ceil((decoded.length - window.start) * target_hz / decoded.rate_hz)
+    n_valid = min(n_total, recipe.n_samples)
+    samples = resampled[skip : skip + n_valid]
+    if len(samples) < recipe.n_samples:
+        samples = np.concatenate([samples, np.zeros(recipe.n_samples - len(samples), dtype=np.float32)])
+    return samples, n_valid, n_total
+
+
+def _resampled(decoded: Decoded, target_hz: int) -> Float32:
+    if decoded.rate_hz == target_hz:
+        return decoded.mono
+    import soxr
+
+    return np.asarray(soxr.resample(decoded.mono, decoded.rate_hz, target_hz, quality="HQ"), dtype=np.float32)
+
+
+def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
+    """The reference path: ``librosa.load`` itself; for what only FFmpeg reads, librosa's resampling of it."""
+    import librosa
+    import soundfile
+
+    if not decoded.by_libsndfile:
+        return np.asarray(
+            librosa.resample(decoded.mono, orig_sr=decoded.rate_hz, target_sr=target_hz), dtype=np.float32
+        )
+    window, rate_hz = decoded.window, decoded.rate_hz
+    half = 0.5  # librosa rounds seconds down to frames
+    with soundfile.SoundFile(os.fsencode(path)) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # audioread, which it looks up, imports aifc
+        loaded, _ = librosa.load(
+            file,
+            sr=target_hz,
+            offset=(window.first + half) / rate_hz if window.first else 0.0,
+            duration=(window.stop - window.first + half) / rate_hz,
+        )
+    return np.asarray(loaded, dtype=np.float32)
+
+
+def _flags(decoded: Decoded, samples: Float32, recipe: MelRecipe) -> Flag:
+    """What the sound itself tells. Silence is judged on the clip as it will be stored."""
+    tests = {
+        Flag.TRUNCATED: decoded.share is not None and decoded.share < TRUNCATED_SHARE,
+        Flag.DECODE_GAPS: decoded.gaps,
+        Flag.UPSAMPLED: decoded.rate_hz < recipe.sample_rate_hz,
+        Flag.MULTICHANNEL: decoded.channels > 2,
+        Flag.SILENT: max(samples.max(), -samples.min()) < SILENT_PEAK,
+        Flag.CLIPPED: decoded.clipped_share >= CLIPPED_SHARE,
+    }
+    flags = Flag(0)
+    for flag, present in tests.items():
+        if present:
+            flags |= flag
+    return flags

@@ -1,0 +1,117 @@
+"""What decoders share: the window to decode, what they return, the downmix to mono, the caps on size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.errors import ClipError
+from ...cache.format.schema import Reason
+from .containers import Caps
+
+Float32 = npt.NDArray[np.float32]
+
+FULL_SCALE = np.float32(1 - 2.0**-15)
+"""The largest sample of a 16-bit file, 32767/32768: at or above it, a sample counts as clipped."""
+
+MPEG_SLACK = 4 * 1152
+"""Samples by which decoders may trim an MPEG stream: encoder delay, end padding, a first frame that leans on none."""
+
+_STRETCH_FRAMES = 1 << 15  # 256 KiB of stereo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Source frames to decode, ``[first, stop)``; the clip begins at `start`; `first` lets filters settle."""
+
+    first: int
+    start: int
+    stop: int
+
+
+PlaceClip = Callable[[int, int], Window]
+"""``plan(rate_hz, length) -> Window``: where in a sound of `length` frames the clip lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A decoded window.
+
+    Attributes
+    ----------
+    mono : (n,) float32, the mean of the channels, from ``window.first`` on.
+    length : frames in the whole file that can be decoded, whatever its header says.
+    share : decoded over declared length, where the container declares one.
+    whole : nothing that should be there was missing.
+    """
+
+    mono: Float32
+    window: Window
+    length: int
+    rate_hz: int
+    channels: int
+    clipped_share: float
+    finite: bool
+    gaps: bool = False
+    share: float | None = None
+    whole: bool = True
+    by_libsndfile: bool = True
+
+
+def check_caps(rate_hz: int, channels: int, length: int, caps: Caps) -> None:
+    """Raise ``TOO_LARGE`` for more channels, samples a second, or seconds than the caps allow."""
+    if channels > caps.max_channels:
+        raise ClipError(Reason.TOO_LARGE, f"{channels} channels; the cap is {caps.max_channels}")
+    if rate_hz > caps.max_rate_hz:
+        raise ClipError(Reason.TOO_LARGE, f"{rate_hz} samples a second; the cap is {caps.max_rate_hz}")
+    if length > caps.max_seconds * rate_hz:
+        raise ClipError(Reason.TOO_LARGE, f"{length / rate_hz:.0f} s of sound; the cap is {caps.max_seconds:.0f} s")
+
+
+class Mixer:
+    """Mixes blocks of channels down to mono, and notes what a mix would hide."""
+
+    def __init__(self) -> None:
+        self._over = 0
+        self._values = 0
+        self.finite = True
+
+    @property
+    def clipped_share(self) -> float:
+        return self._over / self._values if self._values else 0.0
+
+    def mix(self, block: Float32) -> Float32:
+        """(n, channels) -> (n,): the mean of the channels, ``0.5 * (L + R)`` for two.
+
+        Stretch by stretch, so that each pass but the first finds its samples in the cache; and columns are added one by
+        one, as NumPy's ``mean`` over the short axis of interleaved samples takes twenty times as long.
+        """
+        mono = np.empty(len(block), dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # such samples are refused as NONFINITE, not warned about
+            for first in range(0, len(block), _STRETCH_FRAMES):
+                stretch = slice(first, first + _STRETCH_FRAMES)
+                self._note(block[stretch])
+                _mean(block[stretch], mono[stretch])
+        return mono
+
+    def _note(self, stretch: Float32) -> None:
+        low, high = float(stretch.min()), float(stretch.max())
+        self.finite = self.finite and bool(np.isfinite(low) and np.isfinite(high))
+        self._values += stretch.size
+        if high >= FULL_SCALE or low <= -FULL_SCALE:
+            self._over += int(np.count_nonzero(np.abs(stretch) >= FULL_SCALE))
+
+
+def _mean(stretch: Float32, mean: Float32) -> None:
+    """(n, channels) -> (n,), written to `mean`."""
+    n_channels = stretch.shape[1]
+    if n_channels == 1:
+        mean[:] = stretch[:, 0]
+        return
+    np.add(stretch[:, 0], stretch[:, 1], out=mean)
+    for channel in range(2, n_channels):
+        mean += stretch[:, channel]
+    mean /= np.float32(n_channels)

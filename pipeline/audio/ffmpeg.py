@@ -1,0 +1,320 @@
+"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+import soxr
+
+from ...cache.errors import ClipError
+from ...cache.format.schema import Reason
+from .containers import ASF, Caps, Sound
+from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps
+
+_PREROLL_S = 1  # decoders need packets before the window: overlap, bit reservoir, Opus' 80 ms
+_PRIMING_S = 0.1  # encoder delay that a container may count and a decoder removes
+_LONGEST_FILL_S = 5  # a longer jump of the clock is a new clock, not lost sound
+_ENCRYPTED_TAGS = {"enca", "drms", "drmi", "aavd", "aavx"}
+_HEADERLESS = {"mp3", "aac", "ac3", "dts"}
+_NO_DECODER = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
+
+av.logging.set_level(av.logging.PANIC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extent:
+    """What the packets of a file say, unread: seconds on the stream's own clock."""
+
+    rate_hz: int
+    channels: int
+    origin_s: Fraction
+    end_s: Fraction | None
+    declared_share: float | None
+    declared_s: float | None
+
+    @property
+    def length(self) -> int | None:
+        return None if self.end_s is None else max(0, round((self.end_s - self.origin_s) * self.rate_hz))
+
+
+@dataclass(kw_only=True)
+class _Take:
+    """Samples as they come, in runs of one rate; the first error; frames of silence put where packets were lost."""
+
+    mixer: Mixer = field(default_factory=Mixer)
+    runs: list[tuple[int, list[Float32]]] = field(default_factory=list)
+    n_frames: int = 0
+    n_filled: int = 0
+    damaged: bool = False
+    ended: bool = True
+    error: Exception | None = None
+
+    def failed(self, error: Exception) -> None:
+        """Keep the first error, unless it says that there is no decoder and another contradicts it."""
+        if self.error is None or isinstance(self.error, _NO_DECODER):
+            self.error = error
+
+    def add(self, mono: Float32, rate_hz: int) -> None:
+        if not self.runs or self.runs[-1][0] != rate_hz:
+            self.runs.append((rate_hz, []))
+        self.runs[-1][1].append(mono)
+
+    def mono(self, rate_hz: int) -> Float32:
+        """All runs, those of another rate resampled (a FLAC stream may change its rate half-way)."""
+        parts = [np.concatenate(run) for _, run in self.runs]
+        even = [
+            part if own_hz == rate_hz else soxr.resample(part, own_hz, rate_hz, quality="HQ")
+            for (own_hz, _), part in zip(self.runs, parts, strict=True)
+        ]
+        return np.concatenate(even) if even else np.zeros(0, dtype=np.float32)
+
+
+def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
+    """Decode the window that `plan` asks for.
+
+    Raises
+    ------
+    ClipError
+        ``TOO_LARGE``, ``BAD_HEADER``, ``UNSUPPORTED_CODEC``, ``DECODE_ERROR``, ``NOT_AUDIO`` or ``EMPTY``.
+
+    Notes
+    -----
+    The length is that of the packets, found by reading them all without decoding: headers are not asked.
+    """
+    extent = _extent(path, sound, caps)
+    length = extent.length
+    if length is None:
+        length = _decoded_length(path, sound, extent)
+    check_caps(extent.rate_hz, extent.channels, length, caps)
+    window = plan(extent.rate_hz, length)
+    take = _take(path, sound, window, extent)
+    if window.first and take.n_frames < window.stop - window.first:  # packets promised more than they hold
+        length = _decoded_length(path, sound, extent)
+        window = plan(extent.rate_hz, length)
+        take = _take(path, sound, window, extent)
+    mono = take.mono(extent.rate_hz)[: window.stop - window.first]
+    if len(mono) == 0:
+        raise _nothing(take.error)
+    if 2 * take.n_filled > len(mono):
+        raise ClipError(Reason.DECODE_ERROR, "more than half of the sound is lost to damaged packets")
+    if take.ended:
+        length = window.first + len(mono)
+    return Decoded(
+        mono=mono,
+        window=window,
+        length=length,
+        rate_hz=extent.rate_hz,
+        channels=extent.channels,
+        clipped_share=take.mixer.clipped_share,
+        finite=take.mixer.finite,
+        gaps=take.damaged,
+        share=_share(sound, extent, length),
+        by_libsndfile=False,
+    )
+
+
+def _share(sound: Sound, extent: _Extent, length: int) -> float | None:
+    if sound.share is not None or extent.declared_s is None or extent.declared_share is None:
+        return sound.share
+    return min(extent.declared_share, (length / extent.rate_hz + _PRIMING_S) / extent.declared_s)
+
+
+class _LocalFile:
+    """The one file that FFmpeg may read. A seek that cannot be is an error code, as FFmpeg expects, no exception."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
+
+
+@contextmanager
+def _opened(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    with path.open("rb") as file:
+        try:
+            container = av.open(_LocalFile(file), mode="r", format=sound.container.demuxer, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise _refused(sound, error) from None
+        with container:
+            if not container.streams.audio:
+                raise ClipError(Reason.NOT_AUDIO, f"{sound.container.name} without an audio stream")
+            stream = container.streams.audio[0]
+            context = stream.codec_context
+            if context is None:
+                raise ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {sound.container.name}")
+            if context.codec_tag in _ENCRYPTED_TAGS:
+                raise ClipError(Reason.UNSUPPORTED_CODEC, f"encrypted sound ({context.codec_tag})")
+            context.thread_count = 1
+            if context.name == "flac":  # or a frame with a wrong checksum comes out as noise
+                context.options = {"err_detect": "crccheck+explode"}
+            yield container, stream
+
+
+def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
+    with _opened(path, sound) as (container, stream):
+        context, tick_s = stream.codec_context, _tick_s(stream)
+        rate_hz, channels = context.sample_rate, context.layout.nb_channels
+        if rate_hz < 1 or channels < 1:
+            raise ClipError(Reason.BAD_HEADER, f"the header gives {channels} channels at {rate_hz} Hz")
+        check_caps(rate_hz, channels, 0, caps)
+        first = end = None
+        for packet in _packets(container, stream, _Take()):
+            if packet.pts is not None:
+                after = packet.pts + (packet.duration or 0)
+                first = packet.pts if first is None else min(first, packet.pts)
+                end = after if end is None else max(end, after)
+        origin = stream.start_time if stream.start_time is not None else first or 0
+        declared_s = None
+        if sound.container.declares_length and stream.duration:
+            declared_s = float(stream.duration * tick_s)
+        elif sound.container.declares_length and container.duration:
+            declared_s = container.duration / av.time_base
+        return _Extent(
+            rate_hz=rate_hz,
+            channels=channels,
+            origin_s=origin * tick_s,
+            end_s=None if end is None else end * tick_s,
+            declared_share=None if end is None or not declared_s else float((end - (first or 0)) * tick_s) / declared_s,
+            declared_s=declared_s,
+        )
+
+
+def _tick_s(stream: av.AudioStream) -> Fraction:
+    if not stream.time_base:
+        raise ClipError(Reason.BAD_HEADER, "a stream without a clock")
+    return stream.time_base
+
+
+def _take(path: Path, sound: Sound, window: Window, extent: _Extent) -> _Take:
+    """Decode `window`, from a seek where the container can, else from the start."""
+    far = window.first > 2 * _PREROLL_S * extent.rate_hz
+    if far and sound.container is not ASF:  # after a seek, Windows Media gives frames the time of their neighbours
+        take = _decode(path, sound, window, extent, seek=True)
+        if take is not None:
+            return take
+    take = _decode(path, sound, window, extent, seek=False)
+    assert take is not None
+    return take
+
+
+def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: bool) -> _Take | None:
+    """None where a seek did not lead to a known place before the window."""
+    take = _Take()
+    with _opened(path, sound) as (container, stream):
+        rate_hz, tick_s = extent.rate_hz, _tick_s(stream)
+        reach = round((Fraction(1, 50) if tick_s < Fraction(1, 8000) else Fraction(1, 10)) * rate_hz)
+        position = None if seek else 0
+        if seek:
+            target_s = extent.origin_s + Fraction(window.first, rate_hz) - _PREROLL_S
+            try:
+                container.seek(int(target_s / tick_s), stream=stream)
+            except av.FFmpegError:
+                return None
+        for frame in _frames(container, stream, take):
+            stated = None if frame.pts is None else round((frame.pts * tick_s - extent.origin_s) * rate_hz)
+            if position is None:
+                if stated is None or stated > window.first:
+                    return None
+                position = stated
+            elif stated is not None and reach < stated - position:
+                take.damaged = True
+                if stated - position <= _LONGEST_FILL_S * rate_hz:
+                    fill = max(0, min(stated, window.stop) - max(position, window.first))
+                    take.add(np.zeros(fill, dtype=np.float32), rate_hz)
+                    take.n_filled += fill
+                    take.n_frames += fill
+                    position = stated
+            block = _block(frame)
+            n_frames = round(len(block) * rate_hz / frame.sample_rate)
+            if position + n_frames > window.first:
+                early = max(0, round((window.first - position) * frame.sample_rate / rate_hz))
+                take.add(take.mixer.mix(block[early:]), frame.sample_rate)
+                take.n_frames += n_frames - max(0, window.first - position)
+            position += n_frames
+            if position >= window.stop:
+                take.ended = False
+                break
+    return take
+
+
+def _decoded_length(path: Path, sound: Sound, extent: _Extent) -> int:
+    with _opened(path, sound) as (container, stream):
+        frames = _frames(container, stream, _Take())
+        return sum(round(frame.samples * extent.rate_hz / frame.sample_rate) for frame in frames)
+
+
+def _packets(
+    container: av.container.InputContainer, stream: av.AudioStream, take: _Take
+) -> Iterator[av.Packet[av.AudioStream]]:
+    try:
+        yield from container.demux(stream)
+    except MemoryError:
+        raise
+    except av.FFmpegError as error:
+        take.failed(error)
+
+
+def _frames(container: av.container.InputContainer, stream: av.AudioStream, take: _Take) -> Iterator[av.AudioFrame]:
+    """Frames that decode. A fault between two of them is damage; before the first or after the last, a cut."""
+    begun = fault = False
+    for packet in _packets(container, stream, take):
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError as error:
+            take.failed(error)
+            fault = begun
+            continue
+        for frame in frames:
+            take.damaged = take.damaged or (fault and packet.size > 0)  # the last, empty packet flushes the decoder
+            begun, fault = True, frame.is_corrupt
+            yield frame
+
+
+def _block(frame: av.AudioFrame) -> Float32:
+    """(n, channels) float32, full scale 1."""
+    raw = frame.to_ndarray()
+    values = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)
+    if values.dtype.kind == "u":
+        return (values.astype(np.float32) - np.float32(128)) / np.float32(128)
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+    with np.errstate(over="ignore"):
+        return np.asarray(values, dtype=np.float32)
+
+
+def _refused(sound: Sound, error: Exception) -> ClipError:
+    if isinstance(error, MemoryError):
+        raise error
+    name = sound.container.name
+    if isinstance(error, _NO_DECODER):
+        return ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {name}")
+    if not sound.has_payload:
+        return ClipError(Reason.EMPTY, f"{name} header without sound behind it")
+    if sound.container is ASF or sound.container.demuxer in _HEADERLESS:
+        return ClipError(Reason.DECODE_ERROR, f"{name} that no decoder can read")
+    return ClipError(Reason.BAD_HEADER, f"{name} header that no decoder accepts")
+
+
+def _nothing(error: Exception | None) -> ClipError:
+    if error is None:
+        return ClipError(Reason.EMPTY, "no samples")
+    if isinstance(error, _NO_DECODER):
+        return ClipError(Reason.UNSUPPORTED_CODEC, "no decoder for this codec")
+    return ClipError(Reason.DECODE_ERROR, f"no packet could be decoded ({type(error).__name__})")

@@ -1,0 +1,91 @@
+"""Decode a window of a file by libsndfile, the first of the two decoders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from .containers import MPEG, Caps, Sound
+from .decoded import MPEG_SLACK, Decoded, Float32, Mixer, PlaceClip, Window, check_caps
+
+_BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
+
+
+def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
+    """None where libsndfile cannot take the file, or cannot tell where it ends."""
+    try:
+        file = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.LibsndfileError:
+        return None
+    with file:
+        rate_hz, channels = file.samplerate, file.channels
+        check_caps(rate_hz, channels, 0, caps)
+        length, slack = file.frames, MPEG_SLACK if sound.container is MPEG else 0
+        if sound.walk and not 0 <= sound.walk.samples - length <= slack:
+            length = sound.walk.samples
+        if sound.walk is not None or sound.share is not None:  # lengths that were counted
+            check_caps(rate_hz, channels, length, caps)
+        if length == 0 or length > caps.max_seconds * rate_hz or file.frames + slack < length:
+            return None  # an unknown length is 2^63 - 1; libsndfile reads no further than its own idea of the length
+        window = plan(rate_hz, length)
+        mixer = Mixer()
+        mono, whole = _read(file, window, mixer)
+        expected = min(window.stop, length) - window.first
+        if sound.container is not MPEG or sound.walk is not None:  # the length of other MPEG streams is a guess
+            whole = whole and len(mono) >= expected - slack
+        if whole and window.first + len(mono) < window.stop:
+            length = window.first + len(mono)
+        elif whole and sound.container.declares_length:
+            whole = _end_is_there(file)
+    share = sound.share if sound.share is not None else 1.0 if sound.container.declares_length else None
+    return Decoded(
+        mono=mono,
+        window=window,
+        length=length,
+        rate_hz=rate_hz,
+        channels=channels,
+        clipped_share=mixer.clipped_share,
+        finite=mixer.finite,
+        share=share,
+        whole=whole,
+    )
+
+
+def _read(file: soundfile.SoundFile, window: Window, mixer: Mixer) -> tuple[Float32, bool]:
+    """The samples of `window` that libsndfile gives, and whether it gave them without complaint."""
+    block_frames = min(max(1, _BLOCK_VALUES // file.channels), window.stop)
+    buffer = np.empty((block_frames, file.channels), dtype=np.float32)
+    parts: list[Float32] = []
+    try:
+        position = 0
+        if window.first and file.seekable():
+            position = file.seek(window.first)
+        while position < window.stop:
+            bound = window.first if position < window.first else window.stop  # not seekable: read up to the start
+            n_frames = min(block_frames, bound - position)
+            block = file.read(n_frames, dtype="float32", always_2d=True, out=buffer[:n_frames])
+            if position >= window.first:
+                parts.append(mixer.mix(block))
+            position += len(block)
+            if len(block) < n_frames:  # the end; soundfile seeks after each read, and would lead back behind a gap
+                break
+    except soundfile.LibsndfileError:
+        return _joined(parts), False
+    return _joined(parts), True
+
+
+def _end_is_there(file: soundfile.SoundFile) -> bool:
+    try:
+        file.seek(file.frames - 1)
+        return len(file.read(1, dtype="float32")) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+def _joined(parts: list[Float32]) -> Float32:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -1,0 +1,205 @@
+"""Dask: one task a part, two tasks a worker in flight, no arrays and no model through the scheduler.
+
+On this machine, or on the workers of a scheduler that runs already. A part that ends its worker is probed in a process
+of its own (:mod:`mgc.pipeline.extraction.probe`), the track at fault is named, and the part is built without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ...cache.errors import ConfigError, WorkerError
+from .job import PartJob
+from .part import build_and_commit
+from .probe import probe
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+
+SINGLE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+"""Set in each worker before anything is imported: the parts are the parallelism."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEATHS_ALLOWED = 3
+"""Workers that one part may end in all before the run gives up: machines are preempted too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """A Dask scheduler that runs already.
+
+    Attributes
+    ----------
+    address, file : one of the two: ``tls://host:8786``, or the file of ``dask scheduler --scheduler-file``.
+    tls_ca, tls_cert, tls_key : PEM files, as for ``dask scheduler --tls-ca-file`` and so on.
+    insecure_network : allow plain TCP beyond this machine: whoever reaches the port can run code on every worker.
+    """
+
+    address: str | None = None
+    file: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure_network: bool = False
+
+    def checked_address(self) -> str:
+        """Where the scheduler listens.
+
+        Raises
+        ------
+        ConfigError
+            If that is not said, or is plain TCP beyond this machine and nobody allowed it.
+        """
+        if (self.address is None) == (self.file is None):
+            raise ConfigError("name a scheduler by --scheduler or by --scheduler-file, not both")
+        address = self.address or _address_in(self.file or Path())
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+        if parts.scheme != "tls" and parts.hostname not in LOOPBACK and not self.insecure_network:
+            raise ConfigError(
+                f"scheduler {address}: plain TCP over a network lets anyone who reaches it run code on the workers; "
+                "use tls:// with --tls-ca, --tls-cert and --tls-key, or say --insecure-network"
+            )
+        if parts.scheme == "tls" and None in (self.tls_ca, self.tls_cert, self.tls_key):
+            raise ConfigError(f"scheduler {address}: TLS needs --tls-ca, --tls-cert and --tls-key")
+        return address
+
+
+def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[dict[str, Any]]:
+    """Build parts on local worker processes (their number), or on those of a scheduler; yields their receipts.
+
+    Raises
+    ------
+    WorkerError
+        If a part ended its worker several times, and no track of it is to blame; if the scheduler is gone.
+    Exception
+        Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
+    """
+    with _local_client(where) if isinstance(where, int) else _remote_client(where) as client:
+        yield from _receipts(client, jobs)
+
+
+def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[dict[str, Any]]:
+    from distributed import CancelledError, KilledWorker, as_completed
+
+    deaths: Counter[int] = Counter()
+    running = as_completed()
+    out: dict[Any, PartJob] = {}
+
+    def submit(job: PartJob, function: Any = build_and_commit) -> None:
+        future = client.submit(function, job, pure=False)
+        out[future.key] = job
+        running.add(future)
+
+    def top_up() -> None:
+        wanted = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        for job in itertools.islice(jobs, max(0, wanted - len(out))):
+            submit(job)
+
+    top_up()
+    for future in running:
+        job = out.pop(future.key)
+        try:
+            answer = future.result()
+        except KilledWorker as error:
+            deaths[job.part] += 1
+            if deaths[job.part] > DEATHS_ALLOWED:
+                raise WorkerError(
+                    f"part {job.part} ended its worker process {deaths[job.part]} times, and no track of it does so by "
+                    "itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
+                ) from error
+            log.warning("part %d ended its worker: looking for the track at fault", job.part)
+            submit(job, probe)
+            continue
+        except CancelledError as error:
+            raise WorkerError(
+                "the connection to the Dask scheduler is lost; committed parts are kept. See whether it still runs, "
+                "then give the same command again"
+            ) from error
+        if "culprits" in answer:
+            submit(dataclasses.replace(job, culprits=answer["culprits"], takes_over=True))
+            continue
+        yield answer
+        future.release()
+        top_up()
+
+
+@contextlib.contextmanager
+def _local_client(n_workers: int) -> Iterator[Client]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD,
+        "distributed.admin.tick.interval": "1s",  # as shipped, 50 a second in each process: benchmarks/speed.md, growth
+        "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
+        "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,  # a limit of Dask's own would pause workers half way; decoding has one for each file
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _remote_client(where: Scheduler) -> Iterator[Client]:
+    from distributed import Client
+    from distributed.security import Security
+
+    address = where.checked_address()
+    security = None
+    if address.startswith("tls://"):
+        security = Security(
+            tls_ca_file=str(where.tls_ca),
+            tls_client_cert=str(where.tls_cert),
+            tls_client_key=str(where.tls_key),
+            require_encryption=True,
+        )
+    try:
+        client = Client(address, security=security, timeout="30s")
+    except OSError as error:
+        raise ConfigError(
+            f"scheduler {address}: no answer ({error}); is it running, and reachable from here?"
+        ) from error
+    with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            log.warning("scheduler %s has no workers yet: waiting for the first", address)
+        client.wait_for_workers(1)
+        yield client
+
+
+def _address_in(file: Path) -> str:
+    try:
+        address: str = json.loads(file.read_text(encoding="utf-8"))["address"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--scheduler-file {file}: no scheduler's address in it ({error})") from error
+    return address
+
+
+def default_workers() -> int:
+    """One worker a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""From a source to a store: freeze the plan, build what no one has committed yet, count what came out.
+
+Resuming is plan minus commits; a source or recipe that differs from the store's plan is refused with the differences.
+Tracks join a store as new generations of its plan: appended ones, and failed ones to be tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...cache.format.plan import PLAN_FILE, read_plan
+from ...cache.format.recipe import Recipe
+from ...cache.format.tables import plan_table
+from ...cache.reading.store import FeatureStore
+from ...cache.writing.commits import finish
+from ..sources.manifest import Source
+from ..text.encoder import TextSource
+from .cluster import Scheduler
+from .pending import ExtractReport, PendingParts, Progress
+from .reconcile import (
+    create,
+    joined,
+    plan_row,
+    refuse_other_content,
+    refuse_other_recipe,
+    retried,
+    retry_is_under_way,
+)
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def extract(
+    source: Source,
+    path: Path,
+    *,
+    recipe: Recipe,
+    text: TextSource | None,
+    embed_genres: bool = True,
+    part_rows: int | None = None,
+    append: bool = False,
+    retry_failed: bool = False,
+    workers: int | Scheduler = 0,
+    shard: tuple[int, int] | None = None,
+    starts_s: Mapping[str, float] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ExtractReport:
+    """Bring the store at `path` to hold every track of `source`, as ok or failed with a reason.
+
+    Parameters
+    ----------
+    source : the tracks, and the root their paths are relative to.
+    path : the store; made where there is none, continued where there is one.
+    recipe : what to compute; must equal the recipe of a store that exists.
+    text : where the text encoder of ``recipe.lyrics`` lies on this machine; loaded only when a text needs it.
+    embed_genres : embed the names of all genres of the source when the store is made.
+    part_rows : rows a part; None takes 128, or 16 below 2 048 tracks. Frozen when the store is made.
+    append : let tracks of `source` that the store does not plan join it; those it holds may be missing from `source`.
+    retry_failed : try failed tracks of `source` again, in new rows. A retry that was cut off is finished first, and
+        is then all that is done.
+    workers : local Dask worker processes, or a scheduler that has its own; 0 runs in this process.
+    shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
+    starts_s : by track id, where a clip begins, if not where the recipe says. The plan does not hold it: for stores
+        that are thrown away.
+    on_progress : told after each part.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the store was planned with another recipe, or from other tracks.
+    """
+    started = time.monotonic()
+    if text is not None and recipe.lyrics is not None:
+        log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
+    wanted = plan_table(map(plan_row, source.tracks))
+    if not (path / PLAN_FILE).is_file():
+        refuse_other_content(path)
+        create(path, wanted, recipe, text if embed_genres else None, part_rows)
+    plan = read_plan(path)
+    refuse_other_recipe(path, plan, recipe, part_rows, embed_genres)
+    finish(path)
+    retry_is_due = retry_failed and not retry_is_under_way(path, plan)
+    plan = joined(path, plan, wanted, text, append=append, may_change=retry_failed)
+    run = PendingParts(source, path, text, workers, shard, on_progress, starts_s=starts_s)
+    parts_built = run.build(plan)
+    if retry_is_due:
+        again = retried(path, plan, wanted, text)
+        parts_built += run.build(again) if again is not None else 0
+    finish(path)
+    with FeatureStore.open(path) as store:
+        counts = store.counts()
+    seconds = round(time.monotonic() - started, 2)
+    return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))

@@ -1,0 +1,240 @@
+"""Parts that nobody has committed yet: handed out here or to workers, counted as they come back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...cache.format.plan import Plan, read_genres, read_plan
+from ...cache.format.plan import read_tracks as read_planned
+from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
+from ...cache.format.records import committed
+from ...cache.format.schema import FAILED, OK
+from ...cache.format.tables import plan_table
+from ...cache.reading.store import Counts, FeatureStore
+from ...cache.writing.commits import finish
+from ...cache.writing.creation import add_feature_set
+from ..sources.manifest import Source
+from ..text.encoder import TextSource, load_encoder
+from ..text.genre_embedding import embedded_genres
+from .cluster import Scheduler, run_on_cluster
+from .job import PartJob
+from .part import build_and_commit
+from .reconcile import (
+    plan_row,
+    planned_tracks,
+    refuse,
+    track_differences,
+)
+
+if TYPE_CHECKING:
+    from .forecast import Forecast
+
+log = logging.getLogger(__name__)
+
+
+BUSY_S = 0.5
+"""How long a part is left alone that another extraction is at work on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an extraction is, in tracks; told after each part."""
+
+    done: int
+    planned: int
+    failed: int
+
+
+class PendingParts:
+    """Builds what is pending, here or on workers."""
+
+    def __init__(
+        self,
+        source: Source,
+        path: Path,
+        text: TextSource | None,
+        workers: int | Scheduler,
+        shard: tuple[int, int] | None,
+        on_progress: Callable[[Progress], None] | None,
+        feature_set: str | None = None,
+        starts_s: Mapping[str, float] | None = None,
+    ) -> None:
+        self._source, self._path, self._text, self._feature_set = source, path, text, feature_set
+        self._starts_s = starts_s or {}
+        self._workers, self._shard, self._on_progress = workers, shard, on_progress
+        self._planned: dict[int, pa.Table] = {}
+        self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
+
+    def build(self, plan: Plan, *, without: Collection[int] = (), again: Mapping[int, int] | None = None) -> int:
+        """Parts that were built here, of those not committed yet; or of those whose failed rows are tried `again`.
+
+        Parameters
+        ----------
+        again : part -> n of the record that is to be replaced.
+        """
+        done = committed(self._path, self._feature_set).keys()
+        pending = sorted(set(range(plan.n_parts)) - done - set(without) if again is None else again)
+        if self._shard is not None:
+            i, n = self._shard
+            pending = [part for part in pending if part % n == i - 1]
+        if not pending:
+            return 0
+        tell, built = _Teller(plan, pending, self._on_progress), 0
+        queue = _Queue(self._job(plan, part, (again or {}).get(part)) for part in _in_own_order(pending))
+        some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
+        if some != 0:
+            load_encoder.cache_clear()  # what embedded the genres; workers load their own
+        for receipt in map(build_and_commit, queue) if some == 0 else run_on_cluster(queue, some):
+            if receipt["busy"]:
+                queue.postpone(receipt["part"])
+                continue
+            queue.done(receipt["part"])
+            built += receipt["built"]
+            log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
+            tell(receipt)
+        return built
+
+    def _job(self, plan: Plan, part: int, again: int | None) -> PartJob:
+        lyrics: dict[str, str] = {}
+        starts_s: dict[str, float] = {}
+        if self._inline or self._starts_s:
+            generation, rows = plan.generation_of(part), plan.part_range(part)
+            if generation.number not in self._planned:
+                self._planned[generation.number] = read_planned(self._path, plan, generation)
+            table = self._planned[generation.number]
+            ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
+            lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
+            starts_s = {track_id: self._starts_s[track_id] for track_id in ids if track_id in self._starts_s}
+        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
+                       starts_s=starts_s, feature_set=self._feature_set, again=again)  # fmt: skip
+
+
+class _Queue(Iterator[PartJob]):
+    """Jobs to hand out; one that another extraction is at work on comes again a little later."""
+
+    def __init__(self, jobs: Iterator[PartJob]) -> None:
+        self._jobs = jobs
+        self._out: dict[int, PartJob] = {}
+        self._later: deque[tuple[float, PartJob]] = deque()
+
+    def __next__(self) -> PartJob:
+        job = next(self._jobs, None)
+        if job is None:
+            if not self._later:
+                raise StopIteration
+            due, job = self._later.popleft()
+            time.sleep(max(0.0, due - time.monotonic()))
+        self._out[job.part] = job
+        return job
+
+    def postpone(self, part: int) -> None:
+        self._later.append((time.monotonic() + BUSY_S, self._out.pop(part)))
+
+    def done(self, part: int) -> None:
+        del self._out[part]
+
+
+def _in_own_order(parts: Sequence[int]) -> list[int]:
+    """Ascending parts from a place of this process's own: two extractions of one store then share it."""
+    start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(parts))
+    return [*parts[start:], *parts[:start]]
+
+
+class _Teller:
+    """Adds up receipts and tells how far the extraction is."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        pending: Collection[int],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._plan = plan
+        self._planned = sum(len(generation.rows) for generation in plan.generations)
+        self._done = self._planned - sum(len(plan.part_range(part)) for part in pending)
+        self._failed = 0
+        self._tell = on_progress or (lambda _: None)
+        self._tell(Progress(done=self._done, planned=self._planned, failed=0))
+
+    def __call__(self, receipt: Mapping[str, Any]) -> None:
+        self._failed += receipt["failed"]
+        self._done += len(self._plan.part_range(receipt["part"]))
+        self._tell(Progress(done=self._done, planned=self._planned, failed=self._failed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractReport(Counts):
+    """How an extraction ended, and what was predicted for it, if that was asked."""
+
+    store: str
+    parts_built: int
+    seconds: float
+    forecast: Forecast | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def join_set(path: Path, plan: Plan, name: str, recipe: FeatureSetRecipe, text: TextSource | None) -> Plan:
+    """The plan with a feature set in it, and of a text encoder's with all genres embedded."""
+    known = plan.added.get(name)
+    n_genres = 0 if known is None else known.n_genres
+    if known is not None and (not isinstance(recipe, TextRecipe) or n_genres == plan.n_genres):
+        return plan
+    embedding = None
+    if isinstance(recipe, TextRecipe) and text is not None:
+        named = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
+        embedding = embedded_genres(read_genres(path, plan)[n_genres:], named, text)
+    return add_feature_set(path, plan, name, recipe, embedding)
+
+
+def retry_failed_rows(path: Path, plan: Plan, name: str) -> dict[int, int]:
+    """Part -> n of its record, of every part with a track that failed on features that joined."""
+    with FeatureStore.open(path) as store:
+        found = store.added_outcomes(name)
+        failed = np.asarray(found.filter(pc.equal(found.column("status"), FAILED)).column("row"))
+        parts = np.unique(failed[store.status[failed] == OK] // plan.part_rows)
+    newest = committed(path, name)
+    return {part: newest[part] for part in parts.tolist()}
+
+
+def build_pending(
+    source: Source,
+    path: Path,
+    *,
+    text: TextSource | None,
+    workers: int | Scheduler = 0,
+    feature_set: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Build those pending parts whose tracks are all in `source`; returns how many were built.
+
+    Parameters
+    ----------
+    feature_set : features that joined the store, by name: their parts, of those that the store itself has.
+    """
+    plan = read_plan(path)
+    known, wanted = planned_tracks(path, plan), plan_table(map(plan_row, source.tracks))
+    is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
+    here = wanted.filter(pc.is_in(wanted.column("id"), known.column("id")))
+    refuse(path, track_differences(known.filter(is_wanted), here), "Name the source that the store was made from.")
+    missing = known.filter(pc.invert(is_wanted))
+    elsewhere = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
+    finish(path)
+    if feature_set is not None:
+        elsewhere |= set(range(plan.n_parts)) - committed(path).keys()
+        plan = join_set(path, plan, feature_set, plan.added[feature_set].recipe, text)
+    built = PendingParts(source, path, text, workers, None, on_progress, feature_set).build(plan, without=elsewhere)
+    finish(path)
+    return built

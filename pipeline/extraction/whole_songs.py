@@ -1,0 +1,85 @@
+"""Whole songs as tracks, one for each stretch of a clip's length."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...cache.errors import ClipError
+from ...cache.format.recipe import MelRecipe
+from ..audio.clip_reader import ClipReader
+from ..sources.manifest import Source, Track, resolve_inside
+
+MAX_WINDOWS = 1024
+"""Windows whose features are held at once, on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowBatch:
+    """Some whole songs, cut into windows.
+
+    Attributes
+    ----------
+    songs : the songs, in order of id.
+    source : a track a window; the words of a song are those of each of its windows.
+    song_of : by id of a window, the index of its song.
+    starts_s : by id of a window, where it begins. A song of one window is not there: its clip is the recipe's.
+    """
+
+    songs: list[Track] = field(default_factory=list)
+    source: Source
+    song_of: dict[str, int] = field(default_factory=dict)
+    starts_s: dict[str, float] = field(default_factory=dict)
+
+    def add(self, song: Track, n_windows: int, clip_s: float) -> None:
+        for k in range(n_windows):
+            window = f"{len(self.songs):06}-{k:06}"
+            self.source.tracks.append(dataclasses.replace(song, id=window))
+            self.song_of[window] = len(self.songs)
+            if n_windows > 1:
+                self.starts_s[window] = k * clip_s
+        self.songs.append(song)
+
+
+def count_windows(seconds: float, clip_s: float) -> int:
+    """Successive windows of a sound: the last is kept when it is at least half full, and there is always one.
+
+    >>> [count_windows(seconds, 30.0) for seconds in (12, 44.9, 45, 60, 200)]
+    [1, 1, 2, 2, 7]
+    """
+    return max(1, math.floor(seconds / clip_s + 0.5))
+
+
+def windows_of(source: Source, recipe: MelRecipe, on_song: Callable[[int], None]) -> list[int]:
+    """How many windows each track has; one, if its length cannot be told: extraction will then say why.
+
+    Parameters
+    ----------
+    on_song : told how many tracks are measured.
+    """
+    counts = []
+    with ClipReader(recipe, form="seconds") as reader:
+        for i, track in enumerate(source.tracks, 1):
+            try:
+                seconds = reader.read_seconds(resolve_inside(source.root, track.path))
+            except ClipError:
+                seconds = 0.0
+            counts.append(count_windows(seconds, recipe.clip_s))
+            on_song(i)
+    return counts
+
+
+def in_batches(
+    source: Source, counts: Sequence[int], recipe: MelRecipe, *, max_windows: int = MAX_WINDOWS
+) -> Iterator[WindowBatch]:
+    """Songs in order of id, as many at a time as have `max_windows` windows together; a longer one alone."""
+    batch = WindowBatch(source=Source(root=source.root, tracks=[]))
+    for song, n_windows in sorted(zip(source.tracks, counts, strict=True), key=lambda pair: pair[0].id):
+        if batch.songs and len(batch.source.tracks) + n_windows > max_windows:
+            yield batch
+            batch = WindowBatch(source=Source(root=source.root, tracks=[]))
+        batch.add(song, n_windows, recipe.clip_s)
+    if batch.songs:
+        yield batch

@@ -1,0 +1,120 @@
+"""The contract of an extractor plug-in: one array from each track's clip or lyrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.errors import ConfigError
+from ...cache.format.recipe import ExtractorRecipe, MelRecipe
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+
+
+FLOATS = ("float16", "float32", "float64")
+
+
+DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+"""What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
+
+
+CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
+"""Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that decide what a clip is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """How to make one feature of a track.
+
+    Attributes
+    ----------
+    name : of the feature and of its array: lower-case letters, digits, ``_``.
+    version : count it up whenever values change: stores hold it, and refuse to continue with another.
+    input : ``clip`` or ``text``.
+    dims, shape : names and lengths of the dimensions of one track's values; () for a number a track. A name that the
+        store has already must be of the same length (``mel_band``); else put the feature's name in front.
+    dtype : one of :data:`DTYPES`; for ``text`` a float, so that NaN can stand for a track without lyrics.
+    unit, description : as they stand in the store.
+    parameters : everything else that decides the values: what JSON can hold.
+    compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
+        ``compute(text)``, cleaned. Returns what NumPy makes an array of `shape` of, the same on every call.
+    """
+
+    name: str
+    version: str
+    input: Literal["clip", "text"]
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    description: str
+    compute: Callable[..., npt.ArrayLike]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ConfigError(f"extractor {self.name!r}: {problem}")
+
+    def _problem(self) -> str | None:
+        if not NAME.fullmatch(self.name) or self.name.startswith("status"):
+            return "its name wants up to 31 lower-case letters, digits and _, a letter first, and not 'status'"
+        if self.input not in ("clip", "text"):
+            return f"input {self.input!r}; want 'clip' or 'text'"
+        if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
+            return f"dims {self.dims} and shape {self.shape} do not go together"
+        dtypes = FLOATS if self.input == "text" else DTYPES
+        if type(self.dtype) is not str or self.dtype not in dtypes:
+            lyrics = "; NaN stands for a track without lyrics" if self.dtype in DTYPES else ""
+            return f"dtype {self.dtype!r}; want one of {', '.join(dtypes)}{lyrics}"
+        try:
+            json.dumps(dict(self.parameters), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            return f"its parameters cannot be written as JSON: {error}"
+        return None
+
+    def recipe(self, mel: MelRecipe | None) -> ExtractorRecipe:
+        """What a store holds of it.
+
+        Raises
+        ------
+        ConfigError
+            If it wants clips and the store does not say what a clip is.
+        """
+        if self.input == "clip" and mel is None:
+            raise ConfigError(f"extractor {self.name!r} works on clips, and this store was made without mels")
+        clip = None
+        if self.input == "clip" and mel is not None:
+            clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS}
+        said = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "compute"}
+        parameters = json.loads(json.dumps(dict(self.parameters)))
+        return ExtractorRecipe(extractor=said.pop("name"), clip=clip, **{**said, "parameters": parameters})
+
+    def values(self, *given: Any) -> npt.NDArray[Any]:
+        """What `compute` makes, as it is stored.
+
+        Raises
+        ------
+        ValueError
+            If that is of another shape, not finite, or nothing that `dtype` can hold.
+        """
+        found = np.asarray(self.compute(*given))
+        if found.shape != self.shape:
+            raise ValueError(f"values of shape {found.shape}, announced was {self.shape}")
+        whole = self.dtype not in FLOATS
+        if found.dtype.kind not in ("biu" if whole else "biuf"):
+            raise ValueError(f"values of {found.dtype}, announced was {self.dtype}")
+        with np.errstate(over="ignore"):  # what is too large is not finite then
+            stored = found.astype(self.dtype)
+        if whole and not np.array_equal(stored, found):
+            raise ValueError(f"values that {self.dtype} cannot hold")
+        if not np.isfinite(stored).all():
+            raise ValueError("values that are not finite")
+        return stored

@@ -1,0 +1,62 @@
+"""Features of other people's: an extractor makes one array from each track's clip or lyrics, and joins any store.
+
+A package announces its extractors under the entry point group ``mgc.extractors``::
+
+    [project.entry-points."mgc.extractors"]
+    tempo = "my_package:TEMPO"
+
+where ``TEMPO`` is an :class:`Extractor`; ``mgc extract SOURCE -o STORE --add tempo`` then lets it join.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import metadata
+
+from ...cache.errors import ConfigError
+from .extractor import Extractor
+
+GROUP = "mgc.extractors"
+
+
+def extractor_names() -> dict[str, str]:
+    """Name -> who brings it, of every extractor that is installed."""
+    found = dict.fromkeys(_built_in(), "mgc")
+    for point in metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
+    return dict(sorted(found.items()))
+
+
+def load_extractor(name: str) -> Extractor:
+    """The extractor of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, two packages bring one, or what the entry point names is no extractor of that name.
+    """
+    if name in _built_in():
+        return _built_in()[name]
+    points = {(point.value, point.group): point for point in metadata.entry_points(group=GROUP, name=name)}
+    if not points:
+        known = extractor_names()
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        raise ConfigError(f"no extractor {name!r} is installed; {hint}")
+    if len(points) > 1:
+        raise ConfigError(f"extractor {name!r}: brought by {' and by '.join(value for value, _ in points)}; remove one")
+    (point,) = points.values()
+    try:
+        found = point.load()
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {said}") from error
+    if not isinstance(found, Extractor) or found.name != name:
+        raise ConfigError(f"entry point {name!r} of {GROUP}: {point.value} is no mgc.Extractor of that name")
+    return found
+
+
+def _built_in() -> dict[str, Extractor]:
+    from .pooled_mel import POOLED_MEL
+
+    return {POOLED_MEL.name: POOLED_MEL}

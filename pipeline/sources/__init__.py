@@ -1,0 +1,1 @@
+"""Tables, folders and known data sets: anything becomes a list of tracks."""

@@ -1,0 +1,145 @@
+"""The data sets that are known by name, and how a source finds its reader: :func:`load_source`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ...cache.errors import ConfigError, ManifestError
+from ...cache.messages import counted
+from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
+from .dataset import GenreLevel, KnownDataset, ReadOptions
+from .fma import FMA
+from .label_tables import labels_table
+from .manifest import NO_LANGUAGE, Source, caseless, escaping_paths
+from .mtg_jamendo import MTG_JAMENDO
+from .music4all import MUSIC4ALL
+from .table_source import MANIFEST_COLUMNS, TABLE, relabel
+from .tables import SEPARATORS
+
+DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
+"""In the order in which a source is offered to them; the last two take every folder and every file."""
+
+
+def load_source(
+    source: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    genre_delimiter: str | None = None,
+    artist_delimiter: str | None = None,
+    genres_from_folders: bool = False,
+    genre_level: GenreLevel | None = None,
+) -> Source:
+    """List the tracks of `source`, sorted by id.
+
+    Parameters
+    ----------
+    source : a folder that holds one of :data:`DATASETS`, a table of tracks, or a folder of audio files.
+    dataset : name of the data set it is to be read as; None finds out.
+    labels : a table with ``id`` or ``path`` whose other columns replace what `source` says of those tracks.
+    root, genre_delimiter, artist_delimiter, genres_from_folders, genre_level : see
+        :class:`~mgc.pipeline.sources.dataset.ReadOptions`. Without a genre delimiter a cell that holds ``,`` ``;`` or
+        ``|`` is refused, without an artist delimiter a cell is one artist. Lists need neither.
+
+    Raises
+    ------
+    ManifestError
+        When the source cannot be read or breaks a rule; the message names the file, the line and the column.
+    ConfigError
+        When an option does not go with the kind of source.
+
+    Notes
+    -----
+    In a folder of audio every regular file is a track but tables and texts, hidden files and feature stores; its id is
+    its path with the extension, and ``song.txt`` beside ``song.mp3`` its lyrics.
+    """
+    if "" in (genre_delimiter, artist_delimiter):
+        raise ConfigError("a delimiter must be at least one character")
+    options = ReadOptions(
+        root=None if root is None else Path(root), genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
+        genres_from_folders=genres_from_folders, genre_level=genre_level,
+    )  # fmt: skip
+    if options.root is not None and not options.root.is_dir():
+        raise ManifestError(f"{options.root}: the root is no folder")
+    path = Path(source)
+    kind = _recognised(path, genres_from_folders) if dataset is None else _named(dataset, path)
+    _refuse_strange_options(path, kind, options, labelled=labels is not None)
+    found = kind.load(path, options)
+    if kind not in (AUDIO_FOLDER, TABLE):
+        found = replace(found, notes=[f"read as {kind.title}", *found.notes])
+    if labels is not None:
+        if genres_from_folders:
+            raise ConfigError("genres come from the labels file or from folder names, not from both")
+        found = relabel(found, labels_table(Path(labels), MANIFEST_COLUMNS), genre_delimiter, artist_delimiter)
+    return replace(found, notes=found.notes + _remarks(found))
+
+
+def _recognised(path: Path, genres_from_folders: bool) -> KnownDataset:
+    """The data set that a source looks like."""
+    first = next(kind for kind in DATASETS if kind.recognises(path))
+    if first is AUDIO_FOLDER:
+        return GENRE_FOLDERS if genres_from_folders else AUDIO_FOLDER
+    others = [kind for kind in DATASETS if kind not in (first, AUDIO_FOLDER, TABLE) and kind.recognises(path)]
+    if others:
+        names = [kind.name for kind in (first, *others)]
+        raise ConfigError(f"{path}: this looks like {' and like '.join(names)}; say which with --dataset {names[0]}")
+    return first
+
+
+def _named(name: str, path: Path) -> KnownDataset:
+    known = {kind.name: kind for kind in DATASETS}
+    if name not in known:
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"--dataset {name!r}: known are {', '.join(known)}{hint}")
+    kind = known[name]
+    if not path.exists():
+        raise ManifestError(f"{path}: there is no such file or folder")
+    if not kind.recognises(path) and not (kind is GENRE_FOLDERS and path.is_dir()):
+        raise ManifestError(f"{path}: this is not {kind.title}; expected: {kind.needs}")
+    return kind
+
+
+def _refuse_strange_options(path: Path, kind: KnownDataset, options: ReadOptions, *, labelled: bool) -> None:
+    of_labels = {"genre_delimiter", "artist_delimiter"} if labelled else set()
+    for name in options.given:
+        if name not in kind.options | of_labels:
+            takers = " or ".join(other.name for other in DATASETS if name in other.options)
+            raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")
+
+
+def _remarks(source: Source) -> list[str]:
+    notes = []
+    instrumental = sum(track.language == NO_LANGUAGE for track in source.tracks)
+    if instrumental:
+        notes.append(
+            f"{counted(instrumental, 'instrumental track')}, of language {NO_LANGUAGE!r} (no linguistic content)"
+        )
+    genres: dict[str, set[str]] = {}
+    for name in {name for track in source.tracks for name in track.genres}:
+        genres.setdefault(caseless(name), set()).add(name)
+    for names in sorted(sorted(names) for names in genres.values() if len(names) > 1):
+        notes.append(f"genres that differ by case only are kept apart: {', '.join(map(repr, names))}")
+    for mark in SEPARATORS:
+        held = sorted(name for names in genres.values() for name in names if mark in name)
+        if held:
+            notes.append(
+                f"{counted(len(held), 'genre')} with {mark!r} in the name, such as {held[0]!r}: "
+                f"where it separates genres, say --genre-delimiter {mark!r}"
+            )
+    unlabelled = sum(not track.genres for track in source.tracks)
+    if unlabelled:
+        notes.append(
+            f"{unlabelled} of {counted(len(source.tracks), 'track')} without a genre; "
+            "--labels or --genres-from-folders may tell"
+        )
+    outside = escaping_paths(source)
+    if outside:
+        notes.append(
+            f"{counted(len(outside), 'track')} with a path outside the root (PATH_ESCAPE); first: {outside[0]!r}"
+        )
+    return notes

@@ -1,0 +1,190 @@
+"""FMA (Defferrard et al. 2017): ``tracks.csv`` with its header of two rows, ``genres.csv`` with the genre hierarchy.
+
+``fma_metadata/`` lies beside one of ``fma_small/ fma_medium/ fma_large/ fma_full/``, in which track 2 is
+``000/000002.mp3``. A subset holds the smaller ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...cache.errors import ManifestError
+from .dataset import GenreLevel, KnownDataset, ReadOptions
+from .manifest import Source, Track, check_collisions, normalise_language
+from .table_source import SPLITS
+from .tables import Row, Table, distinct_names, quoted_records, read_quoted
+
+METADATA = "fma_metadata"
+SUBSETS = ("small", "medium", "large")
+AUDIO = {"fma_small": 1, "fma_medium": 2, "fma_large": 3, "fma_full": 3}
+"""Audio folder -> how many of :data:`SUBSETS` it holds; the full one has the large one's tracks, not cut."""
+
+COLUMNS = (
+    "set.split", "set.subset", "track.genres", "track.title", "track.language_code", "artist.name",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Genre:
+    """A row of genres.csv; a top genre's parent is 0."""
+
+    title: str
+    parent: int
+
+
+def load_fma(folder: Path, options: ReadOptions) -> Source:
+    """Tracks of the subset whose audio folder is there, in FMA's own split.
+
+    A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.
+    """
+    metadata, root, audio = _places(folder)
+    for name in ("tracks.csv", "genres.csv"):
+        if not (metadata / name).is_file():
+            raise ManifestError(f"{metadata / name}: there is no such file; expected from fma_metadata.zip")
+    genres, level = read_genres(metadata / "genres.csv"), options.genre_level or "all"
+    wanted = SUBSETS[: AUDIO[audio.name]]
+    prefix = "" if root == audio else f"{audio.name}/"
+    tracks, wheres = [], []
+    for row in read_two_row_header(metadata / "tracks.csv", COLUMNS):
+        if row.text("set.subset") in wanted:
+            tracks.append(_track(row, prefix, genres, level))
+            wheres.append(row.where)
+    if not tracks:
+        raise ManifestError(f"{metadata / 'tracks.csv'}: no track whose subset is {' or '.join(wanted)}")
+    check_collisions([track.id for track in tracks], wheres)
+    tracks.sort(key=lambda track: track.id)
+    notes = [f"{audio.name}: the tracks of subset {' and '.join(wanted)}", f"genres: {LEVELS[level]}"]
+    return Source(root=root, tracks=tracks, notes=notes)
+
+
+LEVELS: Mapping[GenreLevel, str] = {
+    "own": "those a track was given",
+    "all": "those a track was given, and all their ancestors (--genre-level own or top for others)",
+    "top": "the top genres above those a track was given",
+}
+
+
+def _places(folder: Path) -> tuple[Path, Path, Path]:
+    """Metadata folder, root of audio paths, audio folder."""
+    if folder.name in AUDIO:
+        return folder.parent / METADATA, folder, folder
+    found = [folder / name for name in AUDIO if (folder / name).is_dir()]
+    if len(found) != 1:
+        what = f"there are {', '.join(path.name for path in found)}; name the one to read" if found else (
+            f"there is none of {', '.join(AUDIO)} beside {METADATA}; unpack one of them there")  # fmt: skip
+        raise ManifestError(f"{folder}: {what}" + (f", such as {found[0]}" if found else ""))
+    return folder / METADATA, folder, found[0]
+
+
+def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
+    """Rows of a table that pandas wrote with two header rows and a named index, with the cells of `columns` only.
+
+    A column is named by both rows, ``track.title``; the index is ``track_id``.
+
+    Raises
+    ------
+    ManifestError
+        If the header is another, a column is missing, or a row is broken.
+    """
+    records = quoted_records(path, ",")
+    (_, above), (_, below), (_, index) = (next(records, (0, [""])) for _ in range(3))
+    if not index or index[0] != "track_id" or len(above) != len(below):
+        raise ManifestError(
+            f"{path}: expected a header of two rows, such as ',album,...,track' and ',comments,...,title', and then a "
+            "row that starts with 'track_id'"
+        )
+    names = [f"{one}.{other}" for one, other in zip(above, below, strict=True)]
+    Table(path, tuple(names[1:]), []).require(columns)
+    places = {"track_id": 0, **{column: names.index(column) for column in columns}}
+    for number, cells in records:
+        where = f"{path}, line {number}"
+        if len(cells) != len(names):
+            raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(names)} columns")
+        yield Row(where, {name: cells[place] or None for name, place in places.items()})
+
+
+def read_genres(path: Path) -> dict[int, Genre]:
+    """genres.csv: id -> title and parent; a parent that is no genre of the table is refused."""
+    table = read_quoted(path, ",")
+    table.require(("genre_id", "parent", "title"))
+    found = {
+        _number(row, "genre_id"): Genre(row.required_text("title").strip(), _number(row, "parent"))
+        for row in table.rows
+    }
+    for number, genre in found.items():
+        if genre.parent not in found and genre.parent != 0:
+            raise ManifestError(f"{path}: genre {number} ({genre.title}) has the parent {genre.parent}, no genre here")
+    return found
+
+
+def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel) -> Track:
+    number, split = f"{_number(row, 'track_id'):06}", row.text("set.split")
+    if split is not None and split not in SPLITS:
+        raise ManifestError(f"{row.where}: set.split holds {split!r}; expected training, validation or test")
+    return Track(
+        id=number,
+        path=f"{prefix}{number[:3]}/{number}.mp3",
+        artists=distinct_names([row.text("artist.name") or ""]),
+        song=row.text("track.title"),
+        genres=distinct_names(_titles(row, genres, level)),
+        language=normalise_language(row.text("track.language_code")),
+        split=None if split is None else SPLITS[split],
+    )
+
+
+def _titles(row: Row, genres: Mapping[int, Genre], level: GenreLevel) -> Iterator[str]:
+    """Names of a track's genres; an ancestor follows its descendant."""
+    for number in _numbers(row):
+        line = _lineage(number, genres, row.where)
+        kept = {"own": line[:1], "all": line, "top": line[-1:]}[level]
+        yield from (genres[one].title for one in kept)
+
+
+def _numbers(row: Row) -> list[int]:
+    text = row.text("track.genres") or "[]"
+    try:
+        numbers = json.loads(text)
+    except ValueError:
+        numbers = None
+    if not isinstance(numbers, list) or not all(isinstance(one, int) for one in numbers):
+        raise ManifestError(f"{row.where}: track.genres holds {text!r}; expected genre ids such as '[21, 45]'")
+    return numbers
+
+
+def _lineage(number: int, genres: Mapping[int, Genre], where: str) -> list[int]:
+    """A genre, its parent and so on up to a top genre."""
+    line = [number]
+    while (parent := genres[line[-1]].parent if line[-1] in genres else None) != 0:
+        if parent is None or parent in line:
+            why = "is no genre of genres.csv" if parent is None else "is its own ancestor in genres.csv"
+            raise ManifestError(f"{where}: genre {line[-1]} {why}")
+        line.append(parent)
+    return line
+
+
+def _number(row: Row, column: str) -> int:
+    text = row.required_text(column)
+    if not text.isdecimal():
+        raise ManifestError(f"{row.where}: {column} holds {text!r}; expected a whole number")
+    return int(text)
+
+
+def _recognises(path: Path) -> bool:
+    if path.name in AUDIO and path.is_dir():
+        return (path.parent / METADATA).is_dir()
+    return (path / METADATA).is_dir() or any((path / name).is_dir() for name in AUDIO)
+
+
+FMA = KnownDataset(
+    name="fma",
+    title="FMA (Free Music Archive)",
+    needs="fma_metadata/tracks.csv and fma_metadata/genres.csv beside one of fma_small/, fma_medium/, fma_large/, "
+    "fma_full/; where there are several, name the one to read",
+    terms="metadata CC BY 4.0; audio under the licence each artist chose (column license of tracks.csv)",
+    recognises=_recognises,
+    load=load_fma,
+    options=frozenset({"genre_level"}),
+)

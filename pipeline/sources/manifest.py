@@ -1,0 +1,259 @@
+"""The list of tracks that extraction is to work through: checked identities, filters with counts, written form.
+
+A path is relative to the source's root and only :func:`resolve_inside` turns it into a file; an id never becomes a
+path. A track whose path leaves the root stays in the plan and fails there with ``PATH_ESCAPE``, so that it is counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import langcodes
+import numpy as np
+
+from ...cache.errors import ClipError, ConfigError, ManifestError
+from ...cache.format.schema import Reason
+from ..text.lyrics import load_lyrics, read_lyrics
+
+NO_LANGUAGE = "zxx"
+"""ISO 639-2's code for "no linguistic content": what Music4All spells ``INTRUMENTAL``."""
+
+LISTED_PAIRS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Track:
+    """One track of a source.
+
+    Attributes
+    ----------
+    id : the source's own name of the track, unique also when case and Unicode form are ignored.
+    path : audio file relative to the source's root, with ``/``.
+    language : a BCP 47 tag (``en``, ``zh-CN``; ``zxx`` for instrumentals), or the source's own word where it is none.
+    split : ``train``, ``validation`` or ``test`` where the source fixes one.
+    lyrics_path, lyrics : file relative to the root, or the text itself; at most one of them is given.
+    """
+
+    id: str
+    path: str
+    artists: tuple[str, ...] = ()
+    song: str | None = None
+    genres: tuple[str, ...] = ()
+    language: str | None = None
+    split: str | None = None
+    lyrics_path: str | None = None
+    lyrics: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Tracks sorted by id, the folder their paths start from, and remarks on what was found or left out."""
+
+    root: Path
+    tracks: list[Track]
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve_inside(root: Path, relative: str) -> Path:
+    """Path of a track's file, once it is certain that it lies inside `root`, symbolic links followed.
+
+    Raises
+    ------
+    ClipError
+        ``PATH_ESCAPE`` for an absolute path, one that leaves `root` (also through a link), or one with NUL;
+        ``SRC_MISSING`` where links go in a circle, a name is too long or a folder on the way may not be entered. A
+        file that is merely not there raises nothing here: who opens it will see.
+    """
+    shown = f"path {relative!r}"
+    if "\0" in relative or relative.startswith("/"):
+        raise ClipError(Reason.PATH_ESCAPE, f"{shown} is not relative to the source's root")
+    path = root / relative
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+        if inside:
+            path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError) as error:
+        raise ClipError(Reason.SRC_MISSING, f"{shown} cannot be followed to a file") from error
+    if not inside:
+        raise ClipError(Reason.PATH_ESCAPE, f"{shown} leaves the source's root")
+    return path
+
+
+def check_id(track_id: str, where: str) -> None:
+    """Refuse an id with a ``..`` component, NUL or a leading ``/``; `where` names its row."""
+    parts = track_id.replace("\\", "/").split("/")
+    if not track_id or "\0" in track_id or not parts[0] or ".." in parts:
+        raise ManifestError(
+            f"{where}: id {track_id!r} is refused: an id is not empty, does not start with '/' and has neither NUL "
+            "nor a '..' component"
+        )
+
+
+def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
+    """Refuse ids that are equal, or equal but for case or Unicode form; every pair is named, up to a cap.
+
+    `wheres` says of each id where it stands; it is looked at only if there are such pairs.
+    """
+    hashes = np.fromiter((hash(caseless(track_id)) for track_id in ids), np.int64, len(ids))
+    values, counts = np.unique(hashes, return_counts=True)
+    if len(values) == len(ids):
+        return
+    first: dict[str, int] = {}
+    pairs = []
+    for index in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+        before = first.setdefault(caseless(ids[index]), index)
+        if before != index:
+            pairs.append((before, index))
+    if not pairs:
+        return
+    named = {index for pair in pairs[:LISTED_PAIRS] for index in pair}
+    where = {index: place for index, place in enumerate(wheres) if index in named}
+    lines = [f"  {ids[a]!r} ({where[a]}) and {ids[b]!r} ({where[b]})" for a, b in pairs[:LISTED_PAIRS]]
+    if len(pairs) > LISTED_PAIRS:
+        lines.append(f"  and {len(pairs) - LISTED_PAIRS} more")
+    raise ManifestError(
+        f"{len(pairs)} pairs of ids are the same, or differ only by case or Unicode form; rename one of each:\n"
+        + "\n".join(lines)
+    )
+
+
+def caseless(text: str) -> str:
+    """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return unicodedata.normalize("NFD", folded)
+
+
+@functools.lru_cache(maxsize=4096)
+def normalise_language(given: str | None) -> str | None:
+    """Normalise a language tag: ``zh-cn`` to ``zh-CN``, ``eng`` to ``en``, Music4All's ``INTRUMENTAL`` to ``zxx``.
+
+    A word that is no language tag ("english") is kept as it stands.
+    """
+    if given is None:
+        return None
+    if given.casefold() in ("intrumental", "instrumental"):
+        return NO_LANGUAGE
+    try:
+        return langcodes.standardize_tag(given)
+    except ValueError:
+        return given
+
+
+def filter_tracks(
+    tracks: Sequence[Track],
+    *,
+    languages: Iterable[str] = (),
+    min_labels: int = 0,
+    require_lyrics: bool = False,
+    limit: int | None = None,
+    root: Path | None = None,
+) -> tuple[list[Track], list[tuple[str, int]]]:
+    """Keep the tracks that pass every filter asked for, in the order of the parameters.
+
+    Parameters
+    ----------
+    tracks : sorted by id, as :class:`Source` holds them.
+    languages : tags; ``zh`` keeps ``zh-CN`` too, ``instrumental`` means ``zxx``.
+    min_labels : least number of genres.
+    require_lyrics : keep tracks whose lyrics hold words. With `root` the files are read, so that an empty file or the
+        word INSTRUMENTAL does not pass; without it a file that is named counts.
+    limit : the first so many tracks by id.
+
+    Returns
+    -------
+    kept : list of Track
+    counts : list of (filter, tracks kept after it), one for each filter asked for
+
+    Raises
+    ------
+    ConfigError
+        When a parameter is out of range.
+    ManifestError
+        When a filter leaves no track.
+    """
+    if min_labels < 0 or (limit is not None and limit < 1):
+        raise ConfigError(f"min_labels is {min_labels}, limit is {limit}; they must be at least 0 and 1")
+    kept = list(tracks)
+    counts: list[tuple[str, int]] = []
+
+    def count(name: str, tracks: list[Track], advice: str) -> list[Track]:
+        if not tracks:
+            raise ManifestError(f"the filter {name} leaves none of {len(kept)} tracks; {advice}")
+        counts.append((name, len(tracks)))
+        return tracks
+
+    wanted = sorted({normalise_language(language) or "" for language in languages})
+    if wanted:
+        found = Counter(track.language or "none" for track in kept)
+        advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in found.most_common(10))
+        kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
+    if min_labels:
+        enough = [track for track in kept if len(track.genres) >= min_labels]
+        kept = count(f"min-labels {min_labels}", enough, "give labels, or ask for fewer")
+    if require_lyrics:
+        kept = count("require-lyrics", [t for t in kept if _has_words(t, root)], "no lyrics were found")
+    if limit is not None:
+        kept = count(f"limit {limit}", kept[:limit], "")
+    return kept, counts
+
+
+def write_manifest(source: Source, path: Path) -> None:
+    """Write `source` as JSON Lines, one track a line in order of id, replacing `path` at once.
+
+    Paths stay relative to ``source.root``. Reading takes the manifest's own folder as the root, so a manifest written
+    elsewhere is read with ``root=`` (``--root``): a manifest names no folder outside its own, which is what keeps one
+    made by somebody else from reaching beyond the folder that you gave it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    names = [column.name for column in fields(Track)]
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for track in source.tracks:
+                cells = {name: value for name in names if (value := getattr(track, name)) not in (None, ())}
+                file.write(json.dumps(cells, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def escaping_paths(source: Source) -> list[str]:
+    """Ids of the tracks whose paths are absolute or climb out of the root by themselves (links are not followed)."""
+    return [track.id for track in source.tracks if _climbs_out(track.path)]
+
+
+def _climbs_out(relative: str) -> bool:
+    if relative.startswith("/") or "\0" in relative:
+        return True
+    depth = 0
+    for part in relative.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return False
+
+
+def _speaks(language: str | None, wanted: Sequence[str]) -> bool:
+    return language is not None and any(language == tag or language.startswith(f"{tag}-") for tag in wanted)
+
+
+def _has_words(track: Track, root: Path | None) -> bool:
+    if track.lyrics is not None:
+        return read_lyrics(track.lyrics).text is not None
+    if track.lyrics_path is None or root is None:
+        return track.lyrics_path is not None
+    try:
+        return load_lyrics(resolve_inside(root, track.lyrics_path)).text is not None
+    except ClipError:
+        return False

@@ -1,0 +1,54 @@
+"""Audio files given by name, rather than a collection."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...cache.errors import ConfigError
+from .datasets import load_source
+from .manifest import Source, Track
+
+
+def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
+    """Songs named one by one, as a source: ids are the paths as the user wrote them.
+
+    Parameters
+    ----------
+    inputs : audio files, and folders of them; ``song.txt`` beside ``song.mp3`` is its lyrics.
+    lyrics : of the one song given, instead.
+    missing_ok : a path that does not exist fails alone, as a track.
+
+    Raises
+    ------
+    ConfigError
+        If a path does not exist and that is not ok, or `lyrics` is given with several songs.
+    """
+    tracks: dict[str, Track] = {}
+    for given in inputs:
+        if not missing_ok and not given.exists():
+            raise ConfigError(f"{given}: no such file or folder")
+        if given.is_dir():
+            found = load_source(given)
+            for track in found.tracks:
+                words = None if track.lyrics_path is None else _from_root(found.root / track.lyrics_path)
+                name, path = str(given / track.id), _from_root(found.root / track.path)
+                tracks[name] = dataclasses.replace(track, id=name, path=path, lyrics_path=words)
+        else:
+            beside = given.with_suffix(".txt")
+            words = _from_root(beside) if beside.is_file() else None
+            tracks[str(given)] = Track(id=str(given), path=_from_root(given), lyrics_path=words)
+    if lyrics is not None:
+        if len(tracks) != 1:
+            raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")
+        if not lyrics.is_file():
+            raise ConfigError(f"--lyrics {lyrics}: no such file")
+        ((name, track),) = tracks.items()
+        tracks[name] = dataclasses.replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
+    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
+
+
+def _from_root(path: Path) -> str:
+    absolute = path.resolve()
+    return absolute.relative_to(absolute.anchor).as_posix()

@@ -1,0 +1,153 @@
+"""What the columns of a manifest, and of a table of labels, say about a track."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...cache.errors import ManifestError
+from ...cache.messages import counted
+from .dataset import KnownDataset, ReadOptions
+from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .tables import TABLE_SUFFIXES, Row, Table, read_table
+
+MANIFEST_COLUMNS = (
+    "id", "path", "artist", "artists", "song", "title", "genres", "language", "split", "lyrics", "lyrics_path",
+)  # fmt: skip
+SPLITS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+ROOT_CHECK_TRACKS = 20
+
+
+def load_table(path: Path, options: ReadOptions) -> Source:
+    """Read a manifest: a table with ``id``, ``path`` and any other of :data:`MANIFEST_COLUMNS`."""
+    if not path.exists():
+        raise ManifestError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise ManifestError(
+            f"{path}: a source is a folder or a table ({', '.join(TABLE_SUFFIXES)}); to classify single songs use "
+            "`mgc predict`, to extract one put it into a folder"
+        )
+    if not path.is_file():
+        raise ManifestError(f"{path}: not a regular file")
+    table = read_table(path, MANIFEST_COLUMNS)
+    if not len(table.rows):
+        raise ManifestError(f"{path}: the table lists no track")
+    table.require(("id", "path"))
+    table.refuse_near_misses(MANIFEST_COLUMNS)
+    tracks = [read_track(row, options.genre_delimiter, options.artist_delimiter) for row in table.rows]
+    check_collisions([track.id for track in tracks], (row.where for row in table.rows))
+    base = path.parent if options.root is None else options.root
+    tracks.sort(key=lambda track: track.id)
+    notes = missing_everywhere(base, tracks, path, given=options.root is not None)
+    others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
+    if others and "genres" not in table.columns:
+        have = ", ".join(map(repr, others))
+        notes.append(f"{path}: no column 'genres', but {have}; rename the one that holds the genres, if one does")
+    return Source(root=base, tracks=tracks, notes=notes)
+
+
+def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | None) -> Track:
+    """The track that a row of a manifest describes."""
+    track_id = row.required_text("id")
+    check_id(track_id, row.where)
+    lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
+    if lyrics is not None and lyrics_path is not None:
+        raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given; keep one")
+    described = _described(row, MANIFEST_COLUMNS, genre_delimiter, artist_delimiter)
+    path = row.required_text("path")
+    return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **described)
+
+
+def _described(
+    row: Row, columns: Collection[str], genre_delimiter: str | None, artist_delimiter: str | None
+) -> dict[str, Any]:
+    """What `row` says in `columns` about artists, song, genres, language and split, as fields of a track."""
+    for one, other in (("artist", "artists"), ("song", "title")):
+        if row.cells.get(one) is not None and row.cells.get(other) is not None:
+            raise ManifestError(f"{row.where}: both {one!r} and {other!r} are given; keep one")
+    described: dict[str, Any] = {}
+    if "artist" in columns or "artists" in columns:
+        artists = "artists" if row.cells.get("artists") is not None else "artist"
+        described["artists"] = row.one_or_more(artists, artist_delimiter)
+    if "song" in columns or "title" in columns:
+        described["song"] = row.text("song") or row.text("title")
+    if "genres" in columns:
+        described["genres"] = row.names("genres", genre_delimiter)
+    if "language" in columns:
+        described["language"] = normalise_language(row.text("language"))
+    if "split" in columns:
+        described["split"] = _split(row)
+    return described
+
+
+def _split(row: Row) -> str | None:
+    given = row.text("split")
+    if given is None:
+        return None
+    if given.casefold() not in SPLITS:
+        raise ManifestError(f"{row.where}: column 'split' holds {given!r}; known: {', '.join(SPLITS)}, or empty")
+    return SPLITS[given.casefold()]
+
+
+def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_delimiter: str | None) -> Source:
+    """`source` with the columns of a labels table in place of its own, matched by id, else by path."""
+    key = "id" if "id" in table.columns else "path"
+    if key not in table.columns:
+        table.require(("id",))
+    columns = ("artist", "artists", "song", "title", "genres", "language", "split")
+    table.refuse_near_misses((*columns, key))
+    if not set(columns) & set(table.columns):
+        table.require(("genres",))
+    rows = {row.required_text(key): row for row in table.rows}
+    check_collisions([row.required_text(key) for row in table.rows], (row.where for row in table.rows))
+    keys = [track.id if key == "id" else track.path for track in source.tracks]
+    matched = [name for name in keys if name in rows]
+    if not matched:
+        raise ManifestError(
+            f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
+        )
+    tracks = [
+        replace(track, **_described(rows[name], table.columns, genre_delimiter, artist_delimiter))
+        if name in rows
+        else track
+        for name, track in zip(keys, source.tracks, strict=True)
+    ]
+    notes = [f"{table.path.name} describes {len(matched)} of {counted(len(keys), 'track')}"]
+    if len(rows) > len(matched):
+        notes.append(f"{counted(len(rows) - len(matched), 'row')} of {table.path.name} without a track here")
+    return replace(source, tracks=tracks, notes=source.notes + notes)
+
+
+def some_of(tracks: Sequence[Track]) -> Sequence[Track]:
+    """About :data:`ROOT_CHECK_TRACKS` tracks from all over a source."""
+    return tracks[:: max(1, len(tracks) // ROOT_CHECK_TRACKS)]
+
+
+def missing_everywhere(root: Path, tracks: Sequence[Track], path: Path, *, given: bool) -> list[str]:
+    """Refuse, or for few tracks and a root that was `given` remark, that not one of some tracks' files is there."""
+    sample = some_of(tracks)
+    if any("\0" not in track.path and os.path.lexists(root / track.path) for track in sample):
+        return []
+    text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
+    if len(sample) >= ROOT_CHECK_TRACKS and not given:
+        raise ManifestError(f"{text}; say where the paths start with --root")
+    return [text]
+
+
+TABLE = KnownDataset(
+    name="table",
+    title="a table of tracks",
+    needs="CSV, TSV, JSON Lines or Parquet with the columns id and path, and any of artist, song, genres, language, "
+    "split, lyrics, lyrics_path; paths start from the table's own folder, or where --root says",
+    terms="your own",
+    recognises=lambda path: not path.is_dir(),
+    load=load_table,
+    options=frozenset({"root", "genre_delimiter", "artist_delimiter"}),
+)

