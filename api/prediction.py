@@ -20,15 +20,15 @@ from ..cache.format.recipe import Recipe
 from ..cache.messages import counted
 from .runs import open_for
 from .shared import Steps, extra, silent
-from .songs import WholeSongs, songs_store
+from .whole_songs import WholeSongs, songs_store
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from ..cache.reading.store import FeatureStore
-    from ..heads.bundle import LoadedModel
-    from ..heads.predict import PredictedBlock
+    from ..heads.evaluation.predict import PredictedBlock
+    from ..heads.runs.published_model import LoadedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Prediction:
 
     def to_row(self) -> dict[str, Any]:
         """The same with a value a column, as in the CSV file that :func:`predict` writes."""
-        from ..heads.catalogue import flat_row
+        from ..heads.evaluation.prediction_files import flat_row
 
         row = self.to_dict()
         return flat_row(row if self.windows is not None else {k: v for k, v in row.items() if "windows" not in k})
@@ -142,7 +142,7 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
         If there is no trained model; the message says what was looked for.
     """
     with extra("train"):
-        from ..heads.bundle import load_run
+        from ..heads.runs.published_model import load_run
 
     return Model(load_run(Path(run)), text_model, text_device)
 
@@ -229,7 +229,7 @@ def _predict(
     workers: int | None = 0,
     on_progress: Steps = silent,
 ) -> Predictions:
-    from ..heads.catalogue import refuse_other_suffix
+    from ..heads.evaluation.prediction_files import refuse_other_suffix
 
     if output is not None:
         refuse_other_suffix(output)
@@ -269,7 +269,7 @@ def _predict(
 def _predict_store(
     loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Steps
 ) -> Predictions:
-    from ..heads.predict import has_words, predict_blocks
+    from ..heads.evaluation.predict import has_words, predict_blocks
 
     blocks = predict_blocks(
         loaded, store, threshold=threshold, on_track=lambda done, total: on_progress("predict", done, total, "")
@@ -292,7 +292,7 @@ def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None,
 
 
 def _gathered(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
-    from ..heads.catalogue import predicted_rows, write_predictions
+    from ..heads.evaluation.prediction_files import predicted_rows, write_predictions
 
     if output is not None:
         n_tracks, reasons = write_predictions(output, blocks)
@@ -303,7 +303,7 @@ def _gathered(blocks: Iterator[PredictedBlock], output: Path | None) -> Predicti
 
 
 def _remarks(loaded: LoadedModel, threshold: str, words: npt.NDArray[np.bool_]) -> list[str]:
-    from ..heads.predict import lyrics_warnings
+    from ..heads.evaluation.predict import lyrics_warnings
 
     remarks = [loaded.thresholds.described(threshold, loaded.genres)]
     if loaded.recipe.lyrics is None:

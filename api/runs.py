@@ -9,11 +9,11 @@ from ..cache.errors import ConfigError, MissingExtraError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import text_fingerprints
 from ..cache.reading.store import FeatureStore
-from .labels import labels_for
 from .shared import Steps, extra, silent
+from .sources import labels_for
 
 if TYPE_CHECKING:
-    from ..heads.bundle import LoadedModel
+    from ..heads.runs.published_model import LoadedModel
 
 
 def evaluate(
@@ -36,8 +36,8 @@ def evaluate(
     RunError, RecipeMismatchError, StoreNotFoundError
     """
     with extra("train"):
-        from ..heads.bundle import load_run
-        from ..heads.evaluate import evaluate as score
+        from ..heads.evaluation.evaluate import evaluate as score
+        from ..heads.runs.published_model import load_run
 
     with open_for(load_run(run), store) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
@@ -53,9 +53,9 @@ def evaluate(
 def compare(
     first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """Paired differences of two evaluated runs; see :func:`mgc.heads.compare.compare_runs`."""
+    """Paired differences of two evaluated runs; see :func:`mgc.heads.evaluation.compare.compare_runs`."""
     with extra("train"):
-        from ..heads.compare import compare_runs
+        from ..heads.evaluation.compare import compare_runs
 
     return compare_runs(first, second, common=common, n_replicates=n_replicates, seed=seed)
 
@@ -83,8 +83,8 @@ def report(
     paths : a run, several runs, or one store.
     audio_root : of one run: the folder that its store was made from, so that its tracks can be listened to.
 
-    See :func:`mgc.heads.report.write_report`, :func:`mgc.heads.report_compare.write_comparison` and
-    :func:`mgc.heads.report_store.write_store_report`.
+    See :func:`mgc.reports.run.write_report`, :func:`mgc.reports.comparison.write_comparison` and
+    :func:`mgc.reports.store.write_store_report`.
 
     Raises
     ------
@@ -94,15 +94,15 @@ def report(
         raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
     if len(paths) == 1 and is_store(paths[0]):
         with extra("report"):
-            from ..heads.report_store import write_store_report
+            from ..reports.store import write_store_report
 
         return write_store_report(paths[0], output)
     for path in paths:
         if len(paths) > 1 and is_store(path):
             raise ConfigError(f"{path} is a feature store; side by side stand runs only, and a store has its own page")
     with extra("train"):
-        from ..heads.report import write_report
-        from ..heads.report_compare import write_comparison
+        from ..reports.comparison import write_comparison
+        from ..reports.run import write_report
 
     if len(paths) == 1:
         return write_report(paths[0], output, audio_root=audio_root)

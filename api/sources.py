@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
+from ..cache.reading.store import FeatureStore
 from .shared import extra
 
 if TYPE_CHECKING:
@@ -137,3 +138,31 @@ def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
 def _moved(track: Track, prefix: PurePosixPath) -> Track:
     lyrics_path = None if track.lyrics_path is None else str(prefix / track.lyrics_path)
     return dataclasses.replace(track, path=str(prefix / track.path), lyrics_path=lyrics_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplacementLabels:
+    """Genres by track id in place of the store's, None for the store's own; and what to know about them."""
+
+    genres: Mapping[str, Sequence[str]] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureStore) -> ReplacementLabels:
+    """Labels from a table that lists at least one track of the store."""
+    if path is None:
+        return ReplacementLabels()
+    from ..pipeline.sources.label_tables import read_labels
+
+    labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
+    here = ids & labels.keys()
+    if not here:
+        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; there {min(ids)!r}, here "
+                          f"{min(labels)!r}")  # fmt: skip
+    said = f"{path.name} labels {len(here)} of {counted(len(ids), 'track')}; the others count as unlabelled"
+    beyond = (
+        [f"{counted(len(labels) - len(here), 'row')} of {path.name} without a track here"]
+        if len(labels) > len(here)
+        else []
+    )
+    return ReplacementLabels(genres=labels, remarks=(said, *beyond))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..cache.errors import MissingExtraError
 from ..cache.reading.store import FeatureStore
-from .labels import labels_for
 from .runs import try_report
 from .shared import Steps, extra, silent
+from .sources import labels_for
 
 if TYPE_CHECKING:
     from ..heads.config import TrainConfig
-    from ..heads.event_log import EventLog
-    from ..heads.train import Progress as TrainProgress
+    from ..heads.runs.tensorboard import EventLog
+    from ..heads.training.train import Progress as TrainProgress
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
     options : fields of :class:`mgc.heads.config.TrainConfig`.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
-    save_every_s, stop : see :func:`mgc.heads.train.train`.
+    save_every_s, stop : see :func:`mgc.heads.training.train.train`.
 
     Returns
     -------
@@ -57,8 +57,8 @@ def train(
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
     with extra("train"):
-        from ..heads.train import SAVE_EVERY_S
-        from ..heads.train import train as fit
+        from ..heads.training.train import SAVE_EVERY_S
+        from ..heads.training.train import train as fit
     event_log, unlogged = _event_log(run, tensorboard)
 
     config = _train_config(preset, genres_file, options, settings)
@@ -113,13 +113,13 @@ def train(
 
 def _event_log(run: Path, asked: bool) -> tuple[type[EventLog] | None, list[str]]:
     """What writes the curves for TensorBoard, if anything does, and a remark where it ought to and cannot."""
-    from ..heads.history import EVENTS
+    from ..heads.runs.history import EVENTS
 
     if not asked and not any(run.glob(EVENTS)):
         return None, []
     try:
         with extra("tensorboard"):
-            from ..heads.event_log import EventLog
+            from ..heads.runs.tensorboard import EventLog
     except MissingExtraError as error:
         if asked:
             raise
@@ -149,7 +149,7 @@ def train_dry_run(
     ConfigError, TrainingError, StoreNotFoundError
     """
     with extra("train"):
-        from ..heads.dry_run import dry_run
+        from ..heads.training.dry_run import dry_run
 
     config = _train_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
@@ -196,7 +196,7 @@ def _train_config(
 
 def _options(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
     from ..heads.config import read_settings
-    from ..heads.labels import read_genres_file
+    from ..heads.data.labels import read_genres_file
 
     chosen = dict(options or {})
     if genres_file is not None:
@@ -228,28 +228,29 @@ def ablate(
     stop: Callable[[], bool] | None = None,
     on_progress: Steps = silent,
 ) -> dict[str, Any]:
-    """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablate.ablate`.
+    """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablation.ablate.ablate`.
 
     Parameters
     ----------
-    tables : names of :data:`mgc.heads.ablate_rows.TABLES`; None for those of the paper and `plus`.
+    tables : names of :data:`mgc.heads.ablation.paper_tables.TABLES`; None for those of the paper and `plus`.
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
-    n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.folds.make_folds`.
+    n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.data.folds.make_folds`.
     names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
     preset, labels, options, settings : as for :func:`train`, for every run.
-    dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablate.dry_run`.
+    dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablation.ablate.dry_run`.
 
     Raises
     ------
     ConfigError, RunError, SaveError, StoppedError, StoreNotFoundError
     """
     with extra("train"):
-        from ..heads import ablate as ablation
-        from ..heads.ablate_plan import Plan
-        from ..heads.ablate_rows import DEFAULT_TABLES, chosen_tables
-        from ..heads.ablate_runs import names_of
-        from ..heads.ablate_workers import Work
-        from ..heads.folds import make_folds
+        from ..heads.ablation import ablate as ablation
+        from ..heads.ablation.grid import Grid
+        from ..heads.ablation.paper_tables import DEFAULT_TABLES, chosen_tables
+        from ..heads.ablation.runs import names_of
+        from ..heads.ablation.workers import Work
+        from ..heads.data.folds import make_folds
+        from ..reports.ablation import write_ablation
 
     chosen = _options(genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
@@ -259,7 +260,7 @@ def ablate(
         if names_store is not None:
             with FeatureStore.open(names_store, text=text) as named:
                 names = names_of(features, named, relabelled.genres)
-    plan = Plan(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
+    plan = Grid(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
                 folds=folds, names=names)  # fmt: skip
     work = Work(folder=folder, store=store, text=text, labels=relabelled.genres, names_store=names_store,
                 keep_runs=keep_runs)  # fmt: skip
@@ -267,4 +268,6 @@ def ablate(
         found = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
         return {**found, "remarks": list(relabelled.remarks)}
     found = ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
-    return {**found, "remarks": [*relabelled.remarks, *found["remarks"]]}
+    claimed = found.pop("claimed")
+    files, remarks = write_ablation(folder, found)
+    return {**found, "files": files, "remarks": [*relabelled.remarks, *remarks], "claimed": claimed}

@@ -12,7 +12,7 @@ from .shared import extra
 if TYPE_CHECKING:
     import xarray
 
-    from ..heads.torch_dataset import TrackDataset
+    from ..heads.data.torch_dataset import TrackDataset
 
 
 def to_dask(feature: FeatureArray) -> Any:
@@ -75,7 +75,7 @@ def to_xarray(store: StoreView) -> xarray.Dataset:
 
 
 def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = None) -> TrackDataset:
-    """The tracks of a view as a dataset of torch; see :class:`mgc.heads.torch_dataset.TrackDataset`.
+    """The tracks of a view as a dataset of torch; see :class:`mgc.heads.data.torch_dataset.TrackDataset`.
 
     Examples
     --------
@@ -86,6 +86,6 @@ def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = N
     (torch.Size([4, 128, 44]), [1.0, 0.0])
     """
     with extra("train"):
-        from ..heads.torch_dataset import TrackDataset
+        from ..heads.data.torch_dataset import TrackDataset
 
     return TrackDataset(store, features, genres)

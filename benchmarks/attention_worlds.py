@@ -18,7 +18,7 @@ import torch
 from machine import describe
 from torch import Tensor, nn
 
-from mgc.heads.fusion import Fusion
+from mgc.heads.model.fusion import Fusion
 
 World = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 

@@ -22,10 +22,10 @@ from gpu_check import DRY, make_store
 
 from mgc.cache.errors import SaveError, StoppedError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.bundle import load_run
-from mgc.heads.checkpoint import find_state
 from mgc.heads.config import TrainConfig
-from mgc.heads.train import train
+from mgc.heads.runs.checkpoint import find_state
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import train
 
 EPOCHS = 8
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")

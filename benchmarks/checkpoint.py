@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from machine import describe
 
-from mgc.heads.checkpoint import RunState, find_state, restore, save_state
-from mgc.heads.graph import build_adjacency
-from mgc.heads.model import GenreModel
-from mgc.heads.model_config import ModelConfig
+from mgc.heads.model.config import ModelConfig
+from mgc.heads.model.graph import build_adjacency
+from mgc.heads.model.model import GenreModel
+from mgc.heads.runs.checkpoint import RunState, find_state, restore, save_state
 
 N_GENRES, TEXT_DIM, TIMES = 87, 768, 7
 """The paper's genres and BERT's width."""

@@ -23,16 +23,16 @@ from machine import describe
 from pairs import Times, in_turn, spread, table
 from torch.utils.flop_counter import FlopCounterMode
 
-from mgc.heads.batch import Batch
 from mgc.heads.config import PRESETS, TrainConfig
-from mgc.heads.data import FeatureBatches, choose_home, epoch_batches
+from mgc.heads.data.batches import FeatureBatches, choose_home, epoch_batches
+from mgc.heads.data.task import Task, prepare
 from mgc.heads.device import resolve_precision
-from mgc.heads.loop import EpochSums, train_epoch
-from mgc.heads.losses import total_loss
-from mgc.heads.scoring import score_logits
-from mgc.heads.system import System
-from mgc.heads.task import Task, prepare
-from mgc.heads.train import make_model
+from mgc.heads.evaluation.scoring import score_logits
+from mgc.heads.model.batch import Batch
+from mgc.heads.model.losses import total_loss
+from mgc.heads.model.system import System
+from mgc.heads.training.loop import EpochSums, train_epoch
+from mgc.heads.training.train import make_model
 
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 30_555, 4_365, 100
 TRAIN, READY = "as training reads them", "batches laid ready"

@@ -26,15 +26,15 @@ from mgc.cache.format.tables import outcome_table, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
-from mgc.heads.batch import Batch
-from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
-from mgc.heads.graph import build_adjacency
-from mgc.heads.losses import total_loss
-from mgc.heads.system import System
-from mgc.heads.systems import build_system
-from mgc.heads.tensor_files import load_tensors
-from mgc.heads.train import RunResult, train
+from mgc.heads.model.batch import Batch
+from mgc.heads.model.graph import build_adjacency
+from mgc.heads.model.losses import total_loss
+from mgc.heads.model.system import System
+from mgc.heads.model.systems import build_system
+from mgc.heads.runs.checkpoint import find_state, state_file
+from mgc.heads.runs.tensor_files import load_tensors
+from mgc.heads.training.train import RunResult, train
 
 N_GENRES = 10
 

@@ -42,10 +42,10 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.labels import genre_matrix
-from mgc.heads.splits import Split
-from mgc.heads.train import train
+from mgc.heads.data.labels import genre_matrix
+from mgc.heads.data.splits import Split
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
 from mgc.pipeline.synth.world import make_collection
 
 AUDIO, LYRICS = ("mel", "mel_frames"), ("lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")

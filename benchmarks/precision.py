@@ -28,8 +28,8 @@ from tables_world import CLIP_S, N_SONGS, SEED, label_sets, make_store
 from mgc.cache.machine import cpu_has_bf16
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import PRESETS, TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.train import train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 PRECISIONS = ("fp32", "bf16")

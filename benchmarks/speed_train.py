@@ -21,15 +21,15 @@ from torch import Tensor
 
 from mgc.cache.machine import cpu_has_bf16
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.batch import Batch
 from mgc.heads.config import PRESETS, TrainConfig
-from mgc.heads.data import FeatureBatches, choose_home, epoch_batches
+from mgc.heads.data.batches import FeatureBatches, choose_home, epoch_batches
+from mgc.heads.data.task import Task, prepare
 from mgc.heads.device import reused_memory
-from mgc.heads.loop import seeded
-from mgc.heads.losses import total_loss
-from mgc.heads.system import System
-from mgc.heads.task import Task, prepare
-from mgc.heads.train import make_model
+from mgc.heads.model.batch import Batch
+from mgc.heads.model.losses import total_loss
+from mgc.heads.model.system import System
+from mgc.heads.training.loop import seeded
+from mgc.heads.training.train import make_model
 
 PLAIN = "plain loop: DataLoader with 2 workers over .npz, float32"
 BATCH, N_VALIDATION = 16, 4

@@ -29,10 +29,10 @@ from machine import describe
 from tables_world import SEED, ceilings, facts, label_sets
 
 from mgc.cache.errors import StoppedError
-from mgc.heads.ablate import ablate
-from mgc.heads.ablate_plan import Plan
-from mgc.heads.ablate_rows import COMPONENTS, Row, TableSpec
-from mgc.heads.ablate_workers import Work
+from mgc.heads.ablation.ablate import ablate
+from mgc.heads.ablation.grid import Grid
+from mgc.heads.ablation.paper_tables import COMPONENTS, Row, TableSpec
+from mgc.heads.ablation.workers import Work
 from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 GO_ON = 75
@@ -67,15 +67,15 @@ class Size:
             text_dim=self.text_dim, max_tokens=self.max_tokens, part_rows=self.part_rows,
         )  # fmt: skip
 
-    def plans(self, n_seeds: int) -> list[Plan]:
+    def plans(self, n_seeds: int) -> list[Grid]:
         """Table 2 in the device's usual precision, and its last row in two precisions."""
         options = {"encoder": self.encoder, "epochs": self.epochs, "batch_size": 64, "lr": 1e-3,
                    "lr_halve_every": self.lr_halve_every, "top_genres": self.top_genres,
                    "device": self.device}  # fmt: skip
         usual = {"precision": "bf16" if self.device == "cuda" else "fp32"}
         return [
-            Plan(tables=[COMPONENTS], options=options | usual, seeds=range(n_seeds)),
-            Plan(tables=[PRECISION], options=options, seeds=range(n_seeds)),
+            Grid(tables=[COMPONENTS], options=options | usual, seeds=range(n_seeds)),
+            Grid(tables=[PRECISION], options=options, seeds=range(n_seeds)),
         ]
 
 

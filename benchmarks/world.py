@@ -24,8 +24,8 @@ from machine import describe
 from mgc import api
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.train import train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
 from mgc.pipeline.synth.world import make_collection, make_song
 
 ONE_MODALITY = {"attention": False, "contrastive": False}

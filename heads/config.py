@@ -14,14 +14,14 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ..cache.errors import ConfigError
-from .audio_cnn import EncoderName
-from .model_config import Modalities, ModelConfig, SystemName
+from .model.audio_cnn import EncoderName
+from .model.config import Modalities, ModelConfig, SystemName
+from .model.losses import Loss
 
 SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Home = Literal["auto", "device", "host", "mapped"]
-Loss = Literal["bce", "asymmetric"]
 Reduction = Literal["mean", "sum"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]

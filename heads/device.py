@@ -84,13 +84,6 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor` on `device`; on its way to a GPU nobody waits, neither for it nor for what the GPU has yet to do."""
-    if device.type != "cuda" or tensor.device.type == "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
 @contextlib.contextmanager
 def reused_memory(device: torch.device) -> Iterator[None]:
     """On a CPU each step takes the memory that the last one gave back, where there is room for the gaps that it leaves.

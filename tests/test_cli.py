@@ -21,7 +21,7 @@ from mgc.cache.format.schema import Flag
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import only_writer
 from mgc.commands import console
-from mgc.heads.ablate_runs import names_of
+from mgc.heads.ablation.runs import names_of
 from mgc.pipeline.sources.genre_prompts import genre_names
 from mgc.pipeline.text.encoder import TextEncoder
 from mgc.pipeline.text.genre_embedding import embed_genres

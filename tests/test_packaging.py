@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("api", "cache", "commands", "heads", "pipeline")
+ROOMS = ("api", "cache", "commands", "heads", "pipeline", "reports")
 
 
 @pytest.fixture(scope="module")

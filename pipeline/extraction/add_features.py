@@ -18,12 +18,7 @@ from ..sources.manifest import Source
 from ..text.encoder import TextSource
 from .cluster import Scheduler
 from .pending import ExtractReport, PendingParts, Progress, join_set, retry_failed_rows
-from .reconcile import (
-    joined,
-    plan_row,
-    refuse,
-    set_differences,
-)
+from .reconcile import joined, plan_row, refuse, set_differences
 
 
 def add_features(

@@ -21,15 +21,7 @@ from ..sources.manifest import Source
 from ..text.encoder import TextSource
 from .cluster import Scheduler
 from .pending import ExtractReport, PendingParts, Progress
-from .reconcile import (
-    create,
-    joined,
-    plan_row,
-    refuse_other_content,
-    refuse_other_recipe,
-    retried,
-    retry_is_under_way,
-)
+from .reconcile import create, joined, plan_row, refuse_other_content, refuse_other_recipe, retried, retry_is_under_way
 
 if TYPE_CHECKING:
     pass

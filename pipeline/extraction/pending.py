@@ -30,12 +30,7 @@ from ..text.genre_embedding import embedded_genres
 from .cluster import Scheduler, run_on_cluster
 from .job import PartJob
 from .part import build_and_commit
-from .reconcile import (
-    plan_row,
-    planned_tracks,
-    refuse,
-    track_differences,
-)
+from .reconcile import plan_row, planned_tracks, refuse, track_differences
 
 if TYPE_CHECKING:
     from .forecast import Forecast

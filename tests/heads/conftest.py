@@ -21,8 +21,8 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.train import train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
 
 GENRES = ("blues", "folk", "jazz", "metal", "rock")
 TEXT_DIM, MAX_TOKENS = 12, 24

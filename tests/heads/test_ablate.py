@@ -26,14 +26,15 @@ from mgc import api
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads import ablate_workers
-from mgc.heads.ablate import ablate, dry_run
-from mgc.heads.ablate_plan import Plan
-from mgc.heads.ablate_rows import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
-from mgc.heads.ablate_runs import finished, names_of
-from mgc.heads.ablate_workers import Work
-from mgc.heads.folds import make_folds
-from mgc.heads.predictions import load_predictions
+from mgc.heads.ablation import workers
+from mgc.heads.ablation.ablate import ablate, dry_run
+from mgc.heads.ablation.grid import Grid
+from mgc.heads.ablation.paper_tables import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
+from mgc.heads.ablation.runs import finished, names_of
+from mgc.heads.ablation.workers import Work
+from mgc.heads.data.folds import make_folds
+from mgc.heads.evaluation.scored_tracks import load_predictions
+from mgc.reports.ablation import write_ablation
 
 MakeWorld = Callable[..., Any]
 SMALL: dict[str, Any] = {
@@ -46,11 +47,11 @@ CHILD = """
 import os, signal, sys, json
 from pathlib import Path
 import torch
-from mgc.heads.ablate import ablate
-from mgc.heads.ablate_plan import Plan
-from mgc.heads.ablate_rows import COMPONENTS, TableSpec
-from mgc.heads.ablate_runs import finished
-from mgc.heads.ablate_workers import Work
+from mgc.heads.ablation.ablate import ablate
+from mgc.heads.ablation.grid import Grid
+from mgc.heads.ablation.paper_tables import COMPONENTS, TableSpec
+from mgc.heads.ablation.runs import finished
+from mgc.heads.ablation.workers import Work
 store, folder, options, when, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 def on_progress(step, done, total, note):
@@ -67,15 +68,17 @@ FEW = dataclasses.replace(COMPONENTS, rows=tuple(r for r in COMPONENTS.rows if r
 """Three rows of the component table, for time."""
 
 
-def few_plan(n_seeds: int) -> Plan:
-    return Plan(tables=[FEW], seeds=range(n_seeds), options=SMALL)
+def few_plan(n_seeds: int) -> Grid:
+    return Grid(tables=[FEW], seeds=range(n_seeds), options=SMALL)
 
 
 @pytest.fixture(scope="module")
 def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
     """The component table with two seeds, that nobody interrupted."""
     work = Work(folder=tmp_path_factory.mktemp("whole") / "ablation", store=small_store.path)
-    return work, ablate(work, few_plan(2), n_replicates=N_REPLICATES)
+    document = ablate(work, few_plan(2), n_replicates=N_REPLICATES)
+    write_ablation(work.folder, document)
+    return work, document
 
 
 def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
 
 
 def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
-    plan = Plan(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
+    plan = Grid(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
     trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 7}  # and two of plus that need a second store
     assert {spec.name: sum(bool(plan.keys(row, 0)) for row in spec.rows) for spec in plan.tables} == trained_of
     assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 7 - 3)
@@ -93,7 +96,7 @@ def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() 
     shared = [run.serves for run in plan.runs if len(run.serves) > 1]
     assert shared == [("systems: ours", "components: all", "lambda: 0.3", "plus: paper")] * 3
     assert {(run.config.split, run.config.split_seed) for run in plan.runs} == {("random", 0)}
-    swept = [run.config.lambda_ for run in Plan(tables=[LAMBDA], seeds=[0]).runs]
+    swept = [run.config.lambda_ for run in Grid(tables=[LAMBDA], seeds=[0]).runs]
     np.testing.assert_allclose(swept, np.arange(11) / 10)
 
 
@@ -112,7 +115,7 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
     for row in COMPONENTS.rows:
         expected = {option: row.name == "all" or name in row.name.split(" + ") for name, option in parts.items()}
         assert row.options == expected
-    plus = Plan(tables=[PLUS_TABLE], preset="plus", seeds=[0])
+    plus = Grid(tables=[PLUS_TABLE], preset="plus", seeds=[0])
     config = {row.name: plan_row for row in PLUS_TABLE.rows for plan_row in [plus.config(row, 0)]}
     plain = config["paper"].to_dict()
     changed = {
@@ -130,7 +133,7 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
 
 
 def test_a_row_keeps_the_model_options_of_the_ablation() -> None:
-    plan = Plan(tables=[PLUS_TABLE], options={"model_options": {"width": 32}}, seeds=[0])
+    plan = Grid(tables=[PLUS_TABLE], options={"model_options": {"width": 32}}, seeds=[0])
     options = {row.name: plan.config(row, 0).model_options for row in PLUS_TABLE.rows}
     assert options["genre vectors not centred"] == {"width": 32, "graph_similarity": "raw"}
     assert options["paper"] == options["asymmetric"] == {"width": 32}
@@ -228,13 +231,13 @@ def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a store without text only what works on sound can be trained; and free memory is there once for both."""
-    monkeypatch.setattr(ablate_workers, "free_bytes", lambda _: 2000)
+    monkeypatch.setattr(workers, "free_bytes", lambda _: 2000)
     world = make_world(n_tracks=30)
     world.recipe = type(world.recipe)(mel=world.recipe.mel, lyrics=None)
     world.write(tmp_path / "s.zarr")
     work = Work(folder=tmp_path / "a", store=tmp_path / "s.zarr", keep_runs=True)
     options = {**SMALL, "epochs": 1}
-    document = ablate(work, Plan(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES)
+    document = ablate(work, Grid(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES)
     rows = {row["name"]: row for row in document["tables"][0]["rows"]}
     trained = {name for name, row in rows.items() if row["metrics"]}
     assert trained == {"usual genres", "label prior", "label frequency", "santana (reconstructed)"}
@@ -268,7 +271,7 @@ def test_every_track_is_tested_once_in_folds_of_whole_songs(make_world: MakeWorl
     assert all(len({song_of[name][0] for name in fold.split.ids["test"]}) == 1 for fold in by_artist)
     with pytest.raises(ConfigError, match="3 groups by artist"):
         make_folds(store, 4, by="artist")
-    plan = Plan(tables=[SYSTEMS], seeds=[0], options={**SMALL, "epochs": 1}, folds=folds)
+    plan = Grid(tables=[SYSTEMS], seeds=[0], options={**SMALL, "epochs": 1}, folds=folds)
     santana = next(run for run in plan.runs if run.config.model == "santana")
     assert len(plan.runs) == 3 * 5
     assert santana.key.endswith("-song-fold1of3")
@@ -290,7 +293,7 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
     work = Work(folder=tmp_path / "a", store=store.path, names_store=named.path, keep_runs=True)
     rows = tuple(row for row in PLUS_TABLE.rows if row.name in ("paper", "genre names"))
     options = {**SMALL, "epochs": 1, "model_options": {**SMALL["model_options"], "graph_similarity": "raw"}}
-    plan = Plan(tables=[dataclasses.replace(PLUS_TABLE, rows=rows)], seeds=[0], options=options, names=names)
+    plan = Grid(tables=[dataclasses.replace(PLUS_TABLE, rows=rows)], seeds=[0], options=options, names=names)
     document = ablate(work, plan, n_replicates=N_REPLICATES)
     assert [row["n_seeds"] for row in document["tables"][0]["rows"]] == [1, 1]
     graphs = {

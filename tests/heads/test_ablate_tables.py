@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgc.heads.ablate_rows import Row, TableSpec
-from mgc.heads.ablate_tables import Measured, fill_table, measure_system, pooled, seed_difference, seeds_drawn
-from mgc.heads.bootstrap import Resampling
-from mgc.heads.predictions import ScoredTracks
+from mgc.heads.ablation.paper_tables import Row, TableSpec
+from mgc.heads.ablation.statistics import Measured, fill_table, measure_system, pooled, seed_difference, seeds_drawn
+from mgc.heads.evaluation.scored_tracks import ScoredTracks
+from mgc.heads.metrics.bootstrap import Resampling
 
 
 def scored(n: int, seed: int, lift: float = 1.0) -> ScoredTracks:

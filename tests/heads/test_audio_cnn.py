@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.audio_cnn import AudioEncoder, ConvBlock, encoder_frames, normalise_valid
+from mgc.heads.model.audio_cnn import AudioEncoder, ConvBlock, encoder_frames, normalise_valid
 
 
 def count(module: nn.Module) -> int:

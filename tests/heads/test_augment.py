@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
-from mgc.heads.batch import Batch
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
-from mgc.heads.train import train
+from mgc.heads.model.batch import Batch
+from mgc.heads.training.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
+from mgc.heads.training.train import train
 
 
 def batch(n_tracks: int = 64, n_frames: int = 300) -> Batch:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mgc.heads.bootstrap import Estimate, Resampling, interval, nan_mean
+from mgc.heads.metrics.bootstrap import Estimate, Resampling, interval, nan_mean
 
 
 def test_whole_groups_are_drawn():
@@ -55,7 +55,7 @@ def test_many_replicates_go_through_in_pieces(monkeypatch):
     y, s = rng.random((30, 2)) < 0.4, rng.random((30, 2))
     resampling = Resampling.of(np.arange(30), 40, seed=0)
     whole = resampling.ranking(y, s)
-    monkeypatch.setattr("mgc.heads.bootstrap._CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr("mgc.heads.metrics.bootstrap._CHUNK_ELEMENTS", 100)
     np.testing.assert_array_equal(resampling.ranking(y, s), whole)
 
 

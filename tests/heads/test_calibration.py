@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from mgc.heads.calibration import calibration
+from mgc.heads.metrics.calibration import calibration
 
 
 def test_two_bins_by_hand():

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 
 import mgc
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.bundle import load_run
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.train import RunResult, train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import RunResult, train
 
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
 CONFIG = TrainConfig(lr=2e-3, epochs=2, precision="fp32", **SMALL)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mgc.heads import ablate_charts, charts
+from mgc.reports import ablation, charts
 
 X = [float(epoch) for epoch in range(1, 21)]
 
@@ -30,8 +30,8 @@ def reliability_chart() -> None:
 
 def sweep() -> None:
     cell = {"value": 0.6, "low": 0.5, "high": 0.7}
-    rows = [{"name": str(x / 10), "metrics": dict.fromkeys(ablate_charts.CURVES, cell)} for x in range(1, 10)]
-    ablate_charts._sweep({"title": "sweep", "reference": 0.3, "x_label": "lambda"}, rows)
+    rows = [{"name": str(x / 10), "metrics": dict.fromkeys(ablation.CURVES, cell)} for x in range(1, 10)]
+    ablation._sweep({"title": "sweep", "reference": 0.3, "x_label": "lambda"}, rows)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_legend_lies_outside_what_it_explains(draw: Any, monkeypatch: pytest.M
         return ""
 
     monkeypatch.setattr(charts, "svg_text", keep)
-    monkeypatch.setattr(ablate_charts, "svg_text", keep)
+    monkeypatch.setattr(ablation, "svg_text", keep)
     draw()
     assert drawn
     for legend, plot in drawn:

@@ -12,7 +12,7 @@ from torch import nn
 
 from mgc.cache.durable import replace_file
 from mgc.cache.errors import RunError
-from mgc.heads.checkpoint import (
+from mgc.heads.runs.checkpoint import (
     RunState,
     find_state,
     publish_folder,

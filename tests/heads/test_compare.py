@@ -14,10 +14,10 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from mgc.cache.durable import replace_file, seal
 from mgc.cache.errors import RunError
-from mgc.heads.bootstrap import Resampling
-from mgc.heads.compare import compare_runs, paired_differences
-from mgc.heads.metrics import evaluate_predictions
-from mgc.heads.predictions import ScoredTracks, save_predictions
+from mgc.heads.evaluation.compare import compare_runs, paired_differences
+from mgc.heads.evaluation.scored_tracks import ScoredTracks, save_predictions
+from mgc.heads.metrics.bootstrap import Resampling
+from mgc.heads.metrics.multilabel import evaluate_predictions
 
 GENRES = ("folk", "jazz", "rock")
 

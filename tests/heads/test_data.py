@@ -17,9 +17,9 @@ from scipy import stats
 
 from mgc.cache.errors import ConfigError, TrainingError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.data import Examples, FeatureBatches, Home, choose_home, epoch_batches, in_batches
-from mgc.heads.labels import genre_matrix
-from mgc.heads.mel_statistics import mel_statistics
+from mgc.heads.data.batches import Examples, FeatureBatches, Home, choose_home, epoch_batches, in_batches
+from mgc.heads.data.labels import genre_matrix
+from mgc.heads.data.normalisation import mel_statistics
 
 CPU = torch.device("cpu")
 GENRES = ("blues", "folk", "jazz", "metal", "rock")

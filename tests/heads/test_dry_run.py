@@ -10,8 +10,8 @@ import pytest
 
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
-from mgc.heads.dry_run import dry_run
-from mgc.heads.train import train
+from mgc.heads.training.dry_run import dry_run
+from mgc.heads.training.train import train
 
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
 

@@ -14,15 +14,15 @@ import pytest
 
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.bundle import load_run
-from mgc.heads.checkpoint import read_sealed
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import _alignment, evaluate
-from mgc.heads.metrics import evaluate_predictions
-from mgc.heads.predict import predict_store, score_store
-from mgc.heads.predictions import load_predictions
-from mgc.heads.splits import Split
-from mgc.heads.train import RunResult, train
+from mgc.heads.data.splits import Split
+from mgc.heads.evaluation.evaluate import _alignment, evaluate
+from mgc.heads.evaluation.predict import predict_store, score_store
+from mgc.heads.evaluation.scored_tracks import load_predictions
+from mgc.heads.metrics.multilabel import evaluate_predictions
+from mgc.heads.runs.checkpoint import read_sealed
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import RunResult, train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
-from mgc.heads.history import EVENTS
-from mgc.heads.train import Progress, train
+from mgc.heads.runs.history import EVENTS
+from mgc.heads.training.train import Progress, train
 
 CONFIG = TrainConfig(
     lr=2e-3, epochs=3, precision="fp32", encoder="tiny",
@@ -28,7 +28,7 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from mgc.heads.event_log import EventLog
+    from mgc.heads.runs.tensorboard import EventLog
 
     def die(progress: Progress) -> None:
         if progress.stage == "validate" and progress.epoch == 3:
@@ -63,7 +63,9 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
 def test_without_the_extra_the_error_names_it_and_nothing_is_made(
     small_store: FeatureStore, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name == "mgc.heads.event_log" or "tensorboard" in name.split(".")]:
+    for name in [
+        name for name in sys.modules if name == "mgc.heads.runs.tensorboard" or "tensorboard" in name.split(".")
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # type: ignore[arg-type]
     done = call("train", small_store.path, "-o", tmp_path / "run", "--tensorboard")

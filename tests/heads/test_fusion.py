@@ -6,7 +6,7 @@ from attention_worlds import accuracy, lookup_world, xor_world
 from torch import nn
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.fusion import CrossAttention, Fusion, attend, masked_mean, non_special_mask
+from mgc.heads.model.fusion import CrossAttention, Fusion, attend, masked_mean, non_special_mask
 
 K, L, E, D = 5, 7, 12, 10
 

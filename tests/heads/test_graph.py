@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.graph import (
+from mgc.heads.model.graph import (
     GenreGraph,
     GraphOptions,
     build_adjacency,
     centre,
     co_occurrence,
     cosine,
+    graph_warnings,
     ml_gcn_adjacency,
     normalise_adjacency,
 )
-from mgc.heads.graph_report import graph_warnings
 
 Y = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]])
 A2 = np.array([[1, 0.8, 0.6], [0.8, 1, 0.4], [0.6, 0.4, 1]])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mgc.heads.graph import GraphOptions, build_adjacency
-from mgc.heads.graph_report import (
-    clustered_order,
+from mgc.heads.model.graph import (
+    GraphOptions,
+    build_adjacency,
     graph_document,
     graph_sentence,
     graph_summary,
     graph_warnings,
-    neighbours,
 )
+from mgc.reports.graph import clustered_order, neighbours
 
 NAMES = ["blues", "folk", "jazz", "metal", "polka"]
 # blues with folk on two tracks of three; jazz with blues once; metal always alone; polka never.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ConfigError, TrainingError
-from mgc.heads.labels import choose_genres, genre_matrix, read_genres_file
+from mgc.heads.data.labels import choose_genres, genre_matrix, read_genres_file
 
 NAMES = ["blues", "folk", "jazz", "metal", "rock"]
 # tracks with:  rock 4, jazz 3, folk 3, metal 1, blues 0

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.batch import Batch, Outputs
-from mgc.heads.losses import asymmetric_loss, classification_loss, contrastive_loss, symmetric_cross_entropy, total_loss
+from mgc.heads.model.batch import Batch, Outputs
+from mgc.heads.model.contrastive import contrastive_loss, symmetric_cross_entropy
+from mgc.heads.model.losses import asymmetric_loss, classification_loss, total_loss
 
 SCORES = torch.tensor([[2.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.mel_level import MelLevel
-from mgc.heads.mel_statistics import mel_statistics
+from mgc.heads.data.normalisation import mel_statistics
+from mgc.heads.model.mel_level import MelLevel
 
 
 def power(n_tracks: int = 3, n_frames: int = 40) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from mgc.heads.metrics import (
+from mgc.heads.metrics.multilabel import (
     FIXED,
     TOP1,
     decide,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.batch import Batch
-from mgc.heads.graph import build_adjacency
-from mgc.heads.losses import total_loss
-from mgc.heads.model import GenreModel
-from mgc.heads.model_config import ModelConfig
+from mgc.heads.model.batch import Batch
+from mgc.heads.model.config import ModelConfig
+from mgc.heads.model.graph import build_adjacency
+from mgc.heads.model.losses import total_loss
+from mgc.heads.model.model import GenreModel
 
 C, D, FRAMES, TOKENS = 6, 24, 160, 9
 

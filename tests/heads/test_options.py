@@ -12,13 +12,13 @@ import torch
 
 from mgc.cache.errors import ConfigError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.batch import Batch, Outputs
-from mgc.heads.bundle import load_run
 from mgc.heads.config import MODEL_OPTIONS, TrainConfig, read_settings
-from mgc.heads.graph import build_adjacency
-from mgc.heads.system import System
-from mgc.heads.systems import build_system
-from mgc.heads.train import RunResult, train
+from mgc.heads.model.batch import Batch, Outputs
+from mgc.heads.model.graph import build_adjacency
+from mgc.heads.model.system import System
+from mgc.heads.model.systems import build_system
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import RunResult, train
 
 C, D = 6, 24
 

@@ -11,7 +11,7 @@ import pytest
 
 from mgc import __version__
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.predictions import load_predictions
+from mgc.heads.evaluation.scored_tracks import load_predictions
 
 TRAIN = ("--encoder", "tiny", "--epochs", 1, "--batch-size", 16)
 

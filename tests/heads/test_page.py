@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from chromium import Chromium
 
-from mgc.heads.page import COLOURS, STYLE, bar, figure, page, table
+from mgc.reports.html import COLOURS, STYLE, bar, figure, page, table
 
 GENRES = (("rock", 120, 0.71), ("1,000 drums", 7, None), ("80s", 1_500, 0.25), ("<i>Ödland</i>", 33, 0.9))
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}

@@ -20,13 +20,13 @@ from mgc.cache.format.recipe import TextRecipe
 from mgc.cache.format.tables import PLAN_SCHEMA
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.creation import append_generation
-from mgc.heads.bundle import load_run
-from mgc.heads.catalogue import write_predictions
 from mgc.heads.config import TrainConfig
-from mgc.heads.metrics import decide, jaccard_per_track
-from mgc.heads.predict import has_words, lyrics_warnings, predict_blocks, predict_store
-from mgc.heads.splits import Split
-from mgc.heads.train import RunResult, train
+from mgc.heads.data.splits import Split
+from mgc.heads.evaluation.predict import has_words, lyrics_warnings, predict_blocks, predict_store
+from mgc.heads.evaluation.prediction_files import write_predictions
+from mgc.heads.metrics.multilabel import decide, jaccard_per_track
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import RunResult, train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgc.heads.losses import contrastive_loss
-from mgc.heads.projection import TAU_MAX, TAU_MIN, ContrastiveProjection
+from mgc.heads.model.contrastive import TAU_MAX, TAU_MIN, ContrastiveProjection, contrastive_loss
 
 
 def test_parameters_of_the_default_setting():

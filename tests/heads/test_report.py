@@ -24,10 +24,10 @@ from chromium import Chromium
 from mgc.cache.errors import RunError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.graph_report import clustered_order
-from mgc.heads.report import write_report
-from mgc.heads.train import train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
+from mgc.reports.graph import clustered_order
+from mgc.reports.run import write_report
 
 ODD_NAMES = (
     "<script>alert(1)</script>",

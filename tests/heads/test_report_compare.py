@@ -12,11 +12,11 @@ import pytest
 from chromium import Chromium
 
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.compare import compare_runs
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.report_compare import run_names, write_comparison
-from mgc.heads.train import train
+from mgc.heads.evaluation.compare import compare_runs
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.training.train import train
+from mgc.reports.comparison import run_names, write_comparison
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score, log_loss
 
-from mgc.heads.confusions import confusions
-from mgc.heads.page import text
-from mgc.heads.predictions import ScoredTracks
-from mgc.heads.report_confusions import confusions_section
-from mgc.heads.report_course import best_epoch
-from mgc.heads.report_mistakes import MAX_SHOWN, Player, mistakes_section
+from mgc.heads.evaluation.scored_tracks import ScoredTracks
+from mgc.heads.metrics.confusions import confusions
+from mgc.reports.html import text
+from mgc.reports.run import best_epoch
+from mgc.reports.scores import MAX_SHOWN, Player, confusions_section, mistakes_section
 
 GENRES = ("jazz", "rock", "<pop>", "folk")
 CUT = 0.4

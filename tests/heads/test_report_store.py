@@ -23,9 +23,9 @@ from mgc.cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import Flag, Reason
 from mgc.cache.upkeep.hdf5_writer import convert
-from mgc.heads.report_store import write_store_report
-from mgc.heads.store_charts import band_of, columns_averaged
-from mgc.heads.store_survey import histogram
+from mgc.reports.charts import band_of, columns_averaged
+from mgc.reports.store import write_store_report
+from mgc.reports.store_survey import histogram
 
 ODD_NAMES = ("<script>alert(1)</script>", "$\\frac{x$ $", "日本のロック", "</svg></style><b>", "r&b", "a name, " * 12)
 SPLITS = ("train", "train", "validation", "test", None)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgc.heads import retrieval
-from mgc.heads.retrieval import RANKS, alignment
+from mgc.heads.metrics import retrieval
+from mgc.heads.metrics.retrieval import RANKS, alignment
 
 N = 60
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ConfigError, RunError
-from mgc.heads.split_groups import group_tracks, known_artists
-from mgc.heads.splits import SPLITS, Split, make_split
+from mgc.heads.data.artist_groups import group_tracks, known_artists
+from mgc.heads.data.splits import SPLITS, Split, make_split
 
 SCHEMA = pa.schema(
     [

@@ -14,9 +14,9 @@ import torch
 
 from mgc.cache.reading.store import FeatureStore
 from mgc.commands import console
-from mgc.heads.checkpoint import find_state, state_file
 from mgc.heads.config import TrainConfig
-from mgc.heads.train import train
+from mgc.heads.runs.checkpoint import find_state, state_file
+from mgc.heads.training.train import train
 
 
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

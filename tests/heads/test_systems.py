@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.augment import augmented
-from mgc.heads.batch import Batch
-from mgc.heads.bundle import load_run
 from mgc.heads.config import TrainConfig
-from mgc.heads.evaluate import evaluate
-from mgc.heads.losses import total_loss
-from mgc.heads.model_config import ModelConfig
-from mgc.heads.predict import predict_store
-from mgc.heads.system import System
-from mgc.heads.systems import build_system
-from mgc.heads.train import train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.evaluation.predict import predict_store
+from mgc.heads.model.batch import Batch
+from mgc.heads.model.config import ModelConfig
+from mgc.heads.model.losses import total_loss
+from mgc.heads.model.system import System
+from mgc.heads.model.systems import build_system
+from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.augment import augmented
+from mgc.heads.training.train import train
 
 C, D = 5, 12
 OFF = {"attention": False, "contrastive": False, "graph": False}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mgc.heads.metrics import decide, jaccard_per_track
-from mgc.heads.thresholds import Thresholds, best_f1_threshold, best_jaccard_threshold, tune_thresholds
+from mgc.heads.metrics.multilabel import decide, jaccard_per_track
+from mgc.heads.metrics.thresholds import Thresholds, best_f1_threshold, best_jaccard_threshold, tune_thresholds
 
 shapes = st.tuples(st.integers(1, 8), st.integers(1, 5))
 

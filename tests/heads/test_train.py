@@ -15,14 +15,14 @@ import torch
 from mgc.cache.errors import ConfigError, RunError, StoppedError, TrainingError
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import seal_store
-from mgc.heads import loop
-from mgc.heads.checkpoint import find_state
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
+from mgc.heads.data.splits import Split
 from mgc.heads.device import compiling, deterministic
-from mgc.heads.evaluate import evaluate
-from mgc.heads.history import read_history
-from mgc.heads.splits import Split
-from mgc.heads.train import Progress, train
+from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.runs.checkpoint import find_state
+from mgc.heads.runs.history import read_history
+from mgc.heads.training import loop
+from mgc.heads.training.train import Progress, train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}

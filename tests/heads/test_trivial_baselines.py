@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
 
-from mgc.heads.metrics import FIXED, evaluate_predictions, jaccard_per_track
-from mgc.heads.trivial_baselines import baseline_scores, label_prior, majority_set
+from mgc.heads.metrics.multilabel import FIXED, evaluate_predictions, jaccard_per_track
+from mgc.heads.metrics.trivial_baselines import baseline_scores, label_prior, majority_set
 
 
 def test_prior_is_the_share_of_training_tracks():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, jaccard_score, log_loss
 
-from mgc.heads.validation import is_better, learnt_nothing, validation_metrics
+from mgc.heads.metrics.validation import is_better, learnt_nothing, validation_metrics
 
 
 def test_metrics_are_scikit_learns() -> None:

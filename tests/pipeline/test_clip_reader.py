@@ -250,7 +250,7 @@ def test_an_interrupted_read_does_not_answer_the_next(tmp_path: Path, faulty: ty
 PARENT = """
 import sys
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.audio.clips import ClipReader
+from mgc.pipeline.audio.clip_reader import ClipReader
 
 class Faulty(ClipReader):
     command = (sys.argv[1],)

@@ -1,0 +1,111 @@
+"""Songs that are in no store: extracted into a temporary one with the recipe of a model, and predicted from there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.errors import ConfigError
+from ..cache.reading.store import FeatureStore
+from .shared import Steps
+
+if TYPE_CHECKING:
+    from ..heads.evaluation.predict import PredictedBlock
+    from ..heads.runs.published_model import LoadedModel
+    from ..pipeline.sources.manifest import Source
+    from ..pipeline.text.encoder import TextSource
+
+MANY_SONGS = 32
+"""From so many songs (or windows of them) on, worker processes are worth their start."""
+
+
+@contextmanager
+def songs_store(
+    source: Source,
+    loaded: LoadedModel,
+    text: TextSource,
+    workers: int | None,
+    on_track: Callable[[int], None],
+    starts_s: Mapping[str, float] | None = None,
+) -> Iterator[FeatureStore]:
+    """The features of songs, for as long as they are needed."""
+    from ..pipeline.extraction.cluster import default_workers
+    from ..pipeline.extraction.extract import extract
+
+    if workers is None:
+        workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
+    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
+        path = Path(scratch) / "songs.zarr"
+        extract(
+            source,
+            path,
+            recipe=loaded.recipe,
+            text=text,
+            embed_genres=False,
+            workers=workers,
+            starts_s=starts_s,
+            on_progress=lambda progress: on_track(progress.done),
+        )
+        with FeatureStore.open(path) as store:
+            yield store
+
+
+class WholeSongs:
+    """Predictions of whole songs: the mean over their windows, some songs at a time.
+
+    Attributes
+    ----------
+    n_windows : in all, once :meth:`blocks` is exhausted.
+    partly_read : ids of the songs of which some windows failed.
+    has_words : (n,) bool, of the songs with scores.
+    """
+
+    def __init__(self, source: Source, loaded: LoadedModel, text: TextSource, workers: int | None) -> None:
+        if loaded.recipe.mel is None:
+            raise ConfigError("windows: this model was trained without sound, and looks at the words of a song only")
+        self.loaded, self.clip_s = loaded, loaded.recipe.mel.clip_s
+        self._source, self._recipe, self._text, self._workers = source, loaded.recipe.mel, text, workers
+        self.n_windows = 0
+        self.partly_read: list[str] = []
+        self.has_words: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+
+    def blocks(self, threshold: str, on_progress: Steps) -> Iterator[PredictedBlock]:
+        """Songs in order of id."""
+        from ..heads.evaluation.predict import has_words, predict_blocks
+        from ..heads.evaluation.whole_songs import mean_over_windows
+        from ..pipeline.extraction.whole_songs import in_batches, windows_of
+
+        n_songs = len(self._source.tracks)
+        counts = windows_of(self._source, self._recipe, lambda done: on_progress("measure", done, n_songs, ""))
+        total = sum(counts)
+        cuts = self.loaded.thresholds.chosen(threshold)
+        for batch in in_batches(self._source, counts, self._recipe):
+
+            def extracting(done: int, before: int = self.n_windows) -> None:
+                on_progress("extract", before + done, total, "windows")
+
+            def predicting(done: int, _: int, before: int = self.n_windows) -> None:
+                on_progress("predict", before + done, total, "windows")
+
+            with songs_store(batch.source, self.loaded, self._text, self._workers, extracting, batch.starts_s) as store:
+                block = mean_over_windows(
+                    predict_blocks(self.loaded, store, threshold=threshold, on_track=predicting),
+                    songs=[song.id for song in batch.songs],
+                    song_of=batch.song_of,
+                    starts_s=batch.starts_s,
+                    cuts=cuts,
+                )
+                windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
+                words = {batch.song_of[window]: has for window, has in zip(windows, has_words(store, store.ok_rows),
+                                                                          strict=True)}  # fmt: skip
+            self.n_windows += len(batch.source.tracks)
+            self.has_words = np.concatenate([self.has_words, np.asarray(list(words.values()), dtype=np.bool_)])
+            failed = np.asarray(block.tracks.column("failed_windows")) > 0
+            self.partly_read += [batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores)]
+            yield block

@@ -1,0 +1,1 @@
+"""Many runs: the paper's tables and figure."""

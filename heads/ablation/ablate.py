@@ -1,0 +1,111 @@
+"""The paper's tables from one store: plan the runs, perform what is not finished, tabulate what is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...cache.reading.store import FeatureStore
+from ..training.dry_run import dry_run as time_steps
+from ..training.train import Progress
+from .grid import Grid, PlannedRun
+from .results import tabulate
+from .runs import Failure, finished, open_folder
+from .workers import Work, perform_all
+
+Tell = Callable[[str, int, int, str], None]
+
+
+def ablate(
+    work: Work,
+    plan: Grid,
+    *,
+    jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    training: bool = True,
+    n_replicates: int = 1000,
+    stop: Callable[[], bool] | None = None,
+    on_progress: Tell | None = None,
+) -> dict[str, Any]:
+    """Fill the tables of `plan`, or go on filling them.
+
+    Parameters
+    ----------
+    work : where the runs are; what is there of the same configurations is taken as it is, one cut off is resumed.
+    jobs : processes.
+    shard : (i, n): perform every n-th run only, from the i-th on (counted from 1), and wait for nobody.
+    training : False tabulates what is finished.
+    n_replicates : of the bootstrap.
+    stop : asked again and again; once it says True, runs save where they are, and it ends.
+    on_progress : told step, done, total and a note.
+
+    Returns
+    -------
+    dict
+        See :func:`mgc.heads.ablation.results.tabulate`; and ``claimed``, the runs that other processes are at work on.
+
+    Raises
+    ------
+    ConfigError, RunError, SaveError, StoppedError
+    """
+    tell = on_progress or (lambda *_: None)
+    mine = plan.runs if shard is None else plan.runs[shard[0] - 1 :: shard[1]]
+    failures: list[Failure] = []
+    claimed: list[PlannedRun] = []
+    with FeatureStore.open(work.store, text=work.text) as store:
+        open_folder(work.folder, store, work.labels)
+        if training:
+            failures, claimed = perform_all(
+                work, mine, jobs=jobs, wait_for_others=shard is None, stop=stop,
+                on_run=_Teller(work.folder, plan.runs, tell),
+            )  # fmt: skip
+        document = tabulate(
+            work.folder, plan, store, labels=work.labels, failures=failures, n_replicates=n_replicates,
+            on_row=lambda done, total: tell("tables", done, total, ""),
+        )  # fmt: skip
+    return {**document, "claimed": [run.key for run in claimed]}
+
+
+class _Teller:
+    """Progress over the runs, with the epochs of the one at work in the note."""
+
+    def __init__(self, folder: Path, runs: list[PlannedRun], tell: Tell) -> None:
+        self._done = {run.key for run in runs if finished(folder, run) is not None}
+        self._total, self._tell = len(runs), tell
+
+    def __call__(self, run: PlannedRun, progress: Progress | None) -> None:
+        if progress is None:
+            self._done.add(run.key)
+            self._tell("runs", len(self._done), self._total, "")
+        elif progress.record is not None:
+            note = f"{run.told}, epoch {progress.epoch} of {progress.total}"
+            self._tell("runs", len(self._done), self._total, note)
+
+
+def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Tell | None = None) -> dict[str, Any]:
+    """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder.
+
+    Returns
+    -------
+    dict
+        JSON values: ``runs`` (key, what it fills, seed, fold, state, seconds left), ``epoch_s`` by system and
+        modalities, ``seconds`` left in all, shared out to `jobs`.
+    """
+    tell = on_progress or (lambda *_: None)
+    epoch_s: dict[str, float] = {}
+    listed: list[dict[str, Any]] = []
+    with FeatureStore.open(work.store, text=work.text) as store:
+        for done, run in enumerate(plan.runs):
+            kind = f"{run.config.model}, {run.config.modalities}"
+            is_done = finished(work.folder, run) is not None
+            if kind not in epoch_s and not is_done:
+                tell("measure", done, len(plan.runs), run.told)
+                epoch_s[kind] = time_steps(store, run.config, labels=work.labels).epoch_s
+            begun = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
+            listed.append({
+                "key": run.key, "fills": list(run.serves), "seed": run.config.seed,
+                "fold": None if run.fold is None else run.fold.number, "state": "finished" if is_done else begun,
+                "seconds": 0.0 if is_done else run.config.epochs * epoch_s[kind],
+            })  # fmt: skip
+    return {"runs": listed, "epoch_s": epoch_s, "jobs": jobs, "seconds": sum(run["seconds"] for run in listed) / jobs}

@@ -1,0 +1,1 @@
+"""From the labelled tracks of a store to batches of tensors."""

@@ -1,0 +1,118 @@
+"""Groups of tracks that must stay in one split, and the assignment of whole groups to splits."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+NOT_ARTISTS = frozenset({"various artists", ""})
+NOT_ARTISTS_EXACT = frozenset({"NA"})
+LARGE_SHARE = 0.05
+LARGE_MIN_TRACKS = 20
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Connected components of tracks.
+
+    Attributes
+    ----------
+    of_track : (n,) int64, the group of each track, numbered from 0.
+    n_groups : how many there are.
+    warnings : the groups above 5 % of the tracks, each with the link that joins most of its tracks.
+    """
+
+    of_track: Index
+    n_groups: int
+    warnings: tuple[str, ...]
+
+
+def known_artists(names: Sequence[str] | None) -> list[str]:
+    """Artists that tell tracks apart, comparable: Unicode form, case and spacing evened out.
+
+    "Various Artists", "NA" and the empty name say that the artist is not known. "None" is a name like any other.
+    """
+    known = []
+    for name in names or ():
+        plain = " ".join(unicodedata.normalize("NFKC", name).split())
+        if plain.casefold() not in NOT_ARTISTS and plain not in NOT_ARTISTS_EXACT:
+            known.append(plain.casefold())
+    return known
+
+
+def artist_groups(tracks: pa.Table) -> list[str]:
+    """What each track is resampled with in a bootstrap: its first known artist, else itself; columns id, artists."""
+    names = []
+    for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
+        known = known_artists(artists)
+        names.append(f"artist {known[0]}" if known else f"track {track_id}")
+    return names
+
+
+def group_tracks(tracks: pa.Table) -> Groups:
+    """Groups joined by artist, song, lyrics or audio, directly or through other tracks.
+
+    Notes
+    -----
+    A song is a title by an artist: two artists may each have an "Intro". Tracks of one artist are together already, so
+    titles are compared only among tracks whose artist is not known, where nothing else would keep two recordings of
+    one song together.
+    """
+    keys = [list(_keys(track)) for track in _rows(tracks)]
+    names = {key: number for number, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
+    n_tracks, n_nodes = len(keys), len(keys) + len(names)
+    track_of = np.repeat(np.arange(n_tracks), [len(some) for some in keys])
+    key_of = np.asarray([n_tracks + names[key] for some in keys for key in some], dtype=np.int64)
+    links = coo_array((np.ones(len(key_of), dtype=np.int8), (track_of, key_of)), shape=(n_nodes, n_nodes))
+    _, component = connected_components(links, directed=False)
+    _, of_track = np.unique(component[:n_tracks], return_inverse=True)
+    n_groups = int(of_track.max()) + 1 if n_tracks else 0
+    return Groups(of_track=of_track.astype(np.int64), n_groups=n_groups, warnings=_large_groups(of_track, keys))
+
+
+def seeded_order(ids: Sequence[str], seed: int) -> Index:
+    """A shuffle of `ids` in which each one's place among the others depends on nothing but itself and the seed."""
+    digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest() for name in ids]
+    return np.asarray(sorted(range(len(ids)), key=lambda i: digests[i]), dtype=np.int64)
+
+
+def _rows(tracks: pa.Table) -> Iterator[tuple[list[str] | None, str | None, str | None, str | None]]:
+    names = ("artists", "song", "lyrics_sha256", "source_sha256")
+    return zip(*(tracks.column(name).to_pylist() for name in names), strict=True)
+
+
+def _keys(track: tuple[list[str] | None, str | None, str | None, str | None]) -> Iterator[tuple[str, str]]:
+    artists, song, lyrics_sha256, source_sha256 = track
+    known = known_artists(artists)
+    yield from (("artist", name) for name in known)
+    title = " ".join(unicodedata.normalize("NFKC", song or "").split()).casefold()
+    if not known and title not in ("", "na"):
+        yield "song of unknown artists", title
+    if lyrics_sha256:
+        yield "lyrics with sha256", lyrics_sha256
+    if source_sha256:
+        yield "audio file with sha256", source_sha256
+
+
+def _large_groups(of_track: Index, keys: list[list[tuple[str, str]]]) -> tuple[str, ...]:
+    warnings = []
+    sizes = np.bincount(of_track)
+    for group in np.flatnonzero((sizes > LARGE_SHARE * len(keys)) & (sizes > 1)).tolist():
+        links = Counter(key for track in np.flatnonzero(of_track == group).tolist() for key in keys[track])
+        (kind, name), count = min(links.items(), key=lambda item: (-item[1], item[0]))
+        warnings.append(
+            f"{sizes[group]} of {len(keys)} tracks ({sizes[group] / len(keys):.0%}) hang together and stay in one "
+            f"split; {count} of them share the {kind} {name!r}"
+        )
+    return tuple(warnings)

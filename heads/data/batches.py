@@ -1,0 +1,271 @@
+"""From the feature store to batches: cached tensors in the fastest home that fits, batches on the model's device.
+
+Every home gives the same batches, bit for bit. Token states are kept without padding, end to end, and padded to the
+longest lyric of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ...cache.errors import ConfigError
+from ...cache.reading.store import FeatureStore
+from ..device import free_bytes
+from ..model.batch import Batch, to_device
+
+Index = npt.NDArray[np.int64]
+DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
+"""Shares of the free memory that cached features may take; the rest is for the model and for other people."""
+_READ_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Tracks to train on or to score: all but the large tensors.
+
+    Attributes
+    ----------
+    rows : (n,) int64 array rows of the store.
+    ids : track ids.
+    labels : (n, C) bool over the kept genres.
+    mel_frames, lyrics_tokens : (n,) int64; 0 without lyrics.
+    track_key, lyrics_key : (n,) int64; equal for equal audio files, equal lyrics; ``lyrics_key`` -1: none.
+    """
+
+    rows: Index
+    ids: tuple[str, ...]
+    labels: npt.NDArray[np.bool_]
+    mel_frames: Index
+    lyrics_tokens: Index
+    track_key: Index
+    lyrics_key: Index
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, store: FeatureStore, rows: Index, labels: npt.NDArray[np.bool_]) -> Examples:
+        """Look up `rows`, all with status ok."""
+        tracks = store.tracks.take(np.searchsorted(np.asarray(store.tracks.column("row")), rows))
+        has = {spec.name for spec in store.arrays}
+        frames = store.read("mel_frames", rows) if "mel" in has else np.ones(len(rows))
+        tokens = store.read("lyrics_tokens", rows) if "lyrics" in has else np.zeros(len(rows))
+        lyrics_key = _keys(tracks.column("lyrics_sha256"), rows)
+        return cls(
+            rows=np.asarray(rows, dtype=np.int64),
+            ids=tuple(tracks.column("id").to_pylist()),
+            labels=np.asarray(labels, dtype=np.bool_),
+            mel_frames=frames.astype(np.int64),
+            lyrics_tokens=tokens.astype(np.int64),
+            track_key=_keys(tracks.column("source_sha256"), rows),
+            lyrics_key=np.where(tokens > 0, lyrics_key, -1),
+        )
+
+    def take(self, index: Index) -> Examples:
+        """Those at positions `index`."""
+        arrays = {name: value[index] for name, value in vars(self).items() if name != "ids"}
+        return Examples(ids=tuple(self.ids[i] for i in index.tolist()), **arrays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Where the features live during training.
+
+    Attributes
+    ----------
+    name : ``device``, ``host`` (pinned on the way to a GPU) or ``mapped`` (read from the store batch by batch).
+    n_bytes, free_bytes : what the features take, and what was free on the device or, without a GPU, on the host.
+    """
+
+    name: str
+    n_bytes: int
+    free_bytes: int
+
+    def __str__(self) -> str:
+        places = {"device": "device memory", "host": "host memory", "mapped": "the store, read batch by batch"}
+        return f"{self.n_bytes / 1e9:.2f} GB of features in {places[self.name]} ({self.free_bytes / 1e9:.1f} GB free)"
+
+
+def choose_home(store: FeatureStore, examples: Examples, *, device: torch.device, wanted: str = "auto") -> Home:
+    """The fastest home that fits: device memory, host memory, else the store itself.
+
+    Raises
+    ------
+    ConfigError
+        If device memory is asked for without a GPU.
+    """
+    tail_bytes = {spec.name: int(np.prod(spec.tail)) * np.dtype(spec.dtype).itemsize for spec in store.arrays}
+    n_bytes = len(examples) * (tail_bytes.get("mel", 0) + tail_bytes.get("lyrics_pooled", 0))
+    if "lyrics" in tail_bytes:
+        width = next(spec.tail[1] for spec in store.arrays if spec.name == "lyrics")
+        n_bytes += int(examples.lyrics_tokens.sum()) * width * 2
+    host_free = free_bytes(torch.device("cpu"))
+    on_gpu = device.type == "cuda"
+    free = free_bytes(device) if on_gpu else host_free
+    if wanted == "device" and not on_gpu:
+        raise ConfigError("home=device: there is no GPU memory when training on the CPU; use auto, host or mapped")
+    if wanted == "auto":
+        if on_gpu and n_bytes <= DEVICE_SHARE * free:
+            wanted = "device"
+        else:
+            wanted = "host" if n_bytes <= HOST_SHARE * host_free else "mapped"
+    return Home(name=wanted, n_bytes=n_bytes, free_bytes=free)
+
+
+class FeatureBatches:
+    """Batches of a fixed set of examples.
+
+    Parameters
+    ----------
+    home : of :func:`choose_home`; with ``device`` and ``host`` everything is read here, once.
+    text_dim : width of lyrics that a model wants from a store without text features.
+    """
+
+    def __init__(
+        self, store: FeatureStore, examples: Examples, *, home: Home, device: torch.device, text_dim: int = 1
+    ) -> None:
+        self.examples = examples
+        self.home = home
+        self._store = store
+        self._device = device
+        shapes = {spec.name: spec.tail for spec in store.arrays}
+        self._mel_shape = shapes.get("mel")
+        self._text_dim = shapes["lyrics"][1] if "lyrics" in shapes else text_dim
+        self._has_lyrics = "lyrics" in shapes
+        self._starts = np.concatenate([[0], np.cumsum(examples.lyrics_tokens)]).astype(np.int64)
+        self._kept: _Kept | None = None
+        if home.name != "mapped":
+            self._kept = self._read_all(device if home.name == "device" else torch.device("cpu"))
+
+    def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
+        """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""
+        gathered = self._gather(np.asarray(index, dtype=np.int64))
+        return gathered.map(lambda tensor: to_device(tensor, self._device))
+
+    def __call__(self, indices: Iterable[npt.NDArray[np.integer[Any]]]) -> Iterator[Batch]:
+        """One batch for each index array, the next one read while the caller works on this one."""
+        if self._kept is not None and self._device.type == "cpu":
+            yield from map(self.batch, indices)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="mgc-batches") as reader:
+            waiting: Future[Batch] | None = None
+            for index in indices:
+                following = reader.submit(self.batch, index)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
+
+    def _gather(self, index: Index) -> Batch:
+        examples = self.examples
+        tokens = examples.lyrics_tokens[index]
+        mel, lyrics, pooled = self._features(index, tokens)
+        return Batch(
+            mel=mel,
+            mel_frames=torch.from_numpy(examples.mel_frames[index]),
+            lyrics=lyrics,
+            lyrics_tokens=torch.from_numpy(tokens),
+            lyrics_pooled=pooled,
+            labels=torch.from_numpy(examples.labels[index].astype(np.float32)),
+            track_key=torch.from_numpy(examples.track_key[index]),
+            lyrics_key=torch.from_numpy(examples.lyrics_key[index]),
+            rows=torch.from_numpy(examples.rows[index]),
+        )
+
+    def _features(self, index: Index, tokens: Index) -> tuple[Tensor, Tensor, Tensor]:
+        longest = int(tokens.max(initial=0))
+        if self._kept is None:
+            mel, flat, pooled = self._read(index, longest)
+            starts = np.arange(len(index), dtype=np.int64) * longest
+        else:
+            place = to_device(torch.from_numpy(index), self._kept.mel.device)
+            mel, pooled = self._kept.mel[place], self._kept.pooled[place]
+            flat, starts = self._kept.lyrics, self._starts[index]
+        return mel, _padded(flat, starts, tokens, longest), pooled
+
+    def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """mel, token states laid end to end (`longest` a track, cut from the padded store) and pooled lyrics."""
+        rows = self.examples.rows[index]
+        mel = np.zeros((len(rows), 1, 1), dtype=np.float16)
+        if self._mel_shape is not None:
+            mel = self._store.read("mel", rows)
+        pooled = np.zeros((len(rows), self._text_dim), dtype=np.float32)
+        flat = np.zeros((0, self._text_dim), dtype=np.float16)
+        if self._has_lyrics:
+            flat = self._store.read("lyrics", rows, length=longest).reshape(-1, self._text_dim)
+            pooled = self._store.read("lyrics_pooled", rows)
+            pooled[self.examples.lyrics_tokens[index] == 0] = 0.0  # NaN in the store: no lyrics
+        return torch.from_numpy(mel), torch.from_numpy(flat), torch.from_numpy(pooled)
+
+    def _read_all(self, device: torch.device) -> _Kept:
+        n = len(self.examples)
+        mel_shape = self._mel_shape or (1, 1)
+        kept = _Kept(
+            mel=torch.zeros((n, *mel_shape), dtype=torch.float16, device=device),
+            lyrics=torch.zeros((int(self._starts[-1]), self._text_dim), dtype=torch.float16, device=device),
+            pooled=torch.zeros((n, self._text_dim), device=device),
+        )
+        for first in range(0, n, _READ_AT_ONCE):
+            index = np.arange(first, min(first + _READ_AT_ONCE, n), dtype=np.int64)
+            tokens = self.examples.lyrics_tokens[index]
+            longest = int(tokens.max(initial=0))
+            mel, flat, pooled = self._read(index, longest)
+            kept.mel[first : first + len(index)] = mel
+            kept.pooled[first : first + len(index)] = pooled
+            for k, position in enumerate(index.tolist()):
+                states = flat[k * longest : k * longest + int(tokens[k])]
+                kept.lyrics[int(self._starts[position]) : int(self._starts[position + 1])] = states
+        return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """All examples' features: mel (n, M, T), token states (tokens of all lyrics, D), pooled (n, D)."""
+
+    mel: Tensor
+    lyrics: Tensor
+    pooled: Tensor
+
+
+def epoch_batches(n_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Index]:
+    """Positions of each training batch of an epoch; a function of its arguments only.
+
+    A single example left over joins the batch before: batch statistics and contrast need company.
+    """
+    bits = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+    return in_batches(np.random.Generator(bits).permutation(n_examples), batch_size)
+
+
+def in_batches(order: Index, batch_size: int) -> list[Index]:
+    """`order` cut into batches, none of one example unless it is the only one."""
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(order, cuts) if len(order) else []
+
+
+def _padded(flat: Tensor, starts: Index, tokens: Index, longest: int) -> Tensor:
+    """(B, longest, D) from states laid end to end; 0 beyond each length."""
+    if longest == 0:
+        return flat.new_zeros((len(starts), 0, flat.shape[1]))
+    step = np.arange(longest)
+    inside = step < tokens[:, None]
+    position = np.where(inside, starts[:, None] + step, 0)
+    states = flat[to_device(torch.from_numpy(position), flat.device)]
+    return states.masked_fill_(~to_device(torch.from_numpy(inside), flat.device)[..., None], 0.0)
+
+
+def _keys(hashes: pa.ChunkedArray, rows: Index) -> Index:
+    """Equal numbers for equal hashes; a track without one equals none but itself."""
+    names: Sequence[str] = [name or f"row {row}" for name, row in zip(hashes.to_pylist(), rows.tolist(), strict=True)]
+    return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)

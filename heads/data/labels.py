@@ -1,0 +1,171 @@
+"""Which genres a model learns, and the label matrix over them.
+
+The vocabulary is chosen from the *training* tracks' labels, like everything else that is learned from labels: a test
+label can neither add a genre nor remove one. Every step says how much it kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...cache.durable import canonical_json
+from ...cache.errors import ConfigError, TrainingError
+
+LabelMatrix = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What one filter left: `kept` of `of` genres or tracks."""
+
+    filter: str
+    kept: int
+    of: int
+    unit: str = "genres"
+
+    def __str__(self) -> str:
+        return f"{self.filter}: {self.kept} of {self.of} {self.unit} kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenreChoice:
+    """The genres to learn.
+
+    Attributes
+    ----------
+    names : kept genres, in the order of the model's outputs.
+    columns : their columns in the matrix they were chosen from, int64.
+    train_counts : training tracks of each, before `min_labels`.
+    steps : what each filter kept, in the order applied.
+    """
+
+    names: tuple[str, ...]
+    columns: npt.NDArray[np.int64]
+    train_counts: npt.NDArray[np.int64]
+    steps: tuple[Kept, ...]
+
+
+def read_genres_file(path: Path) -> tuple[str, ...]:
+    """Genre names, one a line, UTF-8; blank lines are skipped.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is empty or names a genre twice.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a list of genres: {error}") from error
+    names = [line for line in lines if line]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path}: named more than once: {', '.join(twice)}")
+    if not names:
+        raise ConfigError(f"{path}: no genre in it; write one name a line")
+    return tuple(names)
+
+
+def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) -> LabelMatrix:
+    """Labels of tracks over `names`.
+
+    Parameters
+    ----------
+    genre_lists : list<string>, one list a track; names outside `names` are ignored.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_tracks, len(names)) bool.
+    """
+    if isinstance(genre_lists, pa.ChunkedArray):
+        genre_lists = genre_lists.combine_chunks()
+    matrix = np.zeros((len(genre_lists), len(names)), dtype=np.bool_)
+    column = pc.index_in(pc.list_flatten(genre_lists), value_set=pa.array(list(names), pa.string()))
+    track = pc.list_parent_indices(genre_lists)
+    known = pc.is_valid(column)
+    matrix[np.asarray(track.filter(known)), np.asarray(column.filter(known)).astype(np.int64)] = True
+    return matrix
+
+
+def relabelled(tracks: pa.Table, labels: Mapping[str, Sequence[str]] | None) -> pa.Table:
+    """`tracks` with other genres: those of `labels` by track id; none for an id it does not hold."""
+    if labels is None:
+        return tracks
+    lists = [list(labels.get(track_id, ())) for track_id in tracks.column("id").to_pylist()]
+    index = tracks.schema.get_field_index("genres")
+    return tracks.set_column(index, tracks.schema.field("genres"), pa.array(lists, pa.list_(pa.string())))
+
+
+def labels_sha256(labels: Mapping[str, Sequence[str]] | None) -> str | None:
+    """What tells labels that stand in for a store's own from others; None for the store's own."""
+    if labels is None:
+        return None
+    return hashlib.sha256(canonical_json({name: sorted(set(labels[name])) for name in labels})).hexdigest()
+
+
+def choose_genres(
+    training: LabelMatrix,
+    names: Sequence[str],
+    *,
+    listed: Sequence[str] | None = None,
+    top_genres: int | None = None,
+    min_genre_count: int = 1,
+) -> GenreChoice:
+    """Apply the genre filters: the list, then the most frequent, then those frequent enough.
+
+    Parameters
+    ----------
+    training : (n_training_tracks, n_genres) labels over `names`.
+    listed : keep these only, in this order.
+    top_genres : keep this many with most training tracks; ties go to the name that sorts first.
+    min_genre_count : keep genres with at least this many training tracks. 1 leaves out what no training track shows.
+
+    Raises
+    ------
+    ConfigError
+        If a listed genre is unknown.
+    TrainingError
+        If no genre is left.
+    """
+    counts = training.sum(axis=0).astype(np.int64)
+    columns = _listed_columns(names, listed) if listed is not None else list(range(len(names)))
+    steps = [Kept(filter="genres", kept=len(columns), of=len(names))] if listed is not None else []
+    if top_genres is not None:
+        ranked = sorted(columns, key=lambda column: (-counts[column], names[column]))[:top_genres]
+        steps.append(Kept(filter=f"top_genres={top_genres}", kept=len(ranked), of=len(columns)))
+        columns = [column for column in columns if column in set(ranked)]
+    frequent = [column for column in columns if counts[column] >= min_genre_count]
+    steps.append(Kept(filter=f"min_genre_count={min_genre_count}", kept=len(frequent), of=len(columns)))
+    if not frequent:
+        told = "; ".join(map(str, steps))
+        raise TrainingError(f"no genre is left to learn from {len(training)} training tracks ({told}); ask for less")
+    return GenreChoice(
+        names=tuple(names[column] for column in frequent),
+        columns=np.asarray(frequent, dtype=np.int64),
+        train_counts=counts[frequent],
+        steps=tuple(steps),
+    )
+
+
+def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
+    position = {name: column for column, name in enumerate(names)}
+    unknown = [name for name in listed if name not in position]
+    if unknown:
+        name = unknown[0]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        raise ConfigError(
+            f"genres: {len(unknown)} of {len(listed)} are not among the store's {len(names)} genres: "
+            f"{', '.join(map(repr, unknown[:5]))}{hint}"
+        )
+    return [position[name] for name in listed]

@@ -1,0 +1,307 @@
+"""Training, validation and test tracks: made at training time from a policy and a seed, saved in the run.
+
+Which tracks are *tested* never depends on any track's labels or features, except in the `stratified` policy, which
+must look at labels, and through the hashes of equal lyrics and audio that `artist` keeps together. So the test split,
+and with it everything a model learns, stays the same when the test tracks' content changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...cache.durable import replace_file, seal, unseal
+from ...cache.errors import ConfigError, RunError, StoreCorruptError
+from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, group_tracks, known_artists, seeded_order
+from .labels import LabelMatrix
+
+SPLITS = ("train", "validation", "test")
+SHARES = (0.7, 0.1, 0.2)
+FEW_GROUPS = 20
+SPELLINGS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Ids of the tracks of each split.
+
+    Attributes
+    ----------
+    policy : the policy that made it; `requested` is what was asked for (``auto`` is settled by the tracks).
+    ids : split name -> track ids, sorted.
+    notes : what a reader should know: large groups, tracks left out, a fallback taken.
+    """
+
+    policy: str
+    requested: str
+    seed: int
+    ids: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: len(self.ids[name]) for name in SPLITS}
+
+    def save(self, path: Path) -> None:
+        """Write ``splits.json``: in one rename, sealed with its own sha256."""
+        replace_file(path, seal(self._to_dict()))
+
+    @classmethod
+    def load(cls, path: Path) -> Split:
+        """Read ``splits.json``.
+
+        Raises
+        ------
+        RunError
+            If it is missing or altered.
+        """
+        try:
+            data = unseal(path)
+        except (OSError, StoreCorruptError) as error:
+            raise RunError(f"{path}: the split of this run cannot be read ({error})") from error
+        ids = {name: tuple(data["ids"][name]) for name in SPLITS}
+        return cls(policy=data["policy"], requested=data["requested"], seed=data["seed"], ids=ids,
+                   notes=tuple(data["notes"]))  # fmt: skip
+
+    def _to_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "requested": self.requested,
+            "seed": self.seed,
+            "sizes": self.sizes,
+            "notes": list(self.notes),
+            "ids": {name: list(self.ids[name]) for name in SPLITS},
+        }
+
+
+def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int) -> Split:
+    """Split tracks about 70/10/20.
+
+    Parameters
+    ----------
+    tracks : columns id, artists, song, split, lyrics_sha256, source_sha256; one row a track that may be used.
+    labels : (n_tracks, n_genres) over all genres of the store; `stratified` uses all of it, `artist` uses it to
+        balance validation against training, the others not at all.
+    policy : ``random``, ``stratified``, ``artist``, ``manifest``, or ``auto``: the manifest's own split where it has
+        one, else `artist` where most artists are known, else `stratified`.
+
+    Raises
+    ------
+    ConfigError
+        If the policy cannot be had: too few tracks, no known artist, a manifest without training tracks.
+    """
+    order = np.argsort(np.asarray(tracks.column("id").to_pylist(), dtype=object), kind="stable")
+    tracks, labels = tracks.take(order), labels[order]  # so that no policy depends on the store's row order
+    ids: list[str] = tracks.column("id").to_pylist()
+    if len(ids) < 3:
+        raise ConfigError(
+            f"{len(ids)} labelled tracks cannot be split into training, validation and test: three are "
+            "the least, some dozens make sense"
+        )
+    chosen, notes = (policy, []) if policy != "auto" else _settle_auto(tracks)
+    if chosen == "random":
+        parts = _random(ids, seed)
+    elif chosen == "stratified":
+        parts = _stratified(labels, seed)
+    elif chosen == "artist":
+        parts, more = _artist(tracks, ids, labels, seed)
+        notes += more
+    elif chosen == "manifest":
+        parts, more = _manifest(tracks, ids, labels, seed)
+        notes += more
+    else:
+        raise ConfigError(f"split policy {policy!r}: not one of auto, manifest, artist, stratified, random")
+    named = {name: tuple(ids[i] for i in np.sort(parts[name]).tolist()) for name in SPLITS}
+    return Split(policy=chosen, requested=policy, seed=seed, ids=named, notes=tuple(notes))
+
+
+def _settle_auto(tracks: pa.Table) -> tuple[str, list[str]]:
+    if tracks.column("split").null_count < len(tracks):
+        return "manifest", []
+    known = sum(bool(known_artists(names)) for names in tracks.column("artists").to_pylist())
+    if known < len(tracks) / 2:
+        return "stratified", [f"artists are known for {known} of {len(tracks)} tracks: split by labels, not by artist"]
+    groups = group_tracks(tracks).n_groups
+    if groups < 3:
+        return "stratified", [f"all tracks fall into {groups} artist groups: split by labels, not by artist"]
+    return "artist", []
+
+
+def _targets(n_tracks: int) -> tuple[int, int]:
+    """Validation and test tracks wanted of `n_tracks`."""
+    return max(1, round(SHARES[1] * n_tracks)), max(1, round(SHARES[2] * n_tracks))
+
+
+def _random(ids: list[str], seed: int) -> dict[str, Index]:
+    n_validation, n_test = _targets(len(ids))
+    order = seeded_order(ids, seed)
+    return {
+        "test": order[:n_test],
+        "validation": order[n_test : n_test + n_validation],
+        "train": order[n_test + n_validation :],
+    }
+
+
+def _stratified(labels: LabelMatrix, seed: int) -> dict[str, Index]:
+    """Iterative stratification (Sechidis et al. 2011): each genre's tracks are spread by the same shares."""
+    from iterstrat.ml_stratifiers import IterativeStratification
+
+    fold = IterativeStratification(labels, np.asarray(SHARES), np.random.RandomState(seed))
+    parts = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
+    empty = [name for name in SPLITS if not len(parts[name])]
+    if empty:
+        raise ConfigError(f"{len(labels)} tracks are too few to stratify: no {' and no '.join(empty)} track; "
+                          "use the random split")  # fmt: skip
+    return parts
+
+
+def _artist(tracks: pa.Table, ids: list[str], labels: LabelMatrix, seed: int) -> tuple[dict[str, Index], list[str]]:
+    """Whole groups: test first, by sizes only; then validation, near training in its labels."""
+    unknown = sum(not known_artists(names) for names in tracks.column("artists").to_pylist())
+    if unknown == len(ids):
+        raise ConfigError("split=artist: no track has a known artist; give the manifest an artist column, or use "
+                          "stratified or random")  # fmt: skip
+    groups = group_tracks(tracks)
+    if groups.n_groups < 3:
+        raise ConfigError(f"split=artist: the {len(ids)} tracks fall into {groups.n_groups} groups that share artist, "
+                          "lyrics or audio, and three are needed; use stratified or random")  # fmt: skip
+    n_validation, n_test = _targets(len(ids))
+    sizes, order = _ordered_groups(groups, ids, seed)
+    test = hold_out(sizes, order, n_test, leave=2)
+    rest = order[~np.isin(order, test)]
+    validation = hold_out_balanced(sizes, rest, n_validation, _label_counts(groups, labels))
+    of_track = groups.of_track
+    in_test, in_validation = np.isin(of_track, test), np.isin(of_track, validation)
+    parts = {
+        "train": np.flatnonzero(~in_test & ~in_validation),
+        "validation": np.flatnonzero(in_validation),
+        "test": np.flatnonzero(in_test),
+    }
+    notes = list(groups.warnings)
+    if groups.n_groups < FEW_GROUPS:
+        notes.append(f"only {groups.n_groups} groups of tracks share no artist, lyrics or audio, so the splits are "
+                     "coarse and may differ in their genres; split=stratified is even, but tests on artists that were "
+                     "trained on")  # fmt: skip
+    if unknown:
+        notes.append(f"the artist of {unknown} of {len(ids)} tracks is not known: they may share one across splits")
+    return parts, notes
+
+
+def _manifest(tracks: pa.Table, ids: list[str], labels: LabelMatrix, seed: int) -> tuple[dict[str, Index], list[str]]:
+    names = tracks.column("split").to_pylist()
+    spelled = [None if name is None or not name.strip() else name.strip().lower() for name in names]
+    unknown = Counter(name for name in spelled if name is not None and name not in SPELLINGS)
+    if unknown:
+        raise ConfigError(f"split=manifest: the manifest names splits {sorted(unknown)}; want train, validation, test")
+    of_track = np.asarray([SPELLINGS.get(name or "", "") for name in spelled])
+    parts = {name: np.flatnonzero(of_track == name) for name in SPLITS}
+    if not len(parts["train"]):
+        raise ConfigError("split=manifest: the manifest's `split` column names no training track")
+    notes = []
+    left_out = int((of_track == "").sum())
+    if left_out:
+        notes.append(f"{left_out} of {len(ids)} tracks have no split in the manifest and are left out")
+    if not len(parts["validation"]):
+        parts["train"], parts["validation"] = _carve_validation(tracks, ids, labels, parts["train"], seed)
+        notes.append(f"the manifest has no validation split: {len(parts['validation'])} training tracks serve as one")
+    if not len(parts["test"]):
+        notes.append("the manifest has no test split")
+    return parts, notes
+
+
+def _carve_validation(
+    tracks: pa.Table, ids: list[str], labels: LabelMatrix, train: Index, seed: int
+) -> tuple[Index, Index]:
+    """An eighth of the training tracks, in whole groups (tracks without any link are groups of their own)."""
+    groups = group_tracks(tracks.take(train))
+    if groups.n_groups < 2:
+        groups = Groups(of_track=np.arange(len(train)), n_groups=len(train), warnings=())
+    if groups.n_groups < 2:
+        raise ConfigError("split=manifest: one training track and no validation track; both are needed")
+    sizes, order = _ordered_groups(groups, [ids[i] for i in train.tolist()], seed)
+    share = SHARES[1] / (SHARES[0] + SHARES[1])
+    target = max(1, round(share * len(train)))
+    taken = hold_out_balanced(sizes, order, target, _label_counts(groups, labels[train]))
+    held_out = np.isin(groups.of_track, taken)
+    return train[~held_out], train[held_out]
+
+
+def _ordered_groups(groups: Groups, ids: list[str], seed: int) -> tuple[Index, Index]:
+    """Size of each group, and the groups shuffled by their first track's id (`ids` are sorted)."""
+    sizes = np.bincount(groups.of_track, minlength=groups.n_groups).astype(np.int64)
+    _, first = np.unique(groups.of_track, return_index=True)
+    return sizes, seeded_order([ids[i] for i in first.tolist()], seed)
+
+
+def _label_counts(groups: Groups, labels: LabelMatrix) -> Index:
+    counts = np.zeros((groups.n_groups, labels.shape[1]), dtype=np.int64)
+    np.add.at(counts, groups.of_track, labels.astype(np.int64))
+    return counts
+
+
+CANDIDATES = 64
+
+
+def hold_out(sizes: Index, order: Index, target: int, *, leave: int) -> Index:
+    """Whole groups, in `order`, up to `target` tracks in all, leaving at least `leave` groups; looks at sizes only.
+
+    Groups above 5 % of the tracks (and of 20 tracks) are passed over, lest one of them make up most of a split.
+    """
+    limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
+    taken: list[int] = []
+    room = target
+    for group in order.tolist():
+        if sizes[group] <= min(room, limit) and len(taken) < len(order) - leave:
+            taken.append(group)
+            room -= int(sizes[group])
+    if not taken and len(order):
+        taken = [int(order[np.argmin(sizes[order])])]
+    return np.asarray(taken, dtype=np.int64)
+
+
+def hold_out_balanced(sizes: Index, order: Index, target: int, label_counts: Index) -> Index:
+    """As :func:`hold_out`, but by labels too: takes groups that bring the taken ones nearer to the labels of all.
+
+    At least one group is left.
+
+    Parameters
+    ----------
+    label_counts : (n_groups, C) tracks of each group with each genre; only the groups of `order` are looked at.
+
+    Notes
+    -----
+    Greedy on the distance sum_c (have_c - want_c)^2 / want_c, where the number of tracks counts as one more label:
+    again and again, of the next 64 groups of `order` that fit, the one with the best change a track.
+    """
+    profile = np.concatenate([label_counts, sizes[:, None]], axis=1).astype(np.float64)
+    want = profile[order].sum(axis=0) * target / max(1, sizes[order].sum())
+    have = np.zeros_like(want)
+    limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
+    waiting = deque(order[sizes[order] <= limit].tolist())
+    pool: list[int] = []
+    taken: list[int] = []
+    while len(taken) < len(order) - 1:
+        pool = [group for group in pool if sizes[group] <= target - have[-1]]
+        while waiting and len(pool) < CANDIDATES:
+            group = waiting.popleft()
+            if sizes[group] <= target - have[-1]:
+                pool.append(group)
+        if not pool:
+            break
+        step = profile[pool]
+        growth = (step * (2 * (have - want) + step) / np.maximum(want, 1.0)).sum(axis=1) / sizes[pool]
+        chosen = pool.pop(int(growth.argmin()))
+        taken.append(chosen)
+        have += profile[chosen]
+    if not taken and len(order):
+        taken = [int(order[np.argmin(sizes[order])])]
+    return np.asarray(taken, dtype=np.int64)

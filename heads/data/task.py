@@ -1,0 +1,276 @@
+"""What a run learns, settled before its first step: split, genres, statistics, graph, shape of the model.
+
+Everything here that is learned from labels or features looks at the training split only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...cache.durable import canonical_json
+from ...cache.errors import ConfigError, RunError, TrainingError
+from ...cache.format.schema import OK
+from ...cache.reading.store import FeatureStore
+from ..config import TrainConfig
+from ..model.config import ModelConfig
+from ..model.graph import Graph, build_adjacency, graph_warnings
+from ..model.mel_level import MelLevel
+from .artist_groups import artist_groups
+from .batches import Examples
+from .labels import GenreChoice, Kept, LabelMatrix, choose_genres, genre_matrix, labels_sha256, relabelled
+from .normalisation import MelStatistics, mel_statistics
+from .splits import SPLITS, Split, make_split
+
+Index = npt.NDArray[np.int64]
+
+FEW_VALIDATION_TRACKS = 10
+"""Fewer are warned of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One learning problem.
+
+    Attributes
+    ----------
+    split : ids of every split, before tracks without kept genres are left out.
+    genres : kept genres with their training counts.
+    examples : training tracks, then validation tracks; `n_train` of them are training.
+    groups : what each example is resampled with: its artist.
+    kept : what each filter of genres and tracks left, in order.
+    model : shape of the model; `graph` and `genre_embedding` (C, D) are None where it has none.
+    identity : what must be equal for a run to be resumed.
+    labels_sha256 : of labels that stood in for the store's own; None without.
+    warnings : sentences for the user.
+    """
+
+    split: Split
+    genres: GenreChoice
+    examples: Examples
+    groups: tuple[str, ...]
+    n_train: int
+    kept: tuple[Kept, ...]
+    statistics: MelStatistics
+    graph: Graph | None
+    genre_embedding: npt.NDArray[np.float32] | None
+    model: ModelConfig
+    identity: dict[str, Any]
+    labels_sha256: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def train_labels(self) -> LabelMatrix:
+        """(n_train, C) bool."""
+        return self.examples.labels[: self.n_train]
+
+    @property
+    def n_without_lyrics(self) -> int:
+        """Training tracks without lyrics."""
+        return int((self.examples.lyrics_tokens[: self.n_train] == 0).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTracks:
+    """Tracks with features and at least one label: `tracks` (outcome columns too), `rows` (n,), `labels` (n, G)."""
+
+    tracks: pa.Table
+    rows: Index
+    labels: LabelMatrix
+
+    def positions(self, ids: Sequence[str]) -> Index:
+        """Places of `ids` here; ids that are not here are left out."""
+        place = {name: i for i, name in enumerate(self.tracks.column("id").to_pylist())}
+        return np.asarray([place[name] for name in ids if name in place], dtype=np.int64)
+
+
+def ok_tracks(store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+    """The store's tracks with status ok, in row order; of a track tried again, the newest row.
+
+    Parameters
+    ----------
+    labels : genres by track id instead of the store's own.
+    """
+    tracks = relabelled(store.newest_tracks(), labels)
+    return tracks.filter(pc.equal(tracks.column("status"), OK))
+
+
+def labelled_tracks(
+    store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None
+) -> tuple[LabelledTracks, Kept]:
+    """Those of :func:`ok_tracks` that have a label.
+
+    Raises
+    ------
+    ConfigError
+        If `labels` name a genre that the store has no embedding of.
+    """
+    tracks = ok_tracks(store, labels)
+    if labels is not None:
+        unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
+        if unknown:
+            raise ConfigError(f"labels: {len(unknown)} genres have no embedding in {store.path}: "
+                              f"{', '.join(unknown[:5])}; extract again with these labels")  # fmt: skip
+    matrix = genre_matrix(tracks.column("genres"), store.genres)
+    labelled = np.flatnonzero(matrix.any(axis=1))
+    kept = Kept(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
+    tracks = tracks.take(labelled)
+    rows = np.asarray(tracks.column("row"), dtype=np.int64)
+    return LabelledTracks(tracks=tracks, rows=rows, labels=matrix[labelled]), kept
+
+
+def prepare(
+    store: FeatureStore,
+    config: TrainConfig,
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    split: Split | None = None,
+    on_track: Callable[[int, int], None] | None = None,
+) -> Task:
+    """Settle what `config` asks for on `store`.
+
+    Parameters
+    ----------
+    labels : genres by track id instead of the store's own.
+    split : of the run that is resumed; None makes one.
+    on_track : called with tracks done and tracks in all while statistics are taken.
+
+    Raises
+    ------
+    ConfigError
+        If the store lacks what the model needs, or an option contradicts it.
+    TrainingError
+        If nothing is left to learn from.
+    """
+    _check_features(store, config)
+    found, labelled = labelled_tracks(store, labels)
+    if not len(found.rows):
+        raise TrainingError(f"{store.path}: no track with features has a label; see `mgc store failures`")
+    if split is None:
+        split = make_split(found.tracks, found.labels, policy=config.split, seed=config.split_seed)
+    places = {name: found.positions(split.ids[name]) for name in SPLITS}
+    missing = sum(len(split.ids[name]) - len(places[name]) for name in ("train", "validation"))
+    if missing:
+        raise RunError(f"{store.path}: {missing} training and validation tracks of the run are not in this store (or "
+                       "have lost their labels); resume with the store the run was started on")  # fmt: skip
+    genres = choose_genres(
+        found.labels[places["train"]],
+        store.genres,
+        listed=config.genres,
+        top_genres=config.top_genres,
+        min_genre_count=config.min_genre_count,
+    )
+    matrix = found.labels[:, genres.columns]
+    enough = matrix.sum(axis=1) >= config.min_labels
+    kept = [labelled, *genres.steps, *_kept_tracks(places, enough, config.min_labels)]
+    train, validation = (places[name][enough[places[name]]] for name in ("train", "validation"))
+    if len(train) < 2:
+        raise TrainingError(f"{len(train)} training tracks are left ({'; '.join(map(str, kept))}); filter less")
+    chosen = np.concatenate([train, validation])
+    examples = Examples.of(store, found.rows[chosen], matrix[chosen])
+    embedding = store.genre_embedding[genres.columns] if config.graph else None
+    model = config.model_config(
+        n_genres=len(genres.names),
+        text_dim=store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
+        n_mels=store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
+    )
+    graph = build_adjacency(matrix[train], embedding, model.graph_options) if embedding is not None else None
+    return Task(
+        split=split,
+        genres=genres,
+        examples=examples,
+        groups=tuple(artist_groups(found.tracks.take(chosen))),
+        n_train=len(train),
+        kept=tuple(kept),
+        statistics=_statistics(store, examples, len(train), model.mel_level, on_track),
+        graph=graph,
+        genre_embedding=embedding,
+        model=model,
+        identity=_identity(store, examples, genres, found.tracks.take(chosen)),
+        labels_sha256=labels_sha256(labels),
+        warnings=_warnings(store, config, split, graph, matrix[validation], genres),
+    )
+
+
+def _check_features(store: FeatureStore, config: TrainConfig) -> None:
+    if store.recipe.mel is None and config.modalities != "lyrics":
+        raise ConfigError(f"{store.path} has no mel; train with modalities=lyrics, or extract mel")
+    if store.recipe.lyrics is None and (config.modalities != "audio" or config.graph):
+        raise ConfigError(f"{store.path} has no text features; train with modalities=audio and graph=False (and no "
+                          "attention or contrastive part), or extract lyrics")  # fmt: skip
+
+
+def _kept_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[Kept]:
+    return [
+        Kept(filter=f"min_labels={min_labels}", kept=int(enough[places[name]].sum()), of=len(places[name]),
+             unit=f"{'training' if name == 'train' else name} tracks")
+        for name in SPLITS
+    ]  # fmt: skip
+
+
+def _statistics(
+    store: FeatureStore,
+    examples: Examples,
+    n_train: int,
+    level: MelLevel,
+    on_track: Callable[[int, int], None] | None,
+) -> MelStatistics:
+    if store.recipe.mel is None:
+        return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
+    rows, frames = examples.rows[:n_train], examples.mel_frames[:n_train]
+    report = None if on_track is None else lambda done: on_track(done, n_train)
+    return mel_statistics(store, rows, frames, level=level, on_track=report)
+
+
+def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, tracks: pa.Table) -> dict[str, Any]:
+    """Recipe fingerprints, genres, and a hash over what each training and validation track is made of."""
+    content = tracks.select(["source_sha256", "lyrics_sha256"]).to_pylist()
+    lines = [
+        [name, *track.values(), np.flatnonzero(labels).tolist()]
+        for name, track, labels in zip(examples.ids, content, examples.labels, strict=True)
+    ]
+    return {
+        "fingerprints": dict(store.fingerprints),
+        "genres": list(genres.names),
+        "n_tracks": len(lines),
+        "tracks_sha256": hashlib.sha256(canonical_json(lines)).hexdigest(),
+    }
+
+
+def _warnings(
+    store: FeatureStore,
+    config: TrainConfig,
+    split: Split,
+    graph: Graph | None,
+    validation: LabelMatrix,
+    genres: GenreChoice,
+) -> tuple[str, ...]:
+    warnings = [*split.notes, *(graph_warnings(graph, genres.names) if graph is not None else ())]
+    if config.contrastive and config.lambda_ == 1:
+        warnings.append("lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn "
+                        "nothing, and the scores mean nothing")  # fmt: skip
+    if config.genres is None and config.top_genres is None and config.min_genre_count <= 1:
+        absent = [name for name in store.genres if name not in genres.names]
+        if absent:
+            warnings.append(f"{len(absent)} of {len(store.genres)} genres have no training track in this split and are "
+                            f"not learned: {', '.join(absent[:10])}")  # fmt: skip
+    if not len(validation):
+        warnings.append("no validation track is left: the last epoch counts as the best, thresholds stay at 0.5")
+    else:
+        if len(validation) < FEW_VALIDATION_TRACKS:
+            warnings.append(f"only {len(validation)} validation tracks: which epoch is the best, and the thresholds, "
+                            "mean little; more tracks, or a manifest's own split, would help")  # fmt: skip
+        unseen = [
+            name for name, seen in zip(genres.names, np.any(validation, axis=0).tolist(), strict=True) if not seen
+        ]
+        if unseen:
+            warnings.append(f"{len(unseen)} of {len(genres.names)} genres have no validation track and do not count "
+                            f"in validation mAP: {', '.join(unseen[:10])}")  # fmt: skip
+    return tuple(warnings)

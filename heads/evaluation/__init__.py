@@ -1,0 +1,1 @@
+"""Scores of a trained model: on held-out tracks, on new ones, compared."""

@@ -1,0 +1,232 @@
+"""Evaluation: every metric of a run's model on a split of a store, saved beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...cache.durable import replace_file, seal
+from ...cache.errors import ConfigError, RunError
+from ...cache.reading.store import FeatureStore
+from ..data.artist_groups import artist_groups
+from ..data.labels import genre_matrix, labels_sha256
+from ..data.splits import SPLITS, Split
+from ..data.task import ok_tracks
+from ..metrics.calibration import calibration
+from ..metrics.multilabel import evaluate_predictions
+from ..metrics.retrieval import alignment
+from ..metrics.trivial_baselines import baseline_scores
+from ..runs.checkpoint import read_sealed
+from ..runs.published_model import LoadedModel, load_run
+from .predict import ScoredStore, has_words, lyrics_warnings, score_store
+from .scored_tracks import METRICS_FILE, save_predictions
+from .scoring import probabilities
+
+ALL = "all"
+"""Every labelled track of the store, whatever the run did with it."""
+
+BOTH, SOUND_ONLY, LYRICS_ONLY, NEITHER = "sound and lyrics", "sound only", "lyrics only", "neither"
+"""What a track has, in ``parts``."""
+
+TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
+"""Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
+
+
+def evaluate(
+    run: Path,
+    store: FeatureStore,
+    *,
+    split: str = "test",
+    labels: Mapping[str, Sequence[str]] | None = None,
+    n_replicates: int = 1000,
+    seed: int = 0,
+    batch_size: int = 16,
+    device: str = "auto",
+    save: bool = True,
+    on_track: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score a run's best model.
+
+    Parameters
+    ----------
+    run : run folder; with ``split="all"`` a published model (``best/``) will do.
+    split : ``test``, ``validation`` or ``train`` of the run, or ``all`` tracks of `store`, which may be one the run
+        has never seen.
+    labels : genres by track id instead of the store's own.
+    n_replicates, seed : of the bootstrap over artists.
+    save : keep the result in the run's ``metrics.json``, under the split's name, and the test tracks' scores in
+        ``predictions.parquet``.
+
+    Returns
+    -------
+    dict
+        JSON values: ``metrics`` (``Metrics.to_dict()``, per-genre rows included), the same of the ``baselines`` that
+        see no features and of the tracks by what they have (``parts``), ``calibration``, ``alignment`` of sound and
+        lyrics (or the ``reason`` why there is none), and what was evaluated.
+
+    Raises
+    ------
+    RunError
+        If the store has none of the split's tracks.
+    RecipeMismatchError
+        If the store's features are not what the model was trained on.
+    """
+    if split not in (*SPLITS, ALL):
+        raise ConfigError(f"split {split!r}: not one of {', '.join((*SPLITS, ALL))}")
+    loaded = load_run(run)
+    own = Split.load(run / "splits.json") if (run / "splits.json").exists() else None
+    tracks, n_missing = _tracks_of(store, own, split, run, labels)
+    truth = genre_matrix(tracks.column("genres"), loaded.genres)
+    enough = np.flatnonzero(truth.sum(axis=1) >= loaded.training.min_labels)
+    if not len(enough):
+        raise RunError(f"{store.path}: none of the {len(tracks)} tracks has a genre that the model in {run} knows")
+    n_left_out = len(tracks) - len(enough)
+    tracks, truth = tracks.take(enough), truth[enough]
+    rows = np.asarray(tracks.column("row"), dtype=np.int64)
+    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    scores = probabilities(scored.said.logits)
+    seen = set(own.ids["train"]) if own is not None else set()
+    artists = artist_groups(tracks)
+    metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
+    result = {
+        "split": split,
+        "policy": own.policy if own is not None else None,
+        "store": store.path.name,
+        "n_tracks": len(rows),
+        "n_left_out": n_left_out,
+        "n_missing": n_missing,
+        "n_seen_in_training": sum(name in seen for name in tracks.column("id").to_pylist()),
+        "epoch": loaded.epoch,
+        "lr": loaded.training.lr,
+        "threshold": loaded.thresholds.overall,
+        "metrics": metrics,
+        "baselines": _baselines(loaded, truth),
+        "parts": {
+            name: _summary(
+                metrics
+                if here.all()
+                else _metrics(
+                    loaded, truth[here], scores[here], [artists[i] for i in np.flatnonzero(here)], n_replicates, seed
+                )
+            )
+            for name, here in _parts(store, rows).items()
+        },
+        "calibration": calibration(truth, scores).to_dict(),
+        "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_words(store, rows))],
+    }
+    if save and own is not None:
+        if split == "test":
+            result["predictions_sha256"] = save_predictions(run, tracks, artists, loaded.genres, scores)
+        path = run / METRICS_FILE
+        known = read_sealed(path) if path.exists() else {}
+        replace_file(path, seal({**known, split: result}))
+    return result
+
+
+def _tracks_of(
+    store: FeatureStore, own: Split | None, split: str, run: Path, labels: Mapping[str, Sequence[str]] | None
+) -> tuple[pa.Table, int]:
+    """The tracks to score, and how many of the split's the store does not have."""
+    tracks = ok_tracks(store, labels)
+    if split == ALL:
+        return tracks, 0
+    if own is None:
+        raise RunError(f"{run}: no splits.json, so the {split} tracks are not known; give the run folder, or split=all")
+    wanted = set(own.ids[split])
+    if not wanted:
+        raise RunError(f"{run}: the run has no {split} tracks")
+    here = np.flatnonzero([name in wanted for name in tracks.column("id").to_pylist()])
+    if not len(here):
+        raise RunError(f"{store.path}: none of the run's {len(wanted)} {split} tracks is in this store; evaluate on "
+                       "the store it was trained from, or on all of this one with split=all")  # fmt: skip
+    return tracks.take(here), len(wanted) - len(here)
+
+
+def _metrics(
+    loaded: LoadedModel,
+    truth: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.float32],
+    artists: list[str],
+    n_replicates: int,
+    seed: int,
+) -> dict[str, Any]:
+    tuned: dict[str, float | npt.NDArray[np.float64]] = {
+        TUNED: loaded.thresholds.overall,
+        TUNED_PER_GENRE: np.asarray(loaded.thresholds.per_genre, dtype=np.float64),
+    }
+    return evaluate_predictions(
+        truth,
+        scores,
+        genres=loaded.genres,
+        thresholds=tuned,
+        groups=artists,
+        n_replicates=n_replicates,
+        seed=seed,
+    ).to_dict()
+
+
+def _alignment(
+    loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
+) -> dict[str, Any]:
+    """How well sound finds its lyrics and lyrics their sound, or why that cannot be asked."""
+    said, examples = scored.said, scored.examples
+    if said.audio_embedding is None or said.lyrics_embedding is None:
+        return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
+    found = alignment(
+        said.audio_embedding, said.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
+        groups=artists, n_replicates=n_replicates, seed=seed,
+    )  # fmt: skip
+    if found is None:
+        return {"reason": "fewer than two of these tracks have both sound and lyrics"}
+    untrained = {"note": "lambda was 0, so the projections were never trained"} if not loaded.training.lambda_ else {}
+    return {**found.to_dict(), **untrained}
+
+
+def _label_warnings(run: Path, labels: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """A model that learned from other labels than it is judged by is told so; a ``best/`` alone does not know."""
+    if not (run / "run.json").exists():
+        return []
+    learned, judged = read_sealed(run / "run.json").get("labels_sha256"), labels_sha256(labels)
+    if learned == judged:
+        return []
+    own = "the store's own labels"
+    return [f"the run learned from {own if learned is None else 'a labels file'} and is judged by "
+            f"{own if judged is None else 'another' if learned else 'a labels file'}: see --labels"]  # fmt: skip
+
+
+def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics without a row a genre: of some of the tracks these would be of too few."""
+    return {name: value for name, value in metrics.items() if name != "genres"}
+
+
+def _parts(store: FeatureStore, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of the tracks have sound and lyrics, sound only, lyrics only, or neither.
+
+    A store that holds sound fails a track whose sound cannot be read, whether or not it has lyrics; so the last two are
+    of stores that were extracted without sound.
+    """
+    has_sound = np.full(len(rows), store.recipe.mel is not None)
+    has_lyrics = np.zeros(len(rows), dtype=np.bool_)
+    if store.recipe.lyrics is not None:
+        has_lyrics = store.read("lyrics_tokens", rows) > 0
+    return {
+        BOTH: has_sound & has_lyrics,
+        SOUND_ONLY: has_sound & ~has_lyrics,
+        LYRICS_ONLY: ~has_sound & has_lyrics,
+        NEITHER: ~has_sound & ~has_lyrics,
+    }
+
+
+def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """What the three systems that have seen no features reach; see :mod:`mgc.heads.metrics.trivial_baselines`."""
+    prior = loaded.train_counts / max(1, loaded.n_train)
+    return {
+        name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0).to_dict()
+        for name, scores in baseline_scores(prior, loaded.majority, len(truth)).items()
+    }

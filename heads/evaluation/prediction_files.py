@@ -1,0 +1,140 @@
+"""Predictions of a whole catalogue as a file: Parquet, CSV or JSON Lines, written block by block.
+
+One row a track. ``genres`` are the genres predicted; a failed track has a ``reason``, no genres and no scores. In CSV
+the names in a cell are separated by ``|``. Predictions of whole songs have the columns ``windows`` (how many have
+scores) and ``failed_windows`` too. The file appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...cache.durable import drafted
+from ...cache.errors import ConfigError
+from ...cache.format.schema import Flag
+from .predict import PredictedBlock
+from .scored_tracks import SCORE_PREFIX
+
+_ABOUT = (
+    ("id", pa.string()),
+    ("genres", pa.list_(pa.string())),
+    ("flags", pa.list_(pa.string())),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+)
+_WINDOWS = (("windows", pa.int32()), ("failed_windows", pa.int32()))
+
+
+def _about(block: PredictedBlock) -> tuple[tuple[str, pa.DataType], ...]:
+    """Columns beside the scores."""
+    return (*_ABOUT, *_WINDOWS) if "windows" in block.tracks.column_names else _ABOUT
+
+
+def write_predictions(path: Path, blocks: Iterable[PredictedBlock]) -> tuple[int, dict[str, int]]:
+    """Write `blocks` in the form that the name of `path` asks for.
+
+    Returns
+    -------
+    n_tracks : rows written.
+    reasons : tracks without scores, counted by reason.
+
+    Raises
+    ------
+    ConfigError
+        If the name ends in none of .parquet, .csv, .jsonl.
+    """
+    refuse_other_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_tracks, reasons = 0, Counter[str]()
+
+    def counted() -> Iterator[PredictedBlock]:
+        nonlocal n_tracks
+        for block in blocks:
+            n_tracks += block.tracks.num_rows
+            reasons.update(block.tracks.column("reason").filter(pa.array(~block.has_scores)).to_pylist())
+            yield block
+
+    with drafted(path) as draft:
+        _WRITERS[path.suffix.lower()](draft, counted())
+    return n_tracks, dict(reasons.most_common())
+
+
+def refuse_other_suffix(path: Path) -> None:
+    """Raise :class:`ConfigError` unless predictions can be written under this name."""
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(
+            f"{path}: predictions are written as {', '.join(_WRITERS)}; give the file one of these endings"
+        )
+
+
+def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
+    """Tracks as plain values: id, genres, scores (by genre; none for a failed track), flags, reason, detail; of whole
+    songs also windows and failed_windows. That a track has no labels is no remark on its prediction.
+    """
+    for track, has_scores, scores, decided in zip(
+        block.tracks.to_pylist(), block.has_scores.tolist(), block.scores.tolist(), block.decided.tolist(), strict=True
+    ):
+        yield {
+            "id": track["id"],
+            "genres": _named(block.genres, decided),
+            "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
+            "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
+            "reason": track["reason"],
+            "detail": track["detail"],
+            **{name: track[name] for name, _ in _WINDOWS if name in track},
+        }
+
+
+def _named(genres: Sequence[str], decided: Sequence[bool]) -> list[str]:
+    return [genre for genre, is_predicted in zip(genres, decided, strict=True) if is_predicted]
+
+
+def _write_parquet(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
+    """A row group a block; scores are float32, null for a failed track."""
+    first = _table(next(blocks))
+    with pq.ParquetWriter(draft, first.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(first)
+        for block in blocks:
+            writer.write_table(_table(block))
+
+
+def _table(block: PredictedBlock) -> pa.Table:
+    rows = list(predicted_rows(block))
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _about(block)}
+    for genre, scores in zip(block.genres, block.scores.T, strict=True):
+        columns[f"{SCORE_PREFIX}{genre}"] = pa.array(scores, mask=~block.has_scores)
+    return pa.table(columns)
+
+
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A track of :func:`predicted_rows` with a value a column, as in CSV; without scores, it lacks their columns."""
+    about = [name for name, _ in (*_ABOUT, *_WINDOWS) if name in row]
+    cells = {name: "|".join(row[name]) if isinstance(row[name], list) else row[name] for name in about}
+    return cells | {f"{SCORE_PREFIX}{genre}": score for genre, score in row["scores"].items()}
+
+
+def _write_csv(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
+    with draft.open("x", newline="", encoding="utf-8") as file:
+        for n, block in enumerate(blocks):
+            if n == 0:
+                columns = [*(name for name, _ in _about(block)), *(f"{SCORE_PREFIX}{genre}" for genre in block.genres)]
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
+                writer.writeheader()
+            writer.writerows(map(flat_row, predicted_rows(block)))
+
+
+def _write_jsonl(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
+    with draft.open("x", encoding="utf-8") as file:
+        for block in blocks:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in predicted_rows(block))
+
+
+_WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}

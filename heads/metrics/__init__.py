@@ -1,0 +1,1 @@
+"""Numbers from labels and scores; NumPy only, no model."""

@@ -1,0 +1,323 @@
+"""Multi-label metrics: example-based, micro, macro, ranking; per genre; with artist-resampled intervals.
+
+Conventions
+-----------
+* The paper's "accuracy" is read as the example-based Jaccard index and its "F-measure" as example-based F1 (Godbole and
+  Sarawagi 2004): both averaged over tracks, both 1 for a track where truth and prediction are empty.
+* A genre is predicted where its score is at or above its threshold.
+* Genres without a positive are named and left out of macro means, never averaged in as 0. ROC-AUC needs a negative too.
+* What is undefined is NaN here and null in JSON. No track at all: everything is NaN.
+
+Metrics: Jaccard, F1 (example-based), subset accuracy, Hamming loss, micro F1, macro F1, mAP, macro ROC-AUC; per genre
+precision, recall, F1, average precision, ROC-AUC, support. Shapes: N tracks, C genres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from ...cache.durable import finite_or_none
+from .bootstrap import Estimate, Resampling, estimate, nan_mean
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+FIXED = "fixed"
+"""Column at threshold 0.5, the paper's."""
+
+TOP1 = "top1_where_empty"
+"""Column at threshold 0.5 with the highest score taken where nothing passes it."""
+
+FIXED_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdColumn:
+    """Metrics of the decisions at one threshold (or one a genre). `thresholds` (C,); `empty_share` of the tracks."""
+
+    thresholds: FloatArray
+    jaccard: Estimate
+    f1: Estimate
+    subset_accuracy: Estimate
+    hamming_loss: Estimate
+    micro_f1: Estimate
+    macro_f1: Estimate
+    empty_share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {name: getattr(self, name).to_dict() for name in METRIC_NAMES}
+        return {**values, "empty_share": finite_or_none(self.empty_share), "thresholds": self.thresholds.tolist()}
+
+
+METRIC_NAMES = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
+RANKING_NAMES = ("mean_average_precision", "roc_auc")
+
+Replicated = tuple[float, FloatArray]
+"""A metric's value, and what it is in each of the (R,) bootstrap replicates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenreRow:
+    """One genre: support (tracks that have it), ranking metrics, and precision, recall, F1 in every column."""
+
+    genre: str
+    support: int
+    average_precision: float
+    roc_auc: float
+    precision: Mapping[str, float]
+    recall: Mapping[str, float]
+    f1: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "genre": self.genre,
+            "support": self.support,
+            "average_precision": finite_or_none(self.average_precision),
+            "roc_auc": finite_or_none(self.roc_auc),
+            **{
+                name: {column: finite_or_none(value) for column, value in getattr(self, name).items()}
+                for name in ("precision", "recall", "f1")
+            },
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Everything paper section 8 asks for, of one system on one split.
+
+    Attributes
+    ----------
+    n_tracks, n_groups : tracks scored, and groups (artists) resampled.
+    n_unlabelled : tracks left out because they have none of the genres.
+    mean_average_precision, roc_auc : macro over the genres where they are defined.
+    columns : by name, ``fixed`` first, then the thresholds passed in, then ``top1_where_empty``.
+    genres : one row a genre, in the order of the label columns.
+    undefined_genres : names of genres without a positive.
+    n_replicates, seed : of the bootstrap; 0 replicates leave every interval NaN.
+    """
+
+    n_tracks: int
+    n_unlabelled: int
+    n_groups: int
+    mean_average_precision: Estimate
+    roc_auc: Estimate
+    columns: Mapping[str, ThresholdColumn]
+    genres: Sequence[GenreRow]
+    undefined_genres: Sequence[str]
+    n_replicates: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "n_tracks": self.n_tracks,
+            "n_unlabelled": self.n_unlabelled,
+            "n_groups": self.n_groups,
+            "mean_average_precision": self.mean_average_precision.to_dict(),
+            "roc_auc": self.roc_auc.to_dict(),
+            "columns": {name: column.to_dict() for name, column in self.columns.items()},
+            "genres": [row.to_dict() for row in self.genres],
+            "undefined_genres": list(self.undefined_genres),
+            "n_replicates": self.n_replicates,
+            "seed": self.seed,
+        }
+
+
+def evaluate_predictions(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    *,
+    genres: Sequence[str] | None = None,
+    thresholds: Mapping[str, float | npt.ArrayLike] | None = None,
+    groups: npt.ArrayLike | None = None,
+    n_replicates: int = 1000,
+    seed: int = 0,
+) -> Metrics:
+    """Score a system.
+
+    Parameters
+    ----------
+    labels : (N, C) 0/1. Tracks with none of the genres are left out and counted.
+    scores : (N, C) finite, higher is likelier; probabilities where the 0.5 columns are to mean anything.
+    genres : C names; default the column numbers.
+    thresholds : further columns, by name: one threshold or (C,) of them, tuned on the validation split.
+    groups : (N,) integers or strings, the unit that is resampled (the artist); default each track by itself.
+    n_replicates, seed : of the bootstrap; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, a label is not 0 or 1, a score or threshold is not finite, a column name is taken.
+    """
+    y, s = _checked(labels, scores)
+    names = [str(j) for j in range(y.shape[1])] if genres is None else [str(name) for name in genres]
+    if len(names) != y.shape[1] or len(set(names)) != len(names):
+        raise ValueError(f"{y.shape[1]} label columns need as many different genre names, got {len(names)}")
+    group_of = np.arange(len(y)) if groups is None else np.asarray(groups)
+    if group_of.shape != (len(y),):
+        raise ValueError(f"groups must have shape ({len(y)},), one a track, not {group_of.shape}")
+    cuts = _threshold_columns(thresholds or {}, y.shape[1])
+
+    labelled = y.any(axis=1)
+    y, s = y[labelled], s[labelled]
+    resampling = Resampling.of(group_of[labelled], n_replicates, seed)
+    predicted = {name: decide(s, cut) for name, cut in cuts.items()}
+    cuts[TOP1] = cuts[FIXED]
+    predicted[TOP1] = decide(s, cuts[TOP1], top1_where_empty=True)
+
+    ap, auc = ranking_per_genre(y, s)
+    ranking = {name: estimate(*found) for name, found in ranking_metrics(y, s, resampling).items()}
+    return Metrics(
+        n_tracks=len(y),
+        n_unlabelled=int((~labelled).sum()),
+        n_groups=resampling.n_groups,
+        **ranking,
+        columns={name: _column(y, predicted[name], cut, resampling) for name, cut in cuts.items()},
+        genres=_genre_rows(names, y, predicted, ap, auc),
+        undefined_genres=[names[j] for j in np.flatnonzero(y.sum(axis=0) == 0)],
+        n_replicates=resampling.n_replicates,
+        seed=seed,
+    )
+
+
+def decide(scores: npt.ArrayLike, threshold: float | npt.ArrayLike, *, top1_where_empty: bool = False) -> BoolArray:
+    """(N, C) scores -> (N, C) bool: at or above the threshold (one, or one a genre).
+
+    With `top1_where_empty` a track where nothing passes gets its highest score (the first of equals).
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    chosen = s >= np.asarray(threshold, dtype=np.float64)
+    if top1_where_empty and s.size:
+        empty = np.flatnonzero(~chosen.any(axis=1))
+        chosen[empty, s[empty].argmax(axis=1)] = True
+    return chosen
+
+
+def jaccard_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
+    """(N,) intersection over union; 1 where both are empty."""
+    hits, union = (labels & predicted).sum(axis=1), (labels | predicted).sum(axis=1)
+    return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
+
+
+def f1_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
+    """(N,) ``2 |Y & P| / (|Y| + |P|)``; 1 where both are empty."""
+    hits, both = (labels & predicted).sum(axis=1), labels.sum(axis=1) + predicted.sum(axis=1)
+    return np.where(both > 0, 2 * hits / np.maximum(both, 1), 1.0)
+
+
+def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Average precision and ROC-AUC, each (C,), by scikit-learn; NaN for a genre without a positive (a negative)."""
+    ap, auc = np.full((2, labels.shape[1]), np.nan)
+    for genre in range(labels.shape[1]):
+        y, s = labels[:, genre], scores[:, genre]
+        if y.any():
+            ap[genre] = average_precision_score(y, s)
+            if not y.all():
+                auc[genre] = roc_auc_score(y, s)
+    return ap, auc
+
+
+def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resampling) -> dict[str, Replicated]:
+    """Every metric of :data:`METRIC_NAMES` of decisions (N, C), with its bootstrap replicates."""
+    y, p = labels, predicted
+    hits, total = (y & p).astype(np.float64), y.astype(np.float64) + p
+    per_track: dict[str, FloatArray] = {
+        "jaccard": jaccard_per_track(y, p),
+        "f1": f1_per_track(y, p),
+        "subset_accuracy": (y == p).all(axis=1).astype(np.float64),
+        "hamming_loss": (y != p).mean(axis=1),
+    }
+    found = {name: (float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
+    hits_R, total_R = resampling.sums(hits), resampling.sums(total)
+    is_here, is_here_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
+    macro = nan_mean(np.where(is_here, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
+    macro_R = nan_mean(np.where(is_here_R, _f1(hits_R, total_R), np.nan))
+    micro_R = _f1(hits_R.sum(axis=1), total_R.sum(axis=1))
+    return {**found, "micro_f1": (float(_f1(hits.sum(), total.sum())), micro_R), "macro_f1": (float(macro), macro_R)}
+
+
+def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
+    """Mean average precision and macro ROC-AUC of scores (N, C), with their bootstrap replicates."""
+    values = (float(nan_mean(per_genre)) for per_genre in ranking_per_genre(labels, scores))
+    return dict(zip(RANKING_NAMES, zip(values, resampling.ranking(labels, scores), strict=True), strict=True))
+
+
+def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling) -> ThresholdColumn:
+    return ThresholdColumn(
+        thresholds=cut,
+        **{name: estimate(*found) for name, found in decision_metrics(y, p, resampling).items()},
+        empty_share=float(nan_mean(np.equal(p.sum(axis=1), 0).astype(np.float64))),
+    )
+
+
+def _genre_rows(
+    names: Sequence[str], y: BoolArray, predicted: Mapping[str, BoolArray], ap: FloatArray, auc: FloatArray
+) -> list[GenreRow]:
+    support = y.sum(axis=0)
+    precision, recall, f1 = {}, {}, {}
+    for name, p in predicted.items():
+        hits = (y & p).sum(axis=0)
+        precision[name] = _share(hits, p.sum(axis=0))
+        recall[name] = _share(hits, support)
+        # Without a positive F1 could only be 0 or undefined; it is not a fact about the system.
+        f1[name] = np.where(support > 0, _share(2 * hits, support + p.sum(axis=0)), np.nan)
+    return [
+        GenreRow(
+            genre=genre,
+            support=int(support[j]),
+            average_precision=float(ap[j]),
+            roc_auc=float(auc[j]),
+            precision={name: float(values[j]) for name, values in precision.items()},
+            recall={name: float(values[j]) for name, values in recall.items()},
+            f1={name: float(values[j]) for name, values in f1.items()},
+        )
+        for j, genre in enumerate(names)
+    ]
+
+
+def label_matrix(labels: npt.ArrayLike) -> BoolArray:
+    """Labels as (N, C) bool; ValueError where they are not two-dimensional 0/1 with at least one genre."""
+    y = np.asarray(labels)
+    if y.ndim != 2 or y.shape[1] == 0:
+        raise ValueError(f"labels must have shape (tracks, genres) with at least one genre, not {y.shape}")
+    if y.dtype != np.bool_ and not np.isin(y, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    return y.astype(np.bool_)
+
+
+def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[BoolArray, FloatArray]:
+    y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
+    if s.shape != y.shape:
+        raise ValueError(f"scores have shape {s.shape} but labels {y.shape}")
+    bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
+    if len(bad):
+        raise ValueError(f"scores of {len(bad)} tracks hold NaN or infinity (first: row {bad[0]})")
+    return y, s
+
+
+def _threshold_columns(thresholds: Mapping[str, float | npt.ArrayLike], n_genres: int) -> dict[str, FloatArray]:
+    cuts = {FIXED: np.full(n_genres, FIXED_THRESHOLD)}
+    for name, threshold in thresholds.items():
+        values = np.asarray(threshold, dtype=np.float64)
+        if name in (FIXED, TOP1):
+            raise ValueError(f"a column named {name!r} is always there; give these thresholds another name")
+        if values.shape not in ((), (n_genres,)) or not np.isfinite(values).all():
+            raise ValueError(f"thresholds {name!r} must be one finite number or {n_genres}, not shape {values.shape}")
+        cuts[name] = np.broadcast_to(values, (n_genres,)).copy()
+    return cuts
+
+
+def _f1(hits: npt.ArrayLike, total: npt.ArrayLike) -> FloatArray:
+    return _share(2 * np.asarray(hits), total)
+
+
+def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    share: FloatArray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return share

@@ -1,0 +1,156 @@
+"""Decision thresholds tuned on the validation split: one for all genres, and one a genre.
+
+A genre is predicted where its score is at or above its threshold. Both searches are exact: they try every cut between
+two neighbouring scores, not a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.errors import ConfigError
+from ...cache.messages import counted
+
+Scores = npt.NDArray[np.floating[Any]]
+LabelArray = npt.NDArray[np.generic]
+
+PAPER_THRESHOLD = 0.5
+OVERALL, PER_GENRE = "overall", "per-genre"
+"""Names that :meth:`Thresholds.chosen` knows, beside any number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Thresholds over the kept genres.
+
+    Attributes
+    ----------
+    overall : maximises the mean example-based Jaccard index over the validation tracks.
+    per_genre : (C,) each maximises its genre's F1; genres with too few positives take `overall`.
+    fallback : (C,) True where a genre took `overall`.
+    min_support : positives a genre needs for a threshold of its own.
+    n_tracks : validation tracks used; with 0 every threshold is the paper's 0.5.
+    """
+
+    overall: float
+    per_genre: tuple[float, ...]
+    fallback: tuple[bool, ...]
+    min_support: int
+    n_tracks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "overall": self.overall,
+            "per_genre": list(self.per_genre),
+            "fallback": list(self.fallback),
+            "min_support": self.min_support,
+            "n_tracks": self.n_tracks,
+        }
+
+    def chosen(self, choice: str) -> npt.NDArray[np.float64]:
+        """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
+
+        Raises
+        ------
+        ConfigError
+            If it is neither.
+        """
+        if choice == PER_GENRE:
+            return np.asarray(self.per_genre, dtype=np.float64)
+        try:
+            value = self.overall if choice == OVERALL else float(choice)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise ConfigError(f"threshold {choice!r}: want {OVERALL}, {PER_GENRE}, or a number from 0 to 1 such as 0.5")
+        return np.full(len(self.per_genre), value)
+
+    def described(self, choice: str, genres: Sequence[str]) -> str:
+        """What a user should know of the thresholds that :meth:`chosen` gives, in a sentence."""
+        tuned = (f"tuned on {counted(self.n_tracks, 'validation track')}" if self.n_tracks
+                 else "the paper's: there was no validation track to tune on")  # fmt: skip
+        if choice == OVERALL:
+            return f"threshold {self.overall:.3f}, {tuned}"
+        if choice != PER_GENRE:
+            return f"threshold {float(choice):g}, as asked for"
+        few = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
+        said = f"a threshold a genre, {tuned}"
+        if self.n_tracks and few:
+            said += (f"; {len(few)} of {len(genres)} genres have fewer than {self.min_support} of them and take "
+                     f"{self.overall:.3f}: {', '.join(few[:10])}{' ...' if len(few) > 10 else ''}")  # fmt: skip
+        return said
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Thresholds:
+        per_genre, fallback = tuple(data["per_genre"]), tuple(data["fallback"])
+        return cls(**{**data, "per_genre": per_genre, "fallback": fallback})
+
+
+def tune_thresholds(labels: LabelArray, scores: Scores, *, min_support: int = 5) -> Thresholds:
+    """Tune on validation labels and scores.
+
+    Parameters
+    ----------
+    labels : (N, C), true where the track has the genre.
+    scores : (N, C) in [0, 1].
+    min_support : validation positives below which a genre's own optimum is noise.
+    """
+    truth, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
+    n_tracks, n_genres = truth.shape
+    if n_tracks == 0:
+        fixed = (PAPER_THRESHOLD,) * n_genres
+        return Thresholds(overall=PAPER_THRESHOLD, per_genre=fixed, fallback=(True,) * n_genres,
+                          min_support=min_support, n_tracks=0)  # fmt: skip
+    overall = best_jaccard_threshold(truth, values)
+    fallback = truth.sum(axis=0) < min_support
+    per_genre = [
+        overall if fallback[genre] else best_f1_threshold(truth[:, genre], values[:, genre])
+        for genre in range(n_genres)
+    ]
+    return Thresholds(overall=overall, per_genre=tuple(per_genre), fallback=tuple(fallback.tolist()),
+                      min_support=min_support, n_tracks=n_tracks)  # fmt: skip
+
+
+def best_jaccard_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
+    """The one threshold with the highest mean Jaccard index over tracks; of equally good cuts the one nearest 0.5.
+
+    Notes
+    -----
+    With a track's scores in descending order, predicting its first k genres has Jaccard index J(k). Lowering the
+    threshold past the k-th score changes that track's index by J(k) - J(k - 1), so the mean is a running sum over all
+    scores in descending order. J(0) is 1 for a track without labels, else 0.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    hits = np.cumsum(np.take_along_axis(labels, order, axis=1), axis=1)
+    n_labels = labels.sum(axis=1, keepdims=True)
+    k = np.arange(1, scores.shape[1] + 1)
+    jaccard = hits / (k + n_labels - hits)
+    before = np.concatenate([(n_labels == 0).astype(np.float64), jaccard[:, :-1]], axis=1)
+    gain = (jaccard - before).ravel()
+    return _best_cut(np.take_along_axis(scores, order, axis=1).ravel(), gain)
+
+
+def best_f1_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
+    """The threshold with the highest F1 over one genre's (N,) labels and scores; of equally good cuts nearest 0.5."""
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * np.cumsum(labels[order]) / (np.arange(1, len(scores) + 1) + labels.sum())
+    return _best_cut(scores[order], np.diff(f1, prepend=0.0))
+
+
+def _best_cut(scores: npt.NDArray[np.float64], gain: npt.NDArray[np.float64]) -> float:
+    """The cut that maximises the summed gain of the scores at or above it."""
+    order = np.argsort(-scores, kind="stable")
+    scores, total = scores[order], np.cumsum(gain[order])
+    last_of_ties = np.flatnonzero(np.append(np.diff(scores) != 0, True))
+    levels, total = scores[last_of_ties], total[last_of_ties]
+    below = np.append(levels[1:], 0.0)
+    # Between neighbours closer than float32 can tell apart, a midpoint would be rounded onto one of them.
+    cuts = np.where(levels - below > 1e-6, (levels + below) / 2, levels)
+    best = np.flatnonzero(total >= total.max() - 1e-9)
+    return float(cuts[best[np.argmin(np.abs(cuts[best] - PAPER_THRESHOLD))]])

@@ -1,0 +1,78 @@
+"""What an epoch is judged by: a few metrics on the validation split, and which of two epochs is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .bootstrap import Resampling, estimate
+from .multilabel import decide, decision_metrics, jaccard_per_track, ranking_per_genre
+from .thresholds import PAPER_THRESHOLD, Thresholds
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+CARD_REPLICATES = 200
+"""Bootstrap draws for the figures of a model card: each better epoch pays for them."""
+
+
+def is_better(new: Mapping[str, float | None], best: Mapping[str, float | None] | None) -> bool:
+    """Higher mAP; at equal mAP, frequent on few tracks, lower cross-entropy. Without any, the latest epoch counts."""
+    if best is None or new["map"] is None or best["map"] is None:
+        return True
+    return (new["map"], -(new["bce"] or 0.0)) > (best["map"], -(best["bce"] or 0.0))
+
+
+def validation_metrics(truth: BoolArray, scores: FloatArray, logits: FloatArray) -> dict[str, float | None]:
+    """mAP over genres with a positive; Jaccard and empty predictions at 0.5; mean cross-entropy."""
+    if not len(truth):
+        return {"map": None, "jaccard": None, "empty_share": None, "bce": None}
+    precisions = ranking_per_genre(truth, scores)[0]
+    predicted = decide(scores, PAPER_THRESHOLD)
+    return {
+        "map": float(np.nanmean(precisions)) if np.isfinite(precisions).any() else None,
+        "jaccard": float(jaccard_per_track(truth, predicted).mean()),
+        "empty_share": float((~predicted.any(axis=1)).mean()),
+        "bce": float((np.logaddexp(0.0, logits) - truth * logits).mean()),
+    }
+
+
+def learnt_nothing(truth: BoolArray, best_map: float | None) -> str | None:
+    """A warning where the best epoch ranks tracks no better than equal scores for all; None where no track could tell.
+
+    The average precision of equal scores is the share of tracks that have the genre.
+    """
+    shares = truth.mean(axis=0) if len(truth) else np.zeros(0)
+    if best_map is None or not ((shares > 0) & (shares < 1)).any():
+        return None
+    equal = float(shares[shares > 0].mean())
+    if best_map > 1.01 * equal:
+        return None
+    return (f"validation mAP {best_map:.3f} is what the same scores for every track give ({equal:.3f}): the model has "
+            "learnt nothing; try a lower --lr, or --set warmup_epochs=2")  # fmt: skip
+
+
+def validation_intervals(
+    truth: BoolArray, scores: FloatArray, thresholds: Thresholds, groups: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Figures of a model card, each with its 95 % interval over `groups` (artists); empty without validation tracks.
+
+    ``map``; ``jaccard_<column>`` and ``f1_<column>`` of the columns ``fixed`` (0.5), ``tuned`` and ``tuned_per_genre``.
+    """
+    if not len(truth):
+        return {}
+    resampling = Resampling.of(np.asarray(groups), CARD_REPLICATES, seed=0)
+    precisions = ranking_per_genre(truth, scores)[0]
+    value = float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
+    found = {"map": estimate(value, resampling.ranking(truth, scores)[0])}
+    cuts = {
+        "fixed": np.asarray(PAPER_THRESHOLD),
+        "tuned": np.asarray(thresholds.overall),
+        "tuned_per_genre": np.asarray(thresholds.per_genre),
+    }
+    for column, cut in cuts.items():
+        metrics = decision_metrics(truth, decide(scores, cut), resampling)
+        found |= {f"{name}_{column}": estimate(*metrics[name]) for name in ("jaccard", "f1")}
+    return {name: one.to_dict() for name, one in found.items()}

@@ -1,0 +1,166 @@
+"""The baseline ``pandeya``, reconstructed: a dense CNN over sound, concatenated with the mean of the words.
+
+Shapes: B batch, M mel bands, T mel frames, F channels, D text width, C genres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .audio_cnn import CHANNELS, AudioEncoder, encoder_frames, normalise_valid, valid_mask
+from .batch import Batch, Outputs
+from .config import ModelConfig
+from .fusion import at_least_float32, masked_mean
+from .system import System
+
+SQUEEZE_RATIOS = (4, 8, 8, 16, 16)
+"""Channels over hidden units of each block's channel excitation."""
+
+_WIDE_BLOCKS = 3
+"""Blocks whose dense branch looks five bands and five frames far; the later ones look three far."""
+
+
+class Pandeya(System):
+    """Late fusion by concatenation: ``[GAP(five blocks) ; mean lyrics]`` -> dense layer, ReLU -> C outputs.
+
+    Notes
+    -----
+    Reconstructed from the public description by Pandeya and Lee ("Deep learning-based late fusion of multimodal
+    information for emotion classification of music video", Multimedia Tools and Applications 2021; Pandeya, Bhattarai
+    and Lee, Sensors 2021) of their music network: f = 16, 32, 64, 128, 256 filters, each block to 2f channels. Ru et
+    al. 2023 used it with lyrics in the place of video and do not say how; joining the mean of the frozen token states
+    before one dense layer of ``config.width`` units is our reading, as are the axes (kernels are frequency x time) and
+    independent outputs in the place of a softmax. The smaller encoders have half and a quarter of the filters.
+
+    A track without lyrics brings zeros: there is no token to learn. Padding changes no evaluation output, since every
+    convolution, average and maximum here sees the valid frames only.
+    """
+
+    def __init__(self, config: ModelConfig, *, mel_mean: float = 0.0, mel_std: float = 1.0) -> None:
+        super().__init__(config, mel_mean=mel_mean, mel_std=mel_std)
+        widths = CHANNELS[config.encoder]
+        self.blocks = nn.ModuleList(
+            DenseBlock(n_in, n_out // 2, reach=5 if i < _WIDE_BLOCKS else 3, ratio=SQUEEZE_RATIOS[i])
+            for i, (n_in, n_out) in enumerate(zip((1, *widths), widths, strict=False))
+        )
+        self.dense = nn.Linear(widths[-1] + config.text_dim, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.width, config.n_genres, bias=config.bias)
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        return self.classifier.bias
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Score every genre for each track of `batch`, on the system's device."""
+        x = self.normalise_mel(batch.mel, batch.mel_frames)[:, None]
+        lengths, counted = batch.mel_frames.clamp(1, x.shape[-1]), [min(max(n, 1), x.shape[-1]) for n in batch.lengths]
+        for block in self.blocks:
+            x = block(x, lengths, counted)
+            lengths, counted = (lengths + 1) // 2, [(n + 1) // 2 for n in counted]
+        audio = _valid_mean(x, lengths)
+        lyrics = batch.lyrics_pooled.to(audio.dtype).masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
+        hidden = torch.relu(self.dense(torch.cat([audio, lyrics], dim=-1)))
+        return Outputs(logits=self.classifier(self.dropout(hidden)).float())
+
+
+class DenseBlock(nn.Module):
+    """(B, n_in, M, T) -> (B, 2f, ceil(M / 2), ceil(T / 2)), blind to frames at or beyond each track's length.
+
+    Three convolutions in a row, each fed the block's input beside the output before it (1 x reach to f channels,
+    reach x 1 to one, 1 x 3 to f), and beside them a 3 x 1 convolution to f. Both ends join the input again and are
+    max-pooled 2 x 2; their sum goes through Conv3x3 to 2f, ReLU, batch normalisation, and squeeze and excitation.
+    """
+
+    def __init__(self, n_in: int, n_filters: int, *, reach: int, ratio: int) -> None:
+        super().__init__()
+        self.along_time = _same_conv(n_in, n_filters, (1, reach))
+        self.along_frequency = _same_conv(n_in + n_filters, 1, (reach, 1))
+        self.narrow = _same_conv(n_in + 1, n_filters, (1, 3))
+        self.beside = _same_conv(n_in, n_filters, (3, 1))
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.merge = _same_conv(n_in + n_filters, 2 * n_filters, (3, 3))
+        self.norm = nn.BatchNorm2d(2 * n_filters)
+        self.excite = SqueezeExcite(2 * n_filters, ratio)
+
+    def forward(self, x: Tensor, lengths: Tensor, counted: Sequence[int]) -> Tensor:
+        """`x` is 0 in padding, and so is what comes out; `counted` are the lengths as numbers."""
+        padding = ~valid_mask(lengths, x.shape[-1])[:, None, None, :]
+        y = torch.relu(self.along_time(x)).masked_fill(padding, 0.0)
+        y = torch.relu(self.along_frequency(torch.cat([x, y], dim=1))).masked_fill(padding, 0.0)
+        y = torch.relu(self.narrow(torch.cat([x, y], dim=1)))
+        beside = torch.relu(self.beside(x))
+        # A window of one valid frame and one of padding must not take the padding's zero for its maximum.
+        pooled = [self.pool(torch.cat([x, end], dim=1).masked_fill(padding, -torch.inf)) for end in (y, beside)]
+        halved = (lengths + 1) // 2
+        padding = ~valid_mask(halved, pooled[0].shape[-1])[:, None, None, :]
+        merged = torch.relu(self.merge((pooled[0] + pooled[1]).masked_fill(padding, 0.0)))
+        # A copy, since ReLU's own output is needed for its gradient and would be overwritten in padding.
+        normed = normalise_valid(self.norm, merged.clone(), [(n + 1) // 2 for n in counted]).masked_fill(padding, 0.0)
+        excited: Tensor = self.excite(normed, halved)
+        return excited
+
+
+class SqueezeExcite(nn.Module):
+    """Concurrent channel and spatial squeeze and excitation: x times a gate a channel, plus x times a gate a place.
+
+    Notes
+    -----
+    Roy, Navab and Wachinger, MICCAI 2018, without biases and with the sum of both, as Pandeya and Lee use it.
+    """
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, max(1, channels // ratio), bias=False)
+        self.excite = nn.Linear(max(1, channels // ratio), channels, bias=False)
+        self.place = nn.Conv2d(channels, 1, 1, bias=False)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(_valid_mean(x, lengths)))))
+        gated: Tensor = x * channel[:, :, None, None] + x * torch.sigmoid(self.place(x))
+        return gated
+
+
+def _same_conv(n_in: int, n_out: int, kernel: tuple[int, int]) -> nn.Conv2d:
+    """A convolution that keeps the size, with He's initial weights."""
+    conv = nn.Conv2d(n_in, n_out, kernel, padding="same")
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _valid_mean(x_BFMT: Tensor, lengths: Tensor) -> Tensor:
+    """(B, F) float32 mean over bands and the valid frames of a tensor that is 0 elsewhere."""
+    total = at_least_float32(x_BFMT).sum(dim=(2, 3))
+    return total / (lengths * x_BFMT.shape[2])[:, None]
+
+
+class Santana(System):
+    """Encoder, global average pooling over the frames that hold sound, ``Linear(E, C)``.
+
+    Notes
+    -----
+    Reconstructed from what Ru et al. 2023 (Table 1) say of the audio baseline of Music4All's authors (Santana et al.,
+    IWSSIP 2020); we know of no public code of the original. The blocks are those of ``ours``; with the base encoder
+    1 568 992 + 513 C parameters.
+    """
+
+    def __init__(self, config: ModelConfig, *, mel_mean: float = 0.0, mel_std: float = 1.0) -> None:
+        super().__init__(config, mel_mean=mel_mean, mel_std=mel_std)
+        self.encoder = AudioEncoder(config.encoder, n_mels=config.n_mels)
+        self.classifier = nn.Linear(self.encoder.out_channels, config.n_genres, bias=config.bias)
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        return self.classifier.bias
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Score every genre for each track of `batch`, on the system's device."""
+        mel = self.normalise_mel(batch.mel, batch.mel_frames)
+        frames_BKE = self.encoder(mel, batch.lengths)
+        n_frames = encoder_frames(batch.mel_frames, mel.shape[-1])
+        pooled = masked_mean(frames_BKE, valid_mask(n_frames, frames_BKE.shape[1]))
+        return Outputs(logits=self.classifier(pooled).float())

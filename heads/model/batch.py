@@ -1,0 +1,81 @@
+"""What goes into a system and what comes out of it.
+
+Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Cached features and labels of B tracks.
+
+    Attributes
+    ----------
+    mel : (B, M, T) float, dB as stored; not normalised.
+    mel_frames : (B,) int64, frames that hold sound.
+    lyrics : (B, L, D) float, token states, anything beyond the length.
+    lyrics_tokens : (B,) int64, tokens with [CLS] and [SEP]; 0 without lyrics.
+    lyrics_pooled : (B, D) float, mean over non-special tokens; 0 without lyrics.
+    labels : (B, C) float 0/1.
+    track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
+    rows : (B,) int64, rows of the store.
+    lengths : `mel_frames` as numbers. A GPU that is asked for them first finishes all that it has yet to do, so they
+        are taken where the batch is made, on the host.
+    """
+
+    mel: Tensor
+    mel_frames: Tensor
+    lyrics: Tensor
+    lyrics_tokens: Tensor
+    lyrics_pooled: Tensor
+    labels: Tensor
+    track_key: Tensor
+    lyrics_key: Tensor
+    rows: Tensor
+    lengths: tuple[int, ...] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = tuple(self.mel_frames.tolist())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch of what `change` makes of each tensor; it changes no length."""
+        return self.shown_as(**{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+
+    def shown_as(self, **tensors: Tensor) -> Batch:
+        """The batch with some tensors in the place of its own, for the same numbers of frames."""
+        other = copy.copy(self)
+        vars(other).update(tensors)
+        return other
+
+
+@dataclass(kw_only=True)
+class Outputs:
+    """What the model gives: logits (B, C) float32 and, with the contrastive part, two (B, P) embeddings and tau ()."""
+
+    logits: Tensor
+    audio_embedding: Tensor | None = None
+    lyrics_embedding: Tensor | None = None
+    tau: Tensor | None = None
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`; on its way to a GPU nobody waits, neither for it nor for what the GPU has yet to do."""
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

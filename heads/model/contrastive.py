@@ -1,0 +1,95 @@
+"""Projections of both modalities into the space where audio meets its lyrics, and the temperature there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .fusion import at_least_float32
+
+TAU_MIN, TAU_MAX = 0.001, 0.5
+
+
+class ContrastiveProjection(nn.Module):
+    """``g_a`` and ``g_l``: linear maps to a common space, and the learned temperature tau.
+
+    Parameters
+    ----------
+    normalise : scale each projection to unit length (a named deviation from the paper, which shows a bare product).
+
+    Notes
+    -----
+    Ru et al. 2023, section 2.4: ``s(A, L) = g_a(E_a) . g_l(E_l)``, with ``E_a`` the mean over time of the audio
+    frames and ``E_l`` the pooled lyrics, both before fusion. All in float32, also under autocast: s / tau reaches 1000.
+    """
+
+    def __init__(
+        self, audio_dim: int, text_dim: int, dim: int = 256, *, normalise: bool = True, tau_init: float = 0.07
+    ) -> None:
+        super().__init__()
+        self.audio = nn.Linear(audio_dim, dim)
+        self.lyrics = nn.Linear(text_dim, dim)
+        self.tau = nn.Parameter(torch.tensor(float(tau_init)))
+        self.normalise = normalise
+
+    def forward(self, audio_BE: Tensor, lyrics_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, E), (B, D) -> two (B, dim) embeddings."""
+        with torch.autocast(audio_BE.device.type, enabled=False):
+            audio = self.audio(audio_BE.to(self.tau.dtype))
+            lyrics = self.lyrics(lyrics_BD.to(self.tau.dtype))
+            if self.normalise:
+                audio, lyrics = nn.functional.normalize(audio, dim=-1), nn.functional.normalize(lyrics, dim=-1)
+        return audio, lyrics
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Bring tau back into [0.001, 0.5]; call after each optimizer step (a clamp in forward has no gradient)."""
+        self.tau.clamp_(TAU_MIN, TAU_MAX)
+
+
+def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:
+    """Mean of the cross-entropies that find each row's column and each column's row on the diagonal.
+
+    Parameters
+    ----------
+    scores : (B, B), audio down, lyrics across, divided by tau already.
+    pairs : (B, B) bool, off-diagonal pairs that count as negatives; default all.
+    members : (B,) bool, rows that take part at all; default all.
+
+    Returns
+    -------
+    () of the dtype of `scores`; 0, with a zero gradient, where fewer than two rows take part.
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 5 and 6. No data-dependent shapes, so nothing waits for a GPU.
+    """
+    n_rows = len(scores)
+    own = torch.eye(n_rows, dtype=torch.bool, device=scores.device)
+    if members is None:
+        members = torch.ones(n_rows, dtype=torch.bool, device=scores.device)
+    seen = members[:, None] & members[None, :]
+    if pairs is not None:
+        seen = seen & pairs
+    visible = scores.masked_fill(~(seen | own), -torch.inf)
+    hit = visible.diagonal()
+    each = (visible.logsumexp(dim=1) + visible.logsumexp(dim=0)) / 2 - hit
+    n_members = members.sum()
+    mean = each.masked_fill(~members, 0.0).sum() / n_members.clamp(min=1)
+    return mean * (n_members >= 2)
+
+
+def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tensor, lyrics_key: Tensor) -> Tensor:
+    """Audio-lyrics contrastive loss L_AL, in float32.
+
+    Parameters
+    ----------
+    audio, lyrics : (B, P) embeddings of :class:`mgc.heads.model.contrastive.ContrastiveProjection`.
+    tau : () temperature.
+    track_key, lyrics_key : (B,) int64. Two rows of one track, or with the same lyrics, are no negatives of each other;
+        rows with ``lyrics_key`` -1 (no lyrics) take no part.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        scores = at_least_float32(audio) @ at_least_float32(lyrics).T / tau
+        same = (track_key[:, None] == track_key[None, :]) | (lyrics_key[:, None] == lyrics_key[None, :])
+        return symmetric_cross_entropy(scores, pairs=~same, members=lyrics_key >= 0)

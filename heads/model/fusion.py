@@ -1,0 +1,193 @@
+"""Fusion of sound and words: symmetric cross-modal attention (SCMA), its ablation, and single modalities.
+
+Shapes: B batch, K audio frames, L lyric tokens, W model width, H heads, D text width, E encoder channels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...cache.errors import ConfigError
+from .audio_cnn import valid_mask
+
+LyricsPooling = Literal["mean", "cls"]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention.
+
+    Parameters
+    ----------
+    query, key, value : (..., Q, d), (..., N, d), (..., N, v).
+    key_mask : bool, broadcastable to (..., Q, N); keys where it is false are not seen.
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 1: ``softmax(Q K^T / sqrt(d)) V``.
+    """
+    return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=key_mask, dropout_p=dropout)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence over another: (B, Q, W) over (B, N, W) -> (B, Q, W).
+
+    Parameters
+    ----------
+    uniform : every valid key weighs the same, whatever the query; the control that shows what attention adds.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, *, uniform: bool = False) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.heads = heads
+        self.dropout = dropout
+        self.uniform = uniform
+        for layer in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(layer.weight)
+        for layer in (self.query, self.key, self.value, self.out):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_BQW: Tensor, other_BNW: Tensor, other_mask_BN: Tensor) -> Tensor:
+        query = self._split(self.query(x_BQW))
+        if self.uniform:
+            query = query * 0.0
+        key, value = self._split(self.key(other_BNW)), self._split(self.value(other_BNW))
+        mixed_BHQd = attend(query, key, value, other_mask_BN[:, None, None, :], self.dropout if self.training else 0.0)
+        mixed: Tensor = self.out(mixed_BHQd.transpose(1, 2).flatten(2))
+        return mixed
+
+    def _split(self, x_BNW: Tensor) -> Tensor:
+        n_batch, length, width = x_BNW.shape
+        return x_BNW.reshape(n_batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+class CrossModalBlock(nn.Module):
+    """``LN(U + MHA(U, V, V))``, then optionally ``LN(Z + FFN(Z))`` with an inner width of four times the outer."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, ffn: bool, uniform: bool) -> None:
+        super().__init__()
+        self.attention = CrossAttention(width, heads, dropout, uniform=uniform)
+        self.norm = nn.LayerNorm(width)
+        self.ffn = (
+            nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
+            if ffn
+            else None
+        )
+        self.ffn_norm = nn.LayerNorm(width) if ffn else None
+
+    def forward(self, x: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
+        z: Tensor = self.norm(x + self.attention(x, other, other_mask))
+        if self.ffn is not None and self.ffn_norm is not None:
+            z = self.ffn_norm(z + self.ffn(z))
+        return z
+
+
+class Fusion(nn.Module):
+    """Project both modalities to one width, let them attend to each other, and average each over time.
+
+    Parameters
+    ----------
+    audio_dim, text_dim : width of the audio frames and of the token states; None where the modality is left out.
+    width, heads, dropout : of the attention; dropout applies to attention weights (and inside the FFN).
+    attention : False is the ablation "SCMA off", ``f = [mean U_a ; mean U_l]``. With one modality ``f = mean U``.
+    lyrics_pooling : ``mean`` over the non-special tokens, or the first ([CLS]) token alone.
+
+    Attributes
+    ----------
+    out_width : width of ``f``: two model widths with both modalities, one with one.
+
+    Notes
+    -----
+    Ru et al. 2023, section 2.2: ``Z_a = LN(U_a + MHA(U_a, U_l, U_l))``, ``Z_l = LN(U_l + MHA(U_l, U_a, U_a))``, each
+    direction with its own weights. Masked frames and tokens are neither keys nor part of a mean. [CLS] and [SEP] are
+    keys but, as in the stored pooled vector, not part of the mean.
+    """
+
+    def __init__(
+        self,
+        *,
+        audio_dim: int | None,
+        text_dim: int | None,
+        width: int = 256,
+        heads: int = 4,
+        dropout: float = 0.1,
+        attention: bool = True,
+        ffn: bool = False,
+        uniform: bool = False,
+        lyrics_pooling: LyricsPooling = "mean",
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(f"width {width} is not a multiple of {heads} attention heads")
+        if attention and (audio_dim is None or text_dim is None):
+            raise ConfigError("cross-modal attention needs both modalities; set attention=False for one alone")
+        self.audio_projection = nn.Linear(audio_dim, width) if audio_dim is not None else None
+        self.lyrics_projection = nn.Linear(text_dim, width) if text_dim is not None else None
+        self.lyrics_pooling = lyrics_pooling
+        self.out_width = width * ((audio_dim is not None) + (text_dim is not None))
+        self.audio_block: CrossModalBlock | None = None
+        self.lyrics_block: CrossModalBlock | None = None
+        if attention:
+            self.audio_block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
+            self.lyrics_block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
+
+    def forward(self, audio: tuple[Tensor, Tensor] | None, lyrics: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Fuse.
+
+        Parameters
+        ----------
+        audio : frames (B, K, E) and their number (B,) int64, at least 1; None where the modality is left out.
+        lyrics : token states (B, L, D) and their number (B,) int64, at least 1; None where left out.
+
+        Returns
+        -------
+        f (B, out_width).
+        """
+        z_a = z_l = None
+        if self.audio_projection is not None and audio is not None:
+            frames, n_frames = audio
+            mask_a = valid_mask(n_frames, frames.shape[1])
+            z_a = u_a = self.audio_projection(frames.masked_fill(~mask_a[..., None], 0.0))
+        if self.lyrics_projection is not None and lyrics is not None:
+            tokens, n_tokens = lyrics
+            mask_l = valid_mask(n_tokens, tokens.shape[1])
+            z_l = u_l = self.lyrics_projection(tokens.masked_fill(~mask_l[..., None], 0.0))
+        if self.audio_block is not None and self.lyrics_block is not None:
+            z_a = self.audio_block(u_a, u_l, mask_l)
+            z_l = self.lyrics_block(u_l, u_a, mask_a)
+        pooled = []
+        if z_a is not None:
+            pooled.append(masked_mean(z_a, mask_a))
+        if z_l is not None:
+            pooled.append(self._pool_lyrics(z_l, n_tokens))
+        return torch.cat(pooled, dim=-1)
+
+    def _pool_lyrics(self, z_BLW: Tensor, n_tokens: Tensor) -> Tensor:
+        if self.lyrics_pooling == "cls":
+            return at_least_float32(z_BLW[:, 0])
+        return masked_mean(z_BLW, non_special_mask(n_tokens, z_BLW.shape[1]))
+
+
+def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+    """Mean over axis 1 of the places where `mask` is true, in float32 at least: (B, N, W), (B, N) -> (B, W)."""
+    kept = at_least_float32(x_BNW).masked_fill(~mask_BN[..., None], 0.0)
+    return kept.sum(dim=1) / mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32, where sums and exponentials keep their digits; float64 as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def non_special_mask(n_tokens: Tensor, size: int) -> Tensor:
+    """(B, size) bool: tokens but the first ([CLS]) and last ([SEP]); all of them where there are two or fewer."""
+    position = torch.arange(size, device=n_tokens.device)
+    length = n_tokens[:, None]
+    inner = (position > 0) & (position < length - 1)
+    return torch.where(length > 2, inner, position < length)

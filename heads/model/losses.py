@@ -1,0 +1,94 @@
+"""Losses: audio-lyrics contrastive loss, binary cross-entropy or the asymmetric loss, and their sum.
+
+Shapes: B batch, C genres, P projection width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from ...cache.errors import ConfigError
+from .batch import Batch, Outputs
+from .contrastive import contrastive_loss
+from .fusion import at_least_float32
+
+
+@dataclass(kw_only=True)
+class Losses:
+    """Scalars () float32: ``total`` to step on, and its parts to log. `contrastive` is 0 where there is none."""
+
+    total: Tensor
+    contrastive: Tensor
+    classification: Tensor
+
+
+def asymmetric_loss(
+    logits: Tensor, labels: Tensor, *, gamma_positive: float = 1.0, gamma_negative: float = 4.0, clip: float = 0.05
+) -> Tensor:
+    """Asymmetric loss, () float32, mean over tracks and genres; with gammas and clip 0 the binary cross-entropy.
+
+    Notes
+    -----
+    Ridnik et al., ICCV 2021: ``-(1 - p)^g+ log p`` for a positive, ``-p_m^g- log(1 - p_m)`` for a negative, with the
+    shifted probability ``p_m = max(p - clip, 0)``.
+    """
+    x = at_least_float32(logits)
+    y = labels.to(x.dtype)
+    p = torch.sigmoid(x)
+    positive = (1.0 - p) ** gamma_positive * softplus(-x)
+    shifted = (p - clip).clamp(min=0.0)
+    # log(1 - p) is -softplus(x): exact where p is close to 1, and used where nothing is shifted.
+    log_miss = softplus(x) if clip == 0 else -torch.log1p(-shifted)
+    negative = shifted**gamma_negative * log_miss
+    return (y * positive + (1.0 - y) * negative).mean()
+
+
+def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss = "bce", sum_over_genres: bool = False) -> Tensor:
+    """Binary cross-entropy or asymmetric loss, () float32: mean over tracks, and mean (or sum) over genres.
+
+    Notes
+    -----
+    Ru et al. 2023, section 2.5, which does not say which; the sum makes lambda weigh C times less.
+    """
+    if loss == "asymmetric":
+        mean = asymmetric_loss(logits, labels)
+    else:
+        x = at_least_float32(logits)
+        mean = binary_cross_entropy_with_logits(x, labels.to(x.dtype))
+    return mean * logits.shape[1] if sum_over_genres else mean
+
+
+def total_loss(
+    outputs: Outputs, batch: Batch, lambda_: float = 0.3, *, loss: Loss = "bce", sum_over_genres: bool = False
+) -> Losses:
+    """``lambda L_AL + (1 - lambda) L_BCE``, where ``loss="asymmetric"`` puts the asymmetric loss in the place of L_BCE.
+
+    Without the contrastive part lambda means nothing and the total is the classification loss alone.
+
+    Raises
+    ------
+    ConfigError
+        `lambda_` is outside [0, 1].
+
+    Notes
+    -----
+    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1 nothing reaches fusion, graph or classifier.
+    """
+    if not 0.0 <= lambda_ <= 1.0:
+        raise ConfigError(f"lambda is {lambda_}; it must be in [0, 1]")
+    labelled = classification_loss(outputs.logits, batch.labels, loss=loss, sum_over_genres=sum_over_genres)
+    if outputs.audio_embedding is None or outputs.lyrics_embedding is None or outputs.tau is None:
+        return Losses(total=labelled, contrastive=torch.zeros_like(labelled), classification=labelled)
+    contrastive = contrastive_loss(
+        outputs.audio_embedding, outputs.lyrics_embedding, outputs.tau, batch.track_key, batch.lyrics_key
+    )
+    total = lambda_ * contrastive + (1.0 - lambda_) * labelled
+    return Losses(total=total, contrastive=contrastive, classification=labelled)
+
+
+Loss = Literal["bce", "asymmetric"]

@@ -1,0 +1,178 @@
+"""The model: audio encoder, fusion, genre graph and contrastive projections, put together from one configuration.
+
+Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .audio_cnn import AudioEncoder, encoder_frames, valid_mask
+from .batch import Batch, Outputs
+from .config import ModelConfig
+from .contrastive import ContrastiveProjection
+from .fusion import Fusion, masked_mean
+from .graph import CROWDED_COSINE, GenreGraph, centre
+from .system import System
+
+
+class GenreModel(System):
+    """The system ``ours``: multi-label genre classifier over cached features.
+
+    Parameters
+    ----------
+    config : shape and options.
+    adjacency : (C, C) A_hat (:func:`mgc.heads.model.graph.build_adjacency`). Like the next three a buffer,
+        saved with the weights; the defaults are placeholders for weights loaded afterwards.
+    genre_embedding : (C, D) genre-name embeddings as stored; centred here where the configuration says so.
+    mel_mean, mel_std : dB, over the valid frames of the training split.
+
+    Notes
+    -----
+    Ru et al. 2023. With ``text_dim`` 768 and the default options 4 063 457 + 768 + C parameters.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        adjacency: npt.ArrayLike | Tensor | None = None,
+        genre_embedding: npt.ArrayLike | Tensor | None = None,
+        mel_mean: float = 0.0,
+        mel_std: float = 1.0,
+    ) -> None:
+        super().__init__(config, mel_mean=mel_mean, mel_std=mel_std)
+        audio, lyrics = config.modalities != "lyrics", config.modalities != "audio"
+        self.encoder = AudioEncoder(config.encoder, n_mels=config.n_mels) if audio else None
+        self.no_lyrics = nn.Parameter(torch.zeros(config.text_dim)) if lyrics else None
+        self.fusion = Fusion(
+            audio_dim=self.encoder.out_channels if self.encoder is not None else None,
+            text_dim=config.text_dim if lyrics else None,
+            width=config.width,
+            heads=config.heads,
+            dropout=config.dropout,
+            attention=config.attention,
+            ffn=config.ffn,
+            uniform=config.uniform_attention,
+            lyrics_pooling=config.lyrics_pooling,
+        )
+        self.graph: GenreGraph | None = None
+        self.classifier: nn.Linear | None = None
+        self.bias: nn.Parameter | None = None
+        if config.graph:
+            self.graph = _genre_graph(config, adjacency, genre_embedding, self.fusion.out_width)
+            self.bias = nn.Parameter(torch.zeros(config.n_genres)) if config.bias else None
+        else:
+            self.classifier = nn.Linear(self.fusion.out_width, config.n_genres, bias=config.bias)
+        self.projection: ContrastiveProjection | None = None
+        if config.contrastive and self.encoder is not None:
+            self.projection = ContrastiveProjection(
+                self.encoder.out_channels,
+                config.text_dim,
+                config.projection_dim,
+                normalise=config.normalise,
+                tau_init=config.tau_init,
+            )
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """(C,) what is added to the logits; None with ``bias=False``."""
+        return self.bias if self.classifier is None else self.classifier.bias
+
+    @property
+    def tau(self) -> Tensor | None:
+        """The learned temperature, (); None without the contrastive part."""
+        return self.projection.tau if self.projection is not None else None
+
+    def clamp_temperature(self) -> None:
+        """Keep tau in [0.001, 0.5]; call after each optimizer step."""
+        if self.projection is not None:
+            self.projection.clamp_temperature()
+
+    def start_warnings(self) -> list[str]:
+        """What is wrong before the first step: classifier rows that all point one way (then nothing is learnt)."""
+        row_cosine = self.graph.row_cosine() if self.graph is not None else math.nan
+        if not row_cosine > CROWDED_COSINE:
+            return []
+        return [
+            f"the genre graph starts with classifiers at mean cosine {row_cosine:.4f}, so every genre gets the same "
+            "score; use graph_similarity 'centred' or graph_normalisation 'ml-gcn'"
+        ]
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Score every genre for each track of `batch`, on the model's device."""
+        audio = self._encode_audio(batch) if self.encoder is not None else None
+        lyrics = self._lyrics(batch) if self.no_lyrics is not None else None
+        fused = self.fusion(audio, lyrics)
+        outputs = Outputs(logits=self._classify(fused))
+        if self.projection is not None and audio is not None:
+            frames, n_frames = audio
+            e_a = masked_mean(frames, valid_mask(n_frames, frames.shape[1]))
+            outputs.audio_embedding, outputs.lyrics_embedding = self.projection(e_a, self._pooled_lyrics(batch))
+            outputs.tau = self.projection.tau
+        return outputs
+
+    def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert self.encoder is not None
+        mel = self.normalise_mel(batch.mel, batch.mel_frames)
+        return self.encoder(mel, batch.lengths), encoder_frames(batch.mel_frames, mel.shape[-1])
+
+    def _lyrics(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Token states, the learned token where there are none, and lengths of at least 1."""
+        assert self.no_lyrics is not None
+        states = batch.lyrics.to(self.no_lyrics.dtype)
+        if states.shape[1] == 0:
+            states = states.new_zeros(len(states), 1, self.config.text_dim)
+        absent = batch.lyrics_tokens == 0
+        first = torch.where(absent[:, None], self.no_lyrics, states[:, 0])
+        states = torch.cat([first[:, None], states[:, 1:]], dim=1)
+        return states, batch.lyrics_tokens.clamp(min=1)
+
+    def _pooled_lyrics(self, batch: Batch) -> Tensor:
+        """E_l (B, D); 0 without lyrics, where the loss leaves the row out but its gradient must be finite."""
+        states = batch.lyrics_pooled if self.config.lyrics_pooling == "mean" else self._lyrics(batch)[0][:, 0]
+        return states.masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
+
+    def _classify(self, fused: Tensor) -> Tensor:
+        with torch.autocast(fused.device.type, enabled=False):
+            if self.graph is None:
+                assert self.classifier is not None
+                plain: Tensor = self.classifier(fused)
+                return plain
+            logits: Tensor = fused @ self.graph().T
+            if self.config.logit_scale:
+                logits = logits / math.sqrt(fused.shape[-1])
+            return logits if self.bias is None else logits + self.bias
+
+
+def _genre_graph(
+    config: ModelConfig,
+    adjacency: npt.ArrayLike | Tensor | None,
+    genre_embedding: npt.ArrayLike | Tensor | None,
+    out_width: int,
+) -> GenreGraph:
+    n_genres, text_dim = config.n_genres, config.text_dim
+    a_hat = _float64(adjacency) if adjacency is not None else np.eye(n_genres)
+    nodes = _float64(genre_embedding) if genre_embedding is not None else np.zeros((n_genres, text_dim))
+    for name, array, shape in (
+        ("adjacency", a_hat, (n_genres, n_genres)),
+        ("genre_embedding", nodes, (n_genres, text_dim)),
+    ):
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; {n_genres} genres of width {text_dim} need {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    if config.graph_similarity == "centred":
+        nodes = centre(nodes)
+    return GenreGraph(torch.from_numpy(a_hat), torch.from_numpy(nodes), hidden=config.graph_hidden, out_width=out_width)
+
+
+def _float64(array: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+    if isinstance(array, Tensor):
+        return array.detach().cpu().double().numpy()
+    return np.asarray(array, dtype=np.float64)

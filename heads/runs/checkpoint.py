@@ -1,0 +1,272 @@
+"""Checkpoints that survive ``kill -9``, a full disk and a flipped bit; nothing is pickled.
+
+``last/`` holds points of a run that training can go on from. ``state-<epoch>.json`` names weights and optimizer by
+file and sha256, and gets its name by a rename once they are on disk: a run killed at any instant is at one point or
+another. The newest two ends of epochs are kept, so that the one before can take over from one that was damaged; so is
+the newest point inside an epoch, ``state-<epoch>+<steps>.json``, until that epoch ends. ``best/`` is a folder published
+from a state, and can be made again from it.
+
+At the end of an epoch random numbers need no saved state: an epoch's are a function of the seed and its number. Inside
+one, torch's generators are saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
+from ...cache.errors import RunError, StoreCorruptError
+from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors, tensor_bytes
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+"""Weights in ``best/``: the same bytes as the best epoch's in ``last/``, so that either mends the other."""
+
+Point = tuple[int, int]
+"""Epochs done, and steps done of the one that follows."""
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    epoch, step : epochs done, and optimizer steps done by their end.
+    config : ``TrainConfig.to_dict()``.
+    task : what the run learns from, as ``Task.identity``; a resumed run must have the same.
+    machine : what the weights' last bits depend on, as :func:`mgc.heads.device.machine`.
+    within : how far the next epoch has come: ``steps``, ``sums`` of the losses, ``seconds``; None at an epoch's end.
+    best_epoch, best_map : epoch (from 1) with the best validation mAP; 0 and None before there is one.
+    best : what ``best/`` says of that epoch: thresholds and validation metrics.
+    stopped_early : no epoch follows, by `patience`.
+    files : role -> {"name", "sha256"} of the tensors in ``last/``: weights, optimizer, best; inside an epoch random.
+    """
+
+    epoch: int
+    step: int
+    config: dict[str, Any]
+    task: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=dict)
+    within: dict[str, Any] | None = None
+    best_epoch: int = 0
+    best_map: float | None = None
+    best: dict[str, Any] = field(default_factory=dict)
+    stopped_early: bool = False
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def point(self) -> Point:
+        return self.epoch, 0 if self.within is None else int(self.within["steps"])
+
+
+def save_state(
+    run: Path,
+    state: RunState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    random: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Commit a point to ``last/``; `state.files` is filled in. If that fails, what was there stays.
+
+    At the end of the best epoch so far (``state.best_epoch == state.epoch``) its weights are kept until a better one's.
+
+    Parameters
+    ----------
+    random : states of torch's generators, wanted inside an epoch.
+    """
+    last, label = run / "last", _label(state.point)
+    if not last.is_dir():
+        last.mkdir(parents=True)
+        fsync_dir(run)
+    files = dict(state.files)
+    try:
+        files["weights"] = _write_tensors(last / f"weights-{label}.safetensors", model_tensors(model))
+        moments = optimizer_tensors(optimizer, model)
+        files["optimizer"] = _write_tensors(last / f"optimizer-{label}.safetensors", moments)
+        files.pop("random", None)
+        if random is not None:
+            files["random"] = _write_tensors(last / f"random-{label}.safetensors", dict(random))
+        if state.within is None and state.best_epoch == state.epoch:
+            files["best"] = files["weights"]
+        document = {"format_version": FORMAT_VERSION, **vars(state), "files": files}
+        replace_file(last / f"state-{label}.json", seal(document))
+    except OSError:
+        with contextlib.suppress(OSError):
+            _sweep(last, at_most=state.point)  # room for other people; the point before needs none of it
+        raise
+    state.files = files
+    _sweep(last, at_most=state.point)
+
+
+def find_state(run: Path) -> tuple[RunState | None, list[str]]:
+    """The newest point of a run that is whole, and what was found wrong on the way; None before the first.
+
+    Weights that are damaged here and whole in ``best/`` are made again from there.
+
+    Raises
+    ------
+    RunError
+        If no point is whole, or one is of another format.
+    """
+    refused: list[str] = []
+    for point in sorted(_points(run / "last"), reverse=True):
+        path = run / "last" / f"state-{_label(point)}.json"
+        try:
+            state = _read_state(path)
+            mended = [_check_or_mend(run, entry) for entry in state.files.values()]
+        except DamagedError as error:
+            refused.append(str(error))
+            continue
+        where = f"the end of epoch {state.epoch}" + (f" and {point[1]} steps" if point[1] else "")
+        return state, [f"{damage}; going on from {where}" for damage in refused] + list(filter(None, mended))
+    if refused:
+        raise RunError(f"{'; '.join(refused)}; no checkpoint of this run is whole: restore the files from a copy, or "
+                       "train again in another folder")  # fmt: skip
+    return None, []
+
+
+def restore(run: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give `model` and `optimizer` what they held when `state` was saved."""
+    load_weights(model, state_file(run, state, "weights"))
+    load_optimizer(optimizer, model, load_tensors(state_file(run, state, "optimizer")))
+
+
+def saved_random(run: Path, state: RunState) -> dict[str, Tensor]:
+    """States of torch's generators at a point inside an epoch."""
+    return load_tensors(state_file(run, state, "random"))
+
+
+def state_file(run: Path, state: RunState, role: str) -> Path:
+    return run / "last" / state.files[role]["name"]
+
+
+def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace `folder` by one holding `files`, all of it on disk before the swap. If that fails, the old one stays."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name, data in files.items():
+            write_durable(partial / name, data)
+        fsync_tree(partial)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    fsync_dir(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep_drafts(run: Path) -> None:
+    """Remove what writes that were cut off have left beside the files of a run."""
+    for path in run.glob(".*"):
+        if path.name.endswith((".partial", ".old")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A sealed JSON file of a run.
+
+    Raises
+    ------
+    DamagedError
+        If it is missing, cut or altered.
+    """
+    try:
+        return unseal(path)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path}: missing; is this a run folder (or its best/), whole?") from error
+    except (StoreCorruptError, OSError) as error:
+        raise DamagedError(f"{path}: cut short or altered ({error})") from error
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Refuse a file that is not what was recorded when it was written.
+
+    Raises
+    ------
+    DamagedError
+    """
+    if not path.is_file():
+        raise DamagedError(f"{path}: missing, but the checkpoint names it")
+    if file_sha256(path) != sha256:
+        raise DamagedError(f"{path}: cut short or altered: its sha256 is not the recorded {sha256[:12]}...")
+
+
+class DamagedError(RunError):
+    """A file of a run is missing, cut short or altered."""
+
+
+def _label(point: Point) -> str:
+    epoch, steps = point
+    return f"{epoch:06d}" + (f"+{steps:06d}" if steps else "")
+
+
+def _points(last: Path) -> Iterator[Point]:
+    for path in last.glob("state-*.json"):
+        if found := re.fullmatch(r"state-(\d+)(?:\+(\d+))?\.json", path.name):
+            yield int(found[1]), int(found[2] or 0)
+
+
+def _read_state(path: Path) -> RunState:
+    data = read_sealed(path)
+    version = data.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise RunError(f"{path}: checkpoint format {version}, but this mgc reads {FORMAT_VERSION}")
+    try:
+        return RunState(**data)
+    except TypeError as error:
+        raise RunError(f"{path}: not a checkpoint of this mgc ({error})") from error
+
+
+def _check_or_mend(run: Path, entry: Mapping[str, str]) -> str | None:
+    path, spare = run / "last" / entry["name"], run / "best" / WEIGHTS
+    try:
+        check_file(path, entry["sha256"])
+    except DamagedError as damage:
+        if not spare.is_file() or file_sha256(spare) != entry["sha256"]:
+            raise
+        replace_file(path, spare.read_bytes())
+        return f"{damage}; made again from {spare}"
+    return None
+
+
+def _sweep(last: Path, *, at_most: Point) -> None:
+    """Keep the newest two ends of epochs up to a point, and it; remove whatever else is there."""
+    points = sorted(point for point in _points(last) if point <= at_most)
+    ends = [point for point in points if point[1] == 0]
+    kept = set()
+    for point in [*ends[-2:], *points[-1:]]:
+        path = last / f"state-{_label(point)}.json"
+        with contextlib.suppress(RunError):
+            kept |= {path.name, *(entry["name"] for entry in _read_state(path).files.values())}
+    for path in last.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+    data = tensor_bytes(tensors)
+    replace_file(path, data)
+    return {"name": path.name, "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,0 +1,224 @@
+"""A run's folder beside its checkpoints: opening it, what is written before the first epoch, and ``best/``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...cache.durable import replace_file, seal
+from ...cache.errors import RunError, SaveError
+from ...cache.format.layout import library_versions
+from ...cache.reading.store import FeatureStore
+from ..config import TrainConfig
+from ..data.batches import Home
+from ..data.splits import Split
+from ..data.task import Task
+from ..metrics.thresholds import Thresholds
+from ..model.graph import graph_summary
+from ..model.system import System
+from .checkpoint import RunState, find_state, publish_folder, read_sealed, state_file, sweep_drafts
+from .history import EpochRecord, rewind_history
+from .model_card import CardFacts
+from .published_model import bundle_files, weights_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A run folder as it was found; `state` and `split` are None where there is nothing to go on from."""
+
+    state: RunState | None
+    split: Split | None
+    warnings: tuple[str, ...] = ()
+
+
+def open_run(run: Path, config: TrainConfig, *, resume: bool) -> Opened:
+    """Find out where a run stands.
+
+    Raises
+    ------
+    RunError
+        If there is a run and it is not to be resumed, or was asked for other things, or no checkpoint is whole.
+    """
+    used = [name for name in ("config.yaml", "last", "best") if (run / name).exists()]
+    if used and not resume:
+        raise RunError(f"{run}: there is a run here already ({', '.join(used)}); resume it, or give another folder")
+    state, warnings = find_state(run)
+    if state is None:
+        if (run / "best").exists():
+            raise RunError(f"{run}: best/ is there, but {run / 'last'} holds no checkpoint; restore it from a copy, or "
+                           "train again in another folder")  # fmt: skip
+        return Opened(state=None, split=None)
+    differences = config.differences(TrainConfig.from_dict(state.config))
+    if differences:
+        raise RunError(f"{run}: this run was started with other options: {'; '.join(differences)}; resume with the "
+                       "same ones, or start a new run")  # fmt: skip
+    split = None
+    try:
+        split = Split.load(run / "splits.json")
+    except RunError as error:
+        warnings.append(f"{error}; made again")  # and compared: it decides the tracks of `Task.identity`
+    return Opened(state=state, split=split, warnings=tuple(warnings))
+
+
+def write_start(
+    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any], session: dict[str, Any]
+) -> list[EpochRecord]:
+    """Write what is known before the first epoch; returns the records of the epochs that are done."""
+    about = {**about, "sessions": [*earlier_sessions(run), session]}
+    run.mkdir(parents=True, exist_ok=True)
+    sweep_drafts(run)
+    task.split.save(run / "splits.json")
+    replace_file(run / "config.yaml", config.to_yaml().encode())
+    replace_file(run / "run.json", seal(about))
+    return rewind_history(run / "metrics.jsonl", state.epoch)
+
+
+@contextlib.contextmanager
+def saving(run: Path, what: str, safe: str) -> Iterator[None]:
+    """Say what a disk that fails while `what` is written means for the run: `safe`, and what to do.
+
+    Raises
+    ------
+    SaveError
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SaveError(f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or mend "
+                        "the disk), then run the same command with --resume") from error  # fmt: skip
+
+
+def refuse_other_machine(run: Path, state: RunState, machine: dict[str, Any], *, deterministic: bool) -> list[str]:
+    """A warning where a resumed run computes with other last bits than it was started with.
+
+    Raises
+    ------
+    RunError
+        If it was asked to be deterministic.
+    """
+    changes = [f"{key} {state.machine.get(key)} there, {value} here" for key, value in machine.items()
+               if state.machine.get(key) != value]  # fmt: skip
+    if not changes:
+        return []
+    found = f"{run}: this run was started in another setting ({'; '.join(changes)})"
+    if deterministic:
+        raise RunError(f"{found}, and its weights would not come out the same; resume it in the old setting (threads: "
+                       "OMP_NUM_THREADS), or start a new run")  # fmt: skip
+    return [f"{found}; its weights will differ in their last bits from an undisturbed run's"]
+
+
+def refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
+    if state is None or state.task == task.identity:
+        return
+    names = {"fingerprints": "recipe fingerprints", "genres": "genres to learn", "n_tracks": "number of tracks",
+             "tracks_sha256": "audio, lyrics or labels of the training and validation tracks"}  # fmt: skip
+    found = [names[key] for key in names if state.task.get(key) != task.identity[key]]
+    raise RunError(f"{run}: this run was started on other data: it differs in {', '.join(found)}; resume with the "
+                   "store it was started on, or start a new run")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publisher:
+    """Makes ``best/`` of a run's state."""
+
+    run: Path
+    store: FeatureStore
+    task: Task
+    config: TrainConfig
+    precision: str
+    n_parameters: int
+
+    def publish(self, state: RunState) -> None:
+        facts = CardFacts(
+            epoch=state.best_epoch,
+            n_parameters=self.n_parameters,
+            precision=self.precision,
+            thresholds=Thresholds.from_dict(state.best["thresholds"]),
+            validation=state.best["validation"],
+            intervals=state.best["intervals"],
+        )
+        weights = state_file(self.run, state, "best").read_bytes()
+        files = bundle_files(self.task, self.config, self.store.recipe, facts, weights=weights)
+        publish_folder(self.run / "best", files)
+
+    def repair(self, state: RunState) -> None:
+        """Publish again where a kill fell between the checkpoint and ``best/``."""
+        if state.best_epoch and weights_sha256(self.run / "best") != state.files["best"]["sha256"]:
+            self.publish(state)
+
+
+def describe_run(
+    store: FeatureStore,
+    task: Task,
+    home: Home,
+    device: torch.device,
+    precision: str,
+    model: System,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "store": store.path.name,
+        "fingerprints": dict(store.fingerprints),
+        "store_versions": dict(store.library_versions),
+        "split": {"policy": task.split.policy, "requested": task.split.requested, "sizes": task.split.sizes},
+        "genres": list(task.genres.names),
+        "kept": [dataclasses.asdict(kept) for kept in task.kept],
+        "labels_sha256": task.labels_sha256,
+        "n_train": task.n_train,
+        "n_validation": len(task.examples) - task.n_train,
+        "n_train_without_lyrics": task.n_without_lyrics,
+        "home": dataclasses.asdict(home),
+        "device": str(device),
+        "precision": precision,
+        "mgc": metadata.version("mgc"),
+        "torch": torch.__version__,
+        "n_threads": torch.get_num_threads(),
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "graph": None if task.graph is None else graph_summary(task.graph, task.genres.names),
+        "warnings": list(warnings),
+    }
+
+
+LIBRARIES = ("mgc", "torch", "numpy")
+"""What computes."""
+
+
+def this_session(*, epoch: int, device: torch.device, precision: str) -> dict[str, Any]:
+    """JSON values of the training that begins now after `epoch` epochs: time, command line, versions, where."""
+    known = library_versions()
+    return {
+        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "after_epoch": epoch,
+        "command": command_line(),
+        "versions": {"python": platform.python_version()} | {name: known[name] for name in LIBRARIES if name in known},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": precision,
+        "n_threads": torch.get_num_threads(),
+    }
+
+
+def command_line() -> str:
+    """What this process was started with, without the folder that its program lies in."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def earlier_sessions(run: Path) -> list[dict[str, Any]]:
+    """Those of the run before now; none where its ``run.json`` is missing, damaged or older than they are."""
+    with contextlib.suppress(RunError, OSError):
+        return list(read_sealed(run / "run.json").get("sessions", []))
+    return []

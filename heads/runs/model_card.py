@@ -1,0 +1,280 @@
+"""The model card: ``README.md`` of a published model, for people who have the folder and nothing else.
+
+Its front matter is what the Hugging Face hub reads, validation figures included (``model-index``), so the folder can be
+uploaded as it is. What mgc cannot know (which collection, under which terms, which licence) is left to be filled in,
+visibly. Nothing here depends on a test track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ...cache.format.recipe import Recipe
+from ..config import TrainConfig
+from ..data.task import Task
+from ..metrics.thresholds import Thresholds
+from ..model.systems import ABOUT
+
+TO_FILL_IN = "[to be filled in by whoever publishes this model]"
+_METRICS = {
+    "map": "mAP (macro, genres with a validation track)",
+    "jaccard_fixed": "Jaccard at threshold 0.5",
+    "f1_fixed": "F1 (example-based) at 0.5",
+    "jaccard_tuned": "Jaccard at the overall threshold",
+    "f1_tuned": "F1 at the overall threshold",
+    "jaccard_tuned_per_genre": "Jaccard at the thresholds a genre",
+    "f1_tuned_per_genre": "F1 at the thresholds a genre",
+}
+
+_METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a card tells besides the task: `epoch` of the weights, and its validation figures.
+
+    Attributes
+    ----------
+    validation : metrics of the epoch, ``empty_share`` and ``bce`` among them.
+    intervals : name -> value, low, high; of :func:`mgc.heads.metrics.validation.validation_intervals`.
+    """
+
+    epoch: int
+    n_parameters: int
+    precision: str
+    thresholds: Thresholds
+    validation: Mapping[str, float | None]
+    intervals: Mapping[str, Mapping[str, float | None]]
+
+
+def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
+    """The text of the card, Markdown with YAML front matter."""
+    sections = [
+        _front_matter(config, task, facts),
+        _summary(task, config),
+        _use(recipe, task, facts),
+        _data(task, recipe),
+        _recipe(task, config, recipe, facts),
+        _metrics(facts),
+        _genres(task, facts.thresholds),
+        _limits(task, config, facts),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(config: TrainConfig, task: Task, facts: CardFacts) -> str:
+    inputs = {"both": ["audio", "lyrics"], "audio": ["audio"], "lyrics": ["lyrics"]}[task.model.modalities]
+    matter: dict[str, Any] = {
+        "library_name": "mgc",
+        "pipeline_tag": "text-classification" if inputs == ["lyrics"] else "audio-classification",
+        "license": "other",
+        "license_name": "to-be-filled-in",
+        "tags": ["music", "music-genre-classification", "multi-label-classification", *inputs, "mgc"],
+    }
+    if facts.intervals:
+        matter["model-index"] = _model_index(config, facts, matter["pipeline_tag"])
+    return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+
+def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[dict[str, Any]]:
+    """The validation figures, as the hub lists them beside a model."""
+    metrics = [
+        {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
+        for key, name in _METRICS.items()
+        if (value := facts.intervals.get(key, {}).get("value")) is not None
+    ]
+    dataset = {"type": "to-be-filled-in", "name": TO_FILL_IN, "split": "validation"}
+    task = {"type": task_type, "name": "multi-label music genre classification"}
+    return [{"name": f"mgc-{config.model}", "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}]
+
+
+def _summary(task: Task, config: TrainConfig) -> str:
+    return f"""# Music genres from {_inputs(task)}
+
+A multi-label classifier made by `mgc train`: it scores {len(task.genres.names)} genres independently of each other.
+System `{config.model}`: {ABOUT[config.model]}.
+
+- Licence of these weights: {TO_FILL_IN}. mgc's own licence covers the software, not what was learned from a collection.
+- Contact: {TO_FILL_IN}"""
+
+
+def _use(recipe: Recipe, task: Task, facts: CardFacts) -> str:
+    lyrics = " --lyrics song.txt" if task.model.modalities != "audio" else ""
+    encoder = ""
+    if recipe.lyrics is not None and task.model.modalities != "audio":
+        encoder = f"""
+The text encoder is not in this folder. It is `{recipe.lyrics.model}`, weights sha256
+`{recipe.lyrics.weights_sha256}`; mgc finds it by name, or where `--text-model PATH` says, and refuses another."""
+    return f"""## Use
+
+    mgc predict THIS_FOLDER song.mp3{lyrics}
+    mgc predict THIS_FOLDER songs.zarr -o scores.parquet
+
+This folder is all that mgc needs; every file but this one is checked by its hash. Features made by another recipe are
+refused.{encoder}
+
+Meant for: research on music, suggesting genres for a catalogue to people who check them, study of how genres relate.
+Not meant for: deciding alone what is sold, recommended, paid or removed, and not for telling who made a recording."""
+
+
+def _data(task: Task, recipe: Recipe) -> str:
+    n_validation = len(task.examples) - task.n_train
+    groups = task.groups
+    n_artists = len(set(groups[: task.n_train]))
+    lengths = task.train_labels.sum(axis=1)
+    clip = "none" if recipe.mel is None else (
+        f"{recipe.mel.clip_s:g} s of each track ({recipe.mel.offset}), {recipe.mel.sample_rate_hz} Hz mono, "
+        f"{recipe.mel.n_mels} mel bands, hop {recipe.mel.hop_length}"
+    )  # fmt: skip
+    words = "none" if recipe.lyrics is None else (
+        f"at most {recipe.lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in "
+        f"{recipe.lyrics.precision}"
+    )  # fmt: skip
+    labels = "" if task.labels_sha256 is None else (
+        f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
+    )  # fmt: skip
+    return f"""## Data
+
+- Collection, version, terms, languages: {TO_FILL_IN}
+- Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
+  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
+- Epoch and thresholds chosen on {n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
+- Filters: {"; ".join(str(kept) for kept in task.genres.steps)}.
+- Sound: {clip}.
+- Words: {words}."""
+
+
+def _policy(task: Task) -> str:
+    return {
+        "artist": ": no artist is in two splits",
+        "random": ": tracks of one artist may be in several splits, which flatters a model",
+        "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
+        "manifest": ": as the collection came with",
+    }.get(task.split.policy, "")
+
+
+def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
+    model = task.model
+    rows = {
+        "parameters": f"{facts.n_parameters}",
+        "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
+        "cross-modal attention": _on(model.attention),
+        "genre graph": _on(model.graph) + _read_aloud(task, recipe),
+        "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
+        if model.contrastive
+        else "off",
+        "loss": config.loss,
+        "optimizer": f"{config.optimizer}, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, schedule "
+        + (f"halving every {config.lr_halve_every} epochs" if config.schedule == "halving" else config.schedule),
+        "batch size, seed": f"{config.batch_size}, {config.seed}",
+        "epoch of the weights": f"{facts.epoch}, the best by validation mAP of those trained so far",
+        "precision": facts.precision,
+    }
+    listed = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""## Recipe
+
+| | |
+|---|---|
+{listed}
+
+`config.json` holds every option, `preprocessor.json` the whole recipe of the features, `graph.json` the genre graph."""
+
+
+def _read_aloud(task: Task, recipe: Recipe) -> str:
+    renamed = [name for name in task.genres.names if name in recipe.genre_names]
+    if not (task.model.graph and renamed):
+        return ""
+    return f"; {len(renamed)} of {len(task.genres.names)} genres read aloud by other texts than their names"
+
+
+def _metrics(facts: CardFacts) -> str:
+    if not facts.intervals:
+        return "## Metrics\n\nThere was no validation track to measure on."
+    listed = "\n".join(
+        f"| {name} | {_number(facts.intervals[key]['value'])} | {_interval(facts.intervals[key])} |"
+        for key, name in _METRICS.items()
+        if key in facts.intervals
+    )
+    return f"""## Metrics
+
+On the validation tracks, with 95 % bootstrap intervals that resample artists:
+
+| | value | interval |
+|---|---|---|
+{listed}
+
+At 0.5 {_number(facts.validation.get("empty_share"))} of the tracks get no genre. These tracks chose the epoch and the
+thresholds, so the figures flatter; the run's `metrics.json` has those of the test split, once `mgc evaluate` has run.
+They are kept out of this folder on purpose: it must not change with test tracks. Test figures: {TO_FILL_IN}"""
+
+
+def _genres(task: Task, thresholds: Thresholds) -> str:
+    rows = [
+        f"| {_cell(name)} | {count} | {cut:.4f}{'*' if took_overall else ''} |"
+        for name, count, cut, took_overall in zip(
+            task.genres.names, task.train_labels.sum(axis=0).tolist(), thresholds.per_genre, thresholds.fallback,
+            strict=True,
+        )
+    ]  # fmt: skip
+    listed = "\n".join(rows)
+    return f"""## Genres and thresholds
+
+One threshold for all genres: {thresholds.overall:.4f} (the paper's is 0.5). A threshold a genre: the table; * marks a
+genre that takes the one for all: it has fewer than {thresholds.min_support} of {thresholds.n_tracks} validation tracks.
+
+| genre | training tracks | threshold |
+|---|---|---|
+{listed}"""
+
+
+def _limits(task: Task, config: TrainConfig, facts: CardFacts) -> str:
+    counts = task.train_labels.sum(axis=0)
+    rare = int((counts < 20).sum())
+    said = [
+        "Genres are what the collection's labels say: other people draw other lines, and what is rare there is "
+        "labelled worse.",
+        "Scores are not calibrated probabilities; `mgc evaluate` says how far they are from frequencies.",
+        f"{rare} of {len(counts)} genres have fewer than 20 training tracks; expect little of them.",
+    ]
+    if task.model.modalities == "both":
+        said.append(
+            "A track without lyrics is scored from sound alone."
+            if task.n_without_lyrics or config.modality_dropout > 0
+            else "It has seen no track without lyrics; the scores of one are a guess."
+        )
+    if not facts.thresholds.n_tracks:
+        said.append("There was no validation track: thresholds are 0.5 and nothing has chosen the epoch.")
+    listed = "\n".join(f"- {line}" for line in said)
+    return f"""## Limits
+
+{listed}
+
+Ru, Zhang, Wang, Cheng and Xiao: "Improving Music Genre Classification from Multi-Modal Properties of Music and Genre
+Correlations Perspective", ICASSP 2023. This is mgc's reading of it, and these are not the authors' weights."""
+
+
+def _inputs(task: Task) -> str:
+    return {"both": "sound and lyrics", "audio": "sound", "lyrics": "lyrics"}[task.model.modalities]
+
+
+def _cell(name: str) -> str:
+    """A name that cannot leave its cell."""
+    return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _interval(estimate: Mapping[str, float | None]) -> str:
+    low, high = estimate["low"], estimate["high"]
+    return "too few artists" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or not np.isfinite(value) else f"{value:.3f}"
+
+
+def _on(used: bool) -> str:
+    return "on" if used else "off"

@@ -1,0 +1,177 @@
+"""The published model, ``best/``: all that prediction needs, and nothing that depends on a test track.
+
+No path, time, machine or hash of a whole store goes in, so two runs that learn the same publish the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...cache.durable import seal
+from ...cache.errors import RunError
+from ...cache.format.recipe import Recipe
+from ..config import TrainConfig
+from ..data.labels import LabelMatrix
+from ..data.task import Task
+from ..metrics.thresholds import Thresholds
+from ..metrics.trivial_baselines import majority_set
+from ..model.config import ModelConfig
+from ..model.graph import graph_document
+from ..model.system import System
+from ..model.systems import build_system
+from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
+from .model_card import CardFacts, model_card
+from .tensor_files import load_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A trained model with what belongs to it.
+
+    Attributes
+    ----------
+    model : in evaluation mode, on the CPU.
+    genres : names of the C outputs.
+    thresholds : tuned on the validation split.
+    recipe : what the features it was trained on were made by; features to predict from must match.
+    train_counts, n_train : training tracks with each genre, (C,), and in all.
+    majority : (C,) bool, the one label set that fits the training tracks best.
+    n_without_lyrics : training tracks without lyrics; with 0 the model never learned what to do without.
+    """
+
+    folder: Path
+    model: System
+    genres: tuple[str, ...]
+    thresholds: Thresholds
+    recipe: Recipe
+    fingerprints: dict[str, str]
+    training: TrainConfig
+    train_counts: npt.NDArray[np.int64]
+    n_train: int
+    majority: LabelMatrix
+    n_without_lyrics: int
+    epoch: int
+    validation: dict[str, Any]
+
+
+def bundle_files(
+    task: Task,
+    config: TrainConfig,
+    recipe: Recipe,
+    facts: CardFacts,
+    *,
+    weights: bytes,
+) -> dict[str, bytes]:
+    """The files of ``best/`` by name; `weights` are the safetensors bytes of the best epoch, which `facts` are of."""
+    files = {
+        WEIGHTS: weights,
+        "preprocessor.json": seal(_preprocessor(task, recipe)),
+        "labels.json": seal(_labels(task)),
+        "thresholds.json": seal({"genres": list(task.genres.names), **facts.thresholds.to_dict()}),
+        "graph.json": seal(_graph(task)),
+        "README.md": model_card(task, config, recipe, facts).encode(),
+    }
+    parts = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "README.md"}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(task.model),
+        "training": config.to_dict(),
+        "precision": facts.precision,
+        "epoch": facts.epoch,
+        "validation": dict(facts.validation),
+        "validation_intervals": {name: dict(value) for name, value in facts.intervals.items()},
+        "n_parameters": facts.n_parameters,
+        "n_without_lyrics": task.n_without_lyrics,
+        "parts": parts,
+    }
+    return {**files, "config.json": seal(document)}
+
+
+def load_run(folder: Path) -> LoadedModel:
+    """Load a published model: ``best/`` itself, or the run folder around it.
+
+    Raises
+    ------
+    RunError
+        If a file is missing, cut short or altered (``mgc train --resume`` makes ``best/`` again), or of another format.
+    """
+    folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its "
+                       "best/; if that run was cut off, `mgc train --resume` makes best/ again")  # fmt: skip
+    config = read_sealed(folder / "config.json")
+    if config["format_version"] != FORMAT_VERSION:
+        raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
+    try:
+        for name, sha256 in config["parts"].items():
+            check_file(folder / name, sha256)
+    except DamagedError as error:
+        raise RunError(f"{error}; in a run, `mgc train --resume` makes best/ again; else restore it") from error
+    labels, preprocessor = read_sealed(folder / "labels.json"), read_sealed(folder / "preprocessor.json")
+    thresholds = read_sealed(folder / "thresholds.json")
+    thresholds.pop("genres")
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        model = build_system(ModelConfig.from_dict(config["model"]))
+    load_weights(model, folder / WEIGHTS)
+    model.eval()
+    return LoadedModel(
+        folder=folder,
+        model=model,
+        genres=tuple(labels["genres"]),
+        thresholds=Thresholds.from_dict(thresholds),
+        recipe=Recipe.from_dict(preprocessor["recipe"]),
+        fingerprints=preprocessor["fingerprints"],
+        training=TrainConfig.from_dict(config["training"]),
+        train_counts=np.asarray(labels["train_counts"], dtype=np.int64),
+        n_train=labels["n_train"],
+        majority=np.isin(np.asarray(labels["genres"]), labels["majority"]),
+        n_without_lyrics=config["n_without_lyrics"],
+        epoch=config["epoch"],
+        validation=config["validation"],
+    )
+
+
+def weights_sha256(folder: Path) -> str | None:
+    """The hash of the weights published in `folder`; None where a file of it is missing, cut short or altered."""
+    try:
+        parts = read_sealed(folder / "config.json")["parts"]
+        for name, sha256 in parts.items():
+            check_file(folder / name, sha256)
+    except RunError:
+        return None
+    return str(parts[WEIGHTS]) if (folder / "README.md").is_file() else None
+
+
+def _preprocessor(task: Task, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe": recipe.to_dict(),
+        "fingerprints": recipe.fingerprints(),
+        "mel_mean_db": task.statistics.mean_db,
+        "mel_std_db": task.statistics.std_db,
+        "mel_values_seen": task.statistics.n_values,
+    }
+
+
+def _labels(task: Task) -> dict[str, Any]:
+    majority = majority_set(task.train_labels)
+    return {
+        "genres": list(task.genres.names),
+        "train_counts": task.train_labels.sum(axis=0).tolist(),
+        "n_train": task.n_train,
+        "majority": [name for name, chosen in zip(task.genres.names, majority, strict=True) if chosen],
+        "filters": [str(kept) for kept in task.genres.steps],
+    }
+
+
+def _graph(task: Task) -> dict[str, Any]:
+    if task.graph is None:
+        return {"genres": list(task.genres.names), "used": False}
+    return graph_document(task.graph, task.genres.names, task.model.graph_options)

@@ -1,0 +1,134 @@
+"""What a training run would be, told before it starts: tracks, genres, memory, and the time of a few real steps."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...cache.reading.store import FeatureStore
+from ..config import TrainConfig
+from ..data.batches import FeatureBatches, Home, choose_home, epoch_batches, in_batches
+from ..data.task import Task, prepare
+from ..device import compiling, deterministic, resolve_device, resolve_precision
+from ..evaluation.scoring import score_logits
+from ..runs.tensor_files import model_tensors, optimizer_tensors
+from .loop import train_epoch
+from .train import make_model
+
+_BATCHES, _BUDGET_S = 12, 10.0
+"""As many batches are read; steps are taken until the time is over, at least two, and the first does not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What was found.
+
+    Attributes
+    ----------
+    task : split, genres, filters' counts and warnings.
+    n_steps, n_validation : optimizer steps an epoch, validation tracks.
+    step_s, timed_steps : median over that many real steps of training.
+    epoch_s : estimated from `step_s` and a few validation batches.
+    read_s : estimated for reading the features once at the start; 0 where they stay in the store.
+    checkpoint_bytes : of one; two are kept, and a third is there while it is written.
+    """
+
+    task: Task
+    home: Home
+    device: str
+    precision: str
+    n_parameters: int
+    n_steps: int
+    n_validation: int
+    step_s: float
+    timed_steps: int
+    epoch_s: float
+    read_s: float
+    checkpoint_bytes: int
+    warnings: tuple[str, ...]
+
+
+def dry_run(
+    store: FeatureStore,
+    config: TrainConfig,
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    on_track: Callable[[int, int], None] | None = None,
+) -> DryRun:
+    """Do what :func:`mgc.heads.training.train.train` does up to its first steps, and write nothing.
+
+    Raises
+    ------
+    ConfigError, TrainingError
+        As training would.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    with deterministic(config.deterministic), compiling(config.compile):
+        task = prepare(store, config, labels=labels, on_track=on_track)
+        model, optimizer = make_model(task, config, device)
+        home = choose_home(store, task.examples, device=device, wanted=config.home)
+        batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)
+        sample = np.concatenate(batches_of_epoch[:_BATCHES])
+        started = time.perf_counter()
+        batches = FeatureBatches(
+            store, task.examples.take(sample), home=home, device=device, text_dim=task.model.text_dim
+        )
+        read_s = 0.0 if home.name == "mapped" else (time.perf_counter() - started) / len(sample) * len(task.examples)
+        clock = _Clock(device)
+        with contextlib.suppress(_Enough):
+            train_epoch(model, optimizer, batches, len(sample), config, epoch=1, device=device, precision=precision,
+                        on_step=clock.tick)  # fmt: skip
+        step_s = statistics.median(clock.steps_s)
+        few = np.arange(min(len(sample), 2 * config.batch_size), dtype=np.int64)
+        started = time.perf_counter()
+        score_logits(model, batches, few, batch_size=config.batch_size)
+        n_validation = len(task.examples) - task.n_train
+        scoring_s = (time.perf_counter() - started) / len(in_batches(few, config.batch_size))
+        n_scored = len(in_batches(np.arange(n_validation, dtype=np.int64), config.batch_size))
+    tensors = [*model_tensors(model).values(), *optimizer_tensors(optimizer, model).values()]
+    return DryRun(
+        task=task,
+        home=home,
+        device=str(device),
+        precision=precision,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_steps=len(batches_of_epoch),
+        n_validation=n_validation,
+        step_s=step_s,
+        timed_steps=len(clock.steps_s),
+        epoch_s=len(batches_of_epoch) * step_s + n_scored * scoring_s,
+        read_s=read_s,
+        checkpoint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        warnings=(*task.warnings, *model.start_warnings()),
+    )
+
+
+class _Enough(Exception):  # noqa: N818
+    """Enough steps were timed."""
+
+
+class _Clock:
+    """Seconds of each step; the first counts only if it stays the only one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.steps_s: list[float] = []
+        self._device = device
+        self._started = self._last = time.perf_counter()
+
+    def tick(self, done: int, total: int) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        if done == 2:
+            self.steps_s.clear()
+        self.steps_s.append(now - self._last)
+        self._last = now
+        if done >= 2 and now - self._started > _BUDGET_S:
+            raise _Enough

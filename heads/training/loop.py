@@ -1,0 +1,158 @@
+"""One epoch of training: steps, losses, and a stop where numbers stop being numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cache.errors import TrainingError
+from ..config import TrainConfig
+from ..data.batches import FeatureBatches, epoch_batches
+from ..model.batch import Batch
+from ..model.losses import total_loss
+from ..model.system import System
+from .augment import augmented
+
+_CHECK_EVERY = {"cpu": 1, "cuda": 16}
+"""Steps between looks at the loss; each look makes the host wait for a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochSums:
+    """How far an epoch has come.
+
+    Attributes
+    ----------
+    steps : optimizer steps done.
+    sums : over the tracks of these steps, of the total loss, its contrastive and its classification part.
+    """
+
+    steps: int
+    sums: tuple[float, float, float]
+
+
+@contextlib.contextmanager
+def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers as a function of (seed, epoch), and the caller's generators left as they were.
+
+    Epoch 0 is the making of the model; epochs of training count from 1.
+    """
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(state[0]))
+        yield
+
+
+def train_epoch(
+    model: System,
+    optimizer: torch.optim.Optimizer,
+    batches: FeatureBatches,
+    n_train: int,
+    config: TrainConfig,
+    *,
+    epoch: int,
+    device: torch.device,
+    precision: str,
+    start: tuple[EpochSums, Mapping[str, Tensor]] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    wants_save: Callable[[], bool] | None = None,
+    save: Callable[[EpochSums, dict[str, Tensor]], None] | None = None,
+) -> EpochSums:
+    """Train on the first `n_train` examples of `batches` once.
+
+    Parameters
+    ----------
+    epoch : counted from 1; with the seed it decides order and dropout.
+    precision : ``bf16`` runs the forward pass under autocast; losses and weights stay float32.
+    start : what `save` was given where the epoch was left.
+    on_step : called with steps done and steps in all.
+    wants_save : asked after each step whether to `save`.
+    save : given how far the epoch is, and the states of torch's generators.
+
+    Raises
+    ------
+    TrainingError
+        If a loss or a gradient is not finite; names the tracks.
+    """
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr_at(epoch - 1)
+    order = epoch_batches(n_train, config.batch_size, seed=config.seed, epoch=epoch)
+    done, random = start if start is not None else (EpochSums(steps=0, sums=(0.0, 0.0, 0.0)), {})
+    sums = torch.tensor(done.sums, device=device, dtype=torch.float64)
+    unchecked: list[tuple[Tensor, Batch]] = []
+    with seeded(config.seed, epoch, device):
+        _set_random(random, device)
+        for step, batch in enumerate(batches(order[done.steps :]), start=done.steps + 1):
+            shown = augmented(batch, config)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                outputs = model(shown)
+            losses = total_loss(
+                outputs, shown, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
+            )
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            optimizer.step()
+            model.clamp_temperature()
+            parts = torch.stack([losses.total, losses.contrastive, losses.classification]).detach()
+            sums += parts.double() * len(batch)
+            unchecked.append((parts[0] + norm, batch))
+            if on_step is not None:
+                on_step(step, len(order))
+            saving = wants_save is not None and wants_save()
+            if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order) or saving:
+                _refuse_nonfinite(unchecked, batches, epoch)
+                unchecked.clear()
+            if saving and save is not None:
+                save(_epoch_sums(step, sums), _random(device))
+    return _epoch_sums(len(order), sums)
+
+
+def _epoch_sums(steps: int, sums: Tensor) -> EpochSums:
+    total, contrastive, classification = sums.tolist()
+    return EpochSums(steps=steps, sums=(total, contrastive, classification))
+
+
+def _random(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches, epoch: int) -> None:
+    finite = torch.stack([value for value, _ in steps]).isfinite()
+    if bool(finite.all()):
+        return
+    batch = steps[int((~finite).nonzero()[0])][1]
+    bad = _nonfinite_rows(batch)
+    name = dict(zip(batches.examples.rows.tolist(), batches.examples.ids, strict=True))
+    if bad:
+        named = ", ".join(name[row] for row in bad)
+        raise TrainingError(f"epoch {epoch}: loss or gradient is not finite; the stored features of {named} are not "
+                            "finite: extract them again, or leave them out")  # fmt: skip
+    named = ", ".join(name[row] for row in batch.rows.tolist())
+    raise TrainingError(f"epoch {epoch}: loss or gradient is not finite in the batch of {named}; their features are "
+                        "finite: try a lower lr, or precision=fp32")  # fmt: skip
+
+
+def _nonfinite_rows(batch: Batch) -> list[int]:
+    """Rows whose own features, in the frames and tokens that count, are not finite."""
+    frames = torch.arange(batch.mel.shape[2], device=batch.mel.device) < batch.mel_frames[:, None]
+    mel = (batch.mel.isfinite() | ~frames[:, None, :]).flatten(1).all(1)
+    lyrics = batch.lyrics.isfinite().flatten(1).all(1) & batch.lyrics_pooled.isfinite().all(1)
+    rows: list[int] = batch.rows[~(mel & lyrics)].tolist()
+    return rows

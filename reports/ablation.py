@@ -1,0 +1,256 @@
+"""The tables of an ablation as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cache.durable import replace_file
+from ..cache.errors import MissingExtraError
+from ..cache.messages import counted
+from ..heads.ablation.paper_tables import PUBLISHED_ON
+from ..heads.ablation.statistics import METRICS
+from ..heads.metrics.bootstrap import LEVEL
+from .charts import FAINT, INK, LINES, drawing, svg_text
+from .html import root_colours
+
+Json = Mapping[str, Any]
+
+SHOWN = ("accuracy", "f1", "accuracy_tuned", "f1_tuned", "map", "empty_share")
+WITH_INTERVAL = frozenset({"accuracy", "f1", "map"})
+COMPARED = ("accuracy", "accuracy_tuned", "map")
+"""Metrics whose difference to the reference row has a column."""
+
+CSV_COLUMNS = (
+    "table", "row", "metric", "seeds", "value", "sd", "low", "high", "difference", "difference_low", "difference_high",
+    "verdict", "published", "note",
+)  # fmt: skip
+
+
+def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
+    """All tables as one page; `plots` are file names by table."""
+    about = document["caption"]
+    parts = ["# Ablations\n", caption_text(about) + "\n", reading_text(about) + "\n"]
+    for table in document["tables"]:
+        parts += [f"## {table['title']}\n", _markdown_table(table)]
+        if plots and table["name"] in plots:
+            parts.append(f"![{table['title']}]({plots[table['name']]})\n")
+    if document["failures"]:
+        parts.append("## Runs that failed\n")
+        parts += [f"- {', '.join(failure['serves'])}: {failure['reason']}" for failure in document["failures"]]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def caption_text(about: Json) -> str:
+    """The caption as sentences."""
+    said = [f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
+            f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
+            f"({about['runs_finished']} of {about['runs']} runs finished)."]  # fmt: skip
+    if about["labels_sha256"] is not None:
+        said.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
+    if "n_test" not in about:
+        return " ".join(said)
+    of_what = (f"{counted(about['n_songs'], 'song')} by {counted(about['n_artists'], 'artist')}; "
+               f"{counted(about['n_genres'], 'genre')}")  # fmt: skip
+    if about["folds"]:
+        said.append(f"Cross-validation, {about['split']}: the {about['n_test']} tested tracks of all folds are pooled, "
+                    f"each scored by a model that has not seen its fold: {of_what}.")  # fmt: skip
+    else:
+        said.append(f"Split `{about['split']}`: {about['n_train']} training, {about['n_validation']} validation and "
+                    f"{about['n_test']} test tracks; the test tracks are {of_what}.")  # fmt: skip
+    if about["n_test_left_out"]:
+        said.append(f"{counted(about['n_test_left_out'], 'test track')} with none of these genres left out.")
+    if about["genres_left_out"]:
+        said.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
+    if about["undefined_genres"]:
+        said.append(f"Without a test track, so in no mAP: {', '.join(about['undefined_genres'])}.")
+    said.append(f"Trained on {', '.join(about['device'])} in {', '.join(about['precision'])}, {about['hours']:.2f} "
+                "hours of training in all.")  # fmt: skip
+    if len(about["mgc"]) > 1:
+        said.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
+    if about["few"]:
+        said.append(f"**{counted(about['n_artists'], 'artist')} and {counted(about['n_songs'], 'song')} are too few to "
+                    "claim anything from; the table shows that every system trains.**")  # fmt: skip
+    return " ".join(said)
+
+
+def reading_text(about: Json) -> str:
+    """What the columns mean."""
+    seeds = "artists and seeds, the same ones for both systems"
+    if len(about["seeds"]) == 1:
+        seeds = "artists, the same ones for both systems; with one seed, what another would do is not in them"
+    return (
+        "Accuracy is the example-based Jaccard index and F the example-based F1, at threshold 0.5, or at the one tuned "
+        "on validation tracks; empty is the share of tracks without a prediction at 0.5. ± is the standard deviation "
+        f"over seeds; brackets hold {LEVEL:.0%} bootstrap intervals ({about['n_replicates']} draws). Those of a value "
+        f"resample artists; those of a difference resample {seeds}. A difference whose interval holds 0 is undecided. "
+        f"Published numbers are the paper's, on {PUBLISHED_ON}."
+    )
+
+
+def _markdown_table(table: Json) -> str:
+    published = any(row["published"] for row in table["rows"])
+    heads = [table["x_label"] or "system", *(METRICS[name] for name in SHOWN)]
+    heads += [f"{METRICS[name]} − {table['reference']}" for name in COMPARED]
+    if published:
+        heads += [f"published accuracy, {PUBLISHED_ON}", f"published F, {PUBLISHED_ON}"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for row in table["rows"]:
+        metrics = row["metrics"]
+        cells = [row["name"] + (f" ({row['note']})" if row["note"] else "")]
+        cells += [_value(metrics.get(name), brackets=name in WITH_INTERVAL) for name in SHOWN]
+        cells += [_difference(metrics.get(name)) for name in COMPARED]
+        if published:
+            cells += [f"{row['published'][name]:.3f}" if row["published"] else "" for name in ("accuracy", "f1")]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _value(cell: Json | None, *, brackets: bool) -> str:
+    if cell is None:
+        return "–"
+    if cell["value"] is None:
+        return "undefined"
+    spread = "" if cell["sd"] is None else f" ± {cell['sd']:.3f}"
+    return f"{cell['value']:.3f}{spread}" + (_interval(cell) if brackets else "")
+
+
+def _difference(cell: Json | None) -> str:
+    if cell is None or cell["difference"] is None:
+        return ""
+    difference = cell["difference"]
+    if difference["value"] is None:
+        return "undefined"
+    return f"{difference['value']:+.3f}{_interval(difference, signed=True)} {cell['verdict']}"
+
+
+def _interval(cell: Json, *, signed: bool = False) -> str:
+    if cell["low"] is None or cell["high"] is None:
+        return ""
+    form = "+.3f" if signed else ".3f"
+    return f" [{cell['low']:{form}}, {cell['high']:{form}}]"
+
+
+def csv_text(document: Json) -> str:
+    """One line a table, row and metric; empty where undefined."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for table in document["tables"]:
+        for row in table["rows"]:
+            start = {"table": table["name"], "row": row["name"], "seeds": row["n_seeds"], "note": row["note"]}
+            for metric in METRICS:
+                cell = row["metrics"].get(metric)
+                published = (row["published"] or {}).get(metric)
+                if cell is not None or published is not None:
+                    writer.writerow({**start, "metric": metric, "published": published, **_csv_cells(cell)})
+    return out.getvalue()
+
+
+def _csv_cells(cell: Json | None) -> dict[str, Any]:
+    if cell is None:
+        return {}
+    values = {name: cell[name] for name in ("value", "sd", "low", "high", "verdict")}
+    if cell["difference"] is not None:
+        names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
+        values |= {column: cell["difference"][name] for column, name in names.items()}
+    return values
+
+
+def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Write ``tables.md``, ``.csv``, ``.json`` and the plots; return the paths, and remarks on plots left out."""
+    plots, remarks = draw_tables(folder, document)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(folder / "tables.json", text.encode())
+    replace_file(folder / "tables.md", markdown(document, plots).encode())
+    replace_file(folder / "tables.csv", csv_text(document).encode())
+    names = ["tables.md", "tables.csv", "tables.json", *plots.values()]
+    return [str(folder / name) for name in names], remarks
+
+
+ASIDE = 0.008
+"""What keeps the intervals of several curves from lying on each other."""
+
+CURVES = {"accuracy": "accuracy", "f1": "F", "map": "mAP"}
+
+
+def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]]:
+    """Write a plot of each table that has a finished row.
+
+    Returns
+    -------
+    plots : file names by table.
+    remarks : why there is none, where the extra for plots is missing.
+    """
+    plots: dict[str, str] = {}
+    try:
+        for table in document["tables"]:
+            rows = [row for row in table["rows"] if row["metrics"]]
+            if rows:
+                chart = _sweep(table, rows) if table["x_label"] else _rows(table, rows)
+                plots[table["name"]] = f"{table['name']}.svg"
+                replace_file(folder / plots[table["name"]], standalone(chart).encode())
+    except MissingExtraError as error:
+        return {}, [f"no plots: {error}"]
+    return plots, []
+
+
+def standalone(svg: str) -> str:
+    """A chart of a page as a file of its own: with namespaces, and with the page's colours, light and dark."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    style = f"<style>{root_colours()} svg {{ background: var(--page); font-family: sans-serif; }}</style>"
+    return re.sub(r"<svg([^>]*)>", rf"<svg {names}\1>{style}", svg, count=1) + "\n"
+
+
+def _rows(table: Json, rows: Sequence[Json]) -> str:
+    """Accuracy of each row with its interval, and what was published."""
+    places = list(range(len(rows)))[::-1]
+    with drawing(table["title"], 5.6, 0.34 * len(rows) + 1.0) as (figure, axes):
+        for place, row in zip(places, rows, strict=True):
+            cell = row["metrics"]["accuracy"]
+            if cell["low"] is not None:
+                axes.plot([cell["low"], cell["high"]], [place, place], color=LINES[0], linewidth=1.8)
+        values = [row["metrics"]["accuracy"]["value"] for row in rows]
+        axes.plot(values, places, "o", color=LINES[0], label="here, with 95 % interval", markersize=5)
+        known = [(row["published"]["accuracy"], place) for row, place in zip(rows, places, strict=True)
+                 if row["published"]]  # fmt: skip
+        if known:
+            axes.plot(*zip(*known, strict=True), "D", color=LINES[1], markerfacecolor="none", markersize=5,
+                      label=f"published, {PUBLISHED_ON}")  # fmt: skip
+        axes.set_yticks(places, [row["name"] for row in rows])
+        axes.set_xlabel("accuracy (Jaccard index at threshold 0.5)")
+        axes.grid(axis="x", color=FAINT, linewidth=0.4)
+        axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return svg_text(figure, table["title"])
+
+
+def _sweep(table: Json, rows: Sequence[Json]) -> str:
+    """Metrics over the values of the sweep, with intervals."""
+    x = [float(row["name"]) for row in rows]
+    with drawing(table["title"], 5.0, 3.4) as (figure, axes):
+        for (metric, name), colour, aside in zip(CURVES.items(), LINES, (-ASIDE, 0.0, ASIDE), strict=True):
+            cells = [row["metrics"][metric] for row in rows]
+            values = [float("nan") if cell["value"] is None else cell["value"] for cell in cells]
+            axes.plot(x, values, color=colour, label=name, marker="o", markersize=3)
+            for at, cell in zip(x, cells, strict=True):
+                if cell["low"] is not None:
+                    axes.plot([at + aside] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
+        axes.axvline(float(table["reference"]), color=FAINT, linewidth=1)
+        axes.annotate("best in the paper", (float(table["reference"]), 1), xycoords=("data", "axes fraction"),
+                      xytext=(0, 2), ha="center", textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
+        axes.set_xlabel(table["x_label"])
+        axes.set_ylabel("share (0 to 1)")
+        axes.set_ylim(bottom=0)
+        axes.grid(color=FAINT, linewidth=0.4)
+        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
+        return svg_text(figure, table["title"])
