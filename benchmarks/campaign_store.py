@@ -87,7 +87,7 @@ def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
                 found["takedowns, left to a copy"] += 1
                 with contextlib.suppress(StoreCorruptError):
                     raise AssertionError(f"{key} is hurt and {FeatureStore.open(path).ok_rows} are shown")
-            else:  # only the source can make it again: tests/pipeline/test_repair.py
+            else:  # only the source can make it again: tests/pipeline/extraction/test_repair.py
                 assert key.split("/")[0] in ("tracks", "genres", "genre_embedding", "genre_embedding_other")
         found["bits flipped"] += 1
         shutil.rmtree(path)

@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from songs.motifs import BREATH_RATIO, BREATH_WIDTH_HZ, MOTIFS, PARTIALS, movement
+from songs.topics import TOPICS
+from songs.world import BenchmarkSong, BenchmarkWorld
 from torch import Tensor
 
 from mgc.cache.errors import StoppedError
@@ -30,9 +33,6 @@ from mgc.cache.format.tables import outcome_table, plan_table
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import create_store
 from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
-from mgc.pipeline.synth_benchmark import BenchmarkSong, BenchmarkWorld
-from mgc.pipeline.synth_motifs import BREATH_RATIO, BREATH_WIDTH_HZ, MOTIFS, PARTIALS, movement
-from mgc.pipeline.synth_topics import TOPICS
 
 FLOOR = 2e-3
 """Power of the noise in a band, over that of a partial of level 1."""

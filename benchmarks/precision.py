@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from machine import describe
 from pairs import spread, table
+from songs.world import BenchmarkWorld
 from tables import OPTIONS
 from tables_world import CLIP_S, N_SONGS, SEED, label_sets, make_store
 
@@ -30,7 +31,6 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.training.train import train
-from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 PRECISIONS = ("fp32", "bf16")
 FIGURES = ("validation mAP, best epoch", "test mAP", "test Jaccard", "training loss, last epoch")

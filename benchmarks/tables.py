@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from machine import describe
+from songs.world import BenchmarkWorld
 from tables_world import CLIP_S, N_SONGS, SEED, ceilings, facts, label_sets, make_store
 
 from mgc import api
 from mgc.pipeline.sources.genre_prompts import genre_names
-from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 READING = Path(__file__).parent / "tables_reading.txt"
 SEEDS = 3

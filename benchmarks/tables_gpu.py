@@ -26,6 +26,7 @@ import torch
 from cuda_device import NO_DEVICE, is_missing
 from feature_world import FeatureWorld, write_store
 from machine import describe
+from songs.world import BenchmarkWorld
 from tables_world import SEED, ceilings, facts, label_sets
 
 from mgc.cache.errors import StoppedError
@@ -33,7 +34,6 @@ from mgc.heads.ablation.ablate import ablate
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, Row, TableSpec
 from mgc.heads.ablation.workers import Work
-from mgc.pipeline.synth_benchmark import BenchmarkWorld
 
 GO_ON = 75
 KEPT_OF_A_RUN = ("result.json", "metrics.json", "predictions.parquet")

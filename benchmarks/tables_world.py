@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from songs.labels import LabelSets, generated_label_sets, multi_hot, read_label_sets
+from songs.motifs import MOTIFS
+from songs.topics import TOPICS
+from songs.world import BenchmarkSong, BenchmarkWorld, make_benchmark
 
 from mgc import api
-from mgc.pipeline.synth_benchmark import BenchmarkSong, BenchmarkWorld, make_benchmark
-from mgc.pipeline.synth_labels import LabelSets, generated_label_sets, multi_hot, read_label_sets
-from mgc.pipeline.synth_motifs import MOTIFS
-from mgc.pipeline.synth_topics import TOPICS
 
 SEED, N_SONGS, CLIP_S = 0, 3000, 5.0
 REAL_LABELS = "mtg_jamendo"

@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from mgc import cli
 
+pytest_plugins = ["small_world"]
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("mgc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mgc")

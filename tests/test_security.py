@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from small_store import create, fill
+from source_tree import ROOT, source_files
 
 from mgc import api
 from mgc.cache.durable import fingerprint, seal, unseal
@@ -29,15 +30,10 @@ from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.audio.clip_reader import ClipReader
 from mgc.pipeline.sources.manifest import Source, Track
 
-ROOT = Path(__file__).parents[1]
-SOURCES = [
-    *ROOT.glob("*.py"),
-    *(file for name in ("api", "cache", "commands", "heads", "pipeline") for file in (ROOT / name).glob("*.py")),
-]
 UNPICKLERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", source_files(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_pickle_no_shell_no_foreign_code(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):

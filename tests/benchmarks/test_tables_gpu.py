@@ -10,13 +10,13 @@ import pytest
 import torch
 from cuda_device import NO_DEVICE
 from feature_world import FeatureWorld, band_of, draw, spectrogram, word_vectors
+from songs.labels import generated_label_sets
+from songs.motifs import MOTIFS, PARTIALS, movement
+from songs.topics import TOPICS
+from songs.world import BenchmarkWorld
 from tables_gpu import GO_ON, main
 
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline.synth_benchmark import BenchmarkWorld
-from mgc.pipeline.synth_labels import generated_label_sets
-from mgc.pipeline.synth_motifs import MOTIFS, PARTIALS, movement
-from mgc.pipeline.synth_topics import TOPICS
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from mgc import cli
 from mgc.cache.writing.takedowns import drop
 from mgc.pipeline.synth.world import make_collection
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 WRITTEN = [*PAGES, *sorted(path.relative_to(ROOT).as_posix() for folder in ("docs/design", "examples", "benchmarks")
                            for path in (ROOT / folder).glob("*.md")), "CHANGELOG.md", "CONTRIBUTING.md"]  # fmt: skip

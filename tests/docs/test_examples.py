@@ -14,7 +14,7 @@ from songs_world import FAILED_SONG, N_SONGS, features
 
 from mgc.cache.upkeep.hdf5_writer import seal_store
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[..., str]
 
 

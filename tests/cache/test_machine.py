@@ -41,7 +41,7 @@ def test_large_arrays_use_the_same_pages_again_while_memory_is_kept_and_not_afte
 def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb: int, again: bool) -> None:
     """In a process of its own, with what Dask's nanny sets in its workers."""
     script = (
-        "from test_memory import pages_asked_for, MB\n"
+        "from test_machine import pages_asked_for, MB\n"
         "from mgc.cache.machine import reuse_freed_blocks\n"
         "reuse_freed_blocks()\n"
         f"pages_asked_for({n_mb} * MB); print(pages_asked_for({n_mb} * MB))"

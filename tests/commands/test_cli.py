@@ -159,7 +159,7 @@ def test_a_source_is_told_of_without_being_written_down(call, table, tmp_path):
 
 
 def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(call, table, tmp_path):
-    golden, gone = Path(__file__).parent / "cache" / "golden" / "golden.zarr", tmp_path / "gone.csv"
+    golden, gone = Path(__file__).parents[1] / "cache" / "golden" / "golden.zarr", tmp_path / "gone.csv"
     strange = tmp_path / "strange.csv"
     strange.write_text("id,style\ntone0,rock\n")
     for command in (("manifest", table, "--genre-delimiter", "|"), ("train", golden, "-o", tmp_path / "run")):

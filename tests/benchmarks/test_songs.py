@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from songs.labels import JAMENDO_TABLES, generated_label_sets, multi_hot, read_label_sets
+from songs.motifs import MOTIFS, motif, render_motifs
+from songs.topics import TOPICS
+from songs.world import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
 
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.datasets import load_source
-from mgc.pipeline.synth_benchmark import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
-from mgc.pipeline.synth_labels import JAMENDO_TABLES, generated_label_sets, multi_hot, read_label_sets
-from mgc.pipeline.synth_motifs import MOTIFS, motif, render_motifs
-from mgc.pipeline.synth_topics import TOPICS
 
 N_SONGS = 900
 

@@ -23,7 +23,7 @@ from mgc.cache.writing.creation import add_feature_set
 from mgc.pipeline.audio.clips import decode_clip
 from mgc.pipeline.audio.mel import mel_frames
 
-PAGE = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
 
 
 def table(header: str) -> list[list[str]]:
@@ -53,7 +53,7 @@ def test_attributes_are_those_of_both_forms_with_their_types(songs_store: Path, 
     rows = table("| attribute | type | meaning |")
     kinds = {name: kind.split()[0] for cell, kind, _ in rows for name in names(cell)}
     assert kinds == {name: {int: "integer", dict: "object"}[type(value)] for name, value in group.items()}
-    with h5py.File(Path(__file__).parent / "cache" / "golden" / "golden.h5") as file:
+    with h5py.File(Path(__file__).parents[1] / "cache" / "golden" / "golden.h5") as file:
         sealed = {
             name: json.loads(value) if isinstance(value, str) else int(value) for name, value in file.attrs.items()
         }

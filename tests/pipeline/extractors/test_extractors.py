@@ -29,7 +29,7 @@ from mgc.pipeline.extractors.extractor import Extractor
 from mgc.pipeline.extractors.registry import load_extractor
 from mgc.pipeline.sources.manifest import Source, Track
 
-PACKAGE = Path(__file__).parents[2] / "examples" / "extractor"
+PACKAGE = Path(__file__).parents[3] / "examples" / "extractor"
 OPTIONS: dict[str, Any] = {"workers": 0, "clip_s": 1.0}
 HZ = (220, 440, 880, 1760, 3520)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.errors import ManifestError
-from .synth.words import COMMON
+from mgc.cache.errors import ManifestError
+from mgc.pipeline.synth.words import COMMON
 
 N_GENRES = 87
 JAMENDO_TABLES = tuple(f"autotagging_genre-{split}.tsv" for split in ("train", "validation", "test"))

@@ -1,6 +1,6 @@
 """The benchmark world: many genres with real co-occurrence, each known from the sound, the words, or both together.
 
-Genre sets come from :mod:`mgc.pipeline.synth_labels`. Every genre has its evidence: a third of them (by turns down the
+Genre sets come from :mod:`songs.labels`. Every genre has its evidence: a third of them (by turns down the
 list of frequencies) a motif of the sound, a third a topic of the words, a third two *styles*, each a motif with a
 topic, where every such motif and topic belongs to several genres. See docs/design/004.
 
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from songs.labels import GenreSet, LabelSets
+from songs.motifs import MOTIFS, render_motifs
+from songs.topics import TOPICS, own_topics, short_lyrics
 
-from ..cache.errors import ConfigError
-from .sources.manifest import Source, Track, write_manifest
-from .synth.world import artist_number, song_id, write_clip
-from .synth_labels import GenreSet, LabelSets
-from .synth_motifs import MOTIFS, render_motifs
-from .synth_topics import TOPICS, own_topics, short_lyrics
+from mgc.cache.errors import ConfigError
+from mgc.pipeline.sources.manifest import Source, Track, write_manifest
+from mgc.pipeline.synth.world import artist_number, song_id, write_clip
 
 SHARED_MOTIFS, SHARED_TOPICS, STYLES = 7, 9, 2
 SPLIT_SHARES = {"train": 0.60, "validation": 0.07, "test": 0.33}

@@ -1,0 +1,54 @@
+"""The structure of the package: small rooms, imports that go one way, no circles."""
+
+from __future__ import annotations
+
+import graphlib
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import grimp
+import pytest
+from source_tree import ROOMS, ROOT, source_files
+
+MAX_FILES, MAX_LINES = 15, 400
+
+
+def test_no_folder_above_15_files_and_no_file_above_400_lines() -> None:
+    files = [path for path in source_files() if path.name != "__init__.py"]
+    in_folder = Counter(path.parent for path in files)
+    assert {str(folder): n for folder, n in in_folder.items() if n > MAX_FILES} == {}
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in source_files()}
+    assert {path: n for path, n in lines.items() if n > MAX_LINES} == {}
+
+
+def test_no_two_files_import_each_other_in_a_loop() -> None:
+    """Imports inside functions and under TYPE_CHECKING included."""
+    graph = grimp.build_graph("mgc", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_imports_go_one_way() -> None:
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_room_is_in_the_contracts_and_in_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    whole = settings["importlinter"]["contracts"][0]["layers"]  # the contracts of single rooms are exhaustive
+    assert {f"mgc.{room}" for room in ROOMS} <= {name for layer in whole for name in layer.split(" | ")}
+    folders = {path.parent.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    assert set(settings["setuptools"]["packages"]) == {"mgc", *(".".join(("mgc", *folder.parts)) for folder in folders)}
+
+
+def test_folders_hold_nothing_but_a_docstring_in_their_init() -> None:
+    """Child processes start through them, so they import nothing; mgc.api alone hands its names on."""
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if room != "api"):
+        text = path.read_text(encoding="utf-8").strip()
+        assert text == "" or (text.startswith('"""') and text.endswith('"""') and text.count('"""') == 2), path
