@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..cache.machine import cpu_has_bf16
+from ..cache.steps import Progress, silent
 from .extraction import extract
 from .prediction import Prediction, predict
 from .runs import evaluate, try_report
-from .shared import Steps, extra, silent
+from .shared import extra
 from .sources import read_source
 from .training import train
 
@@ -50,7 +51,7 @@ def demo(
     epochs: int | None = None,
     seed: int = 0,
     workers: int | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> DemoReport:
     """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
 
@@ -80,9 +81,7 @@ def demo(
         seconds[step] = round(time.monotonic() - started, 1)
 
     with timed("generate"):
-        collection = make_collection(
-            folder / "songs", n_songs, seed, workers=cores, on_progress=lambda d, t: on_progress("generate", d, t, "")
-        )
+        collection = make_collection(folder / "songs", n_songs, seed, workers=cores, on_progress=on_progress)
     source = read_source(collection).source
     store, run = folder / "songs.zarr", folder / "run"
     with timed("extract"):

@@ -14,14 +14,14 @@ from ..cache.format.plan import SEALED_SUFFIXES, is_store, read_plan
 from ..cache.format.recipe import FeatureSetRecipe, MelRecipe, Recipe, TextRecipe
 from ..cache.format.records import committed
 from ..cache.reading.store import FeatureStore
+from ..cache.steps import Progress, silent
 from ..cache.upkeep.hdf5_writer import only_writer, seal_store, unpack_records, unpack_store
-from .shared import Steps, extra, silent
+from .shared import extra
 
 if TYPE_CHECKING:
     from ..pipeline.extraction.cluster import Scheduler
     from ..pipeline.extraction.forecast import Forecast
     from ..pipeline.extraction.pending import ExtractReport
-    from ..pipeline.extraction.pending import Progress as ExtractProgress
     from ..pipeline.sources.manifest import Source
     from ..pipeline.text.encoder import TextSource
 
@@ -45,7 +45,7 @@ def extract(
     shard: tuple[int, int] | None = None,
     scheduler: Scheduler | None = None,
     add: str | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> ExtractReport:
     """Make or continue a feature store; see :func:`mgc.pipeline.extraction.extract.extract`.
 
@@ -78,9 +78,6 @@ def extract(
     if workers is None:
         workers = default_workers() if shard is None else 0
 
-    def tell(progress: ExtractProgress) -> None:
-        on_progress("extract", progress.done, progress.planned, f"{progress.failed} failed" if progress.failed else "")
-
     if add is not None:
         if not (store.is_dir() and is_store(store)) or append:
             raise ConfigError(f"--add {add}: features join a Zarr store that is there, in a run of their own")
@@ -89,7 +86,7 @@ def extract(
         encoder = None if text_model is None else TextSource(model=text_model, device=text_device)
         return add_features(
             source, store, add, recipe=_added_recipe(store, add, encoder, text_precision), text=encoder,
-            workers=scheduler or workers, shard=shard, retry_failed=retry_failed, on_progress=tell,
+            workers=scheduler or workers, shard=shard, retry_failed=retry_failed, on_progress=on_progress,
         )  # fmt: skip
     before = _recipe_of(store) if is_store(store) else None
     wanted, text = _wanted(before, features, audio_backend, clip_s, offset, text_model, text_precision, text_device)
@@ -107,7 +104,7 @@ def extract(
             retry_failed=retry_failed,
             workers=scheduler or workers,
             shard=shard,
-            on_progress=tell,
+            on_progress=on_progress,
         )
 
     if shard is not None and retry_failed:
@@ -170,7 +167,7 @@ def plan(
     text_precision: Literal["auto", "fp32", "bf16"] = "auto",
     text_device: str = "cpu",
     sample: int | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> Forecast:
     """Predict what :func:`extract` takes, from a sample (:func:`mgc.pipeline.extraction.trial.forecast`).
 
@@ -189,7 +186,7 @@ def plan(
     found = forecast(
         source, recipe=recipe, text=text, embed_genres="genres" in features, part_rows=part_rows,
         workers=default_workers() if workers is None else workers, sample=sample,
-        on_progress=lambda progress: on_progress("sample", progress.done, progress.planned, ""),
+        on_progress=on_progress,
     )  # fmt: skip
     if store is not None:
         found.save(store)
@@ -251,7 +248,7 @@ def _recipe_of(store: Path) -> Recipe:
 
 
 def _fill_sealed(
-    sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Steps, *, may_grow: bool
+    sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Progress, *, may_grow: bool
 ) -> ExtractReport:
     """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it.
 
@@ -276,7 +273,7 @@ def _fill_sealed(
             raise type(error)(str(error).replace(str(store), str(sealed))) from error
         if report.parts_built or not finished:
             draft.unlink(missing_ok=True)
-            seal_store(store, draft, on_progress=lambda done, total: on_progress("seal", done, total, ""))
+            seal_store(store, draft, on_progress=on_progress)
             draft.replace(sealed)
             fsync_dir(sealed.parent)
         shutil.rmtree(folder)

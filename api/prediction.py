@@ -18,8 +18,9 @@ from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
 from ..cache.messages import counted
+from ..cache.steps import Progress, silent
 from .runs import open_for
-from .shared import Steps, extra, silent
+from .shared import extra
 from .whole_songs import WholeSongs, songs_store
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def predict(
     text_model: str | None = None,
     text_device: str = "cpu",
     workers: int | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> Predictions:
     """Genres of songs, or of the tracks of a store.
 
@@ -227,7 +228,7 @@ def _predict(
     threshold: str = "overall",
     windows: str = "one",
     workers: int | None = 0,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> Predictions:
     from ..heads.evaluation.prediction_files import refuse_other_suffix
 
@@ -257,28 +258,23 @@ def _predict(
     if windows == "all":
         done = _predict_whole_songs(WholeSongs(source, loaded, text, workers), threshold, output, on_progress)
     else:
-        n_songs = len(source.tracks)
-        with songs_store(
-            source, loaded, text, workers, lambda done: on_progress("extract", done, n_songs, "")
-        ) as features:
+        with songs_store(source, loaded, text, workers, on_progress) as features:
             done = _predict_store(loaded, features, threshold, output, on_progress)
     asked = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
     return dataclasses.replace(done, predictions=sorted(done.predictions, key=lambda one: asked[one.id]))
 
 
 def _predict_store(
-    loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Steps
+    loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Progress
 ) -> Predictions:
     from ..heads.evaluation.predict import has_words, predict_blocks
 
-    blocks = predict_blocks(
-        loaded, store, threshold=threshold, on_track=lambda done, total: on_progress("predict", done, total, "")
-    )
+    blocks = predict_blocks(loaded, store, threshold=threshold, on_progress=on_progress)
     done = _gathered(blocks, output)
     return dataclasses.replace(done, remarks=_remarks(loaded, threshold, has_words(store, store.ok_rows)))
 
 
-def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None, on_progress: Steps) -> Predictions:
+def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None, on_progress: Progress) -> Predictions:
     done = _gathered(songs.blocks(threshold, on_progress), output)
     windows, all_songs = counted(songs.n_windows, "window"), counted(done.n_tracks, "song")
     mean = f"scores are the mean over {windows} of {songs.clip_s:g} s of {all_songs}"

@@ -9,7 +9,8 @@ from ..cache.errors import ConfigError, MissingExtraError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import text_fingerprints
 from ..cache.reading.store import FeatureStore
-from .shared import Steps, extra, silent
+from ..cache.steps import Progress, silent
+from .shared import extra
 from .sources import labels_for
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def evaluate(
     split: str = "test",
     labels: Path | None = None,
     genre_delimiter: str | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
 
@@ -43,7 +44,7 @@ def evaluate(
         relabelled = labels_for(labels, genre_delimiter, features)
         metrics = score(
             run, features, split=split, labels=relabelled.genres,
-            on_track=lambda done, total: on_progress("evaluate", done, total, ""),
+            on_progress=on_progress,
         )  # fmt: skip
         metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
     try_report(run)
@@ -74,7 +75,7 @@ def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
 
 
 def report(
-    *paths: Path, output: Path | None = None, audio_root: Path | None = None, on_progress: Steps = silent
+    *paths: Path, output: Path | None = None, audio_root: Path | None = None, on_progress: Progress = silent
 ) -> Path:
     """Write the page about a run, about several runs side by side, or about a feature store.
 
@@ -106,7 +107,7 @@ def report(
 
     if len(paths) == 1:
         return write_report(paths[0], output, audio_root=audio_root)
-    return write_comparison(paths, output, on_run=lambda done, total: on_progress("compare", done, total, ""))
+    return write_comparison(paths, output, on_progress=on_progress)
 
 
 def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..cache.errors import MissingExtraError
-
-Steps = Callable[[str, int, int, str], None]
-"""Told how far long work is: step, done, total, a note."""
-
-
-def silent(step: str, done: int, total: int, note: str) -> None:
-    pass
 
 
 @contextmanager

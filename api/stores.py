@@ -12,6 +12,7 @@ from ..cache.format.plan import read_plan
 from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
 from ..cache.reading.store import FeatureStore
 from ..cache.reading.view import Names, StoreView
+from ..cache.steps import Progress, silent
 from ..cache.upkeep.compact import compact
 from ..cache.upkeep.hdf5_writer import seal_problem
 from ..cache.upkeep.info import describe_feature
@@ -20,20 +21,19 @@ from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import drop_feature
 from ..cache.writing.takedowns import drop
-from .shared import Steps, extra, silent
+from .shared import extra
 
 if TYPE_CHECKING:
-    from ..pipeline.extraction.pending import Progress as ExtractProgress
     from ..pipeline.sources.manifest import Source
     from ..pipeline.text.encoder import TextSource
 
 
-def store_verify(path: Path, *, full: bool = False, on_progress: Steps = silent) -> list[Damage]:
+def store_verify(path: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
     """Compare a store with its records (:func:`mgc.cache.upkeep.verify.verify`); read the HDF5 form whole."""
     if path.is_file():
         problem = seal_problem(path)
         return [Damage(kind="altered", key=path.name, detail=problem)] if problem else []
-    return verify(path, full=full, on_progress=lambda done, total: on_progress("verify", done, total, ""))
+    return verify(path, full=full, on_progress=on_progress)
 
 
 def store_repair(
@@ -43,7 +43,7 @@ def store_repair(
     text_model: str | None = None,
     text_device: str = "cpu",
     workers: int = 0,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Put damaged parts aside, write metadata anew, and with `source` extract again what is then pending.
 
@@ -85,15 +85,18 @@ def store_repair(
 
 
 def _build_again(
-    path: Path, source: Source, text: TextSource | None, text_model: str | None, device: str, workers: int, steps: Steps
+    path: Path,
+    source: Source,
+    text: TextSource | None,
+    text_model: str | None,
+    device: str,
+    workers: int,
+    on_progress: Progress,
 ) -> tuple[int, dict[str, str]]:
     """Build what is pending, of features that joined too: parts that were built, and by features what hindered it."""
     from ..pipeline.extraction.pending import build_pending
 
-    def tell(progress: ExtractProgress) -> None:
-        steps("extract", progress.done, progress.planned, "")
-
-    built, hindered = build_pending(source, path, text=text, workers=workers, on_progress=tell), {}
+    built, hindered = build_pending(source, path, text=text, workers=workers, on_progress=on_progress), {}
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
         unfinished = [
@@ -103,7 +106,9 @@ def _build_again(
     for name in unfinished:
         try:
             encoder = _encoder_of(plan.added[name].recipe, text_model, device)
-            built += build_pending(source, path, text=encoder, workers=workers, feature_set=name, on_progress=tell)
+            built += build_pending(
+                source, path, text=encoder, workers=workers, feature_set=name, on_progress=on_progress
+            )
         except (ConfigError, TextModelError) as error:  # the others can be made nevertheless
             hindered[name] = str(error)
     return built, hindered
@@ -153,10 +158,10 @@ def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[
     return said | describe_feature(path, name)
 
 
-def store_compact(path: Path, *, on_progress: Steps = silent) -> int:
+def store_compact(path: Path, *, on_progress: Progress = silent) -> int:
     """Make parts anew without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
-    return compact(path, on_progress=lambda done, total: on_progress("compact", done, total, ""))
+    return compact(path, on_progress=on_progress)
 
 
 def store_select(
@@ -170,7 +175,7 @@ def store_select(
     genre_names: str | None = None,
     text_model: str | None = None,
     text_device: str = "cpu",
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write a smaller store with the tracks that have features and what is named; see :meth:`StoreView.sel`.
 
@@ -188,7 +193,7 @@ def store_select(
         if genre_names is not None:
             _rename_genres(view.store, genre_names, text_model, text_device)
         chosen = view.sel(genre=genre, artist=artist, language=language, split=split)
-        remarks = select(chosen, output, on_progress=lambda done, total: on_progress("select", done, total, ""))
+        remarks = select(chosen, output, on_progress=on_progress)
         return {"store": str(output), "tracks": len(chosen), "of": len(view), "remarks": remarks}
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..cache.errors import MissingExtraError
 from ..cache.reading.store import FeatureStore
+from ..cache.steps import Progress, silent
 from .runs import try_report
-from .shared import Steps, extra, silent
+from .shared import extra
 from .sources import labels_for
 
 if TYPE_CHECKING:
     from ..heads.config import TrainConfig
     from ..heads.runs.tensorboard import EventLog
-    from ..heads.training.train import Progress as TrainProgress
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     save_every_s: float | None = None,
     tensorboard: bool = False,
     stop: Callable[[], bool] | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train a model from a store and write its report.
 
@@ -63,19 +63,11 @@ def train(
 
     config = _train_config(preset, genres_file, options, settings)
 
-    def tell(progress: TrainProgress) -> None:
-        if progress.stage == "statistics":
-            on_progress("statistics", progress.done, progress.total, "")
-        elif progress.record is not None:
-            last = progress.record
-            shown = "" if last.val_map is None else f", validation mAP {last.val_map:.3f}"
-            on_progress("train", progress.done, progress.total, f"loss {last.loss:.3f}{shown}")
-
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
         result = fit(
             features, run, config, labels=relabelled.genres, resume=resume, stop=stop, epoch_log=event_log,
-            on_progress=tell,
+            on_progress=on_progress,
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
         )  # fmt: skip
     page, remarks = try_report(run)
@@ -138,7 +130,7 @@ def train_dry_run(
     text: str | None = None,
     options: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
 
@@ -156,7 +148,7 @@ def train_dry_run(
         relabelled = labels_for(labels, genre_delimiter, features)
         found = dry_run(
             features, config, labels=relabelled.genres,
-            on_track=lambda done, total: on_progress("statistics", done, total, ""),
+            on_progress=on_progress,
         )  # fmt: skip
     task = found.task
     return {
@@ -226,7 +218,7 @@ def ablate(
     keep_runs: bool = False,
     dry_run: bool = False,
     stop: Callable[[], bool] | None = None,
-    on_progress: Steps = silent,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablation.ablate.ablate`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..cache.errors import ConfigError
 from ..cache.reading.store import FeatureStore
-from .shared import Steps
+from ..cache.steps import Progress, within
 
 if TYPE_CHECKING:
     from ..heads.evaluation.predict import PredictedBlock
@@ -31,7 +31,7 @@ def songs_store(
     loaded: LoadedModel,
     text: TextSource,
     workers: int | None,
-    on_track: Callable[[int], None],
+    on_progress: Progress,
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
     """The features of songs, for as long as they are needed."""
@@ -50,7 +50,7 @@ def songs_store(
             embed_genres=False,
             workers=workers,
             starts_s=starts_s,
-            on_progress=lambda progress: on_track(progress.done),
+            on_progress=on_progress,
         )
         with FeatureStore.open(path) as store:
             yield store
@@ -75,27 +75,20 @@ class WholeSongs:
         self.partly_read: list[str] = []
         self.has_words: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
-    def blocks(self, threshold: str, on_progress: Steps) -> Iterator[PredictedBlock]:
+    def blocks(self, threshold: str, on_progress: Progress) -> Iterator[PredictedBlock]:
         """Songs in order of id."""
         from ..heads.evaluation.predict import has_words, predict_blocks
         from ..heads.evaluation.whole_songs import mean_over_windows
         from ..pipeline.extraction.whole_songs import in_batches, windows_of
 
-        n_songs = len(self._source.tracks)
-        counts = windows_of(self._source, self._recipe, lambda done: on_progress("measure", done, n_songs, ""))
+        counts = windows_of(self._source, self._recipe, on_progress)
         total = sum(counts)
         cuts = self.loaded.thresholds.chosen(threshold)
         for batch in in_batches(self._source, counts, self._recipe):
-
-            def extracting(done: int, before: int = self.n_windows) -> None:
-                on_progress("extract", before + done, total, "windows")
-
-            def predicting(done: int, _: int, before: int = self.n_windows) -> None:
-                on_progress("predict", before + done, total, "windows")
-
-            with songs_store(batch.source, self.loaded, self._text, self._workers, extracting, batch.starts_s) as store:
+            share = within(on_progress, before=self.n_windows, total=total, note="windows")
+            with songs_store(batch.source, self.loaded, self._text, self._workers, share, batch.starts_s) as store:
                 block = mean_over_windows(
-                    predict_blocks(self.loaded, store, threshold=threshold, on_track=predicting),
+                    predict_blocks(self.loaded, store, threshold=threshold, on_progress=share),
                     songs=[song.id for song in batch.songs],
                     song_of=batch.song_of,
                     starts_s=batch.starts_s,

@@ -238,7 +238,7 @@ def half_way() -> Path:
     with _opened() as features, contextlib.suppress(StoppedError):
         train(features, store().parent / "four", config)
         train(features, store().parent / "half", config, stop=lambda: len(ended) > 1,
-              on_progress=lambda progress: ended.append(1) if progress.stage == "epoch" else None)  # fmt: skip
+              on_progress=lambda step, *_: ended.append(1) if step == "train" else None)  # fmt: skip
     return store().parent / "half"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import StoppedError
 from ..cache.messages import counted
+from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,33 +95,30 @@ def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> No
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
+def progress(quiet: bool) -> Iterator[Progress]:
     """A bar on stderr for each step of long work; where stderr is no terminal, a line at its start and each minute."""
     if quiet:
-        yield lambda *_: None
+        yield silent
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _MinuteLines()
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
+    )
+    with rich.Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
-        def show(step: str, done: int, total: int, note: str) -> None:
+        def show(step: str, done: int, total: int, note: str = "") -> None:
             if step not in tasks:
                 tasks[step] = bars.add_task(step, note="")
             bars.update(tasks[step], completed=done, total=total, note=note)
@@ -135,7 +133,7 @@ class _MinuteLines:
         self._begun: dict[str, tuple[float, int]] = {}
         self._said_s = 0.0
 
-    def __call__(self, step: str, done: int, total: int, note: str) -> None:
+    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         known = self._begun.get(step)
         if known is not None and now - self._said_s < EVERY_S:

@@ -12,6 +12,7 @@ import typer
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
+from ..cache.steps import within
 from .console import Listing, command, emit, print_list, print_table, progress, remark, some
 from .options import (
     ArtistDelimiter,
@@ -176,7 +177,7 @@ def store_convert(
     from ..cache.upkeep.hdf5_writer import convert
 
     with progress(quiet or as_json) as steps:
-        convert(source, target, on_progress=lambda done, total: steps("convert", done, total, ""))
+        convert(source, target, on_progress=within(steps, step="convert"))
     emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
 
 

@@ -6,11 +6,12 @@ told with an interval only where two runs were tested on the same tracks (:mod:`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError, RunError
+from ..cache.steps import Progress, silent
 from ..heads.evaluation.compare import compare_runs
 from ..heads.metrics.bootstrap import FEW_GROUPS
 from .charts import MAX_LINES, line_chart
@@ -25,16 +26,14 @@ ABOUT = ("store", "fingerprints", "split", "kept", "n_train", "n_validation", "n
 """Of ``run.json``, what may set two runs apart."""
 
 
-def write_comparison(
-    runs: Sequence[Path], out: Path | None = None, *, on_run: Callable[[int, int], None] | None = None
-) -> Path:
+def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progress: Progress = silent) -> Path:
     """Write the page about several runs.
 
     Parameters
     ----------
     runs : folders of ``mgc train``, evaluated or not.
     out : the page to write; default ``compare.html`` beside the first run.
-    on_run : called with runs compared and runs to compare with the first.
+    on_progress : receives runs compared and runs to compare with the first.
 
     Raises
     ------
@@ -47,19 +46,19 @@ def write_comparison(
         raise ConfigError("want two or more different runs to put side by side")
     records = [read_run(run) for run in runs]
     out = runs[0].resolve().parent / "compare.html" if out is None else out
-    document = render_comparison(records, on_run)
+    document = render_comparison(records, on_progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, document.encode())
     return out
 
 
-def render_comparison(records: Sequence[RunRecord], on_run: Callable[[int, int], None] | None = None) -> str:
+def render_comparison(records: Sequence[RunRecord], on_progress: Progress = silent) -> str:
     """The page of several runs."""
     names = run_names([record.run for record in records])
     sections = [
         _summary(records, names),
         _metrics(records, names),
-        _differences(records, names, on_run),
+        _differences(records, names, on_progress),
         _genres(records, names),
         _course(records, names),
         _settings(records, names),
@@ -134,7 +133,7 @@ def _estimate_at(evaluation: Json, *path: str) -> Cell:
     return "–" if found.get("value") is None else f"{number(found['value'])}<small>{interval(found)}</small>"
 
 
-def _differences(records: Sequence[RunRecord], names: Sequence[str], on_run: Callable[[int, int], None] | None) -> str:
+def _differences(records: Sequence[RunRecord], names: Sequence[str], on_progress: Progress) -> str:
     """Each run less the first on the test tracks that both have, where that can be told."""
     parts = [
         "<h2>Paired differences</h2>\n<p>Both runs of a difference are scored on the same draws of artists, so that "
@@ -143,8 +142,7 @@ def _differences(records: Sequence[RunRecord], names: Sequence[str], on_run: Cal
     ]
     for done, (name, record) in enumerate(zip(names[1:], records[1:], strict=True), 1):
         parts.append(f"<h3>{text(name)} less {text(names[0])}</h3>")
-        if on_run is not None:
-            on_run(done, len(records) - 1)
+        on_progress("compare", done, len(records) - 1)
         try:
             found = compare_runs(records[0].run, record.run, common=True)
         except RunError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from ..errors import StoreCorruptError
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
 from ..format.schema import FAILED, Reason
+from ..steps import Progress, silent
 from ..writing import publish
 from ..writing.commits import commit_part, finish
 from ..writing.takedowns import dropped_ids, sweep_drafts
 from .verify import verify
 
 
-def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = None) -> int:
+def compact(store: Path, *, on_progress: Progress = silent) -> int:
     """Make every part anew that still holds bytes of a track taken down, and empty staging and quarantine.
 
     Readers that have the store open keep what they have mapped. No extraction and no takedown may be running: what they
@@ -49,8 +50,7 @@ def compact(store: Path, *, on_progress: Callable[[int, int], None] | None = Non
             raise StoreCorruptError(f"{store}: part {part} is damaged; run `mgc store repair {store}` first")
         arrays, outcomes = _without(store, plan, part, feature_set, gone[part])
         commit_part(store, part, arrays, outcomes, feature_set=feature_set, again=True)
-        if on_progress is not None:
-            on_progress(done, len(places))
+        on_progress("compact", done, len(places))
     sweep_drafts(store)
     shutil.rmtree(store / publish.STAGING, ignore_errors=True)
     for folder in (

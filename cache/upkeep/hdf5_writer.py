@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ..format.schema import ABSENT, FORMAT_VERSION, ArraySpec, added_arrays, is_
 from ..messages import counted
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, RECORDS, SEALED_FORMAT, USER_BLOCK
 from ..reading.zarr_reader import ZarrReader
+from ..steps import Progress, silent
 from ..writing import commits, publish
 from ..writing.takedowns import DROPS
 from .compact import uncompacted
@@ -44,7 +45,7 @@ from .verify import verify
 _AT_ONCE = 64  # rows copied in one go
 
 
-def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> None:
     """Write the HDF5 form of a finished Zarr store, read it back and compare; appears at `path` in one step.
 
     Raises
@@ -72,7 +73,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], Non
     try:
         with SurvivingFile(draft) as drafted:
             with h5py.File(drafted, "w", userblock_size=USER_BLOCK, libver="v110") as file:
-                _write(file, store, reader, on_progress or (lambda done, total: None), drafted)
+                _write(file, store, reader, on_progress, drafted)
             drafted.raise_fault()
         with h5py.File(draft, "r", locking=False) as file:
             _prove_equal(file, zarr.open_group(store, mode="r"))
@@ -85,7 +86,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Callable[[int, int], Non
         draft.unlink(missing_ok=True)
 
 
-def unpack_store(path: Path, store: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> None:
     """Make the Zarr store again that was sealed into `path`, and compare it with its records, byte for byte.
 
     Raises
@@ -100,7 +101,7 @@ def unpack_store(path: Path, store: Path, *, on_progress: Callable[[int, int], N
     partial = store.parent / f".{store.name}.{uuid.uuid4().hex}.partial"
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _unpack(file, partial, on_progress or (lambda done, total: None))
+            _unpack(file, partial, on_progress)
         partial.rename(store)
         fsync_dir(store.parent)
     finally:
@@ -155,9 +156,7 @@ def _write_seal(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write(
-    file: h5py.File, store: Path, reader: ZarrReader, tell: Callable[[int, int], None], drafted: SurvivingFile
-) -> None:
+def _write(file: h5py.File, store: Path, reader: ZarrReader, progress: Progress, drafted: SurvivingFile) -> None:
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
         file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
@@ -166,7 +165,7 @@ def _write(
     total = len(specs) * reader.n_rows
     for number, spec in enumerate(specs):
         for rows in _copied(file, group, spec, reader.n_rows):
-            tell(number * reader.n_rows + rows, total)
+            progress("seal", number * reader.n_rows + rows, total)
             drafted.raise_fault()
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
@@ -273,19 +272,19 @@ def _unpack_records(file: h5py.File, store: Path) -> Plan:
     return plan
 
 
-def _unpack(file: h5py.File, store: Path, tell: Callable[[int, int], None]) -> None:
+def _unpack(file: h5py.File, store: Path, progress: Progress) -> None:
     plan = _unpack_records(file, store)
     places = [(one, part) for one in (None, *plan.added) for part in sorted(committed(store, one))]
     for done, (feature_set, part) in enumerate(places, start=1):
         rows = plan.part_range(part)
         arrays = {spec.name: file[spec.name][rows.start : rows.stop] for spec in plan.arrays(feature_set)}
         commits.restore_part(store, part, arrays, feature_set)
-        tell(done, len(places))
+        progress("unpack", done, len(places))
     (store / publish.STAGING).rmdir()
     fsync_tree(store)
 
 
-def convert(source: Path, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+def convert(source: Path, target: Path, *, on_progress: Progress = silent) -> None:
     """Zarr form to HDF5 form, or back; the result is compared with what it was made from.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ from ..format.recipe import TextRecipe
 from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
+from ..steps import Progress, silent
 from ..writing.commits import commit_part
 from ..writing.creation import add_feature_set, create_store
 from .hdf5_writer import seal_store
 
 
-def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
+def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> list[str]:
     """Write the tracks of a view as a store, in the form that the name of `target` asks for; appears in one step.
 
     Parts are as long as extraction would make them. Features that joined later come along where every track of the
@@ -46,7 +47,7 @@ def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], N
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
-        remarks = _write(view, draft, on_progress or (lambda done, total: None))
+        remarks = _write(view, draft, on_progress)
         if target.suffix in SEALED_SUFFIXES:
             seal_store(draft, target)
         else:
@@ -57,7 +58,7 @@ def select(view: StoreView, target: Path, *, on_progress: Callable[[int, int], N
     return remarks
 
 
-def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> list[str]:
+def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
     source, genres, tracks = view.store, _genres(view), view.tracks.sort_by("id")
     if source.text is not None:
         raise ConfigError("select from the store itself: features that joined it come along")
@@ -89,7 +90,7 @@ def _write(view: StoreView, path: Path, tell: Callable[[int, int], None]) -> lis
             plan = read_plan(path)
             for part in range(plan.n_parts):
                 _copy_part(features, tracks, path, plan, part, one)
-                tell(number * plan.n_parts + part + 1, (1 + len(names)) * plan.n_parts)
+                progress("select", number * plan.n_parts + part + 1, (1 + len(names)) * plan.n_parts)
     return remarks
 
 

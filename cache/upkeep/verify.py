@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from ..format.plan import PLAN_FILE, feature_set_key, read_tracks
 from ..format.records import COMMITS, QUARANTINE, commit_key, keys_of_part, outcomes_key, parse_commit_name, quarantined
 from ..format.schema import OK
 from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
+from ..steps import Progress, silent
 from ..writing.commits import belongs, finish
 from ..writing.publish import STAGING
 from ..writing.takedowns import DROPS
@@ -54,13 +55,13 @@ class Damage:
         return asdict(self)
 
 
-def verify(store: Path, *, full: bool = False, on_progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
     """Compare a store with its records.
 
     Parameters
     ----------
     full : read every byte: hashes, decoding, finiteness and counts; otherwise presence, sizes, records and tables.
-    on_progress : told parts done and parts in all.
+    on_progress : receives parts done and parts in all.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def verify(store: Path, *, full: bool = False, on_progress: Callable[[int, int],
     """
     with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; what hinders it is found below
         finish(store)
-    return list(_Inspection(store, full=full).damages(on_progress or (lambda done, total: None)))
+    return list(_Inspection(store, full=full).damages(on_progress))
 
 
 class _Inspection:
@@ -80,7 +81,7 @@ class _Inspection:
         self._salvaged = SalvagedPlan(store)
         self._planned: dict[int, pa.Table] = {}
 
-    def damages(self, tell: Callable[[int, int], None]) -> Iterator[Damage]:
+    def damages(self, progress: Progress) -> Iterator[Damage]:
         yield from self._sealed(PLAN_FILE)
         for generation in self._salvaged.plan.generations:
             found = list(self._sealed(generation.key))
@@ -103,7 +104,7 @@ class _Inspection:
         for done, (feature_set, part) in enumerate(sorted(self._salvaged.records), start=1):
             for damage in self._part(part, feature_set, decodable=not metadata):
                 yield replace(damage, feature_set=feature_set or None)
-            tell(done, len(self._salvaged.records))
+            progress("verify", done, len(self._salvaged.records))
         yield from self._older_records()
         yield from self._unrecorded()
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..training.dry_run import dry_run as time_steps
-from ..training.train import Progress
 from .grid import Grid, PlannedRun
 from .results import tabulate
 from .runs import Failure, finished, open_folder
 from .workers import Work, perform_all
-
-Tell = Callable[[str, int, int, str], None]
 
 
 def ablate(
@@ -26,7 +24,7 @@ def ablate(
     training: bool = True,
     n_replicates: int = 1000,
     stop: Callable[[], bool] | None = None,
-    on_progress: Tell | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fill the tables of `plan`, or go on filling them.
 
@@ -38,7 +36,7 @@ def ablate(
     training : False tabulates what is finished.
     n_replicates : of the bootstrap.
     stop : asked again and again; once it says True, runs save where they are, and it ends.
-    on_progress : told step, done, total and a note.
+    on_progress : receives runs finished, and the epoch of the run at work.
 
     Returns
     -------
@@ -49,7 +47,6 @@ def ablate(
     ------
     ConfigError, RunError, SaveError, StoppedError
     """
-    tell = on_progress or (lambda *_: None)
     mine = plan.runs if shard is None else plan.runs[shard[0] - 1 :: shard[1]]
     failures: list[Failure] = []
     claimed: list[PlannedRun] = []
@@ -58,32 +55,29 @@ def ablate(
         if training:
             failures, claimed = perform_all(
                 work, mine, jobs=jobs, wait_for_others=shard is None, stop=stop,
-                on_run=_Teller(work.folder, plan.runs, tell),
+                on_run=_RunCounter(work.folder, plan.runs, on_progress),
             )  # fmt: skip
         document = tabulate(
             work.folder, plan, store, labels=work.labels, failures=failures, n_replicates=n_replicates,
-            on_row=lambda done, total: tell("tables", done, total, ""),
+            on_progress=on_progress,
         )  # fmt: skip
     return {**document, "claimed": [run.key for run in claimed]}
 
 
-class _Teller:
-    """Progress over the runs, with the epochs of the one at work in the note."""
+class _RunCounter:
+    """Counts the runs that are finished, with the epoch of the one at work as a note."""
 
-    def __init__(self, folder: Path, runs: list[PlannedRun], tell: Tell) -> None:
-        self._done = {run.key for run in runs if finished(folder, run) is not None}
-        self._total, self._tell = len(runs), tell
+    def __init__(self, folder: Path, runs: list[PlannedRun], on_progress: Progress) -> None:
+        self._finished = {run.key for run in runs if finished(folder, run) is not None}
+        self._total, self._on_progress = len(runs), on_progress
 
-    def __call__(self, run: PlannedRun, progress: Progress | None) -> None:
-        if progress is None:
-            self._done.add(run.key)
-            self._tell("runs", len(self._done), self._total, "")
-        elif progress.record is not None:
-            note = f"{run.told}, epoch {progress.epoch} of {progress.total}"
-            self._tell("runs", len(self._done), self._total, note)
+    def __call__(self, run: PlannedRun, epoch: str | None) -> None:
+        if epoch is None:
+            self._finished.add(run.key)
+        self._on_progress("runs", len(self._finished), self._total, "" if epoch is None else f"{run.told}, {epoch}")
 
 
-def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Tell | None = None) -> dict[str, Any]:
+def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> dict[str, Any]:
     """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder.
 
     Returns
@@ -92,7 +86,6 @@ def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Tell | None =
         JSON values: ``runs`` (key, what it fills, seed, fold, state, seconds left), ``epoch_s`` by system and
         modalities, ``seconds`` left in all, shared out to `jobs`.
     """
-    tell = on_progress or (lambda *_: None)
     epoch_s: dict[str, float] = {}
     listed: list[dict[str, Any]] = []
     with FeatureStore.open(work.store, text=work.text) as store:
@@ -100,7 +93,7 @@ def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Tell | None =
             kind = f"{run.config.model}, {run.config.modalities}"
             is_done = finished(work.folder, run) is not None
             if kind not in epoch_s and not is_done:
-                tell("measure", done, len(plan.runs), run.told)
+                on_progress("measure", done, len(plan.runs), run.told)
                 epoch_s[kind] = time_steps(store, run.config, labels=work.labels).epoch_s
             begun = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
             listed.append({

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ...cache.errors import RunError
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..data.artist_groups import known_artists
 from ..data.labels import labels_sha256
 from ..data.task import ok_tracks
@@ -93,7 +94,7 @@ def tabulate(
     labels: GenresById | None = None,
     failures: Sequence[Failure] = (),
     n_replicates: int = 1000,
-    on_row: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fill the tables with what is finished.
 
@@ -111,8 +112,7 @@ def tabulate(
             if (system := results.system(row)) is not None:
                 measured[row.name] = system
             done += 1
-            if on_row is not None:
-                on_row(done, total)
+            on_progress("tables", done, total)
         tables.append(_table(spec, measured, reasons, named=plan.names is not None, judge=not results.few))
     document = {
         "caption": _caption(results, store, n_replicates, labels),

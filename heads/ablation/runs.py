@@ -19,12 +19,13 @@ from ...cache.claims import hold
 from ...cache.durable import canonical_json, file_sha256, replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError, TrainingError
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..data.task import ok_tracks
 from ..evaluation.evaluate import evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import load_run
-from ..training.train import Progress, train
+from ..training.train import train
 from .grid import NOT_PART_OF_A_RUN, PlannedRun
 
 RESULT_FILE = "result.json"
@@ -106,7 +107,7 @@ def perform(
     labels: GenresById | None = None,
     keep_run: bool = False,
     stop: Callable[[], bool] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train, or go on training, one run; score its test tracks; seal the result; drop its checkpoints.
 
@@ -176,7 +177,7 @@ def attempt(
     labels: GenresById | None = None,
     keep_run: bool = False,
     stop: Callable[[], bool] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Outcome:
     """Finish a run, unless it is finished or another process is at work on it; says what came of it.
 

@@ -24,7 +24,6 @@ import torch
 from ...cache.errors import MgcError, StoppedError, WorkerError
 from ...cache.reading.store import FeatureStore
 from ..device import free_bytes, take_at_most
-from ..training.train import Progress
 from .grid import PlannedRun
 from .runs import Failure, GenresById, Outcome, attempt, finished
 
@@ -33,7 +32,8 @@ POLL_S = 5.0
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-OnRun = Callable[[PlannedRun, Progress | None], None]
+OnRun = Callable[[PlannedRun, str | None], None]
+"""Receives a run and the epoch that it has reached, or None once it is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def perform_all(
     jobs : processes; 1 works here, with the threads torch has, more have one thread each.
     wait_for_others : for runs claimed by other processes, until those are done or dead.
     stop : asked again and again; once it says True, runs save where they are and all end.
-    on_run : told each run's progress, and None once it is finished (those that were before, too).
+    on_run : receives each run's epochs, and None once it is finished (those that were before, too).
 
     Returns
     -------
@@ -90,7 +90,7 @@ def perform_all(
     SaveError, StoppedError
         As :func:`mgc.heads.training.train.train` raises them.
     """
-    tell, stop = on_run or (lambda run, progress: None), stop or (lambda: False)
+    tell, stop = on_run or (lambda run, epoch: None), stop or (lambda: False)
     failures: list[Failure] = []
     waiting = deque(runs)
     while waiting:
@@ -129,19 +129,30 @@ def _here(
     while waiting:
         _refuse_to_go_on(stop)
         run = waiting.popleft()
-        yield run, _attempt(work, run, stop, lambda progress, run=run: tell(run, progress))  # type: ignore[misc]
+        yield run, _attempt(work, run, stop, lambda epoch, run=run: tell(run, epoch))  # type: ignore[misc]
 
 
 def _attempt(
     work: Work,
     run: PlannedRun,
     stop: Callable[[], bool],
-    on_progress: Callable[[Progress], None],
+    on_epoch: Callable[[str], None],
 ) -> Outcome:
+    def progress(step: str, done: int, total: int, note: str = "") -> None:
+        if step == "train":
+            on_epoch(f"epoch {done} of {total}")
+
     with work.open(run) as store:
         return attempt(
-            work.folder, run, store, labels=work.labels, keep_run=work.keep_runs, stop=stop, on_progress=on_progress
+            work.folder, run, store, labels=work.labels, keep_run=work.keep_runs, stop=stop, on_progress=progress
         )
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """A worker's message that its run has reached an epoch."""
+
+    text: str
 
 
 @dataclass(kw_only=True)
@@ -168,8 +179,8 @@ def _shared_out(
             for pipe in wait([worker.pipe for worker in workers], timeout=1.0):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 message = _received(worker)
-                if isinstance(message, Progress):
-                    tell(worker.run, message)
+                if isinstance(message, _Epoch):
+                    tell(worker.run, message.text)
                     continue
                 done = worker.run
                 if message is None:
@@ -216,7 +227,7 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _received(worker: _Worker) -> Progress | Outcome | None:
+def _received(worker: _Worker) -> _Epoch | Outcome | None:
     """The worker's message; None if it died. An error that concerns all runs is raised here."""
     try:
         message = worker.pipe.recv()
@@ -224,8 +235,8 @@ def _received(worker: _Worker) -> Progress | Outcome | None:
         return None
     if isinstance(message, MgcError):
         raise message
-    told: Progress | Outcome = message
-    return told
+    known: _Epoch | Outcome = message
+    return known
 
 
 def _death(worker: _Worker) -> Failure:
@@ -244,27 +255,18 @@ def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
     """A worker: one run after the other, until the pipe is closed or SIGTERM says to save and end."""
     take_at_most(share_bytes)
     torch.set_num_threads(1)
-    ended = threading.Event()
+    ended, parent = threading.Event(), multiprocessing.parent_process()
+
+    def stop() -> bool:
+        return ended.is_set() or (parent is not None and not parent.is_alive())
+
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says what to do
     with suppress(EOFError, BrokenPipeError):
         while not ended.is_set():
             run = pipe.recv()
             try:
-                pipe.send(_attempt(work, run, ended.is_set, _sender(pipe)))
+                pipe.send(_attempt(work, run, stop, lambda epoch: pipe.send(_Epoch(epoch))))
             except MgcError as error:  # what concerns all runs, such as a full disk
                 pipe.send(error)
                 return
-
-
-def _sender(pipe: Connection[Any, Any]) -> Callable[[Progress], None]:
-    """Tells of epochs only: steps are too many; but a step whose parent is gone is the last one."""
-    parent = multiprocessing.parent_process()
-
-    def send(progress: Progress) -> None:
-        if progress.record is not None:
-            pipe.send(progress)
-        elif parent is not None and not parent.is_alive():
-            raise BrokenPipeError
-
-    return send

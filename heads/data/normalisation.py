@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from ...cache.errors import TrainingError
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..model.mel_level import MelLevel
 
 _READ_AT_ONCE = 16
@@ -32,7 +32,7 @@ def mel_statistics(
     mel_frames: npt.NDArray[np.int64],
     *,
     level: MelLevel | None = None,
-    on_track: Callable[[int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> MelStatistics:
     """Statistics over every band of the frames that hold sound.
 
@@ -41,7 +41,7 @@ def mel_statistics(
     rows : training rows only.
     mel_frames : frames of each that hold sound; padding is left out.
     level : at which the model reads them; as stored by default.
-    on_track : called with the number of tracks read so far.
+    on_progress : receives the number of tracks read so far.
 
     Raises
     ------
@@ -67,8 +67,7 @@ def mel_statistics(
             squares += float(((values - own_mean) ** 2).sum()) + delta**2 * n_values * values.size / total
             mean += delta * values.size / total
             n_values = total
-        if on_track is not None:
-            on_track(first + len(chunk))
+        on_progress("statistics", first + len(chunk), len(rows))
     std = math.sqrt(squares / n_values) if n_values else 0.0
     return MelStatistics(mean_db=mean, std_db=std if std > 1e-6 else 1.0, n_values=n_values)
 

@@ -6,7 +6,7 @@ Everything here that is learned from labels or features looks at the training sp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, RunError, TrainingError
 from ...cache.format.schema import OK
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..model.config import ModelConfig
 from ..model.graph import Graph, build_adjacency, graph_warnings
@@ -132,7 +133,7 @@ def prepare(
     *,
     labels: Mapping[str, Sequence[str]] | None = None,
     split: Split | None = None,
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Task:
     """Settle what `config` asks for on `store`.
 
@@ -140,7 +141,7 @@ def prepare(
     ----------
     labels : genres by track id instead of the store's own.
     split : of the run that is resumed; None makes one.
-    on_track : called with tracks done and tracks in all while statistics are taken.
+    on_progress : receives tracks done and tracks in all while statistics are taken.
 
     Raises
     ------
@@ -189,7 +190,7 @@ def prepare(
         groups=tuple(artist_groups(found.tracks.take(chosen))),
         n_train=len(train),
         kept=tuple(kept),
-        statistics=_statistics(store, examples, len(train), model.mel_level, on_track),
+        statistics=_statistics(store, examples, len(train), model.mel_level, on_progress),
         graph=graph,
         genre_embedding=embedding,
         model=model,
@@ -220,13 +221,12 @@ def _statistics(
     examples: Examples,
     n_train: int,
     level: MelLevel,
-    on_track: Callable[[int, int], None] | None,
+    on_progress: Progress,
 ) -> MelStatistics:
     if store.recipe.mel is None:
         return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
     rows, frames = examples.rows[:n_train], examples.mel_frames[:n_train]
-    report = None if on_track is None else lambda done: on_track(done, n_train)
-    return mel_statistics(store, rows, frames, level=level, on_track=report)
+    return mel_statistics(store, rows, frames, level=level, on_progress=on_progress)
 
 
 def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, tracks: pa.Table) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...cache.durable import replace_file, seal
 from ...cache.errors import ConfigError, RunError
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent, within
 from ..data.artist_groups import artist_groups
 from ..data.labels import genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
@@ -48,7 +49,7 @@ def evaluate(
     batch_size: int = 16,
     device: str = "auto",
     save: bool = True,
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score a run's best model.
 
@@ -88,7 +89,9 @@ def evaluate(
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
-    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    scored = score_store(
+        loaded, store, rows, batch_size=batch_size, device=device, on_progress=within(on_progress, step="evaluate")
+    )
     scores = probabilities(scored.said.logits)
     seen = set(own.ids["train"]) if own is not None else set()
     artists = artist_groups(tracks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ...cache.errors import RecipeMismatchError
 from ...cache.format.schema import ABSENT, OK
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent, within
 from ..data.batches import Examples, FeatureBatches, Home
 from ..device import resolve_device, reused_memory
 from ..runs.published_model import LoadedModel
@@ -41,14 +42,14 @@ def predict_store(
     *,
     batch_size: int = 16,
     device: str = "auto",
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> tuple[list[str], npt.NDArray[np.float32]]:
     """Score tracks; a track's scores do not depend on which others are asked for.
 
     Parameters
     ----------
     rows : array rows with status ok; all of them by default.
-    on_track : called with tracks done and tracks in all.
+    on_progress : receives tracks done and tracks in all.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def predict_store(
         If a row has no features.
     """
     rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
-    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_track=on_track)
+    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_progress=on_progress)
     return list(scored.examples.ids), probabilities(scored.said.logits)
 
 
@@ -74,7 +75,7 @@ def score_store(
     *,
     batch_size: int = 16,
     device: str = "auto",
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> ScoredStore:
     """As :func:`predict_store`, with all that the model says."""
     refuse_other_recipe(loaded, store)
@@ -95,7 +96,7 @@ def score_store(
             batches,
             np.arange(len(rows), dtype=np.int64),
             batch_size=batch_size,
-            on_batch=None if on_track is None else lambda done: on_track(done, len(rows)),
+            on_progress=on_progress,
         )
     return ScoredStore(examples=examples, said=said)
 
@@ -129,14 +130,14 @@ def predict_blocks(
     block_tracks: int = BLOCK_TRACKS,
     batch_size: int = 16,
     device: str = "auto",
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Iterator[PredictedBlock]:
     """Predict every track of a store, in row order, a block at a time; of a track tried again the newest row.
 
     Parameters
     ----------
     threshold : see :meth:`mgc.heads.metrics.thresholds.Thresholds.chosen`.
-    on_track : called with tracks done and tracks with features in all.
+    on_progress : receives tracks done and tracks with features in all.
 
     Raises
     ------
@@ -153,9 +154,9 @@ def predict_blocks(
         block, here = slice(start, start + block_tracks), has_scores[start : start + block_tracks]
         scores = np.full((len(here), len(loaded.genres)), np.nan, dtype=np.float32)
         if here.any():
-            report = None if on_track is None else _offset(on_track, done, n_scored)
+            share = within(on_progress, before=done, total=n_scored)
             _, scores[here] = predict_store(loaded, store, rows[block][here], batch_size=batch_size, device=device,
-                                            on_track=report)  # fmt: skip
+                                            on_progress=share)  # fmt: skip
         done += int(here.sum())
         yield PredictedBlock(
             tracks=_with_pending(tracks.slice(start, block_tracks), store.status[rows[block]]),
@@ -164,10 +165,6 @@ def predict_blocks(
             scores=scores,
             decided=here[:, None] & (scores >= cuts),
         )
-
-
-def _offset(on_track: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
-    return lambda done, _: on_track(before + done, total)
 
 
 def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...cache.steps import Progress, silent
 from ..data.batches import FeatureBatches, in_batches
 from ..model.system import System
 
@@ -29,13 +30,13 @@ def score(
     index: npt.NDArray[np.int64],
     *,
     batch_size: int = 16,
-    on_batch: Callable[[int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Scored:
     """Outputs for the examples `index`, in that order, always in float32 and without dropout.
 
     Parameters
     ----------
-    on_batch : called with the number of examples scored so far.
+    on_progress : receives the number of examples scored so far.
     """
     found: dict[str, npt.NDArray[np.float32]] = {
         "logits": np.zeros((len(index), model.config.n_genres), dtype=np.float32)
@@ -50,8 +51,7 @@ def score(
                     known = found.setdefault(name, np.zeros((len(index), value.shape[1]), dtype=np.float32))
                     known[place] = value.float().cpu().numpy()
             done += len(place)
-            if on_batch is not None:
-                on_batch(done)
+            on_progress("predict", done, len(index))
     return Scored(**found)
 
 
@@ -61,10 +61,10 @@ def score_logits(
     index: npt.NDArray[np.int64],
     *,
     batch_size: int = 16,
-    on_batch: Callable[[int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> npt.NDArray[np.float32]:
     """The logits of :func:`score`, (len(index), C) float32."""
-    return score(model, batches, index, batch_size=batch_size, on_batch=on_batch).logits
+    return score(model, batches, index, batch_size=batch_size, on_progress=on_progress).logits
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

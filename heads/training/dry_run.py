@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Home, choose_home, epoch_batches, in_batches
 from ..data.task import Task, prepare
@@ -59,7 +60,7 @@ def dry_run(
     config: TrainConfig,
     *,
     labels: Mapping[str, Sequence[str]] | None = None,
-    on_track: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> DryRun:
     """Do what :func:`mgc.heads.training.train.train` does up to its first steps, and write nothing.
 
@@ -71,7 +72,7 @@ def dry_run(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     with deterministic(config.deterministic), compiling(config.compile):
-        task = prepare(store, config, labels=labels, on_track=on_track)
+        task = prepare(store, config, labels=labels, on_progress=on_progress)
         model, optimizer = make_model(task, config, device)
         home = choose_home(store, task.examples, device=device, wanted=config.home)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)
@@ -84,7 +85,7 @@ def dry_run(
         clock = _Clock(device)
         with contextlib.suppress(_Enough):
             train_epoch(model, optimizer, batches, len(sample), config, epoch=1, device=device, precision=precision,
-                        on_step=clock.tick)  # fmt: skip
+                        wants_save=clock.tick)  # fmt: skip
         step_s = statistics.median(clock.steps_s)
         few = np.arange(min(len(sample), 2 * config.batch_size), dtype=np.int64)
         started = time.perf_counter()
@@ -119,16 +120,19 @@ class _Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.steps_s: list[float] = []
-        self._device = device
+        self._device, self._n_steps = device, 0
         self._started = self._last = time.perf_counter()
 
-    def tick(self, done: int, total: int) -> None:
+    def tick(self) -> bool:
+        """Note the time of a step; nothing is to be saved."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
-        if done == 2:
+        self._n_steps += 1
+        if self._n_steps == 2:
             self.steps_s.clear()
         self.steps_s.append(now - self._last)
         self._last = now
-        if done >= 2 and now - self._started > _BUDGET_S:
+        if self._n_steps >= 2 and now - self._started > _BUDGET_S:
             raise _Enough
+        return False

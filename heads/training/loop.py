@@ -59,7 +59,6 @@ def train_epoch(
     device: torch.device,
     precision: str,
     start: tuple[EpochSums, Mapping[str, Tensor]] | None = None,
-    on_step: Callable[[int, int], None] | None = None,
     wants_save: Callable[[], bool] | None = None,
     save: Callable[[EpochSums, dict[str, Tensor]], None] | None = None,
 ) -> EpochSums:
@@ -70,7 +69,6 @@ def train_epoch(
     epoch : counted from 1; with the seed it decides order and dropout.
     precision : ``bf16`` runs the forward pass under autocast; losses and weights stay float32.
     start : what `save` was given where the epoch was left.
-    on_step : called with steps done and steps in all.
     wants_save : asked after each step whether to `save`.
     save : given how far the epoch is, and the states of torch's generators.
 
@@ -103,8 +101,6 @@ def train_epoch(
             parts = torch.stack([losses.total, losses.contrastive, losses.classification]).detach()
             sums += parts.double() * len(batch)
             unchecked.append((parts[0] + norm, batch))
-            if on_step is not None:
-                on_step(step, len(order))
             saving = wants_save is not None and wants_save()
             if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order) or saving:
                 _refuse_nonfinite(unchecked, batches, epoch)

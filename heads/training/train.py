@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...cache.errors import StoppedError
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Home, choose_home
 from ..data.splits import Split
@@ -51,24 +52,6 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0
 """Between checkpoints inside an epoch: what a kill may cost where epochs are long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What `on_progress` is told: `done` of `total` in a stage.
-
-    Attributes
-    ----------
-    stage : ``statistics`` (tracks), ``train`` (steps of an epoch), ``validate`` (tracks) or ``epoch`` (epochs).
-    epoch : current epoch, from 1; 0 before the first.
-    record : the epoch's record, at the end of an epoch only.
-    """
-
-    stage: str
-    done: int
-    total: int
-    epoch: int = 0
-    record: EpochRecord | None = None
 
 
 class EpochLog(Protocol):
@@ -120,7 +103,7 @@ def train(
     save_every_s: float = SAVE_EVERY_S,
     stop: Callable[[], bool] | None = None,
     epoch_log: StartEpochLog | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> RunResult:
     """Train a model.
 
@@ -172,17 +155,19 @@ class _Training:
         resume: bool,
         save_every_s: float,
         stop: Callable[[], bool] | None,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Progress,
     ) -> None:
         self.started = self.saved = time.monotonic()
         self.store, self.run, self.config, self.device = store, run, config, device
         self.save_every_s = save_every_s
         self.stop = stop or (lambda: False)
-        self.on_progress = on_progress or (lambda _: None)
+        self.on_progress = on_progress
         self.epoch_log: EpochLog | None = None
         self.precision = resolve_precision(config.precision, device)
         opened = open_run(run, config, resume=resume)
-        self.task = prepare(store, config, labels=labels, split=opened.split or split, on_track=self._tell_statistics)
+        self.task = prepare(
+            store, config, labels=labels, split=opened.split or split, on_progress=self._taking_statistics
+        )
         refuse_other_task(run, opened.state, self.task)
         if self.task.graph is not None:
             log.info("%s", graph_sentence(graph_summary(self.task.graph, self.task.genres.names)))
@@ -261,16 +246,14 @@ class _Training:
         sums = train_epoch(
             self.model, self.optimizer, batches, task.n_train, config, epoch=epoch, device=self.device,
             precision=self.precision, start=self.start, wants_save=self._wants_save, save=self._save_within,
-            on_step=lambda done, total: self._tell("train", done, total),
         )  # fmt: skip
         index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
 
-        def on_batch(done: int) -> None:
-            self._tell("validate", done, len(index))
+        def look(step: str, done: int, total: int, note: str = "") -> None:
             if self.stop():
                 self._save_within(sums, {})
 
-        logits = score_logits(self.model, batches, index, batch_size=config.batch_size, on_batch=on_batch)
+        logits = score_logits(self.model, batches, index, batch_size=config.batch_size, on_progress=look)
         truth, scores = task.examples.labels[index], probabilities(logits).astype(np.float64)
         validation = validation_metrics(truth, scores, logits.astype(np.float64))
         state.epoch, state.step, state.within, self.start = epoch, state.step + sums.steps, None, None
@@ -299,9 +282,8 @@ class _Training:
                 self.epoch_log.append(record)
         log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
                  record.seconds)  # fmt: skip
-        self.on_progress(
-            Progress(stage="epoch", done=state.epoch, total=config.epochs, epoch=state.epoch, record=record)
-        )
+        validated = "" if record.val_map is None else f", validation mAP {record.val_map:.3f}"
+        self.on_progress("train", state.epoch, config.epochs, f"loss {record.loss:.3f}{validated}")
         if self.stop() and state.epoch < config.epochs and not state.stopped_early:
             raise StoppedError(f"{self.run}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
 
@@ -338,11 +320,8 @@ class _Training:
         epoch = self.state.epoch if before is None else before - 1
         return f"the run is whole up to epoch {epoch}" if epoch else "no epoch was saved before"
 
-    def _tell(self, stage: str, done: int, total: int) -> None:
-        self.on_progress(Progress(stage=stage, done=done, total=total, epoch=self.state.epoch + 1))
-
-    def _tell_statistics(self, done: int, total: int) -> None:
-        self.on_progress(Progress(stage="statistics", done=done, total=total))
+    def _taking_statistics(self, step: str, done: int, total: int, note: str = "") -> None:
+        self.on_progress(step, done, total, note)
         if self.stop():
             raise StoppedError(f"{self.run}: stopped before the first step; nothing new was to be saved")
 

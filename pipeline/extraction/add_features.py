@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from ...cache.errors import ConfigError
@@ -12,12 +11,13 @@ from ...cache.format.recipe import FeatureSetRecipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.tables import plan_table
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..extractors.extractor import NAME
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
 from .cluster import Scheduler
-from .pending import ExtractReport, PendingParts, Progress, join_set, retry_failed_rows
+from .pending import ExtractReport, PendingParts, join_set, retry_failed_rows
 from .reconcile import joined, plan_row, refuse, set_differences
 
 
@@ -31,7 +31,7 @@ def add_features(
     workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
     retry_failed: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> ExtractReport:
     """Let the features of another text encoder, or of an extractor, join a store; nothing that is written is touched.
 

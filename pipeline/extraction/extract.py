@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ from ...cache.format.plan import PLAN_FILE, read_plan
 from ...cache.format.recipe import Recipe
 from ...cache.format.tables import plan_table
 from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
 from .cluster import Scheduler
-from .pending import ExtractReport, PendingParts, Progress
+from .pending import ExtractReport, PendingParts
 from .reconcile import create, joined, plan_row, refuse_other_content, refuse_other_recipe, retried, retry_is_under_way
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def extract(
     workers: int | Scheduler = 0,
     shard: tuple[int, int] | None = None,
     starts_s: Mapping[str, float] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> ExtractReport:
     """Bring the store at `path` to hold every track of `source`, as ok or failed with a reason.
 
@@ -61,7 +62,7 @@ def extract(
     shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
     starts_s : by track id, where a clip begins, if not where the recipe says. The plan does not hold it: for stores
         that are thrown away.
-    on_progress : told after each part.
+    on_progress : receives tracks done and planned, and how many failed, after each part.
 
     Raises
     ------

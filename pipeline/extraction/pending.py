@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
 from ...cache.format.tables import plan_table
 from ...cache.reading.store import Counts, FeatureStore
+from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
@@ -42,15 +43,6 @@ BUSY_S = 0.5
 """How long a part is left alone that another extraction is at work on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far an extraction is, in tracks; told after each part."""
-
-    done: int
-    planned: int
-    failed: int
-
-
 class PendingParts:
     """Builds what is pending, here or on workers."""
 
@@ -61,7 +53,7 @@ class PendingParts:
         text: TextSource | None,
         workers: int | Scheduler,
         shard: tuple[int, int] | None,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Progress,
         feature_set: str | None = None,
         starts_s: Mapping[str, float] | None = None,
     ) -> None:
@@ -78,14 +70,16 @@ class PendingParts:
         ----------
         again : part -> n of the record that is to be replaced.
         """
-        done = committed(self._path, self._feature_set).keys()
-        pending = sorted(set(range(plan.n_parts)) - done - set(without) if again is None else again)
+        decided = committed(self._path, self._feature_set).keys()
+        pending = sorted(set(range(plan.n_parts)) - decided - set(without) if again is None else again)
         if self._shard is not None:
             i, n = self._shard
             pending = [part for part in pending if part % n == i - 1]
         if not pending:
             return 0
-        tell, built = _Teller(plan, pending, self._on_progress), 0
+        built, failed, planned = 0, 0, sum(len(generation.rows) for generation in plan.generations)
+        done = planned - sum(len(plan.part_range(part)) for part in pending)
+        self._on_progress("extract", done, planned)
         queue = _Queue(self._job(plan, part, (again or {}).get(part)) for part in _in_own_order(pending))
         some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
         if some != 0:
@@ -97,7 +91,9 @@ class PendingParts:
             queue.done(receipt["part"])
             built += receipt["built"]
             log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
-            tell(receipt)
+            failed += receipt["failed"]
+            done += len(plan.part_range(receipt["part"]))
+            self._on_progress("extract", done, planned, f"{failed} failed" if failed else "")
         return built
 
     def _job(self, plan: Plan, part: int, again: int | None) -> PartJob:
@@ -146,28 +142,6 @@ def _in_own_order(parts: Sequence[int]) -> list[int]:
     return [*parts[start:], *parts[:start]]
 
 
-class _Teller:
-    """Adds up receipts and tells how far the extraction is."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        pending: Collection[int],
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._plan = plan
-        self._planned = sum(len(generation.rows) for generation in plan.generations)
-        self._done = self._planned - sum(len(plan.part_range(part)) for part in pending)
-        self._failed = 0
-        self._tell = on_progress or (lambda _: None)
-        self._tell(Progress(done=self._done, planned=self._planned, failed=0))
-
-    def __call__(self, receipt: Mapping[str, Any]) -> None:
-        self._failed += receipt["failed"]
-        self._done += len(self._plan.part_range(receipt["part"]))
-        self._tell(Progress(done=self._done, planned=self._planned, failed=self._failed))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport(Counts):
     """How an extraction ended, and what was predicted for it, if that was asked."""
@@ -211,7 +185,7 @@ def build_pending(
     text: TextSource | None,
     workers: int | Scheduler = 0,
     feature_set: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> int:
     """Build those pending parts whose tracks are all in `source`; returns how many were built.
 

@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import numpy as np
 
 from ...cache.format.recipe import Recipe
 from ...cache.format.records import committed, read_commit
+from ...cache.steps import Progress, silent, within
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
 from .cluster import default_workers
 from .extract import extract
 from .forecast import PARTS_A_WORKER, Forecast, _busiest
-from .pending import Progress
 from .reconcile import default_part_rows
 
 
@@ -38,7 +37,7 @@ def forecast(
     workers: int = 0,
     sample: int | None = None,
     seed: int = 0,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Forecast:
     """Extract some tracks of a collection for a trial and reckon what all of them will take.
 
@@ -58,7 +57,7 @@ def forecast(
         store, started = Path(scratch) / "sample.zarr", time.monotonic()
         report = extract(
             Source(root=source.root, tracks=tracks), store, recipe=recipe, text=text, embed_genres=embed_genres,
-            part_rows=some_rows, workers=measured, on_progress=on_progress,
+            part_rows=some_rows, workers=measured, on_progress=within(on_progress, step="sample", note=""),
         )  # fmt: skip
         wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
         n_bytes = _stored_bytes(store)

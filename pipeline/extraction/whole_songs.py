@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
+from ...cache.steps import Progress
 from ..audio.clip_reader import ClipReader
 from ..sources.manifest import Source, Track, resolve_inside
 
@@ -52,12 +53,12 @@ def count_windows(seconds: float, clip_s: float) -> int:
     return max(1, math.floor(seconds / clip_s + 0.5))
 
 
-def windows_of(source: Source, recipe: MelRecipe, on_song: Callable[[int], None]) -> list[int]:
+def windows_of(source: Source, recipe: MelRecipe, on_progress: Progress) -> list[int]:
     """How many windows each track has; one, if its length cannot be told: extraction will then say why.
 
     Parameters
     ----------
-    on_song : told how many tracks are measured.
+    on_progress : receives how many tracks are measured.
     """
     counts = []
     with ClipReader(recipe, form="seconds") as reader:
@@ -67,7 +68,7 @@ def windows_of(source: Source, recipe: MelRecipe, on_song: Callable[[int], None]
             except ClipError:
                 seconds = 0.0
             counts.append(count_windows(seconds, recipe.clip_s))
-            on_song(i)
+            on_progress("measure", i, len(source.tracks))
     return counts
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +22,7 @@ import numpy as np
 import soundfile
 
 from ...cache.errors import ConfigError
+from ...cache.steps import Progress, silent
 from .sound import SAMPLE_RATE_HZ, Samples, render
 from .words import COMMON, THEMES, Vocabulary, favourites, write_lyrics
 
@@ -219,7 +219,7 @@ def make_collection(
     first: int = 0,
     clip_s: float = 30.0,
     workers: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Path:
     """Write songs of world `seed` in Music4All's layout; the same arguments give the same bytes.
 
@@ -229,7 +229,7 @@ def make_collection(
     n_songs, first : songs `first` to `first` + `n_songs` - 1.
     clip_s : length of each clip, seconds.
     workers : threads (numpy and the encoder let go of the interpreter).
-    on_progress : called with (songs written, `n_songs`) after each song.
+    on_progress : receives songs written and `n_songs` after each song.
 
     Returns
     -------
@@ -246,8 +246,7 @@ def make_collection(
     songs = [make_song(seed, index) for index in range(first, first + n_songs)]
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for done, _ in enumerate(pool.map(lambda song: write_song(song, folder, clip_s=clip_s), songs), start=1):
-            if on_progress is not None:
-                on_progress(done, n_songs)
+            on_progress("generate", done, n_songs)
     language = {song.id: "INTRUMENTAL" if song.lyrics is None else "en" for song in songs}  # sic, as in Music4All
     tables = {
         "id_information.csv": [

@@ -68,7 +68,7 @@ def mend(store: Path, damages: list[Damage]) -> list[Damage]:
 def test_a_whole_store_is_as_recorded(store):
     before = tree(store)
     told = []
-    assert verify(store, full=True, on_progress=lambda done, total: told.append((done, total))) == []
+    assert verify(store, full=True, on_progress=lambda step, done, total, note="": told.append((done, total))) == []
     assert told[-1] == (4, 4)
     assert tree(store) == before
 

@@ -54,12 +54,12 @@ from mgc.heads.ablation.runs import finished
 from mgc.heads.ablation.workers import Work
 store, folder, options, when, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
-def on_progress(step, done, total, note):
+def on_progress(step, done, total, note=""):
     if (step, f"{done} {note}".strip()) == ("runs", when):
         os.kill(os.getpid(), signal.SIGKILL)
 rows = tuple(row for row in COMPONENTS.rows if row.name in ("SCMA", "GCEM", "all"))
 table = TableSpec(name="components", title="T", rows=rows, reference="all")
-plan = Plan(tables=[table], seeds=[0], options=json.loads(options))
+plan = Grid(tables=[table], seeds=[0], options=json.loads(options))
 ablate(Work(folder=Path(folder), store=Path(store)), plan, n_replicates=50, on_progress=on_progress)
 """
 
@@ -221,7 +221,7 @@ def test_an_ablation_killed_and_run_again_has_the_same_tables(
     assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (3, [], [])
     told: list[tuple[str, int]] = []
     undisturbed = ablate(whole[0], few_plan(1), n_replicates=N_REPLICATES,
-                         on_progress=lambda step, done, total, note: told.append((step, done)))  # fmt: skip
+                         on_progress=lambda step, done, total, note="": told.append((step, done)))  # fmt: skip
     assert document["tables"] == undisturbed["tables"]
     assert [done for step, done in told if step == "runs"] == [3] * 3  # nothing was left to do
     assert row_of(undisturbed, "components", "GCEM")["metrics"]["accuracy"]["sd"] is None

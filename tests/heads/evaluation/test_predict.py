@@ -72,7 +72,9 @@ def test_scores_do_not_depend_on_order_batch_or_company(result: RunResult, small
 
 def test_progress_counts_tracks(result: RunResult, small_store: FeatureStore) -> None:
     told: list[tuple[int, int]] = []
-    predict_store(load_run(result.run), small_store, batch_size=16, on_track=lambda *done: told.append(done))
+    predict_store(
+        load_run(result.run), small_store, batch_size=16, on_progress=lambda step, *done: told.append(done[:2])
+    )
     assert told == [(16, 40), (32, 40), (40, 40)]
 
 
@@ -244,7 +246,7 @@ def test_blocks_are_what_one_pass_gives_and_a_file_appears_whole_or_not_at_all(
 ) -> None:
     loaded = load_run(result.run)
     told: list[tuple[int, int]] = []
-    blocks = list(predict_blocks(loaded, patchy, block_tracks=7, on_track=lambda *done: told.append(done)))
+    blocks = list(predict_blocks(loaded, patchy, block_tracks=7, on_progress=lambda step, *done: told.append(done[:2])))
     assert [block.tracks.num_rows for block in blocks] == [7, 7, 7, 7, 7, 5]
     scores = np.concatenate([block.scores[block.has_scores] for block in blocks])
     np.testing.assert_allclose(scores, predict_store(loaded, patchy)[1], atol=1e-5)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.runs.history import EVENTS
-from mgc.heads.training.train import Progress, train
+from mgc.heads.training.train import train
 
 CONFIG = TrainConfig(
     lr=2e-3, epochs=3, precision="fp32", encoder="tiny",
@@ -30,13 +30,16 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
 
     from mgc.heads.runs.tensorboard import EventLog
 
-    def die(progress: Progress) -> None:
-        if progress.stage == "validate" and progress.epoch == 3:
-            raise KeyboardInterrupt
-
     run = tmp_path / "run"
+
+    def die() -> bool:
+        history = run / "metrics.jsonl"
+        if history.exists() and len(history.read_text().splitlines()) == 2:
+            raise KeyboardInterrupt
+        return False
+
     with pytest.raises(KeyboardInterrupt):
-        train(small_store, run, CONFIG, epoch_log=EventLog, on_progress=die)
+        train(small_store, run, CONFIG, epoch_log=EventLog, stop=die)
     assert [point.step for point in EventAccumulator(str(run)).Reload().Scalars("epoch/loss/total")] == [1, 2]
     (cut,) = run.glob(EVENTS)
     cut.write_bytes(cut.read_bytes()[:-7])  # as a kill may leave it

@@ -93,8 +93,8 @@ def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore,
     class StopError(Exception):
         pass
 
-    def stop(progress: object) -> None:
-        if getattr(progress, "stage", "") == "epoch":
+    def stop(step: str, done: int, total: int, note: str = "") -> None:
+        if step == "train":
             raise StopError
 
     train(small_store, tmp_path / "whole", config)

@@ -22,7 +22,7 @@ from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.runs.checkpoint import find_state
 from mgc.heads.runs.history import read_history
 from mgc.heads.training import loop
-from mgc.heads.training.train import Progress, train
+from mgc.heads.training.train import train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
@@ -38,8 +38,10 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
 
 def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStore, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    told: list[Progress] = []
-    result = train(small_store, run, small_config(epochs=15, lr=2e-3), on_progress=told.append)
+    reports: list[tuple[str, int, int]] = []
+    result = train(
+        small_store, run, small_config(epochs=15, lr=2e-3), on_progress=lambda *report: reports.append(report[:3])
+    )
     history = read_history(run / "metrics.jsonl")
     assert tuple(history) == result.history
     assert history[-1].loss < history[0].loss / 2
@@ -54,8 +56,8 @@ def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStor
         "README.md",
     }  # fmt: skip
     assert TrainConfig.from_yaml(run / "config.yaml") == small_config(epochs=15, lr=2e-3)
-    assert {progress.stage for progress in told} == {"statistics", "train", "validate", "epoch"}
-    assert [progress.record for progress in told if progress.stage == "epoch"] == history
+    assert [report for report in reports if report[0] == "train"] == [("train", epoch, 15) for epoch in range(1, 16)]
+    assert {report[0] for report in reports} == {"statistics", "train"}
 
 
 def test_loss_parts_add_up_to_the_total(small_store: FeatureStore, tmp_path: Path) -> None:
@@ -104,21 +106,26 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert not [path for path in run.rglob("*") if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize(("stage", "epoch", "done"), [("train", 1, 1), ("train", 2, 2), ("validate", 2, 4)])
+class Asked:
+    """Says stop from the n-th time on: asked twice for statistics, then per epoch for step, step, scores, end."""
+
+    def __init__(self, n: int) -> None:
+        self._left = n
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+@pytest.mark.parametrize(("n", "epoch", "steps"), [(3, 1, 1), (8, 2, 2), (9, 2, 2)], ids=["first", "last", "scoring"])
 def test_a_run_asked_to_stop_saves_the_step_and_goes_on_exactly_there(
-    small_store: FeatureStore, whole: Path, tmp_path: Path, stage: str, epoch: int, done: int
+    small_store: FeatureStore, whole: Path, tmp_path: Path, n: int, epoch: int, steps: int
 ) -> None:
-    asked: list[Progress] = []
-
-    def look(progress: Progress) -> None:
-        if (progress.stage, progress.epoch, progress.done) == (stage, epoch, done):
-            asked.append(progress)
-
-    with pytest.raises(StoppedError, match=rf"epoch {epoch} after \d steps, which are saved"):
-        train(small_store, tmp_path / "run", small_config(), stop=lambda: bool(asked), on_progress=look)
+    with pytest.raises(StoppedError, match=rf"epoch {epoch} after {steps} steps, which are saved"):
+        train(small_store, tmp_path / "run", small_config(), stop=Asked(n))
     state, _ = find_state(tmp_path / "run")
     assert state is not None
-    assert state.point == (epoch - 1, done if stage == "train" else 2)
+    assert state.point == (epoch - 1, steps)
     train(small_store, tmp_path / "run", small_config(), resume=True)
     assert_same_run(tmp_path / "run", whole)
 
@@ -128,10 +135,8 @@ def test_all_switches_go_on_exactly_inside_an_epoch(small_store: FeatureStore, t
     assert {"loss", "modality_dropout", "spec_augment", "optimizer"} <= switches.keys()
     config = small_config(**{**switches, "epochs": 3, "warmup_epochs": 1})
     train(small_store, tmp_path / "whole", config)
-    asked: list[bool] = []
     with pytest.raises(StoppedError):
-        train(small_store, tmp_path / "run", config, stop=lambda: any(asked),
-              on_progress=lambda told: asked.append((told.stage, told.epoch) == ("train", 2)))  # fmt: skip
+        train(small_store, tmp_path / "run", config, stop=Asked(7))
     state, _ = find_state(tmp_path / "run")
     assert state is not None
     assert state.point == (1, 1)
@@ -144,11 +149,12 @@ def test_checkpoints_inside_epochs_change_nothing_and_are_gone_with_it(
 ) -> None:
     run, seen = tmp_path / "run", set()
 
-    def look(progress: Progress) -> None:
+    def look() -> bool:
         state, _ = find_state(run)
         seen.add(None if state is None else state.point)
+        return False
 
-    train(small_store, run, small_config(), save_every_s=0, on_progress=look)
+    train(small_store, run, small_config(), save_every_s=0, stop=look)
     assert {(0, 1), (1, 1), (2, 1)} <= seen
     assert_same_run(run, whole)
 

@@ -82,7 +82,7 @@ def test_local_workers_listen_on_loopback_only(tmp_path):
     source = tones(tmp_path, 2)
     heard: set[str] = set()
 
-    def look(progress):
+    def look(*progress):
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             heard.update(c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN)
 
@@ -185,8 +185,8 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
                     "--host", "127.0.0.1", "--no-dashboard", "--death-timeout", "60", folder=tmp_path / "net")
         )  # fmt: skip
 
-        def end(progress):
-            if progress.done:
+        def end(step, done, total, note=""):
+            if done:
                 scheduler.kill()
 
         with pytest.raises(WorkerError, match="scheduler is lost; committed parts are kept"):

@@ -76,7 +76,9 @@ def test_clips_decode_to_the_length_asked_for_mono_unclipped_and_loud_enough(col
 
 def test_progress_counts_up_to_the_number_of_songs(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    world.make_collection(tmp_path, 3, 0, clip_s=0.5, on_progress=lambda done, total: seen.append((done, total)))
+    world.make_collection(
+        tmp_path, 3, 0, clip_s=0.5, on_progress=lambda step, done, total, note="": seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
