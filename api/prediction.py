@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
-from ..cache.messages import counted
+from ..cache.messages import counted, join_names
 from ..cache.steps import Progress, silent
 from .runs import open_for
 from .shared import extra
@@ -280,10 +280,8 @@ def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None,
     mean = f"scores are the mean over {windows} of {songs.clip_s:g} s of {all_songs}"
     remarks = [mean, *_remarks(songs.loaded, threshold, songs.has_words)]
     if partly := songs.partly_read:
-        named = ", ".join(partly[:3]) + (f" and {len(partly) - 3} more" if len(partly) > 3 else "")
-        remarks.append(
-            f"{counted(len(partly), 'song')} with windows that could not be read, which are left out: {named}"
-        )
+        unread = "with windows that could not be read, which are left out"
+        remarks.append(f"{counted(len(partly), 'song')} {unread}: {join_names(partly, 3)}")
     return dataclasses.replace(done, remarks=remarks)
 
 

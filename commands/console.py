@@ -190,10 +190,6 @@ def command(*words: object) -> str:
     return shlex.join(["mgc", *map(str, words)])
 
 
-def some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def estimate(estimate: Mapping[str, float | None]) -> str:
     low, high = estimate["low"], estimate["high"]
     interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"

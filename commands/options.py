@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..cache.errors import ConfigError
+from ..cache.messages import did_you_mean
 from .console import log_to_stderr
 
 TEXT_MODELS = ("bert-base-uncased", "minilm")
@@ -55,8 +55,7 @@ def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     }
     for key in values:
         if str(key).replace("_", "-") not in options:
-            near = difflib.get_close_matches(str(key).replace("_", "-"), options, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"this command knows: {', '.join(sorted(options))}"
+            hint = did_you_mean(str(key).replace("_", "-"), sorted(options))
             raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
     ctx.default_map = {str(options[str(key).replace("_", "-")]): value for key, value in values.items()}
     return path

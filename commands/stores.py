@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted
+from ..cache.messages import counted, join_names
 from ..cache.steps import within
-from .console import Listing, command, emit, print_list, print_table, progress, remark, some
+from .console import Listing, command, emit, print_list, print_table, progress, remark
 from .options import (
     ArtistDelimiter,
     Dataset,
@@ -294,7 +294,10 @@ def print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str
     if not damages:
         print(f"{store}: as recorded")
         return
-    rows = [(one["key"], one["kind"], one["part"], one["array"], some(one["tracks"]), one["detail"]) for one in damages]
+    rows = [
+        (one["key"], one["kind"], one["part"], one["array"], join_names(one["tracks"], 3), one["detail"])
+        for one in damages
+    ]
     print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
     print(advice)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from ..cache.errors import ConfigError
+from ..cache.messages import did_you_mean
 from .model.audio_cnn import EncoderName
 from .model.config import Modalities, ModelConfig, SystemName
 from .model.losses import Loss
@@ -174,7 +174,7 @@ class TrainConfig:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown training option {key!r}{_nearest(key, known)}")
+                raise ConfigError(f"unknown training option {key!r}; {did_you_mean(key, known)}")
         return cls(**values)
 
     def to_yaml(self) -> str:
@@ -237,7 +237,7 @@ class TrainConfig:
     def _check_model_options(self) -> None:
         for name in self.model_options:
             if name not in MODEL_OPTIONS:
-                raise ConfigError(f"model_options: {name!r} is not among them{_nearest(name, MODEL_OPTIONS)}")
+                raise ConfigError(f"model_options: {name!r} is not among them; {did_you_mean(name, MODEL_OPTIONS)}")
         self.model_config(n_genres=1, text_dim=1, n_mels=128)  # refuses values without meaning
 
     def _check_choices(self) -> None:
@@ -306,7 +306,9 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"setting {line!r}: want key=value, such as graph_similarity=raw")
         if key not in (*own, *MODEL_OPTIONS):
-            raise ConfigError(f"setting {line!r}: there is no option {key!r}{_nearest(key, [*own, *MODEL_OPTIONS])}")
+            raise ConfigError(
+                f"setting {line!r}: there is no option {key!r}; {did_you_mean(key, [*own, *MODEL_OPTIONS])}"
+            )
         (model_options if key in MODEL_OPTIONS else options)[key] = _value(line, value)
     return {**options, "model_options": model_options} if model_options else options
 
@@ -318,8 +320,3 @@ def _value(line: str, text: str) -> Any:
         raise ConfigError(f"setting {line!r}: its value cannot be read as YAML: {error}") from error
     # To YAML 1.1, 1e-4 is a word.
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def _nearest(key: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

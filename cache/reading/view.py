@@ -6,7 +6,6 @@ of every feature and line i of `tracks` are the same track.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from ..errors import ConfigError
 from ..format.schema import OK, ArraySpec
+from ..messages import did_you_mean
 from .store import FeatureStore
 
 Names = str | Iterable[str]
@@ -238,7 +238,8 @@ class StoreView:
                               + (made if column == "split" else ""))  # fmt: skip
         for name in wanted:
             if name not in known:
-                raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}{_near(name, known)}")
+                hint = did_you_mean(name, sorted(known), 10)
+                raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
         return np.asarray([not set(wanted).isdisjoint(names) for names in lists], dtype=np.bool_)
 
 
@@ -289,12 +290,3 @@ class FeatureArray:
 
 def _reopened(path: str, text: str | None, rows: npt.NDArray[np.int64]) -> StoreView:
     return StoreView(FeatureStore.open(Path(path), text=text), rows)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    some = sorted(known)
-    shown = ", ".join(some[:10]) + (f" and {len(some) - 10} more" if len(some) > 10 else "")
-    return f"; there are: {shown or 'none'}"

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, RunError, TrainingError
 from ...cache.format.schema import OK
+from ...cache.messages import join_names
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
@@ -118,7 +119,7 @@ def labelled_tracks(
         unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
         if unknown:
             raise ConfigError(f"labels: {len(unknown)} genres have no embedding in {store.path}: "
-                              f"{', '.join(unknown[:5])}; extract again with these labels")  # fmt: skip
+                              f"{join_names(unknown)}; extract again with these labels")  # fmt: skip
     matrix = genre_matrix(tracks.column("genres"), store.genres)
     labelled = np.flatnonzero(matrix.any(axis=1))
     kept = Kept(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
@@ -260,7 +261,7 @@ def _warnings(
         absent = [name for name in store.genres if name not in genres.names]
         if absent:
             warnings.append(f"{len(absent)} of {len(store.genres)} genres have no training track in this split and are "
-                            f"not learned: {', '.join(absent[:10])}")  # fmt: skip
+                            f"not learned: {join_names(absent, 10)}")  # fmt: skip
     if not len(validation):
         warnings.append("no validation track is left: the last epoch counts as the best, thresholds stay at 0.5")
     else:
@@ -272,5 +273,5 @@ def _warnings(
         ]
         if unseen:
             warnings.append(f"{len(unseen)} of {len(genres.names)} genres have no validation track and do not count "
-                            f"in validation mAP: {', '.join(unseen[:10])}")  # fmt: skip
+                            f"in validation mAP: {join_names(unseen, 10)}")  # fmt: skip
     return tuple(warnings)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ConfigError
-from ...cache.messages import counted
+from ...cache.messages import counted, join_names
 
 Scores = npt.NDArray[np.floating[Any]]
 LabelArray = npt.NDArray[np.generic]
@@ -83,7 +83,7 @@ class Thresholds:
         said = f"a threshold a genre, {tuned}"
         if self.n_tracks and few:
             said += (f"; {len(few)} of {len(genres)} genres have fewer than {self.min_support} of them and take "
-                     f"{self.overall:.3f}: {', '.join(few[:10])}{' ...' if len(few) > 10 else ''}")  # fmt: skip
+                     f"{self.overall:.3f}: {join_names(few, 10)}")  # fmt: skip
         return said
 
     @classmethod

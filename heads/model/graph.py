@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...cache.durable import finite_or_none
 from ...cache.errors import ConfigError
+from ...cache.messages import join_names
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -298,10 +299,12 @@ def graph_warnings(graph: Graph, names: Sequence[str]) -> list[str]:
     summary = graph_summary(graph, names)
     said = []
     if zero := summary["zero_count"]:
-        said.append(f"{len(zero)} of {len(names)} genres have no training track and cannot be learnt: {_some(zero)}")
+        said.append(
+            f"{len(zero)} of {len(names)} genres have no training track and cannot be learnt: {join_names(zero, NAMED)}"
+        )
     if isolated := summary["isolated"]:
         said.append(f"{len(isolated)} of {len(names)} genres share no training track with another; in the genre graph "
-                    f"nothing but their names joins them to others: {_some(isolated)}")  # fmt: skip
+                    f"nothing but their names joins them to others: {join_names(isolated, NAMED)}")  # fmt: skip
     return said
 
 
@@ -321,10 +324,6 @@ def graph_document(graph: Graph, names: Sequence[str], options: GraphOptions) ->
         "a2": _rounded(graph.a2),
         "adjacency": _rounded(graph.adjacency),
     }
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> Any:

@@ -19,7 +19,7 @@ from ...cache.format.plan import read_tracks as read_planned
 from ...cache.format.recipe import FeatureSetRecipe, Recipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, Reason
-from ...cache.messages import counted
+from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
 from ..sources.manifest import Track
@@ -92,7 +92,7 @@ def _shortened(differences: Sequence[str]) -> list[str]:
     """A map of genre names may be long: five of its differences will do."""
     names = [line for line in differences if line.startswith("genre_names.")]
     rest = [line for line in differences if line not in names]
-    return [*rest, *names[:5], *([f"... and {len(names) - 5} more genre names"] if len(names) > 5 else [])]
+    return [*rest, *limit_lines(names, "genre names")]
 
 
 def set_differences(known: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
@@ -201,7 +201,7 @@ def _listed(where: str, tracks: pa.Table) -> str:
 
 
 def _first(tracks: pa.Table) -> str:
-    return ", ".join(tracks.column("id")[:5].to_pylist()) + (" ..." if tracks.num_rows > 5 else "")
+    return join_names(tracks.column("id"))
 
 
 def track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
@@ -215,4 +215,4 @@ def track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
         for name in columns
         if here[name] != there[name]
     ]
-    return changed[:5] + ([f"... and {len(changed) - 5} more values of tracks"] if len(changed) > 5 else [])
+    return limit_lines(changed, "values of tracks")

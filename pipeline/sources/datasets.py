@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
-from ...cache.messages import counted
+from ...cache.messages import counted, nearest
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .dataset import GenreLevel, KnownDataset, ReadOptions
 from .fma import FMA
@@ -93,8 +92,8 @@ def _recognised(path: Path, genres_from_folders: bool) -> KnownDataset:
 def _named(name: str, path: Path) -> KnownDataset:
     known = {kind.name: kind for kind in DATASETS}
     if name not in known:
-        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(name, known, cutoff=0.4)
+        hint = "" if near is None else f"; did you mean {near!r}?"
         raise ConfigError(f"--dataset {name!r}: known are {', '.join(known)}{hint}")
     kind = known[name]
     if not path.exists():
