@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from faults import faults, life, one_fault
-from small_store import tree
+
+from benchmarks.campaigns.faults import faults, life, one_fault
+from benchmarks.worlds.small_store import tree
 
 
 @pytest.fixture(scope="module")

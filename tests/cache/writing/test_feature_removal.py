@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from faults import Killed, faults
-from full_store import OTHER, TEMPO, create_full, fill_pending
-from small_store import tree
 
+from benchmarks.campaigns.faults import Killed, faults
+from benchmarks.worlds.full_store import OTHER, TEMPO, create_full, fill_pending
+from benchmarks.worlds.small_store import tree
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, StoreCorruptError
 from mgc.cache.format.plan import being_dropped, read_plan
