@@ -34,6 +34,7 @@ from mgc.heads.ablation.ablate import ablate
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, Row, TableSpec
 from mgc.heads.ablation.workers import Work
+from mgc.reports.ablation import markdown
 
 GO_ON = 75
 KEPT_OF_A_RUN = ("result.json", "metrics.json", "predictions.parquet")
@@ -148,9 +149,8 @@ def report(folder: Path, size: Size, n_seeds: int) -> None:
         for name, figure in ceilings(asked.world, songs).items():
             print(f"| {name} | {figure:.3f} |")
     for plan in size.plans(n_seeds):
-        ablate(work(folder), plan, training=False)
-        text = (folder / "ablation" / "tables.md").read_text(encoding="utf-8")
-        print("\n" + text.removeprefix("# Ablations\n").strip())
+        document = ablate(work(folder), plan, training=False)
+        print("\n" + markdown(document).removeprefix("# Ablations\n").strip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
