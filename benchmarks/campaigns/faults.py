@@ -1,16 +1,17 @@
 """Faults at every operation by which a process changes a folder: it dies there, or the operation fails.
 
-Operations are counted as Python's audit events tell of them (opening for writing, link, rename, mkdir, remove, rmdir),
-and fsync. What pyarrow writes through its own C++ code is seen only as the fsync that follows.
+Operations are counted by Python's audit events (opening for writing, link, rename, mkdir, remove, rmdir) and fsync.
+What pyarrow writes through its own C++ code is counted only as the fsync that follows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.worlds.small_store import N_TRACKS, append_late_track, create, features, fill
+from benchmarks.worlds.small_store import N_TRACKS, append_late_track, create, features, fill, tree
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.records import committed
 from mgc.cache.reading.store import FeatureStore
@@ -32,68 +33,77 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Killed(Exception):  # noqa: N818
-    """Stands for the death of the process: nothing it does afterwards reaches the disk."""
+    """Stands for the death of the process: nothing that it does afterwards reaches the disk."""
 
 
 @dataclass
-class _Watch:
-    folder: Path | None = None
-    fault: Fault | None = None
-    at: int = -1
-    seen: list[str] = field(default_factory=list)
+class Watch:
+    """The operations on a folder, in order, and whether the fault at one of them happened."""
+
+    folder: Path
+    fault: Fault | None
+    at: int
+    operations: list[str] = field(default_factory=list)
     fired: bool = False
 
+    def count(self, name: str, path: str) -> None:
+        """Note an operation on `path` if that lies in the folder, or let it fail."""
+        if not path.startswith(str(self.folder)):
+            return
+        if self.fired and self.fault == "kill":
+            raise Killed
+        self.operations.append(name)
+        if self.fault is not None and len(self.operations) - 1 == self.at:
+            self.fired = True
+            if self.fault == "kill":
+                raise Killed
+            number = getattr(errno, self.fault)
+            raise OSError(number, os.strerror(number), path)
 
-_watch = _Watch()
-_installed: list[bool] = []
+
+_watches: list[Watch] = []
+"""The watch of this moment, if any."""
 
 
 @contextmanager
-def faults(folder: Path, fault: Fault | None = None, at: int = -1) -> Iterator[_Watch]:
+def faults(folder: Path, fault: Fault | None = None, at: int = -1) -> Iterator[Watch]:
     """Count the operations below `folder` and let one of them fail; after a kill all further ones fail too."""
-    if not _installed:
-        sys.addaudithook(_audit)
-        real = os.fsync
-
-        def fsync(handle: int) -> None:
-            _count("fsync", folder_of=str(_watch.folder))
-            real(handle)
-
-        os.fsync = fsync
-        _installed.append(True)
-    _watch.__init__(folder=folder, fault=fault, at=at)  # type: ignore[misc]
+    _add_hooks()
+    watch = Watch(folder, fault, at)
+    _watches[:] = [watch]
     try:
-        yield _watch
+        yield watch
     finally:
-        _watch.folder = None
+        _watches.clear()
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if _watch.folder is None:
+    if not _watches:
         return
     if event == "open":
         path, _, flags = args
         if isinstance(path, str | bytes) and isinstance(flags, int) and flags & _WRITES:
-            _count("open", folder_of=os.fsdecode(path))
+            _watches[0].count("open", os.fsdecode(path))
     elif event in ("os.link", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
-        _count(event, folder_of=str(args[1] if event in ("os.link", "os.rename") else args[0]))
+        _watches[0].count(event, str(args[1] if event in ("os.link", "os.rename") else args[0]))
 
 
-def _count(name: str, *, folder_of: str) -> None:
-    if _watch.folder is None or not folder_of.startswith(str(_watch.folder)):
-        return
-    if _watch.fired and _watch.fault == "kill":
-        raise Killed
-    _watch.seen.append(name)
-    if _watch.fault is not None and len(_watch.seen) - 1 == _watch.at:
-        _watch.fired = True
-        if _watch.fault == "kill":
-            raise Killed
-        raise OSError(getattr(errno, _watch.fault), os.strerror(getattr(errno, _watch.fault)), folder_of)
+@functools.cache
+def _add_hooks() -> None:
+    """Count operations from now on; an audit hook cannot be removed, so it is added once."""
+    sys.addaudithook(_audit)
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        for watch in _watches:
+            watch.count("fsync", str(watch.folder))
+        real(handle)
+
+    os.fsync = fsync
 
 
 def life(path: Path) -> None:
-    """What happens to a store: planned, filled, extended, a track taken down, compacted. Goes on where it stopped."""
+    """Plan a store, fill it, extend it, take down a track and compact; continue a life that was interrupted."""
     if not (path / "plan.json").exists():
         create(path)
     finish(path)
@@ -111,7 +121,7 @@ def _fill_pending(path: Path) -> None:
 
 
 def check_state(path: Path) -> None:
-    """Whatever happened, what is shown is whole: rows as written, or absent; nothing is damaged."""
+    """Assert that rows of a store are as they were written, or absent, and that nothing is damaged."""
     if not (path / "plan.json").exists():
         assert not path.exists() or not any(path.iterdir())
         return
@@ -122,13 +132,12 @@ def check_state(path: Path) -> None:
         assert len(store.tracks) in (N_TRACKS, N_TRACKS + 1)
 
 
-def one_fault(folder: Path, fault: Fault, at: int, clean: dict[str, bytes | None], tree: Callable[..., Any]) -> str:
-    """A life with one fault, then a second one without: the end must be `clean`. Returns the operation that failed."""
+def check_fault(folder: Path, fault: Fault, at: int, clean: dict[str, bytes | None]) -> None:
+    """Live a life with one fault, then finish it without: the store in the end must be `clean`."""
     path = folder / "s.zarr"
     with faults(folder, fault, at) as watch, contextlib.suppress(Killed, OSError):
         life(path)
     assert watch.fired, f"the fault at operation {at} did not happen"
     check_state(path)
     life(path)
-    assert tree(path) == clean, f"{fault} at operation {at} ({watch.seen[at]})"
-    return watch.seen[at]
+    assert tree(path) == clean, f"{fault} at operation {at} ({watch.operations[at]})"

@@ -1,15 +1,15 @@
-"""The order of fsync, publish and commit, as the system calls show it: what a power failure would meet.
+"""The order of fsync, publish and commit in the system calls, which decides what a power failure leaves.
 
     python -m benchmarks.campaigns.fsync_order > benchmarks/campaigns/fsync_order.md        (needs strace)
 
-Writes a small store under strace and checks, for each part and each generation of the plan that joins later:
+Writes a small store under strace and checks, for each part and each later generation of the plan:
 
 1. every object was fsynced, and every folder that names one, before the folder was renamed to its staged name;
 2. the staged name was fsynced (its parent folder) before the record was linked;
 3. the record's own bytes were fsynced before it was linked, and the folder of records after, before anything else;
 4. objects were linked to their keys after that only, and the folders of the keys fsynced.
 
-What this does not show: that the disk keeps what it says it keeps.
+This does not show that the disk keeps what it reports as written.
 """
 
 from __future__ import annotations
@@ -39,43 +39,29 @@ Event = tuple[str, str, str]
 
 
 def traced(store: Path) -> list[Event]:
-    """(call, path, second path) of every call that worked, in order."""
+    """Return (call, path, second path) of every call that succeeded, in order."""
     log = store.parent / "strace.log"
-    command = [
-        "strace",
-        "-f",
-        "-y",
-        "-s",
-        "4096",
-        "-o",
-        log,
-        "-e",
-        f"trace={CALLS}",
-        sys.executable,
-        "-c",
-        SCRIPT,
-        store,
-    ]
-    subprocess.run(command, check=True, cwd=ROOT)
+    strace = ["strace", "-f", "-y", "-s", "4096", "-o", log, "-e", f"trace={CALLS}"]
+    subprocess.run([*strace, sys.executable, "-c", SCRIPT, store], check=True, cwd=ROOT)
     events: list[Event] = []
     for line in log.read_text().splitlines():
-        if found := _FSYNC.search(line):
-            events.append(("fsync", found[1], ""))
-        elif found := _TWO.search(line):
-            events.append((found[1], found[2], found[3]))
+        if match := _FSYNC.search(line):
+            events.append(("fsync", match[1], ""))
+        elif match := _TWO.search(line):
+            events.append((match[1], match[2], match[3]))
     return events
 
 
 def check(store: Path, events: list[Event], record: str) -> list[str]:
-    """Assert the order for one record; returns it in words."""
-    commit = next(i for i, (call, _, to) in enumerate(events) if call == "link" and to == str(store / record))
-    draft = events[commit][1]
+    """Assert the order for one record; return it in words."""
+    renames = [(i, Path(source), Path(to)) for i, (call, source, to) in enumerate(events) if call == "rename"]
+    links = [(i, Path(source), Path(to)) for i, (call, source, to) in enumerate(events) if call == "link"]
+    commit, draft = next((i, str(source)) for i, source, to in links if to == store / record)
     label = record.removesuffix(".json").replace("/", "+")
-    staged = max(i for i, (call, _, to) in enumerate(events[:commit])
-                 if call == "rename" and Path(to).name.startswith(f"{label}~"))  # fmt: skip
-    building, folder = Path(events[staged][1]), Path(events[staged][2])
-    links = [(i, Path(source), Path(to)) for i, (call, source, to) in enumerate(events)
-             if call == "link" and Path(source).is_relative_to(folder)]  # fmt: skip
+    staged, building, folder = max(
+        rename for rename in renames if rename[0] < commit and rename[2].name.startswith(f"{label}~")
+    )
+    links = [link for link in links if link[1].is_relative_to(folder)]
     assert links, record
     fsynced = {path for call, path, _ in events[:staged] if call == "fsync"}
     for _, source, _ in links:
@@ -95,10 +81,14 @@ def check(store: Path, events: list[Event], record: str) -> list[str]:
         assert later, f"the folder of {to} was not fsynced"
     return [
         f"{len(fsynced)} fsyncs up to here, all {len(links)} objects and their folders among them",
-        f"rename to `staging/{label}~<digest>`", "fsync of `staging/`", "fsync of the record's draft",
-        f"link to `{record}`: the decision", f"fsync of `{Path(record).parent}/`",
-        f"{len(links)} links to keys, fsync of their folders", "removal of what was staged",
-    ]  # fmt: skip
+        f"rename to `staging/{label}~<digest>`",
+        "fsync of `staging/`",
+        "fsync of the record's draft",
+        f"link to `{record}`: the decision",
+        f"fsync of `{Path(record).parent}/`",
+        f"{len(links)} links to keys, fsync of their folders",
+        "removal of what was staged",
+    ]
 
 
 def main() -> None:
@@ -113,7 +103,7 @@ def main() -> None:
     )
     for number, step in enumerate(steps[1], start=1):
         print(f"{number}. {step}")
-    print("\nNothing here shows that a disk keeps what it says it keeps; no machine was unplugged.")
+    print("\nThis does not show that a disk keeps what it reports as written; no machine was unplugged.")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-"""Trials with files that hurt: planted crashes, hangs and allocations, and mutated audio."""
+"""Trials with bad input files: planted crashes, hangs and allocations, and mutated audio."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,10 +15,12 @@ import av
 import numpy as np
 import soundfile
 
+from benchmarks.campaigns.processes import output, run_first, start
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.audio.clip_reader import ClipReader
 
+OPTIONS = ("--features", "mel", "--clip-s", "1", "--workers", "2", "--max-failures", "100%", "--json")
 FORMATS = ("mp3", "flac", "ogg", "wav", "m4a", "aiff")
 FAULTY_DECODER = """
 import os, sys
@@ -30,7 +29,7 @@ if os.environ.get("MGC_CAMPAIGN_PLANTED"):
     from pathlib import Path
     clip_reader.ClipLimits.__init__.__kwdefaults__.update(cpu_s=3.0, wall_s=60.0)
     real, fired = clips.decode_clip, Path(os.environ["MGC_CAMPAIGN_PLANTED"])
-    def planted(path, *asked):
+    def faulty(path, *arguments):
         kind = path.name.split("-")[0]
         if kind in ("crash", "hang", "bloat"):
             (fired / path.name).touch()
@@ -40,54 +39,50 @@ if os.environ.get("MGC_CAMPAIGN_PLANTED"):
             pass
         if kind == "bloat":
             import numpy; numpy.ones(2**30)
-        return real(path, *asked)
-    clips.decode_clip = planted
+        return real(path, *arguments)
+    clips.decode_clip = faulty
 """
-"""A sitecustomize: the decoder crashes, hangs or takes 8 GiB on files with such names, which hold ordinary sound."""
+"""Code that workers run first: the decoder crashes, hangs or takes 8 GiB on files of such names, which are valid."""
 
 REASON = {"crash": "DECODER_CRASH", "hang": "DECODER_TIMEOUT", "bloat": "DECODER_MEMORY"}
 
 
 def blame(number: int, folder: Path, n_clips: int = 512, n_planted: int = 20) -> dict[str, Any]:
-    """Many clips, some of each kind planted at random places, two Dask workers."""
+    """Hide a crash, a hang or an allocation of 8 GiB in some of 512 clips, for two Dask workers.
+
+    Exactly these files fail, each with its reason.
+    """
     rng = random.Random(number)
     names = [f"{kind}-{i}.flac" for kind in REASON for i in range(n_planted)]
     names += [f"good-{i}.flac" for i in range(n_clips - len(names))]
     rng.shuffle(names)
     (folder / "songs").mkdir()
     (folder / "fired").mkdir()
-    (folder / "site").mkdir()
-    (folder / "site" / "sitecustomize.py").write_text(FAULTY_DECODER)
     t = np.arange(22_050) / 22_050
     lines = []
     for i, name in enumerate(names):
         soundfile.write(folder / "songs" / name, (0.2 * np.sin(2 * np.pi * (200 + i) * t)).astype(np.float32), 22_050)
         lines.append(json.dumps({"id": f"{i:03}-{name}", "path": name}))
     (folder / "songs" / "songs.jsonl").write_text("\n".join(lines) + "\n")
-    command = [sys.executable, "-m", "mgc", "extract", folder / "songs" / "songs.jsonl", "-o", folder / "s.zarr",
-               "--features", "mel", "--clip-s", "1", "--workers", "2", "--max-failures", "100%", "--json"]  # fmt: skip
-    search_path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": search_path, "MGC_CAMPAIGN_PLANTED": str(folder / "fired")}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=3000, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    listed = subprocess.run([sys.executable, "-m", "mgc", "store", "failures", folder / "s.zarr", "--json"],
-                            capture_output=True, check=True)  # fmt: skip
-    found = {row["path"]: row["reason"] for row in json.loads(listed.stdout)["failures"]}
-    planted = {name: REASON[name.split("-")[0]] for name in names if not name.startswith("good")}
-    assert {file.name for file in (folder / "fired").iterdir()} == set(planted)
-    assert found == planted
-    return {"files blamed": len(found), "neighbours unharmed": n_clips - len(found)}
+    store = folder / "s.zarr"
+    env = run_first(folder / "site", FAULTY_DECODER) | {"MGC_CAMPAIGN_PLANTED": str(folder / "fired")}
+    output(start("extract", folder / "songs" / "songs.jsonl", "-o", store, *OPTIONS, env=env), timeout_s=3000)
+    failures = json.loads(output(start("store", "failures", store, "--json")))["failures"]
+    expected = {name: REASON[name.split("-")[0]] for name in names if not name.startswith("good")}
+    assert {file.name for file in (folder / "fired").iterdir()} == set(expected)
+    assert {row["path"]: row["reason"] for row in failures} == expected
+    return {"files blamed": len(failures), "neighbours unharmed": n_clips - len(failures)}
 
 
 @functools.cache
 def originals() -> dict[str, bytes]:
-    """Two seconds of a chord with noise in six formats."""
+    """Return two seconds of a chord with noise in six formats."""
     rng = np.random.default_rng(0)
     t = np.arange(2 * 44_100) / 44_100
     chord = sum(np.sin(2 * np.pi * f * t) for f in (220, 277, 330)) / 6
     sound = np.stack([chord, chord[::-1]], axis=1) + rng.normal(0, 0.02, (len(t), 2))
     sound = sound.astype(np.float32)
-    made = {}
+    files = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in FORMATS:
             file = Path(scratch) / f"a.{name}"
@@ -99,34 +94,38 @@ def originals() -> dict[str, bytes]:
                     container.mux([*stream.encode(frame), *stream.encode(None)])
             else:
                 soundfile.write(file, sound, 44_100)
-            made[name] = file.read_bytes()
-    return made
+            files[name] = file.read_bytes()
+    return files
 
 
-def mutated(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
+def mutate(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Flip bits of a file, cut it or splice a piece of another into it; return the kind of change and the bytes."""
     kind = rng.choice(("flip", "cut", "splice"))
     if kind == "cut":
         return kind, data[: rng.randrange(len(data))]
     if kind == "splice":
-        place, length = rng.randrange(len(data)), rng.randrange(1, 4000)
+        at, length = rng.randrange(len(data)), rng.randrange(1, 4000)
         start = rng.randrange(len(other))
-        return kind, data[:place] + other[start : start + length] + data[place + rng.randrange(0, 4000) :]
-    hurt = bytearray(data)
-    where = len(hurt) if rng.random() < 0.5 else min(len(hurt), 256)  # headers more often than by chance
+        return kind, data[:at] + other[start : start + length] + data[at + rng.randrange(0, 4000) :]
+    damaged = bytearray(data)
+    end = len(damaged) if rng.random() < 0.5 else min(len(damaged), 256)  # headers more often than by chance
     for _ in range(rng.choice((1, 1, 4, 32))):
-        hurt[rng.randrange(where)] ^= 1 << rng.randrange(8)
-    return kind, bytes(hurt)
+        damaged[rng.randrange(end)] ^= 1 << rng.randrange(8)
+    return kind, bytes(damaged)
 
 
 def mutants(number: int, folder: Path, n_files: int = 1000) -> dict[str, Any]:
-    """Mutated files through one decoder child after another."""
+    """Decode files of six formats with flipped bits, cut short or spliced, in one decoder child after another.
+
+    The run does not crash, and every file is ok or failed with a reason.
+    """
     rng = random.Random(number)
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     with ClipReader(MelRecipe(clip_s=1.0)) as reader:
         for _ in range(n_files):
             name = rng.choice(FORMATS)
-            kind, data = mutated(originals()[name], originals()[rng.choice(FORMATS)], rng)
+            kind, data = mutate(originals()[name], originals()[rng.choice(FORMATS)], rng)
             assert data != originals()[name] or kind == "splice"
             (folder / f"x.{name}").write_bytes(data)
             counts["files"] += 1

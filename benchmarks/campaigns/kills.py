@@ -1,25 +1,21 @@
-"""Trials in which processes die, or the disk is full: the real command, the real store."""
+"""Trials in which an extraction dies, or its disk is full: the real command, the real store."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import random
-import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from benchmarks.campaigns.processes import full_disk_error, kill_group, output, run_first, small_disk
+from benchmarks.campaigns.processes import start as start_mgc
 from benchmarks.worlds.small_store import tree
 
 N_SONGS, PART_ROWS = 24, 4
@@ -40,12 +36,12 @@ if os.environ.get("MGC_CAMPAIGN_FAULTS"):
         return real(root, path)
     builder.resolve_inside = faulty
 """
-"""A sitecustomize: a worker dies at a track for which a token lies in a folder, and takes the token away."""
+"""Code that workers run first: one dies at a track for which a file lies in a folder, and renames that file."""
 
 
 @functools.cache
 def songs() -> Path:
-    """A folder of short tones, and its manifest; for the life of this process."""
+    """Write a folder of short tones and its manifest, for the life of this process."""
     folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-songs-"))
     lines = []
     for i in range(N_SONGS):
@@ -58,45 +54,35 @@ def songs() -> Path:
 
 @functools.cache
 def clean() -> tuple[dict[str, bytes | None], float]:
-    """The store that an undisturbed run makes, and how long it takes."""
+    """Return the store that an undisturbed run makes, and how long it takes."""
     path = songs() / "clean.zarr"
     started = time.monotonic()
     finish(path)
     return tree(path), time.monotonic() - started
 
 
-def start(path: Path, *more: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """An extraction, leader of its own process group."""
-    command = [sys.executable, "-m", "mgc", "extract", str(songs() / "songs.jsonl"), "-o", str(path), *OPTIONS, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                            env={**os.environ, **(env or {})})  # fmt: skip
+def start(path: Path, workers: int, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start an extraction, or resume it."""
+    return start_mgc("extract", songs() / "songs.jsonl", "-o", path, *OPTIONS, "--workers", workers, env=env)
 
 
-def finish(path: Path, *more: str, env: dict[str, str] | None = None) -> dict[str, Any]:
-    process = start(path, *(more or ("--workers", "0")), env=env)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err.decode()[-2000:]
-    report: dict[str, Any] = json.loads(out)
+def finish(path: Path, workers: int = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Extract what is missing and return the report."""
+    report: dict[str, Any] = json.loads(output(start(path, workers, env)))
     assert report["planned"] == report["ok"] == N_SONGS
     return report
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> bool:
-    """SIGKILL to a process and all its children; False if it had ended by itself."""
-    alive = process.poll() is None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return alive
-
-
 def kill(number: int, folder: Path) -> dict[str, Any]:
-    """Up to six kills of one store, by one extraction or two at once; then it is finished and compared."""
+    """Kill one or two extractions (--workers 0) at random moments by SIGKILL, up to six times, then finish.
+
+    The store in the end is byte-identical to a clean one.
+    """
     rng = random.Random(number)
     expected, seconds = clean()
     path, kills, at_once = folder / "s.zarr", 0, 1 + number % 2
     for _ in range(6):
-        running = [start(path, "--workers", "0") for _ in range(at_once)]
+        running = [start(path, workers=0) for _ in range(at_once)]
         time.sleep(rng.uniform(0.3, 1.0) * seconds * at_once**0.5)
         kills += sum([kill_group(process) for process in running])
     finish(path)
@@ -105,31 +91,34 @@ def kill(number: int, folder: Path) -> dict[str, Any]:
 
 
 def kill_dask(number: int, folder: Path) -> dict[str, Any]:
-    """The same through Dask: nanny, workers and decoders die with it."""
+    """Kill the whole process tree of an extraction through Dask: nanny, workers and decoders.
+
+    The store in the end is byte-identical to a clean one.
+    """
     rng = random.Random(number)
     expected, _ = clean()
     path, kills = folder / "s.zarr", 0
     for _ in range(3):
-        process = start(path, "--workers", "2")
+        process = start(path, workers=2)
         time.sleep(rng.uniform(1.0, 5.0))
         kills += kill_group(process)
-    finish(path, "--workers", "2")
+    finish(path, workers=2)
     assert tree(path) == expected
     return {"kills": kills, "tracks lost": 0}
 
 
 def worker(number: int, folder: Path) -> dict[str, Any]:
-    """Workers of a Dask run die at four random tracks, each once."""
+    """End Dask workers in mid-part (exit, segfault), at four random tracks, once each.
+
+    The store is byte-identical to a clean one.
+    """
     rng = random.Random(number)
     expected, _ = clean()
-    (folder / "site").mkdir()
-    (folder / "site" / "sitecustomize.py").write_text(FAULTY_WORKER)
-    for i, song in enumerate(rng.sample(range(N_SONGS // PART_ROWS), 4)):  # parts, so that no part dies too often
-        name = f"{sorted(range(N_SONGS))[song * PART_ROWS + rng.randrange(PART_ROWS)]}.flac"
-        (folder / f"{('exit', 'segfault')[i % 2]}-{name}").touch()
-    search_path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    report = finish(folder / "s.zarr", "--workers", "2", env={"PYTHONPATH": search_path,
-                                                              "MGC_CAMPAIGN_FAULTS": str(folder)})  # fmt: skip
+    env = run_first(folder / "site", FAULTY_WORKER) | {"MGC_CAMPAIGN_FAULTS": str(folder)}
+    for i, part in enumerate(rng.sample(range(N_SONGS // PART_ROWS), 4)):  # so that no part dies too often
+        song = part * PART_ROWS + rng.randrange(PART_ROWS)
+        (folder / f"{('exit', 'segfault')[i % 2]}-{song}.flac").touch()
+    report = finish(folder / "s.zarr", workers=2, env=env)
     fired = len(list(folder.glob("fired-*")))
     assert fired == 4
     assert report["failed"] == 0
@@ -137,33 +126,19 @@ def worker(number: int, folder: Path) -> dict[str, Any]:
     return {"workers killed": fired}
 
 
-@contextlib.contextmanager
-def small_disk(place: Path, kib: int) -> Iterator[Callable[[], None]]:
-    """A file system of so many KiB at `place`; call what it yields to make room."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", place], check=True)
-    try:
-        yield lambda: subprocess.run(["mount", "-o", "remount,size=256m", place], check=True) and None
-    finally:
-        subprocess.run(["umount", place], check=True)
-        shutil.rmtree(place)
-
-
 def disk_full(number: int, folder: Path) -> dict[str, Any]:
-    """A file system with room for a random share of the store; then with room for all."""
+    """Fill up a small tmpfs at a random point of an extraction: a clear error.
+
+    After room is made, the store is byte-identical to a clean one.
+    """
     rng = random.Random(number)
     expected, _ = clean()
     need_kib = sum(len(data) for data in expected.values() if data) // 1024 + 4 * len(expected)
-    place = folder / "small"
-    with small_disk(place, rng.randint(200, need_kib)) as make_room:
-        process = start(place / "s.zarr", "--workers", "0")
-        _, err = process.communicate(timeout=120)
-        full = process.returncode != 0
-        if full:
-            assert process.returncode == 2, err.decode()[-2000:]
-            assert b"No space left on device" in err, err.decode()[-2000:]
+    disk = folder / "small"
+    with small_disk(disk, rng.randint(200, need_kib)) as make_room:
+        error = full_disk_error(start(disk / "s.zarr", workers=0), timeout_s=120)
         make_room()
-        finish(place / "s.zarr")
-        assert tree(place / "s.zarr") == expected
-        assert sorted(entry.name for entry in place.iterdir()) == ["s.zarr"], "nothing is left beside the store"
-    return {"times full": int(full)}
+        finish(disk / "s.zarr")
+        assert tree(disk / "s.zarr") == expected
+        assert sorted(entry.name for entry in disk.iterdir()) == ["s.zarr"], "nothing is left next to the store"
+    return {"times full": int(error is not None)}

@@ -1,8 +1,8 @@
-"""A collection of ten million tracks without tensors: what each step costs, and that it is linear in the tracks.
+"""A collection of ten million tracks without tensors: the cost of each step, and that it is linear in the tracks.
 
-The plan is made by the code of `mgc extract`, from a Parquet manifest, with parts of the default size. Its commits are
-written here, for 80 000 parts at some tens of milliseconds each would take an hour: byte for byte as the extraction
-writes them, which is compared, and two hundred parts, all over the store, are left for it to build and commit.
+The code of `mgc extract` makes the plan from a Parquet manifest, with parts of the default size. This script writes the
+commits, because 80 000 parts at some tens of milliseconds each would take an hour. They are byte for byte those of an
+extraction, which is compared. Two hundred parts, all over the store, are left for the extraction to build and commit.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ from pathlib import Path
 steps = {}
 def measured(name, act):
     cpu, wall = time.process_time(), time.perf_counter()
-    found = act()
+    result = act()
     steps[name] = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall,
                    "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-    return found
+    return result
 """
 PLAN = """
-from mgc.cache.format.schema import Recipe
+from mgc.cache.format.recipe import Recipe
 from mgc.pipeline.sources.datasets import load_source
 from mgc.pipeline.extraction.extract import extract
 manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
 source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
+recipe = Recipe(mel=None, lyrics=None)
 for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None}.items():
-    found = measured(name, lambda: extract(source, store, recipe=Recipe(mel=None, lyrics=None), text=None, shard=shard))
-    steps[name]["parts"] = found.parts_built
+    report = measured(name, lambda: extract(source, store, recipe=recipe, text=None, shard=shard))
+    steps[name]["parts"] = report.parts_built
     print(json.dumps(steps), flush=True)
     sys.stdin.readline()
 """
@@ -69,27 +70,30 @@ print(json.dumps(steps))
 
 
 def large(number: int, folder: Path, sizes: tuple[int, int] = SIZES, most_times: float = MOST_TIMES) -> dict[str, Any]:
-    """Every step at two sizes: the processor time of a row may grow to `most_times` at most; memory is printed."""
+    """Make a manifest of 10 million rows, its plan and its commits, without tensors.
+
+    No step takes more than twice the time per row that it takes with a million.
+    """
     small, big = sizes
     before, after = (_collection(folder, n_rows) for n_rows in sizes)
-    said = {}
+    costs = {}
     for name, step in after.items():
         times = step["cpu_s"] / big / (before[name]["cpu_s"] / small)
-        said[name] = (
+        costs[name] = (
             f"{step['cpu_s']:.0f} s of processor time, {step['wall_s']:.0f} s by the clock, memory until then "
             f"{step['GiB']:.1f} GiB, a row {times:.2f} times as long as with {small:,}"
         )
-        print(f"large, {big:,} rows: {name}: {said[name]}", file=sys.stderr, flush=True)
-        assert times <= most_times, f"{name}: {said[name]}"
-    return {"plans": 1, "rows": big, **said}
+        print(f"large, {big:,} rows: {name}: {costs[name]}", file=sys.stderr, flush=True)
+        assert times <= most_times, f"{name}: {costs[name]}"
+    return {"plans": 1, "rows": big, **costs}
 
 
 def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
-    """Step -> processor and clock seconds, and the most memory that its process had until then."""
+    """Return by step: processor and clock seconds, and the peak memory of its process until then."""
     manifest, store = folder / "songs.parquet", folder / "s.zarr"
     write_manifest(manifest, n_rows)
     extraction = _start(PLAN, manifest, store)
-    assert _said(extraction)["plan"]["parts"] == 1
+    assert _steps_of(extraction)["plan"]["parts"] == 1
     plan = read_plan(store)
     _forge(store, plan, 0, folder / "forged")
     for key in ("commits/0.json", "rows/0.parquet", "status/c/0"):
@@ -98,17 +102,17 @@ def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
     for part in range(1, plan.n_parts):
         if part not in left:
             _forge(store, plan, part, store)
-    _go_on(extraction)
-    assert _said(extraction)["build some parts"]["parts"] == len(left)
-    _go_on(extraction)
-    steps = _said(extraction)
+    _continue(extraction)
+    assert _steps_of(extraction)["build some parts"]["parts"] == len(left)
+    _continue(extraction)
+    steps = _steps_of(extraction)
     assert steps["resume"].pop("parts") == 0
     del steps["plan"]["parts"]
     part_s = (steps.pop("build some parts")["cpu_s"] - steps["resume"]["cpu_s"]) / len(left)
-    print(f"large, {n_rows:,} rows: {part_s:.3f} s a part built beside {plan.n_parts:,} others", file=sys.stderr)
+    print(f"large, {n_rows:,} rows: {part_s:.3f} s per part built next to {plan.n_parts:,} others", file=sys.stderr)
     extraction.communicate()
     reading = _start(READ, store)
-    steps |= _said(reading)
+    steps |= _steps_of(reading)
     reading.communicate()
     shutil.rmtree(store)
     shutil.rmtree(folder / "forged")
@@ -116,18 +120,18 @@ def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
 
 
 def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD + code, *map(str, arguments)], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    command, pipe = [sys.executable, "-c", CHILD + code, *map(str, arguments)], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def _go_on(child: subprocess.Popen[str]) -> None:
+def _continue(child: subprocess.Popen[str]) -> None:
     assert child.stdin is not None
     child.stdin.write("\n")
     child.stdin.flush()
 
 
-def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a child has measured so far."""
+def _steps_of(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """Read what a child has measured so far."""
     assert child.stdout is not None
     assert child.stderr is not None
     line = child.stdout.readline()
@@ -137,7 +141,7 @@ def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def write_manifest(path: Path, n_rows: int) -> None:
-    """Ids in no order, some artists and genres, a hundred thousand rows at a time."""
+    """Write ids in no order, some artists and genres, a hundred thousand rows at a time."""
     writer = None
     for start in range(0, n_rows, 100_000):
         rows = range(start, min(start + 100_000, n_rows))
@@ -158,7 +162,7 @@ def write_manifest(path: Path, n_rows: int) -> None:
 
 
 def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
-    """What the extraction of a part in which every track is ok leaves; its status is copied from part 0."""
+    """Write what the extraction of a part leaves in which every track is ok; copy its status from part 0."""
     rows = plan.part_range(part)
     with tempfile.TemporaryDirectory(dir=store.parent) as scratch:
         key = outcomes_key(part)
@@ -170,9 +174,15 @@ def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
                 target.parent.mkdir(parents=True)
                 shutil.copyfile(source, target)
         objects = describe_objects(Path(scratch))
-        record = {"part": part, "n": 0, "generation": plan.generation_of(part).sha256,
-                  "counts": {"ok": len(rows), "failed": 0}, "reasons": {}, "digest": fingerprint(objects),
-                  "objects": objects}  # fmt: skip
+        record = {
+            "part": part,
+            "n": 0,
+            "generation": plan.generation_of(part).sha256,
+            "counts": {"ok": len(rows), "failed": 0},
+            "reasons": {},
+            "digest": fingerprint(objects),
+            "objects": objects,
+        }
         for item in objects:
             (to / item["key"]).parent.mkdir(parents=True, exist_ok=True)
             (Path(scratch) / item["key"]).rename(to / item["key"])
@@ -181,6 +191,9 @@ def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
 
 
 def _outcomes(rows: range) -> pa.Table:
-    known = {"row": pa.array(rows, pa.int64()), "status": pa.array(np.full(len(rows), OK, np.uint8)),
-             "flags": pa.array(np.zeros(len(rows), np.uint32))}  # fmt: skip
-    return pa.table([known.get(f.name, pa.nulls(len(rows), f.type)) for f in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
+    columns = {
+        "row": pa.array(rows, pa.int64()),
+        "status": pa.array(np.full(len(rows), OK, np.uint8)),
+        "flags": pa.array(np.zeros(len(rows), np.uint32)),
+    }
+    return pa.table([columns.get(f.name, pa.nulls(len(rows), f.type)) for f in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)

@@ -6,8 +6,8 @@
 FOLDER is benchmarks/campaigns/results where none is given.
 
 Trial i of a campaign depends on the number i only. Each trial asserts that its fault fired. A trial that fails is kept
-as such in FOLDER/<name>.jsonl, and makes the report say so; the next run goes on after it, or with --again makes it
-again. Of a trial that was made more than once the last pass counts.
+as such in FOLDER/<name>.jsonl, and the report counts it; the next run continues after it, or with --again repeats it.
+Of a trial that was made more than once the last pass counts.
 """
 
 from __future__ import annotations
@@ -32,83 +32,81 @@ from benchmarks.machine import ROOT, print_heading
 
 @dataclass(frozen=True)
 class Campaign:
-    """What one row of the report stands for: a trial, the figure that counts, how much of it is wanted."""
+    """One row of the report.
+
+    Attributes
+    ----------
+    trial : takes its number and an empty folder; returns figures by name.
+    unit : the figure that counts.
+    target : how much of it is to be reached.
+    holds : what every trial asserts; where it is empty, the docstring of `trial` says it.
+    exhaustive : trials that cover every case, where each has its own share of them; failed trials are repeated.
+    """
 
     trial: Callable[[int, Path], dict[str, Any]]
     unit: str
-    wanted: int
-    holds: str
+    target: int
+    holds: str = ""
     exhaustive: int | None = None
-    """Trials that make it whole, where each has a part of its own; those that failed are tried again."""
+
+    @property
+    def claim(self) -> str:
+        return self.holds or " ".join((self.trial.__doc__ or "").split())
 
 
 CAMPAIGNS = {
-    "kill": Campaign(kills.kill, "kills", 450, "SIGKILL of one or two extractions (--workers 0) at random "
-                     "moments: the store in the end is byte-identical to a clean one"),
-    "kill-dask": Campaign(kills.kill_dask, "kills", 50, "the same, of the whole process tree of a Dask run"),
-    "faults": Campaign(store.fault, "operations", 1, "death, EIO or ENOSPC at every operation of a store's "
-                       "life: old or new state only, then identical", exhaustive=store.FAULT_TRIALS),
-    "worker": Campaign(kills.worker, "workers killed", 100, "a Dask worker ends in mid-part (exit, segfault): "
-                       "identical"),
-    "blame": Campaign(inputs.blame, "files blamed", 60, "a crash, a hang or an allocation of 8 GiB among 512 "
-                      "clips: exactly that file fails, with its reason"),
-    "mutants": Campaign(inputs.mutants, "files", 20_000, "bit flips, truncations and splices of six formats: "
-                        "no crash of the run, every file ok or failed with a reason"),
-    "disk-full": Campaign(kills.disk_full, "times full", 100, "a small tmpfs fills up at a random point: a "
-                          "clear error, and after room is made identical"),
-    "flip": Campaign(store.flip, "bits flipped", 1000, "one bit of a file, every file of a store with "
-                     "generations, joined features, takedowns: found, named, repaired; every byte of a sealed store's "
-                     "seal and bytes all over it: found"),
-    "reader": Campaign(store.reader, "reads", 100_000, "a reader beside a writer: no fill, no torn row"),
-    "sequences": Campaign(store.sequences, "sequences", 2000, "append, retry, repair, drop, compact, verify "
-                          "in any order agree with a model"),
-    "train-kill": Campaign(training.kill, "kills", 100, "SIGKILL of `mgc train` at random moments, half the "
-                           "runs saving after each step: checkpoints, model and history in the end are those of an "
-                           "undisturbed run, byte for byte"),
-    "train-faults": Campaign(training.fault, "operations", 1, "death, EIO or ENOSPC at every operation of a "
-                             "training of two epochs: a whole checkpoint or none, then identical",
-                             exhaustive=training.FAULT_TRIALS),
-    "train-disk-full": Campaign(training.disk_full, "times full", 20, "a small tmpfs fills up at a random "
-                                "point of a training: a clear error, and after room is made identical"),
-    "train-damage": Campaign(training.damage, "files", 200, "a file of a run flipped, cut or lost: refused, "
-                             "what is whole is used instead, identical"),
-    "large": Campaign(large.large, "plans", 1, "a manifest of 10 million rows, its plan and "
-                      "its commits, without tensors: no step takes more than twice the time a row that it takes with "
-                      "a million"),
-}  # fmt: skip
+    "kill": Campaign(kills.kill, "kills", 450),
+    "kill-dask": Campaign(kills.kill_dask, "kills", 50),
+    "faults": Campaign(store.fault, "operations", 1, exhaustive=store.FAULT_TRIALS),
+    "worker": Campaign(kills.worker, "workers killed", 100),
+    "blame": Campaign(inputs.blame, "files blamed", 60),
+    "mutants": Campaign(inputs.mutants, "files", 20_000),
+    "disk-full": Campaign(kills.disk_full, "times full", 100),
+    "flip": Campaign(store.flip, "bits flipped", 1000),
+    "reader": Campaign(store.reader, "reads", 100_000),
+    "sequences": Campaign(store.sequences, "sequences", 2000),
+    "train-kill": Campaign(training.kill, "kills", 100),
+    "train-faults": Campaign(training.fault, "operations", 1, exhaustive=training.FAULT_TRIALS),
+    "train-disk-full": Campaign(training.disk_full, "times full", 20),
+    "train-damage": Campaign(training.damage, "files", 200),
+    "large": Campaign(large.large, "plans", 1),
+}
+OPERATIONS = {"faults": store.n_faults, "train-faults": training.n_faults}
+"""Targets of the campaigns that take every operation; to count the operations takes seconds."""
 
 
-def wanted(name: str) -> int:
-    every_operation = {"faults": store.n_faults, "train-faults": training.n_faults}
-    return every_operation[name]() if name in every_operation else CAMPAIGNS[name].wanted
+def target_of(name: str) -> int:
+    """Return how much of its unit a campaign is to reach."""
+    return OPERATIONS[name]() if name in OPERATIONS else CAMPAIGNS[name].target
 
 
-def done(folder: Path, name: str) -> list[dict[str, Any]]:
+def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read the trials of a campaign, one per line of its file, in the order in which they were made."""
     file = folder / f"{name}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def counted(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the figures are made of: the last pass of each trial."""
+def last_passes(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the last pass of each trial, of which figures are made."""
     return list({line["trial"]: line for line in lines if line["passed"]}.values())
 
 
-def failed_until_now(lines: list[dict[str, Any]]) -> list[int]:
-    """Trials that failed and have not passed since."""
+def open_failures(lines: list[dict[str, Any]]) -> list[int]:
+    """Return the trials that failed and have not passed since."""
     return sorted({line["trial"] for line in lines} - {line["trial"] for line in lines if line["passed"]})
 
 
 def next_trial(campaign: Campaign, lines: list[dict[str, Any]]) -> int:
-    """The number of the trial to make after those of `lines`."""
+    """Return the number of the trial to make after those of `lines`."""
     if campaign.exhaustive is None:
         return max((line["trial"] for line in lines), default=-1) + 1
     passed = {line["trial"] for line in lines if line["passed"]}
-    left = [number for number in range(campaign.exhaustive) if number not in passed] or range(campaign.exhaustive)
-    return min(left, key=lambda number: sum(line["trial"] == number for line in lines))
+    missing = [number for number in range(campaign.exhaustive) if number not in passed] or range(campaign.exhaustive)
+    return min(missing, key=lambda number: sum(line["trial"] == number for line in lines))
 
 
-def code() -> str:
-    """The commit that the trials are made with; their own figures do not count as a change of it."""
+def current_code() -> str:
+    """Return the commit that the trials are made with; their own results do not count as a change of it."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
     commit = git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()
     changed = git(["git", "status", "--porcelain", "--", ":/", ":!/benchmarks/campaigns/results"]).stdout.strip()
@@ -116,36 +114,38 @@ def code() -> str:
 
 
 def run(folder: Path, names: list[str], minutes: float, *, more: int = 0, again: bool = False) -> bool:
-    """Go on with campaigns until each has what it wants, or time is up; returns whether every trial passed.
+    """Continue campaigns until each reaches its target, or time is up; return whether every trial passed.
 
     Parameters
     ----------
-    more : go on for so many units more than there are, whatever is wanted.
-    again : first make the trials again that failed and have not passed since.
+    more : continue for so many units more than there are, whatever the target is.
+    again : first repeat the trials that failed and have not passed since.
     """
     folder.mkdir(parents=True, exist_ok=True)
     deadline, passed = time.monotonic() + 60 * minutes, True
     for name in names:
-        campaign, lines = CAMPAIGNS[name], done(folder, name)
-        repeat, made, target = failed_until_now(lines) if again else [], 0, wanted(name)
-        while time.monotonic() < deadline and (repeat or (made < more if more else figure(campaign, lines) < target)):
-            line = _made(campaign, repeat.pop(0) if repeat else next_trial(campaign, lines))
+        campaign, lines, target = CAMPAIGNS[name], read_lines(folder, name), target_of(name)
+        repeat, new = open_failures(lines) if again else [], 0
+        while time.monotonic() < deadline and (repeat or (new < more if more else figure(campaign, lines) < target)):
+            line = make_trial(campaign, repeat.pop(0) if repeat else next_trial(campaign, lines))
             passed = passed and line["passed"]
             lines.append(line)
-            made += line["result"].get(campaign.unit, 0)
+            new += line["result"].get(campaign.unit, 0)
             with (folder / f"{name}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        print(f"{name}: {figure(campaign, lines)} of {target} {campaign.unit}, "
-              f"{sum(not one['passed'] for one in lines)} trials failed", file=sys.stderr, flush=True)  # fmt: skip
+        n_failed = sum(not line["passed"] for line in lines)
+        reached = f"{figure(campaign, lines)} of {target} {campaign.unit}"
+        print(f"{name}: {reached}, {n_failed} trials failed", file=sys.stderr, flush=True)
     return passed
 
 
 def figure(campaign: Campaign, lines: list[dict[str, Any]]) -> int:
-    return sum(line["result"].get(campaign.unit, 0) for line in counted(lines))
+    """Add up the unit of a campaign over its trials."""
+    return sum(line["result"].get(campaign.unit, 0) for line in last_passes(lines))
 
 
-def _made(campaign: Campaign, number: int) -> dict[str, Any]:
-    """One trial and how it went."""
+def make_trial(campaign: Campaign, number: int) -> dict[str, Any]:
+    """Make one trial; return its line: figures or error, seconds, date and commit."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mgc-campaign-") as scratch:
         try:
@@ -153,11 +153,13 @@ def _made(campaign: Campaign, number: int) -> dict[str, Any]:
         except Exception as error:
             line = {"trial": number, "passed": False, "result": {}, "error": type(error).__name__}
             traceback.print_exc()
-    return {**line, "seconds": round(time.monotonic() - started, 2), "date": time.strftime("%Y-%m-%d"), "code": code()}
+    seconds = round(time.monotonic() - started, 2)
+    return {**line, "seconds": seconds, "date": time.strftime("%Y-%m-%d"), "code": current_code()}
 
 
 def report(folder: Path) -> None:
-    dates = sorted({line["date"] for name in CAMPAIGNS for line in done(folder, name)})
+    """Print the page of all campaigns."""
+    dates = sorted({line["date"] for name in CAMPAIGNS for line in read_lines(folder, name)})
     print_heading(
         "Reliability",
         __file__,
@@ -166,43 +168,55 @@ def report(folder: Path) -> None:
     )
     print("| campaign | what must hold | figure | of | trials | failed trials | further figures | last made with |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, campaign in CAMPAIGNS.items():
-        lines = done(folder, name)
-        sums: Counter[str] = Counter()
-        for line in counted(lines):
-            sums.update({key: value for key, value in line["result"].items() if isinstance(value, int)})
-        count = sums.pop(campaign.unit, 0)
-        further = ", ".join(f"{value} {key}" for key, value in sums.items())
-        texts = [
-            f"{key}: {value}"
-            for line in counted(lines)[-1:]
-            for key, value in line["result"].items()
-            if isinstance(value, str)
-        ]
-        cells = (name, campaign.holds, f"{count} {campaign.unit}", wanted(name), len(lines), _failures(lines),
-                 "; ".join([further, *texts]).strip("; "), _last_code(campaign, lines))  # fmt: skip
-        print(f"| {' | '.join(map(str, cells))} |")
-    print(
-        "\nA SIGKILL proves nothing about a power failure: `benchmarks/campaigns/fsync_order.py` checks the order of "
-        "fsync, publish and commit in the system calls (benchmarks/campaigns/fsync_order.md)."
+    for name in CAMPAIGNS:
+        print(row(name, read_lines(folder, name)))
+    print(NOTES)
+
+
+def row(name: str, lines: list[dict[str, Any]]) -> str:
+    """Write the table row of a campaign: whole numbers are added up, text is that of the last trial."""
+    campaign, passes = CAMPAIGNS[name], last_passes(lines)
+    sums: Counter[str] = Counter()
+    for line in passes:
+        sums.update({key: value for key, value in line["result"].items() if isinstance(value, int)})
+    count = sums.pop(campaign.unit, 0)
+    further = ", ".join(f"{value} {key}" for key, value in sums.items())
+    texts = [f"{key}: {text}" for line in passes[-1:] for key, text in line["result"].items() if isinstance(text, str)]
+    cells = (
+        name,
+        campaign.claim,
+        f"{count} {campaign.unit}",
+        target_of(name),
+        len(lines),
+        _failures(lines),
+        "; ".join([further, *texts]).strip("; "),
+        _last_code(campaign, lines),
     )
-    print("\nTrials that failed stay counted. Those of `faults` found that a takedown killed before its record was "
-          "linked left its draft: mended. Those of `sequences` all had one cause, seen by making them again with the "
-          "code of then: verify called the record of a part that no longer counts foreign; mended and tested. That of "
-          "`disk-full` ran out of its two minutes on a machine with five other jobs. All were made again with later "
-          "code and passed. Figures without a commit were made before the last changes to the store.")  # fmt: skip
-    print("\nNot tested: NFS, Lustre, object stores, SLURM, several machines.")
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+NOTES = """
+A SIGKILL proves nothing about a power failure: `benchmarks/campaigns/fsync_order.py` checks the order of fsync, publish
+and commit in the system calls (benchmarks/campaigns/fsync_order.md).
+
+Trials that failed stay counted. Those of `faults` found that a takedown killed before its record was linked left its
+draft: fixed. Those of `sequences` all had one cause, found by repeating them with the code of then: verify called the
+record of a part that no longer counts foreign; fixed and tested. That of `disk-full` ran out of its two minutes on a
+machine with five other jobs. All were repeated with later code and passed. Figures without a commit were made before
+the last changes to the store.
+
+Not tested: NFS, Lustre, object stores, SLURM, several machines."""
 
 
 def _failures(lines: list[dict[str, Any]]) -> str:
-    n_failed, left = sum(not line["passed"] for line in lines), failed_until_now(lines)
+    n_failed, n_open = sum(not line["passed"] for line in lines), len(open_failures(lines))
     if not n_failed:
         return "none"
-    return f"{n_failed}, {f'{len(left)} not passed since' if left else 'all passed since'}"
+    return f"{n_failed}, {f'{n_open} not passed since' if n_open else 'all passed since'}"
 
 
 def _last_code(campaign: Campaign, lines: list[dict[str, Any]]) -> str:
-    """How much of the figure was made with the last code that the campaign ran with."""
+    """Write how much of the figure was made with the newest code that the campaign ran with."""
     last = next((line["code"] for line in reversed(lines) if "code" in line), None)
     if last is None:
         return "not noted"
@@ -211,18 +225,19 @@ def _last_code(campaign: Campaign, lines: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("action", choices=["run", "report"])
     parser.add_argument("names", nargs="*", choices=[[], *CAMPAIGNS], default=[])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--more", type=int, default=0, help="go on for so many units more than there are")
-    parser.add_argument("--again", action="store_true", help="first make again what failed and has not passed since")
+    parser.add_argument("--more", type=int, default=0, help="continue for so many units more than there are")
+    parser.add_argument("--again", action="store_true", help="first repeat failed trials that have not passed since")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    if options.what == "report":
+    if options.action == "report":
         report(options.folder)
         return 0
-    return 0 if run(options.folder, options.names or list(CAMPAIGNS), options.minutes, more=options.more,
-                    again=options.again) else 1  # fmt: skip
+    names = options.names or list(CAMPAIGNS)
+    passed = run(options.folder, names, options.minutes, more=options.more, again=options.again)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

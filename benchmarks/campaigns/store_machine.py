@@ -1,4 +1,4 @@
-"""Any order of append, commit, retry, damage, repair, drop, compact and verify, against a model of dictionaries."""
+"""Compare a store with a model of dictionaries after append, commit, retry, repair, drop and compact in any order."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PART_ROWS = 3
 
 
 def fails(name: str, attempt: int) -> bool:
-    """Whether a track fails when it is tried for the n-th time (from 0)."""
+    """Return whether a track fails at its n-th attempt, from 0."""
     number = int(name[1:])
     return number % 4 == 1 if attempt == 0 else number % 8 == 1
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """The model: for each array row the track, and whether its part is committed; and who was taken down."""
+    """The model: the track of each array row, which parts are committed, and which tracks are taken down."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,10 +44,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.names = [f"t{i:03}" for i in range(4)]
         self.row_of: dict[int, str] = dict(enumerate(self.names))
         self.next_part = 2
-        self.done: set[int] = set()
+        self.committed: set[int] = set()
         self.down: set[str] = set()
-        create_store(self.path, tracks=self._table(self.names), recipe=RECIPE, part_rows=PART_ROWS, genres=["rock"],
-                     genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+        create_store(
+            self.path,
+            tracks=self._table(self.names),
+            recipe=RECIPE,
+            part_rows=PART_ROWS,
+            genres=["rock"],
+            genre_embedding=np.ones((1, 12), np.float32),
+        )
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -65,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         return sum(name == self.row_of[row] and other < row for other, name in self.row_of.items())
 
     def _ok(self, row: int) -> bool:
-        return row // PART_ROWS in self.done and not fails(self.row_of[row], self._attempt(row))
+        return row // PART_ROWS in self.committed and not fails(self.row_of[row], self._attempt(row))
 
     def _newest(self) -> dict[str, int]:
         return {name: row for row, name in sorted(self.row_of.items())}
@@ -83,11 +89,11 @@ class StoreMachine(RuleBasedStateMachine):
     def extract(self, share: float, order: random.Random) -> None:
         plan = read_plan(self.path)
         pending = sorted(set(range(plan.n_parts)) - committed(self.path).keys())
-        assert set(pending) == {row // PART_ROWS for row in self.row_of} - self.done
+        assert set(pending) == {row // PART_ROWS for row in self.row_of} - self.committed
         order.shuffle(pending)
         for part in pending[: max(1, round(share * len(pending)))]:
             self._build(part)
-            self.done.add(part)
+            self.committed.add(part)
 
     def _build(self, part: int) -> None:
         plan = read_plan(self.path)
@@ -110,17 +116,20 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        failed = [name for name, row in self._newest().items()
-                  if row // PART_ROWS in self.done and not self._ok(row) and name not in self.down]  # fmt: skip
+        failed = [
+            name
+            for name, row in self._newest().items()
+            if row // PART_ROWS in self.committed and not self._ok(row) and name not in self.down
+        ]
         if failed and len(self.row_of) < 60:
             append_generation(self.path, read_plan(self.path), "retry", self._table(failed))
             self._plan_rows(failed)
 
     @rule(which=st.randoms(use_true_random=False))
     def damage_and_repair(self, which: random.Random) -> None:
-        if not self.done:
+        if not self.committed:
             return
-        part = which.choice(sorted(self.done))
+        part = which.choice(sorted(self.committed))
         file = self.path / "rows" / f"{part}.parquet"
         data = bytearray(file.read_bytes())
         data[which.randrange(len(data))] ^= 1 << which.randrange(8)
@@ -128,7 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
         damages = verify(self.path, full=True)
         assert [damage.part for damage in damages] == [part]
         assert put_aside(self.path, damages) == []
-        self.done.discard(part)
+        self.committed.discard(part)
 
     @rule(which=st.randoms(use_true_random=False))
     def drop_one(self, which: random.Random) -> None:
@@ -158,18 +167,20 @@ class StoreMachine(RuleBasedStateMachine):
         assert counts.planned == len(self.names)
         assert counts.ok == sum(row in expected for row in newest.values())
         assert counts.pending == sum(
-            row // PART_ROWS not in self.done and name not in self.down for name, row in newest.items()
+            row // PART_ROWS not in self.committed and name not in self.down for name, row in newest.items()
         )
 
 
 def run_sequences(n: int, *, seed: int, steps: int = 12) -> int:
-    """Run `n` random sequences; raises with a shortened one where store and model disagree."""
-    machine = _seeded(seed)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(max_examples=n, stateful_step_count=steps, deadline=None, database=None,
-                          suppress_health_check=list(HealthCheck)),
-    )  # fmt: skip
+    """Run `n` random sequences; raise with a shortened one where store and model disagree."""
+    options = settings(
+        max_examples=n,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(_seeded(seed), settings=options)
     return n
 
 

@@ -65,7 +65,7 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
     shutil.copytree(whole, path)
     with faults(path) as watch:
         drop_feature(path, "other")
-    clean, n = tree(path), len(watch.seen)
+    clean, n = tree(path), len(watch.operations)
     assert n > 20
     for fault in ("kill", "EIO"):
         for at in range(0, n, 1 if fault == "kill" else 4):
