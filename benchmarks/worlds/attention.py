@@ -1,10 +1,10 @@
-"""Two small worlds in which only attention can be right: what SCMA is for, and that it is attention that does it.
+"""Two small worlds that only attention can solve: they show what SCMA is for.
 
-XOR: the label is one attribute of the sound XOR one of the words. Neither says anything alone, nor does any sum of
-the two, which is all that a linear classifier over concatenated means has. Lookup: each lyric token holds a slot's name
-and a bit, the sound names the slot whose bit is the label; uniform attention weights see all bits at once.
+XOR: the label is an attribute of the audio XOR one of the lyrics. Neither predicts it, nor does any sum of the two,
+which is all that a linear classifier over concatenated means has. Lookup: each lyric token holds the name of a slot and
+a bit, and the audio holds the name of the slot whose bit is the label; uniform attention weights mix all bits.
 
-Trained is the fusion with a linear head, on 2 048 tracks of the world; accuracies are on 1 024 new ones.
+The fusion is trained with a linear head on 2 048 tracks of the world; accuracies are on 1 024 new ones.
 
 Run: python -m benchmarks.worlds.attention [--seeds 3]      The last figures stand in benchmarks/worlds/attention.md.
 """
@@ -24,7 +24,7 @@ World = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
 def xor_world(n_tracks: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames (n, 3, 8), tokens (n, 6, 8), labels (n,)."""
+    """Return frames (n, 3, 8), tokens (n, 6, 8) and labels (n,)."""
     audio, lyrics = torch.randint(0, 2, (2, n_tracks), generator=rng)
     frames = torch.randn(n_tracks, 3, 8, generator=rng) + (2.0 * audio - 1)[:, None, None]
     tokens = torch.randn(n_tracks, 6, 8, generator=rng) + (2.0 * lyrics - 1)[:, None, None]
@@ -32,7 +32,7 @@ def xor_world(n_tracks: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tens
 
 
 def lookup_world(n_tracks: int, rng: torch.Generator, n_slots: int = 12) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames (n, 3, n_slots), tokens (n, n_slots + 2, n_slots + 1) with two special ones, labels (n,)."""
+    """Return frames (n, 3, n_slots), tokens (n, n_slots + 2, n_slots + 1) with two special ones, and labels (n,)."""
     names, order = torch.eye(n_slots), torch.rand(n_tracks, n_slots, generator=rng).argsort(dim=1)
     bits = torch.randint(0, 2, (n_tracks, n_slots), generator=rng)
     choice = torch.randint(0, n_slots, (n_tracks,), generator=rng)
@@ -44,14 +44,14 @@ def lookup_world(n_tracks: int, rng: torch.Generator, n_slots: int = 12) -> tupl
 
 
 def accuracy(world: World, seed: int, *, n_steps: int = 150, attention: bool = True, uniform: bool = False) -> float:
-    """Share of new tracks that a fusion trained on `world` gets right."""
+    """Train a fusion on `world` and return the share of new tracks that it labels correctly."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     train, test = world(2048, rng), world(1024, rng)
+    audio_dim, text_dim = train[0].shape[2], train[1].shape[2]
     module = Fusion(
-        audio_dim=train[0].shape[2], text_dim=train[1].shape[2], width=32, heads=2, dropout=0.0,
-        attention=attention, uniform=uniform,
-    )  # fmt: skip
+        audio_dim=audio_dim, text_dim=text_dim, width=32, heads=2, dropout=0.0, attention=attention, uniform=uniform
+    )
     head = nn.Linear(module.out_width, 1)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=3e-3)
 
@@ -88,16 +88,16 @@ def main() -> int:
     )
     print("| world | SCMA | against | its accuracy | SCMA at least | the other under | holds |")
     print("|---|---|---|---|---|---|---|")
-    held = True
+    all_hold = True
     for name, world, other, options, least, most in rows:
         ours = [accuracy(world, seed) for seed in seeds]
         theirs = [accuracy(world, seed, **options) for seed in seeds]
         holds = min(ours) >= least and max(theirs) < most
-        held &= holds
-        shown = (" ".join(f"{value:.3f}" for value in values) for values in (ours, theirs))
-        print(f"| {name} | {next(shown)} | {other} | {next(shown)} | {least:.2f} | {most:.2f} | "
-              f"{'yes' if holds else 'NO'} |", flush=True)  # fmt: skip
-    return 0 if held else 1
+        all_hold &= holds
+        figures = [" ".join(f"{value:.3f}" for value in values) for values in (ours, theirs)]
+        bounds = f"{least:.2f} | {most:.2f} | {'yes' if holds else 'NO'}"
+        print(f"| {name} | {figures[0]} | {other} | {figures[1]} | {bounds} |", flush=True)
+    return 0 if all_hold else 1
 
 
 if __name__ == "__main__":

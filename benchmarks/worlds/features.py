@@ -1,10 +1,10 @@
-"""The benchmark world made directly as features, on the device: no audio file, no text encoder, any size in minutes.
+"""The benchmark world drawn directly as features, on the device: no audio file, no text encoder, any size in minutes.
 
 Songs, genres, motifs, topics and lyrics are those of benchmarks/worlds/songs.py. A mel spectrogram is drawn, not
-computed from sound: a bump at each partial of each motif as it moves, over a floor of noise, with a periodogram's
-scatter and the artist's equaliser. A token's state is its word's own random vector, for nouns near its topic's, plus
-noise that no context shapes. Vectors of genre names are random: they say nothing about genres, and of the graph only
-co-occurrence does. docs/design/004 says why it is made so, and what it cannot show.
+computed from audio: a bump at each partial of each motif as it moves, over a floor of noise, with a periodogram's
+scatter and the artist's equaliser. A token's state is a random vector of its word, for nouns near that of its topic,
+plus noise that does not depend on context. Vectors of genre names are random, so only co-occurrence informs the graph.
+docs/design/004 explains these choices, and what the features cannot show.
 
 Shapes: B songs, M mel bands, T frames, K partials, L tokens, D text width.
 """
@@ -42,7 +42,7 @@ WITHOUT_MODEL = "0" * 64
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureWorld:
-    """Songs of a world and the size of their features."""
+    """The songs of a world and the size of their features."""
 
     world: BenchmarkWorld
     n_songs: int
@@ -52,62 +52,70 @@ class FeatureWorld:
     part_rows: int = 128
 
     def songs(self) -> list[BenchmarkSong]:
-        """In the order of the store's rows."""
+        """Return the songs in the order of the store's rows."""
         return sorted(self.world.songs(self.n_songs), key=lambda song: song.id)
 
     @property
     def recipe(self) -> Recipe:
-        """Says that no encoder was there."""
+        """Return a recipe that names no encoder."""
         text = TextRecipe(
-            model="drawn", weights_sha256=WITHOUT_MODEL, tokenizer_sha256=WITHOUT_MODEL, hidden_size=self.text_dim,
+            model="drawn",
+            weights_sha256=WITHOUT_MODEL,
+            tokenizer_sha256=WITHOUT_MODEL,
+            hidden_size=self.text_dim,
             max_tokens=self.max_tokens,
-        )  # fmt: skip
+        )
         return Recipe(mel=MelRecipe(clip_s=self.clip_s), lyrics=text)
 
 
 def write_store(
-    asked: FeatureWorld, path: Path, device: torch.device, *, stop: Callable[[], bool] = lambda: False
+    features: FeatureWorld, path: Path, device: torch.device, *, stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    """Draw all features and commit them part by part; parts that are there are kept.
+    """Draw all features and commit them part by part; existing parts are kept.
 
     Raises
     ------
     StoppedError
-        If `stop` said True between two parts.
+        `stop` returns True between two parts.
     """
-    songs = asked.songs()
-    names = asked.world.labels.genres
+    songs, genres = features.songs(), features.world.labels.genres
     if not path.exists():
-        tracks = [
-            {"id": song.id, "path": f"{song.id}.flac", "artists": [f"Artist {song.artist}"],
-             "song": f"Song {song.index}", "genres": [names[genre] for genre in song.genres], "split": song.split}
-            for song in songs
-        ]  # fmt: skip
-        random = np.random.default_rng([asked.world.seed, 30]).normal(size=(len(names), asked.text_dim))
-        in_order = sorted(names)
-        create_store(path, tracks=plan_table(tracks), recipe=asked.recipe, part_rows=asked.part_rows, genres=in_order,
-                     genre_embedding=random.astype(np.float32))  # fmt: skip
-    plan, there = read_plan(path), committed(path)
-    words = word_vectors(songs, asked.text_dim, asked.world.seed).to(device)
-    for part in sorted(set(range(plan.n_parts)) - there.keys()):
+        random = np.random.default_rng([features.world.seed, 30]).normal(size=(len(genres), features.text_dim))
+        create_store(
+            path,
+            tracks=plan_table([_track(song, genres) for song in songs]),
+            recipe=features.recipe,
+            part_rows=features.part_rows,
+            genres=sorted(genres),
+            genre_embedding=random.astype(np.float32),
+        )
+    plan = read_plan(path)
+    words = word_vectors(songs, features.text_dim, features.world.seed).to(device)
+    for part in sorted(set(range(plan.n_parts)) - committed(path).keys()):
         if stop():
             raise StoppedError(f"{path}: {part} of {plan.n_parts} parts are drawn")
         rows = plan.part_range(part)
-        arrays = draw(asked, songs[rows.start : rows.stop], words, device)
-        commit_part(path, part, arrays, outcome_table(_outcomes(rows, songs)))
+        arrays = draw(features, songs[rows.start : rows.stop], words, device)
+        commit_part(path, part, arrays, outcome_table([_outcome(row, songs[row]) for row in rows]))
     finish(path)
     return path
 
 
-def _outcomes(rows: range, songs: Sequence[BenchmarkSong]) -> list[dict[str, Any]]:
-    def sha256(text: str | None) -> str | None:
-        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+def _track(song: BenchmarkSong, genres: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": song.id,
+        "path": f"{song.id}.flac",
+        "artists": [f"Artist {song.artist}"],
+        "song": f"Song {song.index}",
+        "genres": [genres[genre] for genre in song.genres],
+        "split": song.split,
+    }
 
-    return [
-        {"row": row, "status": OK, "flags": 0, "source_sha256": sha256(songs[row].id),
-         "lyrics_sha256": sha256(songs[row].lyrics)}
-        for row in rows
-    ]  # fmt: skip
+
+def _outcome(row: int, song: BenchmarkSong) -> dict[str, Any]:
+    source = hashlib.sha256(song.id.encode()).hexdigest()
+    lyrics = None if song.lyrics is None else hashlib.sha256(song.lyrics.encode()).hexdigest()
+    return {"row": row, "status": OK, "flags": 0, "source_sha256": source, "lyrics_sha256": lyrics}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +130,7 @@ class Words:
 
 
 def word_vectors(songs: Sequence[BenchmarkSong], text_dim: int, seed: int) -> Words:
-    """Random unit-variance vectors; a noun's is half its topic's, by power."""
+    """Draw unit-variance vectors; half the power of a noun's vector is its topic's."""
     names = sorted({word for song in songs if song.lyrics for word in song.lyrics.split()})
     rng = np.random.default_rng([seed, 31])
     own = rng.normal(size=(len(names), text_dim))
@@ -137,19 +145,19 @@ def word_vectors(songs: Sequence[BenchmarkSong], text_dim: int, seed: int) -> Wo
 
 
 def draw(
-    asked: FeatureWorld, songs: Sequence[BenchmarkSong], words: Words, device: torch.device
+    features: FeatureWorld, songs: Sequence[BenchmarkSong], words: Words, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """All arrays of some songs."""
-    rng = torch.Generator(device).manual_seed(songs[0].index + 1_000_003 * asked.world.seed)
-    n, n_frames = len(songs), asked.recipe.mel.n_frames
+    """Draw all arrays of some songs."""
+    rng = torch.Generator(device).manual_seed(songs[0].index + 1_000_003 * features.world.seed)
+    n, n_frames = len(songs), features.recipe.mel.n_frames
     mel = torch.stack([spectrogram(song, n_frames, device, rng) for song in songs])
-    rows = torch.zeros(n, asked.max_tokens, dtype=torch.int64)
+    rows = torch.zeros(n, features.max_tokens, dtype=torch.int64)
     tokens = np.zeros(n, dtype=np.int64)
-    for line, song, place in zip(rows, songs, range(n), strict=True):
+    for i, (line, song) in enumerate(zip(rows, songs, strict=True)):
         if song.lyrics is not None:
-            inner = [words.row[word] for word in song.lyrics.split()][: asked.max_tokens - 2]
+            inner = [words.row[word] for word in song.lyrics.split()][: features.max_tokens - 2]
             line[: len(inner) + 2] = torch.tensor([1, *inner, 2])
-            tokens[place] = len(inner) + 2
+            tokens[i] = len(inner) + 2
     rows = rows.to(device)
     states = words.vectors[rows]
     states = states + TOKEN_NOISE * torch.randn(states.shape, device=device, generator=rng)
@@ -169,7 +177,7 @@ def draw(
 
 
 def spectrogram(song: BenchmarkSong, n_frames: int, device: torch.device, rng: torch.Generator) -> Tensor:
-    """(M, T) float32, dB."""
+    """Draw the mel spectrogram of a song: (M, T) float32, dB."""
     own = np.random.default_rng([song.seed, 32, song.index])
     n_mels, t = MelRecipe().n_mels, np.arange(n_frames) * MelRecipe().hop_length / SAMPLE_RATE_HZ
     bands = torch.arange(n_mels, device=device, dtype=torch.float32)[:, None, None]
@@ -179,11 +187,11 @@ def spectrogram(song: BenchmarkSong, n_frames: int, device: torch.device, rng: t
         ratios, levels = PARTIALS.get(MOTIFS[number][0], ((BREATH_RATIO,), (1.0,)))
         breath = MOTIFS[number][0] == "breath"
         partials_hz = np.outer(ratios, pitch_hz)
-        places = torch.from_numpy(band_of(partials_hz)).float().to(device)
+        centres = torch.from_numpy(band_of(partials_hz)).float().to(device)
         width = torch.from_numpy(band_of(partials_hz + BREATH_WIDTH_HZ / 2) - band_of(partials_hz)) if breath else 0.7
         width = width.float().to(device) if isinstance(width, Tensor) else width
         strength = torch.from_numpy(np.outer(np.square(levels), np.square(level))).float().to(device)
-        power += own.uniform(0.25, 1.0) * (strength * torch.exp(-0.5 * ((places - bands) / width) ** 2)).sum(1)
+        power += own.uniform(0.25, 1.0) * (strength * torch.exp(-0.5 * ((centres - bands) / width) ** 2)).sum(1)
     # A periodogram's bins are exponential about their mean; a mel band averages a few of them.
     scatter = -torch.rand((2, n_mels, n_frames), device=device, generator=rng).clamp(min=1e-6).log().mean(dim=0)
     gain_db = torch.from_numpy(studio_gain_db(song, n_mels)).float().to(device)
@@ -191,7 +199,7 @@ def spectrogram(song: BenchmarkSong, n_frames: int, device: torch.device, rng: t
 
 
 def band_of(frequency_hz: np.ndarray) -> np.ndarray:
-    """Place of a frequency among the centres of Slaney's mel bands, 0 the lowest."""
+    """Return the position of a frequency among the centres of Slaney's mel bands, 0 the lowest."""
 
     def mel(hz: np.ndarray) -> np.ndarray:
         return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4))
@@ -201,7 +209,7 @@ def band_of(frequency_hz: np.ndarray) -> np.ndarray:
 
 
 def studio_gain_db(song: BenchmarkSong, n_mels: int) -> np.ndarray:
-    """The artist's equaliser at the centre of each band: (M,)."""
-    every_hz = np.arange(SAMPLE_RATE_HZ // 2 + 1)
-    centres_hz = np.interp(np.arange(n_mels), band_of(every_hz), every_hz).astype(int)
+    """Return the gain of the artist's equaliser at the centre of each band: (M,)."""
+    all_hz = np.arange(SAMPLE_RATE_HZ // 2 + 1)
+    centres_hz = np.interp(np.arange(n_mels), band_of(all_hz), all_hz).astype(int)
     return np.asarray(20 * np.log10(np.abs(studio_filter(song.seed, song.artist, SAMPLE_RATE_HZ)[centres_hz]) + 1e-5))

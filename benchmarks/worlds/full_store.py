@@ -1,4 +1,4 @@
-"""A store with everything that a store can hold: small_store's, extended, joined by features, a track taken down."""
+"""The small store with everything that a store can hold: a second generation, added feature sets, a takedown."""
 
 from __future__ import annotations
 
@@ -20,13 +20,23 @@ from mgc.cache.writing.creation import add_feature_set
 from mgc.cache.writing.takedowns import drop, dropped_ids
 
 OTHER = TextRecipe(model="other", weights_sha256="2" * 64, tokenizer_sha256="3" * 64, hidden_size=6, max_tokens=20)
-TEMPO = ExtractorRecipe(extractor="tempo", version="1", input="clip", dims=("beat",), shape=(3,), dtype="float32",
-                        unit="s", description="times between beats", parameters={}, clip={"clip_s": 0.5})  # fmt: skip
+TEMPO = ExtractorRecipe(
+    extractor="tempo",
+    version="1",
+    input="clip",
+    dims=("beat",),
+    shape=(3,),
+    dtype="float32",
+    unit="s",
+    description="times between beats",
+    parameters={},
+    clip={"clip_s": 0.5},
+)
 DOWN = {"status": FAILED, "reason": "DROPPED", "detail": "taken down with `mgc store drop`", "flags": 0}
 
 
 def create_full(path: Path) -> Path:
-    """Two generations, features of another text encoder and of an extractor, a track taken down and compacted away."""
+    """Write two generations, features of another text encoder and of an extractor; take a track down and compact."""
     create(path)
     fill(path)
     add_feature_set(path, read_plan(path), "other", OTHER, np.ones((2, 6), np.float32))
@@ -39,7 +49,7 @@ def create_full(path: Path) -> Path:
 
 
 def fill_pending(path: Path) -> None:
-    """Embed genres and commit parts that are not, as an extraction would: nothing of tracks that were taken down."""
+    """Embed genres and commit parts that are missing, as an extraction does; tracks that are taken down stay empty."""
     plan = read_plan(path)
     if plan.added["other"].n_genres < plan.n_genres:
         late = np.full((plan.n_genres - plan.added["other"].n_genres, 6), 2, np.float32)
@@ -68,7 +78,7 @@ def _content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tupl
         outcomes = pa.Table.from_pylist([{"row": row, "status": OK} for row in rows], schema=ADDED_OUTCOME_SCHEMA)
     for spec in plan.arrays(feature_set):
         arrays[spec.name][hidden] = FAILED if spec.name.startswith("status") else spec.fill
-    told = [
-        {"row": row["row"], **DOWN} if gone else row for row, gone in zip(outcomes.to_pylist(), hidden, strict=True)
-    ]
-    return arrays, pa.Table.from_pylist(told, schema=outcomes.schema)
+    lines = outcomes.to_pylist()
+    for i in np.flatnonzero(hidden):
+        lines[i] = {"row": lines[i]["row"], **DOWN}
+    return arrays, pa.Table.from_pylist(lines, schema=outcomes.schema)

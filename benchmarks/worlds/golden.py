@@ -1,6 +1,8 @@
-"""Write the golden store of a format version: small, generated, with every feature of the format. Run once a version.
+"""Write the golden store of a format version: small, generated, with every feature of the format.
 
-python -m benchmarks.worlds.golden tests/cache/golden
+It is written once per version:
+
+    python -m benchmarks.worlds.golden tests/cache/golden
 """
 
 from __future__ import annotations
@@ -27,13 +29,22 @@ def main() -> None:
     folder.mkdir(parents=True)
     path = create(folder / "golden.zarr")
     fill(path)
-    late = [{"id": "later", "path": "a/b.mp3", "artists": ["A", "B"], "song": "Ünder", "genres": ["soul", "rock"],
-             "language": "en", "split": "test"}]  # fmt: skip
-    append_generation(path, read_plan(path), "append", plan_table(late), new_genres=["soul"],
-                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    late = {
+        "id": "later",
+        "path": "a/b.mp3",
+        "artists": ["A", "B"],
+        "song": "Ünder",
+        "genres": ["soul", "rock"],
+        "language": "en",
+        "split": "test",
+    }
+    embedding = np.ones((1, 12), np.float32)
+    append_generation(
+        path, read_plan(path), "append", plan_table([late]), new_genres=["soul"], genre_embedding=embedding
+    )
     fill(path, [3])
-    again = [{"id": "t05", "path": "5.mp3", "artists": ["a"], "genres": ["rock"]}]
-    append_generation(path, read_plan(path), "retry", plan_table(again))
+    failed = {"id": "t05", "path": "5.mp3", "artists": ["a"], "genres": ["rock"]}
+    append_generation(path, read_plan(path), "retry", plan_table([failed]))
     fill(path, [4])
     drop(path, ["t02"], planned=["t02"])
     compact(path)

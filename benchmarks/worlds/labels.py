@@ -1,4 +1,4 @@
-"""Label sets for the benchmark world: those of real tracks where they are at hand, else drawn from a made-up structure.
+"""Label sets for the benchmark world: those of real tracks where they are present, else generated ones.
 
 Of MTG-Jamendo only the label rows are read, at run time; nothing of it is in this package.
 """
@@ -24,7 +24,7 @@ GenreSet = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSets:
-    """What genres occur together, and with one artist.
+    """Which genres occur together, and with one artist.
 
     Attributes
     ----------
@@ -39,16 +39,16 @@ class LabelSets:
 
     @property
     def rows(self) -> list[GenreSet]:
-        """The genre set of every track."""
+        """Return the genre set of every track."""
         return [row for artist in self.artists for row in artist]
 
     def matrix(self) -> npt.NDArray[np.bool_]:
-        """(tracks, genres) bool."""
+        """Return the genre sets as (tracks, genres) bool."""
         return multi_hot(self.rows, len(self.genres))
 
 
 def multi_hot(rows: list[GenreSet], n_genres: int) -> npt.NDArray[np.bool_]:
-    """(rows, n_genres) bool from sets of indices."""
+    """Return (rows, n_genres) bool from sets of indices."""
     matrix = np.zeros((len(rows), n_genres), dtype=np.bool_)
     for line, row in zip(matrix, rows, strict=True):
         line[list(row)] = True
@@ -68,12 +68,12 @@ def _by_frequency(artists: list[list[tuple[str, ...]]], origin: str) -> LabelSet
 
 
 def read_label_sets(folder: Path) -> LabelSets:
-    """The label rows of MTG-Jamendo's genre tables in `folder`.
+    """Read the label rows of MTG-Jamendo's genre tables in `folder`.
 
     Raises
     ------
     ManifestError
-        A table is not there, or has no such rows.
+        A table is missing, or has no such rows.
     """
     artists: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for name in JAMENDO_TABLES:
@@ -95,9 +95,9 @@ def read_label_sets(folder: Path) -> LabelSets:
 
 
 def generated_label_sets(seed: int = 0, *, n_artists: int = 600) -> LabelSets:
-    """87 genres in families, their frequencies falling as real ones do; for those without MTG-Jamendo.
+    """Generate 87 genres in families, with frequencies that fall like real ones; for use without MTG-Jamendo.
 
-    A track takes one genre by its artist's liking, then further ones, mostly of the same family; 2.4 in the mean.
+    A track gets one genre that its artist prefers, then further ones, mostly of the same family; 2.4 on average.
     """
     rng = np.random.default_rng([seed, 20])
     names = [f"{adjective} {noun}" for noun in COMMON.nouns for adjective in COMMON.adjectives]
@@ -109,15 +109,15 @@ def generated_label_sets(seed: int = 0, *, n_artists: int = 600) -> LabelSets:
     kinship /= kinship.sum(axis=1, keepdims=True)
     artists = []
     for _ in range(n_artists):
-        liking = frequency * rng.gamma(0.2, size=N_GENRES)
-        liking /= liking.sum()
+        preference = frequency * rng.gamma(0.2, size=N_GENRES)
+        preference /= preference.sum()
         rows = []
         for _ in range(1 + rng.geometric(1 / 8)):
-            found = [int(rng.choice(N_GENRES, p=liking))]
+            chosen = [int(rng.choice(N_GENRES, p=preference))]
             for _ in range(rng.binomial(4, 0.36)):
-                weights = 0.3 * liking + 0.55 * kinship[found].mean(axis=0) + 0.15 * frequency
-                weights[found] = 0.0
-                found.append(int(rng.choice(N_GENRES, p=weights / weights.sum())))
-            rows.append(tuple(sorted(genres[genre] for genre in found)))
+                weights = 0.3 * preference + 0.55 * kinship[chosen].mean(axis=0) + 0.15 * frequency
+                weights[chosen] = 0.0
+                chosen.append(int(rng.choice(N_GENRES, p=weights / weights.sum())))
+            rows.append(tuple(sorted(genres[genre] for genre in chosen)))
         artists.append(rows)
     return _by_frequency(artists, "a generated structure of 87 genres (MTG-Jamendo was not at hand)")

@@ -1,6 +1,6 @@
-"""The sounds of the benchmark world: motifs, each a voice moving in its own way, and clips that layer them.
+"""The audio of the benchmark world: motifs, each a timbre with a movement, and clips that layer them.
 
-A motif is recognised by how it moves and by its timbre, never by its pitch, which every song draws anew.
+A motif is recognised by its movement and its timbre, never by its pitch, which is drawn for each song.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, Samples, studio_filter, uni
 
 Track64 = npt.NDArray[np.float64]
 _TURNS = 50
-"""Every ratio of partials below is whole after so many turns: phases can start again, and float32 holds them."""
+"""After so many turns every partial below is back at its phase, so that phases can restart and fit into float32."""
 
 
 PARTIALS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -24,14 +24,14 @@ PARTIALS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "bell": ((1, 2.76, 5.4, 8.92), (1, 0.8, 0.6, 0.4)),
     "chord": ((2, 2.52, 3, 4), (1, 1, 1, 0.7)),
 }
-"""Timbre -> frequencies of its partials over that of the fundamental, and their levels."""
+"""Timbre -> frequencies of its partials relative to the fundamental, and their levels."""
 BREATH_RATIO, BREATH_WIDTH_HZ = 2, 300
 VOICES = (*PARTIALS, "breath")
 """Timbres; ``breath`` is a band of noise."""
 
 
 def _voice(name: str, phase: Samples, rng: np.random.Generator) -> Samples:
-    """Waveform from the phase (radians) of the fundamental."""
+    """Compute the waveform from the phase (radians) of the fundamental."""
     if name == "breath":
         width = SAMPLE_RATE_HZ // BREATH_WIDTH_HZ
         slow = np.cumsum(rng.standard_normal(len(phase) + width))
@@ -54,13 +54,13 @@ MOVES: dict[str, Callable[[Track64, float], tuple[Track64, Track64]]] = {
     "falling": lambda t, x: (-1.5 * ((t * (0.8 + 0.4 * x)) % 1.0), np.ones_like(t)),
     "swaying": lambda t, x: (0.45 * np.sin(2 * np.pi * (2.0 + x) * t), np.ones_like(t)),
 }
-"""Way of moving -> octaves above the base pitch, and level, from time (s) and the song's own draw x in [0, 1)."""
+"""Movement -> octaves above the base pitch, and level, from time (s) and a draw of the song, x in [0, 1)."""
 
 MOTIFS: tuple[tuple[str, str], ...] = tuple((voice, move) for voice in VOICES for move in MOVES)
 
 
 def movement(number: int, t: Track64, rng: np.random.Generator) -> tuple[Track64, Track64]:
-    """How motif `number`, an index into :data:`MOTIFS`, moves in one song: fundamental (Hz) and level at `t` (s).
+    """Return fundamental (Hz) and level at `t` (s) of motif `number`, an index into :data:`MOTIFS`, in one song.
 
     Pitch, speed and start are drawn by `rng`.
     """
@@ -72,14 +72,14 @@ def movement(number: int, t: Track64, rng: np.random.Generator) -> tuple[Track64
 
 
 def motif(number: int, n_samples: int, rng: np.random.Generator) -> Samples:
-    """Motif `number` at a pitch of its own: (n_samples,) of unit power."""
+    """Render motif `number` at a random pitch: (n_samples,) of unit power."""
     pitch_hz, level = movement(number, np.arange(n_samples) / SAMPLE_RATE_HZ, rng)
     phase = (2 * np.pi * ((np.cumsum(pitch_hz) / SAMPLE_RATE_HZ) % _TURNS)).astype(np.float32)
     return unit_power(level.astype(np.float32) * _voice(MOTIFS[number][0], phase, rng))
 
 
 def render_motifs(numbers: Sequence[int], *, seed: int, index: int, artist: int, clip_s: float) -> Samples:
-    """A clip in which all of `numbers` sound at once, over noise, in the studio of its artist.
+    """Render a clip in which all motifs of `numbers` sound at once, over noise, with the equaliser of its artist.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A store of noise, to be trained on where only speed, memory or exactness counts: its labels are learnt by heart."""
+"""A store of noise, to train on where only speed, memory or exactness counts; its labels can only be memorised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_GENRES = 10
 
 @dataclass(frozen=True)
 class Size:
-    """How large the problems are: the paper's on a GPU, small ones on the CPU."""
+    """How large a store and its model are: as in the paper on a GPU, small on the CPU."""
 
     encoder: str
     text_dim: int
@@ -33,7 +33,7 @@ DRY = Size(encoder="tiny", text_dim=24, max_tokens=12, clip_s=1.5, epochs=25)
 
 
 def make_store(size: Size, path: Path, n_train: int = 32, n_validation: int = 8) -> FeatureStore:
-    """A store of noise whose labels can only be learnt by heart."""
+    """Write a store of noise, whose labels can only be memorised, and open it."""
     rng = np.random.default_rng(0)
     n = n_train + n_validation
     mel = MelRecipe(clip_s=size.clip_s)

@@ -1,4 +1,4 @@
-"""A store of ten tracks in three parts, made of random numbers: small enough to be broken at every step."""
+"""A store of ten tracks in three parts, filled with random numbers: small enough to interrupt it at every step."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ N_TRACKS, PART_ROWS, FAILED_ROW = 10, 4, 5
 GENRES = ["jazz", "rock"]
 
 
-def _remembered(make: Callable[..., dict[str, bytes]]) -> Callable[..., dict[str, bytes]]:
-    """The same documents for the same arguments. Asking zarr for them again would take most of a campaign's time."""
-    known: dict[str, dict[str, bytes]] = {}
+def _cached(make: Callable[..., dict[str, bytes]]) -> Callable[..., dict[str, bytes]]:
+    """Cache documents by their arguments: to have zarr write them again would take most of a campaign's time."""
+    cache: dict[str, dict[str, bytes]] = {}
 
     def documents(
         plan: Mapping[str, Any], added: Mapping[str, TextRecipe], *, n_rows: int, n_genres: int
     ) -> dict[str, bytes]:
         key = repr((plan, added, n_rows, n_genres))
-        if key not in known:
-            known[key] = make(plan, added, n_rows=n_rows, n_genres=n_genres)
-        return dict(known[key])
+        if key not in cache:
+            cache[key] = make(plan, added, n_rows=n_rows, n_genres=n_genres)
+        return dict(cache[key])
 
     return documents
 
 
-layout.metadata_documents = _remembered(layout.metadata_documents)
+layout.metadata_documents = _cached(layout.metadata_documents)
 
 
 def features(row: int) -> dict[str, np.ndarray]:
-    """A track's features, from its row alone; lyrics of 0 to 270 tokens."""
+    """Draw a track's features from its row only; lyrics have 0 to 270 tokens."""
     rng = np.random.default_rng(row)
     tokens = row % N_TRACKS * 30
     lyrics = np.zeros((TEXT.max_tokens, TEXT.hidden_size), np.float16)
@@ -61,7 +61,7 @@ def features(row: int) -> dict[str, np.ndarray]:
 
 
 def part_content(rows: range) -> tuple[dict[str, np.ndarray], pa.Table]:
-    """Arrays and outcomes of a part; one track has failed."""
+    """Return arrays and outcomes of a part; one track has failed."""
     arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
     outcomes = [{"row": row, "status": OK, "flags": int(Flag.SHORT), "seconds": 0.5} for row in rows]
     if FAILED_ROW in rows:
@@ -73,7 +73,7 @@ def part_content(rows: range) -> tuple[dict[str, np.ndarray], pa.Table]:
 
 
 def create(path: Path, n_tracks: int = N_TRACKS) -> Path:
-    """The planned store, with nothing in it."""
+    """Plan the store without filling it."""
     tracks = [
         {"id": f"t{row:02}", "path": f"{row}.mp3", "artists": ["a"], "genres": ["rock"]} for row in range(n_tracks)
     ]
@@ -98,14 +98,14 @@ def fill(path: Path, parts: Iterable[int] = range(3)) -> None:
 
 
 def append_late_track(path: Path) -> None:
-    """A second generation: one more track, of a genre that is new."""
+    """Append a second generation: one more track, of a new genre."""
     late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
-    append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
-                      genre_embedding=np.ones((1, TEXT.hidden_size), np.float32))  # fmt: skip
+    embedding = np.ones((1, TEXT.hidden_size), np.float32)
+    append_generation(path, read_plan(path), "append", late, new_genres=["soul"], genre_embedding=embedding)
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
-    """Everything below a folder but logs: relative path -> content, None for a folder."""
+    """Read everything below a folder but logs: relative path -> content, None for a folder."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes() if file.is_file() else None
         for file in sorted(path.rglob("*"))

@@ -1,10 +1,10 @@
-"""The benchmark world: many genres with real co-occurrence, each known from the sound, the words, or both together.
+"""The benchmark world: many genres with real co-occurrence, each shown by the audio, the lyrics, or both together.
 
-Genre sets come from :mod:`benchmarks.worlds.labels`. Every genre has its evidence: a third of them (by turns down the
-list of frequencies) a motif of the sound, a third a topic of the words, a third two *styles*, each a motif with a
-topic, where every such motif and topic belongs to several genres. See docs/design/004.
+Genre sets come from :mod:`benchmarks.worlds.labels`. A third of the genres (by turns
+down the list of frequencies) are shown by a motif of the audio, a third by a topic of the lyrics, a third by two
+*styles*, each a motif with a topic, where every such motif and topic belongs to several genres. See docs/design/004.
 
-Every song depends on ``(labels, seed, index)`` only: a larger world starts with a smaller.
+Every song depends on ``(labels, seed, index)`` only, so a larger world starts with the songs of a smaller one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mgc.pipeline.synth.world import artist_number, song_id, write_clip
 
 SHARED_MOTIFS, SHARED_TOPICS, STYLES = 7, 9, 2
 SPLIT_SHARES = {"train": 0.60, "validation": 0.07, "test": 0.33}
-"""More test tracks than usual: scoring is cheap, and what they decide is what the benchmark is for."""
+"""More test tracks than usual: scoring is cheap, and the benchmark is decided by them."""
 
 P_AWAY = 0.3  # a song that is not like its artist's others
 P_INSTRUMENTAL = 0.10
@@ -37,12 +37,12 @@ P_LABEL_LOST, P_LABEL_WRONG = 0.05, 0.04
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """How genres show.
+    """How each genre shows.
 
     Attributes
     ----------
     kinds : ``sound``, ``words`` or ``both`` for each genre.
-    styles : for each genre its (motif, topic) pairs; the part that a kind does not have is None.
+    styles : for each genre its (motif, topic) pairs; None for the modality that its kind does not use.
     """
 
     kinds: tuple[str, ...]
@@ -55,7 +55,7 @@ class BenchmarkSong:
 
     Attributes
     ----------
-    true_genres : what decided sound and words; `genres` is what the label says, with its noise. Indices.
+    true_genres : those that audio and lyrics show; `genres` are the labels, with noise. Indices.
     motifs, topics : indices into ``MOTIFS`` and the names of ``TOPICS``; no topics in an instrumental.
     split : ``train``, ``validation`` or ``test``, by artist.
     """
@@ -74,32 +74,32 @@ class BenchmarkSong:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkWorld:
-    """Label sets and a seed; makes songs."""
+    """Label sets and a seed, from which songs are generated."""
 
     labels: LabelSets
     seed: int = 0
 
     def evidence(self) -> Evidence:
-        """The evidence of every genre of this world."""
+        """Return the evidence of every genre of this world."""
         return make_evidence(len(self.labels.genres), self.seed)
 
     def songs(self, n_songs: int) -> list[BenchmarkSong]:
-        """Songs 0 to `n_songs` - 1."""
+        """Generate songs 0 to `n_songs` - 1."""
         evidence, chances = self.evidence(), _artist_chances(self.labels)
         words = {}
-        made = []
+        songs = []
         for index in range(n_songs):
             artist = artist_number(self.seed, index)
             if artist not in words:
                 words = {artist: list(own_topics(np.random.default_rng([self.seed, 23, artist])).values())}
             rng = np.random.default_rng([self.seed, 24, index])
-            home = np.random.default_rng([self.seed, 22, artist]).choice(len(chances), p=chances)
+            example = np.random.default_rng([self.seed, 22, artist]).choice(len(chances), p=chances)
             if rng.random() < P_AWAY:
-                home = rng.choice(len(chances), p=chances)
-            true = self.labels.artists[home][rng.integers(len(self.labels.artists[home]))]
+                example = rng.choice(len(chances), p=chances)
+            true = self.labels.artists[example][rng.integers(len(self.labels.artists[example]))]
             motifs, topics = _show(true, evidence, rng)
             sung = rng.random() >= P_INSTRUMENTAL
-            made.append(
+            songs.append(
                 BenchmarkSong(
                     seed=self.seed,
                     index=index,
@@ -113,7 +113,7 @@ class BenchmarkWorld:
                     lyrics=short_lyrics([words[artist][topic] for topic in topics], rng) if sung else None,
                 )
             )
-        return made
+        return songs
 
 
 def make_evidence(n_genres: int, seed: int) -> Evidence:
@@ -122,7 +122,7 @@ def make_evidence(n_genres: int, seed: int) -> Evidence:
     Raises
     ------
     ConfigError
-        There are more genres than motifs and topics can tell apart.
+        There are more genres than motifs and topics can distinguish.
     """
     rng = np.random.default_rng([seed, 25])
     kinds = [kind for _ in range(0, n_genres, 3) for kind in rng.permutation(["sound", "words", "both"]).tolist()]
@@ -148,13 +148,13 @@ def make_evidence(n_genres: int, seed: int) -> Evidence:
 
 
 def _artist_chances(labels: LabelSets) -> npt.NDArray[np.float64]:
-    """Real artists in proportion to their tracks, so that songs have the genre sets of real tracks."""
+    """Weight real artists by their tracks, so that songs have the genre sets of real tracks."""
     sizes = np.array([len(rows) for rows in labels.artists], dtype=np.float64)
     return np.asarray(sizes / sizes.sum())
 
 
 def _show(true: GenreSet, evidence: Evidence, rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Motifs and topics of a song, each once, in no order that tells anything."""
+    """Draw motifs and topics of a song, each once, in random order."""
     motifs, topics = set(), set()
     for genre in true:
         motif, topic = evidence.styles[genre][rng.integers(len(evidence.styles[genre]))]
@@ -170,19 +170,19 @@ def _show(true: GenreSet, evidence: Evidence, rng: np.random.Generator) -> tuple
 
 
 def _noisy(true: GenreSet, n_genres: int, rng: np.random.Generator) -> GenreSet:
-    """Label noise: a label lost where there are two or more, a wrong one added."""
-    found = set(true)
-    if len(found) > 1 and rng.random() < P_LABEL_LOST:
-        found.remove(true[rng.integers(len(true))])
+    """Add label noise: lose a label where there are two or more, add a wrong one."""
+    labels = set(true)
+    if len(labels) > 1 and rng.random() < P_LABEL_LOST:
+        labels.remove(true[rng.integers(len(true))])
     if rng.random() < P_LABEL_WRONG:
-        found.add(int(rng.integers(n_genres)))
-    return tuple(sorted(found))
+        labels.add(int(rng.integers(n_genres)))
+    return tuple(sorted(labels))
 
 
 def _split_of(seed: int, artist: int) -> str:
-    place = (np.random.default_rng([seed, 26]).random() + artist * 0.6180339887498949) % 1.0
+    position = (np.random.default_rng([seed, 26]).random() + artist * 0.6180339887498949) % 1.0
     ends = np.cumsum(list(SPLIT_SHARES.values()))
-    return list(SPLIT_SHARES)[int(np.searchsorted(ends, place, side="right").clip(0, len(ends) - 1))]
+    return list(SPLIT_SHARES)[int(np.searchsorted(ends, position, side="right").clip(0, len(ends) - 1))]
 
 
 def make_benchmark(
@@ -196,12 +196,12 @@ def make_benchmark(
 ) -> Path:
     """Write the songs' clips and ``tracks.jsonl``, a manifest with their lyrics, artists, genres and split.
 
-    Clips that are there are kept, so that a call that was cut short goes on.
+    Existing clips are kept, so that an interrupted call can be repeated.
 
     Returns
     -------
     Path
-        The manifest, a SOURCE that every command takes.
+        The manifest, a SOURCE for every command.
 
     Raises
     ------
@@ -212,10 +212,10 @@ def make_benchmark(
         raise ConfigError(f"a world needs at least one song of some length, not {n_songs} songs of {clip_s} s")
     songs = world.songs(n_songs)
     names = world.labels.genres
-    there = {path.stem: path for path in (folder / "audios").glob("*")}
+    existing = {path.stem: path for path in (folder / "audios").glob("*")}
 
     def clip(song: BenchmarkSong) -> str:
-        path = there.get(song.id)
+        path = existing.get(song.id)
         if path is None:
             samples = render_motifs(song.motifs, seed=song.seed, index=song.index, artist=song.artist, clip_s=clip_s)
             path = write_clip(samples, folder / "audios" / song.id, lossless=True)

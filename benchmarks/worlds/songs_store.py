@@ -1,7 +1,7 @@
-"""A store of 24 made-up songs in which genres, artists and languages can be found again; for examples and tests.
+"""A store of 24 generated songs in which genres, artists and languages can be recognised; for examples and tests.
 
 A genre lifts mel bands of its own, an artist some bands a little, a language a direction of the token states. One song
-in four has no lyrics; one song failed.
+in four has no lyrics; one song failed. The release check copies this file out of the tree, so it imports mgc only.
 """
 
 from __future__ import annotations
@@ -24,54 +24,68 @@ GENRES, N_SONGS, PART_ROWS, FAILED_SONG = ("folk", "jazz", "metal"), 24, 8, 23
 
 
 def song(i: int) -> dict[str, Any]:
-    """What a source says of song i: two songs an artist, one or two genres, two languages, a split by artist."""
+    """Return the track of song i: two songs per artist, one or two genres, two languages, a split by artist."""
     artist = i // 2
     genres = {GENRES[(artist + 1) % 3], *([GENRES[(artist + 2) % 3]] if i % 8 == 7 else [])}
     return {
-        "id": f"song{i:02d}", "path": f"songs/{i:02d}.mp3", "artists": [f"artist {artist}"], "song": f"Song {i}",
-        "genres": sorted(genres), "language": "en" if artist % 2 == 0 else "pt",
+        "id": f"song{i:02d}",
+        "path": f"songs/{i:02d}.mp3",
+        "artists": [f"artist {artist}"],
+        "song": f"Song {i}",
+        "genres": sorted(genres),
+        "language": "en" if artist % 2 == 0 else "pt",
         "split": "test" if artist % 4 == 3 else "validation" if artist == 5 else "train",
-    }  # fmt: skip
+    }
 
 
 def features(i: int) -> dict[str, Any]:
-    """Features of song i, from its number alone."""
-    said, random = song(i), np.random.default_rng(i)
+    """Draw the features of song i from its number only."""
+    track, random = song(i), np.random.default_rng(i)
     mel = random.normal(-45, 4, (MEL.n_mels, MEL.n_frames))
-    for genre in said["genres"]:
+    for genre in track["genres"]:
         mel[30 * GENRES.index(genre) : 30 * GENRES.index(genre) + 30] += 18
     mel += np.random.default_rng(1000 + i // 2).normal(0, 3, (MEL.n_mels, 1))
     n_tokens = 0 if i % 4 == 3 else 8 + i % 12
     lyrics = random.normal(0, 1, (TEXT.max_tokens, TEXT.hidden_size))
-    lyrics[:, 0] += 3 if said["language"] == "en" else -3
+    lyrics[:, 0] += 3 if track["language"] == "en" else -3
     lyrics[n_tokens:] = 0
     pooled = lyrics[1 : n_tokens - 1].mean(axis=0) if n_tokens else np.full(TEXT.hidden_size, np.nan)
     return {
-        "status": np.uint8(OK), "flags": np.uint32(0), "mel": mel.astype(np.float16),
-        "mel_frames": np.uint16(MEL.n_frames), "lyrics": lyrics.astype(np.float16),
-        "lyrics_tokens": np.uint16(n_tokens), "lyrics_tokens_full": np.uint32(n_tokens),
+        "status": np.uint8(OK),
+        "flags": np.uint32(0),
+        "mel": mel.astype(np.float16),
+        "mel_frames": np.uint16(MEL.n_frames),
+        "lyrics": lyrics.astype(np.float16),
+        "lyrics_tokens": np.uint16(n_tokens),
+        "lyrics_tokens_full": np.uint32(n_tokens),
         "lyrics_pooled": pooled.astype(np.float32),
-    }  # fmt: skip
+    }
 
 
 def write_songs_store(path: Path) -> Path:
-    """The songs as a finished store at `path`."""
+    """Write the songs as a finished store at `path`."""
     embedding = np.random.default_rng(0).normal(size=(len(GENRES), TEXT.hidden_size)).astype(np.float32)
-    create_store(path, tracks=plan_table([song(i) for i in range(N_SONGS)]), recipe=Recipe(mel=MEL, lyrics=TEXT),
-                 part_rows=PART_ROWS, genres=GENRES, genre_embedding=embedding)  # fmt: skip
+    create_store(
+        path,
+        tracks=plan_table([song(i) for i in range(N_SONGS)]),
+        recipe=Recipe(mel=MEL, lyrics=TEXT),
+        part_rows=PART_ROWS,
+        genres=GENRES,
+        genre_embedding=embedding,
+    )
     for part in range(-(-N_SONGS // PART_ROWS)):
         rows = range(part * PART_ROWS, min((part + 1) * PART_ROWS, N_SONGS))
-        every = [features(i) for i in rows]
-        arrays = {name: np.stack([one[name] for one in every]) for name in every[0]}
+        songs = [features(i) for i in rows]
+        arrays = {name: np.stack([song[name] for song in songs]) for name in songs[0]}
         if FAILED_SONG in rows:
             _fail(arrays, FAILED_SONG - rows.start)
         commit_part(path, part, arrays, outcome_table([_outcome(i) for i in rows]))
     return path
 
 
-def _fail(arrays: dict[str, np.ndarray], place: int) -> None:
+def _fail(arrays: dict[str, np.ndarray], i: int) -> None:
     for name, values in arrays.items():
-        values[place] = {"status": FAILED, "mel": np.nan, "lyrics_pooled": np.nan}.get(name, 0)
+        values[i] = {"status": FAILED, "mel": np.nan, "lyrics_pooled": np.nan}.get(name, 0)
 
 
 def _outcome(i: int) -> dict[str, Any]:
@@ -79,5 +93,14 @@ def _outcome(i: int) -> dict[str, Any]:
         return {"row": i, "status": FAILED, "flags": 0, "reason": "NOT_AUDIO", "detail": "its content is HTML"}
     words = None if i % 4 == 3 else hashlib.sha256(f"words {i}".encode()).hexdigest()
     clip = hashlib.sha256(f"clip {i}".encode()).hexdigest()
-    return {"row": i, "status": OK, "flags": 0, "source_sha256": clip, "lyrics_sha256": words,
-            "offset_s": 0.0, "seconds": 1.0, "sample_rate_hz": 22_050, "channels": 1}  # fmt: skip
+    return {
+        "row": i,
+        "status": OK,
+        "flags": 0,
+        "source_sha256": clip,
+        "lyrics_sha256": words,
+        "offset_s": 0.0,
+        "seconds": 1.0,
+        "sample_rate_hz": 22_050,
+        "channels": 1,
+    }

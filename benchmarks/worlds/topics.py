@@ -1,6 +1,6 @@
-"""The words of the benchmark world: topics, each a dozen nouns, and short lyrics about some of them.
+"""The lyrics of the benchmark world: topics of a dozen nouns each, and short lyrics about some of them.
 
-The words are real so that a pretrained encoder sees meaning in them. All lists were written for mgc.
+The words are real so that they have a meaning for a pretrained encoder. All lists were written for mgc.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ _NOUNS = {
     "canteen",
     "computers": "keyboard, software, password, laptop, robot, database, hacker, microchip, screen, website, email, "
     "server",
-    "circus": "clown, acrobat, juggler, trapeze, ringmaster, magician, tightrope, elephant, unicycle, tent, "
-    "lion tamer",
+    "circus": "clown, acrobat, juggler, trapeze, ringmaster, magician, tightrope, elephant, unicycle, tent, lion tamer",
     "royalty": "queen, throne, crown, castle, prince, knight, palace, duke, kingdom, jester, princess, coronation",
     "ghosts": "phantom, graveyard, vampire, coffin, witch, skeleton, curse, werewolf, haunted house, demon, tomb",
     "farming": "tractor, barn, wheat, cow, plough, scarecrow, hay, chicken, orchard, harvest, goat, milk pail",
@@ -67,7 +66,7 @@ _NOUNS = {
     "fishing": "trout, fishing rod, salmon, hook, bait, angler, net, carp, worm, riverbank, pike, reel",
     "theatre": "actor, curtain call, rehearsal, playwright, audience, costume, Hamlet, stagehand, applause, tragedy, "
     "dress circle, understudy",
-}  # fmt: skip
+}
 
 TOPICS: dict[str, Vocabulary] = {
     name: Vocabulary(
@@ -78,14 +77,14 @@ TOPICS: dict[str, Vocabulary] = {
     )
     for name, nouns in _NOUNS.items()
 }
-"""Topic -> its nouns; what one does, how things are and where is said in words of no topic."""
+"""Topic -> its nouns; verbs, adjectives and places are of no topic."""
 
 _WITH_NOUNS = tuple(pattern for pattern in PATTERNS if "{n}" in pattern)
 _LINES = (4, 6)
 
 
 def own_topics(rng: np.random.Generator) -> dict[str, Vocabulary]:
-    """Every topic with the half of its nouns that one artist uses."""
+    """Draw the half of each topic's nouns that one artist uses."""
     return {
         name: dataclasses.replace(words, nouns=tuple(rng.permutation(words.nouns)[: len(words.nouns) // 2].tolist()))
         for name, words in TOPICS.items()
@@ -93,7 +92,7 @@ def own_topics(rng: np.random.Generator) -> dict[str, Vocabulary]:
 
 
 def short_lyrics(topics: Sequence[Vocabulary], rng: np.random.Generator) -> str:
-    """One line about each of `topics`, or two where there are few, among others about nothing: about 25 to 60 words."""
+    """Write one line about each of `topics`, two where there are few, and fillers: about 25 to 60 words."""
     n_lines = max(int(rng.integers(_LINES[0], _LINES[1] + 1)), len(topics) + 1)
     lines = [fill(_pick(_WITH_NOUNS, rng), topic, rng) for topic in topics]
     lines += [fill(_pick(_WITH_NOUNS, rng), topic, rng) for topic in topics if len(lines) < n_lines - 1]
