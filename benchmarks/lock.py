@@ -1,6 +1,6 @@
 """Write requirements.lock: every dependency of `mgc[all]` but torch, pinned, with the sha256 of what pip would take.
 
-    python benchmarks/lock.py > requirements.lock
+    python -m benchmarks.lock > requirements.lock
 
 The hashes are those of the files for this Python and this kind of machine. torch is left out, and what it alone needs:
 its builds (CPU, CUDA, ROCm) differ in hash and come from different indexes.
@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.machine import ROOT
+
 LEFT_OUT = ("mgc", "setuptools", "torch", "triton")
 
 

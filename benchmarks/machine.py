@@ -1,9 +1,12 @@
-"""The machine and the day of a benchmark, in one line for its heading."""
+"""Where a benchmark runs: the repository, and machine and date for the heading of its page."""
 
 import datetime
 import os
 import platform
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository, from where every script is run: ``python -m benchmarks.ROOM.SCRIPT``."""
 
 
 def describe() -> str:
@@ -17,3 +20,17 @@ def describe() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return f"{processor}, {cores} cores, {system}, {datetime.date.today()}"
+
+
+def print_heading(title: str, script: str, note: str = ".", *, torch_version: str = "") -> None:
+    """Print the title of a page, then the machine, the date and the script that prints it.
+
+    Parameters
+    ----------
+    script : ``__file__`` of the script.
+    note : what follows the path of the script, with its punctuation.
+    torch_version : of figures that depend on it.
+    """
+    torch = f"; torch {torch_version}" if torch_version else ""
+    path = Path(script).resolve().relative_to(ROOT).as_posix()
+    print(f"# {title}\n\n{describe()}{torch}. Printed by {path}{note}\n")

@@ -1,6 +1,6 @@
 """What a stranger gets: wheel and sdist, installed outside this tree, first without extras and then with all of them.
 
-    python benchmarks/release_check.py [--keep DIR]
+    python -m benchmarks.release_check [--keep DIR]
 
 Prints a line a check and ends with exit status 1 at the first that fails. Takes minutes, most of it pip's. What the
 wheel may hold is looked at by tests/test_packaging.py.
@@ -23,8 +23,8 @@ import zipfile
 from pathlib import Path
 
 import mgc
+from benchmarks.machine import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAST_STEP_S = 1800
 
@@ -150,8 +150,8 @@ def check_base(user: User) -> None:
     expect("torch is not here", user.python("import importlib.util as u; print(u.find_spec('torch'))").strip(), "None")
     expect("mgc --version", mgc.__version__ in user.mgc("--version"), True)
     expect("mgc --help", "extract" in user.mgc("--help"), True)
-    shutil.copyfile(ROOT / "benchmarks" / "songs_world.py", user.home / "songs_world.py")
-    user.python("import songs_world, pathlib; songs_world.write_songs_store(pathlib.Path('songs.zarr'))")
+    shutil.copyfile(ROOT / "benchmarks" / "worlds" / "songs_store.py", user.home / "songs_store.py")
+    user.python("import songs_store, pathlib; songs_store.write_songs_store(pathlib.Path('songs.zarr'))")
     user.python("import mgc; store = mgc.open('songs.zarr'); assert store['mel'][0].shape[0] == 128; "
                 "assert store.sel(genre='jazz').tracks.num_rows")  # fmt: skip
     done("a store is opened and read")

@@ -43,7 +43,7 @@ def switched_on(*names: str) -> dict[str, Any]:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {"split": "random"}, "plus": switched_on("adamw_cosine")}
 """What a preset, named on purpose, changes in the defaults, which themselves follow the paper. ``plus`` has the
-switches that paid on the benchmark world (benchmarks/tables.md)."""
+switches that paid on the benchmark world (benchmarks/tables/paper.md)."""
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""

@@ -145,7 +145,7 @@ def _local_client(n_workers: int) -> Iterator[Client]:
 
     settings = {
         "distributed.nanny.pre-spawn-environ": SINGLE_THREAD,
-        "distributed.admin.tick.interval": "1s",  # as shipped, 50 a second in each process: benchmarks/speed.md, growth
+        "distributed.admin.tick.interval": "1s",  # default: 50 per second; see Growth in benchmarks/speed/speed.md
         "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
         "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
     }
