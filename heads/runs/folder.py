@@ -21,7 +21,7 @@ from ...cache.errors import RunError, SaveError
 from ...cache.format.layout import library_versions
 from ...cache.reading.store import FeatureStore
 from ..config import TrainConfig
-from ..data.batches import Home
+from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
 from ..metrics.thresholds import Thresholds
@@ -162,7 +162,7 @@ class Publisher:
 def describe_run(
     store: FeatureStore,
     task: Task,
-    home: Home,
+    placement: Placement,
     device: torch.device,
     precision: str,
     model: System,
@@ -179,7 +179,7 @@ def describe_run(
         "n_train": task.n_train,
         "n_validation": len(task.examples) - task.n_train,
         "n_train_without_lyrics": task.n_without_lyrics,
-        "home": dataclasses.asdict(home),
+        "home": dataclasses.asdict(placement),
         "device": str(device),
         "precision": precision,
         "mgc": metadata.version("mgc"),
