@@ -25,7 +25,6 @@ from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
 from ..metrics.thresholds import Thresholds
-from ..model.graph import graph_summary
 from ..model.system import System
 from .checkpoint import RunState, find_state, publish_folder, read_sealed, state_file, sweep_drafts
 from .history import EpochRecord, rewind_history
@@ -186,7 +185,7 @@ def describe_run(
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "graph": None if task.graph is None else graph_summary(task.graph, task.genres.names),
+        "graph": task.graph_summary,
         "warnings": list(warnings),
     }
 

@@ -31,7 +31,7 @@ from ..device import compiling, deterministic, machine, resolve_device, resolve_
 from ..evaluation.scoring import probabilities, score_logits
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
-from ..model.graph import graph_sentence, graph_summary
+from ..model.graph import graph_sentence
 from ..model.system import System
 from ..model.systems import build_system
 from ..runs.checkpoint import RunState, restore, save_state, saved_random
@@ -169,8 +169,8 @@ class _Training:
             store, config, labels=labels, split=opened.split or split, on_progress=self._taking_statistics
         )
         refuse_other_task(run, opened.state, self.task)
-        if self.task.graph is not None:
-            log.info("%s", graph_sentence(graph_summary(self.task.graph, self.task.genres.names)))
+        if self.task.graph_summary is not None:
+            log.info("%s", graph_sentence(self.task.graph_summary))
         self.model, self.optimizer = make_model(self.task, config, device)
         self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
         self.placement = choose_placement(store, self.task.examples, device=device, wanted=config.home)
