@@ -69,7 +69,7 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
         "bf16 overfits 32 tracks",
         result.precision == "bf16" and last < 0.05 < first,
         f"cross-entropy {first:.3f} -> {last:.4f} in {size.epochs} epochs and {time.perf_counter() - started:.0f} s, "
-        f"at most 0.05; {result.home}",
+        f"at most 0.05; {result.placement}",
     )
 
 

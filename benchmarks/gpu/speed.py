@@ -24,7 +24,7 @@ from benchmarks.machine import print_heading
 from benchmarks.timing import Times, in_turn, spread, table
 from benchmarks.worlds.noise import DRY, FULL, Size, make_store
 from mgc.heads.config import PRESETS, TrainConfig
-from mgc.heads.data.batches import FeatureBatches, choose_home
+from mgc.heads.data.batches import FeatureBatches, choose_placement
 from mgc.heads.data.task import prepare
 from mgc.heads.device import resolve_precision
 from mgc.heads.evaluation.scoring import score_logits
@@ -59,8 +59,8 @@ def measure(load: Load, device: torch.device, folder: Path) -> None:
                             "device": device.type, "lr": 1e-9})  # fmt: skip
     precision = resolve_precision(config.precision, device)
     task = prepare(store, config)
-    home = choose_home(store, task.examples, device=device)
-    batches = FeatureBatches(store, task.examples, home=home, device=device)
+    home = choose_placement(store, task.examples, device=device)
+    batches = FeatureBatches(store, task.examples, placement=home, device=device)
     peaks = peak_rates(load.matrix, device, precision)
     n_tokens = task.examples.lyrics_tokens.mean()
     print(f"\n{load.n_train} tracks of {load.size.clip_s:g} s, {n_tokens:.0f} tokens a lyric on average; encoder "

@@ -22,7 +22,7 @@ from benchmarks.worlds.noise import Size, make_store
 from mgc.cache.machine import cpu_has_bf16
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import PRESETS, TrainConfig
-from mgc.heads.data.batches import FeatureBatches, choose_home, epoch_batches
+from mgc.heads.data.batches import FeatureBatches, choose_placement, epoch_batches
 from mgc.heads.data.task import Task, prepare
 from mgc.heads.device import reused_memory
 from mgc.heads.model.batch import Batch
@@ -62,8 +62,8 @@ class Work:
     def opened(self) -> tuple[Task, FeatureBatches]:
         store = FeatureStore.open(self.folder / "noise.zarr")
         task = prepare(store, self.config)
-        home = choose_home(store, task.examples, device=CPU)
-        return task, FeatureBatches(store, task.examples, home=home, device=CPU)
+        home = choose_placement(store, task.examples, device=CPU)
+        return task, FeatureBatches(store, task.examples, placement=home, device=CPU)
 
 
 def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:

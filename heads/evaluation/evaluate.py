@@ -14,7 +14,7 @@ from ...cache.durable import replace_file, seal
 from ...cache.errors import ConfigError, RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.artist_groups import artist_groups
+from ..data.artist_groups import bootstrap_groups
 from ..data.labels import genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
@@ -94,7 +94,7 @@ def evaluate(
     )
     scores = probabilities(scored.said.logits)
     seen = set(own.ids["train"]) if own is not None else set()
-    artists = artist_groups(tracks)
+    artists = bootstrap_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
     result = {
         "split": split,

@@ -14,7 +14,7 @@ from ...cache.errors import RecipeMismatchError
 from ...cache.format.schema import ABSENT, OK
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.batches import Examples, FeatureBatches, Home
+from ..data.batches import Examples, FeatureBatches, Placement
 from ..device import resolve_device, reused_memory
 from ..runs.published_model import LoadedModel
 from .scoring import Scored, probabilities, score
@@ -86,7 +86,7 @@ def score_store(
     batches = FeatureBatches(
         store,
         examples,
-        home=Home(name="mapped", n_bytes=0, free_bytes=0),
+        placement=Placement(name="mapped", n_bytes=0, free_bytes=0),
         device=place,
         text_dim=model.config.text_dim,
     )

@@ -21,11 +21,10 @@ from ...cache.errors import RunError, SaveError
 from ...cache.format.layout import library_versions
 from ...cache.reading.store import FeatureStore
 from ..config import TrainConfig
-from ..data.batches import Home
+from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
 from ..metrics.thresholds import Thresholds
-from ..model.graph import graph_summary
 from ..model.system import System
 from .checkpoint import RunState, find_state, publish_folder, read_sealed, state_file, sweep_drafts
 from .history import EpochRecord, rewind_history
@@ -162,7 +161,7 @@ class Publisher:
 def describe_run(
     store: FeatureStore,
     task: Task,
-    home: Home,
+    placement: Placement,
     device: torch.device,
     precision: str,
     model: System,
@@ -179,14 +178,14 @@ def describe_run(
         "n_train": task.n_train,
         "n_validation": len(task.examples) - task.n_train,
         "n_train_without_lyrics": task.n_without_lyrics,
-        "home": dataclasses.asdict(home),
+        "home": dataclasses.asdict(placement),
         "device": str(device),
         "precision": precision,
         "mgc": metadata.version("mgc"),
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "graph": None if task.graph is None else graph_summary(task.graph, task.genres.names),
+        "graph": task.graph_summary,
         "warnings": list(warnings),
     }
 

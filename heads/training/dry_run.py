@@ -14,7 +14,7 @@ import torch
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
-from ..data.batches import FeatureBatches, Home, choose_home, epoch_batches, in_batches
+from ..data.batches import FeatureBatches, Placement, choose_placement, epoch_batches, in_batches
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, resolve_device, resolve_precision
 from ..evaluation.scoring import score_logits
@@ -41,7 +41,7 @@ class DryRun:
     """
 
     task: Task
-    home: Home
+    placement: Placement
     device: str
     precision: str
     n_parameters: int
@@ -74,14 +74,16 @@ def dry_run(
     with deterministic(config.deterministic), compiling(config.compile):
         task = prepare(store, config, labels=labels, on_progress=on_progress)
         model, optimizer = make_model(task, config, device)
-        home = choose_home(store, task.examples, device=device, wanted=config.home)
+        placement = choose_placement(store, task.examples, device=device, wanted=config.home)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)
         sample = np.concatenate(batches_of_epoch[:_BATCHES])
         started = time.perf_counter()
         batches = FeatureBatches(
-            store, task.examples.take(sample), home=home, device=device, text_dim=task.model.text_dim
+            store, task.examples.take(sample), placement=placement, device=device, text_dim=task.model.text_dim
         )
-        read_s = 0.0 if home.name == "mapped" else (time.perf_counter() - started) / len(sample) * len(task.examples)
+        read_s = (
+            0.0 if placement.name == "mapped" else (time.perf_counter() - started) / len(sample) * len(task.examples)
+        )
         clock = _Clock(device)
         with contextlib.suppress(_Enough):
             train_epoch(model, optimizer, batches, len(sample), config, epoch=1, device=device, precision=precision,
@@ -96,7 +98,7 @@ def dry_run(
     tensors = [*model_tensors(model).values(), *optimizer_tensors(optimizer, model).values()]
     return DryRun(
         task=task,
-        home=home,
+        placement=placement,
         device=str(device),
         precision=precision,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -24,14 +24,14 @@ from ...cache.errors import StoppedError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
-from ..data.batches import FeatureBatches, Home, choose_home
+from ..data.batches import FeatureBatches, Placement, choose_placement
 from ..data.splits import Split
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, machine, resolve_device, resolve_precision, reused_memory
 from ..evaluation.scoring import probabilities, score_logits
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
-from ..model.graph import graph_sentence, graph_summary
+from ..model.graph import graph_sentence
 from ..model.system import System
 from ..model.systems import build_system
 from ..runs.checkpoint import RunState, restore, save_state, saved_random
@@ -74,7 +74,7 @@ class RunResult:
     history : every epoch's record, those before a resume included.
     best_epoch, best_map : the epoch published in ``best/`` and its validation mAP.
     task : split, genres, filters' counts and warnings.
-    home : where the features were kept; None if nothing was left to train.
+    placement : where the features were kept; None if nothing was left to train.
     """
 
     run: Path
@@ -83,7 +83,7 @@ class RunResult:
     best_map: float | None
     thresholds: Thresholds
     task: Task
-    home: Home | None
+    placement: Placement | None
     device: str
     precision: str
     n_parameters: int
@@ -169,12 +169,12 @@ class _Training:
             store, config, labels=labels, split=opened.split or split, on_progress=self._taking_statistics
         )
         refuse_other_task(run, opened.state, self.task)
-        if self.task.graph is not None:
-            log.info("%s", graph_sentence(graph_summary(self.task.graph, self.task.genres.names)))
+        if self.task.graph_summary is not None:
+            log.info("%s", graph_sentence(self.task.graph_summary))
         self.model, self.optimizer = make_model(self.task, config, device)
         self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
-        self.home = choose_home(store, self.task.examples, device=device, wanted=config.home)
-        log.info("%s", self.home)
+        self.placement = choose_placement(store, self.task.examples, device=device, wanted=config.home)
+        log.info("%s", self.placement)
         setting = machine(device, self.precision)
         self.state = opened.state or RunState(
             epoch=0, step=0, config=config.to_dict(), task=self.task.identity, machine=setting
@@ -186,7 +186,7 @@ class _Training:
             for warning in (*opened.warnings, *moved):  # now, and not when the training is over
                 log.warning("%s", warning)
             self._restore()
-        self.about = describe_run(store, self.task, self.home, device, self.precision, self.model, self.warnings)
+        self.about = describe_run(store, self.task, self.placement, device, self.precision, self.model, self.warnings)
         with saving(run, "the files of a new run", self._safe()):
             session = this_session(epoch=self.state.epoch, device=device, precision=self.precision)
             self.history = write_start(run, self.state, config, self.task, self.about, session)
@@ -214,7 +214,7 @@ class _Training:
             self.publisher.repair(state)
         something_was_left = self._goes_on()
         if something_was_left:
-            batches = FeatureBatches(self.store, self.task.examples, home=self.home, device=self.device,
+            batches = FeatureBatches(self.store, self.task.examples, placement=self.placement, device=self.device,
                                      text_dim=self.task.model.text_dim)  # fmt: skip
             with reused_memory(self.device):
                 while self._goes_on():
@@ -227,7 +227,7 @@ class _Training:
             best_map=state.best_map,
             thresholds=Thresholds.from_dict(state.best["thresholds"]),
             task=self.task,
-            home=self.home if something_was_left else None,
+            placement=self.placement if something_was_left else None,
             device=str(self.device),
             precision=self.precision,
             n_parameters=self.about["n_parameters"],
