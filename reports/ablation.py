@@ -25,7 +25,7 @@ COMPARED = ("accuracy", "accuracy_tuned", "map")
 """Metrics whose difference to the reference row has a column."""
 CURVES = {"accuracy": "accuracy", "f1": "F", "map": "mAP"}
 CURVE_SHIFT = 0.008
-"""What keeps the intervals of several curves from lying on each other."""
+"""Distance between the intervals of several curves at one value, so that they do not hide each other."""
 
 CSV_COLUMNS = (
     "table",
@@ -57,7 +57,7 @@ def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], l
 
 
 def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
-    """All tables as one page; `plots` are file names by table."""
+    """Return all tables as Markdown; `plots` are file names by table."""
     about = document["caption"]
     parts = ["# Ablations\n", caption_text(about) + "\n", reading_text(about) + "\n"]
     for table in document["tables"]:
@@ -72,7 +72,7 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
 
 
 def caption_text(about: Json) -> str:
-    """The caption as sentences."""
+    """Return the caption as sentences."""
     sentences = [
         f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
         f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
@@ -114,7 +114,7 @@ def caption_text(about: Json) -> str:
 
 
 def reading_text(about: Json) -> str:
-    """What the columns mean."""
+    """Return what the columns mean, as sentences."""
     seeds = "artists and seeds, the same ones for both systems"
     if len(about["seeds"]) == 1:
         seeds = "artists, the same ones for both systems; with one seed, what another would do is not in them"
@@ -168,7 +168,7 @@ def _difference(cell: Json | None) -> str:
 
 
 def csv_text(document: Json) -> str:
-    """One line per table, row and metric; empty where undefined."""
+    """Return one CSV line per table, row and metric; undefined values are empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -215,14 +215,14 @@ def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]
 
 
 def standalone(svg: str) -> str:
-    """A chart of a page as a file of its own: with namespaces, and with the page's colours, light and dark."""
+    """Turn the chart of a page into a file: add namespaces, and the page's colours, light and dark."""
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     style = f"<style>{static('colours.css')}svg {{ background: var(--page); font-family: sans-serif; }}</style>"
     return re.sub(r"<svg([^>]*)>", lambda match: f"<svg {names}{match[1]}>{style}", svg, count=1) + "\n"
 
 
 def _rows(table: Json, rows: Sequence[Json]) -> str:
-    """Accuracy of each row with its interval, and what was published."""
+    """Draw the accuracy of each row with its interval, and the published one."""
     places = list(range(len(rows)))[::-1]
     with drawing(table["title"], 5.6, 0.34 * len(rows) + 1.0) as (figure, axes):
         for place, row in zip(places, rows, strict=True):
@@ -244,7 +244,7 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
 
 
 def _sweep(table: Json, rows: Sequence[Json]) -> str:
-    """Metrics over the values of the sweep, with intervals."""
+    """Draw metrics over the values of the sweep, with intervals."""
     x = [float(row["name"]) for row in rows]
     reference = float(table["reference"])
     with drawing(table["title"], 5.0, 3.4) as (figure, axes):

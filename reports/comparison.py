@@ -1,7 +1,7 @@
 """The page about two or more runs, side by side.
 
-The first run is what the others are compared with. Values stand side by side wherever they are known; a difference is
-told with an interval only where two runs were tested on the same tracks (:mod:`mgc.heads.evaluation.compare`).
+The first run is the reference. Differences to it have intervals where both runs have test tracks in common
+(:mod:`mgc.heads.evaluation.compare`).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def render_comparison(records: Sequence[RunRecord], on_run: Callable[[int, int],
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:
-    """The shortest ends of the runs' paths that tell all of them apart."""
+    """Return the shortest ends of the runs' paths that differ from each other."""
     parts = [run.resolve().parts for run in runs]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(part[-length:]) for part in parts]

@@ -1,4 +1,4 @@
-"""What a run's page shows of its genre graph: a map with related genres together, and each genre's neighbours."""
+"""The genre graph on a run's page: a map with related genres together, and each genre's neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about a training run, finished or not: what a run does not have yet is said, not left out silently."""
+"""The page about a training run, finished or not. A section without data says what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's page draws and lists of its scores: calibration, genres, confusions, the worst predictions."""
+"""The scores on a run's page: calibration, genres, confusions, the worst predictions."""
 
 from __future__ import annotations
 

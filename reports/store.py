@@ -1,4 +1,4 @@
-"""The page about a feature store, finished or still growing: what a store does not have is said, not left out."""
+"""The page about a feature store, finished or still growing. A section without data says what is missing."""
 
 from __future__ import annotations
 
@@ -60,14 +60,6 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
     return out
 
 
-def _refuse_inside(out: Path) -> None:
-    """A page in a store would be no part of it, and one in its place would destroy it."""
-    target = out.resolve()
-    for place in (target, *target.parents):
-        if is_store(place):
-            raise ConfigError(f"{out}: {place} is a feature store; write the page somewhere else, such as beside it")
-
-
 def render_store_report(store: FeatureStore) -> str:
     """Render the page of a store."""
     info, counts = describe(store), survey(store)
@@ -107,6 +99,14 @@ def render_store_report(store: FeatureStore) -> str:
             "tracks a part": info["part_rows"],
         },
     )
+
+
+def _refuse_inside(out: Path) -> None:
+    """Refuse a page that would lie in a store, or replace it."""
+    target = out.resolve()
+    for place in (target, *target.parents):
+        if is_store(place):
+            raise ConfigError(f"{out}: {place} is a feature store; write the page somewhere else, such as beside it")
 
 
 def _failures(store: FeatureStore, reasons: Json) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a store's page draws: lengths, languages, genres, and a few mels as pictures."""
+"""The charts of a store's page: lengths, languages, genres, and a few mels."""
 
 from __future__ import annotations
 
