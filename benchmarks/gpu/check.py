@@ -30,7 +30,7 @@ from mgc.heads.model.system import System
 from mgc.heads.model.systems import build_system
 from mgc.heads.runs.checkpoint import find_state, state_file
 from mgc.heads.runs.tensor_files import load_tensors
-from mgc.heads.training.train import RunResult, train
+from mgc.heads.training.train import TrainingResult, train
 
 Check = tuple[str, bool, str]
 
@@ -189,7 +189,7 @@ def training(size: Size, device: torch.device, *, precision: str, epochs: int, l
     )
 
 
-def final_weights(result: RunResult) -> dict[str, torch.Tensor]:
+def final_weights(result: TrainingResult) -> dict[str, torch.Tensor]:
     state = find_state(result.run)[0]
     return {name: tensor.double() for name, tensor in load_tensors(state_file(result.run, state, "weights")).items()}
 

@@ -27,7 +27,7 @@ from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data.batches import FeatureBatches, choose_placement
 from mgc.heads.data.task import prepare
 from mgc.heads.device import resolve_precision
-from mgc.heads.evaluation.scoring import score_logits
+from mgc.heads.evaluation.scoring import score
 from mgc.heads.training.loop import EpochSums
 
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 30_555, 4_365, 100
@@ -112,7 +112,7 @@ def roofline(training: Training, peaks: tuple[float, float], step_s: float) -> l
 def project(training: Training, load: Load, rates: dict[str, list[float]], batch_size: int) -> None:
     """The paper's training: its split, its number of epochs, validation after each."""
     index = np.arange(load.n_train, load.n_train + load.n_validation)
-    scoring = in_turn({"": lambda: score_logits(training.model, training.batches, index, batch_size=batch_size)},
+    scoring = in_turn({"": lambda: score(training.model, training.batches, index, batch_size=batch_size)},
                       rounds=load.rounds)  # fmt: skip
     score_s = scoring.median("") / load.n_validation * PAPER_VALIDATION
     rows = []

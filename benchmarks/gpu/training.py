@@ -16,7 +16,7 @@ from mgc.heads.model.batch import Batch
 from mgc.heads.model.losses import total_loss
 from mgc.heads.model.system import System
 from mgc.heads.training.loop import EpochSums, train_epoch
-from mgc.heads.training.train import make_model
+from mgc.heads.training.start import make_model
 
 
 class ReadyBatches:

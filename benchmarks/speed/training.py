@@ -29,7 +29,7 @@ from mgc.heads.model.batch import Batch
 from mgc.heads.model.losses import total_loss
 from mgc.heads.model.system import System
 from mgc.heads.training.loop import seeded
-from mgc.heads.training.train import make_model
+from mgc.heads.training.start import make_model
 
 PLAIN = "plain loop: DataLoader with 2 workers over .npz, float32"
 BATCH, N_VALIDATION = 16, 4

@@ -126,7 +126,7 @@ def perform(
         "config": run.config.to_dict(),
         "split": trained.task.split.policy,
         "n_train": loaded.n_train,
-        "n_validation": len(trained.task.examples) - trained.task.n_train,
+        "n_validation": trained.task.n_validation,
         "n_test": evaluation["n_tracks"],
         "n_test_left_out": evaluation["n_left_out"],
         "genres": list(loaded.genres),

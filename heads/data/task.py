@@ -75,6 +75,10 @@ class Task:
         return self.examples.labels[: self.n_train]
 
     @property
+    def n_validation(self) -> int:
+        return len(self.examples) - self.n_train
+
+    @property
     def n_without_lyrics(self) -> int:
         """Training tracks without lyrics."""
         return int((self.examples.lyrics_tokens[: self.n_train] == 0).sum())

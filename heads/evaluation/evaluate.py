@@ -24,9 +24,8 @@ from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import LoadedModel, load_run
-from .predict import ScoredStore, has_words, lyrics_warnings, score_store
+from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyrics
 from .scored_tracks import METRICS_FILE, save_predictions
-from .scoring import probabilities
 
 ALL = "all"
 """Every labelled track of the store, whatever the run did with it."""
@@ -92,7 +91,7 @@ def evaluate(
     scored = score_store(
         loaded, store, rows, batch_size=batch_size, device=device, on_progress=within(on_progress, step="evaluate")
     )
-    scores = probabilities(scored.said.logits)
+    scores = scored.scores
     seen = set(own.ids["train"]) if own is not None else set()
     artists = bootstrap_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
@@ -121,7 +120,7 @@ def evaluate(
         },
         "calibration": calibration(truth, scores).to_dict(),
         "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
-        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_words(store, rows))],
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, tracks_with_lyrics(store, rows))],
     }
     if save and own is not None:
         if split == "test":
@@ -178,11 +177,11 @@ def _alignment(
     loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
 ) -> dict[str, Any]:
     """How well sound finds its lyrics and lyrics their sound, or why that cannot be asked."""
-    said, examples = scored.said, scored.examples
-    if said.audio_embedding is None or said.lyrics_embedding is None:
+    outputs, examples = scored.outputs, scored.examples
+    if outputs.audio_embedding is None or outputs.lyrics_embedding is None:
         return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
     found = alignment(
-        said.audio_embedding, said.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
+        outputs.audio_embedding, outputs.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
         groups=artists, n_replicates=n_replicates, seed=seed,
     )  # fmt: skip
     if found is None:

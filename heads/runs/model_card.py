@@ -123,7 +123,6 @@ Not meant for: deciding alone what is sold, recommended, paid or removed, and no
 
 
 def _data(task: Task, recipe: Recipe) -> str:
-    n_validation = len(task.examples) - task.n_train
     groups = task.groups
     n_artists = len(set(groups[: task.n_train]))
     lengths = task.train_labels.sum(axis=1)
@@ -143,7 +142,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
   {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
-- Epoch and thresholds chosen on {n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
+- Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
 - Filters: {"; ".join(str(kept) for kept in task.genres.steps)}.
 - Sound: {clip}.
 - Words: {words}."""
