@@ -42,13 +42,15 @@ def measured(name, act):
 """
 PLAN = """
 from mgc.cache.format.recipe import Recipe
-from mgc.pipeline.sources.datasets import load_source
 from mgc.pipeline.extraction.extract import extract
+from mgc.pipeline.extraction.options import ExtractOptions
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.options import SourceOptions
 manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
-source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
-recipe = Recipe(mel=None, lyrics=None)
+source = measured("read the manifest", lambda: load_source(manifest, SourceOptions(root=manifest.parent)))
 for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None}.items():
-    report = measured(name, lambda: extract(source, store, recipe=recipe, text=None, shard=shard))
+    options, recipe = ExtractOptions(shard=shard, workers=0), Recipe(mel=None, lyrics=None)
+    report = measured(name, lambda: extract(source, store, options, recipe=recipe, text=None))
     steps[name]["parts"] = report.parts_built
     print(json.dumps(steps), flush=True)
     sys.stdin.readline()
