@@ -7,10 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository, from where every script is run: ``python -m benchmarks.ROOM.SCRIPT``."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Environment of a process that computes with one thread."""
 
 
 def describe() -> str:
-    """Processor, cores this process may use, system, Python and date."""
+    """Return processor, cores of this process, system, Python and date."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,4 +1,4 @@
-"""Timing things side by side: in turn within one run, their results compared each time, medians and ratios printed."""
+"""Time several entrants in turn within one run, compare their results each time, print medians and ratios."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class DisagreementError(SystemExit):
-    """Two ways of computing the same thing that do not give the same: no speed is worth printing."""
+    """Two entrants give different results, so their speeds are not printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Times:
         return statistics.median(self.seconds[name])
 
     def ratio(self, slow: str, fast: str) -> str:
-        """How many times `fast` is faster: the median over the rounds, lowest and highest in brackets."""
+        """Return how many times `fast` is faster: median over the rounds, lowest and highest in brackets."""
         ratios = [a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True)]
         return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
@@ -36,14 +36,15 @@ def in_turn(
     before_each: Callable[[], None] = lambda: None,
     warm_up: bool = True,
 ) -> Times:
-    """Run every entrant once a round, each round from another one on, after one round to warm up.
+    """Run every entrant once per round, after one round to warm up; each round starts with the next entrant.
 
     Parameters
     ----------
-    entrants : name -> what is timed; the first is the reference of `agree`.
-    agree : told the reference's result and another's; what is wrong, or None. None: there is nothing to compare.
-    before_each : done before each run, untimed.
-    warm_up : whole processes have nothing to warm up.
+    entrants : name -> function to time; the first is the reference of `agree`.
+    agree : takes the result of the reference and another result; returns what is wrong, or None. Without it results
+        are not compared.
+    before_each : called before each run, untimed.
+    warm_up : False for whole processes.
 
     Raises
     ------
@@ -56,9 +57,9 @@ def in_turn(
             before_each()
             started = time.perf_counter()
             results[name] = entrants[name]()
-            taken = time.perf_counter() - started
+            elapsed = time.perf_counter() - started
             if turn >= 0:
-                seconds[name].append(taken)
+                seconds[name].append(elapsed)
         for name in names[1:] if agree is not None else ():
             assert agree is not None
             wrong = agree(results[names[0]], results[name])
@@ -68,12 +69,12 @@ def in_turn(
 
 
 def table(title: str, header: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table under a heading."""
+    """Write a Markdown table under a heading."""
     lines = [header, ["---"] * len(header), *rows]
     return f"\n## {title}\n\n" + "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 3) -> str:
-    """``median [lowest, highest]``."""
+    """Write ``median [lowest, highest]``."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle * scale:.{digits}f} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"

@@ -1,9 +1,9 @@
-"""What only a CUDA device can show: it computes what the CPU computes, learns in bf16, and resumes.
+"""Check on a CUDA device that it computes what the CPU computes, learns in bf16, and resumes.
 
     python -m benchmarks.gpu.check                     on a machine with a CUDA device
     python -m benchmarks.gpu.check --device cpu        a dry run, which shows nothing about CUDA
 
-Exit code: 0 every check passed, 1 one failed, 3 there is no CUDA device and nothing was checked.
+Exit code: 0 every check passed, 1 one failed, 3 no CUDA device, nothing checked.
 """
 
 import copy
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.gpu.device import NO_DEVICE, device_given, is_missing
+from benchmarks.gpu.device import NO_DEVICE, is_missing, parse_device
 from benchmarks.machine import print_heading
 from benchmarks.worlds.noise import DRY, FULL, N_GENRES, Size, make_store
 from mgc.cache.format.recipe import MelRecipe
@@ -36,7 +36,7 @@ Check = tuple[str, bool, str]
 
 
 def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """In float64 rounding decides nothing, so loss and every gradient agree to many digits: the same function."""
+    """Loss and every gradient agree to many digits in float64, where rounding decides nothing."""
     for name in ("ours", "santana", "pandeya"):
         system, batch = make_system(size, 0, name).double(), make_batch(size, 4, 320, seed=0)
         loss, gradient = differences(system, batch, device)
@@ -45,7 +45,7 @@ def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
 
 
 def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """In float32 the gradients agree within 1e-4 wherever no maximum of a max-pooling was decided by rounding.
+    """Gradients agree within 1e-4 in float32 wherever rounding decides no maximum of a max-pooling.
 
     One such decision moves the gradient by 1e-3 or more (two memory layouts on one CPU differ that much), and a 30 s
     clip has thousands; hence small problems, nine of them, and their median.
@@ -60,7 +60,7 @@ def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
 
 
 def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
-    """Training under bf16 autocast learns 32 tracks of noise by heart."""
+    """Training under bf16 autocast memorises 32 tracks of noise."""
     config = training(size, device, precision="bf16", epochs=size.epochs, lr=1e-3)
     started = time.perf_counter()
     result = train(make_store(size, folder / "bf16.zarr"), folder / "bf16", config)
@@ -74,10 +74,10 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
 
 
 def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
-    """Two epochs and two more after a resume come out where four at once do, as near as four at once repeat.
+    """Two epochs and two more after a resume give the weights of four at once, as closely as these repeat.
 
-    With every switch beyond the paper, which draw the most random numbers, but for the schedule, which depends on the
-    number of epochs.
+    Every switch beyond the paper is on, since these draw the most random numbers; the schedule is not, since it depends
+    on the number of epochs.
     """
     switches = {k: v for k, v in switched_on(*SWITCHES).items() if k not in ("schedule", "warmup_epochs")}
     store = make_store(size, folder / "resume.zarr")
@@ -86,37 +86,37 @@ def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Che
     again = final_weights(train(store, folder / "again", config))
     half = final_weights(train(store, folder / "resumed", replace(config, epochs=2)))
     resumed = final_weights(train(store, folder / "resumed", config, resume=True))
-    travelled = distance(straight, half)
-    noise, error = distance(straight, again) / travelled, distance(straight, resumed) / travelled
+    moved = distance(straight, half)
+    noise, error = distance(straight, again) / moved, distance(straight, resumed) / moved
     allowed = max(3 * noise, 1e-3) if device.type == "cuda" else 0.0
     yield (
         "a resumed run ends where an uninterrupted one does",
-        travelled > 0 and error <= allowed,
+        moved > 0 and error <= allowed,
         f"distance {error:.1e} of the way since the resume, at most {allowed:.1e}; repeated run {noise:.1e}",
     )
 
 
 def waiting_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """A step asks the device for no number: torch raises where one would wait for it."""
+    """A step waits for no number from the device: torch raises where it would."""
     for name in ("ours", "santana", "pandeya"):
         system = make_system(size, 0, name).to(device).train()
         batch = make_batch(size, 4, 320, seed=0).to(device)
         optimizer = torch.optim.Adam(system.parameters(), lr=1e-4, fused=device.type == "cuda")
-        one_step(system, batch, optimizer)  # the first one looks for algorithms
-        said = "nothing"
+        train_step(system, batch, optimizer)  # the first step selects algorithms
+        wait = "nothing"
         try:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("error")
-            one_step(system, batch, optimizer)
+            train_step(system, batch, optimizer)
         except RuntimeError as error:
-            said = str(error).splitlines()[0]
+            wait = str(error).splitlines()[0]
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
-        yield f"what a step of {name} waits for", said == "nothing", said
+        yield f"what a step of {name} waits for", wait == "nothing", wait
 
 
-def one_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+def train_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
     with torch.autocast(batch.mel.device.type, dtype=torch.bfloat16):
         outputs = system(batch)
     optimizer.zero_grad(set_to_none=True)
@@ -127,7 +127,7 @@ def one_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -> 
 
 
 def differences(reference: System, batch: Batch, device: torch.device) -> tuple[float, float]:
-    """Relative difference of the training loss, and of the worst parameter's gradient, between CPU and `device`.
+    """Return the relative difference of the loss, and of the worst parameter's gradient, between CPU and `device`.
 
     Gradients below a thousandth of the whole gradient's norm are measured against that.
     """
@@ -151,18 +151,18 @@ def loss_and_gradients(model: System, batch: Batch) -> tuple[float, dict[str, to
 
 
 def make_system(size: Size, seed: int, name: str = "ours") -> System:
-    """A system in training mode, without dropout, whose random numbers differ between devices."""
+    """Build a system in training mode, without dropout, whose random numbers differ between devices."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     names, labels = rng.normal(size=(N_GENRES, size.text_dim)), rng.random((200, N_GENRES)) < 0.2
-    asked = TrainConfig(model=name, encoder=size.encoder, model_options={"dropout": 0.0})
-    config = asked.model_config(n_genres=N_GENRES, text_dim=size.text_dim, n_mels=128)
+    options = TrainConfig(model=name, encoder=size.encoder, model_options={"dropout": 0.0})
+    config = options.model_config(n_genres=N_GENRES, text_dim=size.text_dim, n_mels=128)
     adjacency = build_adjacency(labels, names, config.graph_options).adjacency
     return build_system(config, adjacency=adjacency, genre_embedding=names, mel_mean=-40.0, mel_std=15.0).train()
 
 
 def make_batch(size: Size, n_tracks: int, n_frames: int, seed: int) -> Batch:
-    """Noise; the last clip is short, and where there are more than two tracks the first has no lyrics."""
+    """Draw a batch of noise; the last clip is short, and the first of more than two tracks has no lyrics."""
     torch.manual_seed(seed)
     keys = torch.arange(n_tracks)
     tokens = torch.randint(3, size.max_tokens + 1, (n_tracks,))
@@ -199,14 +199,14 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def main() -> int:
-    device, name = device_given(__doc__)
+    device, device_name = parse_device(__doc__)
     if is_missing(device, "checked"):
         return NO_DEVICE
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     size = FULL if device.type == "cuda" else DRY
-    print_heading(f"GPU check: {name}", __file__, torch_version=torch.__version__)
-    print("| check | passed | found |\n|---|---|---|")
+    print_heading(f"GPU check: {device_name}", __file__, torch_version=torch.__version__)
+    print("| check | passed | figures |\n|---|---|---|")
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -217,9 +217,9 @@ def main() -> int:
             bf16_check(size, device, folder),
             resume_check(size, device, folder),
         ):
-            for what, passed, found in checks:
+            for name, passed, figures in checks:
                 failed += not passed
-                print(f"| {what} | {'yes' if passed else 'NO'} | {found} |", flush=True)
+                print(f"| {name} | {'yes' if passed else 'NO'} | {figures} |", flush=True)
     if device.type == "cpu":
         print("\nThis was a dry run on the CPU: the code of the checks works; nothing was learnt about CUDA.")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""The CUDA device that a script is for, or the CPU for a dry run of it."""
+"""The CUDA device of a script, or the CPU for a dry run of it."""
 
 import argparse
 import sys
@@ -8,19 +8,19 @@ import torch
 from benchmarks.machine import describe
 
 NO_DEVICE = 3
-"""Exit code where there is none."""
+"""Exit code of a script without a CUDA device."""
 
 
-def is_missing(device: torch.device, nothing_was: str) -> bool:
-    """Whether `device` is a CUDA device and there is none, which is then said on stderr."""
+def is_missing(device: torch.device, action: str) -> bool:
+    """Return whether `device` is a CUDA device and there is none, and print that to stderr."""
     if device.type != "cuda" or torch.cuda.is_available():
         return False
-    print(f"no CUDA device: nothing was {nothing_was} (torch {torch.__version__}, {describe()})", file=sys.stderr)
+    print(f"no CUDA device: nothing was {action} (torch {torch.__version__}, {describe()})", file=sys.stderr)
     return True
 
 
-def device_given(description: str | None) -> tuple[torch.device, str]:
-    """What ``--device`` on the command line asks for, and its name for a heading."""
+def parse_device(description: str | None) -> tuple[torch.device, str]:
+    """Parse ``--device``; return the device and its name for a heading."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     device = torch.device(parser.parse_args().device)

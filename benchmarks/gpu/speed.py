@@ -1,9 +1,9 @@
-"""Training speed on a CUDA device: samples/s, what waiting for data costs, a roofline, the paper's whole training.
+"""Training speed on a CUDA device: samples/s, the cost of waiting for data, a roofline, the paper's whole training.
 
     python -m benchmarks.gpu.speed > benchmarks/gpu/speed.md
     python -m benchmarks.gpu.speed --device cpu        a dry run, which shows nothing about CUDA
 
-Exit code: 0 done, 3 there is no CUDA device and nothing was measured.
+Exit code: 0 done, 3 no CUDA device, nothing measured.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.device import NO_DEVICE, device_given, is_missing
+from benchmarks.gpu.device import NO_DEVICE, is_missing, parse_device
 from benchmarks.gpu.training import Training
 from benchmarks.machine import print_heading
 from benchmarks.timing import Times, in_turn, spread, table
@@ -36,105 +36,120 @@ TRAIN, READY = "as training reads them", "batches laid ready"
 
 @dataclass(frozen=True)
 class Load:
-    """How much is measured; lyrics of a store are 4 tokens to `size.max_tokens` long, evenly spread."""
+    """Amount of work; lyrics of the store are 4 to `size.max_tokens` tokens long, evenly distributed."""
 
     size: Size
     n_train: int
     n_validation: int
     batch_sizes: tuple[int, ...]
     compiled: tuple[bool, ...]
-    epochs_a_run: int
+    epochs_per_run: int
     rounds: int
     matrix: int
 
 
-ON_CUDA = Load(replace(FULL, max_tokens=512), 512, 128, (16, 256), (False, True), epochs_a_run=4, rounds=5, matrix=8192)
-ON_CPU = Load(replace(DRY, clip_s=0.8), 8, 4, (4, 8), (False,), epochs_a_run=1, rounds=1, matrix=256)
+ON_CUDA = Load(
+    replace(FULL, max_tokens=512), 512, 128, (16, 256), (False, True), epochs_per_run=4, rounds=5, matrix=8192
+)
+ON_CPU = Load(replace(DRY, clip_s=0.8), 8, 4, (4, 8), (False,), epochs_per_run=1, rounds=1, matrix=256)
 
 
 def measure(load: Load, device: torch.device, folder: Path) -> None:
-    """Print everything."""
+    """Print all tables."""
     store = make_store(load.size, folder / "noise.zarr", load.n_train, load.n_validation)
-    config = TrainConfig(**{**PRESETS["paper"], "split": "manifest", "encoder": load.size.encoder,
-                            "device": device.type, "lr": 1e-9})  # fmt: skip
+    options = {"split": "manifest", "encoder": load.size.encoder, "device": device.type, "lr": 1e-9}
+    config = TrainConfig(**{**PRESETS["paper"], **options})
     precision = resolve_precision(config.precision, device)
     task = prepare(store, config)
     home = choose_placement(store, task.examples, device=device)
     batches = FeatureBatches(store, task.examples, placement=home, device=device)
     peaks = peak_rates(load.matrix, device, precision)
     n_tokens = task.examples.lyrics_tokens.mean()
-    print(f"\n{load.n_train} tracks of {load.size.clip_s:g} s, {n_tokens:.0f} tokens a lyric on average; encoder "
-          f"{load.size.encoder}, {precision}; {home}. Matrix product {peaks[0] / 1e12:.2f} TFLOP/s, copying "
-          f"{peaks[1] / 1e9:.0f} GB/s, both measured here.")  # fmt: skip
+    print(
+        f"{load.n_train} tracks of {load.size.clip_s:g} s, {n_tokens:.0f} tokens per lyric on average; encoder "
+        f"{load.size.encoder}, {precision}; {home}. Matrix product {peaks[0] / 1e12:.2f} TFLOP/s, copying "
+        f"{peaks[1] / 1e9:.0f} GB/s, both measured on this device."
+    )
     steps, roofs, rates = [], [], {}
     for batch_size, compiled in itertools.product(load.batch_sizes, load.compiled):
         name = f"{batch_size}, compiled" if compiled else str(batch_size)
-        asked = replace(config, batch_size=batch_size, compile=compiled)
-        training = Training(task, batches, asked, device, precision)
+        training = Training(task, batches, replace(config, batch_size=batch_size, compile=compiled), device, precision)
         times = timed(training, load)
-        n = load.n_train * load.epochs_a_run
+        n = load.n_train * load.epochs_per_run
         rates[name] = [n / seconds for seconds in times.seconds[TRAIN]]
         waiting = [1 - r / t for r, t in zip(times.seconds[READY], times.seconds[TRAIN], strict=True)]
         steps.append([name, spread(rates[name], 1, 0), spread(waiting, 100, 1)])
         roofs.append([name, *roofline(training, peaks, times.median(TRAIN) / n * batch_size)])
     print(table("Training", ["batch", "samples/s", "% of a step spent waiting for data"], steps))
-    print("\nThe same batches laid ready on the device give the same losses (compared in each round); the time that "
-          "they save is the waiting.")  # fmt: skip
-    header = ["batch", "GFLOP a step", "GB a step", "roofline, ms", "bound by", "measured, ms", "share of the roofline"]
+    print(
+        "\nThe same batches laid ready on the device give the same losses (compared in each round); the time that "
+        "they save is the waiting."
+    )
+    header = ["batch", "GFLOP per step", "GB per step", "roofline, ms", "bound by", "measured, ms", "share of roofline"]
     print(table("Roofline", header, roofs))
-    print("\nThe roofline is the larger of operations over the rate of matrix products and bytes of layers' inputs and "
-          "outputs over that of copying; fused layers could move fewer bytes.")  # fmt: skip
+    print(
+        "\nThe roofline is the larger of operations over the rate of matrix products and bytes of layers' inputs and "
+        "outputs over that of copying; fused layers could move fewer bytes."
+    )
     project(training, load, rates, config.batch_size)
 
 
 def timed(training: Training, load: Load) -> Times:
-    """Epochs with batches gathered and with batches laid ready, in turn."""
+    """Time epochs with batches gathered and with batches laid ready, in turn."""
 
     def run(batches: Any) -> Callable[[], EpochSums]:
-        return lambda: [training.epoch(batches) for _ in range(load.epochs_a_run)][-1]
+        return lambda: [training.epoch(batches) for _ in range(load.epochs_per_run)][-1]
 
     return in_turn({TRAIN: run(training.batches), READY: run(training.ready)}, rounds=load.rounds, agree=same_losses)
 
 
-def same_losses(one: EpochSums, other: EpochSums) -> str | None:
-    return None if np.allclose(one.sums, other.sums, rtol=1e-2) else f"{one.sums} against {other.sums}"
+def same_losses(reference: EpochSums, other: EpochSums) -> str | None:
+    return None if np.allclose(reference.sums, other.sums, rtol=1e-2) else f"{reference.sums} against {other.sums}"
 
 
 def roofline(training: Training, peaks: tuple[float, float], step_s: float) -> list[object]:
+    """Return the cells of one row of the roofline table."""
     operations, moved = training.step_cost()
     by_operations, by_bytes = operations / peaks[0], moved / peaks[1]
     bound = max(by_operations, by_bytes)
-    return [f"{operations / 1e9:.4g}", f"{moved / 1e9:.3g}", f"{bound * 1e3:.2f}",
-            "operations" if bound == by_operations else "memory", f"{step_s * 1e3:.2f}",
-            f"{bound / step_s:.2f}"]  # fmt: skip
+    return [
+        f"{operations / 1e9:.4g}",
+        f"{moved / 1e9:.3g}",
+        f"{bound * 1e3:.2f}",
+        "operations" if bound == by_operations else "memory",
+        f"{step_s * 1e3:.2f}",
+        f"{bound / step_s:.2f}",
+    ]
 
 
 def project(training: Training, load: Load, rates: dict[str, list[float]], batch_size: int) -> None:
-    """The paper's training: its split, its number of epochs, validation after each."""
+    """Project the paper's training: its split, its number of epochs, validation after each."""
     index = np.arange(load.n_train, load.n_train + load.n_validation)
-    scoring = in_turn({"": lambda: score(training.model, training.batches, index, batch_size=batch_size)},
-                      rounds=load.rounds)  # fmt: skip
+    scoring = in_turn(
+        {"": lambda: score(training.model, training.batches, index, batch_size=batch_size)}, rounds=load.rounds
+    )
     score_s = scoring.median("") / load.n_validation * PAPER_VALIDATION
     rows = []
-    for name, rate in rates.items():
-        minutes = [PAPER_EPOCHS * (PAPER_TRAIN / one + score_s) / 60 for one in rate]
+    for name, samples_per_s in rates.items():
+        minutes = [PAPER_EPOCHS * (PAPER_TRAIN / rate + score_s) / 60 for rate in samples_per_s]
         rows.append([name, spread(minutes, 1, 1)])
-    print(table(f"The paper's training: {PAPER_TRAIN} tracks, {PAPER_EPOCHS} epochs, {PAPER_VALIDATION} to validate on",
-                ["batch", "minutes, projected"], rows))  # fmt: skip
+    title = f"The paper's training: {PAPER_TRAIN} tracks, {PAPER_EPOCHS} epochs, {PAPER_VALIDATION} to validate on"
+    print(table(title, ["batch", "minutes, projected"], rows))
     print("\nWithout reading the features once at the start, checkpoints, and the metrics of each epoch.")
 
 
 def peak_rates(n: int, device: torch.device, precision: str) -> tuple[float, float]:
-    """Operations a second of a large matrix product, bytes a second of a copy, read and written."""
+    """Measure operations per second of a large matrix product and bytes per second of a copy, read and written."""
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     product_s = best_of(lambda: a @ a, device)
     copy_s = best_of(lambda: a.clone(), device)
     return 2 * n**3 / product_s, 2 * a.numel() * a.element_size() / copy_s
 
 
-def best_of(work: Callable[[], object], device: torch.device, tries: int = 10) -> float:
+def best_of(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
+    """Return the seconds of the fastest of some calls."""
     seconds = []
-    for _ in range(tries):
+    for _ in range(repeats):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
@@ -144,7 +159,7 @@ def best_of(work: Callable[[], object], device: torch.device, tries: int = 10) -
 
 
 def main() -> int:
-    device, name = device_given(__doc__)
+    device, name = parse_device(__doc__)
     if is_missing(device, "measured"):
         return NO_DEVICE
     note = ": median [lowest, highest] of the rounds."

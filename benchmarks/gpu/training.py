@@ -20,7 +20,7 @@ from mgc.heads.training.start import make_model
 
 
 class ReadyBatches:
-    """The batches of one epoch on the device, handed out in its order again and again."""
+    """The batches of one epoch, kept on the device and returned in the same order every time."""
 
     def __init__(self, batches: FeatureBatches, order: list[np.ndarray]) -> None:
         self.examples = batches.examples
@@ -31,7 +31,7 @@ class ReadyBatches:
 
 
 class Training:
-    """A model at work on a store of noise with batches of one size."""
+    """A model in training, with batches of one size."""
 
     def __init__(self, task: Task, batches: FeatureBatches, config: TrainConfig, device: torch.device, precision: str):
         self.task, self.batches, self.config, self.device, self.precision = task, batches, config, device, precision
@@ -39,12 +39,20 @@ class Training:
         self.ready = ReadyBatches(batches, epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1))
 
     def epoch(self, batches: Any) -> EpochSums:
-        """Epoch 1, whichever it is: the order that lies ready."""
-        return train_epoch(self.model, self.optimizer, batches, self.task.n_train, self.config, epoch=1,
-                           device=self.device, precision=self.precision)  # fmt: skip
+        """Train epoch 1, again and again: its order is that of the batches laid ready."""
+        return train_epoch(
+            self.model,
+            self.optimizer,
+            batches,
+            self.task.n_train,
+            self.config,
+            epoch=1,
+            device=self.device,
+            precision=self.precision,
+        )
 
     def step_cost(self) -> tuple[float, float]:
-        """Operations of one step, and bytes that layers read and write in it."""
+        """Return the operations of one step, and the bytes that layers read and write in it."""
         batch = self.batches.batch(np.arange(self.config.batch_size))
         eager = torch.compiler.set_stance("force_eager")
         with eager, FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
@@ -56,16 +64,16 @@ class Training:
 
 
 class counted_bytes:  # noqa: N801
-    """Bytes of what goes into and comes out of each layer in a forward pass."""
+    """Context that counts the bytes of inputs and outputs of each layer in a forward pass."""
 
     def __init__(self, model: System) -> None:
         self._layers = [module for module in model.modules() if not list(module.children())]
         self._moved = [0.0]
 
     def __enter__(self) -> list[float]:
-        def add(_: Any, given: Any, made: Any) -> None:
-            tensors = [one for one in (*given, made) if isinstance(one, torch.Tensor)]
-            self._moved[0] += sum(one.numel() * one.element_size() for one in tensors)
+        def add(_: Any, inputs: Any, output: Any) -> None:
+            tensors = [value for value in (*inputs, output) if isinstance(value, torch.Tensor)]
+            self._moved[0] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
         self._hooks = [layer.register_forward_hook(add) for layer in self._layers]
         return self._moved

@@ -1,4 +1,4 @@
-"""What a checkpoint costs: bytes on disk, and seconds to write it durably and to read it again, by size of the model.
+"""The cost of a checkpoint by size of the model: bytes on disk, seconds to write it durably and to read it again.
 
     python -m benchmarks.speed.checkpoint [--folder DIR] > benchmarks/speed/checkpoint.md
 
@@ -11,6 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,20 @@ def main() -> None:
         f": {N_GENRES} genres, text of width {TEXT_DIM}, Adam; median of {TIMES}. Written means fsynced. Two ends of "
         "epochs and the best weights stay.",
     )
-    print("| encoder | parameters | a checkpoint, MB | `last/` and `best/` at most, MB | write, s | check, read, s |")
+    print("| encoder | parameters | checkpoint, MB | `last/` and `best/` at most, MB | write, s | check, read, s |")
     print("|---|---|---|---|---|---|")
     for encoder in ("tiny", "lite", "base"):
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            print(row(encoder, Path(place) / "run"), flush=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            print(row(encoder, Path(scratch) / "run"), flush=True)
 
 
 def row(encoder: str, run: Path) -> str:
+    """Measure one model and write its row of the table."""
     rng = np.random.default_rng(0)
     names, labels = rng.normal(size=(N_GENRES, TEXT_DIM)), rng.random((500, N_GENRES)) < 0.05
     config = ModelConfig(n_genres=N_GENRES, text_dim=TEXT_DIM, encoder=encoder)
-    model = GenreModel(config, adjacency=build_adjacency(labels, names, config.graph_options).adjacency,
-                       genre_embedding=names)  # fmt: skip
+    adjacency = build_adjacency(labels, names, config.graph_options).adjacency
+    model = GenreModel(config, adjacency=adjacency, genre_embedding=names)
     optimizer = torch.optim.Adam(model.parameters())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -59,15 +61,21 @@ def row(encoder: str, run: Path) -> str:
         state.epoch = epoch
         writing.append(_seconds(lambda: save_state(run, state, model, optimizer)))
         reading.append(_seconds(lambda: restore(run, find_state(run)[0], model, optimizer)))
-    one = sum((run / "last" / entry["name"]).stat().st_size for role, entry in state.files.items() if role != "best")
-    kept = sum(path.stat().st_size for path in (run / "last").iterdir())
-    kept += (run / "last" / state.files["best"]["name"]).stat().st_size
-    cells = (encoder, f"{sum(p.numel() for p in model.parameters()):,}", f"{one / 1e6:.1f}", f"{kept / 1e6:.1f}",
-             f"{statistics.median(writing):.2f}", f"{statistics.median(reading):.2f}")  # fmt: skip
+    sizes = {role: (run / "last" / entry["name"]).stat().st_size for role, entry in state.files.items()}
+    checkpoint = sum(size for role, size in sizes.items() if role != "best")
+    most = sum(path.stat().st_size for path in (run / "last").iterdir()) + sizes["best"]
+    cells = (
+        encoder,
+        f"{sum(p.numel() for p in model.parameters()):,}",
+        f"{checkpoint / 1e6:.1f}",
+        f"{most / 1e6:.1f}",
+        f"{statistics.median(writing):.2f}",
+        f"{statistics.median(reading):.2f}",
+    )
     return f"| {' | '.join(cells)} |"
 
 
-def _seconds(work) -> float:  # type: ignore[no-untyped-def]
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What the speed benchmarks work on: generated mp3 clips, lyrics of known lengths, a BERT-base with random weights."""
+"""Inputs of the speed benchmarks: generated mp3 clips, lyrics of given lengths, a BERT-base with random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDINGS = 40
 
 
 def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -> list[Path]:
-    """`n` clips, 44.1 kHz stereo mp3, a little noise on one side so that the sides differ."""
+    """Write `n` clips, 44.1 kHz stereo mp3, with a little noise in one channel so that the channels differ."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []
@@ -34,7 +34,7 @@ def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -
 
 
 def make_lyrics(n: int, *, seed: int = 0) -> list[str]:
-    """`n` different lyrics whose lengths are spread as those of songs are: 10 to 500 words, 245 on average."""
+    """Make `n` different lyrics with lengths like those of songs: 10 to 500 words, 245 on average."""
     rng = np.random.default_rng(seed)
     songs = (make_song(seed, index).lyrics for index in range(2 * n + 40))
     words = [word for lyrics in songs if lyrics is not None for word in lyrics.split()]
@@ -44,7 +44,7 @@ def make_lyrics(n: int, *, seed: int = 0) -> list[str]:
 
 
 def write_collection(folder: Path, n: int) -> list[str]:
-    """A table of `n` songs by lines, header first: lyrics of their own, clips met again every `RECORDINGS` songs."""
+    """Write the files of `n` songs, each with its own lyrics and one of `RECORDINGS` clips; return lines of a table."""
     clips = write_clips(folder / "audios", min(n, RECORDINGS))
     (folder / "lyrics").mkdir(exist_ok=True)
     lines = ["id,path,artists,genres,lyrics_path"]
@@ -56,7 +56,7 @@ def write_collection(folder: Path, n: int) -> list[str]:
 
 
 def random_bert(folder: Path) -> Path:
-    """BERT-base in size and shape, its weights drawn at random, with MiniLM's tokenizer (BERT's own vocabulary)."""
+    """Write a BERT-base with random weights and MiniLM's tokenizer (BERT's own vocabulary)."""
     import torch
     from transformers import BertConfig, BertModel
 

@@ -1,6 +1,6 @@
-"""Random batches of 16 mels: zarr-python, h5py, one .npy a track, DataLoader, ours; np.take on a memory map.
+"""Random batches of 16 mels: zarr-python, h5py, one .npy per track, DataLoader, ours; np.take on a memory map.
 
-Warm: everything lies in the page cache. Cold: the files were pushed out of it (POSIX_FADV_DONTNEED) before each run.
+Warm: everything is in the page cache. Cold: the files are evicted from it (POSIX_FADV_DONTNEED) before each run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SLOW_SHARE = 16
 
 
 class Forms:
-    """The same random mels as a store, a flat file, an HDF5 file and one .npy a track."""
+    """The same random mels as a store, a flat file, an HDF5 file and one .npy per track."""
 
     def __init__(self, folder: Path, n: int) -> None:
         self.n, self.folder = n, folder
@@ -64,7 +64,7 @@ class Forms:
         finish(self.store)
 
     def forget(self, *paths: Path) -> None:
-        """Push files out of the page cache."""
+        """Evict files from the page cache."""
         for path in paths or (self.folder,):
             for file in path.rglob("*") if path.is_dir() else (path,):
                 if file.is_file():
@@ -91,8 +91,8 @@ def _readers(forms: Forms) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
         OURS: lambda rows: store.read("mel", rows),
         "zarr-python, oindex": lambda rows: rivals.zarr_oindex(array, rows),
         "zarr-python, one by one": lambda rows: rivals.zarr_one_by_one(array, rows),
-        "h5py, a chunk a clip": lambda rows: rivals.h5py_one_by_one(data, rows),
-        "one .npy a track": lambda rows: rivals.npy_files(forms.npy, rows),
+        "h5py, a chunk per clip": lambda rows: rivals.h5py_one_by_one(data, rows),
+        "one .npy per track": lambda rows: rivals.npy_files(forms.npy, rows),
     }
     try:
         import tensorstore
@@ -129,19 +129,18 @@ def _warm(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
 
 
 def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
-    """Each round reads other clips, opened anew, so that nothing is remembered between them."""
+    """Time reads of other clips in each round, opened anew, so that nothing is cached between them."""
     some = batches[: max(4, len(batches) // 2)]
     shards = sorted((forms.store / "mel").rglob("c/*"))
 
     def plain() -> list[float]:
-        """The limit: each clip's bytes by one pread from the flat file."""
+        """Read each clip's bytes by one pread from the flat file: the limit."""
         size, header = 128 * 1292 * 2, forms.flat.stat().st_size - forms.n_bytes
         descriptor = os.open(forms.flat, os.O_RDONLY)
         try:
-            return _checksums(
-                (np.stack([np.frombuffer(os.pread(descriptor, size, header + int(row) * size), np.float16)
-                           .reshape(128, 1292) for row in rows]) for rows in some), len(some),
-            )  # fmt: skip
+            batches = ([os.pread(descriptor, size, header + int(row) * size) for row in rows] for rows in some)
+            clips = (np.stack([np.frombuffer(clip, np.float16).reshape(128, 1292) for clip in b]) for b in batches)
+            return _checksums(clips, len(some))
         finally:
             os.close(descriptor)
 
@@ -156,11 +155,10 @@ def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
     entrants = {"plain reads of the same bytes (limit)": plain, OURS: ours, TAKE.removesuffix(" (limit)"): mapped}
     times = in_turn(entrants, rounds=rounds, agree=_agree, before_each=lambda: forms.forget(forms.flat, *shards))
     limit = next(iter(entrants))
-    rows = [
-        [name, spread([len(some) * BATCH / s for s in times.seconds[name]], 1, 0),
-         "-" if name == limit else times.ratio(name, limit)]
-        for name in entrants
-    ]  # fmt: skip
+    rows = []
+    for name, seconds in times.seconds.items():
+        rate = [len(some) * BATCH / s for s in seconds]
+        rows.append([name, spread(rate, 1, 0), "-" if name == limit else times.ratio(name, limit)])
     title = (
         f"Random reads, cold: {len(some)} batches of {BATCH} mels from {forms.n_bytes / 1e9:.2f} GB, store opened anew"
     )
@@ -168,7 +166,7 @@ def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
 
 
 def _checksums(batches: Any, n: int) -> list[float]:
-    """Of the first `n` batches; touching one value of each row is part of what is timed."""
+    """Sum a value of each row of the first `n` batches; to touch them is part of the time."""
     return [float(batch[:, 0, :64].astype(np.float32).sum()) for batch in batches][:n]
 
 

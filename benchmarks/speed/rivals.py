@@ -1,7 +1,6 @@
-"""What a user would write instead of mgc: the documented one-liners of the libraries, one core, nothing clever.
+"""Code that a user would write instead of mgc: the documented one-liners of the libraries, on one core.
 
-benchmarks/speed/run.py times them in the same run as ours and compares what both give. They are written first and are
-not tuned when ours is.
+benchmarks/speed/run.py times them in the same run as ours and compares the results. They are not tuned when ours is.
 """
 
 from __future__ import annotations
@@ -60,18 +59,18 @@ class PaddedEncoder:
         """The last hidden states of each text, without the padding: (tokens, hidden) float32."""
         states = []
         for first in range(0, len(texts), HF_BATCH):
+            some = list(texts[first : first + HF_BATCH])
             batch = self.tokenizer(
-                list(texts[first : first + HF_BATCH]), padding="max_length", truncation=True, max_length=HF_TOKENS,
-                return_tensors="pt",
-            )  # fmt: skip
+                some, padding="max_length", truncation=True, max_length=HF_TOKENS, return_tensors="pt"
+            )
             with torch.no_grad():
                 hidden = self.model(**batch).last_hidden_state.numpy()
-            states += [one[: int(mask.sum())] for one, mask in zip(hidden, batch["attention_mask"], strict=True)]
+            states += [text[: int(mask.sum())] for text, mask in zip(hidden, batch["attention_mask"], strict=True)]
         return states
 
 
 class SortedEncoder(PaddedEncoder):
-    """The same for somebody who knows what padding costs: texts of like length together, padded to the longest of 8."""
+    """The same with less padding: texts sorted by length, padded to the longest of 8."""
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -83,13 +82,13 @@ class SortedEncoder(PaddedEncoder):
             )
             with torch.no_grad():
                 hidden = self.model(**batch).last_hidden_state.numpy()
-            for i, one, mask in zip(some, hidden, batch["attention_mask"], strict=True):
-                states[int(i)] = one[: int(mask.sum())]
+            for i, text, mask in zip(some, hidden, batch["attention_mask"], strict=True):
+                states[int(i)] = text[: int(mask.sum())]
         return [states[i] for i in range(len(texts))]
 
 
 def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path) -> None:
-    """Sound and words of all songs to .npy files."""
+    """Write the features of all songs to .npy files, audio and lyrics."""
     for audio, lyrics in songs:
         librosa_script(audio, saved / f"{lyrics.stem}.mel.npy")
     padded = PaddedEncoder(encoder)

@@ -1,17 +1,18 @@
-"""Speed as ratios, side by side in one run: against what a user would otherwise write, and against the limit.
+"""Speed as ratios within one run: against the code that a user would otherwise write, and against the limit.
 
     python -m benchmarks.speed.run > benchmarks/speed/speed.md
     python -m benchmarks.speed.run --quick --only audio text
 
-Each pair compares its results in the same run and ends it where they disagree. One thread, unless a table says more.
+Results are compared in the same run, which ends where they disagree. One thread, unless a table says otherwise.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1")
+from benchmarks.machine import ONE_THREAD, print_heading
+
+os.environ.update(ONE_THREAD, HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1")
 
 import argparse
 import tempfile
@@ -20,14 +21,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import print_heading
 from benchmarks.speed.inputs import make_lyrics, random_bert, write_clips
 from mgc.cache.machine import cpu_has_bf16
 
 SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
 
 
-def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
+def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
+    """Print the tables of some sections; modules are imported only for the sections that are asked for."""
     if "audio" in names:
         from benchmarks.speed import audio
 
@@ -44,8 +45,8 @@ def sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
         from benchmarks.speed import extraction
 
         bert = random_bert(folder / "bert-base")
-        many = extraction.BF16 if cpu_has_bf16() else extraction.FP32
-        show(extraction.run(folder / "songs", bert, extraction.QUICK if quick else many, rounds))
+        amounts = extraction.BF16 if cpu_has_bf16() else extraction.FP32
+        show(extraction.run(folder / "songs", bert, extraction.QUICK if quick else amounts, rounds))
     if "growth" in names:
         from benchmarks.speed import extraction
 
@@ -69,22 +70,22 @@ def show(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few and small: whether it runs, not how fast")
-    parser.add_argument("--rounds", type=int, help="runs of each entrant")
+    parser.add_argument("--quick", action="store_true", help="small inputs: shows that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, help="timed runs per entrant")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    given = parser.parse_args()
-    rounds = given.rounds or (3 if given.quick else 5)
+    options = parser.parse_args()
+    rounds = options.rounds or (3 if options.quick else 5)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     print_heading(
         "Speed",
         __file__,
-        f"{' --quick' if given.quick else ''}: median [lowest, highest] of {rounds} rounds; ratios are medians over "
+        f"{' --quick' if options.quick else ''}: median [lowest, highest] of {rounds} rounds; ratios are medians over "
         "rounds in which both ran.",
         torch_version=torch.__version__,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        sections(given.only, Path(scratch), rounds, given.quick)
+        print_sections(options.only, Path(scratch), rounds, options.quick)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
+    """Return how long a whole process takes."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
@@ -29,15 +30,15 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     for command in COMMANDS.values():
         seconds(command)
-    # In turn, so that a machine whose speed drifts treats all of them alike.
+    # In turn, so that a drift of the machine's speed affects all of them alike.
     times = {name: [] for name in COMMANDS}
     for _ in range(RUNS):
         for name, command in COMMANDS.items():
             times[name].append(seconds(command))
     print_heading("Start-up", __file__, f": {RUNS} runs each, in turn, after one warm-up.")
     print("| whole process | median s | min s | max s |\n|---|---|---|---|")
-    for name, taken in times.items():
-        print(f"| `{name}` | {statistics.median(taken):.3f} | {min(taken):.3f} | {max(taken):.3f} |")
+    for name, values in times.items():
+        print(f"| `{name}` | {statistics.median(values):.3f} | {min(values):.3f} | {max(values):.3f} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
 
 
 def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alternatives: bool) -> str:
-    """`alternatives`: also what was tried and not taken (docs/design/008-speed.md)."""
+    """Time all entrants on `lyrics`; with `alternatives` also those that were rejected (docs/design/008-speed.md)."""
     files = find_text_model(str(encoder))
     padded, by_length = rivals.PaddedEncoder(files.folder), rivals.SortedEncoder(files.folder)
     entrants: dict[str, Any] = {PADDED: lambda: padded(lyrics)}
@@ -28,20 +28,20 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
     if alternatives:
         entrants[SORTED] = lambda: by_length(lyrics)
     for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
-        taken = f"mgc, {precision}"
+        default = f"mgc, {precision}"
         for label, pack_tokens in {
-            taken: None,
-            f"{taken}, one at a time": 0,
-            f"{taken}, packed": PACKED_TOKENS,
+            default: None,
+            f"{default}, one at a time": 0,
+            f"{default}, packed": PACKED_TOKENS,
         }.items():
             is_default = (pack_tokens == 0) == (precision == "fp32")
             if pack_tokens is not None and (is_default or not alternatives):
                 continue
             ours = TextEncoder(files, precision=precision, pack_tokens=pack_tokens)  # type: ignore[arg-type]
-            entrants[label] = lambda ours=ours: [one.states for one in ours.encode_all(lyrics)]
+            entrants[label] = lambda ours=ours: [text.states for text in ours.encode_all(lyrics)]
             least[label] = LEAST_COSINE[precision]
     n_tokens = sum(len(states) for states in padded(lyrics))
-    times = in_turn(entrants, rounds=rounds, agree=lambda one, two: agree(one, two, min(least.values())))
+    times = in_turn(entrants, rounds=rounds, agree=lambda theirs, ours: agree(theirs, ours, min(least.values())))
     rows = []
     for entrant in entrants:
         rate = [n_tokens / seconds for seconds in times.seconds[entrant]]
@@ -51,10 +51,12 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
 
 
 def agree(reference: list[np.ndarray], other: list[np.ndarray], least: float) -> str | None:
-    for one, two in zip(reference, other, strict=True):
-        if one.shape != two.shape:
-            return f"{one.shape} states against {two.shape}"
-        cosine = float(((one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)).min())
+    """Return what is wrong with the token states of a text, or None; `least` is the smallest cosine allowed."""
+    for theirs, ours in zip(reference, other, strict=True):
+        if theirs.shape != ours.shape:
+            return f"{theirs.shape} states against {ours.shape}"
+        norms = np.linalg.norm(theirs, axis=1) * np.linalg.norm(ours, axis=1)
+        cosine = float(((theirs * ours).sum(1) / norms).min())
         if cosine < least:
             return f"a token at cosine {cosine:.6f}"
     return None

@@ -1,23 +1,23 @@
-"""Is the demo's result real? Three checks that a leak or a faked figure would not pass, on the demo's own collection.
+"""Is the demo's result real? Three checks on its collection that a leak or a fake figure would not pass.
 
-1. Scrambled test: every test track's mel, token states and labels are replaced by noise; everything that training
-   publishes in best/ must stay the same, byte for byte.
-2. Shuffled parts: the clips (then the lyrics) of unheard songs are dealt out anew among them; mAP must fall below the
-   interval it had.
-3. Shuffled labels: a model trained on labels dealt out anew among all tracks must have an mAP near the genres'
-   prevalence on unheard songs: less than a fifth of the way from there to the mAP of the model trained on the true
-   labels. Its ROC-AUC, which is a half for a model that knows nothing, must come out within .05 of that on average.
+1. Noise: mel, token states and labels of every test track are replaced by noise. Everything that training publishes in
+   best/ must stay the same, byte for byte.
+2. Exchanged clips: the clips of held-out songs, then their lyrics, are exchanged among them. mAP must fall below its
+   95 % confidence interval.
+3. Shuffled labels: a model is trained on labels that are shuffled among all tracks. Its mAP on held-out songs must be
+   near the prevalence of genres: less than a fifth of the distance from it to the mAP with true labels. Its ROC-AUC,
+   which is a half for random scores, must be within .05 of that on average.
 
-Unheard songs are further ones of the demo's world, by artists of whom the collection holds none: 360 of them, for with
-few positives the average precision of any ranking lies well above prevalence (.24 against .18 on the demo's 48 test
-songs, for random ones). Some excess stays: a model of shuffled labels ranks songs by some property of theirs that has
-nothing to do with the genre asked for, and average precision gains more where the two agree by accident than it loses
-where they disagree; ROC-AUC is even-handed. (So a first form of check 3, that mAP's interval should hold the mean of
-random rankings, failed on an earlier built-in world: .207 and .220 against .172.)
+Held-out songs are further songs of the demo's world, by artists that are not in the collection. There are 360, because
+with few positives the average precision of a random ranking is well above prevalence (.24 against .18 on the demo's 48
+test songs). Some excess stays: a model of shuffled labels ranks songs by a property that is independent of the genre,
+and average precision gains more where the two agree by chance than it loses where they disagree. ROC-AUC does not. (A
+first form of check 3, that the interval of mAP contains the mean of random rankings, failed for this reason on an
+earlier world: .207 and .220 against .172.)
 
-Run: python -m benchmarks.tables.honesty [--folder demo] [--seeds 0 1 2]
-The last figures stand in benchmarks/tables/honesty.md.
-Needs a folder that `mgc demo -o FOLDER` has filled. Exits with 1 if a check fails.
+    python -m benchmarks.tables.honesty [--folder demo] [--seeds 0 1 2] > benchmarks/tables/honesty.md
+
+FOLDER must be filled by `mgc demo -o FOLDER`. Exit code 1: a check failed.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ from mgc.heads.training.train import train
 from mgc.pipeline.synth.world import make_collection
 
 AUDIO, LYRICS = ("mel", "mel_frames"), ("lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
-Change = Callable[[dict[str, np.ndarray], list[dict[str, Any]]], None]
+Edit = Callable[[dict[str, np.ndarray], list[dict[str, Any]]], None]
 
 
-def changed_copy(store: FeatureStore, path: Path, change: Change) -> FeatureStore:
-    """A store that differs from `store` by what `change` does to its arrays (whole, by name) and its tracks."""
+def edited_copy(store: FeatureStore, path: Path, edit: Edit) -> FeatureStore:
+    """Copy a store after `edit` has changed its arrays (whole, by name) and its tracks."""
     group = zarr.open_group(store.path, mode="r")
     tracks = store.tracks.to_pylist()
     arrays = {spec.name: group[spec.name][: len(tracks)] for spec in store.arrays}
-    change(arrays, tracks)
+    edit(arrays, tracks)
     create_store(
         path,
         tracks=pa.Table.from_pylist(tracks, schema=PLAN_SCHEMA),
@@ -75,10 +75,10 @@ def changed_copy(store: FeatureStore, path: Path, change: Change) -> FeatureStor
     return FeatureStore.open(path)
 
 
-def noise(rows: np.ndarray, seed: int) -> Change:
-    """Mel, token states and labels of `rows` replaced; what they were is nowhere in the copy."""
+def noise(rows: np.ndarray, seed: int) -> Edit:
+    """Replace mel, token states, labels and source hashes of `rows`; nothing of them is left in the copy."""
 
-    def change(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
+    def edit(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
         rng = np.random.default_rng(seed)
         arrays["mel"][rows] = rng.normal(-30, 15, arrays["mel"][rows].shape)
         states = arrays["lyrics"][rows]
@@ -91,28 +91,29 @@ def noise(rows: np.ndarray, seed: int) -> Change:
                 if tracks[row][key] is not None:
                     tracks[row][key] = rng.bytes(32).hex()
 
-    return change
+    return edit
 
 
-def dealt_out(rows: np.ndarray, names: tuple[str, ...], seed: int) -> Change:
-    """The arrays `names` of `rows` moved on by one in a random circle, so that no track keeps its own."""
+def exchange(rows: np.ndarray, names: tuple[str, ...], seed: int) -> Edit:
+    """Move the arrays `names` of `rows` by one in a random circle, so that no track keeps its own."""
 
-    def change(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
+    def edit(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
         circle = np.random.default_rng(seed).permutation(rows)
         for name in names:
             arrays[name][circle] = arrays[name][np.roll(circle, 1)]
 
-    return change
+    return edit
 
 
-def shuffled_labels(store: FeatureStore, seed: int) -> dict[str, list[str]]:
+def shuffle_labels(store: FeatureStore, seed: int) -> dict[str, list[str]]:
+    """Shuffle the genre sets among all tracks."""
     ids, genres = store.tracks.column("id").to_pylist(), store.tracks.column("genres").to_pylist()
     order = np.random.default_rng(seed).permutation(len(ids))
     return {name: genres[i] for name, i in zip(ids, order, strict=True)}
 
 
-def unheard_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
-    """Songs `first` and on of the demo's world, extracted by the ordinary path."""
+def held_out_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
+    """Extract songs of the demo's world from number `first` on, as `mgc extract` does."""
     path, workers = folder / "unheard.zarr", os.cpu_count() or 1
     if not path.exists():
         songs = make_collection(folder / "unheard", n_songs, first=first, workers=workers)
@@ -121,77 +122,98 @@ def unheard_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
 
 
 def scores_of(run: Path, store: FeatureStore) -> dict[str, Any]:
-    """Metrics of a run's model on all of a store; each with its interval."""
-    found: dict[str, Any] = evaluate(run, store, split="all", save=False)["metrics"]
-    return found
+    """Score a run's model on all tracks of a store; each metric has its interval."""
+    metrics: dict[str, Any] = evaluate(run, store, split="all", save=False)["metrics"]
+    return metrics
 
 
-def shown(estimate: dict[str, float]) -> str:
+def with_interval(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def check_seed(
-    store: FeatureStore, unheard: FeatureStore, prevalence: float, scratch: Path, seed: int
+    store: FeatureStore, held_out: FeatureStore, prevalence: float, scratch: Path, seed: int
 ) -> tuple[str, bool, float]:
-    """One row of the table, whether its checks hold, and the ROC-AUC of the model trained on shuffled labels."""
+    """Return a row of the table, whether its checks hold, and the ROC-AUC of the model trained on shuffled labels."""
     config = TrainConfig.from_dict({**DEMO_OPTIONS, "seed": seed})
-    true = train(store, scratch / "true", config)
+    result = train(store, scratch / "true", config)
     test_ids = set(Split.load(scratch / "true" / "splits.json").ids["test"])
     test = np.flatnonzero([name in test_ids for name in store.tracks.column("id").to_pylist()])
-    train(changed_copy(store, scratch / "noise.zarr", noise(test, seed)), scratch / "noise", config)
-    published = [
-        {file.name: file.read_bytes() for file in (scratch / run / "best").iterdir()} for run in ("true", "noise")
-    ]
-    same = published[0] == published[1]
+    train(edited_copy(store, scratch / "noise.zarr", noise(test, seed)), scratch / "noise", config)
+    same = _published(scratch / "true") == _published(scratch / "noise")
 
-    estimate = scores_of(scratch / "true", unheard)["mean_average_precision"]
-    dealt = {}
-    for part, names in (("audio", AUDIO), ("lyrics", LYRICS)):
-        copy = changed_copy(unheard, scratch / f"{part}.zarr", dealt_out(unheard.ok_rows, names, seed))
-        dealt[part] = scores_of(scratch / "true", copy)["mean_average_precision"]["value"]
+    estimate = scores_of(scratch / "true", held_out)["mean_average_precision"]
+    exchanged = {}
+    for modality, names in (("audio", AUDIO), ("lyrics", LYRICS)):
+        copy = edited_copy(held_out, scratch / f"{modality}.zarr", exchange(held_out.ok_rows, names, seed))
+        exchanged[modality] = scores_of(scratch / "true", copy)["mean_average_precision"]["value"]
 
-    train(store, scratch / "shuffled", config, labels=shuffled_labels(store, seed))
-    blind = scores_of(scratch / "shuffled", unheard)
-    blind_map, blind_auc = blind["mean_average_precision"]["value"], blind["roc_auc"]["value"]
-    near = blind_map - prevalence < 0.2 * (estimate["value"] - prevalence)
-    holds = same and max(dealt.values()) < estimate["low"] and near
+    train(store, scratch / "shuffled", config, labels=shuffle_labels(store, seed))
+    shuffled = scores_of(scratch / "shuffled", held_out)
+    shuffled_map, shuffled_auc = shuffled["mean_average_precision"]["value"], shuffled["roc_auc"]["value"]
+    near = shuffled_map - prevalence < 0.2 * (estimate["value"] - prevalence)
+    holds = same and max(exchanged.values()) < estimate["low"] and near
     cells = (
-        seed, f"{config.lr:g}", f"{true.thresholds.overall:.3f}", "yes" if same else "NO", shown(estimate),
-        f"{dealt['audio']:.3f}", f"{dealt['lyrics']:.3f}", f"{blind_map:.3f}", shown(blind["roc_auc"]),
+        seed,
+        f"{config.lr:g}",
+        f"{result.thresholds.overall:.3f}",
+        "yes" if same else "NO",
+        with_interval(estimate),
+        f"{exchanged['audio']:.3f}",
+        f"{exchanged['lyrics']:.3f}",
+        f"{shuffled_map:.3f}",
+        with_interval(shuffled["roc_auc"]),
         "yes" if holds else "NO",
-    )  # fmt: skip
-    return f"| {' | '.join(map(str, cells))} |", holds, blind_auc
+    )
+    return f"| {' | '.join(map(str, cells))} |", holds, shuffled_auc
+
+
+def _published(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (run / "best").iterdir()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--unheard", type=int, default=360, help="further songs")
+    parser.add_argument("--unheard", type=int, default=360, help="number of held-out songs")
     options = parser.parse_args()
     store = FeatureStore.open(options.folder / "songs.zarr")
-    unheard = unheard_store(options.folder, len(store.status), options.unheard)
-    truth = genre_matrix(unheard.tracks.column("genres"), store.genres)
+    held_out = held_out_store(options.folder, len(store.status), options.unheard)
+    truth = genre_matrix(held_out.tracks.column("genres"), store.genres)
     print_heading(
         "Is the demo's result real?",
         __file__,
-        f", which says what is checked. {len(store.ok_rows)} songs, {len(unheard.ok_rows)} unheard ones; mean "
-        f"prevalence of a genre among these {truth.mean():.3f}. mAP with 95 % intervals, resampling artists.",
+        f", which says what is checked. {len(store.ok_rows)} songs, {len(held_out.ok_rows)} held-out ones; mean "
+        f"prevalence of a genre among these {truth.mean():.3f}. mAP with 95 % confidence intervals (bootstrap over "
+        "artists).",
     )
-    print("| seed | learning rate | tuned threshold | best/ the same with the test scrambled | mAP | clips dealt out "
-          "anew | lyrics dealt out anew | trained on shuffled labels: mAP | ROC-AUC | all hold |")  # fmt: skip
-    print("|---" * 10 + "|", flush=True)
-    ended, aucs = [], []
+    header = (
+        "seed",
+        "learning rate",
+        "tuned threshold",
+        "best/ the same with noise in the test split",
+        "mAP",
+        "mAP, clips exchanged",
+        "mAP, lyrics exchanged",
+        "mAP, trained on shuffled labels",
+        "ROC-AUC, trained on shuffled labels",
+        "all hold",
+    )
+    print(f"| {' | '.join(header)} |\n{'|---' * len(header)}|", flush=True)
+    passes, aucs = [], []
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
-            row, holds, auc = check_seed(store, unheard, float(truth.mean()), Path(scratch), seed)
+            row, holds, auc = check_seed(store, held_out, float(truth.mean()), Path(scratch), seed)
         print(row, flush=True)
-        ended.append(holds)
+        passes.append(holds)
         aucs.append(auc)
     even = abs(float(np.mean(aucs)) - 0.5) < 0.05
-    print(f"\n{sum(ended)} of {len(ended)} seeds pass every check. Models trained on shuffled labels: mean ROC-AUC "
-          f"{np.mean(aucs):.3f}, {'near' if even else 'NOT near'} a half.")  # fmt: skip
-    return 0 if all(ended) and even else 1
+    print(
+        f"\n{sum(passes)} of {len(passes)} seeds pass every check. Models trained on shuffled labels: mean ROC-AUC "
+        f"{np.mean(aucs):.3f}, {'near' if even else 'NOT near'} a half."
+    )
+    return 0 if all(passes) and even else 1
 
 
 if __name__ == "__main__":

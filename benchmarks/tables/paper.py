@@ -1,12 +1,11 @@
-"""The paper's tables on the benchmark world: make it, train everything with three seeds, print what came out.
+"""The paper's tables on the benchmark world: make it, train everything with three seeds, print the results.
 
-    python -m benchmarks.tables.paper run [--folder tables] [--processes 2]      hours; goes on where it stopped
+    python -m benchmarks.tables.paper run [--folder tables] [--processes 2]      hours; a repeated call resumes
     python -m benchmarks.tables.paper report [--folder tables] > benchmarks/tables/paper.md
 
-which is what `make tables` does, in that order.
-
-FOLDER holds the world's songs, their store and the ablation's runs; keep it, and `run` goes on from it.
-The prose that reads the tables, benchmarks/tables/paper_reading.txt, is written by hand and cites only printed figures.
+`make tables` runs both in that order. FOLDER holds the songs of the world, their store and the runs of the ablation;
+`run` resumes from it. The text about the tables, benchmarks/tables/paper_reading.txt, is written by hand and cites only
+printed figures.
 """
 
 from __future__ import annotations
@@ -21,20 +20,27 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import print_heading
-from benchmarks.tables.world import CLIP_S, N_SONGS, SEED, ceilings, facts, label_sets, make_store
+from benchmarks.machine import ONE_THREAD, print_heading
+from benchmarks.tables.world import CLIP_S, N_SONGS, SEED, label_sets, make_store, print_world
 from benchmarks.worlds.songs import BenchmarkWorld
 from mgc import api
 from mgc.pipeline.sources.genre_prompts import genre_names
 
 READING = Path(__file__).parent / "paper_reading.txt"
 SEEDS = 3
-OPTIONS = {"--encoder": "tiny", "--epochs": 10, "--batch-size": 16, "--lr": 1e-3, "--lr-halve-every": 3,
-           "--device": "cpu", "--precision": "fp32"}  # fmt: skip
+OPTIONS = {
+    "--encoder": "tiny",
+    "--epochs": 10,
+    "--batch-size": 16,
+    "--lr": 1e-3,
+    "--lr-halve-every": 3,
+    "--device": "cpu",
+    "--precision": "fp32",
+}
 
 
 def named_store(folder: Path, store: Path, genres: Sequence[str]) -> Path | None:
-    """The same store with its genres read aloud by their frequent spellings; None where that changes none of them."""
+    """Make the same store with frequent spellings as genre name prompts; None where that changes none of them."""
     if not set(genre_names("common")) & set(genres):
         return None
     named = folder / "named.zarr"
@@ -44,15 +50,15 @@ def named_store(folder: Path, store: Path, genres: Sequence[str]) -> Path | None
 
 
 def ablate(store: Path, folder: Path, processes: int, n_seeds: int, options: dict[str, Any]) -> int:
-    """`mgc ablate`, by so many processes of one thread each that share out the runs; the worst exit status."""
+    """Run `mgc ablate` in processes of one thread each, which share the runs; return the worst exit status."""
     command = [sys.executable, "-m", "mgc", "ablate", str(store), "-o", str(folder), "--seeds", str(n_seeds)]
     command += [str(part) for option in options.items() for part in option]
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    started = [subprocess.Popen(command, env=os.environ | one_thread) for _ in range(processes)]
-    return max(process.wait() for process in started)
+    children = [subprocess.Popen(command, env=os.environ | ONE_THREAD) for _ in range(processes)]
+    return max(child.wait() for child in children)
 
 
 def run(folder: Path, processes: int) -> int:
+    """Make the world and its store, and train; return the exit status."""
     labels = label_sets()
     print(f"genre sets: {labels.origin}", file=sys.stderr, flush=True)
     store = make_store(folder, BenchmarkWorld(labels=labels, seed=SEED), N_SONGS, clip_s=CLIP_S, workers=processes)
@@ -62,9 +68,8 @@ def run(folder: Path, processes: int) -> int:
 
 
 def report(folder: Path) -> None:
-    labels = label_sets()
-    world = BenchmarkWorld(labels=labels, seed=SEED)
-    songs = world.songs(N_SONGS)
+    """Print the page."""
+    world = BenchmarkWorld(labels=label_sets(), seed=SEED)
     page = (folder / "ablation" / "tables.md").read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in page if not line.startswith("!["))  # the plots stay with the runs
     print_heading(
@@ -76,25 +81,19 @@ def report(folder: Path) -> None:
     )
     if READING.exists():
         print(READING.read_text(encoding="utf-8"))
-    print("## The world\n\n| | |\n|---|---|")
-    for name, value in facts(world, songs):
-        print(f"| {name} | {value} |")
-    print("\nWhat could be known, without sounds or words to make out (Jaccard index on the test songs of a logistic "
-          "regression that is told motifs and topics):\n\n| told | Jaccard |\n|---|---|")  # fmt: skip
-    for name, figure in ceilings(world, songs).items():
-        print(f"| {name} | {figure:.3f} |")
+    print_world(world, world.songs(N_SONGS), with_ceilings=True)
     print("\n" + text.replace("\n## ", "\n### ").replace("# Ablations", "## The tables", 1))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("action", choices=["run", "report"])
     parser.add_argument("--folder", type=Path, default=Path("tables"))
     parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
-    if given.what == "run":
-        return run(given.folder, given.processes)
-    report(given.folder)
+    options = parser.parse_args()
+    if options.action == "run":
+        return run(options.folder, options.processes)
+    report(options.folder)
     return 0
 
 
