@@ -17,21 +17,13 @@ import yaml
 from ...cache.format.recipe import Recipe
 from ..config import TrainConfig
 from ..data.task import Task
+from ..metrics.names import CARD_METRICS
 from ..metrics.thresholds import Thresholds
 from ..model.systems import ABOUT
 
 TO_FILL_IN = "[to be filled in by whoever publishes this model]"
-_METRICS = {
-    "map": "mAP (macro, genres with a validation track)",
-    "jaccard_fixed": "Jaccard at threshold 0.5",
-    "f1_fixed": "F1 (example-based) at 0.5",
-    "jaccard_tuned": "Jaccard at the overall threshold",
-    "f1_tuned": "F1 at the overall threshold",
-    "jaccard_tuned_per_genre": "Jaccard at the thresholds a genre",
-    "f1_tuned_per_genre": "F1 at the thresholds a genre",
-}
-
 _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
+"""By the first part of a key of `CARD_METRICS`: the types of the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +77,7 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
     """The validation figures, as the hub lists them beside a model."""
     metrics = [
         {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
-        for key, name in _METRICS.items()
+        for key, name in CARD_METRICS.items()
         if (value := facts.intervals.get(key, {}).get("value")) is not None
     ]
     dataset = {"type": "to-be-filled-in", "name": TO_FILL_IN, "split": "validation"}
@@ -197,7 +189,7 @@ def _metrics(facts: CardFacts) -> str:
         return "## Metrics\n\nThere was no validation track to measure on."
     listed = "\n".join(
         f"| {name} | {_number(facts.intervals[key]['value'])} | {_interval(facts.intervals[key])} |"
-        for key, name in _METRICS.items()
+        for key, name in CARD_METRICS.items()
         if key in facts.intervals
     )
     return f"""## Metrics
