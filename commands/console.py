@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import logging
 import shlex
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ..cache import messages
 from ..cache.errors import StoppedError
-from ..cache.messages import counted
+from ..cache.messages import counted, interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,8 @@ class Listing(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
 
+
+number = functools.partial(messages.number, missing="-")
 
 PATIENCE_S = 8
 """How long work may take to come to a stop that loses nothing."""
@@ -197,10 +201,4 @@ def some(names: Sequence[str]) -> str:
 
 
 def estimate(estimate: Mapping[str, float | None]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return number(estimate["value"]) + interval
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(estimate["value"]) + interval(estimate, " [{}, {}]", digits=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cache.messages import counted
+from ..cache.messages import counted, interval
 from ..heads.metrics.names import (
     ABLATION_METRICS,
     BASELINES,
@@ -54,7 +54,7 @@ def print_training(result: Mapping[str, Any]) -> None:
     best = result["best_validation_map"]
     print(
         f"best epoch {result['best_epoch']} of {result['epochs']}, "
-        f"validation mAP {'undefined' if best is None else format(best, '.3f')}, "
+        f"validation mAP {number(best, missing='undefined')}, "
         f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
         f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
     )
@@ -147,12 +147,11 @@ def _print_parts(parts: Mapping[str, Any]) -> None:
 def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
     rows = []
     for row in result["differences"]:
-        low, high = row["difference"]["low"], row["difference"]["high"]
         rows.append((
             f"{row['metric'].replace('_', ' ')}, {column_label(row['column']).short}",
             number(row["first"]["value"]), number(row["second"]["value"]),
-            "-" if row["difference"]["value"] is None else f"{row['difference']['value']:+.3f}",
-            "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]",
+            number(row["difference"]["value"], sign=True),
+            interval(row["difference"], "[{}, {}]", sign=True),
             f"{row['better']} is better" if row["decided"] else "undecided",
         ))  # fmt: skip
     print_table(

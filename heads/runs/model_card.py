@@ -7,20 +7,22 @@ visibly. Nothing here depends on a test track.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 
 from ...cache.format.recipe import Recipe
+from ...cache.messages import interval, number
 from ..config import TrainConfig
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
 from ..metrics.thresholds import Thresholds
 from ..model.systems import ABOUT
 
+_number = functools.partial(number, missing="undefined")
 TO_FILL_IN = "[to be filled in by whoever publishes this model]"
 _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
 """By the first part of a key of `CARD_METRICS`: the types of the Hugging Face hub."""
@@ -188,9 +190,9 @@ def _metrics(facts: CardFacts) -> str:
     if not facts.intervals:
         return "## Metrics\n\nThere was no validation track to measure on."
     listed = "\n".join(
-        f"| {name} | {_number(facts.intervals[key]['value'])} | {_interval(facts.intervals[key])} |"
+        f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing='too few artists')} |"
         for key, name in CARD_METRICS.items()
-        if key in facts.intervals
+        if (estimate := facts.intervals.get(key))
     )
     return f"""## Metrics
 
@@ -257,15 +259,6 @@ def _inputs(task: Task) -> str:
 def _cell(name: str) -> str:
     """A name that cannot leave its cell."""
     return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    return "too few artists" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None or not np.isfinite(value) else f"{value:.3f}"
 
 
 def _on(used: bool) -> str:
