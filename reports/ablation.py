@@ -14,8 +14,8 @@ from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from ..cache.messages import counted, interval, number
 from ..heads.ablation.paper_tables import PUBLISHED_ON
-from ..heads.ablation.statistics import METRICS
 from ..heads.metrics.bootstrap import LEVEL
+from ..heads.metrics.names import ABLATION_METRICS
 from .charts import FAINT, LINES, drawing, name_above, svg_text
 from .html import Json, static
 
@@ -23,7 +23,8 @@ COLUMNS = ("accuracy", "f1", "accuracy_tuned", "f1_tuned", "map", "empty_share")
 WITH_INTERVAL = frozenset({"accuracy", "f1", "map"})
 COMPARED = ("accuracy", "accuracy_tuned", "map")
 """Metrics whose difference to the reference row has a column."""
-CURVES = {"accuracy": "accuracy", "f1": "F", "map": "mAP"}
+CURVES = ("accuracy", "f1", "map")
+"""Metrics that a sweep draws."""
 CURVE_SHIFT = 0.008
 """Distance between the intervals of several curves at one value, so that they do not hide each other."""
 
@@ -129,8 +130,8 @@ def reading_text(about: Json) -> str:
 
 def _markdown_table(table: Json) -> str:
     published = any(row["published"] for row in table["rows"])
-    heads = [table["x_label"] or "system", *(METRICS[name] for name in COLUMNS)]
-    heads += [f"{METRICS[name]} − {table['reference']}" for name in COMPARED]
+    heads = [table["x_label"] or "system", *(ABLATION_METRICS[name].name for name in COLUMNS)]
+    heads += [f"{ABLATION_METRICS[name].name} − {table['reference']}" for name in COMPARED]
     if published:
         heads += [f"published accuracy, {PUBLISHED_ON}", f"published F, {PUBLISHED_ON}"]
     lines = [_line(heads), _line(["---"] * len(heads))]
@@ -175,7 +176,7 @@ def csv_text(document: Json) -> str:
     for table in document["tables"]:
         for row in table["rows"]:
             start = {"table": table["name"], "row": row["name"], "seeds": row["n_seeds"], "note": row["note"]}
-            for metric in METRICS:
+            for metric in ABLATION_METRICS:
                 cell = row["metrics"].get(metric)
                 published = (row["published"] or {}).get(metric)
                 if cell is not None or published is not None:
@@ -248,10 +249,10 @@ def _sweep(table: Json, rows: Sequence[Json]) -> str:
     x = [float(row["name"]) for row in rows]
     reference = float(table["reference"])
     with drawing(table["title"], 5.0, 3.4) as (figure, axes):
-        for (metric, name), colour, shift in zip(CURVES.items(), LINES, (-CURVE_SHIFT, 0.0, CURVE_SHIFT), strict=True):
+        for metric, colour, shift in zip(CURVES, LINES, (-CURVE_SHIFT, 0.0, CURVE_SHIFT), strict=True):
             cells = [row["metrics"][metric] for row in rows]
             values = [float("nan") if cell["value"] is None else cell["value"] for cell in cells]
-            axes.plot(x, values, color=colour, label=name, marker="o", markersize=3)
+            axes.plot(x, values, color=colour, label=ABLATION_METRICS[metric].name, marker="o", markersize=3)
             for at, cell in zip(x, cells, strict=True):
                 if cell["low"] is not None:
                     axes.plot([at + shift] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)

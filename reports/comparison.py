@@ -16,13 +16,12 @@ from ..cache.messages import interval, number
 from ..cache.steps import Progress, silent
 from ..heads.evaluation.compare import compare_runs
 from ..heads.metrics.bootstrap import FEW_GROUPS
+from ..heads.metrics.names import COLUMNS, DECISION_METRICS, METRICS, RANKING_METRICS, column_label
 from .charts import MAX_LINES, Chart, line_chart
 from .html import Json, render
-from .run import COLUMN_NAMES, METRIC_NAMES, best_epoch
+from .run import best_epoch
 from .run_record import RunRecord, read_run
 
-BY_RANKING = "the ranking"
-RANKING_NAMES = {"mean_average_precision": "mAP", "roc_auc": "ROC-AUC"}
 RETRIEVAL_NAMES = {"audio_to_lyrics": "lyrics found by sound", "lyrics_to_audio": "sound found by lyrics"}
 VERDICTS: dict[str | None, str] = {"first": "worse", "second": "better", None: "undecided"}
 """What a difference to the first run says of the other."""
@@ -141,18 +140,14 @@ def _at(document: Json, *path: str) -> Json:
 
 def _metrics(evaluations: Sequence[Json]) -> list[Json]:
     """Return a row per metric, with an estimate per run."""
-    paths: list[tuple[str, str, tuple[str, ...]]]
-    paths = [(name, BY_RANKING, ("metrics", key)) for key, name in RANKING_NAMES.items()]
-    paths += [
-        (name, decided_by, ("metrics", "columns", column, key))
-        for column, decided_by in COLUMN_NAMES.items()
-        for key, name in METRIC_NAMES.items()
-    ]
-    paths += [
-        (f"{name}, recall at {k}", BY_RANKING, ("alignment", "recall", direction, k))
-        for direction, name in RETRIEVAL_NAMES.items()
-        for k in ("1", "10")
-    ]
+    by_ranking = COLUMNS[None].name
+    paths: list[tuple[str, str, tuple[str, ...]]] = []
+    for column, label in COLUMNS.items():
+        keys, path = (RANKING_METRICS, ()) if column is None else (DECISION_METRICS, ("columns", column))
+        paths += [(METRICS[key].name, label.name, ("metrics", *path, key)) for key in keys]
+    for direction, name in RETRIEVAL_NAMES.items():
+        recall = ("alignment", "recall", direction)
+        paths += [(f"{name}, recall at {k}", by_ranking, (*recall, k)) for k in ("1", "10")]
     return [
         {
             "name": name,
@@ -179,11 +174,11 @@ def _pairs(records: Sequence[RunRecord], names: Sequence[str], on_progress: Prog
     return pairs
 
 
-def _difference(row: Json) -> list[Any]:
-    column, difference = row["column"], row["difference"]
+def _difference(row: Json) -> list[str]:
+    difference = row["difference"]
     return [
-        {**RANKING_NAMES, **METRIC_NAMES}[row["metric"]],
-        COLUMN_NAMES.get(column, column) if column else BY_RANKING,
+        METRICS[row["metric"]].name,
+        column_label(row["column"]).name,
         number(difference["value"], sign=True),
         interval(difference, sign=True, missing="–"),
         VERDICTS[row["better"]],

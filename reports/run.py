@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError
+from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
 from ..heads.metrics.validation import is_better
 from .charts import Chart, line_chart
 from .graph import genre_graph
@@ -14,25 +15,6 @@ from .html import Json, render
 from .run_record import RunRecord, read_run
 from .scores import Player, confused_genres, filled_parts, genre_rows, reliability, worst_predictions
 
-COLUMN_NAMES = {
-    "fixed": "threshold 0.5 (the paper's)",
-    "tuned": "one threshold, tuned on validation",
-    "tuned_per_genre": "a threshold a genre, tuned on validation",
-    "top1_where_empty": "0.5, highest score where nothing passes",
-}
-METRIC_NAMES = {
-    "jaccard": "Jaccard",
-    "f1": "F1",
-    "subset_accuracy": "subset accuracy",
-    "hamming_loss": "Hamming loss",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-}
-BASELINE_NAMES = {
-    "majority": "majority label set",
-    "label_prior": "label prior",
-    "label_frequency": "genres drawn by their frequency",
-}
 ABOUT = ("device", "precision", "n_parameters", "n_validation", "n_train_without_lyrics", "labels_sha256")
 """Keys of ``run.json`` that the settings list too."""
 
@@ -83,7 +65,7 @@ def render_report(record: RunRecord, player: Player) -> str:
         best=best_epoch(record.epochs),
         tiles=_tiles(evaluation) if evaluation else [],
         course=_course(record.epochs, record.config),
-        metric_names=METRIC_NAMES,
+        metric_names={key: metric.name for key, metric in DECISION_METRICS.items()},
         metric_rows=_metric_rows(evaluation) if evaluation else [],
         parts=filled_parts(evaluation),
         reliability=reliability(evaluation),
@@ -114,26 +96,19 @@ def _tiles(evaluation: Json) -> list[tuple[str, Json, float | None]]:
     """Return name, estimate and what a baseline without features reaches, of the four figures of the summary."""
     metrics, baselines = evaluation["metrics"], evaluation.get("baselines", {})
     majority, prior = baselines.get("majority"), baselines.get("label_prior")
-    fixed, without = metrics["columns"]["fixed"], majority and majority["columns"]["fixed"]
-    return [
-        *(
-            (f"{METRIC_NAMES[key]} at threshold 0.5", fixed[key], without and without[key]["value"])
-            for key in ("jaccard", "f1")
-        ),
-        *(
-            (name, metrics[key], prior and prior[key]["value"])
-            for key, name in (("mean_average_precision", "mAP"), ("roc_auc", "ROC-AUC"))
-        ),
-    ]
+    fixed, without = metrics["columns"][FIXED], majority and majority["columns"][FIXED]
+    tiles = [(f"{METRICS[key].name} at threshold 0.5", fixed, without, key) for key in ("jaccard", "f1")]
+    tiles += [(METRICS[key].name, metrics, prior, key) for key in ("mean_average_precision", "roc_auc")]
+    return [(name, values[key], baseline and baseline[key]["value"]) for name, values, baseline, key in tiles]
 
 
 def _metric_rows(evaluation: Json) -> list[tuple[str, Json]]:
     """Return name and metrics of each way to decide, then of each system that sees no features."""
-    baselines = evaluation.get("baselines", {})
-    return [
-        *((COLUMN_NAMES.get(key, key), column) for key, column in evaluation["metrics"]["columns"].items()),
-        *((f"baseline: {BASELINE_NAMES.get(key, key)}", b["columns"]["fixed"]) for key, b in baselines.items()),
-    ]
+    rows = [(column_label(key).name, column) for key, column in evaluation["metrics"]["columns"].items()]
+    for key, baseline in evaluation.get("baselines", {}).items():
+        name = BASELINES[key].name if key in BASELINES else key
+        rows.append((f"baseline: {name}", baseline["columns"][FIXED]))
+    return rows
 
 
 def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..heads.evaluation.scored_tracks import ScoredTracks
 from ..heads.metrics.confusions import Confusions, confusions
 from ..heads.metrics.multilabel import BoolArray, FloatArray, decide, jaccard_per_track
+from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
 from .charts import Chart, heat_map, reliability_chart
 from .graph import clustered_order
 from .html import Json
@@ -96,14 +97,14 @@ def genre_rows(evaluation: Json, labels: Json) -> list[tuple[Json, object, float
         return []
     metrics = evaluation["metrics"]
     trained = dict(zip(labels.get("genres", []), labels.get("train_counts", []), strict=False))
-    cuts = metrics["columns"]["tuned_per_genre"]["thresholds"]
+    cuts = metrics["columns"][TUNED_PER_GENRE]["thresholds"]
     rows = [(row, trained.get(row["genre"], "–"), cut) for row, cut in zip(metrics["genres"], cuts, strict=True)]
     return sorted(rows, key=lambda row: (-row[0]["support"], row[0]["genre"]))
 
 
 def confused_genres(scored: ScoredTracks) -> dict[str, Any]:
     """Count which genres are predicted instead of which, at the threshold tuned for all genres."""
-    threshold = float(scored.thresholds["tuned"][0])
+    threshold = float(scored.thresholds[TUNED][0])
     counts = confusions(scored.labels, decide(scored.scores, threshold))
     pairs, shares, names = counts.pairs(), counts.shares, scored.genres
     return {
@@ -149,7 +150,7 @@ def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]
 
 def worst_predictions(scored: ScoredTracks, listing: Sequence[Json], player: Player) -> dict[str, Any]:
     """List the tracks whose predicted genres overlap least with their own; those without a mistake are left out."""
-    threshold = float(scored.thresholds["tuned"][0])
+    threshold = float(scored.thresholds[TUNED][0])
     predicted = decide(scored.scores, threshold)
     overlap, loss = jaccard_per_track(scored.labels, predicted), cross_entropy(scored.labels, scored.scores)
     worst = [i for i in worst_tracks(overlap, loss)[:MAX_SHOWN].tolist() if overlap[i] < 1]
