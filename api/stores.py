@@ -21,6 +21,7 @@ from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import drop_feature
 from ..cache.writing.takedowns import drop
+from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ def store_repair(
             from ..pipeline.extraction.repair import write_again
             from ..pipeline.text.encoder import TextSource
 
+        options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
         known = read_plan(path).recipe.lyrics
         text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
         left = write_again(path, left, source, text)
         if not left:
-            built, not_built = _build_again(path, source, text, text_model, text_device, workers, on_progress)
+            built, not_built = _build_again(path, source, text, options, on_progress)
     pending: int | None = None
     added: dict[str, int] = {}
     if not left:
@@ -85,45 +87,45 @@ def store_repair(
 
 
 def _build_again(
-    path: Path,
-    source: Source,
-    text: TextSource | None,
-    text_model: str | None,
-    device: str,
-    workers: int,
-    on_progress: Progress,
+    path: Path, source: Source, text: TextSource | None, options: ExtractOptions, on_progress: Progress
 ) -> tuple[int, dict[str, str]]:
-    """Build what is pending, of features that joined too: parts that were built, and by features what hindered it."""
+    """Build what is pending, also of added feature sets.
+
+    Returns
+    -------
+    built : parts that were built.
+    errors : by name of a feature set, why it cannot be built.
+    """
     from ..pipeline.extraction.pending import build_pending
 
-    built, hindered = build_pending(source, path, text=text, workers=workers, on_progress=on_progress), {}
+    built, errors = build_pending(source, path, options, text=text, on_progress=on_progress), {}
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
         unfinished = [
-            name for name, one in plan.added.items()
-            if store.counts(name).pending or (name in store.texts and one.n_genres < plan.n_genres)
-        ]  # fmt: skip
+            name
+            for name, added in plan.added.items()
+            if store.counts(name).pending or (name in store.texts and added.n_genres < plan.n_genres)
+        ]
     for name in unfinished:
         try:
-            encoder = _encoder_of(plan.added[name].recipe, text_model, device)
-            built += build_pending(
-                source, path, text=encoder, workers=workers, feature_set=name, on_progress=on_progress
-            )
-        except (ConfigError, TextModelError) as error:  # the others can be made nevertheless
-            hindered[name] = str(error)
-    return built, hindered
+            encoder = _encoder_of(plan.added[name].recipe, options)
+            built += build_pending(source, path, options, text=encoder, feature_set=name, on_progress=on_progress)
+        except (ConfigError, TextModelError) as error:  # the others can be built nevertheless
+            errors[name] = str(error)
+    return built, errors
 
 
-def _encoder_of(recipe: FeatureSetRecipe, text_model: str | None, device: str) -> TextSource | None:
-    """Of features that joined: the model that the user named, where it is theirs, else the one of their own name."""
+def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource | None:
+    """Return the text encoder of an added feature set: the user's model if it is the same, else the one of its name."""
     from ..pipeline.text.encoder import TextSource
     from ..pipeline.text.models import find_text_model
 
     if not isinstance(recipe, TextRecipe):
         return None
-    if text_model is not None and find_text_model(text_model).weights_sha256 == recipe.weights_sha256:
-        return TextSource(model=text_model, device=device)
-    return TextSource(model=recipe.model, device=device)
+    model = options.text_model
+    if model is None or find_text_model(model).weights_sha256 != recipe.weights_sha256:
+        model = recipe.model
+    return TextSource(model=model, device=options.text_device)
 
 
 def _refuse_sealed(path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..cache.errors import ConfigError
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, within
+from ..pipeline.extraction.options import ExtractOptions
 
 if TYPE_CHECKING:
     from ..heads.evaluation.predict import PredictedBlock
@@ -34,23 +35,19 @@ def songs_store(
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
     """The features of songs, for as long as they are needed."""
-    from ..pipeline.extraction.cluster import default_workers
     from ..pipeline.extraction.extract import extract
     from ..pipeline.text.encoder import TextSource
 
     text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
-    workers = options.workers
-    if workers is None:
-        workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
+    workers = 0 if options.workers is None and len(source.tracks) < MANY_SONGS else options.workers
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
         extract(
             source,
             path,
+            ExtractOptions(features=("mel", "lyrics"), workers=workers),
             recipe=loaded.recipe,
             text=text,
-            embed_genres=False,
-            workers=workers,
             starts_s=starts_s,
             on_progress=on_progress,
         )

@@ -41,13 +41,16 @@ def measured(name, act):
     return found
 """
 PLAN = """
-from mgc.cache.format.schema import Recipe
-from mgc.pipeline.sources.datasets import load_source
+from mgc.cache.format.recipe import Recipe
 from mgc.pipeline.extraction.extract import extract
+from mgc.pipeline.extraction.options import ExtractOptions
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.options import SourceOptions
 manifest, store = Path(sys.argv[1]), Path(sys.argv[2])
-source = measured("read the manifest", lambda: load_source(manifest, root=manifest.parent))
+source = measured("read the manifest", lambda: load_source(manifest, SourceOptions(root=manifest.parent)))
 for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None}.items():
-    found = measured(name, lambda: extract(source, store, recipe=Recipe(mel=None, lyrics=None), text=None, shard=shard))
+    options, recipe = ExtractOptions(shard=shard, workers=0), Recipe(mel=None, lyrics=None)
+    found = measured(name, lambda: extract(source, store, options, recipe=recipe, text=None))
     steps[name]["parts"] = found.parts_built
     print(json.dumps(steps), flush=True)
     sys.stdin.readline()

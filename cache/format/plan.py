@@ -182,6 +182,11 @@ def read_plan(store: Path) -> Plan:
                 generations=generations, added=read_added(store, fingerprint(document)))  # fmt: skip
 
 
+def default_part_rows(n_tracks: int) -> int:
+    """Return the rows per part of a new store with so many tracks."""
+    return 128 if n_tracks >= 2048 else 16
+
+
 def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
     """A generation as its record describes it."""
     return Generation(

@@ -18,6 +18,7 @@ from songs.world import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evide
 
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.options import SourceOptions
 
 N_SONGS = 900
 
@@ -183,7 +184,7 @@ def test_written_songs_are_a_source_with_artists_split_and_lyrics_and_go_on_wher
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "audios").iterdir()}
     assert len(after) == 6
     assert before.items() <= after.items()
-    tracks = {track.id: track for track in load_source(manifest).tracks}
+    tracks = {track.id: track for track in load_source(manifest, SourceOptions()).tracks}
     for song in songs[:6]:
         track = tracks[song.id]
         assert track.genres == tuple(world.labels.genres[genre] for genre in song.genres)

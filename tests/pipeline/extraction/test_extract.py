@@ -14,13 +14,13 @@ import pytest
 import soundfile
 import xarray
 import zarr
+from keywords import extract
 
 from mgc.cache.errors import ConfigError, MgcError, RecipeMismatchError, TextModelError
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import Flag
 from mgc.cache.reading.store import FeatureStore
-from mgc.pipeline.extraction.extract import extract
 from mgc.pipeline.extraction.part import claim
 from mgc.pipeline.sources.manifest import Source, Track, write_manifest
 from mgc.pipeline.text.encoder import TextEncoder, TextSource, text_recipe
