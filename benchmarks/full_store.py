@@ -53,7 +53,7 @@ def fill_pending(path: Path) -> None:
 
 def _content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:
     rows, generation = plan.part_range(part), plan.generation_of(part)
-    tracks = read_tracks(path, plan, generation).slice(rows.start - generation.rows.start, len(rows))
+    tracks = read_tracks(path, generation).slice(rows.start - generation.rows.start, len(rows))
     hidden = np.isin(tracks.column("id").to_pylist(), list(dropped_ids(path)))
     if feature_set is None:
         arrays, outcomes = part_content(rows)

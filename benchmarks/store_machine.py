@@ -93,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
         plan = read_plan(self.path)
         rows, gone = plan.part_range(part), dropped_ids(self.path)
         generation = plan.generation_of(part)
-        table = read_tracks(self.path, plan, generation).slice(rows.start - generation.rows.start, len(rows))
+        table = read_tracks(self.path, generation).slice(rows.start - generation.rows.start, len(rows))
         assert table.column("id").to_pylist() == [self.row_of[row] for row in rows]
         arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
         outcomes = []

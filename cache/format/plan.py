@@ -53,6 +53,9 @@ class Generation:
     genres: range
     record: Mapping[str, Any]
 
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     @property
     def key(self) -> str:
         return generation_key(self.number)
@@ -242,7 +245,7 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
     return found
 
 
-def read_tracks(store: Path, plan: Plan, generation: Generation) -> pa.Table:
+def read_tracks(store: Path, generation: Generation) -> pa.Table:
     """The planned tracks of one generation.
 
     Raises

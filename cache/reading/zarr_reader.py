@@ -148,7 +148,7 @@ def _read_outcomes(store: Path, plan: Plan) -> pa.Table:
     done = committed(store).keys() - commits.waiting_parts(store)
     planned, outcomes = [], []
     for generation in plan.generations:
-        planned.append(read_tracks(store, plan, generation))
+        planned.append(read_tracks(store, generation))
         for part in plan.parts_of(generation):
             rows = plan.part_range(part)
             if part in done:

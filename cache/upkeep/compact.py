@@ -73,7 +73,7 @@ def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
     """Part -> array rows of the tracks in it that were taken down."""
     ids, found = pa.array(sorted(dropped_ids(store)), pa.string()), defaultdict(list)
     for generation in plan.generations if len(ids) else ():
-        tracks = read_tracks(store, plan, generation)
+        tracks = read_tracks(store, generation)
         for row in tracks.filter(pc.is_in(tracks.column("id"), ids)).column("row").to_pylist():
             found[row // plan.part_rows].append(row)
     return dict(found)

@@ -242,7 +242,7 @@ class _Inspection:
         generation, here = self._salvaged.plan.generation_of(part), self._salvaged.plan.part_range(part)
         if generation.number not in self._planned:
             try:
-                self._planned[generation.number] = read_tracks(self._store, self._salvaged.plan, generation)
+                self._planned[generation.number] = read_tracks(self._store, generation)
             except StoreError:
                 return ()
         table = self._planned[generation.number].slice(here.start - generation.rows.start, len(here))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import ConfigError, WorkerError
+from ...cache.machine import ONE_THREAD
 from .job import PartJob
 from .options import Scheduler
 from .part import build_and_commit
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-
-SINGLE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-"""Set in each worker before anything is imported: the parts are the parallelism."""
 
 DEATHS_ALLOWED = 3
 """Workers that one part may end in all before the run gives up: machines are preempted too."""
@@ -99,7 +95,7 @@ def _local_client(n_workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD,
+        "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
         "distributed.admin.tick.interval": "1s",  # as shipped, 50 a second in each process: benchmarks/speed.md, growth
         "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
         "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next

@@ -108,7 +108,7 @@ class PendingParts:
         if self._inline or self.starts_s:
             generation, rows = plan.generation_of(part), plan.part_range(part)
             if generation.number not in self._tables:
-                self._tables[generation.number] = read_planned(self.path, plan, generation)
+                self._tables[generation.number] = read_planned(self.path, generation)
             table = self._tables[generation.number]
             ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}

@@ -135,7 +135,7 @@ def refuse(path: Path, differences: Sequence[str], way_on: str) -> None:
 
 def planned_tracks(path: Path, plan: Plan) -> pa.Table:
     """All planned tracks, the newest row of each, sorted by id."""
-    tracks = pa.concat_tables([read_planned(path, plan, generation) for generation in plan.generations])
+    tracks = pa.concat_tables([read_planned(path, generation) for generation in plan.generations])
     if any(generation.kind == "retry" for generation in plan.generations):
         newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
         tracks = tracks.filter(pc.is_in(tracks.column("row"), newest))
@@ -190,7 +190,7 @@ def _append(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSour
 
 
 def _is_ours(path: Path, plan: Plan, generation: Generation, tracks: pa.Table) -> bool:
-    decided = read_planned(path, plan, generation)
+    decided = read_planned(path, generation)
     return bool(decided.drop_columns(["row"]).equals(tracks.drop_columns(["row"])))
 
 
