@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import logging
 import shlex
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ..cache import messages
 from ..cache.errors import StoppedError
-from ..cache.messages import counted
+from ..cache.messages import counted, interval
 from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class Listing(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
 
+
+number = functools.partial(messages.number, missing="-")
 
 PATIENCE_S = 8
 """How long work may take to come to a stop that loses nothing."""
@@ -191,10 +195,4 @@ def command(*words: object) -> str:
 
 
 def estimate(estimate: Mapping[str, float | None]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return number(estimate["value"]) + interval
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(estimate["value"]) + interval(estimate, " [{}, {}]", digits=2)

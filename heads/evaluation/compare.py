@@ -17,19 +17,9 @@ import numpy as np
 from ...cache.errors import ConfigError, RunError
 from ...cache.messages import counted, join_names
 from ..metrics.bootstrap import FEW_GROUPS, Estimate, Resampling, estimate
-from ..metrics.multilabel import (
-    FIXED,
-    FIXED_THRESHOLD,
-    TOP1,
-    FloatArray,
-    Replicated,
-    decide,
-    decision_metrics,
-    ranking_metrics,
-)
+from ..metrics.multilabel import FloatArray, Replicated, decide, decision_metrics, ranking_metrics
+from ..metrics.names import FIXED, FIXED_THRESHOLD, METRICS, TOP1
 from .scored_tracks import ScoredTracks, load_predictions
-
-LOWER_IS_BETTER = frozenset({"hamming_loss"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +47,7 @@ class Difference:
         low, high = self.difference.low, self.difference.high
         if self.n_groups < FEW_GROUPS or not (low > 0 or high < 0):
             return None
-        return "second" if (low > 0) != (self.metric in LOWER_IS_BETTER) else "first"
+        return "second" if (low > 0) == METRICS[self.metric].higher_is_better else "first"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -19,6 +19,7 @@ from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
 from ..metrics.calibration import calibration
 from ..metrics.multilabel import evaluate_predictions
+from ..metrics.names import TUNED, TUNED_PER_GENRE
 from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
 from ..runs.checkpoint import read_sealed
@@ -31,9 +32,6 @@ ALL = "all"
 
 BOTH, SOUND_ONLY, LYRICS_ONLY, NEITHER = "sound and lyrics", "sound only", "lyrics only", "neither"
 """What a track has, in ``parts``."""
-
-TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
-"""Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
 
 
 def evaluate(

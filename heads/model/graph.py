@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...cache.durable import finite_or_none
 from ...cache.errors import ConfigError
-from ...cache.messages import join_names
+from ...cache.messages import join_names, number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -284,8 +284,7 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
 
 def graph_sentence(summary: dict[str, Any]) -> str:
     """The summary as a line for the log."""
-    cosine = "undefined" if summary["mean_cosine"] is None else f"{summary['mean_cosine']:.3f}"
-    raw = "undefined" if summary["mean_cosine_raw"] is None else f"{summary['mean_cosine_raw']:.3f}"
+    cosine, raw = (number(summary[key], missing="undefined") for key in ("mean_cosine", "mean_cosine_raw"))
     own = summary["self_weight"]
     return (
         f"genre graph of {summary['n_genres']} genres: {len(summary['zero_count'])} without a training track, "

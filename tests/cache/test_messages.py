@@ -1,13 +1,14 @@
-"""Parts of messages: counts, lists that are cut, hints for names that nothing has."""
+"""Parts of messages: counts, numbers, lists that are cut, hints for names that nothing has."""
 
 from __future__ import annotations
 
 import doctest
+import math
 
 import pytest
 
 from mgc.cache import messages
-from mgc.cache.messages import counted, did_you_mean, join_names, limit_lines, nearest
+from mgc.cache.messages import counted, did_you_mean, interval, join_names, limit_lines, nearest, number
 
 
 def test_examples_of_the_docstrings_hold() -> None:
@@ -43,3 +44,20 @@ def test_the_nearest_name_ignores_case_and_keeps_its_own(name: str, cutoff: floa
 def test_a_hint_lists_the_names_where_none_is_near() -> None:
     assert did_you_mean("wirkers", ["store", "workers"]) == "did you mean 'workers'?"
     assert did_you_mean("x", ["a", "b", "c"], limit=2) == "there are: a, b and 1 more"
+
+
+def test_large_counts_can_have_a_separator() -> None:
+    assert [counted(2000, "track", separator=separator) for separator in ("", ",")] == ["2000 tracks", "2,000 tracks"]
+
+
+def test_a_number_has_three_decimals_or_says_that_it_is_missing() -> None:
+    assert [number(value) for value in (0.12345, -1, None, math.nan, math.inf)] == ["0.123", "-1.000", "–", "–", "–"]
+    assert [number(value, sign=True, missing="-") for value in (0.5, -0.5, None)] == ["+0.500", "-0.500", "-"]
+
+
+def test_an_interval_has_both_ends_or_says_that_it_is_missing() -> None:
+    estimate = {"value": 0.5, "low": 0.25, "high": 0.75}
+    assert interval(estimate) == "0.250 to 0.750"
+    assert interval(estimate, " [{}, {}]", digits=2, sign=True) == " [+0.25, +0.75]"
+    assert interval({"value": 0.5, "low": 0.25, "high": None}, missing="too few") == "too few"
+    assert interval({"value": 0.5}) == ""
