@@ -21,7 +21,7 @@ from ..cache.messages import counted, join_names
 from ..cache.steps import Progress, silent
 from ..heads.evaluation.predict_options import PredictOptions
 from .runs import open_for
-from .shared import extra
+from .shared import extra, with_changes
 from .whole_songs import WholeSongs, songs_store
 
 if TYPE_CHECKING:
@@ -98,66 +98,41 @@ class Predictions:
 def predict(
     run: Path,
     inputs: Sequence[Path],
+    options: PredictOptions | None = None,
     *,
     lyrics: Path | None = None,
-    missing_ok: bool | None = None,
     output: Path | None = None,
-    threshold: str = "overall",
-    windows: str = "one",
-    text_model: str | None = None,
-    text_device: str = "cpu",
-    workers: int | None = None,
     on_progress: Progress = silent,
+    **changes: Any,
 ) -> Predictions:
-    """Genres of songs, or of the tracks of a store.
+    """Predict the genres of songs, or of the tracks of a store.
 
     Parameters
     ----------
     run : a run folder, or its ``best/``.
     inputs : audio files and folders of them, or one feature store.
-    lyrics : lyrics of the one song given; without it ``song.txt`` beside ``song.mp3`` is taken.
-    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded. None:
-        where several are named.
+    options : thresholds, windows, workers, text encoder.
+    lyrics : lyrics of the one song given; without it ``song.txt`` next to ``song.mp3`` is taken.
     output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
         does not grow with the number of tracks.
-    threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
-    windows : ``one`` clip of a song, where the model's recipe says, or ``all``: the mean of the scores over successive
-        clips from the start on. The last counts if it is at least half full; a song shorter than one and a half clips
-        is the same as with ``one``. The words of a song are the same in each.
-    text_model : where the model's own text encoder lies on this machine; its hashes must match.
-    workers : processes that decode songs and embed lyrics; None takes one a core for 32 songs or more, and 0 (this
-        process) for fewer.
+    changes : options by name, in place of those in `options`: ``predict(run, songs, threshold="0.5")``.
 
     Raises
     ------
     ConfigError, RunError, TextModelError, RecipeMismatchError
+    TypeError
+        If a name in `changes` is no option.
     """
-    options = PredictOptions(
-        threshold=threshold,
-        windows=windows,
-        missing_ok=missing_ok,
-        workers=workers,
-        text_model=text_model,
-        text_device=text_device,
-    )
-    return predict_with(run, inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
-
-
-def predict_with(
-    run: Path,
-    inputs: Sequence[Path],
-    options: PredictOptions,
-    *,
-    lyrics: Path | None = None,
-    output: Path | None = None,
-    on_progress: Progress = silent,
-) -> Predictions:
-    """As :func:`predict`, by options that are made already."""
+    options = with_changes(options or PredictOptions(), changes)
     return _predict(_load(run), inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
-    """A trained model, for predictions; see :func:`predict` for the parameters.
+    """Load a trained model, for predictions.
+
+    Parameters
+    ----------
+    text_model, text_device : see :class:`mgc.heads.evaluation.predict_options.PredictOptions`.
 
     Raises
     ------

@@ -39,9 +39,7 @@ def songs_store(
     from ..pipeline.text.encoder import TextSource
 
     text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
-    workers = options.workers
-    if workers is None and len(source.tracks) < MANY_SONGS:
-        workers = 0
+    workers = 0 if options.workers is None and len(source.tracks) < MANY_SONGS else options.workers
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
         extract(

@@ -12,6 +12,28 @@ def counted(n: int, noun: str, *, separator: str = "") -> str:
     return f"{n:{separator}} {noun}" + ("" if n == 1 else "s")
 
 
+def number(value: float | None, *, sign: bool = False, missing: str = "–") -> str:
+    """Return a value with three decimals; `missing` where it is None, NaN or infinite."""
+    if value is None or not math.isfinite(value):
+        return missing
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def interval(
+    estimate: Mapping[str, float | None],
+    form: str = "{} to {}",
+    *,
+    digits: int = 3,
+    sign: bool = False,
+    missing: str = "",
+) -> str:
+    """Return the ends of an estimate's interval in `form`; `missing` where it has none."""
+    low, high = estimate.get("low"), estimate.get("high")
+    if low is None or high is None:
+        return missing
+    return form.format(*(f"{end:{'+' if sign else ''}.{digits}f}" for end in (low, high)))
+
+
 def join_names(names: Sequence[object], limit: int = 5) -> str:
     """Join names with commas; of more than `limit` only the first, with a count of the others.
 
@@ -50,25 +72,3 @@ def did_you_mean(name: object, candidates: Sequence[str], limit: int = 50) -> st
     """
     near = nearest(name, candidates)
     return f"there are: {join_names(candidates, limit) or 'none'}" if near is None else f"did you mean {near!r}?"
-
-
-def number(value: float | None, *, sign: bool = False, missing: str = "–") -> str:
-    """Return a value with three decimals; `missing` where it is None, NaN or infinite."""
-    if value is None or not math.isfinite(value):
-        return missing
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
-
-
-def interval(
-    estimate: Mapping[str, float | None],
-    form: str = "{} to {}",
-    *,
-    digits: int = 3,
-    sign: bool = False,
-    missing: str = "",
-) -> str:
-    """Return the ends of an estimate's interval in `form`; `missing` where it has none."""
-    low, high = estimate.get("low"), estimate.get("high")
-    if low is None or high is None:
-        return missing
-    return form.format(*(f"{end:{'+' if sign else ''}.{digits}f}" for end in (low, high)))

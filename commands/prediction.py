@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,26 +10,13 @@ from typing import Annotated, Literal
 import typer
 
 from ..cache.errors import ConfigError
+from ..heads.evaluation.predict_options import PredictOptions
 from .console import Listing, emit, print_list, progress, remark, say
 from .model_tables import print_predictions, print_written
-from .options import Config, Json, Quiet, RunArgument, TextDevice, Verbose, complete_text_model
+from .options import Config, Json, Quiet, RunArgument, TextDevice, Verbose, complete_text_model, takes_flags
 
 
-def predict(
-    run: RunArgument,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="AUDIO...|STORE|-",
-            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
-            show_default=False,
-        ),
-    ],
-    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
-    ] = None,
+def predict_flags(
     threshold: Annotated[
         str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
     ] = "overall",
@@ -51,6 +39,28 @@ def predict(
             min=0, help="Processes that decode songs.", show_default="one a core for 32 songs or more, else 0"
         ),
     ] = None,
+) -> PredictOptions:
+    return PredictOptions(**locals())
+
+
+@takes_flags
+def predict(
+    *,
+    run: RunArgument,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="AUDIO...|STORE|-",
+            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
+            show_default=False,
+        ),
+    ],
+    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
+    ] = None,
+    options: Annotated[PredictOptions, predict_flags],
     top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     config: Config = None,
@@ -67,25 +77,16 @@ def predict(
     [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
-    from ..api.prediction import predict_with
+    from .. import api
     from ..cache.format.plan import is_store
-    from ..heads.evaluation.predict_options import PredictOptions
 
-    listed = inputs == [Path("-")]
-    if listed:
+    if inputs == [Path("-")]:
         inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+        options = dataclasses.replace(options, missing_ok=True)
         if not inputs:
             raise ConfigError("standard input names no songs; give one path a line")
-    options = PredictOptions(
-        threshold=threshold,
-        windows=windows,
-        missing_ok=listed or None,
-        workers=workers,
-        text_model=text_model,
-        text_device=text_device,
-    )
     with progress(quiet or as_json) as steps:
-        result = predict_with(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
+        result = api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
     remark(quiet, result.remarks)
     if output is not None:
         emit(as_json, {"model": str(run), **result.to_dict()}, lambda: print_written(result))

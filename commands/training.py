@@ -10,16 +10,68 @@ import typer
 
 from .console import emit, progress, split_names, stopping_gently
 from .model_tables import print_ablation, print_dry_run, print_planned_runs, print_training
-from .options import Config, GenreDelimiter, Json, OtherLabels, Quiet, Seed, StoreArgument, Verbose, parse_shard
+from .options import (
+    Config,
+    GenreDelimiter,
+    Json,
+    OtherLabels,
+    Quiet,
+    Seed,
+    StoreArgument,
+    Verbose,
+    parse_shard,
+    takes_flags,
+)
 
 
-def train(
-    store: StoreArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
+def label_flags(
+    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
+    labels: OtherLabels = None,
+    genre_delimiter: GenreDelimiter = None,
+) -> dict[str, Any]:
+    return locals()
+
+
+def learning_flags(
     preset: Annotated[
         Literal["paper", "plus"] | None,
         typer.Option(help="paper: the paper's random split too; plus: AdamW with a cosine, see docs/model.md."),
     ] = None,
+    split: Annotated[
+        Literal["auto", "manifest", "artist", "stratified", "random"] | None,
+        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
+    ] = None,
+    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
+    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
+    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
+    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
+    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="1e-4")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
+) -> dict[str, Any]:
+    """The arguments of :func:`mgc.api.training.make_config`."""
+    flags = locals()
+    arguments = {name: flags.pop(name) for name in ("preset", "genres_file", "settings")}
+    return arguments | {"options": _without_none(flags), "settings": settings or ()}
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given, which takes the default of a preset, or of the code that it steers."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@takes_flags
+def train(
+    *,
+    store: StoreArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
     model: Annotated[
         Literal["ours", "santana", "pandeya"] | None,
         typer.Option(
@@ -27,24 +79,10 @@ def train(
             show_default="ours",
         ),
     ] = None,
-    split: Annotated[
-        Literal["auto", "manifest", "artist", "stratified", "random"] | None,
-        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
-    ] = None,
-    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
-    labels: OtherLabels = None,
-    genre_delimiter: GenreDelimiter = None,
-    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
-    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
-    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
-    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
-    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
+    labelled: Annotated[dict[str, Any], label_flags],
+    learning: Annotated[dict[str, Any], learning_flags],
     modalities: Annotated[
         Literal["both", "audio", "lyrics"] | None, typer.Option(help="Learn from both parts or from one.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any further option, listed above; as often as needed."),
     ] = None,
     no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
     no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
@@ -52,14 +90,9 @@ def train(
     lambda_: Annotated[
         float | None, typer.Option("--lambda", min=0, max=1, help="Weight of the audio-lyrics loss (Eq. 7).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="1e-4")] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after N epochs without a better validation mAP.")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
     seed: Seed = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Only operations that give the same bits every time.")
@@ -101,29 +134,18 @@ def train(
     from .. import api
     from ..api.training import make_config
 
-    given = {
+    more = {
         "model": model,
-        "split": split,
-        "top_genres": top_genres,
-        "min_genre_count": min_genre_count,
-        "min_labels": min_labels,
-        "encoder": encoder,
         "modalities": modalities,
         "lambda_": lambda_,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
         "patience": patience,
-        "device": device,
-        "precision": precision,
         "seed": seed,
         "contrastive": not no_contrastive,
         "attention": not no_attention,
         "graph": not no_graph,
         "deterministic": deterministic,
     }
-    options = make_config(preset, genres_file, without_none(given), settings or ())
-    labelled: dict[str, Any] = {"labels": labels, "genre_delimiter": genre_delimiter, "text": text}
+    options = make_config(**learning | {"options": learning["options"] | _without_none(more)})
     if dry_run:
         with progress(quiet or as_json) as steps:
             forecast = api.train_dry_run(store, output, options=options, **labelled, on_progress=steps)
@@ -144,12 +166,9 @@ def train(
     emit(as_json, result, lambda: print_training(result))
 
 
-def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given; the others take the defaults of a preset, or of the code that they steer."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
+@takes_flags
 def ablate(
+    *,
     store: StoreArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder: made, or continued.", show_default=False)],
     tables: Annotated[
@@ -164,37 +183,15 @@ def ablate(
         int | None, typer.Option(min=3, help="Cross-validation in N folds, pooled: for small collections.")
     ] = None,
     fold_by: Annotated[Literal["artist", "song"], typer.Option(help="What stays in one fold of --folds.")] = "artist",
-    preset: Annotated[
-        Literal["paper", "plus"] | None, typer.Option(help="paper: the paper's random split too.")
-    ] = None,
-    split: Annotated[
-        Literal["auto", "manifest", "artist", "stratified", "random"] | None,
-        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
-    ] = None,
-    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
     names_store: Annotated[
         Path | None,
         typer.Option(
             "--genre-names-store", metavar="STORE", help="The same tracks with other genre names read aloud: for plus."
         ),
     ] = None,
-    labels: OtherLabels = None,
-    genre_delimiter: GenreDelimiter = None,
-    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
-    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
-    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
-    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
-    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="1e-4")] = None,
+    labelled: Annotated[dict[str, Any], label_flags],
+    learning: Annotated[dict[str, Any], learning_flags],
     lr_halve_every: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="50")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
-    ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Processes; more than one have one thread each.")] = 1,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do every n-th run only: for job arrays on one folder.")
@@ -218,19 +215,7 @@ def ablate(
     """
     from .. import api
 
-    given = {
-        "split": split,
-        "top_genres": top_genres,
-        "min_genre_count": min_genre_count,
-        "min_labels": min_labels,
-        "encoder": encoder,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "lr_halve_every": lr_halve_every,
-        "device": device,
-        "precision": precision,
-    }
+    learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
     with stopping_gently() as stop, progress(quiet or as_json) as steps:
         result = api.ablate(
             store,
@@ -239,14 +224,9 @@ def ablate(
             n_seeds=seeds,
             n_folds=folds,
             fold_by=fold_by,
-            preset=preset,
-            genres_file=genres_file,
-            labels=labels,
-            genre_delimiter=genre_delimiter,
-            text=text,
             names_store=names_store,
-            options=without_none(given),
-            settings=settings or (),
+            **labelled,
+            **learning,
             jobs=jobs,
             shard=parse_shard(shard),
             training=not no_train,

@@ -11,7 +11,7 @@ import numpy as np
 from ...cache.errors import RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
-from ..data.artist_groups import known_artists
+from ..data.artist_groups import comparable_artists
 from ..data.labels import labels_sha256
 from ..data.task import ok_tracks
 from ..evaluation.scored_tracks import ScoredTracks, load_predictions
@@ -159,7 +159,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
     songs = set()
     for row in ok_tracks(store, labels).select(["id", "artists", "song"]).to_pylist():
         if row["id"] in tested:
-            songs.add((tuple(known_artists(row["artists"])), row["song"] or row["id"]))
+            songs.add((tuple(comparable_artists(row["artists"])), row["song"] or row["id"]))
     in_a_fold = dict.fromkeys(name for fold in folds for name in fold["genres"])
     seen = np.any(tracks.labels, axis=0).tolist()
     return about | {

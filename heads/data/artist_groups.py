@@ -38,26 +38,26 @@ class Groups:
     warnings: tuple[str, ...]
 
 
-def known_artists(names: Sequence[str] | None) -> list[str]:
-    """Artists that tell tracks apart, comparable: Unicode form, case and spacing evened out.
+def comparable_artists(names: Sequence[str] | None) -> list[str]:
+    """Return the artists that are known, in a form to compare: one Unicode form, case and spacing.
 
     "Various Artists", "NA" and the empty name say that the artist is not known. "None" is a name like any other.
     """
-    known = []
+    artists = []
     for name in names or ():
         plain = " ".join(unicodedata.normalize("NFKC", name).split())
         if plain.casefold() not in NOT_ARTISTS and plain not in NOT_ARTISTS_EXACT:
-            known.append(plain.casefold())
-    return known
+            artists.append(plain.casefold())
+    return artists
 
 
 def bootstrap_groups(tracks: pa.Table) -> list[str]:
     """Return what each track is resampled with: its first known artist, else itself; columns id, artists."""
-    names = []
-    for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
-        known = known_artists(artists)
-        names.append(f"artist {known[0]}" if known else f"track {track_id}")
-    return names
+    groups = []
+    for track_id, names in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
+        artists = comparable_artists(names)
+        groups.append(f"artist {artists[0]}" if artists else f"track {track_id}")
+    return groups
 
 
 def group_tracks(tracks: pa.Table) -> Groups:
@@ -93,11 +93,11 @@ def _rows(tracks: pa.Table) -> Iterator[tuple[list[str] | None, str | None, str 
 
 
 def _keys(track: tuple[list[str] | None, str | None, str | None, str | None]) -> Iterator[tuple[str, str]]:
-    artists, song, lyrics_sha256, source_sha256 = track
-    known = known_artists(artists)
-    yield from (("artist", name) for name in known)
+    names, song, lyrics_sha256, source_sha256 = track
+    artists = comparable_artists(names)
+    yield from (("artist", name) for name in artists)
     title = " ".join(unicodedata.normalize("NFKC", song or "").split()).casefold()
-    if not known and title not in ("", "na"):
+    if not artists and title not in ("", "na"):
         yield "song of unknown artists", title
     if lyrics_sha256:
         yield "lyrics with sha256", lyrics_sha256

@@ -144,18 +144,17 @@ class FeatureBatches:
         self._text_dim = shapes["lyrics"][1] if "lyrics" in shapes else text_dim
         self._has_lyrics = "lyrics" in shapes
         self._starts = np.concatenate([[0], np.cumsum(examples.lyrics_tokens)]).astype(np.int64)
-        self._kept: _Kept | None = None
+        self._cache: _Cache | None = None
         if placement.name != "mapped":
-            self._kept = self._read_all(device if placement.name == "device" else torch.device("cpu"))
+            self._cache = self._read_all(device if placement.name == "device" else torch.device("cpu"))
 
     def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
         """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""
-        gathered = self._gather(np.asarray(index, dtype=np.int64))
-        return gathered.map(lambda tensor: to_device(tensor, self._device))
+        return self._gather(np.asarray(index, dtype=np.int64)).map(lambda tensor: to_device(tensor, self._device))
 
     def __call__(self, indices: Iterable[npt.NDArray[np.integer[Any]]]) -> Iterator[Batch]:
         """One batch for each index array, the next one read while the caller works on this one."""
-        if self._kept is not None and self._device.type == "cpu":
+        if self._cache is not None and self._device.type == "cpu":
             yield from map(self.batch, indices)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="mgc-batches") as reader:
@@ -186,13 +185,13 @@ class FeatureBatches:
 
     def _features(self, index: Index, tokens: Index) -> tuple[Tensor, Tensor, Tensor]:
         longest = int(tokens.max(initial=0))
-        if self._kept is None:
+        if self._cache is None:
             mel, flat, pooled = self._read(index, longest)
             starts = np.arange(len(index), dtype=np.int64) * longest
         else:
-            place = to_device(torch.from_numpy(index), self._kept.mel.device)
-            mel, pooled = self._kept.mel[place], self._kept.pooled[place]
-            flat, starts = self._kept.lyrics, self._starts[index]
+            place = to_device(torch.from_numpy(index), self._cache.mel.device)
+            mel, pooled = self._cache.mel[place], self._cache.pooled[place]
+            flat, starts = self._cache.lyrics, self._starts[index]
         return mel, _padded(flat, starts, tokens, longest), pooled
 
     def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,10 +208,10 @@ class FeatureBatches:
             pooled[self.examples.lyrics_tokens[index] == 0] = 0.0  # NaN in the store: no lyrics
         return torch.from_numpy(mel), torch.from_numpy(flat), torch.from_numpy(pooled)
 
-    def _read_all(self, device: torch.device) -> _Kept:
+    def _read_all(self, device: torch.device) -> _Cache:
         n = len(self.examples)
         mel_shape = self._mel_shape or (1, 1)
-        kept = _Kept(
+        cache = _Cache(
             mel=torch.zeros((n, *mel_shape), dtype=torch.float16, device=device),
             lyrics=torch.zeros((int(self._starts[-1]), self._text_dim), dtype=torch.float16, device=device),
             pooled=torch.zeros((n, self._text_dim), device=device),
@@ -222,16 +221,16 @@ class FeatureBatches:
             tokens = self.examples.lyrics_tokens[index]
             longest = int(tokens.max(initial=0))
             mel, flat, pooled = self._read(index, longest)
-            kept.mel[first : first + len(index)] = mel
-            kept.pooled[first : first + len(index)] = pooled
+            cache.mel[first : first + len(index)] = mel
+            cache.pooled[first : first + len(index)] = pooled
             for k, position in enumerate(index.tolist()):
                 states = flat[k * longest : k * longest + int(tokens[k])]
-                kept.lyrics[int(self._starts[position]) : int(self._starts[position + 1])] = states
-        return kept
+                cache.lyrics[int(self._starts[position]) : int(self._starts[position + 1])] = states
+        return cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _Cache:
     """All examples' features: mel (n, M, T), token states (tokens of all lyrics, D), pooled (n, D)."""
 
     mel: Tensor

@@ -5,7 +5,7 @@ Each fold is the test split once, with the next one as validation; the test pred
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from ...cache.errors import ConfigError
 from ...cache.reading.store import FeatureStore
 from .artist_groups import Groups, group_tracks, seeded_order
+from .labels import GenresById
 from .splits import Split
 from .task import labelled_tracks
 
@@ -41,7 +42,7 @@ def make_folds(
     *,
     by: By = "artist",
     seed: int = 0,
-    labels: Mapping[str, Sequence[str]] | None = None,
+    labels: GenresById | None = None,
 ) -> list[Fold]:
     """Folds of the labelled tracks of a store.
 
@@ -58,13 +59,13 @@ def make_folds(
     """
     if n_folds < MIN_FOLDS:
         raise ConfigError(f"folds {n_folds}: want at least {MIN_FOLDS}: one to test, one to validate, one to train on")
-    found, _ = labelled_tracks(store, labels)
-    ids: list[str] = found.tracks.column("id").to_pylist()
-    groups = group_tracks(found.tracks) if by == "artist" else _group_songs(found.tracks)
+    labelled, _ = labelled_tracks(store, labels)
+    ids: list[str] = labelled.tracks.column("id").to_pylist()
+    groups = group_tracks(labelled.tracks) if by == "artist" else _group_songs(labelled.tracks)
     if groups.n_groups < n_folds:
-        raise ConfigError(f"folds {n_folds}: the {len(ids)} tracks are {groups.n_groups} groups by {by}; want no more "
-                          "folds than groups")  # fmt: skip
-    fold_of = _assign(groups, ids, found.labels, n_folds, seed)[groups.of_track]
+        few = f"the {len(ids)} tracks are {groups.n_groups} groups by {by}"
+        raise ConfigError(f"folds {n_folds}: {few}; want no more folds than groups")
+    fold_of = _assign(groups, ids, labelled.labels, n_folds, seed)[groups.of_track]
     return [
         Fold(number=k + 1, of=n_folds, by=by, split=_split(ids, fold_of, k, n_folds, by, seed)) for k in range(n_folds)
     ]
@@ -108,12 +109,12 @@ def _assign(groups: Groups, ids: Sequence[str], labels: npt.NDArray[np.bool_], n
 def _split(ids: Sequence[str], fold_of: Index, test: int, n_folds: int, by: By, seed: int) -> Split:
     validation = (test + 1) % n_folds
     name_of = {test: "test", validation: "validation"}
-    parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for name, fold in zip(ids, fold_of.tolist(), strict=True):
-        parts[name_of.get(fold, "train")].append(name)
+    ids_of: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for track_id, fold in zip(ids, fold_of.tolist(), strict=True):
+        ids_of[name_of.get(fold, "train")].append(track_id)
     return Split(
         policy=f"{n_folds} folds by {by}",
         requested=f"fold {test + 1} of {n_folds} by {by}",
         seed=seed,
-        ids={name: tuple(sorted(some)) for name, some in parts.items()},
+        ids={name: tuple(sorted(fold_ids)) for name, fold_ids in ids_of.items()},
     )

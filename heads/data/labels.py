@@ -21,10 +21,14 @@ from ...cache.errors import ConfigError, TrainingError
 from ...cache.messages import join_names, nearest
 
 LabelMatrix = npt.NDArray[np.bool_]
+"""(n_tracks, n_genres)."""
+
+GenresById = Mapping[str, Sequence[str]]
+"""Labels by track id, which replace a store's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class FilterCount:
     """What one filter left: `kept` of `of` genres or tracks."""
 
     filter: str
@@ -51,11 +55,11 @@ class GenreChoice:
     names: tuple[str, ...]
     columns: npt.NDArray[np.int64]
     train_counts: npt.NDArray[np.int64]
-    steps: tuple[Kept, ...]
+    steps: tuple[FilterCount, ...]
 
 
 def read_genres_file(path: Path) -> tuple[str, ...]:
-    """Genre names, one a line, UTF-8; blank lines are skipped.
+    """Read genre names, one per line, UTF-8; blank lines are skipped.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) 
 
     Parameters
     ----------
-    genre_lists : list<string>, one list a track; names outside `names` are ignored.
+    genre_lists : list<string>, one list per track; names outside `names` are ignored.
 
     Returns
     -------
@@ -92,13 +96,13 @@ def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) 
     matrix = np.zeros((len(genre_lists), len(names)), dtype=np.bool_)
     column = pc.index_in(pc.list_flatten(genre_lists), value_set=pa.array(list(names), pa.string()))
     track = pc.list_parent_indices(genre_lists)
-    known = pc.is_valid(column)
-    matrix[np.asarray(track.filter(known)), np.asarray(column.filter(known)).astype(np.int64)] = True
+    is_valid = pc.is_valid(column)
+    matrix[np.asarray(track.filter(is_valid)), np.asarray(column.filter(is_valid)).astype(np.int64)] = True
     return matrix
 
 
-def relabelled(tracks: pa.Table, labels: Mapping[str, Sequence[str]] | None) -> pa.Table:
-    """`tracks` with other genres: those of `labels` by track id; none for an id it does not hold."""
+def replace_labels(tracks: pa.Table, labels: GenresById | None) -> pa.Table:
+    """Return `tracks` with the genres of `labels` by track id; none for an id that `labels` lacks."""
     if labels is None:
         return tracks
     lists = [list(labels.get(track_id, ())) for track_id in tracks.column("id").to_pylist()]
@@ -106,8 +110,8 @@ def relabelled(tracks: pa.Table, labels: Mapping[str, Sequence[str]] | None) -> 
     return tracks.set_column(index, tracks.schema.field("genres"), pa.array(lists, pa.list_(pa.string())))
 
 
-def labels_sha256(labels: Mapping[str, Sequence[str]] | None) -> str | None:
-    """What tells labels that stand in for a store's own from others; None for the store's own."""
+def labels_sha256(labels: GenresById | None) -> str | None:
+    """Return a hash of labels that replace a store's own; None for the store's own."""
     if labels is None:
         return None
     return hashlib.sha256(canonical_json({name: sorted(set(labels[name])) for name in labels})).hexdigest()
@@ -139,16 +143,17 @@ def choose_genres(
     """
     counts = training.sum(axis=0).astype(np.int64)
     columns = _listed_columns(names, listed) if listed is not None else list(range(len(names)))
-    steps = [Kept(filter="genres", kept=len(columns), of=len(names))] if listed is not None else []
+    steps = [FilterCount(filter="genres", kept=len(columns), of=len(names))] if listed is not None else []
     if top_genres is not None:
         ranked = sorted(columns, key=lambda column: (-counts[column], names[column]))[:top_genres]
-        steps.append(Kept(filter=f"top_genres={top_genres}", kept=len(ranked), of=len(columns)))
+        steps.append(FilterCount(filter=f"top_genres={top_genres}", kept=len(ranked), of=len(columns)))
         columns = [column for column in columns if column in set(ranked)]
     frequent = [column for column in columns if counts[column] >= min_genre_count]
-    steps.append(Kept(filter=f"min_genre_count={min_genre_count}", kept=len(frequent), of=len(columns)))
+    steps.append(FilterCount(filter=f"min_genre_count={min_genre_count}", kept=len(frequent), of=len(columns)))
     if not frequent:
-        told = "; ".join(map(str, steps))
-        raise TrainingError(f"no genre is left to learn from {len(training)} training tracks ({told}); ask for less")
+        counts_left = "; ".join(map(str, steps))
+        left = f"no genre is left to learn from {len(training)} training tracks ({counts_left})"
+        raise TrainingError(f"{left}; ask for less")
     return GenreChoice(
         names=tuple(names[column] for column in frequent),
         columns=np.asarray(frequent, dtype=np.int64),

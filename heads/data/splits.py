@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError
-from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, group_tracks, known_artists, seeded_order
+from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, comparable_artists, group_tracks, seeded_order
 from .labels import LabelMatrix
 
 SPLITS = ("train", "validation", "test")
@@ -141,7 +141,7 @@ class _Tracks:
     @cached_property
     def n_unknown(self) -> int:
         """Tracks without a known artist."""
-        return sum(not known_artists(names) for names in self.table.column("artists").to_pylist())
+        return sum(not comparable_artists(names) for names in self.table.column("artists").to_pylist())
 
 
 Division = tuple[dict[str, Index], list[str]]

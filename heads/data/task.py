@@ -27,7 +27,16 @@ from ..model.graph import Graph, build_adjacency, graph_summary, graph_warnings
 from ..model.mel_level import MelLevel
 from .artist_groups import bootstrap_groups
 from .batches import Examples
-from .labels import GenreChoice, Kept, LabelMatrix, choose_genres, genre_matrix, labels_sha256, relabelled
+from .labels import (
+    FilterCount,
+    GenreChoice,
+    GenresById,
+    LabelMatrix,
+    choose_genres,
+    genre_matrix,
+    labels_sha256,
+    replace_labels,
+)
 from .normalisation import MelStatistics, mel_statistics
 from .splits import SPLITS, Split, make_split
 
@@ -47,7 +56,7 @@ class Task:
     genres : kept genres with their training counts.
     examples : training tracks, then validation tracks; `n_train` of them are training.
     groups : what each example is resampled with: its artist.
-    kept : what each filter of genres and tracks left, in order.
+    filters : what each filter of genres and tracks left, in order.
     model : shape of the model; `graph`, its summary and `genre_embedding` (C, D) are None where it has none.
     identity : what must be equal for a run to be resumed.
     labels_sha256 : of labels that stood in for the store's own; None without.
@@ -59,7 +68,7 @@ class Task:
     examples: Examples
     groups: tuple[str, ...]
     n_train: int
-    kept: tuple[Kept, ...]
+    filters: tuple[FilterCount, ...]
     statistics: MelStatistics
     graph: Graph | None
     graph_summary: dict[str, Any] | None
@@ -98,20 +107,18 @@ class LabelledTracks:
         return np.asarray([place[name] for name in ids if name in place], dtype=np.int64)
 
 
-def ok_tracks(store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+def ok_tracks(store: FeatureStore, labels: GenresById | None = None) -> pa.Table:
     """The store's tracks with status ok, in row order; of a track tried again, the newest row.
 
     Parameters
     ----------
     labels : genres by track id instead of the store's own.
     """
-    tracks = relabelled(store.newest_tracks(), labels)
+    tracks = replace_labels(store.newest_tracks(), labels)
     return tracks.filter(pc.equal(tracks.column("status"), OK))
 
 
-def labelled_tracks(
-    store: FeatureStore, labels: Mapping[str, Sequence[str]] | None = None
-) -> tuple[LabelledTracks, Kept]:
+def labelled_tracks(store: FeatureStore, labels: GenresById | None = None) -> tuple[LabelledTracks, FilterCount]:
     """Those of :func:`ok_tracks` that have a label.
 
     Raises
@@ -121,23 +128,23 @@ def labelled_tracks(
     """
     tracks = ok_tracks(store, labels)
     if labels is not None:
-        unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
-        if unknown:
-            raise ConfigError(f"labels: {len(unknown)} genres have no embedding in {store.path}: "
-                              f"{join_names(unknown)}; extract again with these labels")  # fmt: skip
+        named = set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
+        if unknown := sorted(named - set(store.genres)):
+            without = f"labels: {len(unknown)} genres have no embedding in {store.path}"
+            raise ConfigError(f"{without}: {join_names(unknown)}; extract again with these labels")
     matrix = genre_matrix(tracks.column("genres"), store.genres)
     labelled = np.flatnonzero(matrix.any(axis=1))
-    kept = Kept(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
+    count = FilterCount(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
     tracks = tracks.take(labelled)
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
-    return LabelledTracks(tracks=tracks, rows=rows, labels=matrix[labelled]), kept
+    return LabelledTracks(tracks=tracks, rows=rows, labels=matrix[labelled]), count
 
 
 def prepare(
     store: FeatureStore,
     config: TrainConfig,
     *,
-    labels: Mapping[str, Sequence[str]] | None = None,
+    labels: GenresById | None = None,
     split: Split | None = None,
     on_progress: Progress = silent,
 ) -> Task:
@@ -157,31 +164,34 @@ def prepare(
         If nothing is left to learn from.
     """
     _check_features(store, config)
-    found, labelled = labelled_tracks(store, labels)
-    if not len(found.rows):
+    labelled, labelled_count = labelled_tracks(store, labels)
+    if not len(labelled.rows):
         raise TrainingError(f"{store.path}: no track with features has a label; see `mgc store failures`")
     if split is None:
-        split = make_split(found.tracks, found.labels, policy=config.split, seed=config.split_seed)
-    places = {name: found.positions(split.ids[name]) for name in SPLITS}
+        split = make_split(labelled.tracks, labelled.labels, policy=config.split, seed=config.split_seed)
+    places = {name: labelled.positions(split.ids[name]) for name in SPLITS}
     missing = sum(len(split.ids[name]) - len(places[name]) for name in ("train", "validation"))
     if missing:
-        raise RunError(f"{store.path}: {missing} training and validation tracks of the run are not in this store (or "
-                       "have lost their labels); resume with the store the run was started on")  # fmt: skip
+        raise RunError(
+            f"{store.path}: {missing} training and validation tracks of the run are not in this store (or have lost "
+            "their labels); resume with the store the run was started on"
+        )
     genres = choose_genres(
-        found.labels[places["train"]],
+        labelled.labels[places["train"]],
         store.genres,
         listed=config.genres,
         top_genres=config.top_genres,
         min_genre_count=config.min_genre_count,
     )
-    matrix = found.labels[:, genres.columns]
+    matrix = labelled.labels[:, genres.columns]
     enough = matrix.sum(axis=1) >= config.min_labels
-    kept = [labelled, *genres.steps, *_kept_tracks(places, enough, config.min_labels)]
+    filters = [labelled_count, *genres.steps, *_count_tracks(places, enough, config.min_labels)]
     train, validation = (places[name][enough[places[name]]] for name in ("train", "validation"))
     if len(train) < 2:
-        raise TrainingError(f"{len(train)} training tracks are left ({'; '.join(map(str, kept))}); filter less")
-    chosen = np.concatenate([train, validation])
-    examples = Examples.of(store, found.rows[chosen], matrix[chosen])
+        raise TrainingError(f"{len(train)} training tracks are left ({'; '.join(map(str, filters))}); filter less")
+    index = np.concatenate([train, validation])
+    tracks = labelled.tracks.take(index)
+    examples = Examples.of(store, labelled.rows[index], matrix[index])
     embedding = store.genre_embedding[genres.columns] if config.graph else None
     model = config.model_config(
         n_genres=len(genres.names),
@@ -190,21 +200,28 @@ def prepare(
     )
     graph = build_adjacency(matrix[train], embedding, model.graph_options) if embedding is not None else None
     summary = graph_summary(graph, genres.names) if graph is not None else None
+    warnings = [
+        *split.notes,
+        *(graph_warnings(summary) if summary is not None else ()),
+        *_config_warnings(config),
+        *_genre_warnings(store, config, genres),
+        *_validation_warnings(matrix[validation], genres),
+    ]
     return Task(
         split=split,
         genres=genres,
         examples=examples,
-        groups=tuple(bootstrap_groups(found.tracks.take(chosen))),
+        groups=tuple(bootstrap_groups(tracks)),
         n_train=len(train),
-        kept=tuple(kept),
+        filters=tuple(filters),
         statistics=_statistics(store, examples, len(train), model.mel_level, on_progress),
         graph=graph,
         graph_summary=summary,
         genre_embedding=embedding,
         model=model,
-        identity=_identity(store, examples, genres, found.tracks.take(chosen)),
+        identity=_identity(store, examples, genres, tracks),
         labels_sha256=labels_sha256(labels),
-        warnings=_warnings(store, config, split, summary, matrix[validation], genres),
+        warnings=tuple(warnings),
     )
 
 
@@ -212,24 +229,23 @@ def _check_features(store: FeatureStore, config: TrainConfig) -> None:
     if store.recipe.mel is None and config.modalities != "lyrics":
         raise ConfigError(f"{store.path} has no mel; train with modalities=lyrics, or extract mel")
     if store.recipe.lyrics is None and (config.modalities != "audio" or config.graph):
-        raise ConfigError(f"{store.path} has no text features; train with modalities=audio and graph=False (and no "
-                          "attention or contrastive part), or extract lyrics")  # fmt: skip
+        raise ConfigError(
+            f"{store.path} has no text features; train with modalities=audio and graph=False (and no attention or "
+            "contrastive part), or extract lyrics"
+        )
 
 
-def _kept_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[Kept]:
+def _count_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[FilterCount]:
+    units = {"train": "training tracks", "validation": "validation tracks", "test": "test tracks"}
+    step = f"min_labels={min_labels}"
     return [
-        Kept(filter=f"min_labels={min_labels}", kept=int(enough[places[name]].sum()), of=len(places[name]),
-             unit=f"{'training' if name == 'train' else name} tracks")
-        for name in SPLITS
-    ]  # fmt: skip
+        FilterCount(filter=step, kept=int(enough[places[name]].sum()), of=len(places[name]), unit=unit)
+        for name, unit in units.items()
+    ]
 
 
 def _statistics(
-    store: FeatureStore,
-    examples: Examples,
-    n_train: int,
-    level: MelLevel,
-    on_progress: Progress,
+    store: FeatureStore, examples: Examples, n_train: int, level: MelLevel, on_progress: Progress
 ) -> MelStatistics:
     if store.recipe.mel is None:
         return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
@@ -252,33 +268,35 @@ def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, trac
     }
 
 
-def _warnings(
-    store: FeatureStore,
-    config: TrainConfig,
-    split: Split,
-    summary: dict[str, Any] | None,
-    validation: LabelMatrix,
-    genres: GenreChoice,
-) -> tuple[str, ...]:
-    warnings = [*split.notes, *(graph_warnings(summary) if summary is not None else ())]
-    if config.contrastive and config.lambda_ == 1:
-        warnings.append("lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn "
-                        "nothing, and the scores mean nothing")  # fmt: skip
-    if config.genres is None and config.top_genres is None and config.min_genre_count <= 1:
-        absent = [name for name in store.genres if name not in genres.names]
-        if absent:
-            warnings.append(f"{len(absent)} of {len(store.genres)} genres have no training track in this split and are "
-                            f"not learned: {join_names(absent, 10)}")  # fmt: skip
+def _config_warnings(config: TrainConfig) -> list[str]:
+    if not config.contrastive or config.lambda_ != 1:
+        return []
+    return [
+        "lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn nothing, and the "
+        "scores mean nothing"
+    ]
+
+
+def _genre_warnings(store: FeatureStore, config: TrainConfig, genres: GenreChoice) -> list[str]:
+    """Warn of genres that no training track has, unless they were filtered on purpose."""
+    absent = [name for name in store.genres if name not in genres.names]
+    if not absent or config.genres is not None or config.top_genres is not None or config.min_genre_count > 1:
+        return []
+    untrained = f"{len(absent)} of {len(store.genres)} genres have no training track in this split"
+    return [f"{untrained} and are not learned: {join_names(absent, 10)}"]
+
+
+def _validation_warnings(validation: LabelMatrix, genres: GenreChoice) -> list[str]:
     if not len(validation):
-        warnings.append("no validation track is left: the last epoch counts as the best, thresholds stay at 0.5")
-    else:
-        if len(validation) < FEW_VALIDATION_TRACKS:
-            warnings.append(f"only {len(validation)} validation tracks: which epoch is the best, and the thresholds, "
-                            "mean little; more tracks, or a manifest's own split, would help")  # fmt: skip
-        unseen = [
-            name for name, seen in zip(genres.names, np.any(validation, axis=0).tolist(), strict=True) if not seen
-        ]
-        if unseen:
-            warnings.append(f"{len(unseen)} of {len(genres.names)} genres have no validation track and do not count "
-                            f"in validation mAP: {join_names(unseen, 10)}")  # fmt: skip
-    return tuple(warnings)
+        return ["no validation track is left: the last epoch counts as the best, thresholds stay at 0.5"]
+    warnings = []
+    if len(validation) < FEW_VALIDATION_TRACKS:
+        warnings.append(
+            f"only {len(validation)} validation tracks: which epoch is the best, and the thresholds, mean little; more "
+            "tracks, or a manifest's own split, would help"
+        )
+    has_track = np.any(validation, axis=0).tolist()
+    if absent := [name for name, has in zip(genres.names, has_track, strict=True) if not has]:
+        unvalidated = f"{len(absent)} of {len(genres.names)} genres have no validation track"
+        warnings.append(f"{unvalidated} and do not count in validation mAP: {join_names(absent, 10)}")
+    return warnings

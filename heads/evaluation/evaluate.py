@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...cache.errors import ConfigError, RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
 from ..data.artist_groups import bootstrap_groups
-from ..data.labels import genre_matrix, labels_sha256
+from ..data.labels import GenresById, genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
 from ..metrics.calibration import calibration
@@ -40,7 +39,7 @@ def evaluate(
     store: FeatureStore,
     *,
     split: str = "test",
-    labels: Mapping[str, Sequence[str]] | None = None,
+    labels: GenresById | None = None,
     n_replicates: int = 1000,
     seed: int = 0,
     batch_size: int = 16,
@@ -130,7 +129,7 @@ def evaluate(
 
 
 def _tracks_of(
-    store: FeatureStore, own: Split | None, split: str, run: Path, labels: Mapping[str, Sequence[str]] | None
+    store: FeatureStore, own: Split | None, split: str, run: Path, labels: GenresById | None
 ) -> tuple[pa.Table, int]:
     """The tracks to score, and how many of the split's the store does not have."""
     tracks = ok_tracks(store, labels)
@@ -188,7 +187,7 @@ def _alignment(
     return {**found.to_dict(), **untrained}
 
 
-def _label_warnings(run: Path, labels: Mapping[str, Sequence[str]] | None) -> list[str]:
+def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:
     """A model that learned from other labels than it is judged by is told so; a ``best/`` alone does not know."""
     if not (run / "run.json").exists():
         return []

@@ -1,4 +1,7 @@
-"""The options of a prediction. Imports nothing heavy: commands make them before they know that there is a model."""
+"""How songs and stored tracks are predicted, as chosen by the user.
+
+The command line imports this module before it runs a command, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,21 @@ from ..bounds import Between, Count, check_options
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """How tracks or songs are predicted.
+    """How songs and stored tracks are predicted.
 
     Attributes
     ----------
     threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
     batch_size, device : of the model.
-    windows : ``one`` clip of each song, where the model's recipe says, or ``all``: the mean over successive clips.
-    missing_ok : let a file that does not exist fail by itself, with a reason. None: where several are named.
-    workers : processes that decode songs; None takes one per core for many songs, and 0 (this process) for few.
-    text_model, text_device : where the model's own text encoder lies on this machine, and where it runs.
+    windows : ``one`` clip of each song, where the model's recipe says, or ``all``: the mean of the scores over
+        successive clips from the start on. The last counts if it is at least half full; a song shorter than one and a
+        half clips is the same as with ``one``. The lyrics of a song are the same in each.
+    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded. None:
+        where several are named.
+    workers : processes that decode songs and embed lyrics; None takes one per core for 32 songs or more, and 0 (this
+        process) for fewer.
+    text_model, text_device : where the model's own text encoder lies on this machine (its hashes must match), and the
+        device that it runs on.
     """
 
     threshold: str = "overall"

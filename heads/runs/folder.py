@@ -199,7 +199,7 @@ def describe_run(
         "store_versions": dict(store.library_versions),
         "split": {"policy": task.split.policy, "requested": task.split.requested, "sizes": task.split.sizes},
         "genres": list(task.genres.names),
-        "kept": [dataclasses.asdict(kept) for kept in task.kept],
+        "kept": [dataclasses.asdict(count) for count in task.filters],
         "labels_sha256": task.labels_sha256,
         "n_train": task.n_train,
         "n_validation": task.n_validation,

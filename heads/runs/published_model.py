@@ -167,7 +167,7 @@ def _labels(task: Task) -> dict[str, Any]:
         "train_counts": task.train_labels.sum(axis=0).tolist(),
         "n_train": task.n_train,
         "majority": [name for name, chosen in zip(task.genres.names, majority, strict=True) if chosen],
-        "filters": [str(kept) for kept in task.genres.steps],
+        "filters": [str(count) for count in task.genres.steps],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Placement, choose_placement, epoch_batches, in_batches
+from ..data.labels import GenresById
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, resolve_device, resolve_precision
 from ..evaluation.scoring import score
@@ -59,7 +59,7 @@ class DryRun:
         """JSON values."""
         task, placement = self.task, self.placement
         return {
-            "kept": [str(kept) for kept in task.kept],
+            "kept": [str(count) for count in task.filters],
             "split": {"policy": task.split.policy, **task.split.sizes},
             "genres": list(task.genres.names),
             "train_tracks": task.n_train,
@@ -86,7 +86,7 @@ def dry_run(
     store: FeatureStore,
     config: TrainConfig,
     *,
-    labels: Mapping[str, Sequence[str]] | None = None,
+    labels: GenresById | None = None,
     on_progress: Progress = silent,
 ) -> DryRun:
     """Prepare and time what :func:`mgc.heads.training.train.train` would do; writes nothing.

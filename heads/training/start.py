@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..config import TrainConfig
 from ..data.batches import Placement, choose_placement
+from ..data.labels import GenresById
 from ..data.splits import Split
 from ..data.task import Task, prepare
 from ..device import machine, resolve_precision
@@ -75,7 +75,7 @@ def open_run(
     config: TrainConfig,
     *,
     device: torch.device,
-    labels: Mapping[str, Sequence[str]] | None,
+    labels: GenresById | None,
     split: Split | None,
     resume: bool,
     on_progress: Progress,

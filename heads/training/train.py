@@ -24,6 +24,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Placement
+from ..data.labels import GenresById
 from ..data.splits import Split
 from ..data.task import Task
 from ..device import compiling, deterministic, resolve_device, reused_memory
@@ -86,7 +87,7 @@ class TrainingResult:
         split = self.task.split
         sizes = ", ".join(f"{name} {size}" for name, size in split.sizes.items())
         return [
-            *(str(kept) for kept in self.task.kept),
+            *(str(count) for count in self.task.filters),
             f"split {split.policy}: {sizes}",
             *([f"features kept in: {self.placement}"] if self.placement is not None else []),
             *(f"warning: {warning}" for warning in self.warnings),
@@ -118,7 +119,7 @@ def train(
     run: Path,
     config: TrainConfig,
     *,
-    labels: Mapping[str, Sequence[str]] | None = None,
+    labels: GenresById | None = None,
     split: Split | None = None,
     resume: bool = False,
     save_every_s: float = SAVE_EVERY_S,

@@ -1,4 +1,4 @@
-"""Parts of messages: counts, lists that are cut, hints for names that nothing has."""
+"""Parts of messages: counts, numbers, lists that are cut, hints for names that nothing has."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def test_a_hint_lists_the_names_where_none_is_near() -> None:
     assert did_you_mean("x", ["a", "b", "c"], limit=2) == "there are: a, b and 1 more"
 
 
-def test_counts_agree_with_their_noun() -> None:
-    assert [counted(n, "track") for n in (0, 1, 2000)] == ["0 tracks", "1 track", "2000 tracks"]
-    assert counted(2000, "track", separator=",") == "2,000 tracks"
+def test_large_counts_can_have_a_separator() -> None:
+    assert [counted(2000, "track", separator=separator) for separator in ("", ",")] == ["2000 tracks", "2,000 tracks"]
 
 
 def test_a_number_has_three_decimals_or_says_that_it_is_missing() -> None:

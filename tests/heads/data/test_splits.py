@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ConfigError, RunError
-from mgc.heads.data.artist_groups import group_tracks, known_artists
+from mgc.heads.data.artist_groups import comparable_artists, group_tracks
 from mgc.heads.data.splits import SPLITS, Split, make_split
 
 SCHEMA = pa.schema(
@@ -77,7 +77,7 @@ track = st.fixed_dictionaries(
 def test_artist_split_parts_no_artist_lyrics_or_audio(tracks: list[dict[str, Any]], seed: int) -> None:
     """paper.md check 14."""
     data = table(tracks)
-    known = any(known_artists(track["artists"]) for track in tracks)
+    known = any(comparable_artists(track["artists"]) for track in tracks)
     if not known or group_tracks(data).n_groups < 3:
         with pytest.raises(ConfigError):
             make_split(data, one_label(len(tracks)), policy="artist", seed=seed)
@@ -113,7 +113,7 @@ def test_test_tracks_of_the_artist_split_do_not_depend_on_labels() -> None:
 
 
 def test_various_artists_are_no_artist_but_none_is_a_name() -> None:
-    assert known_artists(["Various Artists", "various  artists", "NA", "", " ", "None", "Na"]) == ["none", "na"]
+    assert comparable_artists(["Various Artists", "various  artists", "NA", "", " ", "None", "Na"]) == ["none", "na"]
     joined = group_tracks(table([{"artists": ["None"]}, {"artists": ["none", "X"]}, {"artists": ["NA"]}] * 2))
     assert joined.of_track.tolist() == [0, 0, 1, 0, 0, 2]
 

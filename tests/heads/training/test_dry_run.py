@@ -24,7 +24,7 @@ def test_it_tells_what_training_then_does(small_store: FeatureStore, tmp_path: P
     assert (found.n_parameters, found.precision, found.device) == (result.n_parameters, result.precision, "cpu")
     assert result.placement is not None
     assert (found.placement.name, found.placement.n_bytes) == (home, result.placement.n_bytes)
-    assert found.task.kept == result.task.kept
+    assert found.task.filters == result.task.filters
     assert found.n_steps == result.history[0].step
     written = [(tmp_path / "run" / "last" / f"{name}-000001.safetensors") for name in ("weights", "optimizer")]
     assert found.checkpoint_bytes == pytest.approx(sum(path.stat().st_size for path in written), rel=0.2)

@@ -379,7 +379,7 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
     config = small_config(epochs=1, split="random", genres=("rock", "jazz", "spoken word", "folk"), top_genres=3,
                           min_genre_count=5, min_labels=1)  # fmt: skip
     result = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", config)
-    steps = [(kept.filter, kept.kept, kept.of) for kept in result.task.kept]
+    steps = [(count.filter, count.kept, count.of) for count in result.task.filters]
     assert steps[:4] == [("labelled", 38, 39), ("genres", 4, 6), ("top_genres=3", 3, 4), ("min_genre_count=5", 3, 3)]
     assert result.task.genres.names == ("rock", "jazz", "folk")
     assert sum(of for _, _, of in steps[4:]) == 38
