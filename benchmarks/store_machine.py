@@ -20,7 +20,7 @@ from mgc.cache.format.schema import FAILED, OK, Flag, track_arrays
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
-from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import append_generation, create_store
@@ -128,7 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
         file.write_bytes(data)
         damages = verify(self.path, full=True)
         assert [damage.part for damage in damages] == [part]
-        assert put_aside(self.path, damages) == []
+        assert quarantine(self.path, damages) == []
         self.done.discard(part)
 
     @rule(which=st.randoms(use_true_random=False))

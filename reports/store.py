@@ -69,7 +69,7 @@ def _refuse_inside(out: Path) -> None:
 
 def render_store_report(store: FeatureStore) -> str:
     """The page of a store."""
-    info, found = describe(store), survey(store)
+    info, found = describe(store).to_dict(), survey(store)
     mel, lyrics = store.recipe.mel, store.recipe.lyrics
     sections = [
         _summary(store, info, found),
