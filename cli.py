@@ -1,4 +1,4 @@
-"""The command line: parse, call one library function, print, exit. Nothing heavy is imported before a command runs.
+"""The command line: parse, call one library function, print, exit. Commands import heavy packages only when they run.
 
 Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed (`predict`
 allows none); 4 damage found; 130 interrupted; 143 terminated.
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .cache.errors import MgcError
 from .commands import extraction, prediction, runs, stores, training
-from .commands.console import emit, progress, say
+from .commands.console import emit, progress, to_stderr
 from .commands.model_tables import print_predictions
 from .commands.options import Json, Quiet, Seed, Verbose
 
@@ -56,8 +56,8 @@ def demo(
     from . import api
 
     with progress(quiet or as_json) as steps:
-        done = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
-    emit(as_json, done.to_dict(), lambda: _print_demo(done))
+        report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
+    emit(as_json, report.to_dict(), lambda: _print_demo(report))
 
 
 for command in (
@@ -76,8 +76,8 @@ for command in (
 app.add_typer(stores.store_app, name="store")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)
         raise typer.Exit
 
@@ -91,40 +91,41 @@ def _root(
     pass
 
 
-_ROOM = "; make room and give the same command again: what was finished is kept"
+_FULL = "; make room and give the same command again: what was finished is kept"
 
-_OF_THE_DISK = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
+_DISK_ERRORS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
     errno.EIO: "; see whether the disk is sound, then give the same command again: what was finished is kept",
     errno.EROFS: "; name a place that can be written to",
 }
-"""Faults that are neither ours nor the input's, with what to do; fsync and its like do not say of which file."""
+"""Errors of the disk, with advice; fsync and others report them without a file name."""
 
 
 def main() -> NoReturn:
     """Entry point of the ``mgc`` command."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         app()
     except MgcError as error:
-        say(f"error: {error}")
+        to_stderr(f"error: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.filename is None and error.errno not in _OF_THE_DISK:
+        if error.filename is None and error.errno not in _DISK_ERRORS:
             traceback.print_exc()
             sys.exit(1)
-        say(f"error: {error.filename or 'the disk'}: {error.strerror}{_OF_THE_DISK.get(error.errno or 0, '')}")
+        advice = _DISK_ERRORS.get(error.errno or 0, "")
+        to_stderr(f"error: {error.filename or 'the disk'}: {error.strerror}{advice}")
         sys.exit(2)
     except Exception:
         traceback.print_exc()
-        say("error: this is a fault of mgc, not of your input; please report it with the lines above")
+        to_stderr("error: this is a fault of mgc, not of your input; please report it with the lines above")
         sys.exit(1)
     raise AssertionError("typer exits")
 
 
-def _terminated(*_: object) -> NoReturn:
-    say("terminated; a store keeps the parts that are committed, a run its last checkpoint")
+def _on_sigterm(*_: object) -> NoReturn:
+    to_stderr("terminated; a store keeps the parts that are committed, a run its last checkpoint")
     sys.exit(143)
 
 
@@ -142,5 +143,5 @@ def _print_demo(report: DemoReport) -> None:
     print(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
     print(f"a new song, truly {', '.join(report.new_song_genres)}:")
     print_predictions([report.prediction], 5)
-    print("seconds: " + ", ".join(f"{step} {taken:g}" for step, taken in report.seconds.items()))
+    print("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     print(f"report: {report.report}")

@@ -1,9 +1,10 @@
-"""A store looked after: verified, repaired, selected from, dropped from, compacted."""
+"""Maintenance of a store: verify, repair, select, drop, compact."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from ..cache.reading.view import Names, StoreView
 from ..cache.steps import Progress, silent
 from ..cache.upkeep.compact import compact
 from ..cache.upkeep.hdf5_writer import seal_problem
-from ..cache.upkeep.info import describe_feature
-from ..cache.upkeep.quarantine import put_aside
+from ..cache.upkeep.info import FeatureSetInfo, describe_feature, feature_bytes
+from ..cache.upkeep.quarantine import quarantine
 from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import drop_feature
@@ -27,6 +28,60 @@ from .shared import extra
 if TYPE_CHECKING:
     from ..pipeline.sources.manifest import Source
     from ..pipeline.text.encoder import TextSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """Result of a repair.
+
+    Attributes
+    ----------
+    damages : found before the repair.
+    left : damages that need a copy of the store, or the source.
+    pending : tracks without an outcome; None where damage is left.
+    pending_added : name of an added feature set -> its pending tracks, of those that have some.
+    not_built : name of an added feature set -> the reason why it could not be built.
+    parts_built : parts that were built again.
+    """
+
+    store: str
+    damages: list[Damage]
+    left: list[Damage]
+    pending: int | None
+    pending_added: dict[str, int]
+    not_built: dict[str, str]
+    parts_built: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRemoval:
+    """Result of a removal of an added feature set; of a dry run, also the feature set and the size of its arrays."""
+
+    store: str
+    feature: str
+    dry_run: bool
+    info: FeatureSetInfo | None = None
+    bytes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        removal = {"store": self.store, "feature": self.feature, "dry_run": self.dry_run}
+        return removal if self.info is None else {**removal, **asdict(self.info), "bytes": self.bytes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Result of a selection: the store that was written, its tracks, and of how many with features they are."""
+
+    store: str
+    tracks: int
+    of: int
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
@@ -45,18 +100,11 @@ def store_repair(
     text_device: str = "cpu",
     workers: int = 0,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
-    """Put damaged parts aside, write metadata anew, and with `source` extract again what is then pending.
-
-    Returns
-    -------
-    dict
-        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``pending_added`` by
-        features that joined, ``not_built`` by such features what hindered it, ``parts_built``.
-    """
+) -> RepairReport:
+    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending."""
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
-    left, built = put_aside(path, damages), 0
+    left, parts_built = quarantine(path, damages), 0
     not_built: dict[str, str] = {}
     if source is not None:
         with extra("extract"):
@@ -64,59 +112,56 @@ def store_repair(
             from ..pipeline.text.encoder import TextSource
 
         options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
-        known = read_plan(path).recipe.lyrics
-        text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
+        recipe = read_plan(path).recipe.lyrics
+        text = None if recipe is None else TextSource(model=text_model or recipe.model, device=text_device)
         left = write_again(path, left, source, text)
         if not left:
-            built, not_built = _build_again(path, source, text, options, on_progress)
+            parts_built, not_built = _build_pending(path, source, text, options, on_progress)
     pending: int | None = None
-    added: dict[str, int] = {}
+    pending_added: dict[str, int] = {}
     if not left:
         with FeatureStore.open(path) as store:
             pending = store.counts().pending
-            added = {name: n for name in store.added if (n := store.counts(name).pending)}
-    return {
-        "store": str(path),
-        "damages": [damage.to_dict() for damage in damages],
-        "left": [damage.to_dict() for damage in left],
-        "pending": pending,
-        "pending_added": added,
-        "not_built": not_built,
-        "parts_built": built,
-    }
+            pending_added = {name: n for name in store.added if (n := store.counts(name).pending)}
+    return RepairReport(
+        store=str(path),
+        damages=damages,
+        left=left,
+        pending=pending,
+        pending_added=pending_added,
+        not_built=not_built,
+        parts_built=parts_built,
+    )
 
 
-def _build_again(
+def _build_pending(
     path: Path, source: Source, text: TextSource | None, options: ExtractOptions, on_progress: Progress
 ) -> tuple[int, dict[str, str]]:
-    """Build what is pending, also of added feature sets.
+    """Build what is pending, added feature sets included.
 
     Returns
     -------
-    built : parts that were built.
-    errors : by name of a feature set, why it cannot be built.
+    int, dict
+        Parts that were built; feature set -> the reason why it could not be built.
     """
     from ..pipeline.extraction.pending import build_pending
 
-    built, errors = build_pending(source, path, options, text=text, on_progress=on_progress), {}
+    parts_built, not_built = build_pending(source, path, options, text=text, on_progress=on_progress), {}
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
-        unfinished = [
-            name
-            for name, added in plan.added.items()
-            if store.counts(name).pending or (name in store.texts and added.n_genres < plan.n_genres)
-        ]
+        lacking_genres = [name for name in store.texts if plan.added[name].n_genres < plan.n_genres]
+        unfinished = [name for name in plan.added if store.counts(name).pending or name in lacking_genres]
     for name in unfinished:
         try:
             encoder = _encoder_of(plan.added[name].recipe, options)
-            built += build_pending(source, path, options, text=encoder, feature_set=name, on_progress=on_progress)
-        except (ConfigError, TextModelError) as error:  # the others can be built nevertheless
-            errors[name] = str(error)
-    return built, errors
+            parts_built += build_pending(source, path, options, text=encoder, feature_set=name, on_progress=on_progress)
+        except (ConfigError, TextModelError) as error:  # other feature sets can still be built
+            not_built[name] = str(error)
+    return parts_built, not_built
 
 
 def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource | None:
-    """Return the text encoder of an added feature set: the user's model if it is the same, else the one of its name."""
+    """Return the encoder of an added feature set: the one given if its hash matches, else that of the recipe."""
     from ..pipeline.text.encoder import TextSource
     from ..pipeline.text.models import find_text_model
 
@@ -137,31 +182,27 @@ def _refuse_sealed(path: Path) -> None:
 
 
 def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list[str]:
-    """Take tracks down; see :func:`mgc.cache.writing.takedowns.drop`. Returns those that were not down already."""
+    """Take tracks down (:func:`mgc.cache.writing.takedowns.drop`); return those that were not taken down before."""
     _refuse_sealed(path)
     with FeatureStore.open(path) as store:
         planned = store.tracks.column("id").to_pylist()
     return drop(path, ids, planned=planned, dry_run=dry_run)
 
 
-def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-    """Take out features that joined a store; see :func:`mgc.cache.writing.feature_removal.drop_feature`.
-
-    Returns
-    -------
-    dict
-        ``store``, ``feature``, ``dry_run``; of a dry run also ``made_by``, how many tracks are ``ok``, and ``bytes``.
-    """
+def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> FeatureRemoval:
+    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`."""
     _refuse_sealed(path)
-    said = {"store": str(path), "feature": name, "dry_run": dry_run}
+    removal = FeatureRemoval(store=str(path), feature=name, dry_run=dry_run)
     if not dry_run:
         drop_feature(path, name)
-        return said
-    return said | describe_feature(path, name)
+        return removal
+    with FeatureStore.open(path) as store:
+        info = describe_feature(store, name)
+        return dataclasses.replace(removal, info=info, bytes=feature_bytes(store, name))
 
 
 def store_compact(path: Path, *, on_progress: Progress = silent) -> int:
-    """Make parts anew without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
+    """Build parts again without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
     return compact(path, on_progress=on_progress)
 
@@ -178,25 +219,20 @@ def store_select(
     text_model: str | None = None,
     text_device: str = "cpu",
     on_progress: Progress = silent,
-) -> dict[str, Any]:
-    """Write a smaller store with the tracks that have features and what is named; see :meth:`StoreView.sel`.
+) -> Selection:
+    """Write a smaller store with the tracks that have features and the given values; see :meth:`StoreView.sel`.
 
     Parameters
     ----------
-    genre_names : read the genres aloud by these names instead, as in :func:`extract`; only they are embedded again.
-    text_model : where the store's own text encoder lies on this machine, for that; its hashes must match.
-
-    Returns
-    -------
-    dict
-        ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
+    genre_names : other genre name prompts, as in :func:`extract`; only they are embedded again.
+    text_model : for these, where the store's own text encoder is on this machine; its hashes must match.
     """
     with StoreView(FeatureStore.open(path)) as view:
         if genre_names is not None:
             _rename_genres(view.store, genre_names, text_model, text_device)
-        chosen = view.sel(genre=genre, artist=artist, language=language, split=split)
-        remarks = select(chosen, output, on_progress=on_progress)
-        return {"store": str(output), "tracks": len(chosen), "of": len(view), "remarks": remarks}
+        selected = view.sel(genre=genre, artist=artist, language=language, split=split)
+        remarks = select(selected, output, on_progress=on_progress)
+        return Selection(store=str(output), tracks=len(selected), of=len(view), remarks=remarks)
 
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:

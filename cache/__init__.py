@@ -1,1 +1,1 @@
-"""What is stored and how it stays true: the feature store, readable with numpy, zarr, h5py and pyarrow alone."""
+"""The feature store, which numpy, zarr, h5py and pyarrow alone can read."""

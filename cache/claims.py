@@ -1,7 +1,7 @@
-"""Hints about who is at work on what, so that processes on one folder share the work instead of racing.
+"""Claims and locks, by which processes that work on one folder share the work.
 
-A claim decides nothing: what is published does. A claim that is lost, stale or ignored costs double work, never a
-result.
+A claim is only a hint: the process that publishes a result first decides. A claim that is lost, stale or ignored costs
+double work, never a result.
 """
 
 from __future__ import annotations
@@ -17,48 +17,76 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HEARTBEAT_S, STALE_S = 20.0, 120.0
-"""A claim is touched that often; one from another machine that has not been for so long is nobody's."""
+"""How often the owner of a claim touches it; after how long without a touch a claim of another machine is void."""
 
 
 @contextmanager
 def hold(file: Path, *, over: bool = False) -> Iterator[bool]:
-    """Hold the claim `file` for a while; False where another live process has it.
+    """Hold the claim `file` in a ``with`` block; yield False if another live process holds it.
 
     Parameters
     ----------
-    over : take the claim from whoever has it, who is known to be dead.
+    over : take the claim over from its owner, a process that is known to be dead.
     """
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    claim = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     if over:
         file.unlink(missing_ok=True)
-    if not _take(file, mine):
+    if not _take(file, claim):
         yield False
         return
-    ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(file, ended), daemon=True)
-    heart.start()
+    stop = threading.Event()
+    heartbeat = threading.Thread(target=_touch, args=(file, stop), daemon=True)
+    heartbeat.start()
     try:
         yield True
     finally:
-        ended.set()
-        heart.join()
+        stop.set()
+        heartbeat.join()
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(file.read_bytes()) == mine:
+            if json.loads(file.read_bytes()) == claim:
                 file.unlink()
 
 
-def _beat(file: Path, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_S):
+@contextmanager
+def lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock a file or folder in a ``with`` block; yield False if that fails, or if `path` was replaced meanwhile.
+
+    Parameters
+    ----------
+    wait : for a process that holds the lock, instead of failing.
+    """
+    import fcntl  # POSIX; reading a store does not need it
+
+    try:  # NFS locks exclusively only a file that is open for writing
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        free = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            free = False
+        except OSError:
+            pass  # a file system without locks
+        yield free and path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+    finally:
+        os.close(handle)
+
+
+def _touch(file: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
         with contextlib.suppress(OSError):
             os.utime(file)
 
 
-def _take(file: Path, mine: dict[str, object]) -> bool:
-    draft = file.with_name(f"{file.name}-{mine['id']}")
+def _take(file: Path, claim: dict[str, object]) -> bool:
+    draft = file.with_name(f"{file.name}-{claim['id']}")
     with contextlib.suppress(FileExistsError):
         file.parent.mkdir()
     try:
-        draft.write_text(json.dumps(mine))
+        draft.write_text(json.dumps(claim))
         now = draft.stat().st_mtime  # by the clock of the file system, which all machines share
         for _ in range(2):
             try:
@@ -69,7 +97,7 @@ def _take(file: Path, mine: dict[str, object]) -> bool:
                     return False
                 file.unlink(missing_ok=True)
         return False
-    except FileNotFoundError:  # its folder was swept away meanwhile: the work is done
+    except FileNotFoundError:  # another process has removed the folder: the work is done
         return False
     finally:
         draft.unlink(missing_ok=True)

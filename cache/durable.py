@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,12 +38,12 @@ def fsync_tree(folder: Path) -> None:
 
 
 def inside(store: Path, key: str) -> Path:
-    """Path of an object of a store; a record that somebody else made may not lead out of it, by ``..`` or by a link.
+    """Return the path of an object of a store.
 
     Raises
     ------
     StoreCorruptError
-        If it does.
+        If it is outside the store, by ``..`` or by a link: records may come from other people.
     """
     path = store / key
     if path.name in ("", "..") or not path.parent.resolve().is_relative_to(store.resolve()):
@@ -51,19 +52,19 @@ def inside(store: Path, key: str) -> Path:
 
 
 def write_durable(path: Path, data: bytes) -> None:
-    """Write a new file and fsync it; the name is durable once the folder is fsynced too."""
+    """Write a new file and fsync it; the name is durable after an fsync of the folder."""
     try:
         with path.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # write(2) and fsync(2) do not know it
+        error.filename = error.filename or str(path)  # write(2) and fsync(2) do not report it
         raise
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `path` in one step: a reader, or a crash, sees the old content or the new, never a part."""
+    """Write `path` in one step: after a crash it has its old content or the new, never a mixture."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     draft.unlink(missing_ok=True)
     try:
@@ -77,9 +78,20 @@ def replace_file(path: Path, data: bytes) -> None:
     fsync_dir(path.parent)
 
 
+def hidden_path(path: Path) -> Path:
+    """Return a new hidden name next to `path`, under which it is built."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+
+
+def rename_durable(source: Path, target: Path) -> None:
+    """Rename a file or folder, and make its new name durable."""
+    source.rename(target)
+    fsync_dir(target.parent)
+
+
 @contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """A name to write a large file under; it becomes `path` in one step at the end, and is gone after an error."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a name under which to write a large file; at the end it becomes `path` in one step."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     draft.unlink(missing_ok=True)
     try:
@@ -93,23 +105,24 @@ def drafted(path: Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal(document: dict[str, Any]) -> bytes:
-    """JSON text of `document` with its own sha256 (over the canonical form of the rest) as last key."""
+    """Return the JSON text of `document`, with the sha256 of its canonical form as last key."""
     digest = hashlib.sha256(canonical_json(document)).hexdigest()
     return (json.dumps({**document, "sha256": digest}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def unseal(path: Path) -> dict[str, Any]:
-    """Read a document written by :func:`seal`.
+    """Read a file written by :func:`seal`.
 
     Raises
     ------
     StoreCorruptError
-        If the text is no JSON object or does not match its own sha256.
+        If the text is not a JSON object, or does not match its own sha256.
     """
     try:
         document = json.loads(path.read_bytes())
@@ -123,16 +136,16 @@ def unseal(path: Path) -> dict[str, Any]:
 
 
 def finite_or_none(value: float) -> float | None:
-    """For JSON, which has no NaN."""
+    """Return a number as JSON can hold it: None for NaN and infinity."""
     return float(value) if math.isfinite(value) else None
 
 
 def canonical_json(data: Any) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8; what every hash of ours is taken over."""
+    """Return the canonical bytes of a JSON value, over which all hashes are taken: sorted keys, no spaces, UTF-8."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
 def fingerprint(data: Any) -> str:
-    """sha256 (hex) of :func:`canonical_json`."""
+    """Return the sha256 (hex) of :func:`canonical_json`."""
     return hashlib.sha256(canonical_json(data)).hexdigest()

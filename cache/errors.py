@@ -1,13 +1,13 @@
 """Errors: each subclasses :class:`MgcError` and a built-in, so both kinds of ``except`` work.
 
-A message says what was wrong, where (file, row, key) and what to do about it.
+A message states what is wrong, where (file, row, key), and what to do about it.
 """
 
 from __future__ import annotations
 
 
 class MgcError(Exception):
-    """Base of every error that mgc raises on purpose."""
+    """Base of all errors that mgc raises on purpose."""
 
 
 class ManifestError(MgcError, ValueError):
@@ -15,7 +15,7 @@ class ManifestError(MgcError, ValueError):
 
 
 class ConfigError(MgcError, ValueError):
-    """An option has no meaning, or contradicts another."""
+    """An option has no meaning, or contradicts another option."""
 
 
 class MissingExtraError(MgcError, ImportError):
@@ -23,27 +23,27 @@ class MissingExtraError(MgcError, ImportError):
 
 
 class StoreError(MgcError, RuntimeError):
-    """A feature store is not what it should be."""
+    """A feature store cannot be used as asked."""
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
-    """There is no feature store at the path given."""
+    """There is no feature store at the given path."""
 
 
 class StoreFormatError(StoreError, ValueError):
-    """The store was written by a format version, or holds metadata, that this code does not understand."""
+    """This code cannot read the format version or the metadata of the store."""
 
 
 class StoreCorruptError(StoreError, ValueError):
-    """Bytes in the store do not match their own checksum."""
+    """Bytes of the store do not match their checksum."""
 
 
 class RecipeMismatchError(StoreError, ValueError):
-    """Features of another recipe (or tracks of another plan) meet a store; the message lists the differences."""
+    """Features have another recipe (or tracks another plan) than the store; the message lists the differences."""
 
 
 class TrackUnavailableError(StoreError, KeyError):
-    """Rows were asked for that the store does not hold as ``ok``; the message names them."""
+    """Requested rows have no features in the store; the message lists their tracks."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -62,24 +62,24 @@ class ClipError(MgcError, ValueError):
 
 
 class TextModelError(MgcError, ValueError):
-    """A text model is not here, is not what its name or hash says, or differs from the one a model was trained with."""
+    """A text model is missing, does not match its name or hash, or is not the one that a model was trained with."""
 
 
 class RunError(MgcError, ValueError):
-    """A run folder or checkpoint is missing, cut short, altered, or does not fit the store."""
+    """A run folder or checkpoint is missing, truncated or altered, or does not fit the store."""
 
 
 class SaveError(MgcError, OSError):
-    """The disk did not take what had to be written; the message says what is safe, and what to do."""
+    """A write to disk failed; the message states what is safe, and what to do."""
 
 
 class StoppedError(MgcError, RuntimeError):
-    """Work ended because somebody asked for it; the message says what is saved and how to go on."""
+    """Work stopped on request; the message states what is saved and how to continue."""
 
 
 class TrainingError(MgcError, RuntimeError):
-    """Training cannot go on (a non-finite loss, no track left); the message names the tracks."""
+    """Training cannot continue (a non-finite loss, no track left); the message lists the tracks."""
 
 
 class WorkerError(MgcError, RuntimeError):
-    """A worker process died over and over; the message says what to try."""
+    """A worker process died repeatedly; the message states what to try."""

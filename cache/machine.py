@@ -1,7 +1,7 @@
-"""What this machine can do: threads of numerical libraries, reuse of freed memory, native bf16.
+"""Features of this machine: threads of numerical libraries, reuse of freed memory, native bf16.
 
-As shipped, glibc returns every large block to the system, which hands it out again page by page, each zeroed first: a
-third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left as they are.
+By default glibc returns every large block to the system, which hands it out again page by page, each zeroed first. That
+costs a third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
-_MOST_MAPPED = 65_536  # as glibc has it
+_DEFAULT_MMAP_MAX = 65_536  # of glibc
 _TRIM_BYTES = 2**28
 
 
@@ -48,32 +48,32 @@ def one_thread_environment() -> Iterator[None]:
 
 
 def reuse_freed_blocks() -> None:
-    """Use blocks of up to 32 MB again, and keep up to 256 MB of free memory: for a process that does clip after clip.
+    """Reuse blocks of up to 32 MB, and keep up to 256 MB of free memory: for a process that handles many clips.
 
-    Larger arrays, such as those of a part, still go back to the system, so that memory stays flat.
+    Larger arrays, such as those of a part, still go back to the system, so that memory does not grow.
     """
-    _set({_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: _TRIM_BYTES})
+    _set_allocator({_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: _TRIM_BYTES})
 
 
 @contextlib.contextmanager
-def keeping_freed_memory(wanted: bool = True) -> Iterator[None]:
-    """All memory that is given back stays with this process, of any size, and goes back to the system afterwards.
+def keeping_freed_memory(enabled: bool = True) -> Iterator[None]:
+    """Keep all freed memory in this process, of blocks of any size, and return it to the system at the end.
 
-    Gaps between arrays of different sizes stay too: expect half as much memory again.
+    Gaps between arrays of different sizes are kept too: expect 50 % more memory.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
-    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1})  # -1: never
+    _set_allocator({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1})  # -1: never
     try:
         yield
     finally:
-        _set({_M_MMAP_MAX: _MOST_MAPPED, _M_TRIM_THRESHOLD: _TRIM_BYTES})
+        _set_allocator({_M_MMAP_MAX: _DEFAULT_MMAP_MAX, _M_TRIM_THRESHOLD: _TRIM_BYTES})
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             trim(0)
 
 
-def _set(parameters: dict[int, int]) -> None:
+def _set_allocator(parameters: dict[int, int]) -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for parameter, value in parameters.items():
             mallopt(parameter, value)

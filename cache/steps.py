@@ -1,4 +1,4 @@
-"""How far long work is: one protocol, which everything that takes long calls and every display implements."""
+"""Progress of long work: one protocol, which long work calls and every display implements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives how far a step of long work is: `done` of `total` units, and a note such as the last loss."""
+    """Callback with the progress of a step of long work: `done` of `total` units, and a note such as the last loss."""
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
 
@@ -19,7 +19,7 @@ def silent(step: str, done: int, total: int, note: str = "") -> None:
 def within(
     progress: Progress, *, step: str | None = None, before: int = 0, total: int | None = None, note: str | None = None
 ) -> Progress:
-    """Return a progress for a share of larger work: counted from `before` of `total` on, under its step and note."""
+    """Return the progress of a share of larger work: counted from `before` of `total` on, under its step and note."""
     return _Share(progress, step, before, total, note)
 
 

@@ -1,4 +1,4 @@
-"""What commands say and how: progress bars, remarks, lists, JSON; gentle stops."""
+"""Output of commands (progress bars, remarks, tables, lists, JSON), and stops on a signal."""
 
 from __future__ import annotations
 
@@ -34,61 +34,66 @@ class Listing(StrEnum):
 
 number = functools.partial(messages.number, missing="-")
 
-PATIENCE_S = 8
-"""How long work may take to come to a stop that loses nothing."""
+GRACE_PERIOD_S = 8
+"""How long work may take to stop without loss after a signal."""
 
-EVERY_S = 60
+LOG_INTERVAL_S = 60
 """Between two lines of progress in a log."""
 
 
 @contextmanager
 def stopping_gently() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGTERM or SIGINT into a question that work asks itself; a second, or `PATIENCE_S`, ends it."""
-    received: list[int] = []
+    """Yield a function that returns True once SIGTERM or SIGINT came, so that work can stop by itself.
 
-    def ask(number: int, _: object) -> None:
-        if received:
-            sys.exit(128 + received[0])
-        received.append(number)
-        signal.alarm(PATIENCE_S)
+    A second signal, or the end of `GRACE_PERIOD_S`, ends the process.
+    """
+    signals: list[int] = []
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+    def request_stop(number: int, _: object) -> None:
+        if signals:
+            sys.exit(128 + signals[0])
+        signals.append(number)
+        signal.alarm(GRACE_PERIOD_S)
+
+    handlers = {
+        number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    }
     try:
-        yield lambda: bool(received)
-    except StoppedError as stopped:
-        say(str(stopped))
-        sys.exit(128 + received[0])
+        yield lambda: bool(signals)
+    except StoppedError as error:
+        to_stderr(str(error))
+        sys.exit(128 + signals[0])
     finally:
         signal.alarm(0)
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def say(text: str) -> None:
+def to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def log_to_stderr(wanted: bool) -> bool:
-    if wanted:
-        handler = _Sayer()
+def log_to_stderr(enabled: bool) -> bool:
+    if enabled:
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger = logging.getLogger("mgc")
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
-    return wanted
+    return enabled
 
 
-class _Sayer(logging.Handler):
-    """Log lines to the stderr of the moment, which a progress bar replaces while it is up."""
+class _StderrHandler(logging.Handler):
+    """Write log lines to the current ``sys.stderr``, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        to_stderr(self.format(record))
 
 
 def remark(quiet: bool, remarks: Iterable[str]) -> None:
     if not quiet:
-        for remark in remarks:
-            say(remark)
+        for text in remarks:
+            to_stderr(text)
 
 
 def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> None:
@@ -100,7 +105,7 @@ def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> No
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """A bar on stderr for each step of long work; where stderr is no terminal, a line at its start and each minute."""
+    """Yield a progress that shows a bar per step on stderr; without a terminal, a line at its start and each minute."""
     if quiet:
         yield silent
         return
@@ -109,7 +114,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _MinuteLines()
+        yield _ProgressLines()
         return
     columns = (
         rich.TextColumn("{task.description}"),
@@ -130,26 +135,25 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield show
 
 
-class _MinuteLines:
-    """How far each step is, for the log of a job: once at its start, and again when `EVERY_S` have passed."""
+class _ProgressLines:
+    """Progress for the log of a job: a line at the start of each step, then at most one per `LOG_INTERVAL_S`."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, tuple[float, int]] = {}
-        self._said_s = 0.0
+        self._starts: dict[str, tuple[float, int]] = {}
+        self._last_line_s = 0.0
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        known = self._begun.get(step)
-        if known is not None and now - self._said_s < EVERY_S:
+        if step in self._starts and now - self._last_line_s < LOG_INTERVAL_S:
             return
-        self._said_s = now
-        began, first = self._begun.setdefault(step, (now, done))
-        left = f"; {duration((now - began) / (done - first) * (total - done))} left" if done > first else ""
-        say(f"{step}: {done} of {total}" + (f", {note}" if note else "") + left)
+        self._last_line_s = now
+        started, first = self._starts.setdefault(step, (now, done))
+        left = f"; {duration((now - started) / (done - first) * (total - done))} left" if done > first else ""
+        to_stderr(f"{step}: {done} of {total}" + (f", {note}" if note else "") + left)
 
 
-def split_names(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",")]
+def split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -190,7 +194,7 @@ def n_workers(n: int) -> str:
 
 
 def command(*words: object) -> str:
-    """A command of mgc's, to be pasted into a shell."""
+    """Return a command of mgc to paste into a shell."""
     return shlex.join(["mgc", *map(str, words)])
 
 

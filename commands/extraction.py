@@ -13,7 +13,7 @@ from ..cache.errors import ConfigError
 from ..cache.messages import counted
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
-from .console import duration, emit, n_workers, print_table, progress, remark, say
+from .console import duration, emit, n_workers, print_table, progress, remark, to_stderr
 from .options import (
     SOURCE,
     Config,
@@ -101,7 +101,7 @@ def extract(
     emit(as_json, report.to_dict(), lambda: _print_extraction(report, options.add))
     hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if hurt > allowed(report.planned):
-        say(f"{hurt} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
+        to_stderr(f"{hurt} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 
@@ -157,7 +157,7 @@ def extractors(as_json: Json = False) -> None:
     rows = [[", ".join(map(str, one[n])) if isinstance(one[n], list) else one[n] for n in names] for one in found]
     emit(as_json, {"extractors": found, "broken": broken}, lambda: print_table("", names, rows))
     for one in broken:
-        say(f"{one['error']} (installed by {one['from']}: mend or uninstall that)")
+        to_stderr(f"{one['error']} (installed by {one['from']}: mend or uninstall that)")
     if broken:
         raise typer.Exit(2)
 

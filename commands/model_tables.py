@@ -16,7 +16,7 @@ from ..heads.metrics.names import (
     TUNED,
     column_label,
 )
-from .console import duration, estimate, number, print_table, say
+from .console import duration, estimate, number, print_table, to_stderr
 
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
@@ -164,7 +164,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         first, second = counted(result["n_only_first"], "track"), result["n_only_second"]
         print(f"left out: {first} only of the first, {second} of the second")
     if not quiet:
-        say(
+        to_stderr(
             "paired bootstrap over artists; undecided: the interval holds 0, or there are fewer than 20 artists. Where "
             "nothing differs, about one metric in twenty is decided by chance"
         )

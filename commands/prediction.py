@@ -11,7 +11,7 @@ import typer
 
 from ..cache.errors import ConfigError
 from ..heads.evaluation.predict_options import PredictOptions
-from .console import Listing, emit, print_list, progress, remark, say
+from .console import Listing, emit, print_list, progress, remark, to_stderr
 from .model_tables import print_predictions, print_written
 from .options import Config, Json, Quiet, RunArgument, TextDevice, Verbose, complete_text_model, takes_flags
 
@@ -102,5 +102,5 @@ def predict(
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)
     if result.n_failed and not (len(inputs) == 1 and is_store(inputs[0])):  # a store's failures are its extraction's
-        say(f"{result.n_failed} of {result.n_tracks} songs could not be read")
+        to_stderr(f"{result.n_failed} of {result.n_tracks} songs could not be read")
         raise typer.Exit(3)

@@ -74,12 +74,12 @@ def render_store_report(store: FeatureStore) -> str:
         mel=mel,
         lyrics=lyrics,
         features=[*(["sound"] if mel else []), *(["lyrics"] if lyrics else []), *store.added],
-        failures=_failures(store, info["reasons"]) if info["failed"] else [],
+        failures=_failures(store, info.reasons) if info.failed else [],
         coverage_heads=heads,
         coverage=_coverage(counts, heads),
         added=[(added, _made_by(added.recipe), _reasons(added.reasons)) for added in counts.added],
         flags=[
-            (name, n, FLAG_MEANINGS[Flag[name]]) for name, n in sorted(info["flags"].items(), key=lambda item: -item[1])
+            (name, n, FLAG_MEANINGS[Flag[name]]) for name, n in sorted(info.flags.items(), key=lambda item: -item[1])
         ],
         n_planned=n_planned,
         mean_labels=sum(n * tracks for n, tracks in counts.labels.items()) / n_planned if n_planned else 0.0,
@@ -91,12 +91,12 @@ def render_store_report(store: FeatureStore) -> str:
         languages=language_chart(counts.languages),
         range_db=RANGE_DB,
         **mel_charts(pictures(store, list(counts.genres)), mel),
-        settings={f"{part}.{key}": value for part, v in info["recipe"].items() for key, value in v.items()},
+        settings={f"{part}.{key}": value for part, v in info.recipe.to_dict().items() for key, value in v.items()},
         versions={
-            **{f"sha256 of the recipe of {name}": value for name, value in info["fingerprints"].items()},
+            **{f"sha256 of the recipe of {name}": value for name, value in info.fingerprints.items()},
             **store.library_versions,
-            "store format": info["format_version"],
-            "tracks a part": info["part_rows"],
+            "store format": info.format_version,
+            "tracks a part": info.part_rows,
         },
     )
 

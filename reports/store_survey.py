@@ -54,7 +54,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddedSet:
+class AddedCounts:
     """A feature set that was added to the store, and the outcome of the tracks that have the store's own features.
 
     Attributes
@@ -94,7 +94,7 @@ class Survey:
     seconds: Histogram | None
     tokens: Histogram | None
     n_artists: int
-    added: tuple[AddedSet, ...]
+    added: tuple[AddedCounts, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def survey(store: FeatureStore) -> Survey:
         seconds=histogram(seconds),
         tokens=histogram(tokens[tokens > 0].astype(np.float64)),
         n_artists=pc.count_distinct(pc.list_flatten(tracks.column("artists"))).as_py(),
-        added=tuple(_added_set(store, name, recipe) for name, recipe in store.added.items()),
+        added=tuple(_added_counts(store, name, recipe) for name, recipe in store.added.items()),
     )
 
 
@@ -185,13 +185,13 @@ def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
     return {count["values"]: count["counts"] for count in sorted(counts, key=lambda count: -count["counts"])}
 
 
-def _added_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe) -> AddedSet:
+def _added_counts(store: FeatureStore, name: str, recipe: FeatureSetRecipe) -> AddedCounts:
     outcomes = store.added_outcomes(name).select(["row", "status", "reason"])
     outcomes = outcomes.filter(pa.array(store.status[np.asarray(outcomes.column("row"))] == OK))
     ok, failed = (pc.sum(pc.equal(outcomes.column("status"), status)).as_py() or 0 for status in (OK, FAILED))
     reasons = _value_counts(outcomes.column("reason").drop_null())
     pending = len(store.ok_rows) - ok - failed
-    return AddedSet(name=name, recipe=recipe, ok=ok, failed=failed, pending=pending, reasons=reasons)
+    return AddedCounts(name=name, recipe=recipe, ok=ok, failed=failed, pending=pending, reasons=reasons)
 
 
 def _with_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe, rows: IntArray, lyrics: BoolArray) -> BoolArray:

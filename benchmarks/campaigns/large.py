@@ -64,8 +64,8 @@ from mgc.cache.upkeep.verify import verify
 store = Path(sys.argv[1])
 assert measured("info --watch, its first look", lambda: next(watch(store))).complete
 assert measured("open and count", lambda: FeatureStore.open(store).counts()).pending == 0
-assert measured("info", lambda: describe_store(store))["pending"] == 0
-assert measured("failures", lambda: failures(store))["failures"] == []
+assert measured("info", lambda: describe_store(store)).pending == 0
+assert measured("failures", lambda: failures(store)).failures == []
 assert measured("verify", lambda: verify(store)) == []
 print(json.dumps(steps))
 """

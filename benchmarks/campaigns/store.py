@@ -23,7 +23,7 @@ from mgc.cache.errors import StoreCorruptError
 from mgc.cache.reading.hdf5_reader import USER_BLOCK
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store
-from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing.takedowns import drop
 
@@ -85,7 +85,7 @@ def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
         else:
             assert [damage.key for damage in damages] == [key], f"{key} is damaged, {damages} was found"
             assert (damages[0].part, damages[0].feature_set) == _part_of(key), f"{key}: {damages[0]}"
-            left = put_aside(path, damages)
+            left = quarantine(path, damages)
             if not left:
                 fill_pending(path)
                 assert verify(path, full=True) == []

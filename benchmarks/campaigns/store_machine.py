@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -16,10 +17,10 @@ from benchmarks.worlds.small_store import RECIPE, features
 from mgc.cache.format.plan import read_plan, read_tracks
 from mgc.cache.format.records import committed
 from mgc.cache.format.schema import FAILED, OK, Flag, track_arrays
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
-from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import append_generation, create_store
@@ -112,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
                 outcomes.append({"row": row, "status": FAILED, "reason": reason, "flags": 0})
             else:
                 outcomes.append({"row": row, "status": OK, "flags": int(Flag.SHORT)})
-        commit_part(self.path, part, arrays, outcome_table(outcomes))
+        commit_part(self.path, part, arrays, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA))
 
     @rule()
     def retry(self) -> None:
@@ -136,7 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
         file.write_bytes(data)
         damages = verify(self.path, full=True)
         assert [damage.part for damage in damages] == [part]
-        assert put_aside(self.path, damages) == []
+        assert quarantine(self.path, damages) == []
         self.committed.discard(part)
 
     @rule(which=st.randoms(use_true_random=False))

@@ -12,6 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import zarr
 
 from benchmarks.speed import rivals
@@ -19,7 +20,7 @@ from benchmarks.timing import in_turn, spread, table
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import OK
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import create_store
@@ -58,7 +59,9 @@ class Forms:
                     "status": np.full(len(rows), OK, np.uint8),
                     "flags": np.zeros(len(rows), np.uint32),
                 }
-                outcomes = outcome_table([{"row": row, "status": OK, "flags": 0, "seconds": 30.0} for row in rows])
+                outcomes = pa.Table.from_pylist(
+                    [{"row": row, "status": OK, "flags": 0, "seconds": 30.0} for row in rows], schema=OUTCOME_SCHEMA
+                )
                 commit_part(self.store, part, arrays, outcomes)
         flat.flush()
         finish(self.store)

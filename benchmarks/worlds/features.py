@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.records import committed
 from mgc.cache.format.schema import OK
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import create_store
 from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
@@ -96,7 +97,8 @@ def write_store(
             raise StoppedError(f"{path}: {part} of {plan.n_parts} parts are drawn")
         rows = plan.part_range(part)
         arrays = draw(features, songs[rows.start : rows.stop], words, device)
-        commit_part(path, part, arrays, outcome_table([_outcome(row, songs[row]) for row in rows]))
+        outcomes = pa.Table.from_pylist([_outcome(row, songs[row]) for row in rows], schema=OUTCOME_SCHEMA)
+        commit_part(path, part, arrays, outcomes)
     finish(path)
     return path
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import OK
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
@@ -84,5 +85,5 @@ def make_store(size: Size, path: Path, n_train: int = 32, n_validation: int = 8)
         genres=genres,
         genre_embedding=embedding,
     )
-    commit_part(path, 0, arrays, outcome_table(outcomes))
+    commit_part(path, 0, arrays, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA))
     return FeatureStore.open(path)

@@ -13,7 +13,7 @@ from mgc.cache.format import layout
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK, Flag
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import append_generation, create_store
 
@@ -69,7 +69,7 @@ def part_content(rows: range) -> tuple[dict[str, np.ndarray], pa.Table]:
         arrays["mel"][i], arrays["lyrics_pooled"][i], arrays["lyrics"][i] = np.nan, np.nan, 0
         arrays["status"][i] = FAILED
         outcomes[i] |= {"status": FAILED, "reason": "EMPTY", "detail": "no samples"}
-    return arrays, outcome_table(outcomes)
+    return arrays, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA)
 
 
 def create(path: Path, n_tracks: int = N_TRACKS) -> Path:

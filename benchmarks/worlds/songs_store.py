@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
 
@@ -79,7 +80,7 @@ def write_songs_store(path: Path) -> Path:
         arrays = {name: np.stack([song[name] for song in songs]) for name in songs[0]}
         if FAILED_SONG in rows:
             _fail(arrays, FAILED_SONG - rows.start)
-        commit_part(path, part, arrays, outcome_table([_outcome(i) for i in rows]))
+        commit_part(path, part, arrays, pa.Table.from_pylist([_outcome(i) for i in rows], schema=OUTCOME_SCHEMA))
     return path
 
 

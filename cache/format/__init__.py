@@ -1,1 +1,1 @@
-"""What a store holds, as data: arrays, recipes, plan, tables, records."""
+"""The content of a store as data: arrays, recipes, plan, tables, records."""

@@ -13,42 +13,43 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from ..durable import fsync_dir, write_durable
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
-from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, track_arrays
+from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, array_name, track_arrays
 
 RECORDED_LIBRARIES = (
-    "mgc", "numpy", "zarr", "pyarrow", "torch", "transformers", "tokenizers", "librosa", "soundfile", "av", "soxr",
-    "scipy",
-)  # fmt: skip
+    *("mgc", "numpy", "zarr", "pyarrow"),
+    *("torch", "transformers", "tokenizers"),
+    *("librosa", "soundfile", "av", "soxr", "scipy"),
+)
+"""Libraries that shape features, in the order in which a store lists their versions."""
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that shape features, of those that are installed."""
-    found = {}
+    """Return the versions of :data:`RECORDED_LIBRARIES`, of those that are installed."""
+    versions = {}
     for name in RECORDED_LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def object_key(spec: ArraySpec, part: int) -> str:
-    """Zarr key of the object that holds a part of an array: a shard, or a chunk as long as a part."""
+    """Return the Zarr key of the object that holds a part of an array: a shard, or a chunk as long as a part."""
     return "/".join([spec.name, "c", str(part), *("0" for _ in spec.tail)])
 
 
-def genre_spec(width: int, name: str | None = None) -> ArraySpec:
-    """The array with one row a genre; `width` is the encoder's hidden size, `name` that of an added feature set."""
-    suffix = "" if name is None else f"_{name}"
+def genre_spec(width: int, feature_set: str | None = None) -> ArraySpec:
+    """Return the array with one row per genre; `width` is the hidden size of the text encoder."""
     return ArraySpec(
-        name=f"genre_embedding{suffix}",
-        dims=("genre", f"text_dim{suffix}"),
+        name=array_name("genre_embedding", feature_set),
+        dims=("genre", array_name("text_dim", feature_set)),
         tail=(width,),
         dtype="float32",
         fill=float("nan"),
@@ -58,7 +59,7 @@ def genre_spec(width: int, name: str | None = None) -> ArraySpec:
 
 
 def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int) -> zarr.Array[Any]:
-    """Metadata of one array; no chunk is written."""
+    """Write the metadata of one array, and no chunk."""
     part = (part_rows, *spec.tail)
     return group.create_array(
         spec.name,
@@ -68,22 +69,29 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
         dtype=spec.dtype,
         fill_value=spec.fill,
         filters=None,
-        compressors=[Crc32cCodec()] if spec.plain else [ZstdCodec(level=3), Crc32cCodec()],
+        compressors=[Crc32cCodec()] if spec.sharded else [ZstdCodec(level=3), Crc32cCodec()],
         dimension_names=spec.dims,
         attributes={"units": spec.unit, "description": spec.description},
         config={"write_empty_chunks": False},
     )
 
 
+def read_rows(group: zarr.Group, name: str, rows: range) -> npt.NDArray[Any]:
+    """Read consecutive rows of an array."""
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[rows.start : rows.stop])
+
+
 def write_metadata(
     folder: Path, plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
 ) -> None:
-    """Write every ``zarr.json`` of a store of that many array rows and genres; consolidated in the root's.
+    """Write every ``zarr.json`` of a store with `n_rows` array rows and `n_genres`, consolidated in that of the root.
 
     Parameters
     ----------
     plan : the document of ``plan.json``.
-    added : name -> recipe of feature sets that joined later.
+    added : name -> recipe of the added feature sets.
     """
     recipe, part_rows = Recipe.from_dict(plan["recipe"]), plan["part_rows"]
     attributes = {
@@ -97,8 +105,8 @@ def write_metadata(
     }
     if added:
         attributes["added"] = {
-            name: {"recipe": asdict(one), "fingerprints": added_fingerprints(one, recipe.genre_names)}
-            for name, one in sorted(added.items())
+            name: {"recipe": asdict(of_set), "fingerprints": added_fingerprints(of_set, recipe.genre_names)}
+            for name, of_set in sorted(added.items())
         }
     group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
     for spec in track_arrays(recipe):
@@ -106,11 +114,11 @@ def write_metadata(
     if plan["embeds_genres"]:
         assert recipe.lyrics is not None
         create_array(group, genre_spec(recipe.lyrics.hidden_size), n_genres, 1)
-    for name, one in sorted(added.items()):
-        for spec in added_arrays(name, one):
+    for name, of_set in sorted(added.items()):
+        for spec in added_arrays(name, of_set):
             create_array(group, spec, n_rows, part_rows)
-        if isinstance(one, TextRecipe):
-            create_array(group, genre_spec(one.hidden_size, name), n_genres, 1)
+        if isinstance(of_set, TextRecipe):
+            create_array(group, genre_spec(of_set.hidden_size, name), n_genres, 1)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
@@ -120,7 +128,7 @@ def write_metadata(
 def metadata_documents(
     plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
 ) -> dict[str, bytes]:
-    """Key -> bytes of every ``zarr.json``, as :func:`write_metadata` would write them."""
+    """Return key -> bytes of every ``zarr.json``, as :func:`write_metadata` writes them."""
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         folder = Path(scratch)
         write_metadata(folder, plan, added, n_rows=n_rows, n_genres=n_genres)
@@ -128,11 +136,11 @@ def metadata_documents(
 
 
 def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) -> None:
-    """Bring every ``zarr.json`` to what it should be, each by one rename, the root's last.
+    """Bring every ``zarr.json`` to its document, each by one rename, that of the root last.
 
     Parameters
     ----------
-    drafts : folder on the store's filesystem that new texts are written in first; made where missing.
+    drafts : folder on the store's filesystem in which new texts are written first; created if missing.
     """
     for key in sorted(documents, key=lambda key: (key == "zarr.json", key)):
         target = store / key
@@ -141,15 +149,15 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
                 drafts.mkdir()
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = drafts / f"metadata~{uuid.uuid4().hex}"
-            with contextlib.suppress(FileNotFoundError):  # swept away by another process: try again
+            with contextlib.suppress(FileNotFoundError):  # another process removed the drafts: retry
                 write_durable(draft, documents[key])
                 draft.replace(target)
             fsync_dir(target.parent)
 
 
-def same_document(mine: bytes, theirs: bytes) -> bool:
-    """Whether two JSON texts say the same; another release of zarr may order or indent them otherwise."""
+def same_document(text: bytes, other: bytes) -> bool:
+    """Whether two JSON texts have equal content; another release of zarr may order or indent them otherwise."""
     try:
-        return bool(json.loads(mine) == json.loads(theirs))
+        return bool(json.loads(text) == json.loads(other))
     except ValueError:
         return False

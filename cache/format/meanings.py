@@ -1,4 +1,4 @@
-"""What flags and reasons mean to the person whose tracks they are about, and what can be done."""
+"""The meaning of each flag and reason code for people, and what to do about it."""
 
 from __future__ import annotations
 
@@ -23,38 +23,53 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.TEXT_CLEANED: "Markup, entities, control or invisible characters were taken out of the lyrics.",
     Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
 }
-"""A sentence or two a flag."""
+"""One or two sentences per flag."""
+
+_CAUSES: dict[Reason, str] = {
+    Reason.SRC_MISSING: "No file at the path, or one that may not be read.",
+    Reason.SRC_NOT_REGULAR: "A folder, pipe or device instead of a file.",
+    Reason.PATH_ESCAPE: "The path leads out of the source's root folder.",
+    Reason.EMPTY: "A file without sound: zero bytes, or a header with nothing behind it.",
+    Reason.NOT_AUDIO: "The content is not sound, whatever the name says; often an error page saved as a song.",
+    Reason.TOO_SHORT: "Less sound than the recipe's min_clip_s.",
+    Reason.TOO_LARGE: "Beyond a limit on bytes, hours, channels or sample rate; the detail says which.",
+    Reason.BAD_HEADER: "A header that no decoder accepts.",
+    Reason.DECODE_ERROR: "Too damaged to decode.",
+    Reason.UNSUPPORTED_CODEC: "No decoder here for this codec, or encrypted sound.",
+    Reason.DECODER_CRASH: "The decoder crashed on this file, twice; other tracks are unharmed.",
+    Reason.DECODER_TIMEOUT: "Decoding took too long.",
+    Reason.DECODER_MEMORY: "Decoding needed more memory than one file may have.",
+    Reason.NONFINITE: "Samples that are NaN, infinite, or absurdly large.",
+    Reason.WORKER_CRASH: "It ended the worker process that had it, three times.",
+    Reason.LYRICS_CHANGED: "For features that joined later: the lyrics are not those of the store.",
+    Reason.SOURCE_CHANGED: "For features that joined later: the audio file is not that of the store.",
+    Reason.EXTRACTOR_FAILED: "The added extractor raised an error on this track; the detail says which.",
+    Reason.DROPPED: "Taken down with mgc store drop.",
+}
+
+_REMEDIES: dict[Reason, str] = {
+    Reason.SRC_MISSING: "Check --root, the paths in the source, and permissions; then extract with --retry-failed.",
+    Reason.SRC_NOT_REGULAR: "Correct the path in the source.",
+    Reason.PATH_ESCAPE: "Move the file below the root, or name a root that holds all files.",
+    Reason.EMPTY: "Fetch the file again, then --retry-failed.",
+    Reason.NOT_AUDIO: "Fetch the file again, then --retry-failed.",
+    Reason.TOO_SHORT: "Leave it out, or fetch the whole file.",
+    Reason.TOO_LARGE: "Cut the file, or leave it out.",
+    Reason.BAD_HEADER: "Convert or fetch the file again, then --retry-failed.",
+    Reason.DECODE_ERROR: "Fetch the file again, then --retry-failed.",
+    Reason.UNSUPPORTED_CODEC: "Convert the file to FLAC or WAV, then --retry-failed.",
+    Reason.DECODER_CRASH: "Convert the file with another program; log/ in the store has what the decoder said last.",
+    Reason.DECODER_TIMEOUT: "Convert the file; on a slow disk just --retry-failed.",
+    Reason.DECODER_MEMORY: "Convert or cut the file.",
+    Reason.NONFINITE: "Write the file anew from its original.",
+    Reason.WORKER_CRASH: "Convert the file with another program; log/ in the store tells more.",
+    Reason.LYRICS_CHANGED: "Restore the lyrics, then --add with --retry-failed; or make a store of what there is.",
+    Reason.SOURCE_CHANGED: "Restore the file, then --add with --retry-failed; or make a store of what there is.",
+    Reason.EXTRACTOR_FAILED: "Tell the extractor's author; once it is mended, --add with --retry-failed.",
+    Reason.DROPPED: "Nothing: this is as somebody wished it.",
+}
 
 REASON_MEANINGS: dict[Reason, tuple[str, str]] = {
-    Reason.SRC_MISSING: ("No file at the path, or one that may not be read.",
-                         "Check --root, the paths in the source, and permissions; then extract with --retry-failed."),
-    Reason.SRC_NOT_REGULAR: ("A folder, pipe or device instead of a file.", "Correct the path in the source."),
-    Reason.PATH_ESCAPE: ("The path leads out of the source's root folder.",
-                         "Move the file below the root, or name a root that holds all files."),
-    Reason.EMPTY: ("A file without sound: zero bytes, or a header with nothing behind it.",
-                   "Fetch the file again, then --retry-failed."),
-    Reason.NOT_AUDIO: ("The content is not sound, whatever the name says; often an error page saved as a song.",
-                       "Fetch the file again, then --retry-failed."),
-    Reason.TOO_SHORT: ("Less sound than the recipe's min_clip_s.", "Leave it out, or fetch the whole file."),
-    Reason.TOO_LARGE: ("Beyond a limit on bytes, hours, channels or sample rate; the detail says which.",
-                       "Cut the file, or leave it out."),
-    Reason.BAD_HEADER: ("A header that no decoder accepts.", "Convert or fetch the file again, then --retry-failed."),
-    Reason.DECODE_ERROR: ("Too damaged to decode.", "Fetch the file again, then --retry-failed."),
-    Reason.UNSUPPORTED_CODEC: ("No decoder here for this codec, or encrypted sound.",
-                               "Convert the file to FLAC or WAV, then --retry-failed."),
-    Reason.DECODER_CRASH: ("The decoder crashed on this file, twice; other tracks are unharmed.",
-                           "Convert the file with another program; log/ in the store has what the decoder said last."),
-    Reason.DECODER_TIMEOUT: ("Decoding took too long.", "Convert the file; on a slow disk just --retry-failed."),
-    Reason.DECODER_MEMORY: ("Decoding needed more memory than one file may have.", "Convert or cut the file."),
-    Reason.NONFINITE: ("Samples that are NaN, infinite, or absurdly large.", "Write the file anew from its original."),
-    Reason.WORKER_CRASH: ("It ended the worker process that had it, three times.",
-                          "Convert the file with another program; log/ in the store tells more."),
-    Reason.LYRICS_CHANGED: ("For features that joined later: the lyrics are not those of the store.",
-                            "Restore the lyrics, then --add with --retry-failed; or make a store of what there is."),
-    Reason.SOURCE_CHANGED: ("For features that joined later: the audio file is not that of the store.",
-                            "Restore the file, then --add with --retry-failed; or make a store of what there is."),
-    Reason.EXTRACTOR_FAILED: ("The added extractor raised an error on this track; the detail says which.",
-                              "Tell the extractor's author; once it is mended, --add with --retry-failed."),
-    Reason.DROPPED: ("Taken down with mgc store drop.", "Nothing: this is as somebody wished it."),
-}  # fmt: skip
-"""What happened, and what to do about it."""
+    reason: (cause, _REMEDIES[reason]) for reason, cause in _CAUSES.items()
+}
+"""Cause and remedy of each reason code."""

@@ -1,8 +1,8 @@
-"""What a store is to hold: the plan, frozen when the store is made, and the generations of tracks that join it.
+"""The plan of a store: its recipe, its generations of tracks, and its added feature sets.
 
-``plan.json`` says how features are made. ``generations/<n>.json`` says which tracks: the first generation, tracks
-appended later, tracks tried again. Each is sealed, created once, and holds the hash of the one before; a part of the
-store belongs to one generation, and its commit carries that generation's hash.
+``plan.json`` holds the recipe. ``generations/<n>.json`` lists tracks: the first ones, tracks appended later, tracks to
+retry. Each record is sealed, created once, and holds the hash of the one before. A part of the store is of one
+generation, and its commit record holds the hash of that generation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,9 @@ FEATURES = "features"
 RESERVED = frozenset({*FOLDERS, FEATURES, "drops", "quarantine", "staging"})
 """Folders of a store; no array has such a name."""
 
-_SET = re.compile(r"([a-z][a-z0-9_]*)\.(json|dropped)")
+SEALED_SUFFIXES = (".h5", ".hdf5")
+
+_FEATURE_SET_FILE = re.compile(r"([a-z][a-z0-9_]*)\.(json|dropped)")
 
 Kind = Literal["first", "append", "retry"]
 
@@ -42,9 +44,9 @@ class Generation:
 
     Attributes
     ----------
-    kind : ``first``, ``append`` (tracks that are new), ``retry`` (tracks that failed, tried again).
+    kind : ``first``, ``append`` (new tracks), ``retry`` (tracks that failed before).
     rows : array rows of its tracks; starts at a part boundary.
-    genres : rows of ``genre_embedding`` that came with it.
+    genres : rows of ``genre_embedding`` that it adds.
     """
 
     number: int
@@ -60,20 +62,24 @@ class Generation:
     def key(self) -> str:
         return generation_key(self.number)
 
+    @property
+    def object_keys(self) -> list[str]:
+        return object_keys(self.record)
+
     @cached_property
     def sha256(self) -> str:
-        """What the commits of its parts carry."""
+        """Hash of its record, which the commit records of its parts hold."""
         return fingerprint(dict(self.record))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddedSet:
-    """Features that joined the store after it was made: a text encoder's, or an extractor's.
+class AddedFeatureSet:
+    """Features added to a finished store: those of another text encoder, or of an extractor.
 
     Attributes
     ----------
     name : suffix of its arrays; of an extractor's feature, its name.
-    records : one for each time genres were embedded; the first says what it is.
+    records : the first describes the feature set; each later one adds embeddings of new genres.
     """
 
     name: str
@@ -84,43 +90,47 @@ class AddedSet:
     def n_genres(self) -> int:
         return sum(record["n_genres"] for record in self.records)
 
+    @property
+    def object_keys(self) -> list[str]:
+        return [key for record in self.records for key in object_keys(record)]
+
     @cached_property
     def sha256(self) -> str:
-        """What the commits of its parts carry, beside their generation."""
+        """Hash of its first record, which the commit records of its parts hold besides that of their generation."""
         return fingerprint(dict(self.records[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A store's plan with all generations decided so far.
+    """The plan of a store, with all generations and added feature sets decided so far.
 
     Attributes
     ----------
     document : of ``plan.json``.
-    part_rows : array rows a part.
+    part_rows : array rows per part.
     """
 
     document: Mapping[str, Any]
     recipe: Recipe
     part_rows: int
     generations: tuple[Generation, ...]
-    added: Mapping[str, AddedSet] = field(default_factory=dict)
+    added: Mapping[str, AddedFeatureSet] = field(default_factory=dict)
 
     def arrays(self, feature_set: str | None = None) -> list[ArraySpec]:
-        """The track arrays of the store as it was made, or of a feature set that joined it."""
+        """Return the track arrays of the store itself, or of an added feature set."""
         if feature_set is None:
             return track_arrays(self.recipe)
         return added_arrays(feature_set, self.added[feature_set].recipe)
 
     def sha256_of(self, feature_set: str | None) -> str | None:
-        """What commits of a feature set carry; None for the store's own features, and for one that is not there."""
-        known = None if feature_set is None else self.added.get(feature_set)
-        return None if known is None else known.sha256
+        """Return the hash in commit records of an added feature set; None for the store itself or an unknown name."""
+        added = None if feature_set is None else self.added.get(feature_set)
+        return None if added is None else added.sha256
 
     @cached_property
     def metadata(self) -> dict[str, bytes]:
-        """Key -> bytes of every ``zarr.json`` that the store should have; zarr is asked once a plan."""
-        added = {name: one.recipe for name, one in self.added.items()}
+        """Key -> bytes of every ``zarr.json`` that the store should have; zarr makes them once per plan."""
+        added = {name: of_set.recipe for name, of_set in self.added.items()}
         return layout.metadata_documents(self.document, added, n_rows=self.n_rows, n_genres=self.n_genres)
 
     @property
@@ -145,26 +155,25 @@ class Plan:
         return self.generations[-1].genres.stop
 
     def parts_of(self, generation: Generation) -> range:
-        """Numbers of the parts that a generation's tracks are in."""
+        """Return the numbers of the parts of a generation."""
         return range(generation.rows.start // self.part_rows, -(-generation.rows.stop // self.part_rows))
 
     def generation_of(self, part: int) -> Generation:
         first = part * self.part_rows
-        return next(g for g in reversed(self.generations) if g.rows.start <= first)
+        return next(gen for gen in reversed(self.generations) if gen.rows.start <= first)
 
     def part_range(self, part: int) -> range:
-        """Array rows of a part that hold planned tracks."""
+        """Return the array rows of a part that hold planned tracks."""
         rows = self.generation_of(part).rows
         return range(part * self.part_rows, min((part + 1) * self.part_rows, rows.stop))
 
     def through(self, n_generations: int) -> Plan:
-        """The plan as it was with its first generations only."""
-        return Plan(document=self.document, recipe=self.recipe, part_rows=self.part_rows,
-                    generations=self.generations[:n_generations], added=self.added)  # fmt: skip
+        """Return the plan with its first generations only."""
+        return replace(self, generations=self.generations[:n_generations])
 
 
 def read_plan(store: Path) -> Plan:
-    """The plan of the store at `store`.
+    """Read the plan of the store at `store`.
 
     Raises
     ------
@@ -181,8 +190,20 @@ def read_plan(store: Path) -> Plan:
     generations = tuple(_read_generations(store, fingerprint(document)))
     if not generations:
         raise StoreCorruptError(f"{store}: generations/0.json is missing; see `mgc store verify`")
-    return Plan(document=document, recipe=Recipe.from_dict(document["recipe"]), part_rows=document["part_rows"],
-                generations=generations, added=read_added(store, fingerprint(document)))  # fmt: skip
+    return make_plan(document, generations, read_added(store, fingerprint(document)))
+
+
+def make_plan(
+    document: Mapping[str, Any], generations: tuple[Generation, ...], added: Mapping[str, AddedFeatureSet]
+) -> Plan:
+    """Build a plan from the document of ``plan.json``, its generations and its added feature sets."""
+    recipe = Recipe.from_dict(document["recipe"])
+    return Plan(document=document, recipe=recipe, part_rows=document["part_rows"], generations=generations, added=added)
+
+
+def object_keys(record: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the objects that a record lists."""
+    return [item["key"] for item in record["objects"]]
 
 
 def default_part_rows(n_tracks: int) -> int:
@@ -191,7 +212,7 @@ def default_part_rows(n_tracks: int) -> int:
 
 
 def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
-    """A generation as its record describes it."""
+    """Build a generation from its record."""
     return Generation(
         number=number,
         kind=record["kind"],
@@ -209,44 +230,45 @@ def feature_set_key(name: str, n: int) -> str:
     return f"{FEATURES}/{name}.json" if n == 0 else f"{FEATURES}/{name}.{n}.json"
 
 
-def joined_names(store: Path) -> list[str]:
-    """Names of the feature sets that joined a store, sorted."""
-    return _named(store, "json")
+def added_names(store: Path) -> list[str]:
+    """Return the names of the added feature sets of a store, sorted."""
+    return _feature_set_files(store, "json")
 
 
-def being_dropped(store: Path) -> list[str]:
+def unfinished_drops(store: Path) -> list[str]:
     """Return names of the feature sets being removed (:mod:`mgc.cache.writing.feature_removal`): decided, not done."""
-    return _named(store, "dropped")
+    return _feature_set_files(store, "dropped")
 
 
-def _named(store: Path, ending: str) -> list[str]:
+def _feature_set_files(store: Path, suffix: str) -> list[str]:
     try:
-        found = map(_SET.fullmatch, os.listdir(store / FEATURES))
+        matches = [_FEATURE_SET_FILE.fullmatch(name) for name in os.listdir(store / FEATURES)]
     except FileNotFoundError:
         return []
-    return sorted(one[1] for one in found if one is not None and one[2] == ending)
+    return sorted(match[1] for match in matches if match is not None and match[2] == suffix)
 
 
-def read_added(store: Path, plan_sha256: str) -> dict[str, AddedSet]:
-    """Feature sets that joined a store, by name.
+def read_added(store: Path, plan_sha256: str) -> dict[str, AddedFeatureSet]:
+    """Read the added feature sets of a store, by name.
 
     Raises
     ------
     StoreCorruptError
     """
-    found = {}
-    for name in joined_names(store):
+    added = {}
+    for name in added_names(store):
         records: list[dict[str, Any]] = []
         while (store / feature_set_key(name, len(records))).exists():
             records.append(unseal(store / feature_set_key(name, len(records))))
             if records[-1]["plan"] != plan_sha256:
                 raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
-        found[name] = AddedSet(name=name, recipe=feature_set_recipe(records[0]["recipe"]), records=tuple(records))
-    return found
+        recipe = feature_set_recipe(records[0]["recipe"])
+        added[name] = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+    return added
 
 
 def read_tracks(store: Path, generation: Generation) -> pa.Table:
-    """The planned tracks of one generation.
+    """Read the planned tracks of one generation.
 
     Raises
     ------
@@ -257,16 +279,16 @@ def read_tracks(store: Path, generation: Generation) -> pa.Table:
 
 
 def read_genres(store: Path, plan: Plan) -> list[str]:
-    """Names of the rows of ``genre_embedding``, and all genres of the plan."""
-    tables = [_read_checked(store, g, f"genres/{g.number}.parquet", GENRE_SCHEMA) for g in plan.generations]
+    """Read the names of the rows of ``genre_embedding``: all genres of the plan."""
+    tables = [_read_checked(store, gen, f"genres/{gen.number}.parquet", GENRE_SCHEMA) for gen in plan.generations]
     names: list[str] = pa.concat_tables(tables).column("name").to_pylist()
     return names
 
 
 def _read_checked(store: Path, generation: Generation, key: str, schema: pa.Schema) -> pa.Table:
     path = store / key
-    wanted = next(item["sha256"] for item in generation.record["objects"] if item["key"] == key)
-    if not path.is_file() or file_sha256(path) != wanted:
+    expected = next(item["sha256"] for item in generation.record["objects"] if item["key"] == key)
+    if not path.is_file() or file_sha256(path) != expected:
         raise StoreCorruptError(
             f"{path}: missing or altered since it was planned; "
             f"`mgc store repair {store} --source SOURCE` writes it again"
@@ -288,9 +310,6 @@ def _read_generations(store: Path, plan_sha256: str) -> Iterator[Generation]:
         number += 1
 
 
-SEALED_SUFFIXES = (".h5", ".hdf5")
-
-
 def is_store(path: Path) -> bool:
-    """Whether a feature store lies there, in one form or the other."""
+    """Whether there is a feature store at `path`, in either form."""
     return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())

@@ -1,4 +1,4 @@
-"""Recipes: every parameter that a feature depends on, and the fingerprints made of them."""
+"""Recipes: every parameter that a feature depends on, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..durable import fingerprint
 
 @dataclass(frozen=True, kw_only=True)
 class MelRecipe:
-    """Everything that decides a log-mel (paper section 3.1; librosa's definitions).
+    """Every parameter of a log-mel (paper section 3.1; librosa's definitions).
 
     The stored value is ``power_to_db(power mel, ref=1.0, amin=1e-10, top_db=None)`` in dB; reference level and
     clipping belong to the reader.
@@ -42,7 +42,7 @@ class MelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """Which frozen encoder made the token states, and how. Hashes decide; the name only tells people."""
+    """Frozen encoder of the token states, and its parameters. Hashes identify it; the name is for people."""
 
     model: str
     weights_sha256: str
@@ -56,15 +56,15 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorRecipe:
-    """A feature that an extractor of somebody's made, one array, and how (:mod:`mgc.pipeline.extractors.registry`).
+    """A feature of an extractor plug-in, one array, and its parameters (:mod:`mgc.pipeline.extractors.registry`).
 
     Attributes
     ----------
-    input : what the extractor was given of each track: its ``clip``, or the ``text`` of its lyrics.
-    version : of the extractor: its author counts up whenever values change.
-    dims, shape : of one track's values.
-    parameters : everything else that decides the values, as JSON holds it.
-    clip : how clips were cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
+    input : of each track, what the extractor receives: its ``clip``, or the ``text`` of its lyrics.
+    version : of the extractor; its author raises it whenever values change.
+    dims, shape : of the values of one track.
+    parameters : everything else that decides the values, as JSON values.
+    clip : how clips are cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
     """
 
     extractor: str
@@ -80,11 +80,11 @@ class ExtractorRecipe:
 
 
 FeatureSetRecipe = TextRecipe | ExtractorRecipe
-"""What a feature set that joined a store was made by."""
+"""Recipe of an added feature set."""
 
 
 def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
-    """The recipe of a feature set, from JSON."""
+    """Return the recipe of an added feature set from JSON."""
     if "extractor" not in data:
         return TextRecipe(**data)
     return ExtractorRecipe(**{**data, "dims": tuple(data["dims"]), "shape": tuple(data["shape"])})
@@ -92,9 +92,10 @@ def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the features of a store are made by. ``lyrics`` (which also covers genre names) may be absent.
+    """Recipe of a store: of its mels, of its lyrics and genre embeddings, or of both.
 
-    ``genre_names`` is how genres are read aloud to the text encoder; one that it does not list is read as it stands.
+    ``genre_names`` maps a genre to its prompt, the text that is embedded for it; the prompt of any other genre is its
+    name.
     """
 
     mel: MelRecipe | None
@@ -115,17 +116,17 @@ class Recipe:
         )
 
     def fingerprints(self) -> dict[str, str]:
-        """sha256 of each feature's canonical recipe, which itself holds the hashes of weights and tokenizer."""
+        """Return the sha256 of the canonical recipe of each feature; it covers the hashes of weights and tokenizer."""
         prints = {} if self.mel is None else {"mel": fingerprint(dataclasses.asdict(self.mel))}
         return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics, self.genre_names))
 
     def differences(self, other: Recipe) -> list[str]:
-        """Readable lines, one a parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        """Return readable lines, one per parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
+        own, others = _flat(self.to_dict()), _flat(other.to_dict())
         return [
-            f"{key}: {mine.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
-            for key in sorted({*mine, *theirs})
-            if mine.get(key) != theirs.get(key)
+            f"{key}: {own.get(key, 'absent')} here, {others.get(key, 'absent')} there"
+            for key in sorted({*own, *others})
+            if own.get(key) != others.get(key)
         ]
 
     def _parts(self) -> dict[str, MelRecipe | TextRecipe]:
@@ -138,14 +139,14 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
-    """sha256 of the canonical recipes of what a feature set holds."""
+    """Return the sha256 of the canonical recipe of each feature of an added feature set."""
     if isinstance(recipe, TextRecipe):
         return text_fingerprints(recipe, genre_names)
     return {recipe.extractor: fingerprint(dataclasses.asdict(recipe))}
 
 
 def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
-    """sha256 of the canonical recipes of token states and genre embeddings."""
+    """Return the sha256 of the canonical recipes of token states and genre embeddings."""
     lyrics = fingerprint(dataclasses.asdict(text))
     embedding: dict[str, Any] = {"feature": "genre_embedding", "lyrics": lyrics}
     if genre_names:

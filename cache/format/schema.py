@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +17,15 @@ from .recipe import FeatureSetRecipe, Recipe, TextRecipe
 FORMAT_VERSION = 1
 
 LARGE_VALUES = 1024
-"""An extractor's array with so many values a track gets a chunk a track, which can be mapped; a smaller one is read
-whole."""
+"""An extractor's array with at least so many values per track has one chunk per track, which can be mapped; a smaller
+array is read whole."""
 
 ABSENT, OK, FAILED = 0, 1, 2
 """Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
 
 
 class Flag(enum.IntFlag):
-    """What was unusual about a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
+    """What is unusual about a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
 
     EXT_MISMATCH = 1 << 0
     TRUNCATED = 1 << 1
@@ -50,7 +52,7 @@ class Flag(enum.IntFlag):
 
 
 class Reason(enum.StrEnum):
-    """Why a track failed; one code a failed track."""
+    """Why a track failed; one code per failed track."""
 
     SRC_MISSING = "SRC_MISSING"
     SRC_NOT_REGULAR = "SRC_NOT_REGULAR"
@@ -79,10 +81,9 @@ class ArraySpec:
 
     Attributes
     ----------
-    dims : names of the dimensions; the first is ``track`` for every array that grows with the collection.
+    dims : names of the dimensions. The first is ``track``, or ``genre`` for genre embeddings.
     tail : shape without the first dimension.
-    inner : rows and tail of an inner chunk. Arrays with ``sharded`` put all inner chunks of a part in one object.
-    plain : bytes + crc32c a chunk, so that an object can be memory-mapped; otherwise zstd + crc32c.
+    inner : shape of an inner chunk, one row long; empty for an array that is not sharded.
     """
 
     name: str
@@ -93,62 +94,102 @@ class ArraySpec:
     unit: str
     description: str
     inner: tuple[int, ...] = ()
-    sharded: bool = False
-    plain: bool = False
+
+    @property
+    def sharded(self) -> bool:
+        """Whether all inner chunks of a part are in one object, each as plain bytes + crc32c, which can be mapped.
+
+        The chunk of any other array is as long as a part, and compressed (zstd + crc32c).
+        """
+        return bool(self.inner)
+
+
+DESCRIPTIONS = {
+    "status": "0 absent, 1 ok, 2 failed; mask every other array by it",
+    "flags": "what was unusual about the track; bit names in the attribute flag_bits",
+    "mel": "log-mel power spectrogram of the clip; no reference level or clipping applied",
+    "mel_frames": "frames that hold sound; later ones are zero-padding of a short clip",
+    "lyrics": "last hidden states of the frozen text encoder, [CLS] and [SEP] included",
+    "lyrics_tokens": "tokens kept, [CLS] and [SEP] included; 0 without lyrics",
+    "lyrics_tokens_full": "tokens before truncation, [CLS] and [SEP] included",
+    "lyrics_pooled": "mean of the hidden states over non-special tokens; NaN without lyrics",
+}
+"""Name of an array with one row per track -> the text that is stored with it."""
+
+
+def array_name(kind: str, feature_set: str | None = None) -> str:
+    """Return the name of an array or dimension of the store itself, or of its like in an added feature set."""
+    return kind if feature_set is None else f"{kind}_{feature_set}"
 
 
 def track_arrays(recipe: Recipe) -> list[ArraySpec]:
-    """The arrays with one row a track, for the features that `recipe` names."""
-    specs = [
-        ArraySpec(name="status", dims=("track",), tail=(), dtype="uint8", fill=0, unit="code",
-                  description="0 absent, 1 ok, 2 failed; mask every other array by it"),
-        ArraySpec(name="flags", dims=("track",), tail=(), dtype="uint32", fill=0, unit="bit field",
-                  description="what was unusual about the track; bit names in the attribute flag_bits"),
-    ]  # fmt: skip
+    """Return the arrays with one row per track, for the features of `recipe`."""
+    specs = [_track_array("status", "uint8", "code"), _track_array("flags", "uint32", "bit field")]
     if recipe.mel is not None:
-        mel = recipe.mel
-        shape = (mel.n_mels, mel.n_frames)
+        shape = {"mel_band": recipe.mel.n_mels, "frame": recipe.mel.n_frames}
         specs += [
-            ArraySpec(name="mel", dims=("track", "mel_band", "frame"), tail=shape, dtype="float16", fill=float("nan"),
-                      unit="dB re 1.0", inner=(1, *shape), sharded=True, plain=True,
-                      description="log-mel power spectrogram of the clip; no reference level or clipping applied"),
-            ArraySpec(name="mel_frames", dims=("track",), tail=(), dtype="uint16", fill=0, unit="frames",
-                      description="frames that hold sound; later ones are zero-padding of a short clip"),
-        ]  # fmt: skip
+            _track_array("mel", "float16", "dB re 1.0", shape, fill=math.nan, inner=(1, *shape.values())),
+            _track_array("mel_frames", "uint16", "frames"),
+        ]
     return specs + (text_arrays(recipe.lyrics) if recipe.lyrics is not None else [])
 
 
-def text_arrays(text: TextRecipe, name: str | None = None) -> list[ArraySpec]:
-    """The arrays of one text encoder's features; `name` is that of a feature set which joined the store later."""
-    suffix, step = "" if name is None else f"_{name}", _largest_divisor(text.max_tokens, 128)
-    token, dim = f"token{suffix}", f"text_dim{suffix}"
-    return [
-        ArraySpec(name=f"lyrics{suffix}", dims=("track", token, dim), tail=(text.max_tokens, text.hidden_size),
-                  dtype="float16", fill=0.0, unit="1", inner=(1, step, text.hidden_size), sharded=True, plain=True,
-                  description="last hidden states of the frozen text encoder, [CLS] and [SEP] included"),
-        ArraySpec(name=f"lyrics_tokens{suffix}", dims=("track",), tail=(), dtype="uint16", fill=0, unit="tokens",
-                  description="tokens kept, [CLS] and [SEP] included; 0 without lyrics"),
-        ArraySpec(name=f"lyrics_tokens_full{suffix}", dims=("track",), tail=(), dtype="uint32", fill=0, unit="tokens",
-                  description="tokens before truncation, [CLS] and [SEP] included"),
-        ArraySpec(name=f"lyrics_pooled{suffix}", dims=("track", dim), tail=(text.hidden_size,), dtype="float32",
-                  fill=float("nan"), unit="1",
-                  description="mean of the hidden states over non-special tokens; NaN without lyrics"),
-    ]  # fmt: skip
+def text_arrays(text: TextRecipe, feature_set: str | None = None) -> list[ArraySpec]:
+    """Return the arrays of a text encoder's features: the store's own, or those of an added feature set."""
+    tokens = {array_name("token", feature_set): text.max_tokens}
+    state = {array_name("text_dim", feature_set): text.hidden_size}
+    inner = (1, _largest_divisor(text.max_tokens, 128), text.hidden_size)
+    specs = [
+        _track_array("lyrics", "float16", "1", tokens | state, inner=inner),
+        _track_array("lyrics_tokens", "uint16", "tokens"),
+        _track_array("lyrics_tokens_full", "uint32", "tokens"),
+        _track_array("lyrics_pooled", "float32", "1", state, fill=math.nan),
+    ]
+    return [dataclasses.replace(spec, name=array_name(spec.name, feature_set)) for spec in specs]
 
 
 def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
-    """The arrays of a feature set that joined a store later, its own ``status`` among them."""
-    status = ArraySpec(name=f"status_{name}", dims=("track",), tail=(), dtype="uint8", fill=0, unit="code",
-                       description=f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it")  # fmt: skip
+    """Return the arrays of an added feature set; the first is its own ``status``."""
+    status = dataclasses.replace(
+        _track_array("status", "uint8", "code"),
+        name=array_name("status", name),
+        description=f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it",
+    )
     if isinstance(recipe, TextRecipe):
         return [status, *text_arrays(recipe, name)]
-    large = math.prod(recipe.shape) >= LARGE_VALUES
     feature = ArraySpec(
-        name=name, dims=("track", *recipe.dims), tail=recipe.shape, dtype=recipe.dtype, unit=recipe.unit,
-        fill=float("nan") if np.dtype(recipe.dtype).kind == "f" else 0, description=recipe.description,
-        inner=(1, *recipe.shape) if large else (), sharded=large, plain=large,
-    )  # fmt: skip
+        name=name,
+        dims=("track", *recipe.dims),
+        tail=recipe.shape,
+        dtype=recipe.dtype,
+        fill=math.nan if np.dtype(recipe.dtype).kind == "f" else 0,
+        unit=recipe.unit,
+        description=recipe.description,
+        inner=(1, *recipe.shape) if math.prod(recipe.shape) >= LARGE_VALUES else (),
+    )
     return [status, feature]
+
+
+def _track_array(
+    name: str,
+    dtype: str,
+    unit: str,
+    shape: Mapping[str, int] | None = None,
+    *,
+    fill: float = 0,
+    inner: tuple[int, ...] = (),
+) -> ArraySpec:
+    """Describe an array with one row per track; `shape` has the names and lengths of its other dimensions."""
+    return ArraySpec(
+        name=name,
+        dims=("track", *(shape or {})),
+        tail=tuple((shape or {}).values()),
+        dtype=dtype,
+        fill=fill,
+        unit=unit,
+        description=DESCRIPTIONS[name],
+        inner=inner,
+    )
 
 
 def is_fill(values: npt.NDArray[Any], fill: float) -> bool:

@@ -1,10 +1,10 @@
-"""The plan and outcome tables: which tracks a store holds, and what became of each. Parquet, column types here."""
+"""Column types of the tables of a store (planned tracks, outcomes, genres), and their Parquet files."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("inline_lyrics_sha256", pa.string()),
     ]
 )
-"""One row a planned track, sorted by id. Paths are relative to the source's root; lyrics texts are never stored."""
+"""One row per planned track, sorted by id. Paths are relative to the source's root; lyrics texts are never stored."""
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -48,30 +48,35 @@ OUTCOME_SCHEMA = pa.schema(
         pa.field("channels", pa.int16()),
     ]
 )
-"""What extraction found, one row a track: only what the plan and the files' bytes determine."""
+"""Outcomes of extraction, one row per track: only what the plan and the files' bytes determine."""
 
 ADDED_OUTCOME_SCHEMA = pa.schema(
     [OUTCOME_SCHEMA.field(name) for name in ("row", "status", "reason", "detail", "lyrics_sha256")]
 )
-"""The same for a feature set that joined the store."""
+"""Outcomes in an added feature set."""
 
 GENRE_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
-"""Names of the rows of ``genre_embedding``: every genre the plan's tracks carry, sorted."""
+"""Names of the rows of ``genre_embedding``: every genre of the plan's tracks; those of one generation are sorted."""
 
 _BATCH_ROWS = 1 << 13
 
 
-def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The plan as a table: `tracks` sorted by id, array rows numbered from 0.
+def outcome_schema(feature_set: str | None) -> pa.Schema:
+    """Return the columns of the outcome tables of the store itself, or of an added feature set."""
+    return OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA
 
-    Goes through `tracks` once, a batch at a time: millions of them may be made while they are asked for.
+
+def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return the planned tracks as a table: `tracks` sorted by id, array rows numbered from 0.
+
+    Iterate over `tracks` once, in batches: a generator may yield millions of them.
     """
-    rest = pa.schema([field for field in PLAN_SCHEMA if field.name != "row"])
-    left = iter(tracks)
-    batches = [rest.empty_table()]
+    schema = pa.schema([field for field in PLAN_SCHEMA if field.name != "row"])
+    iterator = iter(tracks)
+    batches = [schema.empty_table()]
     with _collector_paused():
-        while batch := list(itertools.islice(left, _BATCH_ROWS)):
-            batches.append(pa.Table.from_pylist(batch, schema=rest))
+        while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
+            batches.append(pa.Table.from_pylist(batch, schema=schema))
     table = pa.concat_tables(batches).combine_chunks()
     ids = table.column("id")
     if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():
@@ -79,9 +84,15 @@ def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
     return table.add_column(0, PLAN_SCHEMA.field("row"), pa.array(np.arange(table.num_rows), pa.int64()))
 
 
+def with_rows(tracks: pa.Table, rows: range) -> pa.Table:
+    """Return `tracks` with other array rows."""
+    column = tracks.schema.get_field_index("row")
+    return tracks.set_column(column, PLAN_SCHEMA.field("row"), pa.array(rows, pa.int64()))
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No cycles are made here, and the garbage collector would go through all tracks of a large source many times."""
+    """Pause the garbage collector, which would go through all tracks of a large source many times and find no cycle."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -91,23 +102,20 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def outcome_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=OUTCOME_SCHEMA)
-
-
 def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
-    """Outcomes of rows that nothing has been committed for."""
-    known = {
+    """Return outcomes of rows without a commit."""
+    values = {
         "row": np.arange(first_row, first_row + n_rows),
         "status": np.full(n_rows, ABSENT),
         "flags": np.zeros(n_rows),
     }
-    columns = [
-        pa.array(known[field.name].astype(field.type.to_pandas_dtype())) if field.name in known
-        else pa.nulls(n_rows, field.type)
-        for field in OUTCOME_SCHEMA
-    ]  # fmt: skip
-    return pa.table(columns, schema=OUTCOME_SCHEMA)
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name not in values:
+            return pa.nulls(n_rows, field.type)
+        return pa.array(values[field.name].astype(field.type.to_pandas_dtype()))
+
+    return pa.table([column(field) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
 
 
 def write_table(table: pa.Table, to: Path | pa.BufferOutputStream) -> None:
@@ -117,20 +125,19 @@ def write_table(table: pa.Table, to: Path | pa.BufferOutputStream) -> None:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """What :func:`write_table` would write."""
+    """Return the bytes that :func:`write_table` writes."""
     sink = pa.BufferOutputStream()
     write_table(table, sink)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return bytes(sink.getvalue())
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read Parquet and give its columns the types of `schema`.
+    """Read a Parquet file and cast its columns to the types of `schema`.
 
     Raises
     ------
     StoreCorruptError
-        If the file is missing, cut short, or has not these columns.
+        If the file is missing or truncated, or lacks a column.
     """
     try:
         with path.open("rb") as file:

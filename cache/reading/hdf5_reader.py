@@ -13,55 +13,58 @@ import pyarrow as pa
 
 from ..errors import StoreCorruptError, StoreFormatError
 from ..format.recipe import Recipe, feature_set_recipe
-from ..format.schema import FORMAT_VERSION, ArraySpec
+from ..format.schema import FORMAT_VERSION, ArraySpec, array_name
 from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
+from .reader import StoreReader
 
 USER_BLOCK = 512
 RECORDS = "records"
 SEALED_FORMAT = "mgc feature store"
-
-
 JSON_ATTRIBUTES = ("recipe", "added", "fingerprints", "library_versions", "flag_bits", "status_codes")
 
 
-class Hdf5Reader:
-    """What :class:`mgc.cache.reading.store.FeatureStore` reads a file through; open it anew in each process."""
+class Hdf5Reader(StoreReader):
+    """Reader of the sealed form, one HDF5 file.
+
+    Raises
+    ------
+    StoreFormatError, StoreCorruptError
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             self._file = h5py.File(path, "r", locking=False)
-            version = self._file.attrs["mgc_format_version"]
+            attributes = dict(self._file.attrs)
+            version = attributes["mgc_format_version"]
         except (OSError, KeyError) as error:
             raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
         if version != FORMAT_VERSION:
-            raise StoreFormatError(f"{path}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
-                                   "install a matching version of mgc")  # fmt: skip
-        self.recipe = Recipe.from_dict(json.loads(self._file.attrs["recipe"]))
-        self.fingerprints: dict[str, str] = json.loads(self._file.attrs["fingerprints"])
-        self.library_versions: dict[str, str] = json.loads(self._file.attrs["library_versions"])
-        self.part_rows = int(self._file.attrs["part_rows"])
+            raise StoreFormatError(
+                f"{path}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
+                "install a matching version of mgc"
+            )
+        self.recipe = Recipe.from_dict(json.loads(attributes["recipe"]))
+        self.fingerprints = json.loads(attributes["fingerprints"])
+        self.library_versions = json.loads(attributes["library_versions"])
+        self.part_rows = int(attributes["part_rows"])
         self.n_rows = int(self._file["status"].shape[0])
         self.embeds_genres = "genre_embedding" in self._file
-        said = json.loads(self._file.attrs.get("added", "{}"))
-        self.added = {name: feature_set_recipe(one["recipe"]) for name, one in said.items()}
+        added = json.loads(attributes.get("added", "{}"))
+        self.added = {name: feature_set_recipe(entry["recipe"]) for name, entry in added.items()}
         self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
         self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
-        name = "genre_embedding" if feature_set is None else f"genre_embedding_{feature_set}"
-        return self._whole(name, np.arange(len(self.genres))).astype(np.float32)
+        return self._array(array_name("genre_embedding", feature_set)).astype(np.float32)
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
-        """What became of the tracks in a feature set that joined the store."""
         return self._table(f"added/{feature_set}", ADDED_OUTCOME_SCHEMA)
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A small array whole."""
-        return self._whole(spec.name, rows)
+        return self._array(spec.name)
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
-        """Fill `out`, (len(rows), length, ...), from a large array."""
         dataset = self._file[spec.name]
         for i, row in enumerate(rows.tolist()):
             try:
@@ -72,7 +75,7 @@ class Hdf5Reader:
     def close(self) -> None:
         self._file.close()
 
-    def _whole(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _array(self, name: str) -> npt.NDArray[Any]:
         try:
             return np.asarray(self._file[name][:])
         except OSError as error:
@@ -83,11 +86,10 @@ class Hdf5Reader:
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         try:
-            return pa.table(
-                {field.name: self._values(f"{name}/{field.name}", field) for field in schema}, schema=schema
-            )
+            columns = {field.name: self._values(f"{name}/{field.name}", field) for field in schema}
         except (OSError, KeyError) as error:
             raise self._damaged(name) from error
+        return pa.table(columns, schema=schema)
 
     def _values(self, name: str, field: pa.Field) -> pa.Array:
         values = self._file[name][:]

@@ -25,7 +25,7 @@ _CHECKSUM_BYTES = 4
 
 
 class MappedShard:
-    """A part of an array; a file that is absent holds fill throughout, as everywhere in Zarr.
+    """One part of an array. A missing file reads as fill, as always in Zarr.
 
     Raises
     ------
@@ -44,12 +44,12 @@ class MappedShard:
         if path.exists():
             self._map = _mapped(path)
             index = self._read_index(self._map, index)
-        # Lists: a clip is read in 100 us, of which looking into NumPy arrays number by number would take a tenth.
+        # Lists: reading a clip takes 100 us; indexing NumPy arrays number by number would add 10 %.
         self._offsets: list[list[int]] = index[..., 0].tolist()
         self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
 
     def fetch(self, row: int, length: int) -> None:
-        """Have what :meth:`read_into` will want read from disk, unless it was read before; does not wait for it."""
+        """Request the chunks for :meth:`read_into` from the disk, unless they were read before; do not wait."""
         for k in range(-(-length // self._chunk_shape[0])):
             offset = self._offsets[row][k]
             if self._map is not None and not self._checked[row][k] and offset != _NO_CHUNK:
@@ -57,7 +57,7 @@ class MappedShard:
                 self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
 
     def read_into(self, out: npt.NDArray[Any], row: int) -> None:
-        """Fill `out`, a track's values cut to its own length along the first dimension."""
+        """Fill `out` with the first ``len(out)`` values of a track along the first dimension."""
         step = self._chunk_shape[0]
         for k in range(-(-len(out) // step)):
             target = out[k * step : (k + 1) * step]
@@ -71,9 +71,9 @@ class MappedShard:
             target[...] = chunk[: len(target)]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._map is not None:
-            with contextlib.suppress(BufferError):  # a view still lives; the map goes with it
+            with contextlib.suppress(BufferError):  # a view still uses the map, which is closed with it
                 self._map.close()
             self._map = None
 
@@ -100,9 +100,9 @@ class MappedShard:
 
 
 def max_mapped_files() -> int:
-    """How many shards may be mapped at once: a map keeps a file descriptor (before Python 3.13)."""
+    """Return how many shards may be mapped at once: before Python 3.13 a map keeps a file descriptor."""
     if sys.version_info >= (3, 13):
-        return 30_000  # of the 65 530 maps that Linux allows a process
+        return 30_000  # of the 65 530 maps per process that Linux allows
     import resource
 
     return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))

@@ -1,4 +1,4 @@
-"""The public reader of a feature store: what was planned, what became of it, and the features by array row."""
+"""The public reader of a feature store: planned tracks, their outcomes, and features by array row."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from ..errors import ConfigError, StoreError, TrackUnavailableError
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
 from .hdf5_reader import Hdf5Reader
+from .reader import StoreReader
 from .zarr_reader import ZarrReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Outcomes of a store's tracks: ``planned = ok + failed + pending``; failures by reason, flags by name."""
+    """Outcomes of the tracks of a store: ``planned = ok + failed + pending``; failures by reason, flags by name."""
 
     planned: int
     ok: int
@@ -36,17 +37,17 @@ class Counts:
 
 
 class FeatureStore:
-    """A feature store opened for reading; what was committed when it was opened is what it shows.
+    """A feature store opened for reading; it shows what was committed when it was opened.
 
     Attributes
     ----------
     path : folder of the store, or its HDF5 file.
-    recipe : what the features were made by; `fingerprints` holds a sha256 for each feature.
+    recipe : recipe of the features; `fingerprints` holds its sha256 per feature.
     library_versions : name -> version of the libraries that made them.
-    text : name of the text encoder's features that stand in for the store's own; None for those.
-    tracks : one row a planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
-        its column ``row``; between two generations of the plan some belong to no track. A track that was tried again
-        has a row for each try, the newest last.
+    text : name of the added text features that stand in for the store's own; None for the store's own.
+    tracks : one row per planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
+        its column ``row``; between two generations of the plan some belong to no track. A track that was retried has
+        one row per attempt, the newest last.
     status : (row,) uint8; 0 absent, 1 ok, 2 failed.
     ok_rows : array rows that have features, ascending, int64.
     genres : names of the rows of `genre_embedding`, which the store has if `embeds_genres`.
@@ -60,7 +61,7 @@ class FeatureStore:
 
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
-        self._reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
+        self._reader: StoreReader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
         self.text = text
         self.library_versions = self._reader.library_versions
         self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
@@ -70,14 +71,14 @@ class FeatureStore:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         self.embeds_genres = self._reader.embeds_genres
-        self._other_embedding: npt.NDArray[np.float32] | None = None
+        self._replaced_embedding: npt.NDArray[np.float32] | None = None
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
-            self._use(text)
+            self._replace_text(text)
         for name, recipe in self.extractors.items():
             self._specs[name] = next(spec for spec in added_arrays(name, recipe) if spec.name == name)
         self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._with: dict[str, npt.NDArray[np.int64]] = {}
+        self._rows_with: dict[str, npt.NDArray[np.int64]] = {}
         self._rows = np.asarray(self.tracks.column("row"))
         self.status: npt.NDArray[np.uint8] = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
         self.status[self._rows] = np.asarray(self.tracks.column("status"))
@@ -90,9 +91,8 @@ class FeatureStore:
         Parameters
         ----------
         path : the store's folder, or the one file of its HDF5 form.
-        mapped : memory-map plain shards; False reads everything through zarr.
-        text : name of a text encoder's features that joined the store: they stand in for its own, and rows that lack
-            them count as absent.
+        mapped : memory-map shards; False reads everything through zarr.
+        text : name of added text features: they stand in for the store's own, and rows that lack them count as absent.
 
         Raises
         ------
@@ -102,11 +102,11 @@ class FeatureStore:
 
     @property
     def arrays(self) -> list[ArraySpec]:
-        """What each track array is: name, dims, dtype, unit."""
+        """Description of each track array: name, dims, dtype, unit."""
         return [self.array(name) for name in self._specs]
 
     def array(self, name: str) -> ArraySpec:
-        """What one track array is.
+        """Return the description of one track array.
 
         Raises
         ------
@@ -117,14 +117,14 @@ class FeatureStore:
 
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
-        """(genre, text_dim) float32: the text encoder's mean state over each genre name."""
+        """(genre, text_dim) float32: the text encoder's mean state over each genre name prompt."""
         if not self._reader.embeds_genres or not self.genres:
             raise StoreError(
                 f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
                 "features, or from tracks without any genre"
             )
-        if self._other_embedding is not None:
-            return self._other_embedding
+        if self._replaced_embedding is not None:
+            return self._replaced_embedding
         embedding = self._reader.genre_embedding(self.text)
         if np.isnan(embedding).any():
             raise StoreError(
@@ -136,30 +136,30 @@ class FeatureStore:
     @property
     def has_other_names(self) -> bool:
         """Whether :meth:`use_genre_names` was called."""
-        return self._other_embedding is not None
+        return self._replaced_embedding is not None
 
     def use_genre_names(self, genre_names: Mapping[str, str], embedding: npt.NDArray[np.float32]) -> None:
-        """Let other readings of the genres stand in for the store's own, here and in what is written from here.
+        """Replace the genre name prompts and embeddings of the store, for this reader and for stores selected from it.
 
         Parameters
         ----------
-        genre_names : how genres are read aloud, as in :class:`~mgc.cache.format.recipe.Recipe`.
-        embedding : (genre, text_dim) float32, what the store's own text encoder makes of that.
+        genre_names : genre name prompts, as in :class:`~mgc.cache.format.recipe.Recipe`.
+        embedding : (genre, text_dim) float32, their embeddings by the store's own text encoder.
         """
         before = self.genre_embedding
         if embedding.shape != before.shape or embedding.dtype != before.dtype:
             raise ValueError(f"want {before.dtype} {before.shape}, got {embedding.dtype} {embedding.shape}")
         self.recipe = dataclasses.replace(self.recipe, genre_names=dict(genre_names))
         self.fingerprints = {**self.fingerprints, **self.recipe.fingerprints()}
-        self._other_embedding = embedding
+        self._replaced_embedding = embedding
 
     def counts(self, feature_set: str | None = None) -> Counts:
-        """How many tracks are ok, failed (by reason) and pending, and how many carry each flag.
+        """Count the tracks that are ok, failed (by reason) and pending, and those with each flag.
 
         Parameters
         ----------
-        feature_set : features that joined the store, by name; None counts the store's own. Tracks that failed in the
-            store itself have no features to join, and do not count then; nor do flags, which are the store's.
+        feature_set : name of an added feature set; None counts the store's own features. Tracks that failed in the
+            store itself do not count for an added feature set; nor do flags, which are the store's.
         """
         tracks = self.newest_tracks(["status", "reason", "flags"], feature_set=feature_set)
         if feature_set is not None:
@@ -167,8 +167,7 @@ class FeatureStore:
             tracks = tracks.filter(pc.not_equal(own, FAILED))
         reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
         bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
-        counted = Flag if feature_set is None else ()
-        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in counted}
+        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag if feature_set is None}
         ok, failed = int((status == OK).sum()), int((status == FAILED).sum())
         return Counts(
             planned=len(status),
@@ -180,16 +179,16 @@ class FeatureStore:
         )
 
     def newest_tracks(self, columns: Sequence[str] | None = None, *, feature_set: str | None = None) -> pa.Table:
-        """`tracks` without the rows that were tried again, or some of their columns.
+        """Return the newest row of each track of `tracks`, or some of their columns.
 
         Parameters
         ----------
-        feature_set : features that joined the store, by name: status, reason and detail are then those in them.
+        feature_set : name of an added feature set; status, reason and detail are then those in it.
 
         Raises
         ------
         ConfigError
-            If no features of that name joined.
+            If there is no added feature set of that name.
         """
         tracks = self.tracks
         if feature_set is not None:
@@ -202,16 +201,16 @@ class FeatureStore:
         return tracks if self.newest.all() else tracks.filter(pa.array(self.newest))
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
-        """What became of tracks in features that joined: ``row``, ``status``, ``reason``, ``detail``, and
-        ``lyrics_sha256`` where lyrics went into them; tracks that they were not made for yet are not in it."""
+        """Return the outcomes in an added feature set: ``row``, ``status``, ``reason``, ``detail``, and
+        ``lyrics_sha256`` if it is made from lyrics; pending tracks are left out."""
         return self._reader.added_outcomes(feature_set)
 
     @cached_property
     def newest(self) -> npt.NDArray[np.bool_]:
-        """(len(tracks),) True where a row of `tracks` is its track's newest: the one that counts."""
+        """(len(tracks),) True for rows of `tracks` that are the newest of their track, which count."""
         chosen = np.ones(len(self._rows), dtype=np.bool_)
         ids = self.tracks.column("id")
-        ascending = pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()  # as within a generation; cheap to see
+        ascending = pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()  # as within a generation; cheap to check
         if not ascending and pc.count_distinct(ids).as_py() < len(chosen):
             last = {name: i for i, name in enumerate(ids.to_pylist())}
             chosen[:] = False
@@ -226,7 +225,7 @@ class FeatureStore:
         out: npt.NDArray[Any] | None = None,
         length: int | None = None,
     ) -> npt.NDArray[Any]:
-        """Features of array rows, in the order given.
+        """Read a feature of array rows, in the given order.
 
         Parameters
         ----------
@@ -238,27 +237,31 @@ class FeatureStore:
         Raises
         ------
         TrackUnavailableError
-            If a row is absent, failed or out of range; names the tracks.
+            If a row is absent, failed or out of range; the message lists the tracks.
         StoreError
             If the store has no such array.
         """
-        wanted = np.asarray(rows, dtype=np.int64)
+        indices = np.asarray(rows, dtype=np.int64)
         spec = self._spec(name)
-        self._refuse_unavailable(wanted)
-        if name in self.extractors and not np.isin(wanted, self.rows_with(name)).all():
-            self._refuse_without(name, wanted)
+        self._refuse_unavailable(indices)
+        if name in self.extractors and not np.isin(indices, self.rows_with(name)).all():
+            self._refuse_without(name, indices)
         if not spec.sharded:
-            return self._fill(self._column(spec)[wanted], out)
+            values: npt.NDArray[Any] = self._column(spec)[indices]
+            if out is None:
+                return values
+            out[...] = values
+            return out
         tail = spec.tail if length is None else (min(length, spec.tail[0]), *spec.tail[1:])
         if out is None:
-            out = np.empty((len(wanted), *tail), dtype=spec.dtype)
-        elif out.shape != (len(wanted), *tail) or out.dtype != np.dtype(spec.dtype):
-            raise ValueError(f"out: want shape {(len(wanted), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
-        self._reader.read_into(spec, out, wanted)
+            out = np.empty((len(indices), *tail), dtype=spec.dtype)
+        elif out.shape != (len(indices), *tail) or out.dtype != np.dtype(spec.dtype):
+            raise ValueError(f"out: want shape {(len(indices), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
+        self._reader.read_into(spec, out, indices)
         return out
 
     def close(self) -> None:
-        """Let go of the mapped files."""
+        """Close the files."""
         self._reader.close()
 
     def __enter__(self) -> FeatureStore:
@@ -269,21 +272,21 @@ class FeatureStore:
 
     @property
     def texts(self) -> dict[str, TextRecipe]:
-        """Name -> recipe of the text encoders' features that joined the store; see `text` of :meth:`open`."""
-        return {name: one for name, one in self.added.items() if isinstance(one, TextRecipe)}
+        """Name -> recipe of the added feature sets of text encoders; see `text` of :meth:`open`."""
+        return {name: recipe for name, recipe in self.added.items() if isinstance(recipe, TextRecipe)}
 
     @property
     def extractors(self) -> dict[str, ExtractorRecipe]:
-        """Name -> recipe of the extractors' features that joined the store; each is an array of that name."""
-        return {name: one for name, one in self.added.items() if isinstance(one, ExtractorRecipe)}
+        """Name -> recipe of the added feature sets of extractors; each is an array of that name."""
+        return {name: recipe for name, recipe in self.added.items() if isinstance(recipe, ExtractorRecipe)}
 
     @property
     def added(self) -> dict[str, FeatureSetRecipe]:
-        """Name -> recipe of all features that joined the store."""
+        """Name -> recipe of all added feature sets."""
         return dict(self._reader.added)
 
     def rows_with(self, name: str) -> npt.NDArray[np.int64]:
-        """Array rows that have a feature: all of `ok_rows`, or fewer of one that joined the store later.
+        """Return the array rows that have a feature: all of `ok_rows`, or fewer for an added feature set.
 
         Raises
         ------
@@ -293,18 +296,18 @@ class FeatureStore:
         self._spec(name)
         if name not in self.extractors:
             return self.ok_rows
-        if name not in self._with:
-            found = self._reader.added_outcomes(name)
-            rows = np.asarray(found.filter(pc.equal(found.column("status"), OK)).column("row"))
-            self._with[name] = np.intersect1d(rows, self.ok_rows)
-        return self._with[name]
+        if name not in self._rows_with:
+            outcomes = self._reader.added_outcomes(name)
+            rows = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), OK)).column("row"))
+            self._rows_with[name] = np.intersect1d(rows, self.ok_rows)
+        return self._rows_with[name]
 
-    def _use(self, text: str) -> None:
-        """Let the features of another text encoder stand in for the store's own."""
+    def _replace_text(self, text: str) -> None:
+        """Replace the store's own text features by those of an added feature set."""
         recipe = self.texts.get(text)
         if recipe is None:
-            known = ", ".join(self.texts) or "none"
-            raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {known}")
+            names = ", ".join(self.texts) or "none"
+            raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {names}")
         self.recipe = dataclasses.replace(self.recipe, lyrics=recipe)
         self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe, self.recipe.genre_names)}
         stored = dict(zip((spec.name for spec in text_arrays(recipe)), text_arrays(recipe, text), strict=True))
@@ -321,31 +324,32 @@ class FeatureStore:
             raise TrackUnavailableError(
                 f"{self.path}: rows {out_of_range[:5].tolist()} of {len(self.status)} array rows"
             )
-        bad = rows[self.status[rows] != OK]
-        if len(bad):
-            here = np.searchsorted(self._rows, bad[:5])
-            if not np.isin(bad[:5], self._rows).all():
-                raise TrackUnavailableError(f"{self.path}: some of rows {bad[:5].tolist()} belong to no track")
-            some = self.tracks.take(here).select(["id", "reason"]).to_pylist()
-            named = ", ".join(f"{track['id']} ({track['reason'] or 'not extracted yet'})" for track in some)
+        unavailable = rows[self.status[rows] != OK]
+        if len(unavailable):
+            first = unavailable[:5]
+            if not np.isin(first, self._rows).all():
+                raise TrackUnavailableError(f"{self.path}: some of rows {first.tolist()} belong to no track")
+            tracks = self._tracks_of(first).select(["id", "reason"]).to_pylist()
+            names = ", ".join(f"{track['id']} ({track['reason'] or 'not extracted yet'})" for track in tracks)
             raise TrackUnavailableError(
-                f"{self.path}: {len(bad)} of the tracks asked for have no features: {named}; ask for `ok_rows` only"
+                f"{self.path}: {len(unavailable)} of the tracks asked for have no features: {names}; "
+                "ask for `ok_rows` only"
             )
 
     def _refuse_without(self, name: str, rows: npt.NDArray[np.int64]) -> None:
-        """Refuse rows that lack an extractor's feature, by the names of their tracks."""
+        """Refuse rows that lack an extractor's feature; the message lists their tracks."""
         lacking = rows[~np.isin(rows, self.rows_with(name))]
-        outcomes = {one["row"]: one["reason"] for one in self._reader.added_outcomes(name).to_pylist()}
-        ids = self.tracks.take(np.searchsorted(self._rows, lacking[:5])).column("id").to_pylist()
-        named = ", ".join(
-            f"{track} ({outcomes.get(row) or 'not extracted yet'})"
-            for track, row in zip(ids, lacking[:5].tolist(), strict=True)
-        )
+        reasons = {outcome["row"]: outcome["reason"] for outcome in self._reader.added_outcomes(name).to_pylist()}
+        tracks = self._tracks_of(lacking[:5]).select(["id", "row"]).to_pylist()
+        names = ", ".join(f"{track['id']} ({reasons.get(track['row']) or 'not extracted yet'})" for track in tracks)
         raise TrackUnavailableError(
-            f"{self.path}: {len(lacking)} of the tracks asked for have no {name!r}: {named}; "
+            f"{self.path}: {len(lacking)} of the tracks asked for have no {name!r}: {names}; "
             f"`mgc.open(...).sel(feature={name!r})` is those that have it, and `mgc store failures {self.path} "
             f"--feature {name}` says why the others have not"
         )
+
+    def _tracks_of(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        return self.tracks.take(np.searchsorted(self._rows, rows))
 
     def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
         if spec.name not in self._columns:
@@ -353,23 +357,16 @@ class FeatureStore:
             self._columns[spec.name] = self._reader.column(spec, rows)
         return self._columns[spec.name]
 
-    @staticmethod
-    def _fill(values: npt.NDArray[Any], out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-        if out is None:
-            return values
-        out[...] = values
-        return out
-
 
 def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
-    """Tracks with what became of them in a feature set that joined; those it does not have yet are absent."""
-    place = pc.index_in(tracks.column("row"), value_set=added.column("row"))
+    """Return tracks with their outcomes in an added feature set; tracks that it lacks are absent."""
+    index = pc.index_in(tracks.column("row"), value_set=added.column("row"))
     has_own = pc.equal(tracks.column("status"), OK)
     for name in ("status", "reason", "detail"):
         field = tracks.schema.field(name)
-        values = added.column(name).combine_chunks().take(place)
+        values = added.column(name).combine_chunks().take(index)
         if name == "status":
             values = pc.fill_null(values, ABSENT)
-        shown = pc.if_else(has_own, values, tracks.column(name)).cast(field.type)
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, shown)
+        values = pc.if_else(has_own, values, tracks.column(name)).cast(field.type)
+        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
     return tracks

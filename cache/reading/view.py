@@ -1,7 +1,7 @@
-"""Reading a store as one works with it: the tracks that have features, some of them, features by position.
+"""The view of a store that users work with: tracks that have features, selections of them, features by position.
 
-Array rows, generations and failures are the business of :class:`~mgc.cache.reading.store.FeatureStore`; here position i
-of every feature and line i of `tracks` are the same track.
+Position i of every feature and line i of `tracks` are the same track. Array rows, generations and failures are left to
+:class:`~mgc.cache.reading.store.FeatureStore`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def open_store(path: str | os.PathLike[str], *, text: str | None = None) -> Stor
     Parameters
     ----------
     path : the store's folder, or the one file of its HDF5 form.
-    text : name of a text encoder's features that joined the store (``--add NAME``), to stand in for its own.
+    text : name of added text features (``--add NAME``), which stand in for the store's own.
 
     Raises
     ------
@@ -59,8 +59,8 @@ class StoreView:
 
     Attributes
     ----------
-    store : what is read through; it also knows the tracks that failed, and why.
-    rows : (n,) int64, the tracks' array rows in the store.
+    store : the underlying store; it also has the tracks that failed, and their reasons.
+    rows : (n,) int64, array rows of the tracks in the store.
     """
 
     def __init__(self, store: FeatureStore, rows: npt.NDArray[np.int64] | None = None) -> None:
@@ -69,14 +69,14 @@ class StoreView:
 
     @cached_property
     def tracks(self) -> pa.Table:
-        """One line a track: ``id``, ``path``, ``artists``, ``song``, ``genres``, ``language``, ``split`` and so on."""
+        """One line per track: ``id``, ``path``, ``artists``, ``song``, ``genres``, ``language``, ``split`` etc."""
         table = self.store.tracks
         table = table.filter(pc.equal(table.column("status"), OK))  # in the order of ok_rows
         return table.take(np.searchsorted(self.store.ok_rows, self.rows))
 
     @property
     def failures(self) -> pa.Table:
-        """The tracks of the whole store that have no features: ``id``, ``path``, ``reason``, ``detail``."""
+        """Tracks of the whole store that have no features: ``id``, ``path``, ``reason``, ``detail``."""
         table = self.store.newest_tracks(["id", "path", "reason", "detail", "status"])
         return table.filter(pc.not_equal(table.column("status"), OK)).drop_columns(["status"])
 
@@ -94,12 +94,12 @@ class StoreView:
         return len(self.rows)
 
     def __getitem__(self, feature: str) -> FeatureArray:
-        """A feature of the tracks, read when it is indexed.
+        """Return a feature of the tracks, which is read when it is indexed.
 
         Raises
         ------
         StoreError
-            If the store has no such feature; names those it has.
+            If the store has no such feature; the message lists its features.
         """
         return FeatureArray(self, self.store.array(feature))
 
@@ -113,23 +113,23 @@ class StoreView:
         split: Names | None = None,
         feature: Names | None = None,
     ) -> StoreView:
-        """The tracks that have one of the values named, in every column that is named.
+        """Select the tracks that have one of the given values, in every given column.
 
         Parameters
         ----------
-        feature : keep the tracks that have all of these features, where some joined the store later.
+        feature : keep the tracks that have all of these features; an added feature set may lack some tracks.
         language : tags as stored, such as ``en``, ``zh-CN`` or ``zxx`` (instrumental).
         split : ``train``, ``validation`` or ``test``, where the source fixed a split.
 
         Returns
         -------
         StoreView
-            It may be empty: each value is known, but no track has them together.
+            It may be empty: each value exists, but no track has them together.
 
         Raises
         ------
         ConfigError
-            If a value is none that a track of this view has; names near ones.
+            If no track of this view has a value; the message suggests near ones.
 
         Examples
         --------
@@ -144,19 +144,19 @@ class StoreView:
         """
         chosen = np.ones(len(self), dtype=np.bool_)
         columns = {"id": id, "genres": genre, "artists": artist, "language": language, "split": split}
-        for column, wanted in columns.items():
-            if wanted is not None:
-                chosen &= self._has(column, [wanted] if isinstance(wanted, str) else list(wanted))
+        for column, names in columns.items():
+            if names is not None:
+                chosen &= self._has(column, [names] if isinstance(names, str) else list(names))
         for name in [feature] if isinstance(feature, str) else feature or ():
             chosen &= np.isin(self.rows, self.store.rows_with(name))
         return StoreView(self.store, self.rows[chosen])
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> StoreView:
-        """The tracks at some positions, in that order, or where a mask is true."""
+        """Select tracks by position, in the given order, or by a mask."""
         return StoreView(self.store, self.rows[np.asarray(positions)])
 
     def labels(self, genres: Sequence[str] | None = None) -> npt.NDArray[np.bool_]:
-        """(track, genre) bool: which genres a track has.
+        """Return the labels, (track, genre) bool: which genres a track has.
 
         Parameters
         ----------
@@ -169,26 +169,26 @@ class StoreView:
         [[True, False], [True, False]]
         """
         column = {name: i for i, name in enumerate(self.genres if genres is None else genres)}
-        found = np.zeros((len(self), len(column)), dtype=np.bool_)
+        labels = np.zeros((len(self), len(column)), dtype=np.bool_)
         for i, names in enumerate(self.tracks.column("genres").to_pylist()):
-            found[i, [column[name] for name in names if name in column]] = True
-        return found
+            labels[i, [column[name] for name in names if name in column]] = True
+        return labels
 
     def batches(
         self, features: Names, size: int = 16, *, seed: int | None = None, epoch: int = 0, drop_last: bool = False
     ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Go through the tracks once, some at a time.
+        """Iterate over the tracks once, in batches.
 
         Parameters
         ----------
         features : names.
-        seed, epoch : shuffle by both, which decide the order; without a seed the order is that of `rows`.
-        drop_last : leave out a last batch that is not full.
+        seed, epoch : decide the order; without a seed the order is that of `rows`.
+        drop_last : leave out an incomplete last batch.
 
         Yields
         ------
         dict
-            ``position`` (n,) int64, of the tracks in this view, and an array a feature, (n, ...) of the stored dtype.
+            ``position`` (n,) int64, of the tracks in this view; one array per feature, (n, ...) of the stored dtype.
 
         Examples
         --------
@@ -208,11 +208,11 @@ class StoreView:
             yield {"position": position} | {name: self.store.read(name, self.rows[position]) for name in names}
 
     def reopened(self) -> StoreView:
-        """The same tracks of the same store, opened anew: in a process that was forked, files are not to be shared."""
-        return _reopened(*self.__reduce__()[1])
+        """Open the same tracks of the same store again: a forked process must not share open files."""
+        return _open_view(*self.__reduce__()[1])
 
     def close(self) -> None:
-        """Let go of the store's files, for every view of it."""
+        """Close the files of the store, for every view of it."""
         self.store.close()
 
     def __enter__(self) -> StoreView:
@@ -225,32 +225,33 @@ class StoreView:
         return f"<StoreView of {self.store.path}: {len(self)} tracks; {', '.join(self.features)}>"
 
     def __reduce__(self) -> tuple[Callable[..., StoreView], tuple[Any, ...]]:
-        return _reopened, (str(self.store.path.absolute()), self.store.text, self.rows)
+        return _open_view, (str(self.store.path.absolute()), self.store.text, self.rows)
 
-    def _has(self, column: str, wanted: list[str]) -> npt.NDArray[np.bool_]:
-        """(n,) whether a track has one of `wanted` in a column of names or of lists of names."""
+    def _has(self, column: str, names: list[str]) -> npt.NDArray[np.bool_]:
+        """Return a mask (n,): tracks that have one of `names` in a column of names or of lists of names."""
         values = self.tracks.column(column).to_pylist()
         lists = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
-        known = {name for names in lists for name in names}
-        if lists and wanted and not known:
-            made = "; a run keeps the one that training made in its splits.json: select by those ids"
-            raise ConfigError(f"no track here has a {column.removesuffix('s')}: the source named none"
-                              + (made if column == "split" else ""))  # fmt: skip
-        for name in wanted:
-            if name not in known:
-                hint = did_you_mean(name, sorted(known), 10)
+        existing = {name for entry in lists for name in entry}
+        if lists and names and not existing:
+            message = f"no track here has a {column.removesuffix('s')}: the source named none"
+            if column == "split":
+                message += "; a run keeps the one that training made in its splits.json: select by those ids"
+            raise ConfigError(message)
+        for name in names:
+            if name not in existing:
+                hint = did_you_mean(name, sorted(existing), 10)
                 raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
-        return np.asarray([not set(wanted).isdisjoint(names) for names in lists], dtype=np.bool_)
+        return np.asarray([not set(names).isdisjoint(entry) for entry in lists], dtype=np.bool_)
 
 
 class FeatureArray:
-    """One feature of the tracks of a view; reads what is indexed, and no more. NumPy's own functions take it.
+    """One feature of the tracks of a view. It reads only what is indexed; NumPy functions accept it.
 
     Attributes
     ----------
     view : the tracks.
-    name, dims, dtype, unit, description : as the store describes the array.
-    part_rows : tracks that lie together in the store, in one file a feature.
+    name, dims, dtype, unit, description : of the array in the store.
+    part_rows : tracks per part of the store, which are in one file per feature.
     shape : (n, ...).
     """
 
@@ -266,15 +267,15 @@ class FeatureArray:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """As of a NumPy array: a position, a slice, positions or a mask first, then whatever NumPy takes."""
+        """Index like a NumPy array: a position, a slice, positions or a mask first, then any NumPy index."""
         first, *rest = key if isinstance(key, tuple) else (key,)
         if first is Ellipsis:
             first, rest = slice(None), [Ellipsis, *rest]
         rows = self.view.rows[first]
-        one = rows.ndim == 0
-        read = self.view.store.read(self.name, rows[None] if one else rows)
-        found: npt.NDArray[Any] = read[(0 if one else slice(None), *rest)]
-        return found
+        single = rows.ndim == 0
+        features = self.view.store.read(self.name, rows[None] if single else rows)
+        indexed: npt.NDArray[Any] = features[(0 if single else slice(None), *rest)]
+        return indexed
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return (self[i] for i in range(len(self)))
@@ -288,5 +289,5 @@ class FeatureArray:
         return f"<FeatureArray {self.name} {self.shape} {self.dtype}, {self.unit}; dims {', '.join(self.dims)}>"
 
 
-def _reopened(path: str, text: str | None, rows: npt.NDArray[np.int64]) -> StoreView:
+def _open_view(path: str, text: str | None, rows: npt.NDArray[np.int64]) -> StoreView:
     return StoreView(FeatureStore.open(Path(path), text=text), rows)

@@ -1,7 +1,7 @@
-"""Reading a store in its Zarr form.
+"""Read the Zarr form of a store.
 
-Local shards of plain codecs are memory-mapped through their own Zarr shard index; anything else goes through zarr.
-Both ways give identical bytes.
+Local shards are memory-mapped through their own Zarr shard index; every other array is read through zarr. Both methods
+give identical bytes.
 """
 
 from __future__ import annotations
@@ -18,86 +18,87 @@ import pyarrow.compute as pc
 import zarr
 
 from ..errors import StoreCorruptError, StoreFormatError
-from ..format.layout import object_key
-from ..format.plan import Plan, read_genres, read_plan, read_tracks
-from ..format.records import committed, outcomes_key, read_commit
-from ..format.schema import FAILED, ArraySpec, Reason, added_arrays
-from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, read_table
+from ..format.layout import object_key, read_rows
+from ..format.plan import Plan, object_keys, read_genres, read_plan, read_tracks
+from ..format.records import committed, read_commit, read_outcomes
+from ..format.schema import FAILED, ArraySpec, Reason, added_arrays, array_name
+from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes
 from ..writing import commits, publish
 from ..writing.takedowns import dropped_ids
 from .mapped_shard import MappedShard, max_mapped_files
+from .reader import StoreReader
 
 _MAX_MAPPED = max_mapped_files()
 _FETCH_ROWS = 64
-"""Rows that the disk is asked for at once: 20 MB of mels."""
+"""Rows to request from the disk at once: 20 MB of mels."""
 
 
-class ZarrReader:
-    """What :class:`mgc.cache.reading.store.FeatureStore` reads a folder through."""
+class ZarrReader(StoreReader):
+    """Reader of the Zarr form, a folder.
+
+    Parameters
+    ----------
+    mapped : memory-map sharded arrays; False reads everything through zarr.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreFormatError, StoreCorruptError
+    """
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._path = path
-        self._plan = _visible_plan(path)
+        plan = _visible_plan(path)
         self._group = _open_group(path)
         self._mapped = mapped
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
-        self.recipe = self._plan.recipe
-        self.fingerprints = self._plan.fingerprints
-        self.library_versions: dict[str, str] = dict(self._plan.document["library_versions"])
-        self.part_rows = self._plan.part_rows
-        self.n_rows = self._plan.n_rows
-        self.embeds_genres = self._plan.embeds_genres
-        self.added = {name: one.recipe for name, one in self._plan.added.items()}
-        self.tracks = _read_outcomes(path, self._plan)
-        self.genres = read_genres(path, self._plan)
+        self.recipe = plan.recipe
+        self.fingerprints = plan.fingerprints
+        self.library_versions = dict(plan.document["library_versions"])
+        self.part_rows = plan.part_rows
+        self.n_rows = plan.n_rows
+        self.embeds_genres = plan.embeds_genres
+        self.added = {name: of_set.recipe for name, of_set in plan.added.items()}
+        self.tracks = _tracks_with_outcomes(path, plan)
+        self.genres = read_genres(path, plan)
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
-        name = "genre_embedding" if feature_set is None else f"genre_embedding_{feature_set}"
-        return np.asarray(self._array(name)[: len(self.genres)], dtype=np.float32)
+        name = array_name("genre_embedding", feature_set)
+        return read_rows(self._group, name, range(len(self.genres))).astype(np.float32)
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
-        """What became of the tracks in a feature set that joined the store; rows of its committed parts."""
-        done = committed(self._path, feature_set).keys() - commits.waiting_parts(self._path, feature_set)
-        tables = [
-            read_table(self._path / outcomes_key(part, feature_set), ADDED_OUTCOME_SCHEMA) for part in sorted(done)
-        ]
+        parts = _visible_parts(self._path, feature_set)
+        tables = [read_outcomes(self._path, part, feature_set) for part in sorted(parts)]
         return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A small array whole; `rows` are those that must be there."""
         for part in np.unique(rows // self.part_rows).tolist():
             self._refuse_missing_object(spec, part)
-        return np.asarray(self._array(spec.name)[: self.n_rows])
+        return read_rows(self._group, spec.name, range(self.n_rows))
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
-        """Fill `out`, (len(rows), length, ...), from a large array."""
         if self._mapped:
             for first in range(0, len(rows), _FETCH_ROWS):
-                some = slice(first, first + _FETCH_ROWS)
-                self._read_mapped(spec, out[some], rows[some])
+                batch = slice(first, first + _FETCH_ROWS)
+                self._read_mapped(spec, out[batch], rows[batch])
             return
-        array = self._array(spec.name)
+        array = self._group[spec.name]
+        assert isinstance(array, zarr.Array)
         for i, row in enumerate(rows.tolist()):
             self._refuse_missing_object(spec, row // self.part_rows)
             out[i] = array[(row, slice(out.shape[1]))]
 
     def _read_mapped(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
-        """The disk is told of all rows before the first is waited for; page faults would ask for them bit by bit."""
-        places = [(row // self.part_rows, row % self.part_rows) for row in rows.tolist()]
-        for part, row in places:
+        """Request all rows from the disk before waiting for the first; page faults would request them bit by bit."""
+        positions = [divmod(row, self.part_rows) for row in rows.tolist()]
+        for part, row in positions:
             self._shard(spec, part).fetch(row, out.shape[1])
-        for i, (part, row) in enumerate(places):
+        for i, (part, row) in enumerate(positions):  # mapped again where too many shards were mapped since
             self._shard(spec, part).read_into(out[i], row)
 
     def close(self) -> None:
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
-        assert isinstance(array, zarr.Array)
-        return array
 
     def _shard(self, spec: ArraySpec, part: int) -> MappedShard:
         shard = self._shards.get((spec.name, part))
@@ -111,16 +112,15 @@ class ZarrReader:
         return shard
 
     def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
-        """A deleted object would read as fill; only one that the commit does not list may be absent."""
+        """Refuse an object that was deleted: it would read as fill. Only one that no commit lists may be absent."""
         key = object_key(spec, part)
         if (self._path / key).exists():
             return
-        owners = {one.name: name for name, recipe in self.added.items() for one in added_arrays(name, recipe)}
-        feature_set = owners.get(spec.name)
-        record = read_commit(self._path, part, feature_set)
+        owners = {array.name: name for name, recipe in self.added.items() for array in added_arrays(name, recipe)}
+        record = read_commit(self._path, part, owners.get(spec.name))
         if record is None:
             raise StoreCorruptError(f"{self._path / key}: taken out since the store was opened; open it again")
-        if any(item["key"] == key for item in record["objects"]):
+        if key in object_keys(record):
             raise StoreCorruptError(
                 f"{self._path / key}: missing, though part {part} was committed with it; "
                 f"`mgc store repair {self._path} --source SOURCE` makes it again"
@@ -128,7 +128,7 @@ class ZarrReader:
 
 
 def _visible_plan(store: Path) -> Plan:
-    """The plan as far as readers may see it: what is decided is rolled forward where we may write, else not shown."""
+    """Return the plan as readers may see it: decided generations are rolled forward if we may write, else left out."""
     plan = read_plan(store)
     with contextlib.suppress(OSError):
         commits.finish(store)
@@ -143,44 +143,44 @@ def _visible_plan(store: Path) -> Plan:
     return plan.through(n)
 
 
-def _read_outcomes(store: Path, plan: Plan) -> pa.Table:
-    """The planned tracks with what became of them."""
-    done = committed(store).keys() - commits.waiting_parts(store)
-    planned, outcomes = [], []
+def _visible_parts(store: Path, feature_set: str | None = None) -> set[int]:
+    """Return the committed parts whose objects are all installed."""
+    return committed(store, feature_set).keys() - commits.waiting_parts(store, feature_set)
+
+
+def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:
+    """Return the planned tracks with their outcomes."""
+    visible = _visible_parts(store)
+    planned, outcomes = [], [OUTCOME_SCHEMA.empty_table()]
     for generation in plan.generations:
         planned.append(read_tracks(store, generation))
         for part in plan.parts_of(generation):
             rows = plan.part_range(part)
-            if part in done:
-                outcomes.append(read_table(store / "rows" / f"{part}.parquet", OUTCOME_SCHEMA))
-            else:
-                outcomes.append(absent_outcomes(rows.start, len(rows)))
-    table = pa.concat_tables(planned)
-    found = pa.concat_tables(outcomes) if outcomes else OUTCOME_SCHEMA.empty_table()
-    if found.num_rows != table.num_rows:
+            outcomes.append(read_outcomes(store, part) if part in visible else absent_outcomes(rows.start, len(rows)))
+    tracks, outcome = pa.concat_tables(planned), pa.concat_tables(outcomes)
+    if outcome.num_rows != tracks.num_rows:
         raise StoreCorruptError(
-            f"{store}: {found.num_rows} outcomes of {table.num_rows} tracks; run `mgc store verify`"
+            f"{store}: {outcome.num_rows} outcomes of {tracks.num_rows} tracks; run `mgc store verify`"
         )
     for name in OUTCOME_SCHEMA.names[1:]:
-        table = table.append_column(OUTCOME_SCHEMA.field(name), found.column(name))
-    return _without_dropped(table.combine_chunks(), dropped_ids(store))
+        tracks = tracks.append_column(OUTCOME_SCHEMA.field(name), outcome.column(name))
+    return _without_dropped(tracks.combine_chunks(), dropped_ids(store))
 
 
 def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
-    """Tracks taken down are shown as failed, whether or not their bytes are gone."""
+    """Show tracks that were taken down as failed, whether or not their bytes are removed yet."""
     if not dropped:
         return tracks
-    gone = pc.is_in(tracks.column("id"), pa.array(sorted(dropped), pa.string()))
+    hidden = pc.is_in(tracks.column("id"), pa.array(sorted(dropped), pa.string()))
     for name, value in (("status", FAILED), ("reason", str(Reason.DROPPED)), ("detail", None), ("flags", 0)):
         field = OUTCOME_SCHEMA.field(name)
-        values = pc.if_else(gone, pa.scalar(value, field.type), tracks.column(name))
+        values = pc.if_else(hidden, pa.scalar(value, field.type), tracks.column(name))
         tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
     return tracks
 
 
 def _open_group(path: Path) -> zarr.Group:
     try:
-        group = zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r")
     except (OSError, ValueError) as error:
         raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
-    return group

@@ -1,10 +1,11 @@
-"""What failed, how often it was tried, and what that leaves of each genre and split."""
+"""Failed tracks of a store, their attempts, and the coverage that remains per genre and split."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +17,98 @@ from ..format.schema import OK
 from ..reading.store import FeatureStore
 
 
-def failures(store: Path, feature: str | None = None) -> dict[str, Any]:
-    """The failed tracks of a store, and its coverage.
+@dataclass(frozen=True, kw_only=True)
+class FailedTrack:
+    """A failed track; `attempts` as far as ``log/`` has them, None without a log, as in the sealed form."""
+
+    id: str
+    path: str
+    reason: str
+    detail: str | None
+    attempts: int | None
+    genres: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Planned tracks of a genre or split, and those with features."""
+
+    name: str
+    planned: int
+    ok: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """Failed tracks of a store, and its coverage.
+
+    Attributes
+    ----------
+    coverage : for ``genre`` and ``split``, the coverage of each, lowest share first.
+    """
+
+    store: str
+    planned: int
+    failures: list[FailedTrack]
+    coverage: dict[str, list[Coverage]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def failures(store: Path, feature: str | None = None) -> Failures:
+    """Return the failed tracks of a store, and its coverage.
 
     Parameters
     ----------
-    feature : features that joined the store, by name: which tracks lack them, and why.
+    feature : name of an added feature set, for the tracks that lack it.
 
-    Returns
-    -------
-    dict
-        ``failures``: id, path, reason, detail, attempts and genres of each; attempts as far as ``log/`` tells, None
-        where there is no log, as in the sealed form. ``coverage``: by ``genre`` and by ``split`` the planned tracks and
-        those with features, the worst first, so that a rare genre that was lost is seen.
+    Raises
+    ------
+    ConfigError
+        If there is no added feature set of that name.
     """
     with FeatureStore.open(store) as opened:
         tracks = opened.newest_tracks(feature_set=feature)
     attempts: Counter[str] | None = None
     if (store / "log").is_dir():
-        attempts = Counter(_attempted(store, None))
+        attempts = Counter(_failed_attempts(store, None))
         if feature is not None:
-            attempts = Counter({**attempts, **Counter(_attempted(store, read_plan(store).sha256_of(feature)))})
-    failed = tracks.filter(pc.is_valid(tracks.column("reason")))
-    rows = [
-        {
-            **{name: row[name] for name in ("id", "path", "reason", "detail")},
-            "attempts": None if attempts is None else attempts[row["id"]],
-            "genres": row["genres"],
-        }
-        for row in failed.select(["id", "path", "reason", "detail", "genres"]).to_pylist()
-    ]
+            attempts = Counter({**attempts, **Counter(_failed_attempts(store, read_plan(store).sha256_of(feature)))})
+    columns = ["id", "path", "reason", "detail", "genres"]
+    rows = tracks.filter(pc.is_valid(tracks.column("reason"))).select(columns).to_pylist()
+    failed = [FailedTrack(**row, attempts=None if attempts is None else attempts[row["id"]]) for row in rows]
     genres, splits = tracks.column("genres").combine_chunks(), tracks.column("split")
     ok = pc.equal(tracks.column("status"), OK)
+    has_split = pc.not_equal(splits, "")
     coverage = {
         "genre": _coverage(pc.list_flatten(genres), ok.take(pc.list_parent_indices(genres))),
-        "split": _coverage(splits.filter(has_split := pc.not_equal(splits, "")), ok.filter(has_split)),
+        "split": _coverage(splits.filter(has_split), ok.filter(has_split)),
     }
-    return {"store": str(store), "planned": tracks.num_rows, "failures": rows, "coverage": coverage}
+    return Failures(store=str(store), planned=tracks.num_rows, failures=failed, coverage=coverage)
 
 
-def _attempted(store: Path, feature_set: str | None) -> Iterator[str]:
-    """Ids of tracks that failed in the store itself, or in a feature set (by its hash), one for each time a log tells
-    of it; a line cut short by a kill is passed over."""
+def _failed_attempts(store: Path, feature_set: str | None) -> Iterator[str]:
+    """Yield ids of tracks that failed in the store itself or in a feature set (by its hash), once per failed attempt.
+
+    Lines of a log that a kill has truncated are skipped.
+    """
     for file in sorted((store / "log").glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                told = json.loads(line)
-                if told.get("feature_set") == feature_set:
-                    yield from told.get("failed_tracks", {})
+                entry = json.loads(line)
+                if entry.get("feature_set") == feature_set:
+                    yield from entry.get("failed_tracks", {})
             except (ValueError, AttributeError):
                 continue
 
 
-def _coverage(names: pa.Array, ok: pa.Array) -> list[dict[str, Any]]:
-    """Of each name how many there are and how many are ok."""
-    found = pa.table({"name": names, "ok": ok}).group_by("name").aggregate([("ok", "count"), ("ok", "sum")]).to_pylist()
+def _coverage(names: pa.Array, ok: pa.Array) -> list[Coverage]:
+    """Count the tracks of each name, and those of them that are ok; lowest share first."""
+    groups = pa.table({"name": names, "ok": ok}).group_by("name").aggregate([("ok", "count"), ("ok", "sum")])
     rows = [
-        {"name": one["name"], "planned": one["ok_count"], "ok": one["ok_sum"], "share": one["ok_sum"] / one["ok_count"]}
-        for one in found
+        Coverage(name=row["name"], planned=row["ok_count"], ok=row["ok_sum"], share=row["ok_sum"] / row["ok_count"])
+        for row in groups.to_pylist()
     ]
-    return sorted(rows, key=lambda row: (row["share"], row["planned"], row["name"]))
+    return sorted(rows, key=lambda row: (row.share, row.planned, row.name))

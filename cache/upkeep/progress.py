@@ -1,4 +1,4 @@
-"""How far the extractions of a store are, from its commits alone: whoever builds parts, wherever they run."""
+"""Progress of the extractions of a store, from its commits alone, whichever processes and machines build the parts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..writing.publish import staged
 
 @dataclass(frozen=True, kw_only=True)
 class StoreProgress:
-    """Tracks planned, ok, failed; `tracks_per_s` since one began to watch, None at first.
+    """Parts and tracks by outcome; `tracks_per_s` and `left_s` since the start of the watch, None at first.
 
-    A track that is tried again counts once, by its newest try; `reasons` are those of all tries. `working` counts parts
-    that somebody claims to be at work on.
+    A track that is retried counts once, by its newest attempt; `reasons` are those of all attempts. `working` counts
+    the parts that are claimed.
     """
 
     parts: int
@@ -41,7 +41,7 @@ class StoreProgress:
 
 
 def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
-    """Look again and again, until every part is committed; each record is read once.
+    """Yield the progress every `every_s` seconds until every part is committed; each record is read once.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
                 seen.add(part)
                 counts.update(record["counts"])
                 reasons.update(record["reasons"])
-        tried_again = sum(len(g.rows) for g in plan.generations if g.kind == "retry")  # each failed before
-        planned, failed = sum(len(g.rows) for g in plan.generations) - tried_again, counts["failed"] - tried_again
+        retried = sum(len(gen.rows) for gen in plan.generations if gen.kind == "retry")  # each failed before
+        planned, failed = sum(len(gen.rows) for gen in plan.generations) - retried, counts["failed"] - retried
         done = counts["ok"] + failed
         elapsed = time.monotonic() - started
         rate = (done - first) / elapsed if seen and elapsed > 1 and done > first else None

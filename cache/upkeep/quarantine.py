@@ -1,12 +1,11 @@
-"""What is hurt is put aside.
+"""Quarantine of damaged parts.
 
-Repairing has two halves. Here, a damaged part is moved into ``quarantine/`` and so is pending again; metadata that the
-plan determines is written anew. Extraction (:mod:`mgc.pipeline.extraction.repair`) then makes again what is pending.
+Repair has two halves. This one moves a damaged part into ``quarantine/``, so that it is pending again, and writes
+metadata again that the plan determines. Extraction (:mod:`mgc.pipeline.extraction.repair`) then builds what is pending.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,19 +13,18 @@ from ..durable import fingerprint, fsync_dir, replace_file, seal
 from ..format import layout
 from ..format.plan import PLAN_FILE
 from ..format.records import QUARANTINE, commit_key, keys_of_part, quarantine_folder
-from ..writing.publish import STAGING, refuse_busy, sweep
+from ..writing.publish import STAGING, refuse_busy, remove_empty_staging, sweep
 from .salvage import SalvagedPlan
 from .verify import Damage
 
 
-def put_aside(store: Path, damages: Iterable[Damage]) -> list[Damage]:
-    """Quarantine hurt parts and foreign objects; write plan, generation records and Zarr metadata anew where they are
-    determined by what is whole.
+def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
+    """Quarantine damaged parts and foreign objects; write plan, generation records and Zarr metadata again.
 
     Returns
     -------
     list of Damage
-        What is left: it needs the source (tables of the plan, genre embeddings) or a copy.
+        Damage that is left: it needs the source (tables of the plan, genre embeddings) or a copy.
     """
     refuse_busy(store)
     salvaged = SalvagedPlan(store)
@@ -37,43 +35,42 @@ def put_aside(store: Path, damages: Iterable[Damage]) -> list[Damage]:
             parts.add((damage.part, damage.feature_set or ""))
         elif damage.kind == "foreign":
             _move(store, damage.key, f"{QUARANTINE}/foreign/{damage.key}")
-        elif not _rewritten(store, salvaged, damage):
+        elif not _rewrite(store, salvaged, damage):
             left.append(damage)
     for part, feature_set in sorted(parts):
-        _quarantine(store, salvaged, part, feature_set or None)
+        _quarantine_part(store, salvaged, part, feature_set or None)
     return left
 
 
-def _rewritten(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
-    """Write anew what the rest of the store determines; False where it does not."""
-    plan = salvaged.plan
-    if damage.key == PLAN_FILE:
+def _rewrite(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
+    """Write a record or metadata again that the rest of the store determines; return False if it does not."""
+    plan, key = salvaged.plan, damage.key
+    if key == PLAN_FILE:
         if plan.generations[0].record["plan"] != fingerprint(dict(plan.document)):
             return False
-        replace_file(store / damage.key, seal(dict(plan.document)))
-    elif damage.key.startswith("generations/"):
-        number = int(damage.key.partition("/")[2].removesuffix(".json"))
-        replace_file(store / damage.key, seal(dict(plan.generations[number].record)))
-    elif damage.key.startswith("features/"):
-        name, _, n = damage.key.partition("/")[2].removesuffix(".json").partition(".")
+        replace_file(store / key, seal(dict(plan.document)))
+    elif key.startswith("generations/"):
+        number = int(key.partition("/")[2].removesuffix(".json"))
+        replace_file(store / key, seal(dict(plan.generations[number].record)))
+    elif key.startswith("features/"):
+        name, _, n = key.partition("/")[2].removesuffix(".json").partition(".")
         if int(n or 0) < len(plan.added[name].records):
-            replace_file(store / damage.key, seal(dict(plan.added[name].records[int(n or 0)])))
-        else:  # of genres that came later: nobody knows its hash, and `extract --add` embeds them again
-            for key in (damage.key, *sorted(salvaged.orphans(name))):
-                _move(store, key, f"{QUARANTINE}/foreign/{key}")
-    elif damage.key.endswith("zarr.json"):
-        layout.install_metadata(store, {damage.key: plan.metadata[damage.key]}, store / STAGING)
+            replace_file(store / key, seal(dict(plan.added[name].records[int(n or 0)])))
+        else:  # of newer genres: no other record has its hash, and `extract --add` embeds them again
+            for foreign in (key, *sorted(salvaged.orphans(name))):
+                _move(store, foreign, f"{QUARANTINE}/foreign/{foreign}")
+    elif key.endswith("zarr.json"):
+        layout.install_metadata(store, {key: plan.metadata[key]}, store / STAGING)
         sweep(store, "metadata.json")
-        with contextlib.suppress(OSError):
-            (store / STAGING).rmdir()
+        remove_empty_staging(store)
     else:
         return False
     return True
 
 
-def _quarantine(store: Path, salvaged: SalvagedPlan, part: int, feature_set: str | None) -> None:
-    """Take a part back: its record first, so that a kill in between leaves it pending."""
-    n, _ = salvaged.records.get((feature_set or "", part), (0, None))
+def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set: str | None) -> None:
+    """Move a part into quarantine: its record first, so that a kill in between leaves the part pending."""
+    n, _ = salvaged.records.get((feature_set, part), (0, None))
     folder = quarantine_folder(part, n, feature_set)
     (store / folder).mkdir(parents=True, exist_ok=True)
     fsync_dir(store / QUARANTINE)

@@ -1,6 +1,6 @@
-"""What a store's plan and records are, as far as they can be made out when some of them are hurt.
+"""The plan and records of a store, as far as they can be recovered when some of them are damaged.
 
-Plan, generations and feature sets are written twice or named by a hash elsewhere; what one place lost, another says.
+Plan, generations and feature sets are written twice, or other records hold their hash: a lost one can be rebuilt.
 """
 
 from __future__ import annotations
@@ -8,40 +8,44 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from ..durable import file_sha256, fingerprint, unseal
+from ..durable import fingerprint, unseal
 from ..errors import StoreCorruptError, StoreNotFoundError
 from ..format.plan import (
     PLAN_FILE,
-    AddedSet,
+    AddedFeatureSet,
     Generation,
+    Kind,
     Plan,
-    being_dropped,
     feature_set_key,
     generation_key,
+    make_plan,
     parse_generation,
     read_added,
+    unfinished_drops,
 )
-from ..format.recipe import Recipe, feature_set_recipe
+from ..format.recipe import feature_set_recipe
 from ..format.records import COMMITS, commit_key, committed
-from ..format.schema import FORMAT_VERSION
+from ..format.schema import FORMAT_VERSION, array_name
+from ..writing.creation import generation_record
+from ..writing.publish import describe_object, with_objects
 
 
 class SalvagedPlan:
-    """Plan and records of a store that may be hurt.
+    """Plan and records of a store that may be damaged.
 
     Raises
     ------
     StoreNotFoundError
         If there is nothing that looks like a store.
     StoreCorruptError
-        From what is looked at, if nothing says what it was.
+        By attributes that cannot be recovered.
     """
 
     def __init__(self, store: Path) -> None:
@@ -51,7 +55,7 @@ class SalvagedPlan:
 
     @cached_property
     def plan_document(self) -> dict[str, Any]:
-        """Of ``plan.json``; where that is hurt, from Zarr's attributes, which say the same."""
+        """Document of ``plan.json``; if that is damaged, from Zarr's attributes, which hold the same."""
         try:
             return unseal(self.store / PLAN_FILE)
         except (OSError, StoreCorruptError):
@@ -60,14 +64,14 @@ class SalvagedPlan:
     def _document_from_zarr(self) -> dict[str, Any]:
         try:
             root = json.loads((self.store / "zarr.json").read_bytes())
-            said = root["attributes"]
+            attributes = root["attributes"]
             return {
                 "format_version": FORMAT_VERSION,
-                "recipe": said["recipe"],
-                "fingerprints": said["fingerprints"],
+                "recipe": attributes["recipe"],
+                "fingerprints": attributes["fingerprints"],
                 "embeds_genres": "genre_embedding" in root["consolidated_metadata"]["metadata"],
-                "part_rows": said["part_rows"],
-                "library_versions": said["library_versions"],
+                "part_rows": attributes["part_rows"],
+                "library_versions": attributes["library_versions"],
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreCorruptError(
@@ -79,161 +83,148 @@ class SalvagedPlan:
         generations: list[Generation] = []
         while (self.store / generation_key(len(generations))).exists() or self._table(len(generations)).exists():
             number = len(generations)
-            before = generations[-1] if generations else None
+            previous = generations[-1] if generations else None
             try:
                 record = unseal(self.store / generation_key(number))
             except (OSError, StoreCorruptError):
                 record = {}
-            if not self._follows(record, number, before):
-                record = self._generation_from_tables(number, before)
+            if not self._follows(record, number, previous):
+                record = self._generation_from_tables(number, previous)
             generations.append(parse_generation(number, record))
         if not generations:
             raise StoreCorruptError(f"{self.store}: no generation of the plan is left; restore it from a copy")
-        document = self.plan_document
-        return Plan(
-            document=document,
-            recipe=Recipe.from_dict(document["recipe"]),
-            part_rows=document["part_rows"],
-            generations=tuple(generations),
-            added=self._added(),
-        )
+        return make_plan(self.plan_document, tuple(generations), self._added())
 
-    def _added(self) -> dict[str, AddedSet]:
-        """Feature sets that joined; where a record is hurt, from Zarr's attributes and the objects."""
+    def _added(self) -> dict[str, AddedFeatureSet]:
+        """Read the added feature sets; if a record is damaged, rebuild it from Zarr's attributes and the objects."""
         try:
-            found = read_added(self.store, fingerprint(self.plan_document))
+            added = read_added(self.store, fingerprint(self.plan_document))
         except (OSError, StoreCorruptError):
             return self._added_from_zarr()
-        named = {folder.name for folder in (self.store / COMMITS).glob("*") if folder.is_dir()}
-        return found if named <= {*found, *being_dropped(self.store)} else self._added_from_zarr()
+        committed_names = {folder.name for folder in (self.store / COMMITS).glob("*") if folder.is_dir()}
+        return added if committed_names <= {*added, *unfinished_drops(self.store)} else self._added_from_zarr()
 
-    def _added_from_zarr(self) -> dict[str, AddedSet]:
+    def _added_from_zarr(self) -> dict[str, AddedFeatureSet]:
         try:
-            said = json.loads((self.store / "zarr.json").read_bytes())["attributes"]["added"]
-        except (OSError, ValueError, KeyError) as error:
+            attributes = json.loads((self.store / "zarr.json").read_bytes())["attributes"]["added"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged; restore one") from error
-        found = {}
-        for name, one in said.items():
-            if name in being_dropped(self.store):
+        added = {}
+        for name, attribute in attributes.items():
+            if name in unfinished_drops(self.store):
                 continue
             records = []
-            for n in range(len(self.set_keys(name)) or 1):  # up to one that is hurt; the first can be made again
+            for n in range(len(self.feature_set_keys(name)) or 1):  # up to a damaged one; only the first can be rebuilt
                 try:
                     records.append(unseal(self.store / feature_set_key(name, n)))
                 except (OSError, StoreCorruptError):
                     if n > 0:
                         break
-                    records.append(self._first_of_set(name, one))
-            found[name] = AddedSet(name=name, recipe=feature_set_recipe(one["recipe"]), records=tuple(records))
-        return found
+                    records.append(self._first_record(name, attribute))
+            recipe = feature_set_recipe(attribute["recipe"])
+            added[name] = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+        return added
 
-    def _first_of_set(self, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-        """The first record of a feature set, from what Zarr's attributes say; commits of its parts know its hash."""
-        genres = [f"genre_embedding_{name}/c/{row}/0" for row in range(self._genres_of_set(name))]
-        for n_genres in range(len(genres), -1, -1):
-            objects = [
-                {"key": key, "size": (self.store / key).stat().st_size, "sha256": file_sha256(self.store / key)}
-                for key in sorted(genres[:n_genres])
-            ]
-            record = {"feature_set": name, **said, "plan": fingerprint(self.plan_document), "first_genre": 0,
-                      "n_genres": n_genres, "digest": fingerprint(objects), "objects": objects}  # fmt: skip
-            if fingerprint(record) in self._sets_named:
+    def _first_record(self, name: str, attribute: Mapping[str, Any]) -> dict[str, Any]:
+        """Rebuild the first record of a feature set from Zarr's attributes; commits of its parts hold its hash."""
+        keys = self._genre_keys(name)
+        for n_genres in range(len(keys), -1, -1):
+            content = {
+                "feature_set": name,
+                **attribute,
+                "plan": fingerprint(self.plan_document),
+                "first_genre": 0,
+                "n_genres": n_genres,
+            }
+            record = self._with_objects(content, keys[:n_genres])
+            if fingerprint(record) in self._feature_set_hashes:
                 return record
         raise StoreCorruptError(f"{self.store / 'features' / name}.json: damaged; restore it from a copy")
 
-    def _genres_of_set(self, name: str) -> int:
-        """Rows of a feature set's genre embedding, from the first on without a hole."""
-        n = 0
-        while (self.store / f"genre_embedding_{name}/c/{n}/0").is_file():
-            n += 1
-        return n
+    def _with_objects(self, content: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+        return with_objects(content, [describe_object(self.store, key) for key in sorted(keys)])
 
-    def set_keys(self, name: str) -> list[str]:
-        """Keys of the records of a feature set that are there."""
+    def _genre_keys(self, feature_set: str) -> list[str]:
+        """Return keys of the genre embeddings of a feature set, from the first row on to the first that is missing."""
+        array = array_name("genre_embedding", feature_set)
+        keys: list[str] = []
+        while (self.store / f"{array}/c/{len(keys)}/0").is_file():
+            keys.append(f"{array}/c/{len(keys)}/0")
+        return keys
+
+    def feature_set_keys(self, name: str) -> list[str]:
+        """Return the keys of the records of a feature set that exist."""
         keys: list[str] = []
         while (self.store / feature_set_key(name, len(keys))).exists():
             keys.append(feature_set_key(name, len(keys)))
         return keys
 
     @cached_property
-    def _sets_named(self) -> set[str]:
-        """Hashes of feature sets that whole commits name."""
-        named = set()
+    def _feature_set_hashes(self) -> set[str]:
+        """Hashes of feature sets in undamaged commit records."""
+        hashes = set()
         for file in (self.store / COMMITS).glob("*/*.json"):
             with contextlib.suppress(OSError, StoreCorruptError):
-                named.add(str(unseal(file).get("feature_set")))
-        return named
+                hashes.add(str(unseal(file).get("feature_set")))
+        return hashes
 
-    def _follows(self, record: Mapping[str, Any], number: int, before: Generation | None) -> bool:
-        """Whether a record is that of this store's generation, by the hashes it holds."""
-        previous = None if before is None else before.sha256
-        wanted = (number, fingerprint(self.plan_document), previous)
-        return (record.get("generation"), record.get("plan"), record.get("previous")) == wanted
+    def _follows(self, record: Mapping[str, Any], number: int, previous: Generation | None) -> bool:
+        """Whether a record is that of this store's generation, by the hashes in it."""
+        expected = (number, fingerprint(self.plan_document), None if previous is None else previous.sha256)
+        return (record.get("generation"), record.get("plan"), record.get("previous")) == expected
 
     def _table(self, number: int) -> Path:
         return self.store / "tracks" / f"{number}.parquet"
 
-    def _generation_from_tables(self, number: int, before: Generation | None) -> dict[str, Any]:
-        """A lost or hurt generation record, made again; the commits of its parts know its hash."""
+    def _generation_from_tables(self, number: int, previous: Generation | None) -> dict[str, Any]:
+        """Rebuild a lost or damaged generation record; the commits of its parts hold its hash."""
         keys = [f"genres/{number}.parquet", f"tracks/{number}.parquet"]
-        tables = {key.partition("/")[0]: pq.read_table(self.store / key) for key in keys}
-        genres, tracks = tables["genres"], tables["tracks"]
-        first_genre = before.genres.stop if before is not None else 0
+        genres, tracks = (pq.read_table(self.store / key) for key in keys)
         if self.plan_document["embeds_genres"]:
             keys += [f"genre_embedding/c/{row}/0" for row in genres.column("row").to_pylist()]
-        objects = [
-            {"key": key, "size": (self.store / key).stat().st_size, "sha256": file_sha256(self.store / key)}
-            for key in sorted(keys)
-            if (self.store / key).exists()
-        ]
-        for kind in ("first",) if before is None else ("append", "retry"):
-            record = {
-                "generation": number,
-                "kind": kind,
-                "plan": fingerprint(self.plan_document),
-                "previous": None if before is None else before.sha256,
-                "first_row": tracks.column("row")[0].as_py() if tracks.num_rows else 0,
-                "n_tracks": tracks.num_rows,
-                "first_genre": first_genre,
-                "n_genres": genres.num_rows,
-                "digest": fingerprint(objects),
-                "objects": objects,
-            }
-            if fingerprint(record) in self._generations_named:
+        keys = [key for key in keys if (self.store / key).exists()]
+        first_genre = 0 if previous is None else previous.genres.stop
+        genre_rows = range(first_genre, first_genre + genres.num_rows)
+        kinds: tuple[Kind, ...] = ("first",) if previous is None else ("append", "retry")
+        for kind in kinds:
+            plan_sha256, previous_sha256 = (
+                fingerprint(self.plan_document),
+                None if previous is None else previous.sha256,
+            )
+            content = generation_record(kind, number, tracks, genre_rows, plan_sha256, previous_sha256)
+            record = self._with_objects(content, keys)
+            if fingerprint(record) in self._generation_hashes:
                 return record
         raise StoreCorruptError(f"{self.store / generation_key(number)}: damaged; restore it from a copy")
 
     @cached_property
-    def _generations_named(self) -> set[str]:
-        """Hashes of generations that whole commits and later generations name."""
-        named: set[str] = set()
+    def _generation_hashes(self) -> set[str]:
+        """Hashes of generations in undamaged commit records and later generations."""
+        hashes: set[str] = set()
         for folder, field in ((COMMITS, "generation"), ("generations", "previous")):
             for name in os.listdir(self.store / folder):
-                try:
-                    named.add(str(unseal(self.store / folder / name).get(field)))
-                except (OSError, StoreCorruptError):
-                    continue
-        return named
+                with contextlib.suppress(OSError, StoreCorruptError):
+                    hashes.add(str(unseal(self.store / folder / name).get(field)))
+        return hashes
 
     @cached_property
-    def records(self) -> dict[tuple[str, int], tuple[int, dict[str, Any] | None]]:
-        """(Feature set, part) -> n and document of the record that counts; None for a document that is hurt.
+    def records(self) -> dict[tuple[str | None, int], tuple[int, dict[str, Any] | None]]:
+        """(Feature set, part) -> n and document of the record that counts, sorted; None for a damaged document.
 
-        The store as it was made is the feature set ``""``.
+        The feature set of the store's own features is None.
         """
-        found: dict[tuple[str, int], tuple[int, dict[str, Any] | None]] = {}
-        for feature_set in ("", *self.plan.added):
-            for part, n in sorted(committed(self.store, feature_set or None).items()):
-                try:
-                    found[feature_set, part] = (n, unseal(self.store / commit_key(part, n, feature_set or None)))
-                except (OSError, StoreCorruptError):
-                    found[feature_set, part] = (n, None)
-        return found
+        records: dict[tuple[str | None, int], tuple[int, dict[str, Any] | None]] = {}
+        for feature_set in (None, *sorted(self.plan.added)):
+            for part, n in sorted(committed(self.store, feature_set).items()):
+                document = None
+                with contextlib.suppress(OSError, StoreCorruptError):
+                    document = unseal(self.store / commit_key(part, n, feature_set))
+                records[feature_set, part] = (n, document)
+        return records
 
     def orphans(self, name: str) -> set[str]:
-        """Genre embeddings of records of a feature set that are hurt, and are reported as such."""
-        records = self.plan.added[name].records
-        if len(self.set_keys(name)) <= len(records):
+        """Return the genre embeddings of damaged records of a feature set, which are reported themselves."""
+        added = self.plan.added[name]
+        if len(self.feature_set_keys(name)) <= len(added.records):
             return set()
-        listed = {item["key"] for record in records for item in record["objects"]}
-        return {f"genre_embedding_{name}/c/{row}/0" for row in range(self._genres_of_set(name))} - listed
+        return set(self._genre_keys(name)) - set(added.object_keys)

@@ -1,9 +1,8 @@
-"""A smaller store with some of a store's tracks: the same features, bit for bit, under a plan of its own."""
+"""Selection: a smaller store with some of the tracks, the same features bit for bit, and its own plan."""
 
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fsync_dir
+from ..durable import hidden_path, rename_durable
 from ..errors import ConfigError
 from ..format.plan import SEALED_SUFFIXES, Plan, default_part_rows, read_plan
 from ..format.recipe import TextRecipe
-from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, plan_table
+from ..format.tables import ADDED_OUTCOME_SCHEMA, PLAN_SCHEMA, outcome_schema, plan_table, with_rows
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
 from ..steps import Progress, silent
@@ -25,34 +24,32 @@ from .hdf5_writer import seal_store
 
 
 def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> list[str]:
-    """Write the tracks of a view as a store, in the form that the name of `target` asks for; appears in one step.
+    """Write the tracks of a view as a store, in the form that the suffix of `target` asks for; it appears in one step.
 
-    Parts are as long as extraction would make them. Features that joined later come along where every track of the
-    view has them.
+    Parts are as long as extraction makes them. An added feature set is copied if every track of the view has it.
 
     Returns
     -------
     list of str
-        Remarks: features that stay behind, and why.
+        Remarks: feature sets that are left out, and why.
 
     Raises
     ------
     ConfigError
-        If there is something at `target`, or the view is empty.
+        If `target` exists, or the view is empty.
     """
     if target.exists():
         raise ConfigError(f"{target}: there is something already; name another")
     if not len(view):
         raise ConfigError(f"{view.store.path}: no track has all that was asked for; nothing to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    draft = hidden_path(target)
     try:
         remarks = _write(view, draft, on_progress)
         if target.suffix in SEALED_SUFFIXES:
             seal_store(draft, target)
         else:
-            draft.rename(target)
-            fsync_dir(target.parent)
+            rename_durable(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return remarks
@@ -68,7 +65,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
         recipe=source.recipe,
         part_rows=default_part_rows(len(view)),
         genres=genres,
-        genre_embedding=_embedded(source, genres) if source.embeds_genres else None,
+        genre_embedding=_embedding(source, genres) if source.embeds_genres else None,
         library_versions=source.library_versions,
     )
     remarks: list[str] = []
@@ -80,28 +77,28 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
             continue
         with FeatureStore.open(source.path, text=text) as features:
             if np.isin(view.rows, features.ok_rows if text else features.rows_with(name)).all():
-                embedding = _embedded(features, genres) if text else None
+                embedding = _embedding(features, genres) if text else None
                 add_feature_set(path, read_plan(path), name, recipe, embedding)
                 names.append(name)
             else:
                 remarks.append(f"the features {name!r} stay behind: not every track has them")
-    for number, one in enumerate((None, *names)):
-        with FeatureStore.open(source.path, text=one if one in source.texts else None) as features:
-            plan = read_plan(path)
+    plan = read_plan(path)
+    for number, feature_set in enumerate((None, *names)):
+        with FeatureStore.open(source.path, text=feature_set if feature_set in source.texts else None) as features:
             for part in range(plan.n_parts):
-                _copy_part(features, tracks, path, plan, part, one)
+                _copy_part(features, tracks, path, plan, part, feature_set)
                 progress("select", number * plan.n_parts + part + 1, (1 + len(names)) * plan.n_parts)
     return remarks
 
 
 def _genres(view: StoreView) -> list[str]:
-    """Genres of the tracks; of all tracks, those of the store, which also names what only failed tracks have."""
+    """Return the genres of the tracks; of a view of all tracks, those of the store, failed tracks included."""
     if len(view) == len(view.store.ok_rows):
         return sorted(view.store.genres)
     return sorted({name for names in view.tracks.column("genres").to_pylist() for name in names})
 
 
-def _embedded(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.float32]:
+def _embedding(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.float32]:
     assert source.recipe.lyrics is not None
     if not genres:
         return np.zeros((0, source.recipe.lyrics.hidden_size), np.float32)
@@ -111,21 +108,19 @@ def _embedded(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.flo
 def _copy_part(
     source: FeatureStore, tracks: pa.Table, path: Path, plan: Plan, part: int, feature_set: str | None
 ) -> None:
-    """Commit a part of the smaller store with the features and outcomes that the larger one has of its `tracks`."""
-    new = plan.part_range(part)
-    tracks = tracks.slice(new.start, len(new))
-    rows = np.asarray(tracks.column("row"))
-    known = {spec.name for spec in source.arrays}
+    """Commit a part of the smaller store with the features and outcomes of its `tracks` in the larger one."""
+    rows = plan.part_range(part)
+    tracks = tracks.slice(rows.start, len(rows))
+    source_rows = np.asarray(tracks.column("row"))
+    names = {spec.name for spec in source.arrays}
     arrays = {}
     for spec in plan.arrays(feature_set):
         name = spec.name.removesuffix(f"_{feature_set}")
-        arrays[spec.name] = source.read(name if name in known else spec.name, rows)
-    outcomes = tracks.set_column(
-        tracks.schema.get_field_index("row"), PLAN_SCHEMA.field("row"), pa.array(new, pa.int64())
-    )
+        arrays[spec.name] = source.read(name if name in names else spec.name, source_rows)
+    outcomes = with_rows(tracks, rows)
     extractor = source.extractors.get(feature_set or "")
-    if extractor is not None and extractor.input == "clip":  # which has not looked at words
-        place, words = outcomes.schema.get_field_index("lyrics_sha256"), ADDED_OUTCOME_SCHEMA.field("lyrics_sha256")
-        outcomes = outcomes.set_column(place, words, pa.nulls(len(new), words.type))
-    schema = OUTCOME_SCHEMA if feature_set is None else ADDED_OUTCOME_SCHEMA
+    if extractor is not None and extractor.input == "clip":  # made without lyrics
+        column, field = outcomes.schema.get_field_index("lyrics_sha256"), ADDED_OUTCOME_SCHEMA.field("lyrics_sha256")
+        outcomes = outcomes.set_column(column, field, pa.nulls(len(rows), field.type))
+    schema = outcome_schema(feature_set)
     commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=feature_set)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 class SurvivingFile(io.FileIO):
-    """A new file whose first failed write is kept for :meth:`raise_fault`; from then on nothing reaches the disk.
+    """A new file that keeps the first error of a write for :meth:`raise_fault`; later writes do not reach the disk.
 
-    HDF5 frees objects that are still dirty after a failed write, and crashes. It is told that every write worked; who
-    uses this file asks now and then, and at the end, whether that was true.
+    HDF5 frees objects that are still dirty after a failed write, and crashes. This file reports every write as
+    successful; its user calls :meth:`raise_fault` regularly and at the end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +25,7 @@ class SurvivingFile(io.FileIO):
             raise OSError(self._fault.errno, self._fault.strerror, str(self._path)) from self._fault
 
     def write(self, data: object, /) -> int:
-        """Write all of `data`, or keep it in memory once a write has failed."""
+        """Write all of `data`; after a failed write, keep it in memory."""
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
         start, done = self.tell(), 0
         while self._fault is None and done < len(view):
@@ -39,20 +39,20 @@ class SurvivingFile(io.FileIO):
         return len(view)
 
     def readinto(self, buffer: object, /) -> int:
-        """Read back, what never reached the disk included."""
+        """Read back, including data that never reached the disk."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         start = self.tell()
         n_read = super().readinto(view)
-        for place, data in self._unwritten.items():
-            first, last = max(place, start), min(place + len(data), start + len(view))
+        for offset, data in self._unwritten.items():
+            first, last = max(offset, start), min(offset + len(data), start + len(view))
             if first < last:
-                view[first - start : last - start] = data[first - place : last - place]
+                view[first - start : last - start] = data[first - offset : last - offset]
                 n_read = max(n_read, last - start)
         self.seek(start + n_read)
         return n_read
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Set the size, unless the disk is known to be at fault."""
+        """Set the size, unless a write has failed."""
         if self._fault is None:
             try:
                 return super().truncate(size)

@@ -1,1 +1,1 @@
-"""Publish what a store gains, so that nothing half-written is ever seen."""
+"""Publish new content of a store, so that no reader ever sees a half-written object."""

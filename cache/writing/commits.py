@@ -1,7 +1,7 @@
-"""Publish a part of a store: build its objects, commit its record, bring the objects to their Zarr keys.
+"""Publish a part of a store: build its objects, commit its record, install the objects at their Zarr keys.
 
-A part is one shard of every sharded array and one chunk of every other, with an outcome table. Its record
-(:mod:`mgc.cache.format.records`) decides: whoever links it first has committed the part.
+A part is one shard of every sharded array and one chunk of every other array, with an outcome table. Its record
+(:mod:`mgc.cache.format.records`) decides: the process that links it first has committed the part.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import zarr
 from ..durable import fsync_dir, unseal
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
-from ..format.plan import Plan, read_plan
+from ..format.plan import Plan, object_keys, read_plan
 from ..format.records import (
     COMMITS,
+    ROWS,
     commit_key,
     last_quarantined,
     newest_record,
@@ -89,22 +90,22 @@ def commit_part(
 def restore_part(
     store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None = None
 ) -> None:
-    """Put the objects of a part, which is committed, to their keys; for a store that is being put together.
+    """Write the objects of a committed part to their keys, in a store that is being unpacked.
 
     Raises
     ------
     StoreCorruptError
-        If they are not, byte for byte, what the commit names.
+        If their bytes are not those of the commit record.
     """
     record = read_commit(store, part, feature_set)
     assert record is not None
     building = store / publish.STAGING / f"{COMMITS}+{part}~restored"
     building.mkdir(parents=True)
     _encode(building, part, read_plan(store), arrays, feature_set)
-    made = publish.describe_objects(building)
-    if made != [item for item in record["objects"] if not item["key"].startswith("rows/")]:
+    objects = publish.describe_objects(building)
+    if objects != [item for item in record["objects"] if not item["key"].startswith(f"{ROWS}/")]:
         raise StoreCorruptError(f"{store}: part {part} does not come out as it was committed (another zarr release?)")
-    for item in made:
+    for item in objects:
         (store / item["key"]).parent.mkdir(parents=True, exist_ok=True)
         (building / item["key"]).rename(store / item["key"])
     shutil.rmtree(building)
@@ -137,7 +138,7 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
 
 
 def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: set[str]) -> None:
-    """Remove objects of an older record that the newer one does not have: an array that is all fill now has none."""
+    """Remove objects that only an older record lists: an array that is now fill throughout has no object."""
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
         if key not in listed and (store / key).exists():
@@ -146,7 +147,7 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
 
 
 def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:
-    """Whether a commit record is of this part of this plan."""
+    """Whether a commit record belongs to this part of this plan."""
     if part >= plan.n_parts or record["part"] != part:
         return False
     if record["generation"] != plan.generation_of(part).sha256:
@@ -155,7 +156,7 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
 
 
 def finish(store: Path) -> None:
-    """Roll forward all that is decided; once every part is committed, nothing staged remains."""
+    """Roll forward everything that is decided; once every part is committed, no staging remains."""
     finish_drops(store)
     staged = publish.staged_records(store)
     if not staged:
@@ -176,9 +177,9 @@ def finish(store: Path) -> None:
 
 
 def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
-    """Parts that are decided but not yet at their keys, which is only while they are staged."""
-    parsed = (parse_commit_key(key) for key in publish.staged_records(store))
-    parts = {one[0] for one in parsed if one is not None and one[2] == feature_set}
+    """Return the staged parts of which an object is not yet at its key, decided or not."""
+    parsed = [parse_commit_key(key) for key in publish.staged_records(store)]
+    parts = {key[0] for key in parsed if key is not None and key[2] == feature_set}
     return {part for part in parts if _is_waiting(store, part, feature_set)}
 
 
@@ -190,7 +191,7 @@ def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
     record = unseal(store / key)
     if not publish.staged_folder(store, key, record).is_dir():
         return False
-    return any(not (store / item["key"]).exists() for item in record["objects"])
+    return any(not (store / object_key).exists() for object_key in object_keys(record))
 
 
 def _build_part(
@@ -213,7 +214,7 @@ def _build_part(
 def _encode(
     folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
 ) -> None:
-    """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys in the real one."""
+    """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys."""
     rows = plan.part_range(part)
     scratch = folder / "scratch"
     group = zarr.create_group(scratch, zarr_format=3)
@@ -233,15 +234,14 @@ def _encode(
 
 
 def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str | None) -> dict[str, Any]:
-    """What the record says beside its objects: only what the plan and the sources' bytes determine."""
+    """Return the record without its objects: only what the plan and the sources' bytes determine."""
     status = np.asarray(outcomes.column("status"))
     reasons = Counter(reason for reason in outcomes.column("reason").to_pylist() if reason)
-    of_set = {} if feature_set is None else {"feature_set": plan.sha256_of(feature_set)}
     return {
         "part": part,
         "n": n,
         "generation": plan.generation_of(part).sha256,
-        **of_set,
+        **({} if feature_set is None else {"feature_set": plan.sha256_of(feature_set)}),
         "counts": {"ok": int((status == OK).sum()), "failed": int((status == FAILED).sum())},
         "reasons": dict(sorted(reasons.items())),
     }

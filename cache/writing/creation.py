@@ -1,13 +1,12 @@
 """Create a store and extend it: the first plan, later generations of tracks, added feature sets.
 
-Each is decided by one rename (:mod:`mgc.cache.writing.publish`) and then brought to where readers look; any process may
-do the second half.
+One rename decides for a new store. The others are decided by :mod:`mgc.cache.writing.publish`, and any process may roll
+them forward.
 """
 
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,13 +17,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
-from ..durable import fingerprint, fsync_dir, fsync_tree, seal, unseal, write_durable
+from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..format import layout
-from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
+from ..format.plan import (
+    FOLDERS,
+    PLAN_FILE,
+    RESERVED,
+    Kind,
+    Plan,
+    feature_set_key,
+    generation_key,
+    object_keys,
+    read_plan,
+)
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
-from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, track_arrays
-from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, write_table
+from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, array_name
+from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, with_rows, write_table
 from . import publish
 
 
@@ -38,21 +47,21 @@ def create_store(
     genre_embedding: npt.NDArray[np.float32] | None,
     library_versions: Mapping[str, str] | None = None,
 ) -> bool:
-    """Lay out an empty store for a plan; appears at `store` in one rename.
+    """Create an empty store for a plan; it appears at `store` by one rename.
 
     Parameters
     ----------
-    tracks : the plan, columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`, rows numbered from 0.
-    part_rows : rows a part; frozen from here on.
+    tracks : planned tracks, columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`, rows numbered from 0.
+    part_rows : rows per part; they never change.
     genre_embedding : (genre, text_dim) float32, or None for a store without genre embeddings.
-    library_versions : of what made the features, where they are copied; None takes those of this environment.
+    library_versions : of the libraries that made features to be copied; None takes those of this environment.
 
     Returns
     -------
     bool
         False if another process published a store at `store` first; nothing was changed then.
     """
-    partial = store.parent / f".{store.name}.{uuid.uuid4().hex}.partial"
+    partial = hidden_path(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     partial.mkdir()
     try:
@@ -71,14 +80,13 @@ def create_store(
         write_durable(partial / PLAN_FILE, seal(document))
         objects = partial / "objects"
         _build_generation(objects, 0, tracks, range(len(genres)), genres, genre_embedding)
-        record = _generation_record("first", 0, tracks, range(len(genres)), fingerprint(document), None)
-        described = publish.describe_objects(objects)
-        record |= {"digest": fingerprint(described), "objects": described}
+        content = generation_record("first", 0, tracks, range(len(genres)), fingerprint(document), None)
+        record = publish.with_objects(content, publish.describe_objects(objects))
         write_durable(partial / generation_key(0), seal(record))
-        for item in described:
-            target = partial / item["key"]
+        for key in object_keys(record):
+            target = partial / key
             target.parent.mkdir(parents=True, exist_ok=True)
-            (objects / item["key"]).rename(target)
+            (objects / key).rename(target)
         shutil.rmtree(objects)
         fsync_tree(partial)
         try:
@@ -102,29 +110,28 @@ def append_generation(
     new_genres: Sequence[str] = (),
     genre_embedding: npt.NDArray[np.float32] | None = None,
 ) -> Plan:
-    """Plan further tracks, from the next part boundary on; nothing that is written is touched.
+    """Plan further tracks, from the next part boundary on; the existing content does not change.
 
     Parameters
     ----------
-    plan : what is known to be planned; `tracks` must follow from it.
-    tracks : columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`; rows are numbered here.
-    new_genres, genre_embedding : genres that the store does not name yet, with (n, text_dim) float32 embeddings where
-        the store embeds genres.
+    plan : the plan from which `tracks` were derived.
+    tracks : columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`; their rows are renumbered.
+    new_genres, genre_embedding : genres that are new to the store, with (n, text_dim) float32 embeddings if the store
+        embeds genres.
 
     Returns
     -------
     Plan
-        The plan with the generation, which may be another process's, decided first: compare before relying on it.
+        With the new generation. It may be that of another process, which was first: compare before relying on it.
     """
-    number, start = len(plan.generations), plan.n_rows
-    rows = pa.array(range(start, start + tracks.num_rows), pa.int64())
-    tracks = tracks.set_column(tracks.schema.get_field_index("row"), PLAN_SCHEMA.field("row"), rows)
+    number = len(plan.generations)
+    tracks = with_rows(tracks, range(plan.n_rows, plan.n_rows + tracks.num_rows))
     genres = range(plan.n_genres, plan.n_genres + len(new_genres))
 
     def build(folder: Path) -> dict[str, Any]:
         _build_generation(folder, number, tracks, genres, new_genres, genre_embedding)
-        before = plan.generations[-1].sha256
-        return _generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), before)
+        previous = plan.generations[-1].sha256
+        return generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
 
     publish.publish(store, generation_key(number), build)
     roll_generation_forward(store, number)
@@ -132,7 +139,7 @@ def append_generation(
 
 
 def roll_generation_forward(store: Path, number: int) -> None:
-    """Bring a decided generation's tables and the shapes of all arrays to where readers look."""
+    """Install the tables of a decided generation, and the shapes of all arrays."""
     update_metadata(store)
     key = generation_key(number)
     publish.install(store, key, read_plan(store).generations[number].record)
@@ -140,13 +147,13 @@ def roll_generation_forward(store: Path, number: int) -> None:
 
 
 def update_metadata(store: Path) -> None:
-    """Bring every ``zarr.json`` to what the plan makes it, whatever is decided meanwhile."""
+    """Bring every ``zarr.json`` up to the plan, which other processes may extend meanwhile."""
     while True:
         plan = read_plan(store)
         layout.install_metadata(store, plan.metadata, store / publish.STAGING)
         after = read_plan(store)
         if (len(after.generations), after.added.keys()) == (len(plan.generations), plan.added.keys()):
-            break  # else something was decided meanwhile, and the shapes must not stay behind it
+            break
     publish.sweep(store, "metadata.json")
 
 
@@ -157,13 +164,13 @@ def add_feature_set(
     recipe: FeatureSetRecipe,
     genre_embedding: npt.NDArray[np.float32] | None = None,
 ) -> Plan:
-    """Let features join a store, or embed for a text encoder's the genres that came since.
+    """Add a feature set to a store, or the embeddings of genres that are newer than the feature set.
 
     Parameters
     ----------
     name : suffix of its arrays: lower-case letters, digits and ``_``.
-    genre_embedding : (n, hidden_size) float32, of the genres that the feature set does not hold yet, in their order;
-        for a text encoder only.
+    genre_embedding : (n, hidden_size) float32, of the genres that the feature set lacks, in their order; for a text
+        encoder only.
 
     Raises
     ------
@@ -173,12 +180,12 @@ def add_feature_set(
     Returns
     -------
     Plan
-        With the feature set, which may be another process's, decided first: compare recipes before relying on it.
+        With the feature set. It may be that of another process, which was first: compare recipes before relying on it.
     """
-    known = plan.added.get(name)
-    if known is None:
+    added = plan.added.get(name)
+    if added is None:
         _refuse_taken_names(plan, name, recipe)
-    first = 0 if known is None else known.n_genres
+    first = 0 if added is None else added.n_genres
     genres = range(first, first + (0 if genre_embedding is None else len(genre_embedding)))
 
     def build(folder: Path) -> dict[str, Any]:
@@ -194,22 +201,23 @@ def add_feature_set(
             "n_genres": len(genres),
         }
 
-    key = feature_set_key(name, 0 if known is None else len(known.records))
+    key = feature_set_key(name, 0 if added is None else len(added.records))
     publish.publish(store, key, build)
     roll_feature_set_forward(store, key)
     return read_plan(store)
 
 
 def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
-    there = [*track_arrays(plan.recipe), *(spec for one in plan.added for spec in plan.arrays(one))]
-    mine = added_arrays(name, recipe)
-    taken = {spec.name for spec in there} | {layout.genre_spec(1, one).name for one in (None, *plan.added)} | RESERVED
-    if clash := sorted(taken & {*(spec.name for spec in mine), layout.genre_spec(1, name).name}):
+    sets = (None, *plan.added)
+    existing = [spec for feature_set in sets for spec in plan.arrays(feature_set)]
+    new = added_arrays(name, recipe)
+    names = {spec.name for spec in existing} | {array_name("genre_embedding", other) for other in sets} | RESERVED
+    if clash := sorted(names & {*(spec.name for spec in new), array_name("genre_embedding", name)}):
         raise ConfigError(
             f"feature set {name!r}: the store has arrays or folders of that name already ({', '.join(clash)})"
         )
-    lengths = {dim: length for spec in there for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
-    for spec in mine:
+    lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
+    for spec in new:
         for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
             if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
                 raise ConfigError(
@@ -219,15 +227,16 @@ def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None
 
 
 def roll_feature_set_forward(store: Path, key: str) -> None:
-    """Bring a decided feature set's metadata and genre embeddings to where readers look."""
+    """Install the genre embeddings of a decided feature set, and the metadata of its arrays."""
     update_metadata(store)
     publish.install(store, key, unseal(store / key))
     publish.sweep(store, key)
 
 
-def _generation_record(
+def generation_record(
     kind: Kind, number: int, tracks: pa.Table, genres: range, plan_sha256: str, previous: str | None
 ) -> dict[str, Any]:
+    """Return the record of a generation, without its objects; `previous` is the hash of the generation before."""
     return {
         "generation": number,
         "kind": kind,
@@ -248,7 +257,7 @@ def _build_generation(
     names: Sequence[str],
     embedding: npt.NDArray[np.float32] | None,
 ) -> None:
-    """The objects of a generation: two tables, and a chunk for each new genre."""
+    """Write the objects of a generation: two tables, and one chunk per new genre."""
     for name in ("tracks", "genres"):
         (folder / name).mkdir(parents=True)
     write_table(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), folder / "tracks" / f"{number}.parquet")
@@ -261,7 +270,7 @@ def _build_generation(
 
 
 def _build_embedding(folder: Path, spec: ArraySpec, genres: range, embedding: npt.NDArray[np.float32]) -> None:
-    """One chunk a genre, at its key."""
+    """Write one chunk per genre, at its key."""
     scratch = folder / "scratch"
     layout.create_array(zarr.create_group(scratch, zarr_format=3), spec, len(genres), 1)[:] = embedding
     for i, row in enumerate(genres):

@@ -1,10 +1,10 @@
-"""The three steps by which anything becomes part of a store: a part, a generation of the plan.
+"""The three steps that publish new content of a store: a part, a generation of the plan, an added feature set.
 
-1. Build the objects under ``staging/<record>~<digest>`` (same filesystem), files and folders fsynced.
-2. Create the record (``commits/3.json``, say) exclusively. That is the decision: one winner, whoever else built it.
-3. Roll forward, idempotently and by anyone: link the winner's objects to their keys, remove what is staged.
+1. Build the objects under ``staging/<record>~<digest>`` (same filesystem), with files and folders fsynced.
+2. Create the record (such as ``commits/3.json``) exclusively. This decides: of several builders one wins.
+3. Roll forward: link the winner's objects to their keys, then remove its staging. Any process may do this, repeatedly.
 
-A process killed at any instant leaves either no record (it is built again) or a record that rolls forward.
+A process killed at any instant leaves either no record (the content is built again) or a record to roll forward.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..claims import STALE_S
 from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
 from ..errors import ConfigError
+from ..format.records import ROWS
 
-STAGING, BUSY_S = "staging", 120.0
+STAGING = "staging"
 
 
 def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
@@ -30,26 +32,25 @@ def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -
 
     Parameters
     ----------
-    key : of the record, such as ``commits/3.json``; never one that was used before.
-    build : fills a folder with objects at their keys; returns what the record says beside their list.
+    key : of the record, such as ``commits/3.json``; never a key that was used before.
+    build : fills a folder with objects at their keys; returns the content of the record besides their list.
 
     Returns
     -------
     dict
-        The record that counts: another process's if that one came first. It is not rolled forward yet.
+        The record that counts: that of another process, if it was first. It is not rolled forward yet.
     """
     record_file = store / key
     building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
     try:
-        document = dict(build(building))
-        objects = describe_objects(building)
-        record = {**document, "digest": fingerprint(objects), "objects": objects}
+        document = build(building)
+        record = with_objects(document, describe_objects(building))
         fsync_tree(building)
         staged = staged_folder(store, key, record)
         try:
             building.rename(staged)
         except OSError:
-            # Fine where someone else has staged the same bytes, or decided; else nothing may be decided.
+            # Harmless if another process has staged the same bytes, or decided; else nothing may be decided.
             if not staged.is_dir() and not record_file.exists():
                 raise
         fsync_dir(store / STAGING)
@@ -61,7 +62,7 @@ def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -
         draft.unlink(missing_ok=True)
         fsync_dir(record_file.parent)
     except FileNotFoundError:
-        if not record_file.exists():  # else another process decided and swept our staging away
+        if not record_file.exists():  # else another process decided, and removed our staging
             raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -69,10 +70,10 @@ def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -
 
 
 def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
-    """Link a record's objects to their keys, where they are still staged; does nothing when done.
+    """Link the staged objects of a record to their keys; do nothing if that is done.
 
-    What lies at a key already and is not the winner's (an object of a lost or older record) is replaced, by rename.
-    What says that a row is there comes last: one who may only read does not take an older object's rows for it.
+    An object at a key that is not the record's own (of a lost or older record) is replaced, by rename. Outcome tables
+    and ``status`` come last: they make rows visible, and readers must not see older objects under them.
 
     Raises
     ------
@@ -83,10 +84,10 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     if not staged.is_dir():
         return
     folders = set()
-    for item in sorted(record["objects"], key=_says_what_is_there):
+    for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
         target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another process is done and has swept the staging away
+        with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
             _link_over(staged / item["key"], target, staged.with_name(f"{_label(key)}~{uuid.uuid4().hex}.link"))
         folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
     for folder in sorted(folders, reverse=True):
@@ -94,7 +95,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
 
 
 def sweep(store: Path, key: str) -> None:
-    """Remove everything that is staged for a record."""
+    """Remove all staging of a record."""
     for leftover in staged(store, f"{_label(key)}~*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -103,7 +104,7 @@ def sweep(store: Path, key: str) -> None:
 
 
 def staged(store: Path, pattern: str) -> list[Path]:
-    """What lies in ``staging/``, by name; nothing where that is gone, as any reader may have it at any moment."""
+    """Return the entries of ``staging/`` that match `pattern`; any reader may remove an empty ``staging/``."""
     try:
         names = os.listdir(store / STAGING)
     except FileNotFoundError:
@@ -112,56 +113,67 @@ def staged(store: Path, pattern: str) -> list[Path]:
 
 
 def remove_empty_staging(store: Path) -> None:
-    """Remove ``staging/`` if nothing is in it; whoever needs it makes it again."""
+    """Remove ``staging/`` if it is empty; a process that needs it creates it again."""
     with contextlib.suppress(OSError):
         (store / STAGING).rmdir()
 
 
 def staged_records(store: Path) -> set[str]:
-    """Keys of the records that something is staged for, decided or not."""
-    return {one.name.partition("~")[0].replace("+", "/") + ".json" for one in staged(store, "*~*")}
+    """Return the keys of the records that have staging, decided or not."""
+    return {entry.name.partition("~")[0].replace("+", "/") + ".json" for entry in staged(store, "*~*")}
 
 
 def refuse_busy(store: Path) -> None:
-    """Stop what must not run beside an extraction.
+    """Refuse work that must not run during an extraction.
 
     Raises
     ------
     ConfigError
-        If somebody claimed a part within the last two minutes; a claim is renewed every 20 s.
+        If a claim of a part (:mod:`mgc.cache.claims`) is not stale.
     """
     now = time.time()
     for file in staged(store, "*~claim"):
         with contextlib.suppress(FileNotFoundError):
-            if now - file.stat().st_mtime < BUSY_S:
+            if now - file.stat().st_mtime < STALE_S:
                 raise ConfigError(
                     f"{store}: an extraction is at work on it, or was killed within the last two minutes; wait for it"
                 )
 
 
 def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
-    """Where the objects of a decided record lie until they are installed."""
+    """Return the folder of the objects of a record until they are installed."""
     return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
 
 
 def describe_objects(folder: Path) -> list[dict[str, Any]]:
-    """Key, size and sha256 of every file below `folder`, sorted by key."""
-    files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*") if file.is_file())
-    return [{"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)} for key, file in files]
+    """Return key, size and sha256 of every file below `folder`, sorted by key."""
+    keys = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return [describe_object(folder, key) for key in keys]
+
+
+def describe_object(folder: Path, key: str) -> dict[str, Any]:
+    """Return key, size and sha256 of one file below `folder`, as records list them."""
+    file = folder / key
+    return {"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)}
+
+
+def with_objects(document: Mapping[str, Any], objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a record: its other content, then the digest and the list of its objects."""
+    return {**document, "digest": fingerprint(objects), "objects": objects}
 
 
 def _new_folder(store: Path, name: str) -> Path:
-    """A folder in ``staging/``, which any reader may remove whenever it is empty."""
+    """Create a folder in ``staging/``, which any reader may remove whenever it is empty."""
     while True:
-        with contextlib.suppress(FileExistsError):  # not exist_ok, which looks a second time and may find it gone
+        with contextlib.suppress(FileExistsError):  # not exist_ok, which looks again and may not find it
             (store / STAGING).mkdir()
         with contextlib.suppress(FileNotFoundError):
             (store / STAGING / name).mkdir()
             return store / STAGING / name
 
 
-def _says_what_is_there(item: Mapping[str, Any]) -> bool:
-    return str(item["key"]).startswith(("rows/", "status"))
+def _makes_rows_visible(item: Mapping[str, Any]) -> bool:
+    return str(item["key"]).startswith((f"{ROWS}/", "status"))
 
 
 def _label(key: str) -> str:

@@ -1,6 +1,6 @@
-"""Taking tracks down: hidden at once by a tombstone, their bytes gone once the store is compacted.
+"""Takedowns of tracks: a takedown record hides them at once, and compaction removes their bytes.
 
-What stays is the track's line in the plan (id, path, artists, genres): the plan's hash is in every commit.
+The track's line in the plan stays (id, path, artists, genres): the hash of the plan is in every commit record.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ _DRAFT = ".{}.partial"
 
 
 def dropped_ids(store: Path) -> set[str]:
-    """Ids of all tracks that were taken down."""
-    return {name for number in _numbers(store) for name in unseal(store / DROPS / f"{number}.json")["ids"]}
+    """Return the ids of all tracks that were taken down."""
+    return {track for number in _numbers(store) for track in unseal(store / DROPS / f"{number}.json")["ids"]}
 
 
 def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bool = False) -> list[str]:
-    """Take tracks down; they are hidden from here on, and never made again.
+    """Take tracks down: they are hidden from now on, and never extracted again.
 
     Parameters
     ----------
     ids : of the tracks.
-    planned : ids that the store plans.
+    planned : ids of all planned tracks.
     dry_run : change nothing.
 
     Returns
     -------
     list of str
-        Those that were not down already.
+        Ids that were not taken down before.
 
     Raises
     ------
     ConfigError
-        If the store plans no such track; nothing is taken down then.
+        If a track is not planned; none is taken down then.
     """
-    wanted = set(ids)
-    unknown = sorted(wanted - set(planned))
+    requested = set(ids)
+    unknown = sorted(requested - set(planned))
     if unknown:
         raise ConfigError(
             f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
         )
-    new = sorted(wanted - dropped_ids(store))
+    new = sorted(requested - dropped_ids(store))
     if not new or dry_run:
         return new
     folder = store / DROPS
@@ -74,7 +74,7 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
 
 
 def sweep_drafts(store: Path) -> None:
-    """Remove what takedowns that were killed have left; nobody may be taking tracks down meanwhile."""
+    """Remove the drafts of takedowns that were killed; no takedown may be running."""
     for draft in (store / DROPS).glob(_DRAFT.format("*")):
         draft.unlink(missing_ok=True)
 
@@ -84,4 +84,4 @@ def _numbers(store: Path) -> list[int]:
         names = os.listdir(store / DROPS)
     except FileNotFoundError:
         return []
-    return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))

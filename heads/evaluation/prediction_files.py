@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...cache.durable import drafted
+from ...cache.durable import atomic_write
 from ...cache.errors import ConfigError
 from ...cache.format.schema import Flag
 from .predict import PredictedBlock
@@ -62,7 +62,7 @@ def write_predictions(path: Path, blocks: Iterable[PredictedBlock]) -> tuple[int
             reasons.update(block.tracks.column("reason").filter(pa.array(~block.has_scores)).to_pylist())
             yield block
 
-    with drafted(path) as draft:
+    with atomic_write(path) as draft:
         _WRITERS[path.suffix.lower()](draft, counted())
     return n_tracks, dict(reasons.most_common())
 

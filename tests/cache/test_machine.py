@@ -58,7 +58,7 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
 
 @needs_glibc
 def test_nothing_changes_where_it_is_not_wanted() -> None:
-    with keeping_freed_memory(wanted=False):
+    with keeping_freed_memory(enabled=False):
         pages_asked_for(100 * MB)
         assert pages_asked_for(100 * MB) >= 50
 

@@ -99,7 +99,7 @@ def test_more_failures_than_allowed_is_exit_3_and_the_store_is_whole(call, table
 
 def test_the_log_of_a_job_tells_how_far_an_extraction_is(call, table, tmp_path, monkeypatch):
     def lines(name: str, every_s: float) -> list[str]:
-        monkeypatch.setattr(console, "EVERY_S", every_s)
+        monkeypatch.setattr(console, "LOG_INTERVAL_S", every_s)
         done = call("extract", table, "-o", tmp_path / name, *EXTRACT, "--features", "mel", "--part-rows", 2)
         return [line for line in done.err.splitlines() if line.startswith("extract:")]
 

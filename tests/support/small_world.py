@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from chromium import Chromium
 
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK
-from mgc.cache.format.tables import outcome_table, plan_table
+from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import create_store
@@ -93,7 +94,12 @@ class World:
                      genre_embedding=embedding if self.recipe.lyrics else None)  # fmt: skip
         for part in range(-(-self.n_tracks // part_rows)):
             rows = range(part * part_rows, min((part + 1) * part_rows, self.n_tracks))
-            commit_part(path, part, self._arrays(slice(rows.start, rows.stop)), outcome_table(self._outcomes(rows)))
+            commit_part(
+                path,
+                part,
+                self._arrays(slice(rows.start, rows.stop)),
+                pa.Table.from_pylist(self._outcomes(rows), schema=OUTCOME_SCHEMA),
+            )
         return FeatureStore.open(path)
 
     @staticmethod

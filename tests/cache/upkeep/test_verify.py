@@ -16,7 +16,7 @@ from mgc.cache.format.records import committed
 from mgc.cache.format.tables import plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
-from mgc.cache.upkeep.quarantine import put_aside
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import Damage, verify
 from mgc.cache.writing.creation import append_generation
 from mgc.cache.writing.takedowns import drop
@@ -58,7 +58,7 @@ def flip(file: Path, place: int) -> None:
 
 
 def mend(store: Path, damages: list[Damage]) -> list[Damage]:
-    left = put_aside(store, damages)
+    left = quarantine(store, damages)
     if not left:
         plan = read_plan(store)
         fill(store, sorted(set(range(plan.n_parts)) - committed(store).keys()))
@@ -192,7 +192,7 @@ def test_a_part_taken_back_after_a_takedown_is_pending_and_nothing_is_foreign(st
     compact(store)
     table = store / "rows/2.parquet"
     table.write_bytes(table.read_bytes()[:-1])
-    assert put_aside(store, verify(store, full=True)) == []
+    assert quarantine(store, verify(store, full=True)) == []
     assert 2 not in committed(store)
     assert verify(store, full=True) == []
 
@@ -222,7 +222,7 @@ def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tm
     assert [damage.key for damage in damages] == [key]
     assert damages[0].feature_set == ("other" if key.startswith("commits/other") else None)
     assert damages[0].part == (0 if key.startswith("commits/other") else None)
-    left = put_aside(store, damages)
+    left = quarantine(store, damages)
     if key.startswith(("drops", "genre_embedding")):
         assert left == damages, "who was taken down, and a text encoder's numbers, can be had from a copy only"
         return

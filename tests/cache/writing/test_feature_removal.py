@@ -17,7 +17,7 @@ from benchmarks.worlds.full_store import OTHER, TEMPO, create_full, fill_pending
 from benchmarks.worlds.small_store import tree
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, StoreCorruptError
-from mgc.cache.format.plan import being_dropped, read_plan
+from mgc.cache.format.plan import read_plan, unfinished_drops
 from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import convert
@@ -74,7 +74,7 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
                 drop_feature(path, "other")
             assert watch.fired
             assert verify(path, full=True) == []
-            assert being_dropped(path) == [], "whoever looks at it ends it"
+            assert unfinished_drops(path) == [], "whoever looks at it ends it"
             with FeatureStore.open(path) as opened:
                 decided = "other" not in opened.added
             if not decided:
@@ -86,12 +86,12 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
 def test_they_are_hidden_from_the_decision_on_and_the_same_command_ends_it(store):
     with faults(store, "kill", 2), contextlib.suppress(Killed):  # after the rename and its fsync
         drop_feature(store, "tempo")
-    assert being_dropped(store) == ["tempo"]
+    assert unfinished_drops(store) == ["tempo"]
     assert "tempo" not in read_plan(store).added
     assert (store / "tempo").is_dir()
     drop_feature(store, "tempo")
     assert not (store / "tempo").exists()
-    assert being_dropped(store) == []
+    assert unfinished_drops(store) == []
 
 
 def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):

@@ -53,7 +53,7 @@ def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
 
 
 def test_work_that_does_not_ask_is_ended_when_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "PATIENCE_S", 1)
+    monkeypatch.setattr(console, "GRACE_PERIOD_S", 1)
     before = signal.getsignal(signal.SIGTERM)
 
     def never_asks() -> None:

@@ -171,7 +171,7 @@ def test_damage_is_named_and_mended_and_what_is_taken_down_leaves(store: Path, s
     (damage,) = verify(store, full=True)
     assert (damage.array, damage.part, damage.tracks) == ("brightness", 1, ("t2", "t3"))
     done = api.store_repair(store, songs)
-    assert (done["parts_built"], done["pending_added"], done["not_built"]) == (1, {}, {})
+    assert (done.parts_built, done.pending_added, done.not_built) == (1, {}, {})
     assert verify(store, full=True) == []
     api.store_drop(store, ["t2"])
     api.store_compact(store)
@@ -211,8 +211,8 @@ def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
     with pytest.raises(TrackUnavailableError, match="EXTRACTOR_FAILED"):
         mgc.open(store)["other"][:]
     assert mgc.open(store).store.counts().ok == 5
-    listed = [one for one in failures(store, "other")["failures"] if one["reason"] == "EXTRACTOR_FAILED"]
-    assert sum(said in one["detail"] for one in listed) == len(listed) == lost
+    listed = [one for one in failures(store, "other").failures if one.reason == "EXTRACTOR_FAILED"]
+    assert sum(said in one.detail for one in listed) == len(listed) == lost
     with pytest.raises(ConfigError, match="no features 'others' joined it, but brightness, other"):
         failures(store, "others")
 
@@ -315,7 +315,7 @@ def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
 ) -> None:
     monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2
-    own = {one["id"]: one["attempts"] for one in failures(store)["failures"]}
+    own = {one.id: one.attempts for one in failures(store).failures}
     assert own == {"x": 1}, "what joins says nothing of the store's own failures"
     seen: list[float] = []
 
@@ -343,7 +343,7 @@ def test_a_second_failure_counts_as_one_more_attempt(
     monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
-    assert {one["id"]: one["attempts"] for one in failures(store, "other")["failures"]} == {"t3": 2, "t4": 2, "x": 1}
+    assert {one.id: one.attempts for one in failures(store, "other").failures} == {"t3": 2, "t4": 2, "x": 1}
 
 
 def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
