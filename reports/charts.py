@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.errors import MissingExtraError
+from ..cache.format.mel_scale import hz_to_mel
 from ..cache.format.recipe import MelRecipe
 from .store_survey import Histogram, Picture
 
@@ -270,15 +271,14 @@ def columns_averaged(mel: Float32) -> Float32:
 
 
 def band_of(hz: float, recipe: MelRecipe) -> float:
-    """Where among a recipe's mel bands a frequency lies; at a whole number it is the centre of that band.
+    """Return where among a recipe's mel bands a frequency lies; at a whole number it is the centre of that band.
 
     Notes
     -----
-    Slaney's mel scale, as in librosa: linear up to 1 kHz (3 mel a 200 Hz), logarithmic above (27 mel a factor 6.4).
-    Centres are spaced evenly between the edges of the range, which are the feet of the first and the last band.
+    Centres are spaced evenly in mel between the ends of the range, which are the feet of the first and the last band.
     """
-    low, here, high = (_mel(each) for each in (recipe.fmin_hz, hz, recipe.fmax_hz))
-    return (here - low) / (high - low) * (recipe.n_mels + 1) - 1
+    low, mel, high = (hz_to_mel(value) for value in (recipe.fmin_hz, hz, recipe.fmax_hz))
+    return (mel - low) / (high - low) * (recipe.n_mels + 1) - 1
 
 
 def name_above(axes: Axes, x: float, name: str) -> None:
@@ -321,7 +321,3 @@ def _colours(mel_db: Float32, top_db: float) -> npt.NDArray[np.uint8]:
     share = np.clip((mel_db - (top_db - RANGE_DB)) / RANGE_DB, 0, 1)
     rgba: npt.NDArray[np.uint8] = colormaps[COLOUR_MAP].resampled(N_COLOURS)(share, bytes=True)
     return rgba
-
-
-def _mel(hz: float) -> float:
-    return 3 * hz / 200 if hz < 1000 else 15 + 27 * float(np.log(hz / 1000) / np.log(6.4))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import scipy.fft
 import scipy.sparse
 
+from ...cache.format.mel_scale import hz_to_mel, mel_to_hz
 from ...cache.format.recipe import MelRecipe
 
 Float32 = npt.NDArray[np.float32]
@@ -59,13 +60,9 @@ def mel_bank(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_
     Returns
     -------
     (n_mels, 1 + n_fft // 2) float32, per Hz.
-
-    Notes
-    -----
-    Slaney, "Auditory Toolbox" (1998): linear below 1 kHz (200/3 Hz a mel), logarithmic above (27 mels a factor 6.4).
     """
     bins_hz = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate_hz)
-    edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(fmin_hz), _hz_to_mel(fmax_hz), n_mels + 2))
+    edges_hz = mel_to_hz(np.linspace(hz_to_mel(fmin_hz), hz_to_mel(fmax_hz), n_mels + 2))
     widths_hz = np.diff(edges_hz)
     ramps_hz = np.subtract.outer(edges_hz, bins_hz)
     bank = np.zeros((n_mels, len(bins_hz)), dtype=np.float32)
@@ -121,20 +118,3 @@ def _tables(recipe: MelRecipe) -> tuple[Float32, scipy.sparse.csr_array]:
     window = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
     bank = mel_bank(recipe.sample_rate_hz, recipe.n_fft, recipe.n_mels, recipe.fmin_hz, recipe.fmax_hz)
     return window, scipy.sparse.csr_array(bank)
-
-
-_LINEAR_HZ = 200.0 / 3
-_BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ
-_LOG_STEP = np.log(6.4) / 27.0
-
-
-def _hz_to_mel(hz: float) -> float:
-    return float(_BREAK_MEL + np.log(hz / _BREAK_HZ) / _LOG_STEP) if hz >= _BREAK_HZ else hz / _LINEAR_HZ
-
-
-def _mel_to_hz(mels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    above = mels >= _BREAK_MEL
-    hz = _LINEAR_HZ * mels
-    hz[above] = _BREAK_HZ * np.exp(_LOG_STEP * (mels[above] - _BREAK_MEL))
-    return hz
