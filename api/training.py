@@ -197,7 +197,7 @@ def ablate(
     tables : names of :data:`mgc.heads.ablation.paper_tables.TABLES`; None for those of the paper and `plus`.
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.data.folds.make_folds`.
-    names_store : a store of the same tracks whose genres are read aloud by other names, for the rows about those.
+    names_store : a store of the same tracks with other genre name prompts, for the rows about those.
     preset, labels, options, settings : as for :func:`train`, for every run.
     dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablation.ablate.dry_run`.
 
@@ -221,7 +221,7 @@ def ablate(
         if names_store is not None:
             with FeatureStore.open(names_store, text=text) as named:
                 names = names_of(features, named, relabelled.genres)
-    plan = Grid(
+    grid = Grid(
         tables=chosen_tables(tables or DEFAULT_TABLES),
         preset=preset,
         options=_combine(genres_file, options, settings),
@@ -238,10 +238,10 @@ def ablate(
         keep_runs=keep_runs,
     )
     if dry_run:
-        forecast = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
+        forecast = ablation.dry_run(work, grid, jobs=jobs, on_progress=on_progress)
         return {**forecast, "remarks": list(relabelled.remarks)}
     document = ablation.ablate(
-        work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress
+        work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress
     )
     claimed = document.pop("claimed")
     files, remarks = write_ablation(folder, document)

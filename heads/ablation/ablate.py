@@ -9,7 +9,7 @@ from typing import Any
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..training.dry_run import dry_run as time_steps
-from .grid import Grid, PlannedRun
+from .grid import Grid, GridRun
 from .results import tabulate
 from .runs import Failure, finished, open_folder
 from .workers import Work, perform_all
@@ -17,7 +17,7 @@ from .workers import Work, perform_all
 
 def ablate(
     work: Work,
-    plan: Grid,
+    grid: Grid,
     *,
     jobs: int = 1,
     shard: tuple[int, int] | None = None,
@@ -26,11 +26,11 @@ def ablate(
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Fill the tables of `plan`, or go on filling them.
+    """Fill the tables of `grid`, or go on filling them.
 
     Parameters
     ----------
-    work : where the runs are; what is there of the same configurations is taken as it is, one cut off is resumed.
+    work : where the runs are; a run of the same configuration is taken as it is, one cut off is resumed.
     jobs : processes.
     shard : (i, n): perform every n-th run only, from the i-th on (counted from 1), and wait for nobody.
     training : False tabulates what is finished.
@@ -47,37 +47,42 @@ def ablate(
     ------
     ConfigError, RunError, SaveError, StoppedError
     """
-    mine = plan.runs if shard is None else plan.runs[shard[0] - 1 :: shard[1]]
+    runs = grid.runs if shard is None else grid.runs[shard[0] - 1 :: shard[1]]
     failures: list[Failure] = []
-    claimed: list[PlannedRun] = []
+    claimed: list[GridRun] = []
     with FeatureStore.open(work.store, text=work.text) as store:
         open_folder(work.folder, store, work.labels)
         if training:
+            counter = _RunCounter(work.folder, grid.runs, on_progress)
             failures, claimed = perform_all(
-                work, mine, jobs=jobs, wait_for_others=shard is None, stop=stop,
-                on_run=_RunCounter(work.folder, plan.runs, on_progress),
-            )  # fmt: skip
+                work, runs, jobs=jobs, wait_for_others=shard is None, stop=stop, on_run=counter
+            )
         document = tabulate(
-            work.folder, plan, store, labels=work.labels, failures=failures, n_replicates=n_replicates,
+            work.folder,
+            grid,
+            store,
+            labels=work.labels,
+            failures=failures,
+            n_replicates=n_replicates,
             on_progress=on_progress,
-        )  # fmt: skip
+        )
     return {**document, "claimed": [run.key for run in claimed]}
 
 
 class _RunCounter:
     """Counts the runs that are finished, with the epoch of the one at work as a note."""
 
-    def __init__(self, folder: Path, runs: list[PlannedRun], on_progress: Progress) -> None:
+    def __init__(self, folder: Path, runs: list[GridRun], on_progress: Progress) -> None:
         self._finished = {run.key for run in runs if finished(folder, run) is not None}
         self._total, self._on_progress = len(runs), on_progress
 
-    def __call__(self, run: PlannedRun, epoch: str | None) -> None:
+    def __call__(self, run: GridRun, epoch: str | None) -> None:
         if epoch is None:
             self._finished.add(run.key)
-        self._on_progress("runs", len(self._finished), self._total, "" if epoch is None else f"{run.told}, {epoch}")
+        self._on_progress("runs", len(self._finished), self._total, "" if epoch is None else f"{run.title}, {epoch}")
 
 
-def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> dict[str, Any]:
+def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> dict[str, Any]:
     """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder.
 
     Returns
@@ -87,18 +92,24 @@ def dry_run(work: Work, plan: Grid, *, jobs: int = 1, on_progress: Progress = si
         modalities, ``seconds`` left in all, shared out to `jobs`.
     """
     epoch_s: dict[str, float] = {}
-    listed: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     with FeatureStore.open(work.store, text=work.text) as store:
-        for done, run in enumerate(plan.runs):
-            kind = f"{run.config.model}, {run.config.modalities}"
-            is_done = finished(work.folder, run) is not None
-            if kind not in epoch_s and not is_done:
-                on_progress("measure", done, len(plan.runs), run.told)
-                epoch_s[kind] = time_steps(store, run.config, labels=work.labels).epoch_s
-            begun = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
-            listed.append({
-                "key": run.key, "fills": list(run.serves), "seed": run.config.seed,
-                "fold": None if run.fold is None else run.fold.number, "state": "finished" if is_done else begun,
-                "seconds": 0.0 if is_done else run.config.epochs * epoch_s[kind],
-            })  # fmt: skip
-    return {"runs": listed, "epoch_s": epoch_s, "jobs": jobs, "seconds": sum(run["seconds"] for run in listed) / jobs}
+        for i, run in enumerate(grid.runs):
+            system = f"{run.config.model}, {run.config.modalities}"
+            state = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
+            if finished(work.folder, run) is not None:
+                state = "finished"
+            elif system not in epoch_s:
+                on_progress("measure", i, len(grid.runs), run.title)
+                epoch_s[system] = time_steps(store, run.config, labels=work.labels).epoch_s
+            rows.append(
+                {
+                    "key": run.key,
+                    "fills": list(run.serves),
+                    "seed": run.config.seed,
+                    "fold": None if run.fold is None else run.fold.number,
+                    "state": state,
+                    "seconds": 0.0 if state == "finished" else run.config.epochs * epoch_s[system],
+                }
+            )
+    return {"runs": rows, "epoch_s": epoch_s, "jobs": jobs, "seconds": sum(row["seconds"] for row in rows) / jobs}

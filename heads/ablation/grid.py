@@ -24,10 +24,13 @@ SET_BY_ROWS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One training run, and the table rows (``components: all``) that it serves; `fold` None is the one split.
+class GridRun:
+    """One training run, and the table rows (``components: all``) that it serves.
 
-    `names` tells the other genre names it learns from, None for the store's own; see :class:`Plan`.
+    Attributes
+    ----------
+    fold : None for the one split.
+    names : hash of the other genre names that it learns from, None for the store's own; see :class:`Grid`.
     """
 
     config: TrainConfig
@@ -41,21 +44,21 @@ class PlannedRun:
         return run_key(self.config, self.fold, self.names)
 
     @property
-    def told(self) -> str:
-        """The run in a few words."""
+    def title(self) -> str:
+        """The first row that it serves, its seed and fold."""
         fold = "" if self.fold is None else f", fold {self.fold.number} of {self.fold.of}"
         return f"{self.serves[0]}, seed {self.config.seed}{fold}"
 
 
 def run_key(config: TrainConfig, fold: Fold | None = None, names: str | None = None) -> str:
-    """A hash of the options that are not the defaults, the seed, the fold, and the genre names if not the store's own.
+    """Hash the options that are not the defaults; add seed, fold, and genre names other than the store's own.
 
     Only what differs from the defaults counts, so that an option added to mgc later does not orphan results.
     """
     defaults, values = TrainConfig().to_dict(), config.to_dict()
-    told = {name: value for name, value in values.items() if value != defaults[name] and name not in NOT_PART_OF_A_RUN}
-    told.pop("seed", None)
-    name = f"{hashlib.sha256(canonical_json(told)).hexdigest()[:12]}-seed{config.seed}"
+    ignored = ("seed", *NOT_PART_OF_A_RUN)
+    options = {name: value for name, value in values.items() if value != defaults[name] and name not in ignored}
+    name = f"{hashlib.sha256(canonical_json(options)).hexdigest()[:12]}-seed{config.seed}"
     name = name if fold is None else f"{name}-{fold.by}-fold{fold.number}of{fold.of}"
     return name if names is None else f"{name}-names-{names}"
 
@@ -69,8 +72,8 @@ class Grid:
     preset, options : of ``TrainConfig``; a row's own options come on top.
     seeds : every configuration is trained with each; all share one split.
     folds : test sets whose predictions are pooled; empty for one split.
-    names : hash of the genre embedding of a second store of the same tracks, whose genres are read aloud by other
-        names; None where there is no such store, and rows that need it stay empty.
+    names : hash of the genre embedding of a second store of the same tracks with other genre name prompts; None where
+        there is no such store, and rows that need it stay empty.
     """
 
     tables: Sequence[TableSpec]
@@ -83,39 +86,35 @@ class Grid:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ConfigError("seeds: want at least one")
-        if taken := sorted(SET_BY_ROWS & set(self.options)):
-            raise ConfigError(f"{', '.join(taken)}: the tables set these themselves")
+        if conflicts := sorted(SET_BY_ROWS & set(self.options)):
+            raise ConfigError(f"{', '.join(conflicts)}: the tables set these themselves")
 
     def config(self, row: Row, seed: int) -> TrainConfig:
-        """The options of a row's run."""
+        """Return the options of a row's run."""
         options = {**self.options, **row.options, "seed": seed}
         if "model_options" in row.options:
             options["model_options"] = {**self.options.get("model_options", {}), **row.options["model_options"]}
         return TrainConfig.from_preset(self.preset, **options)
 
     def keys(self, row: Row, seed: int) -> list[str]:
-        """The runs that make one seed of a row: one, or one a fold; none for a row that needs no training, or cannot
-        have it."""
+        """Return the runs that make one seed of a row: one, or one per fold; none for a row that is not trained."""
         if row.trivial is not None or (row.names and self.names is None):
             return []
         return [self._run(row, seed, fold).key for fold in self.folds or (None,)]
 
-    def _run(self, row: Row, seed: int, fold: Fold | None) -> PlannedRun:
-        return PlannedRun(config=self.config(row, seed), fold=fold, names=self.names if row.names else None, serves=())
+    def _run(self, row: Row, seed: int, fold: Fold | None) -> GridRun:
+        return GridRun(config=self.config(row, seed), fold=fold, names=self.names if row.names else None, serves=())
 
     @cached_property
-    def runs(self) -> list[PlannedRun]:
-        """All runs, equal ones once; all of one seed before the next, so that whole tables are there early."""
-        planned: dict[str, PlannedRun] = {}
+    def runs(self) -> list[GridRun]:
+        """All runs, equal ones once; all of one seed before the next, so that whole tables exist early."""
+        runs: dict[str, GridRun] = {}
         for seed in self.seeds:
             for fold in self.folds or (None,):
                 for table in self.tables:
                     for row in table.rows:
                         if self.keys(row, seed):
-                            _add(planned, self._run(row, seed, fold), f"{table.name}: {row.name}")
-        return list(planned.values())
-
-
-def _add(planned: dict[str, PlannedRun], run: PlannedRun, serves: str) -> None:
-    known = planned.get(run.key, run)
-    planned[run.key] = dataclasses.replace(known, serves=(*known.serves, serves))
+                            run = self._run(row, seed, fold)
+                            run = runs.get(run.key, run)
+                            runs[run.key] = dataclasses.replace(run, serves=(*run.serves, f"{table.name}: {row.name}"))
+        return list(runs.values())

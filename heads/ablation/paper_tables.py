@@ -25,7 +25,7 @@ class Row:
         those of it.
     published : Jaccard index and F1 in the paper, where it has the row.
     trivial : name of a system of :mod:`mgc.heads.metrics.trivial_baselines`, for a row that needs no training.
-    names : learns from the store in which genres are read aloud to the text encoder by another name.
+    names : learns from the store with other genre name prompts.
     """
 
     name: str
@@ -128,9 +128,7 @@ PLUS_TABLE = TableSpec(
     rows=tuple(_plus_rows()),
 )
 
-TABLES: Mapping[str, TableSpec] = {
-    spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM, PLUS_TABLE)
-}  # fmt: skip
+TABLES: Mapping[str, TableSpec] = {spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM, PLUS_TABLE)}
 DEFAULT_TABLES = ("systems", "components", "lambda", "plus")
 
 

@@ -1,7 +1,8 @@
-"""What an ablation has found so far, as one document."""
+"""The tables of an ablation from its finished runs, as one document."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,33 +13,33 @@ from ...cache.errors import RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..data.artist_groups import comparable_artists
-from ..data.labels import labels_sha256
+from ..data.labels import GenresById, labels_sha256
 from ..data.task import ok_tracks
 from ..evaluation.scored_tracks import ScoredTracks, load_predictions
 from ..metrics.bootstrap import FEW_GROUPS, Resampling
 from ..metrics.trivial_baselines import baseline_scores
 from .grid import Grid
 from .paper_tables import PUBLISHED_ON, Row, TableSpec
-from .runs import Failure, GenresById, finished
-from .statistics import Measured, fill_table, measure_system, pooled
+from .runs import Failure, finished
+from .statistics import Measurement, fill_table, measure_system, pool_folds
 
 
 class Results:
-    """The finished runs of a plan, each system measured once however many rows it fills."""
+    """The finished runs of a grid, each system measured once however many rows it fills."""
 
-    def __init__(self, folder: Path, plan: Grid, *, n_replicates: int) -> None:
-        self.plan = plan
-        self.found = {run.key: result for run in plan.runs if (result := finished(folder, run)) is not None}
-        self._fold = {key: load_predictions(folder / "runs" / key) for key in self.found}
-        self._systems: dict[tuple[str, ...], Measured] = {}
+    def __init__(self, folder: Path, grid: Grid, *, n_replicates: int) -> None:
+        self.grid = grid
+        self.by_key = {run.key: result for run in grid.runs if (result := finished(folder, run)) is not None}
+        self._fold = {key: load_predictions(folder / "runs" / key) for key in self.by_key}
+        self._systems: dict[tuple[str, ...], Measurement] = {}
         self.tracks: ScoredTracks | None = None
         """The test tracks, which all systems share; None while no system is complete."""
-        self.a_system: list[str] = []
-        for table in plan.tables:
+        self.first_system: list[str] = []
+        for table in grid.tables:
             for row in table.rows:
                 for keys in self._complete(row).values():
-                    self._refuse_other_tracks(pooled([self._fold[key] for key in keys]))
-                    self.a_system = self.a_system or keys
+                    self._refuse_other_tracks(pool_folds([self._fold[key] for key in keys]))
+                    self.first_system = self.first_system or keys
         self._resampling = None if self.tracks is None else Resampling.of(self.tracks.groups, n_replicates, 0)
 
     @property
@@ -46,8 +47,8 @@ class Results:
         """Too few artists to call any difference decided."""
         return self.tracks is not None and len(set(self.tracks.groups)) < FEW_GROUPS
 
-    def system(self, row: Row) -> Measured | None:
-        """What a row's finished seeds come to; None if there is none."""
+    def system(self, row: Row) -> Measurement | None:
+        """Measure a row's finished seeds; None if there is none."""
         if self._resampling is None:
             return None
         if row.trivial is not None:
@@ -55,40 +56,37 @@ class Results:
         complete = self._complete(row)
         name = tuple(key for keys in complete.values() for key in keys)
         if complete and name not in self._systems:
-            scored = {seed: pooled([self._fold[key] for key in keys]) for seed, keys in complete.items()}
+            scored = {seed: pool_folds([self._fold[key] for key in keys]) for seed, keys in complete.items()}
             self._systems[name] = measure_system(scored, self._resampling)
         return self._systems.get(name)
 
     def _complete(self, row: Row) -> dict[int | None, list[str]]:
         """Run keys by seed, where all folds are finished."""
-        keys = {seed: self.plan.keys(row, seed) for seed in self.plan.seeds}
-        return {seed: some for seed, some in keys.items() if some and all(key in self.found for key in some)}
+        by_seed = {seed: self.grid.keys(row, seed) for seed in self.grid.seeds}
+        return {seed: keys for seed, keys in by_seed.items() if keys and all(key in self.by_key for key in keys)}
 
-    def _trivial(self, name: str) -> Measured:
+    def _trivial(self, name: str) -> Measurement:
         assert self._resampling is not None
         folds = []
-        for key in self.a_system:
-            fold, result = self._fold[key], self.found[key]
+        for key in self.first_system:
+            fold, result = self._fold[key], self.by_key[key]
             scores = baseline_scores(result["label_prior"], result["majority"], len(fold.ids))[name]
-            folds.append(_with_scores(fold, scores.astype(np.float32)))
-        return measure_system({None: pooled(folds)}, self._resampling)
+            folds.append(dataclasses.replace(fold, scores=scores.astype(np.float32), thresholds={}))
+        return measure_system({None: pool_folds(folds)}, self._resampling)
 
     def _refuse_other_tracks(self, tracks: ScoredTracks) -> None:
         first = self.tracks = self.tracks or tracks
         same = tracks.ids == first.ids and tracks.genres == first.genres and tracks.groups == first.groups
         if not (same and np.array_equal(tracks.labels, first.labels)):
-            raise RunError(f"{tracks.run} and {first.run} were not tested on the same tracks and genres, so they "
-                           "cannot stand in one table; give the ablation a folder of its own")  # fmt: skip
-
-
-def _with_scores(tracks: ScoredTracks, scores: Any) -> ScoredTracks:
-    return ScoredTracks(run=tracks.run, ids=tracks.ids, groups=tracks.groups, genres=tracks.genres,
-                        labels=tracks.labels, scores=scores, thresholds={})  # fmt: skip
+            raise RunError(
+                f"{tracks.run} and {first.run} were not tested on the same tracks and genres, so they cannot stand in "
+                "one table; give the ablation a folder of its own"
+            )
 
 
 def tabulate(
     folder: Path,
-    plan: Grid,
+    grid: Grid,
     store: FeatureStore,
     *,
     labels: GenresById | None = None,
@@ -103,48 +101,47 @@ def tabulate(
     dict
         JSON values: ``caption``, ``tables`` (rows with metrics, published numbers and differences), ``failures``.
     """
-    results = Results(folder, plan, n_replicates=n_replicates)
+    results = Results(folder, grid, n_replicates=n_replicates)
     reasons = {serves: failure.reason for failure in failures for serves in failure.serves}
-    total, done, tables = sum(len(spec.rows) for spec in plan.tables), 0, []
-    for spec in plan.tables:
+    total, done, tables = sum(len(spec.rows) for spec in grid.tables), 0, []
+    for spec in grid.tables:
         measured = {}
         for row in spec.rows:
             if (system := results.system(row)) is not None:
                 measured[row.name] = system
             done += 1
             on_progress("tables", done, total)
-        tables.append(_table(spec, measured, reasons, named=plan.names is not None, judge=not results.few))
-    document = {
+        tables.append(_table(spec, measured, reasons, has_names=grid.names is not None, judge=not results.few))
+    return {
         "caption": _caption(results, store, n_replicates, labels),
         "published_on": PUBLISHED_ON,
         "tables": tables,
         "failures": [failure.to_dict() for failure in failures],
     }
-    return document
 
 
 def _table(
-    spec: TableSpec, measured: Mapping[str, Measured], reasons: Mapping[str, str], *, named: bool, judge: bool
+    spec: TableSpec, measured: Mapping[str, Measurement], reasons: Mapping[str, str], *, has_names: bool, judge: bool
 ) -> dict[str, Any]:
     names = {row.name: f"{spec.name}: {row.name}" for row in spec.rows}
     notes = {name: reasons[serves] for name, serves in names.items() if serves in reasons}
-    notes |= {row.name: "needs a second store, whose genres have other names" for row in spec.rows
-              if row.names and not named}  # fmt: skip
+    if not has_names:
+        notes |= {row.name: "needs a second store, whose genres have other names" for row in spec.rows if row.names}
     rows = [row.to_dict() for row in fill_table(spec, measured, notes, judge=judge)]
     return {"name": spec.name, "title": spec.title, "reference": spec.reference, "x_label": spec.x_label, "rows": rows}
 
 
 def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: GenresById | None) -> dict[str, Any]:
-    plan = results.plan
-    base = plan.runs[0].config
+    grid = results.grid
+    base = grid.runs[0].config
     about: dict[str, Any] = {
         "store": store.path.name,
         "labels_sha256": labels_sha256(labels),
-        "preset": plan.preset,
-        "seeds": list(plan.seeds),
-        "folds": len(plan.folds),
-        "runs": len(plan.runs),
-        "runs_finished": len(results.found),
+        "preset": grid.preset,
+        "seeds": list(grid.seeds),
+        "folds": len(grid.folds),
+        "runs": len(grid.runs),
+        "runs_finished": len(results.by_key),
         "encoder": base.encoder,
         "epochs": base.epochs,
         "batch_size": base.batch_size,
@@ -154,14 +151,14 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
     tracks = results.tracks
     if tracks is None:
         return about
-    folds = [results.found[key] for key in results.a_system]
+    folds = [results.by_key[key] for key in results.first_system]
     tested = set(tracks.ids)
     songs = set()
     for row in ok_tracks(store, labels).select(["id", "artists", "song"]).to_pylist():
         if row["id"] in tested:
             songs.add((tuple(comparable_artists(row["artists"])), row["song"] or row["id"]))
     in_a_fold = dict.fromkeys(name for fold in folds for name in fold["genres"])
-    seen = np.any(tracks.labels, axis=0).tolist()
+    has_track = np.any(tracks.labels, axis=0).tolist()
     return about | {
         "split": folds[0]["split"],
         "n_train": max(fold["n_train"] for fold in folds),
@@ -174,9 +171,9 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
         "few": results.few,
         "genres": list(tracks.genres),
         "genres_left_out": [name for name in in_a_fold if name not in tracks.genres],
-        "undefined_genres": [name for name, here in zip(tracks.genres, seen, strict=True) if not here],
-        "device": sorted({result["device"] for result in results.found.values()}),
-        "precision": sorted({result["precision"] for result in results.found.values()}),
-        "mgc": sorted({result["mgc"] for result in results.found.values() if "mgc" in result}),
-        "hours": round(sum(result["seconds"] for result in results.found.values()) / 3600, 3),
+        "undefined_genres": [name for name, has in zip(tracks.genres, has_track, strict=True) if not has],
+        "device": sorted({result["device"] for result in results.by_key.values()}),
+        "precision": sorted({result["precision"] for result in results.by_key.values()}),
+        "mgc": sorted({result["mgc"] for result in results.by_key.values() if "mgc" in result}),
+        "hours": round(sum(result["seconds"] for result in results.by_key.values()) / 3600, 3),
     }

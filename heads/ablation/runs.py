@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,22 +20,21 @@ from ...cache.durable import canonical_json, file_sha256, replace_file, seal, un
 from ...cache.errors import ConfigError, RunError, StoreCorruptError, TrainingError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
+from ..data.labels import GenresById
 from ..data.task import ok_tracks
 from ..evaluation.evaluate import evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import load_run
 from ..training.train import train
-from .grid import NOT_PART_OF_A_RUN, PlannedRun
+from .grid import NOT_PART_OF_A_RUN, GridRun
 
 RESULT_FILE = "result.json"
 ABOUT_FILE = "ablation.json"
 
-GenresById = Mapping[str, Sequence[str]]
-
 
 def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById | None = None) -> str:
-    """What tells the genre names of a second store of the same tracks from others: a hash of its genre embedding.
+    """Return what identifies the genre name prompts of a second store of the same tracks: a hash of their embedding.
 
     Raises
     ------
@@ -44,8 +43,10 @@ def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById 
     """
     prints = [{k: v for k, v in each.fingerprints.items() if k != "genre_embedding"} for each in (store, names_store)]
     if prints[0] != prints[1] or _about(store, labels) != _about(names_store, labels):
-        raise ConfigError(f"{names_store.path}: not the tracks, genres and recipe of {store.path}; extract the same "
-                          "source in the same way, with other genre names only")  # fmt: skip
+        raise ConfigError(
+            f"{names_store.path}: not the tracks, genres and recipe of {store.path}; extract the same source in the "
+            "same way, with other genre names only"
+        )
     return hashlib.sha256(names_store.genre_embedding.tobytes()).hexdigest()[:8]
 
 
@@ -60,7 +61,7 @@ def _tracks_sha256(store: FeatureStore, labels: GenresById | None) -> str:
 
 
 def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = None) -> None:
-    """Make the ablation's folder, or see that what is in it is about the same tracks.
+    """Make the ablation's folder, or check that its results are about the same tracks.
 
     Raises
     ------
@@ -78,16 +79,18 @@ def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = N
     if not path.exists():
         replace_file(path, seal(about))
         return
-    known = read_sealed(path)
-    told = {"fingerprints": "recipes", "tracks_sha256": "tracks or labels"}
-    differences = [said for name, said in told.items() if known.get(name) != about[name]]
+    earlier = read_sealed(path)
+    words = {"fingerprints": "recipes", "tracks_sha256": "tracks or labels"}
+    differences = [label for name, label in words.items() if earlier.get(name) != about[name]]
     if differences:
-        raise RunError(f"{folder}: its runs are of other data than {store.path} ({', '.join(differences)} differ); "
-                       "give another folder, or the store it was begun with")  # fmt: skip
+        raise RunError(
+            f"{folder}: its runs are of other data than {store.path} ({', '.join(differences)} differ); give another "
+            "folder, or the store it was begun with"
+        )
 
 
-def finished(folder: Path, run: PlannedRun) -> dict[str, Any] | None:
-    """The sealed result of a run; None where it is not finished, was altered, or was made by other options."""
+def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
+    """Return the sealed result of a run; None where it is unfinished, altered, or of other options."""
     path = folder / "runs" / run.key
     try:
         result = unseal(path / RESULT_FILE)
@@ -101,14 +104,14 @@ def finished(folder: Path, run: PlannedRun) -> dict[str, Any] | None:
 
 def perform(
     folder: Path,
-    run: PlannedRun,
+    run: GridRun,
     store: FeatureStore,
     *,
     labels: GenresById | None = None,
     keep_run: bool = False,
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> None:
     """Train, or go on training, one run; score its test tracks; seal the result; drop its checkpoints.
 
     Raises
@@ -145,7 +148,6 @@ def perform(
     replace_file(path / RESULT_FILE, seal(result))
     if not keep_run:
         drop_checkpoints(path)
-    return result
 
 
 def drop_checkpoints(run: Path) -> None:
@@ -171,7 +173,7 @@ Outcome = Literal["done", "claimed"] | Failure
 
 def attempt(
     folder: Path,
-    run: PlannedRun,
+    run: GridRun,
     store: FeatureStore,
     *,
     labels: GenresById | None = None,
@@ -179,13 +181,13 @@ def attempt(
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
 ) -> Outcome:
-    """Finish a run, unless it is finished or another process is at work on it; says what came of it.
+    """Finish a run, unless it is finished or another process is at work on it; return the outcome.
 
     A run that cannot be trained is a :class:`Failure`, so that the others go on; a full disk or `stop` is not.
     """
     if finished(folder, run) is None:
-        with hold(folder / "claims" / run.key) as mine:
-            if not mine:
+        with hold(folder / "claims" / run.key) as is_held:
+            if not is_held:
                 return "claimed"
             try:
                 if finished(folder, run) is None:  # another process may have ended it just before

@@ -10,11 +10,12 @@ Shapes: N tracks, C genres, K seeds, R bootstrap replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...cache.durable import finite_or_none
 from ..evaluation.scored_tracks import ScoredTracks
@@ -27,7 +28,7 @@ NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurement:
     """One system: every metric's value for each of its `seeds`, (K,), and its replicates, (K, R).
 
     A system that no seed changes has the one seed None.
@@ -98,29 +99,29 @@ def measure(tracks: ScoredTracks, resampling: Resampling) -> dict[str, tuple[flo
     }
     if tuned is not None:
         per_track |= {"accuracy_tuned": jaccard_per_track(y, tuned), "f1_tuned": f1_per_track(y, tuned)}
-    found = {name: (float(values.mean()), resampling.means(values)) for name, values in per_track.items()}
-    return {**found, "map": ranking_metrics(y, scores, resampling)["mean_average_precision"]}
+    metrics = {name: (float(values.mean()), resampling.means(values)) for name, values in per_track.items()}
+    return {**metrics, "map": ranking_metrics(y, scores, resampling)["mean_average_precision"]}
 
 
-def measure_system(runs: Mapping[int | None, ScoredTracks], resampling: Resampling) -> Measured:
-    """All of one system's runs, by seed."""
-    found = [measure(run, resampling) for run in runs.values()]
-    return Measured(
+def measure_system(runs: Mapping[int | None, ScoredTracks], resampling: Resampling) -> Measurement:
+    """Measure all of one system's runs, by seed."""
+    by_seed = [measure(run, resampling) for run in runs.values()]
+    return Measurement(
         seeds=tuple(runs),
-        values={name: np.asarray([seed[name][0] for seed in found]) for name in found[0]},
-        replicates={name: np.stack([seed[name][1] for seed in found]) for name in found[0]},
+        values={name: np.asarray([metrics[name][0] for metrics in by_seed]) for name in by_seed[0]},
+        replicates={name: np.stack([metrics[name][1] for metrics in by_seed]) for name in by_seed[0]},
     )
 
 
 def fill_table(
     spec: TableSpec,
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurement],
     notes: Mapping[str, str],
     *,
     judge: bool = True,
     seed: int = 0,
 ) -> list[TableRow]:
-    """The rows of a table.
+    """Fill the rows of a table.
 
     Parameters
     ----------
@@ -130,44 +131,47 @@ def fill_table(
     """
     reference = measured.get(spec.reference)
 
-    def row(row: Row) -> TableRow:
-        found = measured.get(row.name)
-        if found is None:
-            return TableRow(name=row.name, published=row.published, n_seeds=0, cells={},
-                            note=notes.get(row.name, "not run yet"))  # fmt: skip
+    def fill(row: Row) -> TableRow:
+        ours = measured.get(row.name)
+        if ours is None:
+            note = notes.get(row.name, "not run yet")
+            return TableRow(name=row.name, published=row.published, n_seeds=0, cells={}, note=note)
         other = None if row.name == spec.reference else reference
-        cells = {
-            name: _cell(name, found, other, judge=judge, seed=seed) for name in ABLATION_METRICS if name in found.values
-        }
-        return TableRow(name=row.name, published=row.published, n_seeds=len(found.seeds), cells=cells,
-                        note=notes.get(row.name))  # fmt: skip
+        metrics = [name for name in ABLATION_METRICS if name in ours.values]
+        return TableRow(
+            name=row.name,
+            published=row.published,
+            n_seeds=len(ours.seeds),
+            cells={name: _cell(name, ours, other, judge=judge, seed=seed) for name in metrics},
+            note=notes.get(row.name),
+        )
 
-    return [row(each) for each in spec.rows]
+    return [fill(row) for row in spec.rows]
 
 
-def _cell(metric: str, found: Measured, reference: Measured | None, *, judge: bool, seed: int) -> Cell:
-    values, replicates = found.values[metric], found.replicates[metric]
+def _cell(metric: str, ours: Measurement, reference: Measurement | None, *, judge: bool, seed: int) -> Cell:
+    values, replicates = ours.values[metric], ours.replicates[metric]
     sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     mean = estimate(float(values.mean()), replicates.mean(axis=0))
     if reference is None or metric not in reference.values:
         return Cell(mean=mean, sd=sd, difference=None, verdict=None)
-    difference = seed_difference(found, reference, metric, seed=seed)
+    difference = seed_difference(ours, reference, metric, seed=seed)
     return Cell(mean=mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if judge else NOT_JUDGED)
 
 
-def seed_difference(found: Measured, reference: Measured, metric: str, *, seed: int) -> Estimate:
-    """One metric of a system less that of another, over the seeds that both have; NaN where they share none."""
-    both = [name for name in found.seeds if name in reference.seeds]
-    if found.seeds == (None,) or reference.seeds == (None,):
-        both = list(reference.seeds if found.seeds == (None,) else found.seeds)
-    if not both:
+def seed_difference(ours: Measurement, reference: Measurement, metric: str, *, seed: int) -> Estimate:
+    """Estimate a metric of a system less that of another, over the seeds that both have; NaN where they share none."""
+    seeds = [name for name in ours.seeds if name in reference.seeds]
+    if ours.seeds == (None,) or reference.seeds == (None,):
+        seeds = list(reference.seeds if ours.seeds == (None,) else ours.seeds)
+    if not seeds:
         return Estimate(value=math.nan)
-    (values, replicates), (less, less_replicates) = found.at(both, metric), reference.at(both, metric)
-    return estimate(float((values - less).mean()), seeds_drawn(replicates - less_replicates, seed=seed))
+    (values, replicates), (less, less_replicates) = ours.at(seeds, metric), reference.at(seeds, metric)
+    return estimate(float((values - less).mean()), draw_seeds(replicates - less_replicates, seed=seed))
 
 
-def seeds_drawn(replicates: FloatArray, *, seed: int) -> FloatArray:
-    """(K, R) replicates of K seeds -> (R,) means over seeds drawn with replacement, anew in each replicate.
+def draw_seeds(replicates: FloatArray, *, seed: int) -> FloatArray:
+    """Return (R,) means over seeds of (K, R) replicates: K seeds are drawn with replacement, anew in each replicate.
 
     Notes
     -----
@@ -179,8 +183,8 @@ def seeds_drawn(replicates: FloatArray, *, seed: int) -> FloatArray:
     centre: FloatArray = replicates.mean(axis=0)
     if n_seeds < 2:
         return centre
-    drawn = np.random.default_rng(seed).integers(0, n_seeds, (n_seeds, n_replicates))
-    mean = np.take_along_axis(replicates, drawn, axis=0).mean(axis=0)
+    draws = np.random.default_rng(seed).integers(0, n_seeds, (n_seeds, n_replicates))
+    mean = np.take_along_axis(replicates, draws, axis=0).mean(axis=0)
     return np.asarray(centre + math.sqrt(n_seeds / (n_seeds - 1)) * (mean - centre))
 
 
@@ -192,32 +196,32 @@ def _verdict(metric: str, difference: Estimate) -> str:
     return "better" if difference.low > 0 else "worse"
 
 
-def pooled(folds: Sequence[ScoredTracks]) -> ScoredTracks:
-    """The test tracks of all folds as one, over the genres that every fold's model knows; sorted by id.
+def pool_folds(folds: Sequence[ScoredTracks]) -> ScoredTracks:
+    """Return the test tracks of all folds as one, over the genres that every fold's model knows; sorted by id.
 
     Tracks with none of these genres are left out. Thresholds are each fold's own.
     """
     first = folds[0]
     genres = tuple(name for name in first.genres if all(name in fold.genres for fold in folds))
     columns = [[fold.genres.index(name) for name in genres] for fold in folds]
-    labels = np.concatenate([fold.labels[:, place] for fold, place in zip(folds, columns, strict=True)])
-    scores = np.concatenate([fold.scores[:, place] for fold, place in zip(folds, columns, strict=True)])
-    ids = [name for fold in folds for name in fold.ids]
-    groups = [name for fold in folds for name in fold.groups]
+    ids = [track_id for fold in folds for track_id in fold.ids]
+    groups = [group for fold in folds for group in fold.groups]
+
+    def stack(arrays: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """(tracks of all folds, common genres) from a (tracks, genres) or (genres,) array of each fold."""
+        parts = zip(folds, columns, arrays, strict=True)
+        return np.concatenate(
+            [np.broadcast_to(array[..., place], (len(fold.ids), len(genres))) for fold, place, array in parts]
+        )
+
+    labels = stack(fold.labels for fold in folds)
     order = [i for i in np.argsort(np.asarray(ids, dtype=object), kind="stable").tolist() if labels[i].any()]
-    thresholds = {
-        name: np.concatenate([
-            np.broadcast_to(np.asarray(fold.thresholds[name])[place], (len(fold.ids), len(genres)))
-            for fold, place in zip(folds, columns, strict=True)
-        ])[order]
-        for name in first.thresholds
-    }  # fmt: skip
     return ScoredTracks(
         run=first.run,
         ids=tuple(ids[i] for i in order),
         groups=tuple(groups[i] for i in order),
         genres=genres,
         labels=labels[order],
-        scores=scores[order],
-        thresholds=thresholds,
+        scores=stack(fold.scores for fold in folds)[order],
+        thresholds={name: stack(fold.thresholds[name] for fold in folds)[order] for name in first.thresholds},
     )

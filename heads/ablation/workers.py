@@ -1,7 +1,8 @@
-"""Getting the runs of an ablation done: in this process, or shared out among several; other machines may help.
+"""Performing the runs of an ablation: in this process, or shared out among several; other machines may help.
 
-A worker is told one run at a time over a pipe of its own, so one that dies takes nothing along but its run, and one
-whose parent dies finds the pipe closed and ends.
+Why not :class:`concurrent.futures.ProcessPoolExecutor`: one killed worker (out of memory, mostly) breaks that pool and
+loses every run in it. Here a worker gets one run at a time over a pipe of its own, so its death costs that run only; it
+reports the epochs of its run over the same pipe; and when the parent dies it saves its run and ends.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ import torch
 from ...cache.errors import MgcError, StoppedError, WorkerError
 from ...cache.machine import one_thread_environment
 from ...cache.reading.store import FeatureStore
+from ..data.labels import GenresById
 from ..device import free_bytes, take_at_most
-from .grid import PlannedRun
-from .runs import Failure, GenresById, Outcome, attempt, finished
+from .grid import GridRun
+from .runs import Failure, Outcome, attempt, finished
 
 POLL_S = 5.0
 """Seconds between looks at runs that other processes are at work on."""
 
-OnRun = Callable[[PlannedRun, str | None], None]
+OnRun = Callable[[GridRun, str | None], None]
 """Receives a run and the epoch that it has reached, or None once it is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a run needs besides its plan.
+    """What the runs of a grid share.
 
     Attributes
     ----------
-    text : name under which the text features joined the store; None for its own.
-    names_store : a store of the same tracks whose genres are read aloud by other names, for the runs that want it.
+    text : name of added text features of the store; None for its own.
+    names_store : a store of the same tracks with other genre name prompts, for the runs that need it.
     """
 
     folder: Path
@@ -51,8 +53,8 @@ class Work:
     keep_runs: bool = False
     names_store: Path | None = None
 
-    def open(self, run: PlannedRun) -> FeatureStore:
-        """The store that a run learns from."""
+    def open(self, run: GridRun) -> FeatureStore:
+        """Open the store that a run learns from."""
         path = self.store if run.names is None else self.names_store
         assert path is not None
         return FeatureStore.open(path, text=self.text)
@@ -60,13 +62,13 @@ class Work:
 
 def perform_all(
     work: Work,
-    runs: Sequence[PlannedRun],
+    runs: Sequence[GridRun],
     *,
     jobs: int = 1,
     wait_for_others: bool = True,
     stop: Callable[[], bool] | None = None,
     on_run: OnRun | None = None,
-) -> tuple[list[Failure], list[PlannedRun]]:
+) -> tuple[list[Failure], list[GridRun]]:
     """Perform what is not finished.
 
     Parameters
@@ -88,20 +90,22 @@ def perform_all(
     SaveError, StoppedError
         As :func:`mgc.heads.training.train.train` raises them.
     """
-    tell, stop = on_run or (lambda run, epoch: None), stop or (lambda: False)
+    on_run, stop = on_run or (lambda run, epoch: None), stop or (lambda: False)
     failures: list[Failure] = []
     waiting = deque(runs)
     while waiting:
-        claimed: list[PlannedRun] = []
-        for run, outcome in (
-            _here(work, waiting, stop, tell) if jobs == 1 else _shared_out(work, waiting, jobs, stop, tell)
-        ):
+        claimed: list[GridRun] = []
+        if jobs == 1:
+            outcomes = _perform_in_process(work, waiting, stop, on_run)
+        else:
+            outcomes = _perform_in_workers(work, waiting, jobs, stop, on_run)
+        for run, outcome in outcomes:
             if outcome == "claimed":
                 claimed.append(run)
             elif isinstance(outcome, Failure):
                 failures.append(outcome)
             else:
-                tell(run, None)
+                on_run(run, None)
         if not (claimed and wait_for_others):
             return failures, claimed
         _sleep(stop)
@@ -112,27 +116,27 @@ def perform_all(
 def _sleep(stop: Callable[[], bool]) -> None:
     until = time.monotonic() + POLL_S
     while time.monotonic() < until:
-        _refuse_to_go_on(stop)
+        _raise_if_stopped(stop)
         time.sleep(0.2)
 
 
-def _refuse_to_go_on(stop: Callable[[], bool]) -> None:
+def _raise_if_stopped(stop: Callable[[], bool]) -> None:
     if stop():
         raise StoppedError("stopped; run again, it goes on where it was")
 
 
-def _here(
-    work: Work, waiting: deque[PlannedRun], stop: Callable[[], bool], tell: OnRun
-) -> Iterator[tuple[PlannedRun, Outcome]]:
+def _perform_in_process(
+    work: Work, waiting: deque[GridRun], stop: Callable[[], bool], on_run: OnRun
+) -> Iterator[tuple[GridRun, Outcome]]:
     while waiting:
-        _refuse_to_go_on(stop)
+        _raise_if_stopped(stop)
         run = waiting.popleft()
-        yield run, _attempt(work, run, stop, lambda epoch, run=run: tell(run, epoch))  # type: ignore[misc]
+        yield run, _attempt(work, run, stop, lambda epoch, run=run: on_run(run, epoch))  # type: ignore[misc]
 
 
 def _attempt(
     work: Work,
-    run: PlannedRun,
+    run: GridRun,
     stop: Callable[[], bool],
     on_epoch: Callable[[str], None],
 ) -> Outcome:
@@ -157,12 +161,12 @@ class _Epoch:
 class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection[Any, Any]
-    run: PlannedRun
+    run: GridRun
 
 
-def _shared_out(
-    work: Work, waiting: deque[PlannedRun], jobs: int, stop: Callable[[], bool], tell: OnRun
-) -> Iterator[tuple[PlannedRun, Outcome]]:
+def _perform_in_workers(
+    work: Work, waiting: deque[GridRun], jobs: int, stop: Callable[[], bool], on_run: OnRun
+) -> Iterator[tuple[GridRun, Outcome]]:
     workers: list[_Worker] = []
     share_bytes = free_bytes(torch.device("cpu")) // jobs
     try:
@@ -172,18 +176,18 @@ def _shared_out(
                 if finished(work.folder, run) is not None:  # not worth a process
                     yield run, "done"
                 else:
-                    workers.append(_started(work, run, share_bytes))
-            _refuse_to_go_on(stop)
+                    workers.append(_start(work, run, share_bytes))
+            _raise_if_stopped(stop)
             for pipe in wait([worker.pipe for worker in workers], timeout=1.0):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
-                message = _received(worker)
+                message = _receive(worker)
                 if isinstance(message, _Epoch):
-                    tell(worker.run, message.text)
+                    on_run(worker.run, message.text)
                     continue
-                done = worker.run
+                run = worker.run
                 if message is None:
                     workers.remove(worker)
-                    message = _death(worker)
+                    message = _fail_killed(worker)
                 elif waiting:
                     worker.run = waiting.popleft()
                     worker.pipe.send(worker.run)
@@ -191,7 +195,7 @@ def _shared_out(
                     workers.remove(worker)
                     worker.pipe.close()
                     worker.process.join()
-                yield done, message
+                yield run, message
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -199,7 +203,7 @@ def _shared_out(
             worker.process.join()
 
 
-def _started(work: Work, run: PlannedRun, share_bytes: int) -> _Worker:
+def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
@@ -210,7 +214,7 @@ def _started(work: Work, run: PlannedRun, share_bytes: int) -> _Worker:
     return _Worker(process=process, pipe=ours, run=run)
 
 
-def _received(worker: _Worker) -> _Epoch | Outcome | None:
+def _receive(worker: _Worker) -> _Epoch | Outcome | None:
     """The worker's message; None if it died. An error that concerns all runs is raised here."""
     try:
         message = worker.pipe.recv()
@@ -218,17 +222,17 @@ def _received(worker: _Worker) -> _Epoch | Outcome | None:
         return None
     if isinstance(message, MgcError):
         raise message
-    known: _Epoch | Outcome = message
-    return known
+    outcome: _Epoch | Outcome = message
+    return outcome
 
 
-def _death(worker: _Worker) -> Failure:
+def _fail_killed(worker: _Worker) -> Failure:
     """A run whose process was killed fails by itself; a process that fell over is a fault of ours."""
     worker.process.join()
     code = worker.process.exitcode or 0
     if code >= 0:
         raise WorkerError(
-            f"{worker.run.told}: its process ended with status {code}; run again, with --jobs 1 to see why"
+            f"{worker.run.title}: its process ended with status {code}; run again, with --jobs 1 to see why"
         )
     reason = f"its process was killed by signal {-code}; out of memory? Run again, with fewer --jobs"
     return Failure(key=worker.run.key, serves=worker.run.serves, reason=reason)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from mgc.heads.ablation.paper_tables import Row, TableSpec
-from mgc.heads.ablation.statistics import Measured, fill_table, measure_system, pooled, seed_difference, seeds_drawn
+from mgc.heads.ablation.statistics import (
+    Measurement,
+    draw_seeds,
+    fill_table,
+    measure_system,
+    pool_folds,
+    seed_difference,
+)
 from mgc.heads.evaluation.scored_tracks import ScoredTracks
 from mgc.heads.metrics.bootstrap import Resampling
 
@@ -52,20 +59,20 @@ def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said()
 
 def test_seeds_that_disagree_leave_an_effect_undecided_that_artists_alone_would_decide() -> None:
     """Three seeds at -.01, +.03 and +.04: every artist agrees, but another seed may well not."""
-    flat = Measured(seeds=(0, 1, 2), values={"map": np.full(3, 0.5)}, replicates={"map": np.full((3, 500), 0.5)})
+    flat = Measurement(seeds=(0, 1, 2), values={"map": np.full(3, 0.5)}, replicates={"map": np.full((3, 500), 0.5)})
     values = np.asarray([0.49, 0.53, 0.54])
-    other = Measured(seeds=(0, 1, 2), values={"map": values}, replicates={"map": np.tile(values[:, None], (1, 500))})
+    other = Measurement(seeds=(0, 1, 2), values={"map": values}, replicates={"map": np.tile(values[:, None], (1, 500))})
     difference = seed_difference(other, flat, "map", seed=0)
     assert difference.value == pytest.approx(0.02)
     assert difference.low < 0 < difference.high
-    one = Measured(seeds=(1,), values={"map": values[1:2]}, replicates={"map": other.replicates["map"][1:2]})
+    one = Measurement(seeds=(1,), values={"map": values[1:2]}, replicates={"map": other.replicates["map"][1:2]})
     alone = seed_difference(one, flat, "map", seed=0)
     assert (alone.value, alone.low, alone.high) == pytest.approx((0.03, 0.03, 0.03))
 
 
 def test_drawn_seeds_vary_as_means_of_new_seeds_would() -> None:
     values = np.random.default_rng(3).normal(size=(4, 1))
-    drawn = seeds_drawn(np.tile(values, (1, 200_000)), seed=0)
+    drawn = draw_seeds(np.tile(values, (1, 200_000)), seed=0)
     assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
     assert drawn.std() == pytest.approx(values.std(ddof=1) / 2, rel=0.02)
 
@@ -75,7 +82,7 @@ def test_folds_are_pooled_over_the_genres_that_every_model_knows() -> None:
     other = dataclasses.replace(
         other, ids=tuple(f"s{i}" for i in range(6)), genres=("c", "d", "a"), thresholds={"tuned": np.full(3, 0.9)}
     )
-    both = pooled([one, other])
+    both = pool_folds([one, other])
     assert both.genres == ("a", "c")
     assert list(both.ids) == sorted(both.ids)
     kept = [i for i in range(6) if one.labels[i, [0, 2]].any()]
