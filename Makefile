@@ -2,7 +2,7 @@
 # make test   the tests
 # make check  style, types, import directions, and that the site of docs/ builds without a warning
 # make docs   that site, in build/site
-# make bench  the figures of benchmarks/
+# make bench  start-up, checkpoints, the demo's collection and speed, in benchmarks/speed/ and benchmarks/tables/
 # make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
 # make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
 # make tables     the paper's tables on the benchmark world; hours, goes on where it stopped
@@ -50,31 +50,31 @@ docs: check
 	@echo "open build/site/index.html"
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/startup.py | tee benchmarks/startup.md
-	$(BIN)/python benchmarks/checkpoint.py | tee benchmarks/checkpoint.md
-	$(BIN)/python benchmarks/world.py | tee benchmarks/world.md
-	$(BIN)/python benchmarks/speed.py | tee benchmarks/speed.md
+	$(BIN)/python -m benchmarks.speed.startup | tee benchmarks/speed/startup.md
+	$(BIN)/python -m benchmarks.speed.checkpoint | tee benchmarks/speed/checkpoint.md
+	$(BIN)/python -m benchmarks.tables.demo | tee benchmarks/tables/demo.md
+	$(BIN)/python -m benchmarks.speed.run | tee benchmarks/speed/speed.md
 
 honesty: demo
-	$(BIN)/python benchmarks/honesty.py --folder demo | tee benchmarks/honesty.md
+	$(BIN)/python -m benchmarks.tables.honesty --folder demo | tee benchmarks/tables/honesty.md
 
 campaign: $(STAMP)
-	$(BIN)/python benchmarks/reliability.py run --minutes $(MINUTES)
-	$(BIN)/python benchmarks/reliability.py report | tee benchmarks/reliability.md
-	$(BIN)/python benchmarks/fsync_order.py | tee benchmarks/fsync_order.md
+	$(BIN)/python -m benchmarks.campaigns.reliability run --minutes $(MINUTES)
+	$(BIN)/python -m benchmarks.campaigns.reliability report | tee benchmarks/campaigns/reliability.md
+	$(BIN)/python -m benchmarks.campaigns.fsync_order | tee benchmarks/campaigns/fsync_order.md
 
 tables: $(STAMP)
-	$(BIN)/python benchmarks/tables.py run --folder $(TABLES)
-	$(BIN)/python benchmarks/tables.py report --folder $(TABLES) > benchmarks/tables.md
+	$(BIN)/python -m benchmarks.tables.paper run --folder $(TABLES)
+	$(BIN)/python -m benchmarks.tables.paper report --folder $(TABLES) > benchmarks/tables/paper.md
 
 gpu-check: $(STAMP)
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python -m benchmarks.gpu.check
 
 bench-gpu: $(STAMP)
-	$(BIN)/python benchmarks/gpu.py | tee benchmarks/gpu.md
+	$(BIN)/python -m benchmarks.gpu.speed | tee benchmarks/gpu/speed.md
 
 release-check: $(STAMP)
-	$(BIN)/python benchmarks/release_check.py
+	$(BIN)/python -m benchmarks.release_check
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cache.machine import cpu_has_bf16
 from ..cache.steps import Progress, silent
+from ..pipeline.extraction.options import default_workers
 from .extraction import extract
 from .prediction import Prediction, predict
 from .runs import evaluate, try_report
@@ -63,7 +64,6 @@ def demo(
     epochs : None trains as :data:`DEMO_OPTIONS` say; fewer show the path, not a model.
     """
     with extra("all"):
-        from ..pipeline.extraction.cluster import default_workers
         from ..pipeline.synth.world import make_collection, unheard_song, write_song
 
     cores = default_workers() if workers is None else workers

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
-from ..cache.messages import counted
+from ..cache.messages import counted, join_names
 from ..cache.steps import Progress, silent
+from ..heads.evaluation.predict_options import PredictOptions
 from .runs import open_for
 from .shared import extra
 from .whole_songs import WholeSongs, songs_store
@@ -87,7 +88,11 @@ class Predictions:
         counts = {"tracks": self.n_tracks, "failed": self.n_failed, "reasons": dict(self.reasons)}
         if self.output is not None:
             return {"output": self.output, **counts, "remarks": self.remarks}
-        return {"predictions": [one.to_dict() for one in self.predictions], **counts, "remarks": self.remarks}
+        return {
+            "predictions": [prediction.to_dict() for prediction in self.predictions],
+            **counts,
+            "remarks": self.remarks,
+        }
 
 
 def predict(
@@ -127,11 +132,28 @@ def predict(
     ------
     ConfigError, RunError, TextModelError, RecipeMismatchError
     """
-    model = load_model(run, text_model=text_model, text_device=text_device)
-    return _predict(
-        model, inputs, lyrics=lyrics, missing_ok=missing_ok, output=output, threshold=threshold, windows=windows,
-        workers=workers, on_progress=on_progress,
-    )  # fmt: skip
+    options = PredictOptions(
+        threshold=threshold,
+        windows=windows,
+        missing_ok=missing_ok,
+        workers=workers,
+        text_model=text_model,
+        text_device=text_device,
+    )
+    return predict_with(run, inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
+
+
+def predict_with(
+    run: Path,
+    inputs: Sequence[Path],
+    options: PredictOptions,
+    *,
+    lyrics: Path | None = None,
+    output: Path | None = None,
+    on_progress: Progress = silent,
+) -> Predictions:
+    """As :func:`predict`, by options that are made already."""
+    return _predict(_load(run), inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -142,10 +164,14 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
     RunError
         If there is no trained model; the message says what was looked for.
     """
+    return Model(_load(Path(run)), text_model, text_device)
+
+
+def _load(run: Path) -> LoadedModel:
     with extra("train"):
         from ..heads.runs.published_model import load_run
 
-    return Model(load_run(Path(run)), text_model, text_device)
+    return load_run(run)
 
 
 class Model:
@@ -165,7 +191,8 @@ class Model:
     """
 
     def __init__(self, loaded: LoadedModel, text_model: str | None = None, text_device: str = "cpu") -> None:
-        self._loaded, self._text_model, self._text_device = loaded, text_model, text_device
+        self._loaded = loaded
+        self._options = PredictOptions(workers=0, text_model=text_model, text_device=text_device)
 
     @property
     def genres(self) -> list[str]:
@@ -196,8 +223,9 @@ class Model:
         """
         if Path(song).is_dir():
             raise ConfigError(f"{song}: a folder; predict_all takes folders and stores")
-        words = None if lyrics is None else Path(lyrics)
-        return _predict(self, [Path(song)], lyrics=words, threshold=threshold, windows=windows).predictions[0]
+        options = dataclasses.replace(self._options, threshold=threshold, windows=windows)
+        lyrics = None if lyrics is None else Path(lyrics)
+        return _predict(self._loaded, [Path(song)], options, lyrics=lyrics).predictions[0]
 
     def predict_all(
         self,
@@ -212,100 +240,93 @@ class Model:
         Of a list, a file that is missing or cannot be decoded gets a reason and no scores, and the others their scores.
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
-        one = isinstance(inputs, (str, os.PathLike))
-        paths = [Path(inputs)] if isinstance(inputs, (str, os.PathLike)) else [Path(given) for given in inputs]
-        done = _predict(self, paths, missing_ok=not one, threshold=threshold, windows=windows, workers=workers)
-        return done.predictions
+        single = isinstance(inputs, (str, os.PathLike))
+        paths = [Path(inputs)] if isinstance(inputs, (str, os.PathLike)) else [Path(song) for song in inputs]
+        options = dataclasses.replace(
+            self._options, threshold=threshold, windows=windows, workers=workers, missing_ok=not single
+        )
+        return _predict(self._loaded, paths, options).predictions
 
 
 def _predict(
-    model: Model,
+    loaded: LoadedModel,
     inputs: Sequence[Path],
+    options: PredictOptions,
     *,
     lyrics: Path | None = None,
-    missing_ok: bool | None = None,
     output: Path | None = None,
-    threshold: str = "overall",
-    windows: str = "one",
-    workers: int | None = 0,
     on_progress: Progress = silent,
 ) -> Predictions:
     from ..heads.evaluation.prediction_files import refuse_other_suffix
 
     if output is not None:
         refuse_other_suffix(output)
-    loaded = model._loaded
-    loaded.thresholds.chosen(threshold)  # a senseless one is refused before the work
-    if windows not in ("one", "all"):
-        raise ConfigError(f"windows {windows!r}: want one (a clip of each song) or all (the mean over a whole song)")
+    loaded.thresholds.chosen(options.threshold)  # a senseless one is refused before the work
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
-        if windows == "all":
+        if options.windows == "all":
             raise ConfigError(
                 f"{inputs[0]}: --windows all goes with audio files; a store holds one clip of each track. Give the "
                 "files that it was made from"
             )
         with open_for(loaded, inputs[0]) as features:
-            return _predict_store(loaded, features, threshold, output, on_progress)
-    if stores := [str(given) for given in inputs if is_store(given)]:
+            return _predict_store(loaded, features, options, output, on_progress)
+    if stores := [str(path) for path in inputs if is_store(path)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     with extra("extract"):
         from ..pipeline.sources.named_files import songs_source
-        from ..pipeline.text.encoder import TextSource
-    source = songs_source(inputs, lyrics, missing_ok=len(inputs) > 1 if missing_ok is None else missing_ok)
-    text = TextSource(model=model._text_model, device=model._text_device, emulates=True)
-    if windows == "all":
-        done = _predict_whole_songs(WholeSongs(source, loaded, text, workers), threshold, output, on_progress)
+
+    missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
+    source = songs_source(inputs, lyrics, missing_ok=missing_ok)
+    if options.windows == "all":
+        result = _predict_whole_songs(WholeSongs(source, loaded, options), output, on_progress)
     else:
-        with songs_store(source, loaded, text, workers, on_progress) as features:
-            done = _predict_store(loaded, features, threshold, output, on_progress)
-    asked = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
-    return dataclasses.replace(done, predictions=sorted(done.predictions, key=lambda one: asked[one.id]))
+        with songs_store(source, loaded, options, on_progress) as features:
+            result = _predict_store(loaded, features, options, output, on_progress)
+    place = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
+    return dataclasses.replace(result, predictions=sorted(result.predictions, key=lambda song: place[song.id]))
 
 
 def _predict_store(
-    loaded: LoadedModel, store: FeatureStore, threshold: str, output: Path | None, on_progress: Progress
+    loaded: LoadedModel, store: FeatureStore, options: PredictOptions, output: Path | None, on_progress: Progress
 ) -> Predictions:
-    from ..heads.evaluation.predict import has_words, predict_blocks
+    from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
 
-    blocks = predict_blocks(loaded, store, threshold=threshold, on_progress=on_progress)
-    done = _gathered(blocks, output)
-    return dataclasses.replace(done, remarks=_remarks(loaded, threshold, has_words(store, store.ok_rows)))
+    result = _collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
+    has_lyrics = tracks_with_lyrics(store, store.ok_rows)
+    return dataclasses.replace(result, remarks=_remarks(loaded, options.threshold, has_lyrics))
 
 
-def _predict_whole_songs(songs: WholeSongs, threshold: str, output: Path | None, on_progress: Progress) -> Predictions:
-    done = _gathered(songs.blocks(threshold, on_progress), output)
-    windows, all_songs = counted(songs.n_windows, "window"), counted(done.n_tracks, "song")
+def _predict_whole_songs(songs: WholeSongs, output: Path | None, on_progress: Progress) -> Predictions:
+    result = _collect(songs.blocks(on_progress), output)
+    windows, all_songs = counted(songs.n_windows, "window"), counted(result.n_tracks, "song")
     mean = f"scores are the mean over {windows} of {songs.clip_s:g} s of {all_songs}"
-    remarks = [mean, *_remarks(songs.loaded, threshold, songs.has_words)]
+    remarks = [mean, *_remarks(songs.loaded, songs.options.threshold, songs.has_lyrics)]
     if partly := songs.partly_read:
-        named = ", ".join(partly[:3]) + (f" and {len(partly) - 3} more" if len(partly) > 3 else "")
-        remarks.append(
-            f"{counted(len(partly), 'song')} with windows that could not be read, which are left out: {named}"
-        )
-    return dataclasses.replace(done, remarks=remarks)
+        unread = "with windows that could not be read, which are left out"
+        remarks.append(f"{counted(len(partly), 'song')} {unread}: {join_names(partly, 3)}")
+    return dataclasses.replace(result, remarks=remarks)
 
 
-def _gathered(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
+def _collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
     from ..heads.evaluation.prediction_files import predicted_rows, write_predictions
 
     if output is not None:
         n_tracks, reasons = write_predictions(output, blocks)
         return Predictions(predictions=[], output=str(output), n_tracks=n_tracks, reasons=reasons)
     predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
-    failed = Counter(one.reason for one in predictions if one.reason and not one.scores)
+    failed = Counter(track.reason for track in predictions if track.reason and not track.scores)
     return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)
 
 
-def _remarks(loaded: LoadedModel, threshold: str, words: npt.NDArray[np.bool_]) -> list[str]:
+def _remarks(loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
     from ..heads.evaluation.predict import lyrics_warnings
 
     remarks = [loaded.thresholds.described(threshold, loaded.genres)]
     if loaded.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
-    elif not words.all():
-        remarks.append(
-            f"{int((~words).sum())} of {counted(len(words), 'song')} without lyrics: predicted from sound alone"
-        )
-    return remarks + lyrics_warnings(loaded, words)
+    elif not has_lyrics.all():
+        without = f"{int((~has_lyrics).sum())} of {counted(len(has_lyrics), 'song')} without lyrics"
+        remarks.append(f"{without}: predicted from sound alone")
+    return remarks + lyrics_warnings(loaded, has_lyrics)

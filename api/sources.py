@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
 from ..cache.reading.store import FeatureStore
-from .shared import extra
+from ..pipeline.sources.options import SourceOptions
+from .shared import extra, with_changes
 
 if TYPE_CHECKING:
-    from ..pipeline.sources.dataset import GenreLevel
     from ..pipeline.sources.manifest import Source, Track
 
 
@@ -53,57 +53,33 @@ class WrittenManifest:
         return dataclasses.asdict(self)
 
 
-def read_source(
-    source: str | os.PathLike[str],
-    *,
-    dataset: str | None = None,
-    root: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    genre_delimiter: str | None = None,
-    artist_delimiter: str | None = None,
-    genres_from_folders: bool = False,
-    genre_level: GenreLevel | None = None,
-    languages: Iterable[str] = (),
-    min_labels: int = 0,
-    require_lyrics: bool = False,
-    limit: int | None = None,
-) -> ReadSource:
+def read_source(source: str | os.PathLike[str], options: SourceOptions | None = None, **changes: Any) -> ReadSource:
     """List the tracks of a source and filter them.
 
-    Parameters are those of :func:`mgc.pipeline.sources.datasets.load_source` and
-    :func:`mgc.pipeline.sources.manifest.filter_tracks`.
+    Parameters
+    ----------
+    source : a folder or a table; see :func:`mgc.pipeline.sources.datasets.load_source`.
+    options : how to read it and which tracks to keep.
+    changes : options by name, in place of those in `options`: ``read_source("songs/", min_labels=1)``.
 
     Raises
     ------
     ManifestError
         Where the source breaks a rule; names file, line and column.
+    TypeError
+        If a name in `changes` is no option.
     """
+    options = with_changes(options or SourceOptions(), changes)
     with extra("extract"):
         from ..pipeline.sources.datasets import load_source
         from ..pipeline.sources.manifest import filter_tracks
 
-    found = load_source(
-        source,
-        dataset=dataset,
-        root=root,
-        labels=labels,
-        genre_delimiter=genre_delimiter,
-        artist_delimiter=artist_delimiter,
-        genres_from_folders=genres_from_folders,
-        genre_level=genre_level,
-    )
-    kept, counts = filter_tracks(
-        found.tracks,
-        languages=languages,
-        min_labels=min_labels,
-        require_lyrics=require_lyrics,
-        limit=limit,
-        root=found.root,
-    )
-    remarks = [*found.notes, f"{counted(len(found.tracks), 'track')} in {source}"]
+    whole = load_source(source, options)
+    kept, counts = filter_tracks(whole.tracks, options, whole.root)
+    remarks = [*whole.notes, f"{counted(len(whole.tracks), 'track')} in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]
-    read_from = (source,) if labels is None else (source, labels)
-    return ReadSource(source=dataclasses.replace(found, tracks=kept), remarks=remarks, read_from=read_from)
+    read_from = (source,) if options.labels is None else (source, options.labels)
+    return ReadSource(source=dataclasses.replace(whole, tracks=kept), remarks=remarks, read_from=read_from)
 
 
 def known_datasets() -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import drop_feature
 from ..cache.writing.takedowns import drop
+from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra
 
 if TYPE_CHECKING:
@@ -110,19 +111,12 @@ def store_repair(
             from ..pipeline.extraction.repair import write_again
             from ..pipeline.text.encoder import TextSource
 
+        options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
         recipe = read_plan(path).recipe.lyrics
         text = None if recipe is None else TextSource(model=text_model or recipe.model, device=text_device)
         left = write_again(path, left, source, text)
         if not left:
-            parts_built, not_built = _build_pending(
-                path,
-                source,
-                text=text,
-                text_model=text_model,
-                device=text_device,
-                workers=workers,
-                progress=on_progress,
-            )
+            parts_built, not_built = _build_pending(path, source, text, options, on_progress)
     pending: int | None = None
     pending_added: dict[str, int] = {}
     if not left:
@@ -141,50 +135,42 @@ def store_repair(
 
 
 def _build_pending(
-    path: Path,
-    source: Source,
-    *,
-    text: TextSource | None,
-    text_model: str | None,
-    device: str,
-    workers: int,
-    progress: Progress,
+    path: Path, source: Source, text: TextSource | None, options: ExtractOptions, progress: Progress
 ) -> tuple[int, dict[str, str]]:
     """Build what is pending, added feature sets included.
 
     Returns
     -------
     int, dict
-        Parts that were built; feature set -> the reason why it could not be built.
+        Parts that were built; name of a feature set -> the reason why it could not be built.
     """
     from ..pipeline.extraction.pending import build_pending
 
-    parts_built, not_built = build_pending(source, path, text=text, workers=workers, on_progress=progress), {}
+    parts_built, not_built = build_pending(source, path, options, text=text, on_progress=progress), {}
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
         lacking_genres = [name for name in store.texts if plan.added[name].n_genres < plan.n_genres]
         unfinished = [name for name in plan.added if store.counts(name).pending or name in lacking_genres]
     for name in unfinished:
         try:
-            encoder = _encoder_of(plan.added[name].recipe, text_model, device)
-            parts_built += build_pending(
-                source, path, text=encoder, workers=workers, feature_set=name, on_progress=progress
-            )
+            encoder = _encoder_of(plan.added[name].recipe, options)
+            parts_built += build_pending(source, path, options, text=encoder, feature_set=name, on_progress=progress)
         except (ConfigError, TextModelError) as error:  # other feature sets can still be built
             not_built[name] = str(error)
     return parts_built, not_built
 
 
-def _encoder_of(recipe: FeatureSetRecipe, text_model: str | None, device: str) -> TextSource | None:
-    """Return the encoder of an added feature set: `text_model` if its hash matches, else the model of the recipe."""
+def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource | None:
+    """Return the encoder of an added feature set: that of the options if its hash matches, else that of the recipe."""
     from ..pipeline.text.encoder import TextSource
     from ..pipeline.text.models import find_text_model
 
     if not isinstance(recipe, TextRecipe):
         return None
-    if text_model is not None and find_text_model(text_model).weights_sha256 == recipe.weights_sha256:
-        return TextSource(model=text_model, device=device)
-    return TextSource(model=recipe.model, device=device)
+    model = options.text_model
+    if model is None or find_text_model(model).weights_sha256 != recipe.weights_sha256:
+        model = recipe.model
+    return TextSource(model=model, device=options.text_device)
 
 
 def _refuse_sealed(path: Path) -> None:

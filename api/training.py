@@ -27,7 +27,7 @@ def train(
     labels: Path | None = None,
     genre_delimiter: str | None = None,
     text: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
     save_every_s: float | None = None,
@@ -42,7 +42,7 @@ def train(
     labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
         does not list has none.
     text : name of the text features to learn from, where others joined the store.
-    options : fields of :class:`mgc.heads.config.TrainConfig`.
+    options : fields of :class:`mgc.heads.config.TrainConfig`; or one of these, and then no preset, file or settings.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
     save_every_s, stop : see :func:`mgc.heads.training.train.train`.
@@ -56,50 +56,31 @@ def train(
     ------
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
+    config = make_config(preset, genres_file, options, settings)
     with extra("train"):
         from ..heads.training.train import SAVE_EVERY_S
         from ..heads.training.train import train as fit
     event_log, unlogged = _event_log(run, tensorboard)
-
-    config = _train_config(preset, genres_file, options, settings)
-
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
         result = fit(
-            features, run, config, labels=relabelled.genres, resume=resume, stop=stop, epoch_log=event_log,
-            on_progress=on_progress,
+            features,
+            run,
+            config,
+            labels=relabelled.genres,
+            resume=resume,
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
-        )  # fmt: skip
+            stop=stop,
+            epoch_log=event_log,
+            on_progress=on_progress,
+        )
     page, remarks = try_report(run)
-    sizes = ", ".join(f"{name} {size}" for name, size in result.task.split.sizes.items())
     return {
         "run": str(run),
         "store": str(store),
         "report": page,
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "best_validation_map": result.best_map,
-        "first_loss": result.history[0].loss if result.history else None,
-        "last_loss": result.history[-1].loss if result.history else None,
-        "split": {"policy": result.task.split.policy, **result.task.split.sizes},
-        "genres": list(result.task.genres.names),
-        "learning_rate": config.lr,
-        "threshold": result.thresholds.overall,
-        "threshold_tuned_on": result.thresholds.n_tracks,
-        "device": result.device,
-        "precision": result.precision,
-        "n_parameters": result.n_parameters,
-        "seconds": round(result.seconds, 2),
-        "stopped_early": result.stopped_early,
-        "remarks": [
-            *relabelled.remarks,
-            *(str(kept) for kept in result.task.kept),
-            f"split {result.task.split.policy}: {sizes}",
-            *([f"features kept in: {result.home}"] if result.home is not None else []),
-            *(f"warning: {warning}" for warning in result.warnings),
-            *unlogged,
-            *remarks,
-        ],
+        **result.to_dict(),
+        "remarks": [*relabelled.remarks, *result.remarks, *unlogged, *remarks],
     }
 
 
@@ -128,7 +109,7 @@ def train_dry_run(
     labels: Path | None = None,
     genre_delimiter: str | None = None,
     text: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
     on_progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -140,60 +121,49 @@ def train_dry_run(
     ------
     ConfigError, TrainingError, StoreNotFoundError
     """
+    config = make_config(preset, genres_file, options, settings)
     with extra("train"):
         from ..heads.training.dry_run import dry_run
 
-    config = _train_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
-        found = dry_run(
-            features, config, labels=relabelled.genres,
-            on_progress=on_progress,
-        )  # fmt: skip
-    task = found.task
+        result = dry_run(features, config, labels=relabelled.genres, on_progress=on_progress).to_dict()
     return {
         "run": str(run),
         "run_exists": any((run / name).exists() for name in ("config.yaml", "last", "best")),
         "store": str(store),
-        "kept": [str(kept) for kept in task.kept],
-        "split": {"policy": task.split.policy, **task.split.sizes},
-        "genres": list(task.genres.names),
-        "train_tracks": task.n_train,
-        "train_tracks_without_lyrics": task.n_without_lyrics,
-        "validation_tracks": found.n_validation,
-        "home": {"name": found.home.name, "bytes": found.home.n_bytes, "free_bytes": found.home.free_bytes},
-        "features": str(found.home),
-        "device": found.device,
-        "precision": found.precision,
-        "n_parameters": found.n_parameters,
-        "batch_size": config.batch_size,
-        "steps_per_epoch": found.n_steps,
-        "epochs": config.epochs,
-        "timed_steps": found.timed_steps,
-        "seconds_per_step": round(found.step_s, 4),
-        "seconds_per_epoch": round(found.epoch_s, 2),
-        "seconds_to_read": round(found.read_s, 2),
-        "checkpoint_bytes": found.checkpoint_bytes,
-        "warnings": [*relabelled.remarks, *found.warnings],
+        **result,
+        "warnings": [*relabelled.remarks, *result["warnings"]],
     }
 
 
-def _train_config(
-    preset: str | None, genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str] = ()
+def make_config(
+    preset: str | None = None,
+    genres_file: Path | None = None,
+    options: Mapping[str, Any] | TrainConfig | None = None,
+    settings: Sequence[str] = (),
 ) -> TrainConfig:
-    from ..heads.config import TrainConfig
+    """The options of a training from a preset, its own options, a file of genres, and settings: the later win.
 
-    return TrainConfig.from_preset(preset, **_options(genres_file, options, settings))
+    Raises
+    ------
+    ConfigError
+        If there is no such preset or option, or a value makes no sense.
+    """
+    with extra("train"):
+        from ..heads.config import TrainConfig
+
+    if isinstance(options, TrainConfig):
+        return options
+    return TrainConfig.from_preset(preset, **_combine(genres_file, options, settings))
 
 
-def _options(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
+def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
     from ..heads.config import read_settings
     from ..heads.data.labels import read_genres_file
 
-    chosen = dict(options or {})
-    if genres_file is not None:
-        chosen["genres"] = read_genres_file(genres_file)
-    return {**chosen, **read_settings(settings)}
+    genres = {} if genres_file is None else {"genres": read_genres_file(genres_file)}
+    return {**(options or {}), **genres, **read_settings(settings)}
 
 
 def ablate(
@@ -244,7 +214,6 @@ def ablate(
         from ..heads.data.folds import make_folds
         from ..reports.ablation import write_ablation
 
-    chosen = _options(genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
         folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
@@ -252,14 +221,28 @@ def ablate(
         if names_store is not None:
             with FeatureStore.open(names_store, text=text) as named:
                 names = names_of(features, named, relabelled.genres)
-    plan = Grid(tables=chosen_tables(tables or DEFAULT_TABLES), preset=preset, options=chosen, seeds=range(n_seeds),
-                folds=folds, names=names)  # fmt: skip
-    work = Work(folder=folder, store=store, text=text, labels=relabelled.genres, names_store=names_store,
-                keep_runs=keep_runs)  # fmt: skip
+    plan = Grid(
+        tables=chosen_tables(tables or DEFAULT_TABLES),
+        preset=preset,
+        options=_combine(genres_file, options, settings),
+        seeds=range(n_seeds),
+        folds=folds,
+        names=names,
+    )
+    work = Work(
+        folder=folder,
+        store=store,
+        text=text,
+        labels=relabelled.genres,
+        names_store=names_store,
+        keep_runs=keep_runs,
+    )
     if dry_run:
-        found = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
-        return {**found, "remarks": list(relabelled.remarks)}
-    found = ablation.ablate(work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
-    claimed = found.pop("claimed")
-    files, remarks = write_ablation(folder, found)
-    return {**found, "files": files, "remarks": [*relabelled.remarks, *remarks], "claimed": claimed}
+        forecast = ablation.dry_run(work, plan, jobs=jobs, on_progress=on_progress)
+        return {**forecast, "remarks": list(relabelled.remarks)}
+    document = ablation.ablate(
+        work, plan, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress
+    )
+    claimed = document.pop("claimed")
+    files, remarks = write_ablation(folder, document)
+    return {**document, "files": files, "remarks": [*relabelled.remarks, *remarks], "claimed": claimed}

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from ..cache.errors import ConfigError
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, within
+from ..pipeline.extraction.options import ExtractOptions
 
 if TYPE_CHECKING:
     from ..heads.evaluation.predict import PredictedBlock
+    from ..heads.evaluation.predict_options import PredictOptions
     from ..heads.runs.published_model import LoadedModel
     from ..pipeline.sources.manifest import Source
-    from ..pipeline.text.encoder import TextSource
 
 MANY_SONGS = 32
 """From so many songs (or windows of them) on, worker processes are worth their start."""
@@ -29,26 +30,26 @@ MANY_SONGS = 32
 def songs_store(
     source: Source,
     loaded: LoadedModel,
-    text: TextSource,
-    workers: int | None,
+    options: PredictOptions,
     on_progress: Progress,
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
     """The features of songs, for as long as they are needed."""
-    from ..pipeline.extraction.cluster import default_workers
     from ..pipeline.extraction.extract import extract
+    from ..pipeline.text.encoder import TextSource
 
-    if workers is None:
-        workers = default_workers() if len(source.tracks) >= MANY_SONGS else 0
+    text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
+    workers = options.workers
+    if workers is None and len(source.tracks) < MANY_SONGS:
+        workers = 0
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
         extract(
             source,
             path,
+            ExtractOptions(features=("mel", "lyrics"), workers=workers),
             recipe=loaded.recipe,
             text=text,
-            embed_genres=False,
-            workers=workers,
             starts_s=starts_s,
             on_progress=on_progress,
         )
@@ -63,42 +64,42 @@ class WholeSongs:
     ----------
     n_windows : in all, once :meth:`blocks` is exhausted.
     partly_read : ids of the songs of which some windows failed.
-    has_words : (n,) bool, of the songs with scores.
+    has_lyrics : (n,) bool, of the songs with scores.
     """
 
-    def __init__(self, source: Source, loaded: LoadedModel, text: TextSource, workers: int | None) -> None:
+    def __init__(self, source: Source, loaded: LoadedModel, options: PredictOptions) -> None:
         if loaded.recipe.mel is None:
             raise ConfigError("windows: this model was trained without sound, and looks at the words of a song only")
-        self.loaded, self.clip_s = loaded, loaded.recipe.mel.clip_s
-        self._source, self._recipe, self._text, self._workers = source, loaded.recipe.mel, text, workers
+        self.loaded, self.options, self.clip_s = loaded, options, loaded.recipe.mel.clip_s
+        self._source, self._recipe = source, loaded.recipe.mel
         self.n_windows = 0
         self.partly_read: list[str] = []
-        self.has_words: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+        self.has_lyrics: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
-    def blocks(self, threshold: str, on_progress: Progress) -> Iterator[PredictedBlock]:
+    def blocks(self, on_progress: Progress) -> Iterator[PredictedBlock]:
         """Songs in order of id."""
-        from ..heads.evaluation.predict import has_words, predict_blocks
+        from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
         from ..heads.evaluation.whole_songs import mean_over_windows
         from ..pipeline.extraction.whole_songs import in_batches, windows_of
 
         counts = windows_of(self._source, self._recipe, on_progress)
         total = sum(counts)
-        cuts = self.loaded.thresholds.chosen(threshold)
+        cuts = self.loaded.thresholds.chosen(self.options.threshold)
         for batch in in_batches(self._source, counts, self._recipe):
             share = within(on_progress, before=self.n_windows, total=total, note="windows")
-            with songs_store(batch.source, self.loaded, self._text, self._workers, share, batch.starts_s) as store:
+            with songs_store(batch.source, self.loaded, self.options, share, batch.starts_s) as store:
                 block = mean_over_windows(
-                    predict_blocks(self.loaded, store, threshold=threshold, on_progress=share),
+                    predict_blocks(self.loaded, store, self.options, on_progress=share),
                     songs=[song.id for song in batch.songs],
                     song_of=batch.song_of,
                     starts_s=batch.starts_s,
                     cuts=cuts,
                 )
                 windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
-                words = {batch.song_of[window]: has for window, has in zip(windows, has_words(store, store.ok_rows),
-                                                                          strict=True)}  # fmt: skip
+                has_lyrics = tracks_with_lyrics(store, store.ok_rows).tolist()
+            of_songs = {batch.song_of[window]: has for window, has in zip(windows, has_lyrics, strict=True)}
             self.n_windows += len(batch.source.tracks)
-            self.has_words = np.concatenate([self.has_words, np.asarray(list(words.values()), dtype=np.bool_)])
+            self.has_lyrics = np.concatenate([self.has_lyrics, np.asarray(list(of_songs.values()), dtype=np.bool_)])
             failed = np.asarray(block.tracks.column("failed_windows")) > 0
             self.partly_read += [batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores)]
             yield block

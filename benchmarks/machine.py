@@ -1,13 +1,18 @@
-"""The machine and the day of a benchmark, in one line for its heading."""
+"""Where a benchmark runs: the repository, and machine and date for the heading of its page."""
 
 import datetime
 import os
 import platform
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository, from where every script is run: ``python -m benchmarks.ROOM.SCRIPT``."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Environment of a process that computes with one thread."""
+
 
 def describe() -> str:
-    """Processor, cores this process may use, system, Python and date."""
+    """Return processor, cores of this process, system, Python and date."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -17,3 +22,17 @@ def describe() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return f"{processor}, {cores} cores, {system}, {datetime.date.today()}"
+
+
+def print_heading(title: str, script: str, note: str = ".", *, torch_version: str = "") -> None:
+    """Print the title of a page, then the machine, the date and the script that prints it.
+
+    Parameters
+    ----------
+    script : ``__file__`` of the script.
+    note : what follows the path of the script, with its punctuation.
+    torch_version : of figures that depend on it.
+    """
+    torch = f"; torch {torch_version}" if torch_version else ""
+    path = Path(script).resolve().relative_to(ROOT).as_posix()
+    print(f"# {title}\n\n{describe()}{torch}. Printed by {path}{note}\n")

@@ -1,4 +1,4 @@
-"""Features of this machine: reuse of freed memory, native bf16.
+"""Features of this machine: threads of numerical libraries, reuse of freed memory, native bf16.
 
 By default glibc returns every large block to the system, which hands it out again page by page, each zeroed first. That
 costs a third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left alone.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,35 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _DEFAULT_MMAP_MAX = 65_536  # of glibc
 _TRIM_BYTES = 2**28
+
+
+ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ),
+    "1",
+)
+"""Environment of a worker process that shares the machine with others; libraries read it when they are imported."""
+
+
+@contextlib.contextmanager
+def one_thread_environment() -> Iterator[None]:
+    """Give processes started meanwhile one thread each, from their first import on."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def reuse_freed_blocks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import logging
 import shlex
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ..cache import messages
 from ..cache.errors import StoppedError
-from ..cache.messages import counted
+from ..cache.messages import counted, interval
 from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class Listing(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
 
+
+number = functools.partial(messages.number, missing="-")
 
 GRACE_PERIOD_S = 8
 """How long work may take to stop without loss after a signal."""
@@ -194,15 +198,5 @@ def command(*words: object) -> str:
     return shlex.join(["mgc", *map(str, words)])
 
 
-def some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def estimate(estimate: Mapping[str, float | None]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-    return number(estimate["value"]) + interval
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(estimate["value"]) + interval(estimate, " [{}, {}]", digits=2)

@@ -11,46 +11,30 @@ import typer
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
-from .console import duration, emit, n_workers, print_table, progress, remark, split_names, to_stderr
+from ..pipeline.extraction.options import ExtractOptions
+from ..pipeline.sources.options import SourceOptions
+from .console import duration, emit, n_workers, print_table, progress, remark, to_stderr
 from .options import (
     SOURCE,
-    ArtistDelimiter,
-    AudioBackend,
-    ClipSeconds,
     Config,
-    Dataset,
-    Features,
-    GenreDelimiter,
-    GenreLevel,
-    GenreNames,
-    GenresFromFolders,
     Json,
-    Labels,
-    Language,
-    Limit,
-    MinLabels,
-    Offset,
-    PartRows,
     Quiet,
-    RequireLyrics,
-    Root,
     SourceArgument,
-    TextDevice,
-    TextModel,
-    TextPrecision,
     Verbose,
-    Workers,
-    complete_extractor,
-    parse_shard,
+    extract_flags,
+    feature_flags,
+    source_flags,
+    takes_flags,
 )
 
 if TYPE_CHECKING:
-    from ..pipeline.extraction.cluster import Scheduler
     from ..pipeline.extraction.forecast import Forecast
     from ..pipeline.extraction.pending import ExtractReport
 
 
+@takes_flags
 def manifest(
+    *,
     source: Annotated[Path | None, SOURCE] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Manifest to write (.jsonl).", show_default=False)
@@ -58,17 +42,7 @@ def manifest(
     list_: Annotated[
         bool, typer.Option("--list", help="List the data sets that are known by name: what each needs, its terms.")
     ] = False,
-    dataset: Dataset = None,
-    root: Root = None,
-    labels: Labels = None,
-    genres_from_folders: GenresFromFolders = False,
-    genre_level: GenreLevel = None,
-    genre_delimiter: GenreDelimiter = None,
-    artist_delimiter: ArtistDelimiter = None,
-    language: Language = None,
-    min_labels: MinLabels = 0,
-    require_lyrics: RequireLyrics = False,
-    limit: Limit = None,
+    tracks: Annotated[SourceOptions, source_flags],
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -88,11 +62,7 @@ def manifest(
     if source is None:
         raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
-    read = api.read_source(
-        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
-        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
-        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
-    )  # fmt: skip
+    read = api.read_source(source, tracks)
     remark(quiet, read.remarks)
     found = read.to_dict()
     if output is not None:
@@ -102,55 +72,13 @@ def manifest(
     emit(as_json, found, lambda: _print_source(found))
 
 
+@takes_flags
 def extract(
+    *,
     source: SourceArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The store: made, or continued.", show_default=False)],
-    dataset: Dataset = None,
-    root: Root = None,
-    labels: Labels = None,
-    genres_from_folders: GenresFromFolders = False,
-    genre_level: GenreLevel = None,
-    genre_delimiter: GenreDelimiter = None,
-    artist_delimiter: ArtistDelimiter = None,
-    language: Language = None,
-    min_labels: MinLabels = 0,
-    require_lyrics: RequireLyrics = False,
-    limit: Limit = None,
-    features: Features = "mel,lyrics,genres",
-    workers: Workers = None,
-    part_rows: PartRows = None,
-    audio_backend: AudioBackend = "fast",
-    clip_s: ClipSeconds = 30.0,
-    offset: Offset = "middle",
-    text_model: TextModel = None,
-    text_precision: TextPrecision = "auto",
-    text_device: TextDevice = "cpu",
-    genre_names: GenreNames = None,
-    add: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Let the extractor NAME join the store, or --text-model as NAME.",
-            autocompletion=complete_extractor,
-        ),
-    ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed tracks again; with --add, those that failed on NAME.")
-    ] = False,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that runs already, such as tls://head:8786.")
-    ] = None,
-    scheduler_file: Annotated[Path | None, typer.Option(help="File that tells its address.")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: who signed the cluster's certificates.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: the certificate to show it.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key of that certificate.")] = None,
-    insecure_network: Annotated[
-        bool, typer.Option("--insecure-network", help="Allow a scheduler on plain TCP beyond this machine.")
-    ] = False,
+    tracks: Annotated[SourceOptions, source_flags],
+    options: Annotated[ExtractOptions, extract_flags],
     max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
     config: Config = None,
     as_json: Json = False,
@@ -165,30 +93,21 @@ def extract(
     """
     from .. import api
 
-    allowed, every_nth = _allowed_failures(max_failures), parse_shard(shard)
-    read = api.read_source(
-        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
-        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
-        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
-    )  # fmt: skip
+    allowed = _allowed_failures(max_failures)
+    read = api.read_source(source, tracks)
     remark(quiet, read.remarks)
     with progress(quiet or as_json) as steps:
-        report = api.extract(
-            read.source, output, features=split_names(features), workers=workers,
-            part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
-            text_precision=text_precision, text_device=text_device, append=append, retry_failed=retry_failed,
-            shard=every_nth, add=add, genre_names=genre_names,
-            scheduler=_scheduler(scheduler, scheduler_file, tls_ca, tls_cert, tls_key, insecure_network),
-            on_progress=steps,
-        )  # fmt: skip
-    emit(as_json, report.to_dict(), lambda: _print_extraction(report, add))
+        report = api.extract(read.source, output, options, on_progress=steps)
+    emit(as_json, report.to_dict(), lambda: _print_extraction(report, options.add))
     hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if hurt > allowed(report.planned):
         to_stderr(f"{hurt} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 
+@takes_flags
 def plan(
+    *,
     source: SourceArgument,
     output: Annotated[
         Path | None,
@@ -200,26 +119,8 @@ def plan(
             min=1, help="Tracks to try, drawn at random.", show_default="64; of fewer than 640 tracks a tenth, but 4"
         ),
     ] = None,
-    dataset: Dataset = None,
-    root: Root = None,
-    labels: Labels = None,
-    genres_from_folders: GenresFromFolders = False,
-    genre_level: GenreLevel = None,
-    genre_delimiter: GenreDelimiter = None,
-    artist_delimiter: ArtistDelimiter = None,
-    language: Language = None,
-    min_labels: MinLabels = 0,
-    require_lyrics: RequireLyrics = False,
-    limit: Limit = None,
-    features: Features = "mel,lyrics,genres",
-    workers: Workers = None,
-    part_rows: PartRows = None,
-    audio_backend: AudioBackend = "fast",
-    clip_s: ClipSeconds = 30.0,
-    offset: Offset = "middle",
-    text_model: TextModel = None,
-    text_precision: TextPrecision = "auto",
-    text_device: TextDevice = "cpu",
+    tracks: Annotated[SourceOptions, source_flags],
+    options: Annotated[ExtractOptions, feature_flags],
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -235,18 +136,10 @@ def plan(
     """
     from .. import api
 
-    read = api.read_source(
-        source, dataset=dataset, root=root, labels=labels, genres_from_folders=genres_from_folders,
-        genre_level=genre_level, genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
-        languages=language or (), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit,
-    )  # fmt: skip
+    read = api.read_source(source, tracks)
     remark(quiet, read.remarks)
     with progress(quiet or as_json) as steps:
-        found = api.plan(
-            read.source, output, features=split_names(features), workers=workers,
-            part_rows=part_rows, audio_backend=audio_backend, clip_s=clip_s, offset=offset, text_model=text_model,
-            text_precision=text_precision, text_device=text_device, sample=sample, on_progress=steps,
-        )  # fmt: skip
+        found = api.plan(read.source, output, options, sample=sample, on_progress=steps)
     emit(as_json, found.to_dict(), lambda: _print_forecast(found, output))
 
 
@@ -267,16 +160,6 @@ def extractors(as_json: Json = False) -> None:
         to_stderr(f"{one['error']} (installed by {one['from']}: mend or uninstall that)")
     if broken:
         raise typer.Exit(2)
-
-
-def _scheduler(
-    address: str | None, file: Path | None, ca: Path | None, cert: Path | None, key: Path | None, insecure: bool
-) -> Scheduler | None:
-    if address is None and file is None:
-        return None
-    from ..pipeline.extraction.cluster import Scheduler
-
-    return Scheduler(address=address, file=file, tls_ca=ca, tls_cert=cert, tls_key=key, insecure_network=insecure)
 
 
 def _allowed_failures(text: str) -> Callable[[int], float]:

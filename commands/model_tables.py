@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cache.messages import counted
+from ..cache.messages import counted, interval
+from ..heads.metrics.names import (
+    ABLATION_METRICS,
+    BASELINES,
+    COLUMNS,
+    DECISION_METRICS,
+    FIXED,
+    RANKING_METRICS,
+    TUNED,
+    column_label,
+)
 from .console import duration, estimate, number, print_table, to_stderr
 
 if TYPE_CHECKING:
@@ -44,7 +54,7 @@ def print_training(result: Mapping[str, Any]) -> None:
     best = result["best_validation_map"]
     print(
         f"best epoch {result['best_epoch']} of {result['epochs']}, "
-        f"validation mAP {'undefined' if best is None else format(best, '.3f')}, "
+        f"validation mAP {number(best, missing='undefined')}, "
         f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
         f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
     )
@@ -70,9 +80,6 @@ def _retrieval(told: Mapping[str, Any]) -> str:
     return f"recall {', '.join(ranks)}, of {counted(told['n_tracks'], 'track')} with both{note}"
 
 
-METRIC_ROWS = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
-
-
 def print_metrics(result: Mapping[str, Any]) -> None:
     metrics, baselines = result["metrics"], result["baselines"]
     tracks, artists = counted(metrics["n_tracks"], "track"), counted(metrics["n_groups"], "artist")
@@ -83,18 +90,16 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     for warning in result["warnings"]:
         print(f"warning: {warning}")
     systems = {
-        **{shown: (metrics, column) for column, shown in DECIDED_BY.items() if column is not None},
-        "prior": (baselines["label_prior"], "fixed"),
-        "majority": (baselines["majority"], "fixed"),
-        "frequency": (baselines["label_frequency"], "fixed"),
+        **{label.short: (metrics, column) for column, label in COLUMNS.items() if column is not None},
+        **{label.short: (baselines[name], FIXED) for name, label in BASELINES.items()},
     }
     rows: list[tuple[str, ...]] = []
-    for name in METRIC_ROWS:
+    for name in DECISION_METRICS:
         cells = [values["columns"][column][name] for values, column in systems.values()]
         rows.append((name.replace("_", " "), estimate(cells[0]), *(number(cell["value"]) for cell in cells[1:])))
     empty = [f"{values['columns'][column]['empty_share']:.3f}" for values, column in systems.values()]
     print_table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
-    for name in ("mean_average_precision", "roc_auc"):
+    for name in RANKING_METRICS:
         prior = number(baselines["label_prior"][name]["value"])
         print(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
     _print_parts(result["parts"])
@@ -113,7 +118,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
                 row["genre"],
                 row["support"],
                 number(row["average_precision"]),
-                *(number(row[name]["tuned"]) for name in ("precision", "recall", "f1")),
+                *(number(row[name][TUNED]) for name in ("precision", "recall", "f1")),
             )
             for row in sorted(metrics["genres"], key=lambda row: -row["support"])
         ],
@@ -123,16 +128,6 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     print("brackets: 95 % bootstrap intervals, resampling artists")
 
 
-DECIDED_BY = {
-    None: "ranking",
-    "fixed": "at 0.5",
-    "tuned": "tuned",
-    "tuned_per_genre": "tuned a genre",
-    "top1_where_empty": "0.5 or top 1",
-}
-"""Columns of metrics as a terminal has room for."""
-
-
 def _print_parts(parts: Mapping[str, Any]) -> None:
     """Scores of the tracks by what they have; nothing where all of them have the same."""
     rows = [
@@ -140,7 +135,7 @@ def _print_parts(parts: Mapping[str, Any]) -> None:
             name,
             part["n_tracks"],
             estimate(part["mean_average_precision"]),
-            *(estimate(part["columns"][column]["jaccard"]) for column in ("fixed", "tuned")),
+            *(estimate(part["columns"][column]["jaccard"]) for column in (FIXED, TUNED)),
         )
         for name, part in parts.items()
         if part["n_tracks"]
@@ -152,12 +147,11 @@ def _print_parts(parts: Mapping[str, Any]) -> None:
 def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
     rows = []
     for row in result["differences"]:
-        low, high = row["difference"]["low"], row["difference"]["high"]
         rows.append((
-            f"{row['metric'].replace('_', ' ')}, {DECIDED_BY.get(row['column'], row['column'])}",
+            f"{row['metric'].replace('_', ' ')}, {column_label(row['column']).short}",
             number(row["first"]["value"]), number(row["second"]["value"]),
-            "-" if row["difference"]["value"] is None else f"{row['difference']['value']:+.3f}",
-            "" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]",
+            number(row["difference"]["value"], sign=True),
+            interval(row["difference"], "[{}, {}]", sign=True),
             f"{row['better']} is better" if row["decided"] else "undecided",
         ))  # fmt: skip
     print_table(
@@ -189,10 +183,11 @@ def print_planned_runs(result: Mapping[str, Any]) -> None:
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
-    names = {"accuracy": "accuracy", "f1": "F", "accuracy_tuned": "tuned", "map": "mAP", "empty_share": "empty"}
+    names = ("accuracy", "f1", "accuracy_tuned", "map", "empty_share")
+    short = [ABLATION_METRICS[name].name.removeprefix("accuracy, ") for name in names]
     for table in result["tables"]:
         published = any(row["published"] for row in table["rows"])
-        heads = [*names.values(), f"accuracy - {table['reference']}", ""]
+        heads = [*short, f"accuracy - {table['reference']}", ""]
         heads += ["published", "published F"] if published else []
         rows = []
         for row in table["rows"]:

@@ -1,17 +1,29 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how flags become the options of the code.
+
+A command asks for a whole value, ``Annotated[SourceOptions, source_flags]``, and :func:`takes_flags` gives it the flags
+of the function :func:`source_flags`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from ..cache.errors import ConfigError
-from .console import log_to_stderr
+from ..cache.messages import did_you_mean
+from ..pipeline.extraction.options import ExtractOptions, Scheduler
+from ..pipeline.sources.options import GenreLevel, SourceOptions
+from .console import log_to_stderr, split_names
+
+T = TypeVar("T")
 
 TEXT_MODELS = ("bert-base-uncased", "minilm")
 BUILT_IN_EXTRACTORS = ("pooled_mel",)
@@ -55,8 +67,7 @@ def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     }
     for key in values:
         if str(key).replace("_", "-") not in options:
-            near = difflib.get_close_matches(str(key).replace("_", "-"), options, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"this command knows: {', '.join(sorted(options))}"
+            hint = did_you_mean(str(key).replace("_", "-"), sorted(options))
             raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
     ctx.default_map = {str(options[str(key).replace("_", "-")]): value for key, value in values.items()}
     return path
@@ -79,20 +90,6 @@ SOURCE = typer.Argument(
     show_default=False,
 )
 SourceArgument = Annotated[Path, SOURCE]
-Dataset = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Read SOURCE as this data set; `mgc manifest --list` has the names.",
-                 show_default="what it looks like"),
-]  # fmt: skip
-GenreLevel = Annotated[
-    Literal["own", "all", "top"] | None,
-    typer.Option(help="Of FMA's genre hierarchy: a track's own genres, with their ancestors, or the top ones.",
-                 show_default="all"),
-]  # fmt: skip
-Root = Annotated[Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the table's own")]
-Labels = Annotated[Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")]
-GenresFromFolders = Annotated[bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")]
-ArtistDelimiter = Annotated[str | None, typer.Option(help="What separates artists inside a cell.")]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
 GenreNames = Annotated[
     str | None,
@@ -103,20 +100,8 @@ GenreNames = Annotated[
 OtherLabels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Genres by track (columns id, genres) instead of the store's.")
 ]
-Language = Annotated[list[str] | None, typer.Option(help="Keep tracks in this language; may be given several times.")]
-MinLabels = Annotated[int, typer.Option(min=0, help="Keep tracks with at least this many genres.")]
-RequireLyrics = Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks that have lyrics.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Keep the first N tracks.")]
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A feature store.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its best/.", show_default=False)]
-Features = Annotated[str, typer.Option(help="Which features, separated by commas.")]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
-]
-PartRows = Annotated[int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")]
-AudioBackend = Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")]
-ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")]
-Offset = Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")]
 TextModel = Annotated[
     str | None,
     typer.Option(
@@ -125,10 +110,147 @@ TextModel = Annotated[
         autocompletion=complete_text_model,
     ),
 ]
-TextPrecision = Annotated[
-    Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
-]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
+
+
+def takes_flags(function: Callable[..., T]) -> Callable[..., T]:
+    """Replace each parameter ``Annotated[X, flags]`` of `function` by the parameters of the function `flags`.
+
+    When the result is called with these, `flags` makes the X that `function` asks for.
+    """
+    makers: dict[str, Callable[..., Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        maker = next(filter(inspect.isfunction, getattr(parameter.annotation, "__metadata__", ())), None)
+        if maker is None:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        else:
+            makers[parameter.name] = takes_flags(maker)
+            parameters += inspect.signature(makers[parameter.name]).parameters.values()
+
+    @functools.wraps(function)
+    def with_flags(**flags: Any) -> T:
+        for name, maker in makers.items():
+            flags[name] = maker(**{flag: flags.pop(flag) for flag in inspect.signature(maker).parameters})
+        return function(**flags)
+
+    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_flags
+
+
+def read_flags(
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Read SOURCE as this data set; `mgc manifest --list` has the names.",
+            show_default="what it looks like",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the table's own")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")
+    ] = None,
+    genres_from_folders: Annotated[
+        bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")
+    ] = False,
+    genre_level: Annotated[
+        GenreLevel | None,
+        typer.Option(
+            help="Of FMA's genre hierarchy: a track's own genres, with their ancestors, or the top ones.",
+            show_default="all",
+        ),
+    ] = None,
+    genre_delimiter: GenreDelimiter = None,
+    artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+) -> SourceOptions:
+    return SourceOptions(**locals())
+
+
+def source_flags(
+    options: Annotated[SourceOptions, read_flags],
+    language: Annotated[
+        list[str] | None, typer.Option(help="Keep tracks in this language; may be given several times.")
+    ] = None,
+    min_labels: Annotated[int, typer.Option(min=0, help="Keep tracks with at least this many genres.")] = 0,
+    require_lyrics: Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks that have lyrics.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Keep the first N tracks.")] = None,
+) -> SourceOptions:
+    return dataclasses.replace(
+        options, languages=tuple(language or ()), min_labels=min_labels, require_lyrics=require_lyrics, limit=limit
+    )
+
+
+def feature_flags(
+    features: Annotated[str, typer.Option(help="Which features, separated by commas.")] = "mel,lyrics,genres",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
+    ] = None,
+    part_rows: Annotated[
+        int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")
+    ] = None,
+    audio_backend: Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")] = "fast",
+    clip_s: Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")] = 30.0,
+    offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
+    text_model: TextModel = None,
+    text_precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
+    ] = "auto",
+    text_device: TextDevice = "cpu",
+) -> ExtractOptions:
+    return ExtractOptions(**locals() | {"features": tuple(split_names(features))})
+
+
+def cluster_flags(
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that runs already, such as tls://head:8786.")
+    ] = None,
+    scheduler_file: Annotated[Path | None, typer.Option(help="File that tells its address.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: who signed the cluster's certificates.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: the certificate to show it.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key of that certificate.")] = None,
+    insecure_network: Annotated[
+        bool, typer.Option("--insecure-network", help="Allow a scheduler on plain TCP beyond this machine.")
+    ] = False,
+) -> Scheduler | None:
+    if scheduler is None and scheduler_file is None:
+        return None
+    tls = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    return Scheduler(address=scheduler, file=scheduler_file, insecure_network=insecure_network, **tls)
+
+
+def extract_flags(
+    options: Annotated[ExtractOptions, feature_flags],
+    genre_names: GenreNames = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Let the extractor NAME join the store, or --text-model as NAME.",
+            autocompletion=complete_extractor,
+        ),
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed tracks again; with --add, those that failed on NAME.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
+    ] = None,
+    *,
+    scheduler: Annotated[Scheduler | None, cluster_flags],
+) -> ExtractOptions:
+    return dataclasses.replace(
+        options,
+        genre_names=genre_names,
+        add=add,
+        append=append,
+        retry_failed=retry_failed,
+        shard=parse_shard(shard),
+        scheduler=scheduler,
+    )
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -67,19 +67,25 @@ def predict(
     [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
     [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
     """
-    from .. import api
+    from ..api.prediction import predict_with
     from ..cache.format.plan import is_store
+    from ..heads.evaluation.predict_options import PredictOptions
 
     listed = inputs == [Path("-")]
     if listed:
         inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
         if not inputs:
             raise ConfigError("standard input names no songs; give one path a line")
+    options = PredictOptions(
+        threshold=threshold,
+        windows=windows,
+        missing_ok=listed or None,
+        workers=workers,
+        text_model=text_model,
+        text_device=text_device,
+    )
     with progress(quiet or as_json) as steps:
-        result = api.predict(
-            run, inputs, lyrics=lyrics, missing_ok=listed or None, output=output, threshold=threshold, windows=windows,
-            text_model=text_model, text_device=text_device, workers=workers, on_progress=steps,
-        )  # fmt: skip
+        result = predict_with(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
     remark(quiet, result.remarks)
     if output is not None:
         emit(as_json, {"model": str(run), **result.to_dict()}, lambda: print_written(result))
@@ -94,6 +100,6 @@ def predict(
         print_list([prediction.to_dict() for prediction in result.predictions], (), listing, empty="no song")
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)
-    if result.n_failed and not (len(inputs) == 1 and is_store(inputs[0])):  # what a store lacks, its extraction said
+    if result.n_failed and not (len(inputs) == 1 and is_store(inputs[0])):  # a store's failures are its extraction's
         to_stderr(f"{result.n_failed} of {result.n_tracks} songs could not be read")
         raise typer.Exit(3)

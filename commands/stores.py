@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted
+from ..cache.messages import counted, join_names
 from ..cache.steps import within
-from .console import Listing, command, emit, print_list, print_table, progress, remark, some
+from ..pipeline.sources.options import SourceOptions
+from .console import Listing, command, emit, print_list, print_table, progress, remark
 from .options import (
-    ArtistDelimiter,
-    Dataset,
-    GenreDelimiter,
-    GenreLevel,
     GenreNames,
-    GenresFromFolders,
     Json,
-    Labels,
     Quiet,
-    Root,
     StoreArgument,
     TextDevice,
     TextModel,
     complete_text_model,
+    read_flags,
+    takes_flags,
 )
 
 if TYPE_CHECKING:
@@ -129,16 +125,12 @@ def store_verify(
 
 
 @store_app.command("repair")
+@takes_flags
 def store_repair(
+    *,
     store: StoreArgument,
     source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
-    dataset: Dataset = None,
-    root: Root = None,
-    labels: Labels = None,
-    genres_from_folders: GenresFromFolders = False,
-    genre_level: GenreLevel = None,
-    genre_delimiter: GenreDelimiter = None,
-    artist_delimiter: ArtistDelimiter = None,
+    options: Annotated[SourceOptions, read_flags],
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
@@ -151,18 +143,7 @@ def store_repair(
     """
     from .. import api
 
-    read = None
-    if source is not None:
-        read = api.read_source(
-            source,
-            dataset=dataset,
-            root=root,
-            labels=labels,
-            genres_from_folders=genres_from_folders,
-            genre_level=genre_level,
-            genre_delimiter=genre_delimiter,
-            artist_delimiter=artist_delimiter,
-        ).source
+    read = None if source is None else api.read_source(source, options).source
     with progress(quiet or as_json) as steps:
         report = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
@@ -311,7 +292,7 @@ def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
     if not damages:
         print(f"{store}: as recorded")
         return
-    rows = [(item.key, item.kind, item.part, item.array, some(item.tracks), item.detail) for item in damages]
+    rows = [(item.key, item.kind, item.part, item.array, join_names(item.tracks, 3), item.detail) for item in damages]
     print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
     print(advice)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -98,34 +99,42 @@ def train(
     weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
     """
     from .. import api
+    from ..api.training import make_config
 
-    asked = {
-        "model": model, "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count,
-        "min_labels": min_labels, "encoder": encoder, "modalities": modalities, "lambda_": lambda_, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "patience": patience, "device": device, "precision": precision,
-        "seed": seed, "contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph,
+    given = {
+        "model": model,
+        "split": split,
+        "top_genres": top_genres,
+        "min_genre_count": min_genre_count,
+        "min_labels": min_labels,
+        "encoder": encoder,
+        "modalities": modalities,
+        "lambda_": lambda_,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "patience": patience,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "contrastive": not no_contrastive,
+        "attention": not no_attention,
+        "graph": not no_graph,
         "deterministic": deterministic,
-    }  # fmt: skip
-    options = {name: value for name, value in asked.items() if value is not None}
+    }
+    options = make_config(preset, genres_file, without_none(given), settings or ())
+    labelled: dict[str, Any] = {"labels": labels, "genre_delimiter": genre_delimiter, "text": text}
     if dry_run:
         with progress(quiet or as_json) as steps:
-            found = api.train_dry_run(
-                store, output, preset=preset, genres_file=genres_file, labels=labels,
-                genre_delimiter=genre_delimiter, text=text, options=options, settings=settings or (), on_progress=steps,
-            )  # fmt: skip
-        emit(as_json, found, lambda: print_dry_run(found))
+            forecast = api.train_dry_run(store, output, options=options, **labelled, on_progress=steps)
+        emit(as_json, forecast, lambda: print_dry_run(forecast))
         return
     with stopping_gently() as stop, progress(quiet or as_json) as steps:
         result = api.train(
             store,
             output,
-            preset=preset,
-            genres_file=genres_file,
-            labels=labels,
-            genre_delimiter=genre_delimiter,
-            text=text,
             options=options,
-            settings=settings or (),
+            **labelled,
             resume=resume,
             save_every_s=None if save_every is None else 60 * save_every,
             tensorboard=tensorboard,
@@ -133,6 +142,11 @@ def train(
             on_progress=steps,
         )
     emit(as_json, result, lambda: print_training(result))
+
+
+def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; the others take the defaults of a preset, or of the code that they steer."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def ablate(
@@ -204,21 +218,43 @@ def ablate(
     """
     from .. import api
 
-    asked = {
-        "split": split, "top_genres": top_genres, "min_genre_count": min_genre_count, "min_labels": min_labels,
-        "encoder": encoder, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_halve_every": lr_halve_every,
-        "device": device, "precision": precision,
-    }  # fmt: skip
+    given = {
+        "split": split,
+        "top_genres": top_genres,
+        "min_genre_count": min_genre_count,
+        "min_labels": min_labels,
+        "encoder": encoder,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "lr_halve_every": lr_halve_every,
+        "device": device,
+        "precision": precision,
+    }
     with stopping_gently() as stop, progress(quiet or as_json) as steps:
         result = api.ablate(
-            store, output, tables=None if tables is None else split_names(tables),
-            n_seeds=seeds, n_folds=folds, fold_by=fold_by, preset=preset, genres_file=genres_file,
-            labels=labels, genre_delimiter=genre_delimiter, text=text, names_store=names_store,
-            options={name: value for name, value in asked.items() if value is not None}, settings=settings or (),
+            store,
+            output,
+            tables=None if tables is None else split_names(tables),
+            n_seeds=seeds,
+            n_folds=folds,
+            fold_by=fold_by,
+            preset=preset,
+            genres_file=genres_file,
+            labels=labels,
+            genre_delimiter=genre_delimiter,
+            text=text,
+            names_store=names_store,
+            options=without_none(given),
+            settings=settings or (),
             jobs=jobs,
-            shard=parse_shard(shard), training=not no_train, keep_runs=keep_runs, dry_run=dry_run,
-            stop=stop, on_progress=steps,
-        )  # fmt: skip
+            shard=parse_shard(shard),
+            training=not no_train,
+            keep_runs=keep_runs,
+            dry_run=dry_run,
+            stop=stop,
+            on_progress=steps,
+        )
     if dry_run:
         emit(as_json, result, lambda: print_planned_runs(result))
         return

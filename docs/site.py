@@ -32,12 +32,11 @@ def commands() -> str:
 
 
 def figures() -> str:
-    """What the scripts of benchmarks/ printed last, one after the other."""
-    parts = [
-        "# Figures\n\nEach was printed by the script of that name in `benchmarks/`, which names machine and date.\n"
-    ]
-    for page in sorted((ROOT / "benchmarks").glob("*.md")):
-        parts.append(re.sub(r"^#", "##", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    """Join the last results that the scripts of benchmarks/ printed; links between them become plain text."""
+    parts = ["# Figures\n\nEach result names the script in `benchmarks/` that printed it, the machine and the date.\n"]
+    for page in sorted((ROOT / "benchmarks").glob("*/*.md")):
+        text = re.sub(r"^#", "##", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        parts.append(re.sub(r"\[([^]]*)\]\([\w./-]+\.md\)", r"\1", text))
     return "\n".join(parts)
 
 

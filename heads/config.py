@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from ..cache.errors import ConfigError
+from ..cache.messages import did_you_mean
+from .bounds import Between, Count, check_options
 from .model.audio_cnn import EncoderName
-from .model.config import Modalities, ModelConfig, SystemName
+from .model.config import BASELINE_MODALITIES, Modalities, ModelConfig, SystemName
 from .model.losses import Loss
 
+PresetName = Literal["paper", "plus"]
 SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
-Home = Literal["auto", "device", "host", "mapped"]
+PlacementName = Literal["auto", "device", "host", "mapped"]
 Reduction = Literal["mean", "sum"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]
@@ -43,7 +44,7 @@ def switched_on(*names: str) -> dict[str, Any]:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {"split": "random"}, "plus": switched_on("adamw_cosine")}
 """What a preset, named on purpose, changes in the defaults, which themselves follow the paper. ``plus`` has the
-switches that paid on the benchmark world (benchmarks/tables.md)."""
+switches that paid on the benchmark world (benchmarks/tables/paper.md)."""
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""
@@ -57,8 +58,9 @@ MODEL_OPTIONS = tuple(
 
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
-_WITHOUT_PARTS: Mapping[str, str] = {"santana": "audio", "pandeya": "both"}
-"""Baselines, which have no attention, graph or contrastive part, and the modalities they work on."""
+Seed = Annotated[int, Between(0)]
+Share = Annotated[float, Between(0, 1)]
+Rate = Annotated[float, Between(0, 1e30)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,30 +97,30 @@ class TrainConfig:
     deterministic : only operations that give the same bits every time, and no resume where bits would differ.
     """
 
-    preset: str | None = None
+    preset: PresetName | None = None
     model: SystemName = "ours"
-    seed: int = 0
+    seed: Seed = 0
     split: SplitPolicy = "auto"
-    split_seed: int = 0
+    split_seed: Seed = 0
     genres: tuple[str, ...] | None = None
-    top_genres: int | None = None
-    min_genre_count: int = 1
-    min_labels: int = 1
-    epochs: int = 100
-    batch_size: int = 16
-    lr: float = 1e-4
+    top_genres: Count | None = None
+    min_genre_count: Annotated[int, Between(0)] = 1
+    min_labels: Count = 1
+    epochs: Count = 100
+    batch_size: Annotated[int, Between(2)] = 16
+    lr: Rate = 1e-4
     optimizer: Optimizer = "adam"
     schedule: Schedule = "halving"
-    lr_halve_every: int = 50
-    warmup_epochs: int = 0
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    patience: int | None = None
-    lambda_: float = 0.3
+    lr_halve_every: Count = 50
+    warmup_epochs: Annotated[int, Between(0)] = 0
+    weight_decay: Share = 0.0
+    grad_clip: Rate = 1.0
+    patience: Count | None = None
+    lambda_: Share = 0.3
     loss: Loss = "bce"
     bce_reduction: Reduction = "mean"
     prior_bias: bool = False
-    modality_dropout: float = 0.0
+    modality_dropout: Share = 0.0
     spec_augment: bool = False
     encoder: EncoderName = "base"
     attention: bool = True
@@ -128,7 +130,7 @@ class TrainConfig:
     model_options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     device: Device = "auto"
     precision: Precision = "auto"
-    home: Home = "auto"
+    home: PlacementName = "auto"
     compile: bool = False
     deterministic: bool = False
 
@@ -136,10 +138,9 @@ class TrainConfig:
         if self.genres is not None:
             object.__setattr__(self, "genres", tuple(self.genres))
         object.__setattr__(self, "model_options", dict(self.model_options))
-        self._check_choices()
+        check_options(self)
         self._settle_parts()
-        self._check_ranges()
-        self._check_model_options()
+        self._check_together()
 
     @classmethod
     def from_preset(cls, preset: str | None, **options: Any) -> TrainConfig:
@@ -150,11 +151,7 @@ class TrainConfig:
         ConfigError
             If there is no such preset or option, or a value makes no sense.
         """
-        if preset is None:
-            return cls.from_dict(options)
-        if preset not in PRESETS:
-            raise ConfigError(f"preset {preset!r}: not one of {', '.join(PRESETS)}")
-        return cls.from_dict({**PRESETS[preset], **options, "preset": preset})
+        return cls.from_dict({**PRESETS.get(preset or "", {}), **options, "preset": preset})
 
     def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
         """The shape of the system that this asks for, on a store and labels of these widths."""
@@ -174,28 +171,11 @@ class TrainConfig:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown training option {key!r}{_nearest(key, known)}")
+                raise ConfigError(f"unknown training option {key!r}; {did_you_mean(key, known)}")
         return cls(**values)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> TrainConfig:
-        """Read a config file.
-
-        Raises
-        ------
-        ConfigError
-            If the file is no YAML mapping, or holds an unknown key or a senseless value.
-        """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: want `option: value` lines, found {type(values).__name__}")
-        return cls.from_dict(values)
 
     def differences(self, other: TrainConfig) -> list[str]:
         """Readable lines, one an option that differs, leaving out what may change when a run is resumed."""
@@ -225,7 +205,7 @@ class TrainConfig:
 
     def _settle_parts(self) -> None:
         """Turn off what the system or a single modality has no place for."""
-        fixed = _WITHOUT_PARTS.get(self.model)
+        fixed = BASELINE_MODALITIES.get(self.model)
         if fixed is not None:
             if self.modalities not in ("both", fixed):
                 raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} works on {fixed!r}")
@@ -234,55 +214,17 @@ class TrainConfig:
             if fixed is not None or (self.modalities != "both" and part != "graph"):
                 object.__setattr__(self, part, False)
 
-    def _check_model_options(self) -> None:
-        for name in self.model_options:
-            if name not in MODEL_OPTIONS:
-                raise ConfigError(f"model_options: {name!r} is not among them{_nearest(name, MODEL_OPTIONS)}")
-        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # refuses values without meaning
-
-    def _check_choices(self) -> None:
-        choices: dict[str, tuple[Any, ...]] = {
-            "preset": (None, *PRESETS),
-            "split": get_args(SplitPolicy),
-            "device": get_args(Device),
-            "precision": get_args(Precision),
-            "home": get_args(Home),
-            "encoder": get_args(EncoderName),
-            "modalities": get_args(Modalities),
-            "model": get_args(SystemName),
-            "loss": get_args(Loss),
-            "bce_reduction": get_args(Reduction),
-            "optimizer": get_args(Optimizer),
-            "schedule": get_args(Schedule),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: not one of {', '.join(map(str, allowed))}")
-        for name in ("attention", "graph", "contrastive", "prior_bias", "spec_augment", "compile", "deterministic"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name}={getattr(self, name)!r}: want true or false")
-
-    def _check_ranges(self) -> None:
-        lowest_int = {"seed": 0, "split_seed": 0, "min_genre_count": 0, "min_labels": 1, "epochs": 1, "batch_size": 2,
-                      "lr_halve_every": 1, "warmup_epochs": 0}  # fmt: skip
-        optional_int = {name: 1 for name in ("top_genres", "patience") if getattr(self, name) is not None}
-        for name, lowest in (lowest_int | optional_int).items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ConfigError(f"{name}={value!r}: want a whole number from {lowest} on")
-        for name, lowest_f, highest_f in (
-            ("lr", 0.0, 1e30), ("weight_decay", 0.0, 1.0), ("grad_clip", 0.0, 1e30), ("lambda_", 0.0, 1.0),
-            ("modality_dropout", 0.0, 1.0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not lowest_f <= value <= highest_f:
-                raise ConfigError(f"{name}={value!r}: want a number from {lowest_f:g} to {highest_f:g}")
+    def _check_together(self) -> None:
         if self.warmup_epochs >= self.epochs:
             raise ConfigError(
-                f"warmup_epochs={self.warmup_epochs}: want fewer than the {self.epochs} epochs of the run"
+                f"warmup_epochs={self.warmup_epochs}: want fewer than the {self.epochs} epochs of the run."
             )
         if self.genres is not None and (not self.genres or len(set(self.genres)) != len(self.genres)):
-            raise ConfigError("genres: want at least one, and none of them twice")
+            raise ConfigError("genres: none, or one of them twice. Name at least one, and each once.")
+        for name in self.model_options:
+            if name not in MODEL_OPTIONS:
+                raise ConfigError(f"model_options: {name!r} is not among them; {did_you_mean(name, MODEL_OPTIONS)}")
+        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # checks the model's options
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -306,7 +248,9 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"setting {line!r}: want key=value, such as graph_similarity=raw")
         if key not in (*own, *MODEL_OPTIONS):
-            raise ConfigError(f"setting {line!r}: there is no option {key!r}{_nearest(key, [*own, *MODEL_OPTIONS])}")
+            raise ConfigError(
+                f"setting {line!r}: there is no option {key!r}; {did_you_mean(key, [*own, *MODEL_OPTIONS])}"
+            )
         (model_options if key in MODEL_OPTIONS else options)[key] = _value(line, value)
     return {**options, "model_options": model_options} if model_options else options
 
@@ -318,8 +262,3 @@ def _value(line: str, text: str) -> Any:
         raise ConfigError(f"setting {line!r}: its value cannot be read as YAML: {error}") from error
     # To YAML 1.1, 1e-4 is a word.
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def _nearest(key: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""The tables of an ablation as Markdown and CSV."""
+"""The tables of an ablation as Markdown, CSV, JSON and plots."""
 
 from __future__ import annotations
 
@@ -12,28 +12,53 @@ from typing import Any
 
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted
+from ..cache.messages import counted, interval, number
 from ..heads.ablation.paper_tables import PUBLISHED_ON
-from ..heads.ablation.statistics import METRICS
 from ..heads.metrics.bootstrap import LEVEL
-from .charts import FAINT, INK, LINES, drawing, svg_text
-from .html import root_colours
+from ..heads.metrics.names import ABLATION_METRICS
+from .charts import FAINT, LINES, drawing, name_above, svg_text
+from .html import Json, static
 
-Json = Mapping[str, Any]
-
-SHOWN = ("accuracy", "f1", "accuracy_tuned", "f1_tuned", "map", "empty_share")
+COLUMNS = ("accuracy", "f1", "accuracy_tuned", "f1_tuned", "map", "empty_share")
 WITH_INTERVAL = frozenset({"accuracy", "f1", "map"})
 COMPARED = ("accuracy", "accuracy_tuned", "map")
 """Metrics whose difference to the reference row has a column."""
+CURVES = ("accuracy", "f1", "map")
+"""Metrics that a sweep draws."""
+CURVE_SHIFT = 0.008
+"""Distance between the intervals of several curves at one value, so that they do not hide each other."""
 
 CSV_COLUMNS = (
-    "table", "row", "metric", "seeds", "value", "sd", "low", "high", "difference", "difference_low", "difference_high",
-    "verdict", "published", "note",
-)  # fmt: skip
+    "table",
+    "row",
+    "metric",
+    "seeds",
+    "value",
+    "sd",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "verdict",
+    "published",
+    "note",
+)
+
+
+def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Write ``tables.md``, ``.csv``, ``.json`` and the plots; return the paths, and remarks on plots left out."""
+    plots, remarks = draw_tables(folder, document)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(folder / "tables.json", text.encode())
+    replace_file(folder / "tables.md", markdown(document, plots).encode())
+    replace_file(folder / "tables.csv", csv_text(document).encode())
+    names = ["tables.md", "tables.csv", "tables.json", *plots.values()]
+    return [str(folder / name) for name in names], remarks
 
 
 def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
-    """All tables as one page; `plots` are file names by table."""
+    """Return all tables as Markdown; `plots` are file names by table."""
     about = document["caption"]
     parts = ["# Ablations\n", caption_text(about) + "\n", reading_text(about) + "\n"]
     for table in document["tables"]:
@@ -48,40 +73,49 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
 
 
 def caption_text(about: Json) -> str:
-    """The caption as sentences."""
-    said = [f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
-            f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
-            f"({about['runs_finished']} of {about['runs']} runs finished)."]  # fmt: skip
+    """Return the caption as sentences."""
+    sentences = [
+        f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
+        f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
+        f"({about['runs_finished']} of {about['runs']} runs finished)."
+    ]
     if about["labels_sha256"] is not None:
-        said.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
+        sentences.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
-        return " ".join(said)
-    of_what = (f"{counted(about['n_songs'], 'song')} by {counted(about['n_artists'], 'artist')}; "
-               f"{counted(about['n_genres'], 'genre')}")  # fmt: skip
+        return " ".join(sentences)
+    songs, artists = counted(about["n_songs"], "song"), counted(about["n_artists"], "artist")
+    tested = f"{songs} by {artists}; {counted(about['n_genres'], 'genre')}"
     if about["folds"]:
-        said.append(f"Cross-validation, {about['split']}: the {about['n_test']} tested tracks of all folds are pooled, "
-                    f"each scored by a model that has not seen its fold: {of_what}.")  # fmt: skip
+        sentences.append(
+            f"Cross-validation, {about['split']}: the {about['n_test']} tested tracks of all folds are pooled, each "
+            f"scored by a model that has not seen its fold: {tested}."
+        )
     else:
-        said.append(f"Split `{about['split']}`: {about['n_train']} training, {about['n_validation']} validation and "
-                    f"{about['n_test']} test tracks; the test tracks are {of_what}.")  # fmt: skip
+        sentences.append(
+            f"Split `{about['split']}`: {about['n_train']} training, {about['n_validation']} validation and "
+            f"{about['n_test']} test tracks; the test tracks are {tested}."
+        )
     if about["n_test_left_out"]:
-        said.append(f"{counted(about['n_test_left_out'], 'test track')} with none of these genres left out.")
+        sentences.append(f"{counted(about['n_test_left_out'], 'test track')} with none of these genres left out.")
     if about["genres_left_out"]:
-        said.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
+        sentences.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
     if about["undefined_genres"]:
-        said.append(f"Without a test track, so in no mAP: {', '.join(about['undefined_genres'])}.")
-    said.append(f"Trained on {', '.join(about['device'])} in {', '.join(about['precision'])}, {about['hours']:.2f} "
-                "hours of training in all.")  # fmt: skip
+        sentences.append(f"Without a test track, so in no mAP: {', '.join(about['undefined_genres'])}.")
+    sentences.append(
+        f"Trained on {', '.join(about['device'])} in {', '.join(about['precision'])}, {about['hours']:.2f} hours of "
+        "training in all."
+    )
     if len(about["mgc"]) > 1:
-        said.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
+        sentences.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
     if about["few"]:
-        said.append(f"**{counted(about['n_artists'], 'artist')} and {counted(about['n_songs'], 'song')} are too few to "
-                    "claim anything from; the table shows that every system trains.**")  # fmt: skip
-    return " ".join(said)
+        sentences.append(
+            f"**{artists} and {songs} are too few to claim anything from; the table shows that every system trains.**"
+        )
+    return " ".join(sentences)
 
 
 def reading_text(about: Json) -> str:
-    """What the columns mean."""
+    """Return what the columns mean, as sentences."""
     seeds = "artists and seeds, the same ones for both systems"
     if len(about["seeds"]) == 1:
         seeds = "artists, the same ones for both systems; with one seed, what another would do is not in them"
@@ -96,18 +130,18 @@ def reading_text(about: Json) -> str:
 
 def _markdown_table(table: Json) -> str:
     published = any(row["published"] for row in table["rows"])
-    heads = [table["x_label"] or "system", *(METRICS[name] for name in SHOWN)]
-    heads += [f"{METRICS[name]} − {table['reference']}" for name in COMPARED]
+    heads = [table["x_label"] or "system", *(ABLATION_METRICS[name].name for name in COLUMNS)]
+    heads += [f"{ABLATION_METRICS[name].name} − {table['reference']}" for name in COMPARED]
     if published:
         heads += [f"published accuracy, {PUBLISHED_ON}", f"published F, {PUBLISHED_ON}"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in table["rows"]:
         metrics = row["metrics"]
         cells = [row["name"] + (f" ({row['note']})" if row["note"] else "")]
-        cells += [_value(metrics.get(name), brackets=name in WITH_INTERVAL) for name in SHOWN]
+        cells += [_value(metrics.get(name), brackets=name in WITH_INTERVAL) for name in COLUMNS]
         cells += [_difference(metrics.get(name)) for name in COMPARED]
         if published:
-            cells += [f"{row['published'][name]:.3f}" if row["published"] else "" for name in ("accuracy", "f1")]
+            cells += [number(row["published"][name]) if row["published"] else "" for name in ("accuracy", "f1")]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
@@ -121,8 +155,8 @@ def _value(cell: Json | None, *, brackets: bool) -> str:
         return "–"
     if cell["value"] is None:
         return "undefined"
-    spread = "" if cell["sd"] is None else f" ± {cell['sd']:.3f}"
-    return f"{cell['value']:.3f}{spread}" + (_interval(cell) if brackets else "")
+    spread = "" if cell["sd"] is None else f" ± {number(cell['sd'])}"
+    return number(cell["value"]) + spread + (interval(cell, " [{}, {}]") if brackets else "")
 
 
 def _difference(cell: Json | None) -> str:
@@ -131,25 +165,18 @@ def _difference(cell: Json | None) -> str:
     difference = cell["difference"]
     if difference["value"] is None:
         return "undefined"
-    return f"{difference['value']:+.3f}{_interval(difference, signed=True)} {cell['verdict']}"
-
-
-def _interval(cell: Json, *, signed: bool = False) -> str:
-    if cell["low"] is None or cell["high"] is None:
-        return ""
-    form = "+.3f" if signed else ".3f"
-    return f" [{cell['low']:{form}}, {cell['high']:{form}}]"
+    return f"{number(difference['value'], sign=True)}{interval(difference, ' [{}, {}]', sign=True)} {cell['verdict']}"
 
 
 def csv_text(document: Json) -> str:
-    """One line a table, row and metric; empty where undefined."""
+    """Return one CSV line per table, row and metric; undefined values are empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for table in document["tables"]:
         for row in table["rows"]:
             start = {"table": table["name"], "row": row["name"], "seeds": row["n_seeds"], "note": row["note"]}
-            for metric in METRICS:
+            for metric in ABLATION_METRICS:
                 cell = row["metrics"].get(metric)
                 published = (row["published"] or {}).get(metric)
                 if cell is not None or published is not None:
@@ -167,23 +194,6 @@ def _csv_cells(cell: Json | None) -> dict[str, Any]:
     return values
 
 
-def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Write ``tables.md``, ``.csv``, ``.json`` and the plots; return the paths, and remarks on plots left out."""
-    plots, remarks = draw_tables(folder, document)
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(folder / "tables.json", text.encode())
-    replace_file(folder / "tables.md", markdown(document, plots).encode())
-    replace_file(folder / "tables.csv", csv_text(document).encode())
-    names = ["tables.md", "tables.csv", "tables.json", *plots.values()]
-    return [str(folder / name) for name in names], remarks
-
-
-ASIDE = 0.008
-"""What keeps the intervals of several curves from lying on each other."""
-
-CURVES = {"accuracy": "accuracy", "f1": "F", "map": "mAP"}
-
-
 def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]]:
     """Write a plot of each table that has a finished row.
 
@@ -197,23 +207,23 @@ def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]
         for table in document["tables"]:
             rows = [row for row in table["rows"] if row["metrics"]]
             if rows:
-                chart = _sweep(table, rows) if table["x_label"] else _rows(table, rows)
+                svg = _sweep(table, rows) if table["x_label"] else _rows(table, rows)
                 plots[table["name"]] = f"{table['name']}.svg"
-                replace_file(folder / plots[table["name"]], standalone(chart).encode())
+                replace_file(folder / plots[table["name"]], standalone(svg).encode())
     except MissingExtraError as error:
         return {}, [f"no plots: {error}"]
     return plots, []
 
 
 def standalone(svg: str) -> str:
-    """A chart of a page as a file of its own: with namespaces, and with the page's colours, light and dark."""
+    """Turn the chart of a page into a file: add namespaces, and the page's colours, light and dark."""
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    style = f"<style>{root_colours()} svg {{ background: var(--page); font-family: sans-serif; }}</style>"
-    return re.sub(r"<svg([^>]*)>", rf"<svg {names}\1>{style}", svg, count=1) + "\n"
+    style = f"<style>{static('colours.css')}svg {{ background: var(--page); font-family: sans-serif; }}</style>"
+    return re.sub(r"<svg([^>]*)>", lambda match: f"<svg {names}{match[1]}>{style}", svg, count=1) + "\n"
 
 
 def _rows(table: Json, rows: Sequence[Json]) -> str:
-    """Accuracy of each row with its interval, and what was published."""
+    """Draw the accuracy of each row with its interval, and the published one."""
     places = list(range(len(rows)))[::-1]
     with drawing(table["title"], 5.6, 0.34 * len(rows) + 1.0) as (figure, axes):
         for place, row in zip(places, rows, strict=True):
@@ -222,35 +232,35 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
                 axes.plot([cell["low"], cell["high"]], [place, place], color=LINES[0], linewidth=1.8)
         values = [row["metrics"]["accuracy"]["value"] for row in rows]
         axes.plot(values, places, "o", color=LINES[0], label="here, with 95 % interval", markersize=5)
-        known = [(row["published"]["accuracy"], place) for row, place in zip(rows, places, strict=True)
-                 if row["published"]]  # fmt: skip
-        if known:
-            axes.plot(*zip(*known, strict=True), "D", color=LINES[1], markerfacecolor="none", markersize=5,
-                      label=f"published, {PUBLISHED_ON}")  # fmt: skip
+        published = [(row["published"]["accuracy"], y) for y, row in zip(places, rows, strict=True) if row["published"]]
+        if published:
+            name = f"published, {PUBLISHED_ON}"
+            x, y = zip(*published, strict=True)
+            axes.plot(x, y, "D", color=LINES[1], label=name, markerfacecolor="none", markersize=5)
         axes.set_yticks(places, [row["name"] for row in rows])
         axes.set_xlabel("accuracy (Jaccard index at threshold 0.5)")
         axes.grid(axis="x", color=FAINT, linewidth=0.4)
-        axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return svg_text(figure, table["title"])
 
 
 def _sweep(table: Json, rows: Sequence[Json]) -> str:
-    """Metrics over the values of the sweep, with intervals."""
+    """Draw metrics over the values of the sweep, with intervals."""
     x = [float(row["name"]) for row in rows]
+    reference = float(table["reference"])
     with drawing(table["title"], 5.0, 3.4) as (figure, axes):
-        for (metric, name), colour, aside in zip(CURVES.items(), LINES, (-ASIDE, 0.0, ASIDE), strict=True):
+        for metric, colour, shift in zip(CURVES, LINES, (-CURVE_SHIFT, 0.0, CURVE_SHIFT), strict=True):
             cells = [row["metrics"][metric] for row in rows]
             values = [float("nan") if cell["value"] is None else cell["value"] for cell in cells]
-            axes.plot(x, values, color=colour, label=name, marker="o", markersize=3)
+            axes.plot(x, values, color=colour, label=ABLATION_METRICS[metric].name, marker="o", markersize=3)
             for at, cell in zip(x, cells, strict=True):
                 if cell["low"] is not None:
-                    axes.plot([at + aside] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
-        axes.axvline(float(table["reference"]), color=FAINT, linewidth=1)
-        axes.annotate("best in the paper", (float(table["reference"]), 1), xycoords=("data", "axes fraction"),
-                      xytext=(0, 2), ha="center", textcoords="offset points", fontsize=8, color=INK)  # fmt: skip
+                    axes.plot([at + shift] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
+        axes.axvline(reference, color=FAINT, linewidth=1)
+        name_above(axes, reference, "best in the paper")
         axes.set_xlabel(table["x_label"])
         axes.set_ylabel("share (0 to 1)")
         axes.set_ylim(bottom=0)
         axes.grid(color=FAINT, linewidth=0.4)
-        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
+        axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
         return svg_text(figure, table["title"])

@@ -1,4 +1,4 @@
-"""Charts as inline SVG for the report: drawn by matplotlib, coloured by the page.
+"""Charts as inline SVG: drawn by matplotlib, coloured by the page.
 
 matplotlib paints with stand-in colours that are then replaced by CSS variables, so that the same chart is readable on
 light and dark pages. Text stays text, and no chart refers to anything outside itself.
@@ -12,7 +12,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 STAND_INS = {
     "#010101": "var(--ink)",
@@ -39,11 +40,39 @@ INK, FAINT, *LINES = STAND_INS
 
 HEAT_RGB = (0.22, 0.53, 0.92)
 """Colour of the heat map; weights are its opacity, so that 0 is whatever the page is."""
+COLOUR_MAP, N_COLOURS = "magma", 64
+"""Of mel spectrograms."""
+RANGE_DB = 80.0
+TICKS_HZ = (200, 500, 1000, 2000, 5000, 10_000, 20_000)
+MAX_COLUMNS = 440
+"""Of a spectrogram; more frames are averaged, several per column."""
 
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
 MAX_NAME = 28
 _STYLES = ("-", "--", ":")
 MAX_LINES = len(LINES) * len(_STYLES)
 """In one chart: as many as differ in colour or style."""
+
+
+class Chart(NamedTuple):
+    """A drawing with its title: an ``<svg>`` element that takes its colours and font from the page."""
+
+    title: str
+    svg: str
 
 
 def line_chart(
@@ -55,8 +84,8 @@ def line_chart(
     y_label: str,
     mark: tuple[float, str] | None = None,
     unit_range: bool = False,
-) -> str:
-    """Lines over `x` (:data:`MAX_LINES` at most), a legend below; None leaves a gap; ``mark`` is a vertical line and
+) -> Chart:
+    """Draw lines over `x` (:data:`MAX_LINES` at most), a legend below; None leaves a gap; `mark` is a vertical line and
     its name."""
     with drawing(title, 4.4, 3.0) as (figure, axes):
         for i, (name, y) in enumerate(lines.items()):
@@ -65,24 +94,21 @@ def line_chart(
             axes.plot(x, values, color=colour, label=name, linestyle=style, marker="." if len(x) < 3 else "")
         if mark is not None:
             axes.axvline(mark[0], color=FAINT, linewidth=1)
-            axes.annotate(mark[1], (mark[0], 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center",
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+            name_above(axes, *mark)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_ylim(0, 1) if unit_range else axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
         axes.grid(color=FAINT, linewidth=0.4)
         ncols = 2 if max(map(len, lines), default=0) <= MAX_NAME else 1
-        axes.legend(
-            frameon=False, fontsize=8, ncols=ncols, loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0
-        )
-        return svg_text(figure, title)
+        axes.legend(ncols=ncols, loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0)
+        return Chart(title, svg_text(figure, title))
 
 
-def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str, x_label: str, y_label: str) -> str:
-    """What was observed over the mean score of each bin (``low``, ``high``, ``n``, ``mean_score``, ``observed``), and
-    below how many scores each bin holds, on a scale of powers of ten."""
-    filled = [(one["mean_score"], one["observed"]) for one in bins if one["n"]]
+def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str, x_label: str, y_label: str) -> Chart:
+    """Draw what was observed over the mean score of each bin (``low``, ``high``, ``n``, ``mean_score``, ``observed``),
+    and below how many scores each bin holds, on a scale of powers of ten."""
+    filled = [(part["mean_score"], part["observed"]) for part in bins if part["n"]]
     with drawing(title, 4.4, 3.9) as (figure, axes):
         axes.remove()
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -91,28 +117,29 @@ def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str,
         top.set_ylim(-0.03, 1.03)
         top.set_ylabel(y_label)
         top.grid(color=FAINT, linewidth=0.4)
-        top.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0)
-        edges = [float(one["low"] or 0) for one in bins]
-        below.bar(edges, [float(one["n"] or 0) for one in bins], width=1 / max(1, len(bins)), align="edge",
-                  color=LINES[0], edgecolor=FAINT, linewidth=0.4)  # fmt: skip
+        top.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0)
+        edges, heights = ([float(part[key] or 0) for part in bins] for key in ("low", "n"))
+        width = 1 / max(1, len(bins))
+        below.bar(edges, heights, width=width, align="edge", color=LINES[0], edgecolor=FAINT, linewidth=0.4)
         below.set_yscale("log")
-        below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # names of powers would need math text
+        below.yaxis.set_major_formatter(_thousands)  # names of powers would need math text
         below.set_ylim(bottom=0.8)
         below.set_ylabel("scores")
         figure.align_ylabels()
         below.set_xlim(-0.01, 1.01)
         below.set_xlabel(x_label)
-        return svg_text(figure, title)
+        return Chart(title, svg_text(figure, title))
 
 
-def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> str:
-    """A square matrix (C, C) with every row and column named; the diagonal is left out of scale and picture."""
+def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> Chart:
+    """Draw a square matrix (C, C) with every row and column named; the diagonal is left out of scale and picture."""
     n = len(names)
     off_diagonal = np.where(np.eye(n, dtype=bool), np.nan, np.asarray(weights, dtype=np.float64))
     top = float(np.nanmax(off_diagonal, initial=0.0)) or 1.0
-    short = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in names]
+    short = [_shortened(name) for name in names]
     cell_in = 0.3 if n <= 25 else 0.13
-    with drawing(title, n * cell_in + 2.2, n * cell_in + 2.2) as (figure, axes):
+    side_in = n * cell_in + 2.2
+    with drawing(title, side_in, side_in) as (figure, axes):
         axes.imshow(_opacities(off_diagonal / top), interpolation="none")
         axes.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=FAINT, linewidth=0.6)
         axes.set_xticks(range(n), short, rotation=90)
@@ -120,37 +147,97 @@ def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: 
         axes.tick_params(labelsize=9 if n <= 25 else 7, length=2)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        box, height_in = axes.get_position(), n * cell_in + 2.2
-        key = figure.add_axes((box.x0, box.y1 + 0.3 / height_in, 1.6 / height_in, 0.1 / height_in))
-        key.imshow(_opacities(np.linspace(0, 1, 64)[None, :]), interpolation="none", aspect="auto",
-                   extent=(0.0, top, 0.0, 1.0))  # fmt: skip
+        box = axes.get_position()
+        key = figure.add_axes((box.x0, box.y1 + 0.3 / side_in, 1.6 / side_in, 0.1 / side_in))
+        scale = _opacities(np.linspace(0, 1, 64)[None, :])
+        key.imshow(scale, interpolation="none", aspect="auto", extent=(0.0, top, 0.0, 1.0))
         key.set_yticks([])
         key.set_xticks([0, top], ["0", f"{top:.2g}"])
         key.set_title(unit, fontsize=8)
-        return svg_text(figure, title)
+        return Chart(title, svg_text(figure, title))
 
 
-def _opacities(shares: FloatArray) -> FloatArray:
-    """(..., ) in [0, 1] or NaN -> (..., 4) RGBA; the square root lets small weights be seen."""
-    rgba = np.empty((*shares.shape, 4))
-    rgba[..., :3] = HEAT_RGB
-    rgba[..., 3] = np.sqrt(np.clip(np.nan_to_num(shares), 0, 1))
-    return rgba
+def histogram_chart(histogram: Histogram, *, title: str, x_label: str, mark: tuple[float, str] | None = None) -> Chart:
+    """Draw how many tracks lie where; `mark` is a vertical line and its name, where it is in the picture."""
+    end = histogram.edges[-1] * 1.05
+    with drawing(title, 4.4, 2.8) as (figure, axes):
+        axes.bar(histogram.edges[:-1], histogram.counts, width=np.diff(histogram.edges), align="edge", color=LINES[0])
+        if mark is not None and mark[0] <= end:
+            axes.axvline(mark[0], color=LINES[1], linewidth=1.2, linestyle="--")
+            name_above(axes, *mark)
+        axes.set_xlim(0, end)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel("tracks")
+        axes.locator_params(axis="y", integer=True)
+        axes.yaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.grid(color=FAINT, linewidth=0.4, axis="y")
+        axes.set_axisbelow(True)
+        return Chart(title, svg_text(figure, title))
+
+
+def bar_chart(
+    rows: Mapping[str, Sequence[int]], parts: Sequence[str], *, title: str, x_label: str, y_label: str
+) -> Chart:
+    """Draw a horizontal bar per name, made of `parts` (up to four) one after the other, with its length at its end."""
+    lengths = np.asarray(list(rows.values()), dtype=np.float64).reshape(len(rows), len(parts))
+    ends = lengths.cumsum(axis=1)
+    with drawing(title, 3.6, 0.19 * len(rows) + 0.9) as (figure, axes):
+        for part, colour, length, end in zip(parts, (*LINES, FAINT), lengths.T, ends.T, strict=False):
+            axes.barh(range(len(rows)), length, left=end - length, height=0.75, color=colour, label=part)
+        for y, end in enumerate(ends[:, -1]):
+            axes.annotate(f"{end:,.0f}", (end, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(range(len(rows)), map(_shortened, rows))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(0, (ends[:, -1].max() or 1) * 1.12)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.locator_params(axis="x", integer=True, nbins=5)
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.tick_params(axis="y", length=0)
+        if len(parts) > 1:
+            spacing = {"handlelength": 1, "columnspacing": 1}
+            axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1), **spacing)
+        return Chart(title, svg_text(figure, title))
+
+
+def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float, *, title: str) -> Chart:
+    """Draw a mel spectrogram over seconds and Hz; colours go from `top_db` down to 80 dB below it, as its key says."""
+    mel, n_frames = columns_averaged(picture.mel), picture.mel.shape[1]
+    seconds = n_frames * recipe.hop_length / recipe.sample_rate_hz
+    with drawing(title, 4.4, 2.6) as (figure, axes):
+        _show(axes, _colours(mel, top_db), (0, seconds, -0.5, recipe.n_mels - 0.5))
+        inside = [hz for hz in TICKS_HZ if recipe.fmin_hz <= hz <= recipe.fmax_hz]
+        axes.set_yticks([band_of(hz, recipe) for hz in inside], [f"{hz:,}" for hz in inside])
+        axes.set_ylim(-0.5, recipe.n_mels - 0.5)
+        axes.set_xlabel("time in the clip (s)")
+        axes.set_ylabel(f"frequency (Hz; {recipe.n_mels} mel bands)")
+        key = axes.inset_axes((1.03, 0, 0.03, 1))
+        scale = np.linspace(top_db - RANGE_DB, top_db, N_COLOURS, dtype=np.float32)[:, None]
+        _show(key, _colours(scale, top_db), (0, 1, top_db - RANGE_DB, top_db))
+        key.set_xticks([])
+        key.yaxis.tick_right()
+        key.yaxis.set_label_position("right")
+        key.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}".replace("-", "−"))
+        key.set_ylabel("level (dB re 1.0)", color=INK)
+        return Chart(title, svg_text(figure, title))
 
 
 @contextlib.contextmanager
 def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure and its axes in the style of all charts, to be made text by :func:`svg_text`."""
+    """Open a figure and its axes in the style of all charts, to be made text by :func:`svg_text`.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed (extra ``report``).
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("a report needs matplotlib; install the extra: pip install 'mgc[report]'") from error
-    style: Any = {  # matplotlib's own type of it differs between versions
-        "svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False, "text.color": INK,
-        "axes.edgecolor": FAINT, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "lines.linewidth": 1.8,
-    }  # fmt: skip
+    style: Any = {**_STYLE, "svg.hashsalt": title}  # matplotlib's own type of it differs between versions
     # Names may be in any script; the browser has the fonts that matplotlib lacks and only measures with.
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -173,85 +260,6 @@ def svg_text(figure: Figure, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
-Float32 = npt.NDArray[np.float32]
-
-TICKS_HZ = (200, 500, 1000, 2000, 5000, 10_000, 20_000)
-MAX_COLUMNS = 440
-"""Of a picture; more frames are averaged, several a column."""
-RANGE_DB = 80.0
-COLOUR_MAP, N_COLOURS = "magma", 64
-
-
-def histogram_chart(shown: Histogram, *, title: str, x_label: str, mark: tuple[float, str] | None = None) -> str:
-    """Bars of how many tracks lie where; ``mark`` is a vertical line and its name, where it is in the picture."""
-    with drawing(title, 4.4, 2.8) as (figure, axes):
-        axes.bar(shown.edges[:-1], shown.counts, width=np.diff(shown.edges), align="edge", color=LINES[0])
-        if mark is not None and mark[0] <= shown.edges[-1] * 1.05:
-            axes.axvline(mark[0], color=LINES[1], linewidth=1.2, linestyle="--")
-            axes.annotate(mark[1], (mark[0], 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center",
-                          textcoords="offset points", fontsize=8)  # fmt: skip
-        axes.set_xlim(0, shown.edges[-1] * 1.05)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel("tracks")
-        axes.locator_params(axis="y", integer=True)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axes.grid(color=FAINT, linewidth=0.4, axis="y")
-        axes.set_axisbelow(True)
-        return svg_text(figure, title)
-
-
-def bar_chart(
-    rows: Mapping[str, Sequence[int]], parts: Sequence[str], *, title: str, x_label: str, y_label: str
-) -> str:
-    """A horizontal bar a name, made of `parts` (up to four) one after the other; its length stands at its end."""
-    names = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in rows]
-    lengths = np.asarray(list(rows.values()), dtype=np.float64).reshape(len(names), len(parts))
-    ends = lengths.cumsum(axis=1)
-    with drawing(title, 3.6, 0.19 * len(names) + 0.9) as (figure, axes):
-        for i, (part, colour) in enumerate(zip(parts, (*LINES, FAINT), strict=False)):
-            axes.barh(range(len(names)), lengths[:, i], left=ends[:, i] - lengths[:, i], height=0.75, color=colour,
-                      label=part)  # fmt: skip
-        for y, end in enumerate(ends[:, -1]):
-            axes.annotate(f"{end:,.0f}", (end, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, (ends[:, -1].max() or 1) * 1.12)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.locator_params(axis="x", integer=True, nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.tick_params(axis="y", length=0)
-        if len(parts) > 1:
-            axes.legend(frameon=False, fontsize=8, ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1),
-                        handlelength=1, columnspacing=1)  # fmt: skip
-        return svg_text(figure, title)
-
-
-def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float, *, title: str) -> str:
-    """A mel spectrogram over seconds and Hz; colours go from `top_db` down to 80 dB below it, named beside."""
-    mel, n_frames = columns_averaged(picture.mel), picture.mel.shape[1]
-    seconds = n_frames * recipe.hop_length / recipe.sample_rate_hz
-    with drawing(title, 4.4, 2.6) as (figure, axes):
-        axes.imshow(_colours(mel, top_db), origin="lower", aspect="auto", interpolation="none",
-                    extent=(0, seconds, -0.5, recipe.n_mels - 0.5))  # fmt: skip
-        inside = [hz for hz in TICKS_HZ if recipe.fmin_hz <= hz <= recipe.fmax_hz]
-        axes.set_yticks([band_of(hz, recipe) for hz in inside], [f"{hz:,}" for hz in inside])
-        axes.set_ylim(-0.5, recipe.n_mels - 0.5)
-        axes.set_xlabel("time in the clip (s)")
-        axes.set_ylabel(f"frequency (Hz; {recipe.n_mels} mel bands)")
-        key = axes.inset_axes((1.03, 0, 0.03, 1))
-        scale = np.linspace(top_db - RANGE_DB, top_db, N_COLOURS, dtype=np.float32)[:, None]
-        key.imshow(_colours(scale, top_db), origin="lower", aspect="auto", interpolation="none",
-                   extent=(0, 1, top_db - RANGE_DB, top_db))  # fmt: skip
-        key.set_xticks([])
-        key.yaxis.tick_right()
-        key.yaxis.set_label_position("right")
-        key.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}".replace("-", "−"))
-        key.set_ylabel("level (dB re 1.0)", color=INK)
-        return svg_text(figure, title)
-
-
 def columns_averaged(mel: Float32) -> Float32:
     """(n_mels, n_frames) -> at most `MAX_COLUMNS` columns, each the mean of as many frames in dB."""
     n_frames = mel.shape[1]
@@ -259,15 +267,6 @@ def columns_averaged(mel: Float32) -> Float32:
     starts = np.arange(0, n_frames, step)
     sums, sizes = np.add.reduceat(mel, starts, axis=1), np.diff(np.append(starts, n_frames))
     return (sums / sizes).astype(np.float32)
-
-
-def _colours(mel_db: Float32, top_db: float) -> npt.NDArray[np.uint8]:
-    """dB -> RGBA."""
-    from matplotlib import colormaps
-
-    share = np.clip((mel_db - (top_db - RANGE_DB)) / RANGE_DB, 0, 1)
-    rgba: npt.NDArray[np.uint8] = colormaps[COLOUR_MAP].resampled(N_COLOURS)(share, bytes=True)
-    return rgba
 
 
 def band_of(hz: float, recipe: MelRecipe) -> float:
@@ -280,6 +279,48 @@ def band_of(hz: float, recipe: MelRecipe) -> float:
     """
     low, here, high = (_mel(each) for each in (recipe.fmin_hz, hz, recipe.fmax_hz))
     return (here - low) / (high - low) * (recipe.n_mels + 1) - 1
+
+
+def name_above(axes: Axes, x: float, name: str) -> None:
+    """Write a name above the plot at `x`."""
+    axes.annotate(
+        name,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        ha="center",
+        textcoords="offset points",
+        fontsize=8,
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
+
+
+def _thousands(value: float, _: object) -> str:
+    return f"{value:,.0f}"
+
+
+def _show(axes: Axes, picture: npt.NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
+    axes.imshow(picture, origin="lower", aspect="auto", interpolation="none", extent=extent)
+
+
+def _opacities(shares: FloatArray) -> FloatArray:
+    """(..., ) in [0, 1] or NaN -> (..., 4) RGBA; the square root lets small weights be seen."""
+    rgba = np.empty((*shares.shape, 4))
+    rgba[..., :3] = HEAT_RGB
+    rgba[..., 3] = np.sqrt(np.clip(np.nan_to_num(shares), 0, 1))
+    return rgba
+
+
+def _colours(mel_db: Float32, top_db: float) -> npt.NDArray[np.uint8]:
+    """dB -> RGBA."""
+    from matplotlib import colormaps
+
+    share = np.clip((mel_db - (top_db - RANGE_DB)) / RANGE_DB, 0, 1)
+    rgba: npt.NDArray[np.uint8] = colormaps[COLOUR_MAP].resampled(N_COLOURS)(share, bytes=True)
+    return rgba
 
 
 def _mel(hz: float) -> float:

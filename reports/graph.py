@@ -1,6 +1,8 @@
-"""Section of a run's report about its genre graph: a map with related genres together, and each genre's neighbours."""
+"""The genre graph on a run's page: a map with related genres together, and each genre's neighbours."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,63 +11,36 @@ from scipy.spatial.distance import squareform
 
 from ..heads.model.graph import FloatArray
 from .charts import heat_map
-from .html import Json, figure, number, table, text
+from .html import Json
 
 MAX_DRAWN = 120
 """Genres in the map; of more, the most frequent."""
 N_NEIGHBOURS = 4
 
 
-def graph_section(graph: Json) -> str:
-    """The genre graph of a published model, from its ``graph.json``."""
+def genre_graph(graph: Json) -> dict[str, Any] | None:
+    """Return summary, map and neighbours of a ``graph.json``; None where the model uses no graph."""
     if not graph.get("used"):
-        return "<h2>Genre graph</h2>\n<p>This model has no genre graph, or none has been published yet.</p>"
-    summary = graph["summary"]
-    weights = np.asarray(graph["adjacency"], dtype=np.float64)
-    frequent = np.sort(np.argsort(-np.asarray(graph["counts"]), kind="stable")[:MAX_DRAWN])
+        return None
+    names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
+    by_count = np.argsort(-counts, kind="stable")
+    frequent = np.sort(by_count[:MAX_DRAWN])
     drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
-    names = [graph["genres"][i] for i in drawn]
-    chart = heat_map(names, weights[np.ix_(drawn, drawn)], title="Genre graph", x_label="genre it draws on",
-                     y_label="genre", unit="weight (A_hat, no unit)")  # fmt: skip
-    own = summary["self_weight"]
-    said = (
-        "Each row shows which other genres a genre's classifier draws on, the more the bluer: those it shares tracks "
-        "with in training and those whose names mean something alike. Genres that draw on each other stand together. "
-        f"A genre's weight on itself ({own['min']:.2f} to {own['max']:.2f} of its row, mean {own['mean']:.2f}) is left "
-        "out."
+    chart = heat_map(
+        [names[i] for i in drawn],
+        weights[np.ix_(drawn, drawn)],
+        title="Genre graph",
+        x_label="genre it draws on",
+        y_label="genre",
+        unit="weight (A_hat, no unit)",
     )
-    if len(drawn) < len(weights):
-        said += f" Drawn are the {len(drawn)} most frequent of {len(weights)} genres."
-    return (
-        f"<h2>Genre graph</h2>\n<p>{text(_facts(summary))}</p>\n{figure(chart, 'Genre graph', said, wide=True)}\n"
-        f"{_neighbour_table(graph, weights)}"
-    )
-
-
-def _facts(summary: Json) -> str:
-    told = [
-        f"Built from the training labels of {summary['n_genres']} genres and the vectors of their names. Mean cosine "
-        f"between names {number(summary['mean_cosine'])} as used, {number(summary['mean_cosine_raw'])} as the text "
-        "encoder gives them."
-    ]
-    for key, what in (("zero_count", "without a training track"), ("isolated", "that share no track with another")):
-        if summary[key]:
-            told.append(f"{len(summary[key])} {what}: {', '.join(summary[key])}.")
-    return " ".join(told)
-
-
-def _neighbour_table(graph: Json, weights: np.ndarray) -> str:
-    counts, near = graph["counts"], neighbours(weights, N_NEIGHBOURS)
-    rows = []
-    for i in np.argsort(-np.asarray(counts), kind="stable").tolist():
-        listed = ", ".join(f"{text(graph['genres'][j])} {weight:.3f}" for j, weight in near[i]) or "none"
-        rows.append([text(graph["genres"][i]), str(counts[i]), number(graph["self_weight"][i]), listed])
-    heads = ("genre", "training tracks", "own share of its row", "draws most on (weight)")
-    return (
-        "<details><summary>Each genre's nearest</summary>"
-        + table(heads, rows, about="each genre's nearest", sortable=True, find="Find a genre", tall=True)
-        + "</details>"
-    )
+    nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
+    return {
+        "summary": graph["summary"],
+        "chart": chart,
+        "n_drawn": len(drawn),
+        "rows": [(names[i], counts[i], graph["self_weight"][i], nearest[i]) for i in by_count],
+    }
 
 
 def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:

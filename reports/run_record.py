@@ -1,4 +1,4 @@
-"""What a run folder says, read for people: everything but its config may be missing."""
+"""Everything that a run folder holds for its page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .html import Json
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run folder says; everything but the folder may be missing from a run that is young or was cut short.
+    """The files of a run folder; all but ``config.yaml`` may be missing from a run that is young or was cut short.
 
     Attributes
     ----------
     config : ``config.yaml``. about : ``run.json``. epochs : lines of ``metrics.jsonl``.
     labels, graph, preprocessor : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
-    scored, listing : the test tracks' scores, and what people know each by; None and empty before an evaluation.
+    scored, listing : scores of the test tracks, and artists, song, path of each; None and empty before an evaluation.
     """
 
     run: Path
@@ -39,13 +39,13 @@ class RunRecord:
 
     @property
     def evaluation(self) -> Json:
-        """The evaluation to tell of: the test split's where there is one; empty before any."""
-        done = [name for name in ("test", "all", "validation", "train") if name in self.evaluations]
-        return dict(self.evaluations[done[0]]) if done else {}
+        """The evaluation that the page shows: of the test split where there is one; empty before any."""
+        splits = [name for name in ("test", "all", "validation", "train") if name in self.evaluations]
+        return dict(self.evaluations[splits[0]]) if splits else {}
 
 
 def read_run(run: Path) -> RunRecord:
-    """Read what a report tells of.
+    """Read a run folder.
 
     Raises
     ------

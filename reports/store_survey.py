@@ -1,12 +1,13 @@
-"""What the tracks of a feature store are like, counted column by column: nothing here makes an object a track.
+"""Counts of the tracks of a feature store, and a few of their mels, for its page.
 
-Counts are of tracks, each by its newest row. "With sound" and "with lyrics" mean that the features are there.
+Tracks are counted column by column, each by its newest row; no object is made per track. "With sound" and "with lyrics"
+mean that the store holds the features.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,15 @@ from ..cache.reading.store import FeatureStore
 
 MAX_BINS = 40
 FAR = 3.0
-"""A histogram ends at its 99th percentile, and tells how many lie beyond, where its maximum is so many times that."""
+"""A histogram ends at its 99th percentile, and counts what lies beyond, where its maximum is so many times that."""
 
 N_PICTURES = 6
+"""Mels that are drawn."""
 SPLIT_ORDER = ("train", "validation", "test")
 
+BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Histogram:
     """
 
     edges: FloatArray
-    counts: npt.NDArray[np.int64]
+    counts: IntArray
     n_beyond: int
     n: int
     low: float
@@ -51,11 +55,11 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class AddedSet:
-    """Features that joined the store later, and what became of the tracks that have the store's own.
+    """A feature set that was added to the store, and the outcome of the tracks that have the store's own features.
 
     Attributes
     ----------
-    ok, failed, pending : tracks; `ok` counts those without lyrics too, for which there was nothing to be made.
+    ok, failed, pending : tracks; `ok` counts those without lyrics too, for which there is nothing to extract.
     reasons : why tracks failed -> how many.
     """
 
@@ -69,14 +73,14 @@ class AddedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What the page about a store counts.
+    """The counts of a store's page.
 
     Attributes
     ----------
-    splits : name of a split ("" where none is told) -> counts: ``planned``, ``ok``, ``failed``, ``pending``, ``sound``,
-        ``lyrics``, ``both`` and, as ``+NAME``, of features that joined.
+    splits : name of a split ("" without one) -> counts: ``planned``, ``ok``, ``failed``, ``pending``, ``sound``,
+        ``lyrics``, ``both`` and, as ``+NAME``, of added feature sets.
     genres : genre -> counts: ``planned``, ``ok``, ``lyrics``, and of those ok by split.
-    languages : tag ("" where none is told) -> planned tracks; the most frequent first.
+    languages : tag ("" without one) -> planned tracks; the most frequent first.
     labels : number of genres -> planned tracks that have so many.
     seconds : of the files of tracks with sound; None where there is none.
     tokens : of the lyrics of tracks that have some, before truncation; None where there is none.
@@ -93,86 +97,64 @@ class Survey:
     added: tuple[AddedSet, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A track whose mel is drawn, and why: `genre` that it stands for, None where it was drawn evenly.
+
+    Attributes
+    ----------
+    mel : (n_mels, n_frames) float32, dB re 1.0, of the frames that hold sound.
+    """
+
+    id: str
+    genre: str | None
+    offset_s: float
+    mel: npt.NDArray[np.float32]
+
+
 def survey(store: FeatureStore) -> Survey:
-    """Count what a store's tracks are like."""
+    """Count the tracks of a store by split, genre, language and length."""
     tracks = store.newest_tracks(["row", "artists", "genres", "language", "split", "status", "seconds"])
     status, rows = np.asarray(tracks.column("status")), np.asarray(tracks.column("row"))
     ok = status == OK
     tokens = store.read("lyrics_tokens_full", store.ok_rows) if store.recipe.lyrics else np.zeros(0, dtype=np.uint32)
-    words = ok & np.isin(rows, store.ok_rows[tokens > 0]) if store.recipe.lyrics else np.zeros_like(ok)
+    lyrics = ok & np.isin(rows, store.ok_rows[tokens > 0]) if store.recipe.lyrics else np.zeros_like(ok)
     sound = ok if store.recipe.mel else np.zeros_like(ok)
-    having = {
-        "planned": np.ones_like(ok), "ok": ok, "failed": status == FAILED, "pending": status == ABSENT,
-        "sound": sound, "lyrics": words, "both": sound & words,
-    }  # fmt: skip
-    having |= {f"+{name}": _joined(store, name, one, rows, words) for name, one in store.added.items()}
+    masks = {
+        "planned": np.ones_like(ok),
+        "ok": ok,
+        "failed": status == FAILED,
+        "pending": status == ABSENT,
+        "sound": sound,
+        "lyrics": lyrics,
+        "both": sound & lyrics,
+        **{f"+{name}": _with_set(store, name, recipe, rows, lyrics) for name, recipe in store.added.items()},
+    }
     splits = pc.fill_null(tracks.column("split"), "").combine_chunks()
     genres = tracks.column("genres").combine_chunks()
-    languages = pc.value_counts(pc.fill_null(tracks.column("language"), "")).to_pylist()
     seconds = np.asarray(tracks.column("seconds").filter(pa.array(sound)).drop_null(), dtype=np.float64)
-    artists = pc.count_distinct(pc.list_flatten(tracks.column("artists"))).as_py()
     return Survey(
-        splits=_in_order(_sums(splits, having), SPLIT_ORDER),
-        genres=_genre_counts(genres, splits, having),
-        languages={one["values"]: one["counts"] for one in sorted(languages, key=lambda one: -one["counts"])},
-        labels={one["values"]: one["counts"] for one in pc.value_counts(pc.list_value_length(genres)).to_pylist()},
+        splits=_in_order(_sums(splits, masks), SPLIT_ORDER),
+        genres=_genre_counts(genres, splits, masks),
+        languages=_value_counts(pc.fill_null(tracks.column("language"), "")),
+        labels=_value_counts(pc.list_value_length(genres)),
         seconds=histogram(seconds),
         tokens=histogram(tokens[tokens > 0].astype(np.float64)),
-        n_artists=artists,
+        n_artists=pc.count_distinct(pc.list_flatten(tracks.column("artists"))).as_py(),
         added=tuple(_added_set(store, name, recipe) for name, recipe in store.added.items()),
     )
 
 
-def _added_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe) -> AddedSet:
-    outcomes = store.added_outcomes(name).select(["row", "status", "reason"])
-    outcomes = outcomes.filter(pa.array(store.status[np.asarray(outcomes.column("row"))] == OK))
-    ok, failed = (pc.sum(pc.equal(outcomes.column("status"), each)).as_py() or 0 for each in (OK, FAILED))
-    reasons = pc.value_counts(outcomes.column("reason").drop_null()).to_pylist()
-    return AddedSet(
-        name=name, recipe=recipe, ok=ok, failed=failed, pending=len(store.ok_rows) - ok - failed,
-        reasons={one["values"]: one["counts"] for one in sorted(reasons, key=lambda one: -one["counts"])},
-    )  # fmt: skip
-
-
-def _joined(
-    store: FeatureStore, name: str, recipe: FeatureSetRecipe, rows: npt.NDArray[np.int64], words: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Of array rows, which have values of a feature set that joined: features of lyrics only where there are some."""
-    outcomes = store.added_outcomes(name)
-    there = pc.equal(outcomes.column("status"), OK)
-    of_lyrics = isinstance(recipe, TextRecipe) or recipe.input == "text"
-    if of_lyrics and store.recipe.lyrics is None:
-        there = pc.and_(there, pc.is_valid(outcomes.column("lyrics_sha256")))
-    found: npt.NDArray[np.bool_] = np.isin(rows, np.asarray(outcomes.column("row").filter(there))) & (
-        store.status[rows] == OK
-    )
-    return found & words if of_lyrics and store.recipe.lyrics is not None else found
-
-
-def _sums(names: pa.Array, having: dict[str, npt.NDArray[np.bool_]]) -> dict[str, dict[str, int]]:
-    """Of each name, how many of its places are true in each mask."""
-    table = pa.table({"": names} | {key: pa.array(mask) for key, mask in having.items()})
-    found = table.group_by("").aggregate([(key, "sum") for key in having]).to_pylist()
-    return {one[""]: {key: one[f"{key}_sum"] for key in having} for one in found}
-
-
-def _in_order(counted: dict[str, dict[str, int]], first: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Those named first, then the others by name, then what has none."""
-    known = [name for name in first if name in counted]
-    others = sorted(name for name in counted if name and name not in first)
-    return {name: counted[name] for name in (*known, *others, *([""] if "" in counted else []))}
-
-
-def _genre_counts(
-    genres: pa.Array, splits: pa.Array, having: dict[str, npt.NDArray[np.bool_]]
-) -> dict[str, dict[str, int]]:
-    """A row a genre, the one with most planned tracks first."""
-    names, parents = pc.list_flatten(genres), np.asarray(pc.list_parent_indices(genres))
-    counted = _sums(names, {key: having[key][parents] for key in ("planned", "ok", "lyrics")})
-    by_split = pa.table({"genre": names, "split": splits.take(parents), "ok": pa.array(having["ok"][parents])})
-    for one in by_split.group_by(["genre", "split"]).aggregate([("ok", "sum")]).to_pylist():
-        counted[one["genre"]][f"in {one['split']}"] = one["ok_sum"]
-    return dict(sorted(counted.items(), key=lambda item: (-item[1]["planned"], item[0])))
+def pictures(store: FeatureStore, genres: Sequence[str]) -> list[Picture]:
+    """A track with sound of each of the first few `genres`, from the middle of those that have it; without genres a few
+    drawn evenly. Silent clips are passed over."""
+    if store.recipe.mel is None:
+        return []
+    tracks = store.newest_tracks(["row", "id", "genres", "status", "flags", "offset_s"])
+    silent = np.asarray(tracks.column("flags")) & Flag.SILENT.value
+    tracks = tracks.filter(pa.array((np.asarray(tracks.column("status")) == OK) & (silent == 0)))
+    chosen = _one_per_genre(tracks, genres[:N_PICTURES]) or _evenly(tracks.num_rows)
+    return [_picture(store, tracks.slice(place, 1).to_pylist()[0], genre) for place, genre in chosen]
 
 
 def histogram(values: FloatArray) -> Histogram | None:
@@ -186,46 +168,73 @@ def histogram(values: FloatArray) -> Histogram | None:
     n_bins = min(MAX_BINS, math.ceil(2 * len(values) ** (1 / 3)))
     counts, edges = np.histogram(np.minimum(values, end), bins=n_bins, range=(0, end or 1))
     return Histogram(
-        edges=edges, counts=counts.astype(np.int64), n_beyond=int((values > end).sum()), n=len(values),
-        low=float(values.min()), median=float(np.median(values)), high=high, total=float(values.sum()),
-    )  # fmt: skip
+        edges=edges,
+        counts=counts.astype(np.int64),
+        n_beyond=int((values > end).sum()),
+        n=len(values),
+        low=float(values.min()),
+        median=float(np.median(values)),
+        high=high,
+        total=float(values.sum()),
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A track whose mel is shown, and why: `genre` that it stands for, None where it was drawn evenly.
-
-    Attributes
-    ----------
-    mel : (n_mels, n_frames) float32, dB re 1.0, of the frames that hold sound.
-    """
-
-    id: str
-    genre: str | None
-    offset_s: float
-    mel: npt.NDArray[np.float32]
+def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
+    """How often each value occurs, the most frequent first."""
+    counts = pc.value_counts(values).to_pylist()
+    return {count["values"]: count["counts"] for count in sorted(counts, key=lambda count: -count["counts"])}
 
 
-def pictures(store: FeatureStore, genres: Sequence[str]) -> list[Picture]:
-    """A track with sound of each of the first few `genres`, from the middle of those that have it; without genres a few
-    drawn evenly. Silent clips are passed over."""
-    if store.recipe.mel is None:
-        return []
-    tracks = store.newest_tracks(["row", "id", "genres", "status", "flags", "offset_s"])
-    heard = np.asarray(tracks.column("status")) == OK
-    heard &= (np.asarray(tracks.column("flags")) & Flag.SILENT.value) == 0
-    tracks = tracks.filter(pa.array(heard))
-    chosen = _one_a_genre(tracks, genres[:N_PICTURES]) or _evenly(tracks.num_rows)
-    return [_picture(store, tracks.slice(place, 1).to_pylist()[0], genre) for place, genre in chosen]
+def _added_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe) -> AddedSet:
+    outcomes = store.added_outcomes(name).select(["row", "status", "reason"])
+    outcomes = outcomes.filter(pa.array(store.status[np.asarray(outcomes.column("row"))] == OK))
+    ok, failed = (pc.sum(pc.equal(outcomes.column("status"), status)).as_py() or 0 for status in (OK, FAILED))
+    reasons = _value_counts(outcomes.column("reason").drop_null())
+    pending = len(store.ok_rows) - ok - failed
+    return AddedSet(name=name, recipe=recipe, ok=ok, failed=failed, pending=pending, reasons=reasons)
 
 
-def _one_a_genre(tracks: pa.Table, genres: Sequence[str]) -> list[tuple[int, str | None]]:
+def _with_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe, rows: IntArray, lyrics: BoolArray) -> BoolArray:
+    """Which of the array rows have values of an added feature set: of one from lyrics, only those with lyrics."""
+    outcomes = store.added_outcomes(name)
+    ok = pc.equal(outcomes.column("status"), OK)
+    of_lyrics = isinstance(recipe, TextRecipe) or recipe.input == "text"
+    if of_lyrics and store.recipe.lyrics is None:
+        ok = pc.and_(ok, pc.is_valid(outcomes.column("lyrics_sha256")))
+    mask: BoolArray = np.isin(rows, np.asarray(outcomes.column("row").filter(ok))) & (store.status[rows] == OK)
+    return mask & lyrics if of_lyrics and store.recipe.lyrics is not None else mask
+
+
+def _sums(names: pa.Array, masks: Mapping[str, BoolArray]) -> dict[str, dict[str, int]]:
+    """Of each name, how many of its places are true in each mask."""
+    table = pa.table({"": names} | {key: pa.array(mask) for key, mask in masks.items()})
+    sums = table.group_by("").aggregate([(key, "sum") for key in masks]).to_pylist()
+    return {row[""]: {key: row[f"{key}_sum"] for key in masks} for row in sums}
+
+
+def _in_order(counts: dict[str, dict[str, int]], first: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Those named first, then the others by name, then what has none."""
+    others = sorted(name for name in counts if name and name not in first)
+    return {name: counts[name] for name in (*first, *others, "") if name in counts}
+
+
+def _genre_counts(genres: pa.Array, splits: pa.Array, masks: Mapping[str, BoolArray]) -> dict[str, dict[str, int]]:
+    """A row per genre, the one with most planned tracks first."""
+    names, parents = pc.list_flatten(genres), np.asarray(pc.list_parent_indices(genres))
+    counts = _sums(names, {key: masks[key][parents] for key in ("planned", "ok", "lyrics")})
+    by_split = pa.table({"genre": names, "split": splits.take(parents), "ok": pa.array(masks["ok"][parents])})
+    for row in by_split.group_by(["genre", "split"]).aggregate([("ok", "sum")]).to_pylist():
+        counts[row["genre"]][f"in {row['split']}"] = row["ok_sum"]
+    return dict(sorted(counts.items(), key=lambda item: (-item[1]["planned"], item[0])))
+
+
+def _one_per_genre(tracks: pa.Table, genres: Sequence[str]) -> list[tuple[int, str | None]]:
     lists = tracks.column("genres").combine_chunks()
     names, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists))
     chosen: dict[int, str | None] = {}
     for genre in genres:
-        having = parents[np.asarray(pc.equal(names, genre))]
-        free = having[~np.isin(having, list(chosen))]
+        places = parents[np.asarray(pc.equal(names, genre))]
+        free = places[~np.isin(places, list(chosen))]
         if len(free):
             chosen[int(free[len(free) // 2])] = genre
     return list(chosen.items())

@@ -104,6 +104,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture(scope="session")
 def songs_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished store with what documentation and examples are about: planted genres, artists and languages."""
-    from songs_world import write_songs_store
+    from benchmarks.worlds.songs_store import write_songs_store
 
     return write_songs_store(tmp_path_factory.mktemp("songs") / "songs.zarr")

@@ -34,17 +34,26 @@ def modules() -> set[str]:
     return {f"mgc/{path.relative_to(ROOT)}" for path in source_files()}
 
 
+def page_files() -> set[str]:
+    """Templates, styles and script of the report pages."""
+    return {
+        f"mgc/{path.relative_to(ROOT)}"
+        for room in ("static", "templates")
+        for path in (ROOT / "reports" / room).iterdir()
+    }
+
+
 def test_wheel_holds_the_package_and_nothing_else(dist):
     (wheel,) = dist.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == modules() | {"mgc/py.typed"}
+    assert names == modules() | page_files() | {"mgc/py.typed"}
 
 
-def test_sdist_holds_every_module(dist):
+def test_sdist_holds_every_module_and_template(dist):
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name.removeprefix("mgc/") for name in modules()} <= names
+    assert {name.removeprefix("mgc/") for name in modules() | page_files()} <= names
     assert "LICENSE" in names
 
 

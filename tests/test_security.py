@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from small_store import create, fill
 from source_tree import ROOT, source_files
 
+from benchmarks.worlds.small_store import create, fill
 from mgc import api
 from mgc.cache.durable import fingerprint, seal, unseal
 from mgc.cache.errors import ClipError, StoreCorruptError

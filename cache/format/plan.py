@@ -55,6 +55,9 @@ class Generation:
     genres: range
     record: Mapping[str, Any]
 
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     @property
     def key(self) -> str:
         return generation_key(self.number)
@@ -203,6 +206,11 @@ def object_keys(record: Mapping[str, Any]) -> list[str]:
     return [item["key"] for item in record["objects"]]
 
 
+def default_part_rows(n_tracks: int) -> int:
+    """Return the rows per part of a new store with so many tracks."""
+    return 128 if n_tracks >= 2048 else 16
+
+
 def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
     """Build a generation from its record."""
     return Generation(
@@ -259,7 +267,7 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedFeatureSet]:
     return added
 
 
-def read_tracks(store: Path, plan: Plan, generation: Generation) -> pa.Table:
+def read_tracks(store: Path, generation: Generation) -> pa.Table:
     """Read the planned tracks of one generation.
 
     Raises

@@ -6,7 +6,6 @@ Position i of every feature and line i of `tracks` are the same track. Array row
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from ..errors import ConfigError
 from ..format.schema import OK, ArraySpec
+from ..messages import did_you_mean
 from .store import FeatureStore
 
 Names = str | Iterable[str]
@@ -239,7 +239,8 @@ class StoreView:
             raise ConfigError(message)
         for name in names:
             if name not in existing:
-                raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}{_near(name, existing)}")
+                hint = did_you_mean(name, sorted(existing), 10)
+                raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
         return np.asarray([not set(names).isdisjoint(entry) for entry in lists], dtype=np.bool_)
 
 
@@ -290,12 +291,3 @@ class FeatureArray:
 
 def _open_view(path: str, text: str | None, rows: npt.NDArray[np.int64]) -> StoreView:
     return StoreView(FeatureStore.open(Path(path), text=text), rows)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    names = sorted(known)
-    first = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"; there are: {first or 'none'}"

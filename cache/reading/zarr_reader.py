@@ -153,7 +153,7 @@ def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:
     visible = _visible_parts(store)
     planned, outcomes = [], [OUTCOME_SCHEMA.empty_table()]
     for generation in plan.generations:
-        planned.append(read_tracks(store, plan, generation))
+        planned.append(read_tracks(store, generation))
         for part in plan.parts_of(generation):
             rows = plan.part_range(part)
             outcomes.append(read_outcomes(store, part) if part in visible else absent_outcomes(rows.start, len(rows)))

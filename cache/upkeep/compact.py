@@ -77,7 +77,7 @@ def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
     """Return part -> array rows of its tracks that were taken down."""
     ids, rows = pa.array(sorted(dropped_ids(store)), pa.string()), defaultdict(list)
     for generation in plan.generations if len(ids) else ():
-        tracks = read_tracks(store, plan, generation)
+        tracks = read_tracks(store, generation)
         for row in tracks.filter(pc.is_in(tracks.column("id"), ids)).column("row").to_pylist():
             rows[row // plan.part_rows].append(row)
     return dict(rows)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..durable import hidden_path, rename_durable
 from ..errors import ConfigError
-from ..format.plan import SEALED_SUFFIXES, Plan, read_plan
+from ..format.plan import SEALED_SUFFIXES, Plan, default_part_rows, read_plan
 from ..format.recipe import TextRecipe
 from ..format.tables import ADDED_OUTCOME_SCHEMA, PLAN_SCHEMA, outcome_schema, plan_table, with_rows
 from ..reading.store import FeatureStore
@@ -63,7 +63,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
         path,
         tracks=plan_table(tracks.select(PLAN_SCHEMA.names).to_pylist()),
         recipe=source.recipe,
-        part_rows=128 if len(view) >= 2048 else 16,
+        part_rows=default_part_rows(len(view)),
         genres=genres,
         genre_embedding=_embedding(source, genres) if source.embeds_genres else None,
         library_versions=source.library_versions,

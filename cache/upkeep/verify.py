@@ -246,7 +246,7 @@ class _Inspection:
         generation, part_rows = plan.generation_of(part), plan.part_range(part)
         if generation.number not in self._planned:
             try:
-                self._planned[generation.number] = read_tracks(self._store, plan, generation)
+                self._planned[generation.number] = read_tracks(self._store, generation)
             except StoreError:
                 return ()
         table = self._planned[generation.number].slice(part_rows.start - generation.rows.start, len(part_rows))

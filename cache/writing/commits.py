@@ -68,13 +68,13 @@ def commit_part(
     ConfigError
         If the feature set was taken out of the store since `plan` was read.
     """
-    now = read_plan(store)
-    plan = plan or now
-    if now.sha256_of(feature_set) != plan.sha256_of(feature_set):
+    current = read_plan(store)
+    plan = plan or current
+    if current.sha256_of(feature_set) != plan.sha256_of(feature_set):
         raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
     newest = newest_record(store, part, feature_set)
     if newest is not None and not again:
-        roll_part_forward(store, part, feature_set)
+        roll_part_forward(store, current, part, feature_set)
         return unseal(store / commit_key(part, newest, feature_set))
     n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
 
@@ -83,7 +83,7 @@ def commit_part(
         return _record(part, n, plan, outcomes, feature_set)
 
     record = publish.publish(store, commit_key(part, n, feature_set), build)
-    roll_part_forward(store, part, feature_set)
+    roll_part_forward(store, current, part, feature_set)
     return record
 
 
@@ -111,8 +111,12 @@ def restore_part(
     shutil.rmtree(building)
 
 
-def roll_part_forward(store: Path, part: int, feature_set: str | None = None) -> None:
+def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | None = None) -> None:
     """Bring a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done.
+
+    Parameters
+    ----------
+    plan : that of the store, read after the part was staged.
 
     Raises
     ------
@@ -124,11 +128,11 @@ def roll_part_forward(store: Path, part: int, feature_set: str | None = None) ->
         return
     key = commit_key(part, n, feature_set)
     record = unseal(store / key)
-    if not belongs(record, part, read_plan(store), feature_set):
+    if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
     publish.install(store, key, record)
     if n > 0:
-        _remove_stale(store, part, read_plan(store), feature_set, {item["key"] for item in record["objects"]})
+        _remove_stale(store, part, plan, feature_set, {item["key"] for item in record["objects"]})
     for older in range(n + 1):
         publish.sweep(store, commit_key(part, older, feature_set))
 
@@ -164,11 +168,11 @@ def finish(store: Path) -> None:
             roll_generation_forward(store, int(name.removesuffix(".json")))
         elif (store / key).exists() and folder == "features":
             roll_feature_set_forward(store, key)
-    for key in sorted(staged):
-        parsed = parse_commit_key(key)
-        if parsed is not None:
-            part, _, feature_set = parsed
-            roll_part_forward(store, part, feature_set)
+    parts = [parsed for key in sorted(staged) if (parsed := parse_commit_key(key)) is not None]
+    if parts:
+        plan = read_plan(store)
+        for part, _, feature_set in parts:
+            roll_part_forward(store, plan, part, feature_set)
     publish.remove_empty_staging(store)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..durable import fsync_dir, seal, unseal, write_durable
 from ..errors import ConfigError
+from ..messages import join_names
 
 DROPS = "drops"
 _NAME = re.compile(r"(\d+)\.json")
@@ -46,8 +47,9 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
     requested = set(ids)
     unknown = sorted(requested - set(planned))
     if unknown:
-        named = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-        raise ConfigError(f"{store}: no such tracks: {named}; none was taken down. Ids are those of the source's table")
+        raise ConfigError(
+            f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
+        )
     new = sorted(requested - dropped_ids(store))
     if not new or dry_run:
         return new

@@ -88,10 +88,10 @@ def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = N
 
 def finished(folder: Path, run: PlannedRun) -> dict[str, Any] | None:
     """The sealed result of a run; None where it is not finished, was altered, or was made by other options."""
-    home = folder / "runs" / run.key
+    path = folder / "runs" / run.key
     try:
-        result = unseal(home / RESULT_FILE)
-        whole = file_sha256(home / PREDICTIONS_FILE) == result["predictions_sha256"]
+        result = unseal(path / RESULT_FILE)
+        whole = file_sha256(path / PREDICTIONS_FILE) == result["predictions_sha256"]
     except (OSError, StoreCorruptError, KeyError):
         return None
     now, then = run.config.to_dict(), result["config"]
@@ -115,18 +115,18 @@ def perform(
     ------
     RunError, ConfigError, TrainingError, SaveError, StoppedError
     """
-    home = folder / "runs" / run.key
+    path = folder / "runs" / run.key
     split = None if run.fold is None else run.fold.split
     trained = train(
-        store, home, run.config, labels=labels, split=split, resume=True, stop=stop, on_progress=on_progress
+        store, path, run.config, labels=labels, split=split, resume=True, stop=stop, on_progress=on_progress
     )
-    evaluation = evaluate(home, store, labels=labels, n_replicates=0, device=run.config.device)
-    loaded = load_run(home)
+    evaluation = evaluate(path, store, labels=labels, n_replicates=0, device=run.config.device)
+    loaded = load_run(path)
     result = {
         "config": run.config.to_dict(),
         "split": trained.task.split.policy,
         "n_train": loaded.n_train,
-        "n_validation": len(trained.task.examples) - trained.task.n_train,
+        "n_validation": trained.task.n_validation,
         "n_test": evaluation["n_tracks"],
         "n_test_left_out": evaluation["n_left_out"],
         "genres": list(loaded.genres),
@@ -142,16 +142,16 @@ def perform(
         "warnings": [*trained.warnings, *evaluation["warnings"]],
         "predictions_sha256": evaluation["predictions_sha256"],
     }
-    replace_file(home / RESULT_FILE, seal(result))
+    replace_file(path / RESULT_FILE, seal(result))
     if not keep_run:
-        drop_checkpoints(home)
+        drop_checkpoints(path)
     return result
 
 
-def drop_checkpoints(home: Path) -> None:
+def drop_checkpoints(run: Path) -> None:
     """What only a run to be continued, or a model to be used, needs."""
     for name in ("last", "best"):
-        shutil.rmtree(home / name, ignore_errors=True)
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

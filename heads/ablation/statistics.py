@@ -19,25 +19,10 @@ import numpy as np
 from ...cache.durable import finite_or_none
 from ..evaluation.scored_tracks import ScoredTracks
 from ..metrics.bootstrap import Estimate, FloatArray, Resampling, estimate
-from ..metrics.multilabel import FIXED_THRESHOLD, decide, f1_per_track, jaccard_per_track, ranking_metrics
+from ..metrics.multilabel import decide, f1_per_track, jaccard_per_track, ranking_metrics
+from ..metrics.names import ABLATION_METRICS, FIXED_THRESHOLD, TUNED
 from .paper_tables import Row, TableSpec
 
-METRICS: Mapping[str, str] = {
-    "accuracy": "accuracy",
-    "f1": "F",
-    "accuracy_tuned": "accuracy, tuned",
-    "f1_tuned": "F, tuned",
-    "map": "mAP",
-    "empty_share": "empty",
-    "subset_accuracy": "exact set",
-    "accuracy_top1": "accuracy, 0.5 or top 1",
-}
-"""Metrics by name, with their headings. "accuracy" is the example-based Jaccard index and F the example-based F1, both
-at threshold 0.5 unless said; ``tuned``: at the one threshold tuned on validation tracks; ``empty``: the share of tracks
-without a prediction at 0.5."""
-
-NO_BETTER_OR_WORSE = frozenset({"empty_share"})
-TUNED = "tuned"
 NOT_JUDGED = "not judged"
 
 
@@ -151,7 +136,9 @@ def fill_table(
             return TableRow(name=row.name, published=row.published, n_seeds=0, cells={},
                             note=notes.get(row.name, "not run yet"))  # fmt: skip
         other = None if row.name == spec.reference else reference
-        cells = {name: _cell(name, found, other, judge=judge, seed=seed) for name in METRICS if name in found.values}
+        cells = {
+            name: _cell(name, found, other, judge=judge, seed=seed) for name in ABLATION_METRICS if name in found.values
+        }
         return TableRow(name=row.name, published=row.published, n_seeds=len(found.seeds), cells=cells,
                         note=notes.get(row.name))  # fmt: skip
 
@@ -200,7 +187,7 @@ def seeds_drawn(replicates: FloatArray, *, seed: int) -> FloatArray:
 def _verdict(metric: str, difference: Estimate) -> str:
     if not (difference.low > 0 or difference.high < 0):
         return "undecided"
-    if metric in NO_BETTER_OR_WORSE:
+    if ABLATION_METRICS[metric].higher_is_better is None:
         return "higher" if difference.low > 0 else "lower"
     return "better" if difference.low > 0 else "worse"
 

@@ -7,13 +7,12 @@ whose parent dies finds the pipe closed and ends.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from ...cache.errors import MgcError, StoppedError, WorkerError
+from ...cache.machine import one_thread_environment
 from ...cache.reading.store import FeatureStore
 from ..device import free_bytes, take_at_most
 from .grid import PlannedRun
@@ -29,8 +29,6 @@ from .runs import Failure, GenresById, Outcome, attempt, finished
 
 POLL_S = 5.0
 """Seconds between looks at runs that other processes are at work on."""
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 OnRun = Callable[[PlannedRun, str | None], None]
 """Receives a run and the epoch that it has reached, or None once it is finished."""
@@ -205,26 +203,11 @@ def _started(work: Work, run: PlannedRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
-    with _one_thread():
+    with one_thread_environment():
         process.start()
     theirs.close()
     ours.send(run)
     return _Worker(process=process, pipe=ours, run=run)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started here have one thread each, from their first import on."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _received(worker: _Worker) -> _Epoch | Outcome | None:

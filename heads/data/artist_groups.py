@@ -51,8 +51,8 @@ def known_artists(names: Sequence[str] | None) -> list[str]:
     return known
 
 
-def artist_groups(tracks: pa.Table) -> list[str]:
-    """What each track is resampled with in a bootstrap: its first known artist, else itself; columns id, artists."""
+def bootstrap_groups(tracks: pa.Table) -> list[str]:
+    """Return what each track is resampled with: its first known artist, else itself; columns id, artists."""
     names = []
     for track_id, artists in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
         known = known_artists(artists)

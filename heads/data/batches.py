@@ -1,7 +1,7 @@
-"""From the feature store to batches: cached tensors in the fastest home that fits, batches on the model's device.
+"""From the feature store to batches: tensors cached in the fastest memory that fits, batches on the model's device.
 
-Every home gives the same batches, bit for bit. Token states are kept without padding, end to end, and padded to the
-longest lyric of a batch.
+Every placement gives the same batches, bit for bit. Token states are kept without padding, end to end, and padded to
+the longest lyric of a batch.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Home:
-    """Where the features live during training.
+class Placement:
+    """Where the features are kept during training.
 
     Attributes
     ----------
@@ -95,8 +95,10 @@ class Home:
         return f"{self.n_bytes / 1e9:.2f} GB of features in {places[self.name]} ({self.free_bytes / 1e9:.1f} GB free)"
 
 
-def choose_home(store: FeatureStore, examples: Examples, *, device: torch.device, wanted: str = "auto") -> Home:
-    """The fastest home that fits: device memory, host memory, else the store itself.
+def choose_placement(
+    store: FeatureStore, examples: Examples, *, device: torch.device, wanted: str = "auto"
+) -> Placement:
+    """Return the fastest placement that fits: device memory, host memory, else the store itself.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def choose_home(store: FeatureStore, examples: Examples, *, device: torch.device
             wanted = "device"
         else:
             wanted = "host" if n_bytes <= HOST_SHARE * host_free else "mapped"
-    return Home(name=wanted, n_bytes=n_bytes, free_bytes=free)
+    return Placement(name=wanted, n_bytes=n_bytes, free_bytes=free)
 
 
 class FeatureBatches:
@@ -126,15 +128,15 @@ class FeatureBatches:
 
     Parameters
     ----------
-    home : of :func:`choose_home`; with ``device`` and ``host`` everything is read here, once.
+    placement : of :func:`choose_placement`; with ``device`` and ``host`` everything is read here, once.
     text_dim : width of lyrics that a model wants from a store without text features.
     """
 
     def __init__(
-        self, store: FeatureStore, examples: Examples, *, home: Home, device: torch.device, text_dim: int = 1
+        self, store: FeatureStore, examples: Examples, *, placement: Placement, device: torch.device, text_dim: int = 1
     ) -> None:
         self.examples = examples
-        self.home = home
+        self.placement = placement
         self._store = store
         self._device = device
         shapes = {spec.name: spec.tail for spec in store.arrays}
@@ -143,8 +145,8 @@ class FeatureBatches:
         self._has_lyrics = "lyrics" in shapes
         self._starts = np.concatenate([[0], np.cumsum(examples.lyrics_tokens)]).astype(np.int64)
         self._kept: _Kept | None = None
-        if home.name != "mapped":
-            self._kept = self._read_all(device if home.name == "device" else torch.device("cpu"))
+        if placement.name != "mapped":
+            self._kept = self._read_all(device if placement.name == "device" else torch.device("cpu"))
 
     def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
         """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""

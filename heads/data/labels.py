@@ -6,7 +6,6 @@ label can neither add a genre nor remove one. Every step says how much it kept.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, TrainingError
+from ...cache.messages import join_names, nearest
 
 LabelMatrix = npt.NDArray[np.bool_]
 
@@ -161,11 +161,10 @@ def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
     position = {name: column for column, name in enumerate(names)}
     unknown = [name for name in listed if name not in position]
     if unknown:
-        name = unknown[0]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        near = nearest(unknown[0], names, cutoff=0.6)
+        hint = "" if near is None else f" (nearest: {near!r})"
         raise ConfigError(
             f"genres: {len(unknown)} of {len(listed)} are not among the store's {len(names)} genres: "
-            f"{', '.join(map(repr, unknown[:5]))}{hint}"
+            f"{join_names([repr(name) for name in unknown])}{hint}"
         )
     return [position[name] for name in listed]

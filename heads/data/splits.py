@@ -3,12 +3,16 @@
 Which tracks are *tested* never depends on any track's labels or features, except in the `stratified` policy, which
 must look at labels, and through the hashes of equal lyrics and audio that `artist` keeps together. So the test split,
 and with it everything a model learns, stays the same when the test tracks' content changes.
+
+The `stratified` policy calls the package iterative-stratification: scikit-learn stratifies by one label only. Its draws
+decide which tracks are tested, so code of our own would have to draw the same, or change the splits of existing runs.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +73,7 @@ class Split:
         except (OSError, StoreCorruptError) as error:
             raise RunError(f"{path}: the split of this run cannot be read ({error})") from error
         ids = {name: tuple(data["ids"][name]) for name in SPLITS}
-        return cls(policy=data["policy"], requested=data["requested"], seed=data["seed"], ids=ids,
-                   notes=tuple(data["notes"]))  # fmt: skip
+        return cls(ids=ids, notes=tuple(data["notes"]), **{key: data[key] for key in ("policy", "requested", "seed")})
 
     def _to_dict(self) -> dict[str, Any]:
         return {
@@ -88,7 +91,7 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
 
     Parameters
     ----------
-    tracks : columns id, artists, song, split, lyrics_sha256, source_sha256; one row a track that may be used.
+    tracks : columns id, artists, song, split, lyrics_sha256, source_sha256; one row per track that may be used.
     labels : (n_tracks, n_genres) over all genres of the store; `stratified` uses all of it, `artist` uses it to
         balance validation against training, the others not at all.
     policy : ``random``, ``stratified``, ``artist``, ``manifest``, or ``auto``: the manifest's own split where it has
@@ -100,39 +103,61 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
         If the policy cannot be had: too few tracks, no known artist, a manifest without training tracks.
     """
     order = np.argsort(np.asarray(tracks.column("id").to_pylist(), dtype=object), kind="stable")
-    tracks, labels = tracks.take(order), labels[order]  # so that no policy depends on the store's row order
-    ids: list[str] = tracks.column("id").to_pylist()
+    # Sorted, so that no policy depends on the store's row order.
+    sorted_tracks = _Tracks(table=tracks.take(order), labels=labels[order], seed=seed)
+    ids = sorted_tracks.ids
     if len(ids) < 3:
         raise ConfigError(
             f"{len(ids)} labelled tracks cannot be split into training, validation and test: three are "
             "the least, some dozens make sense"
         )
-    chosen, notes = (policy, []) if policy != "auto" else _settle_auto(tracks)
-    if chosen == "random":
-        parts = _random(ids, seed)
-    elif chosen == "stratified":
-        parts = _stratified(labels, seed)
-    elif chosen == "artist":
-        parts, more = _artist(tracks, ids, labels, seed)
-        notes += more
-    elif chosen == "manifest":
-        parts, more = _manifest(tracks, ids, labels, seed)
-        notes += more
-    else:
-        raise ConfigError(f"split policy {policy!r}: not one of auto, manifest, artist, stratified, random")
-    named = {name: tuple(ids[i] for i in np.sort(parts[name]).tolist()) for name in SPLITS}
-    return Split(policy=chosen, requested=policy, seed=seed, ids=named, notes=tuple(notes))
+    requested, reasons = policy, list[str]()
+    if policy == "auto":
+        policy, reasons = _settle_auto(sorted_tracks)
+    if policy not in _POLICIES:
+        raise ConfigError(f"split policy {policy!r}: not one of auto, {', '.join(_POLICIES)}")
+    positions, notes = _POLICIES[policy](sorted_tracks)
+    ids_of = {name: tuple(ids[i] for i in np.sort(positions[name]).tolist()) for name in SPLITS}
+    return Split(policy=policy, requested=requested, seed=seed, ids=ids_of, notes=(*reasons, *notes))
 
 
-def _settle_auto(tracks: pa.Table) -> tuple[str, list[str]]:
-    if tracks.column("split").null_count < len(tracks):
+@dataclass(frozen=True, kw_only=True)
+class _Tracks:
+    """Tracks to split, in the order of their ids, with (n_tracks, n_genres) labels."""
+
+    table: pa.Table
+    labels: LabelMatrix
+    seed: int
+
+    @cached_property
+    def ids(self) -> list[str]:
+        ids: list[str] = self.table.column("id").to_pylist()
+        return ids
+
+    @cached_property
+    def groups(self) -> Groups:
+        return group_tracks(self.table)
+
+    @cached_property
+    def n_unknown(self) -> int:
+        """Tracks without a known artist."""
+        return sum(not known_artists(names) for names in self.table.column("artists").to_pylist())
+
+
+Division = tuple[dict[str, Index], list[str]]
+"""Positions of the tracks of each split, and notes for the reader."""
+
+
+def _settle_auto(tracks: _Tracks) -> tuple[str, list[str]]:
+    n_tracks = len(tracks.ids)
+    if tracks.table.column("split").null_count < n_tracks:
         return "manifest", []
-    known = sum(bool(known_artists(names)) for names in tracks.column("artists").to_pylist())
-    if known < len(tracks) / 2:
-        return "stratified", [f"artists are known for {known} of {len(tracks)} tracks: split by labels, not by artist"]
-    groups = group_tracks(tracks).n_groups
-    if groups < 3:
-        return "stratified", [f"all tracks fall into {groups} artist groups: split by labels, not by artist"]
+    n_known = n_tracks - tracks.n_unknown
+    if n_known < n_tracks / 2:
+        return "stratified", [f"artists are known for {n_known} of {n_tracks} tracks: split by labels, not by artist"]
+    if tracks.groups.n_groups < 3:
+        groups = f"all tracks fall into {tracks.groups.n_groups} artist groups"
+        return "stratified", [f"{groups}: split by labels, not by artist"]
     return "artist", []
 
 
@@ -141,96 +166,99 @@ def _targets(n_tracks: int) -> tuple[int, int]:
     return max(1, round(SHARES[1] * n_tracks)), max(1, round(SHARES[2] * n_tracks))
 
 
-def _random(ids: list[str], seed: int) -> dict[str, Index]:
-    n_validation, n_test = _targets(len(ids))
-    order = seeded_order(ids, seed)
-    return {
+def _random(tracks: _Tracks) -> Division:
+    n_validation, n_test = _targets(len(tracks.ids))
+    order = seeded_order(tracks.ids, tracks.seed)
+    positions = {
         "test": order[:n_test],
         "validation": order[n_test : n_test + n_validation],
         "train": order[n_test + n_validation :],
     }
+    return positions, []
 
 
-def _stratified(labels: LabelMatrix, seed: int) -> dict[str, Index]:
+def _stratified(tracks: _Tracks) -> Division:
     """Iterative stratification (Sechidis et al. 2011): each genre's tracks are spread by the same shares."""
     from iterstrat.ml_stratifiers import IterativeStratification
 
-    fold = IterativeStratification(labels, np.asarray(SHARES), np.random.RandomState(seed))
-    parts = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
-    empty = [name for name in SPLITS if not len(parts[name])]
-    if empty:
-        raise ConfigError(f"{len(labels)} tracks are too few to stratify: no {' and no '.join(empty)} track; "
-                          "use the random split")  # fmt: skip
-    return parts
+    fold = IterativeStratification(tracks.labels, np.asarray(SHARES), np.random.RandomState(tracks.seed))
+    positions = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
+    if empty := [name for name in SPLITS if not len(positions[name])]:
+        few = f"{len(tracks.ids)} tracks are too few to stratify"
+        raise ConfigError(f"{few}: no {' and no '.join(empty)} track; use the random split")
+    return positions, []
 
 
-def _artist(tracks: pa.Table, ids: list[str], labels: LabelMatrix, seed: int) -> tuple[dict[str, Index], list[str]]:
+def _artist(tracks: _Tracks) -> Division:
     """Whole groups: test first, by sizes only; then validation, near training in its labels."""
-    unknown = sum(not known_artists(names) for names in tracks.column("artists").to_pylist())
-    if unknown == len(ids):
-        raise ConfigError("split=artist: no track has a known artist; give the manifest an artist column, or use "
-                          "stratified or random")  # fmt: skip
-    groups = group_tracks(tracks)
+    groups, n_tracks = tracks.groups, len(tracks.ids)
+    if tracks.n_unknown == n_tracks:
+        raise ConfigError(
+            "split=artist: no track has a known artist; give the manifest an artist column, or use stratified or random"
+        )
     if groups.n_groups < 3:
-        raise ConfigError(f"split=artist: the {len(ids)} tracks fall into {groups.n_groups} groups that share artist, "
-                          "lyrics or audio, and three are needed; use stratified or random")  # fmt: skip
-    n_validation, n_test = _targets(len(ids))
-    sizes, order = _ordered_groups(groups, ids, seed)
+        raise ConfigError(
+            f"split=artist: the {n_tracks} tracks fall into {groups.n_groups} groups that share artist, lyrics or "
+            "audio, and three are needed; use stratified or random"
+        )
+    n_validation, n_test = _targets(n_tracks)
+    sizes, order = _ordered_groups(groups, tracks.ids, tracks.seed)
     test = hold_out(sizes, order, n_test, leave=2)
     rest = order[~np.isin(order, test)]
-    validation = hold_out_balanced(sizes, rest, n_validation, _label_counts(groups, labels))
-    of_track = groups.of_track
-    in_test, in_validation = np.isin(of_track, test), np.isin(of_track, validation)
-    parts = {
+    validation = hold_out_balanced(sizes, rest, n_validation, _label_counts(groups, tracks.labels))
+    in_test, in_validation = np.isin(groups.of_track, test), np.isin(groups.of_track, validation)
+    positions = {
         "train": np.flatnonzero(~in_test & ~in_validation),
         "validation": np.flatnonzero(in_validation),
         "test": np.flatnonzero(in_test),
     }
     notes = list(groups.warnings)
     if groups.n_groups < FEW_GROUPS:
-        notes.append(f"only {groups.n_groups} groups of tracks share no artist, lyrics or audio, so the splits are "
-                     "coarse and may differ in their genres; split=stratified is even, but tests on artists that were "
-                     "trained on")  # fmt: skip
-    if unknown:
-        notes.append(f"the artist of {unknown} of {len(ids)} tracks is not known: they may share one across splits")
-    return parts, notes
+        notes.append(
+            f"only {groups.n_groups} groups of tracks share no artist, lyrics or audio, so the splits are coarse and "
+            "may differ in their genres; split=stratified is even, but tests on artists that were trained on"
+        )
+    if tracks.n_unknown:
+        unknown = f"the artist of {tracks.n_unknown} of {n_tracks} tracks is not known"
+        notes.append(f"{unknown}: they may share one across splits")
+    return positions, notes
 
 
-def _manifest(tracks: pa.Table, ids: list[str], labels: LabelMatrix, seed: int) -> tuple[dict[str, Index], list[str]]:
-    names = tracks.column("split").to_pylist()
-    spelled = [None if name is None or not name.strip() else name.strip().lower() for name in names]
-    unknown = Counter(name for name in spelled if name is not None and name not in SPELLINGS)
-    if unknown:
-        raise ConfigError(f"split=manifest: the manifest names splits {sorted(unknown)}; want train, validation, test")
-    of_track = np.asarray([SPELLINGS.get(name or "", "") for name in spelled])
-    parts = {name: np.flatnonzero(of_track == name) for name in SPLITS}
-    if not len(parts["train"]):
+def _manifest(tracks: _Tracks) -> Division:
+    names = [(name or "").strip().lower() for name in tracks.table.column("split").to_pylist()]
+    if unknown := sorted({name for name in names if name and name not in SPELLINGS}):
+        raise ConfigError(f"split=manifest: the manifest names splits {unknown}; want train, validation, test")
+    of_track = np.asarray([SPELLINGS.get(name, "") for name in names])
+    positions = {name: np.flatnonzero(of_track == name) for name in SPLITS}
+    if not len(positions["train"]):
         raise ConfigError("split=manifest: the manifest's `split` column names no training track")
     notes = []
-    left_out = int((of_track == "").sum())
-    if left_out:
-        notes.append(f"{left_out} of {len(ids)} tracks have no split in the manifest and are left out")
-    if not len(parts["validation"]):
-        parts["train"], parts["validation"] = _carve_validation(tracks, ids, labels, parts["train"], seed)
-        notes.append(f"the manifest has no validation split: {len(parts['validation'])} training tracks serve as one")
-    if not len(parts["test"]):
+    if left_out := int((of_track == "").sum()):
+        notes.append(f"{left_out} of {len(names)} tracks have no split in the manifest and are left out")
+    if not len(positions["validation"]):
+        positions["train"], positions["validation"] = _carve_validation(tracks, positions["train"])
+        notes.append(
+            f"the manifest has no validation split: {len(positions['validation'])} training tracks serve as one"
+        )
+    if not len(positions["test"]):
         notes.append("the manifest has no test split")
-    return parts, notes
+    return positions, notes
 
 
-def _carve_validation(
-    tracks: pa.Table, ids: list[str], labels: LabelMatrix, train: Index, seed: int
-) -> tuple[Index, Index]:
+_POLICIES = {"manifest": _manifest, "artist": _artist, "stratified": _stratified, "random": _random}
+
+
+def _carve_validation(tracks: _Tracks, train: Index) -> tuple[Index, Index]:
     """An eighth of the training tracks, in whole groups (tracks without any link are groups of their own)."""
-    groups = group_tracks(tracks.take(train))
+    groups = group_tracks(tracks.table.take(train))
     if groups.n_groups < 2:
         groups = Groups(of_track=np.arange(len(train)), n_groups=len(train), warnings=())
     if groups.n_groups < 2:
         raise ConfigError("split=manifest: one training track and no validation track; both are needed")
-    sizes, order = _ordered_groups(groups, [ids[i] for i in train.tolist()], seed)
+    sizes, order = _ordered_groups(groups, [tracks.ids[i] for i in train.tolist()], tracks.seed)
     share = SHARES[1] / (SHARES[0] + SHARES[1])
     target = max(1, round(share * len(train)))
-    taken = hold_out_balanced(sizes, order, target, _label_counts(groups, labels[train]))
+    taken = hold_out_balanced(sizes, order, target, _label_counts(groups, tracks.labels[train]))
     held_out = np.isin(groups.of_track, taken)
     return train[~held_out], train[held_out]
 

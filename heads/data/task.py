@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, RunError, TrainingError
 from ...cache.format.schema import OK
+from ...cache.messages import join_names
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..model.config import ModelConfig
-from ..model.graph import Graph, build_adjacency, graph_warnings
+from ..model.graph import Graph, build_adjacency, graph_summary, graph_warnings
 from ..model.mel_level import MelLevel
-from .artist_groups import artist_groups
+from .artist_groups import bootstrap_groups
 from .batches import Examples
 from .labels import GenreChoice, Kept, LabelMatrix, choose_genres, genre_matrix, labels_sha256, relabelled
 from .normalisation import MelStatistics, mel_statistics
@@ -47,7 +48,7 @@ class Task:
     examples : training tracks, then validation tracks; `n_train` of them are training.
     groups : what each example is resampled with: its artist.
     kept : what each filter of genres and tracks left, in order.
-    model : shape of the model; `graph` and `genre_embedding` (C, D) are None where it has none.
+    model : shape of the model; `graph`, its summary and `genre_embedding` (C, D) are None where it has none.
     identity : what must be equal for a run to be resumed.
     labels_sha256 : of labels that stood in for the store's own; None without.
     warnings : sentences for the user.
@@ -61,6 +62,7 @@ class Task:
     kept: tuple[Kept, ...]
     statistics: MelStatistics
     graph: Graph | None
+    graph_summary: dict[str, Any] | None
     genre_embedding: npt.NDArray[np.float32] | None
     model: ModelConfig
     identity: dict[str, Any]
@@ -71,6 +73,10 @@ class Task:
     def train_labels(self) -> LabelMatrix:
         """(n_train, C) bool."""
         return self.examples.labels[: self.n_train]
+
+    @property
+    def n_validation(self) -> int:
+        return len(self.examples) - self.n_train
 
     @property
     def n_without_lyrics(self) -> int:
@@ -118,7 +124,7 @@ def labelled_tracks(
         unknown = sorted(set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist()) - set(store.genres))
         if unknown:
             raise ConfigError(f"labels: {len(unknown)} genres have no embedding in {store.path}: "
-                              f"{', '.join(unknown[:5])}; extract again with these labels")  # fmt: skip
+                              f"{join_names(unknown)}; extract again with these labels")  # fmt: skip
     matrix = genre_matrix(tracks.column("genres"), store.genres)
     labelled = np.flatnonzero(matrix.any(axis=1))
     kept = Kept(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
@@ -183,20 +189,22 @@ def prepare(
         n_mels=store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
     )
     graph = build_adjacency(matrix[train], embedding, model.graph_options) if embedding is not None else None
+    summary = graph_summary(graph, genres.names) if graph is not None else None
     return Task(
         split=split,
         genres=genres,
         examples=examples,
-        groups=tuple(artist_groups(found.tracks.take(chosen))),
+        groups=tuple(bootstrap_groups(found.tracks.take(chosen))),
         n_train=len(train),
         kept=tuple(kept),
         statistics=_statistics(store, examples, len(train), model.mel_level, on_progress),
         graph=graph,
+        graph_summary=summary,
         genre_embedding=embedding,
         model=model,
         identity=_identity(store, examples, genres, found.tracks.take(chosen)),
         labels_sha256=labels_sha256(labels),
-        warnings=_warnings(store, config, split, graph, matrix[validation], genres),
+        warnings=_warnings(store, config, split, summary, matrix[validation], genres),
     )
 
 
@@ -248,11 +256,11 @@ def _warnings(
     store: FeatureStore,
     config: TrainConfig,
     split: Split,
-    graph: Graph | None,
+    summary: dict[str, Any] | None,
     validation: LabelMatrix,
     genres: GenreChoice,
 ) -> tuple[str, ...]:
-    warnings = [*split.notes, *(graph_warnings(graph, genres.names) if graph is not None else ())]
+    warnings = [*split.notes, *(graph_warnings(summary) if summary is not None else ())]
     if config.contrastive and config.lambda_ == 1:
         warnings.append("lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn "
                         "nothing, and the scores mean nothing")  # fmt: skip
@@ -260,7 +268,7 @@ def _warnings(
         absent = [name for name in store.genres if name not in genres.names]
         if absent:
             warnings.append(f"{len(absent)} of {len(store.genres)} genres have no training track in this split and are "
-                            f"not learned: {', '.join(absent[:10])}")  # fmt: skip
+                            f"not learned: {join_names(absent, 10)}")  # fmt: skip
     if not len(validation):
         warnings.append("no validation track is left: the last epoch counts as the best, thresholds stay at 0.5")
     else:
@@ -272,5 +280,5 @@ def _warnings(
         ]
         if unseen:
             warnings.append(f"{len(unseen)} of {len(genres.names)} genres have no validation track and do not count "
-                            f"in validation mAP: {', '.join(unseen[:10])}")  # fmt: skip
+                            f"in validation mAP: {join_names(unseen, 10)}")  # fmt: skip
     return tuple(warnings)

@@ -7,7 +7,7 @@ falls out of the difference. A difference whose 95 % interval holds 0, or over f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,11 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import ConfigError, RunError
+from ...cache.messages import counted, join_names
 from ..metrics.bootstrap import FEW_GROUPS, Estimate, Resampling, estimate
-from ..metrics.multilabel import (
-    FIXED,
-    FIXED_THRESHOLD,
-    TOP1,
-    FloatArray,
-    Replicated,
-    decide,
-    decision_metrics,
-    ranking_metrics,
-)
+from ..metrics.multilabel import FloatArray, Replicated, decide, decision_metrics, ranking_metrics
+from ..metrics.names import FIXED, FIXED_THRESHOLD, METRICS, TOP1
 from .scored_tracks import ScoredTracks, load_predictions
-
-LOWER_IS_BETTER = frozenset({"hamming_loss"})
-_NAMED = 5
-"""Tracks that a refusal names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +47,7 @@ class Difference:
         low, high = self.difference.low, self.difference.high
         if self.n_groups < FEW_GROUPS or not (low > 0 or high < 0):
             return None
-        return "second" if (low > 0) != (self.metric in LOWER_IS_BETTER) else "first"
+        return "second" if (low > 0) == METRICS[self.metric].higher_is_better else "first"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -208,7 +197,7 @@ def _differences(one: ScoredTracks, other: ScoredTracks) -> Iterator[str]:
         here, there = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
         for names, run in ((here, one.run), (there, other.run)):
             if names:
-                yield f"{_some(names, kind)} only in {run}"
+                yield f"{counted(len(names), kind)} ({join_names(names)}) only in {run}"
         if here or there:
             if kind == "test track":
                 yield "(--common compares on the tracks that both have)"
@@ -221,13 +210,7 @@ def _differences(one: ScoredTracks, other: ScoredTracks) -> Iterator[str]:
         name for name, same in zip(one.ids, (one.labels == other.labels).all(axis=1), strict=True) if not same
     ]
     if relabelled:
-        yield f"{_some(relabelled, 'track')} with other labels"
+        yield f"{counted(len(relabelled), 'track')} ({join_names(relabelled)}) with other labels"
     moved = [name for name, here, there in zip(one.ids, one.groups, other.groups, strict=True) if here != there]
     if moved:
-        yield f"{_some(moved, 'track')} with other artists"
-
-
-def _some(names: Iterable[str], kind: str) -> str:
-    listed = list(names)
-    shown = ", ".join(listed[:_NAMED]) + (" ..." if len(listed) > _NAMED else "")
-    return f"{len(listed)} {kind}{'' if len(listed) == 1 else 's'} ({shown})"
+        yield f"{counted(len(moved), 'track')} ({join_names(moved)}) with other artists"

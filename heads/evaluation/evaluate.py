@@ -14,28 +14,25 @@ from ...cache.durable import replace_file, seal
 from ...cache.errors import ConfigError, RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.artist_groups import artist_groups
+from ..data.artist_groups import bootstrap_groups
 from ..data.labels import genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
 from ..metrics.calibration import calibration
 from ..metrics.multilabel import evaluate_predictions
+from ..metrics.names import TUNED, TUNED_PER_GENRE
 from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import LoadedModel, load_run
-from .predict import ScoredStore, has_words, lyrics_warnings, score_store
+from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyrics
 from .scored_tracks import METRICS_FILE, save_predictions
-from .scoring import probabilities
 
 ALL = "all"
 """Every labelled track of the store, whatever the run did with it."""
 
 BOTH, SOUND_ONLY, LYRICS_ONLY, NEITHER = "sound and lyrics", "sound only", "lyrics only", "neither"
 """What a track has, in ``parts``."""
-
-TUNED, TUNED_PER_GENRE = "tuned", "tuned_per_genre"
-"""Columns at the thresholds tuned on the validation split: one for all genres, one a genre."""
 
 
 def evaluate(
@@ -92,9 +89,9 @@ def evaluate(
     scored = score_store(
         loaded, store, rows, batch_size=batch_size, device=device, on_progress=within(on_progress, step="evaluate")
     )
-    scores = probabilities(scored.said.logits)
+    scores = scored.scores
     seen = set(own.ids["train"]) if own is not None else set()
-    artists = artist_groups(tracks)
+    artists = bootstrap_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
     result = {
         "split": split,
@@ -121,7 +118,7 @@ def evaluate(
         },
         "calibration": calibration(truth, scores).to_dict(),
         "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
-        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_words(store, rows))],
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, tracks_with_lyrics(store, rows))],
     }
     if save and own is not None:
         if split == "test":
@@ -178,11 +175,11 @@ def _alignment(
     loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
 ) -> dict[str, Any]:
     """How well sound finds its lyrics and lyrics their sound, or why that cannot be asked."""
-    said, examples = scored.said, scored.examples
-    if said.audio_embedding is None or said.lyrics_embedding is None:
+    outputs, examples = scored.outputs, scored.examples
+    if outputs.audio_embedding is None or outputs.lyrics_embedding is None:
         return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
     found = alignment(
-        said.audio_embedding, said.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
+        outputs.audio_embedding, outputs.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
         groups=artists, n_replicates=n_replicates, seed=seed,
     )  # fmt: skip
     if found is None:

@@ -14,10 +14,11 @@ from ...cache.errors import RecipeMismatchError
 from ...cache.format.schema import ABSENT, OK
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.batches import Examples, FeatureBatches, Home
+from ..data.batches import Examples, FeatureBatches, Placement
 from ..device import resolve_device, reused_memory
 from ..runs.published_model import LoadedModel
-from .scoring import Scored, probabilities, score
+from .predict_options import PredictOptions
+from .scoring import OutputArrays, probabilities, score
 
 BLOCK_TRACKS = 1024
 """Tracks whose scores are held at once where a whole catalogue is predicted."""
@@ -29,13 +30,23 @@ were read aloud is in the model's weights."""
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredStore:
-    """Tracks of a store as a model sees them: what it was given of each, and what it said."""
+    """Tracks of a store with the outputs of a model for them."""
 
     examples: Examples
-    said: Scored
+    outputs: OutputArrays
+
+    @property
+    def ids(self) -> list[str]:
+        """Track ids, in the order of the rows asked for."""
+        return list(self.examples.ids)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(n, C) in [0, 1], columns as ``LoadedModel.genres``."""
+        return probabilities(self.outputs.logits)
 
 
-def predict_store(
+def score_store(
     loaded: LoadedModel,
     store: FeatureStore,
     rows: npt.NDArray[np.int64] | None = None,
@@ -43,18 +54,13 @@ def predict_store(
     batch_size: int = 16,
     device: str = "auto",
     on_progress: Progress = silent,
-) -> tuple[list[str], npt.NDArray[np.float32]]:
+) -> ScoredStore:
     """Score tracks; a track's scores do not depend on which others are asked for.
 
     Parameters
     ----------
     rows : array rows with status ok; all of them by default.
     on_progress : receives tracks done and tracks in all.
-
-    Returns
-    -------
-    ids : of the tracks, in the order of `rows`.
-    scores : (n, C) float32 in [0, 1], columns as ``loaded.genres``.
 
     Raises
     ------
@@ -63,42 +69,18 @@ def predict_store(
     TrackUnavailableError
         If a row has no features.
     """
-    rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
-    scored = score_store(loaded, store, rows, batch_size=batch_size, device=device, on_progress=on_progress)
-    return list(scored.examples.ids), probabilities(scored.said.logits)
-
-
-def score_store(
-    loaded: LoadedModel,
-    store: FeatureStore,
-    rows: npt.NDArray[np.int64],
-    *,
-    batch_size: int = 16,
-    device: str = "auto",
-    on_progress: Progress = silent,
-) -> ScoredStore:
-    """As :func:`predict_store`, with all that the model says."""
     refuse_other_recipe(loaded, store)
+    rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
     examples = Examples.of(store, rows, np.zeros((len(rows), len(loaded.genres)), dtype=np.bool_))
     place = resolve_device(device)
     model = loaded.model.to(place)
     # A track is read once, so nothing is gained by keeping it.
-    batches = FeatureBatches(
-        store,
-        examples,
-        home=Home(name="mapped", n_bytes=0, free_bytes=0),
-        device=place,
-        text_dim=model.config.text_dim,
-    )
+    placement = Placement(name="mapped", n_bytes=0, free_bytes=0)
+    batches = FeatureBatches(store, examples, placement=placement, device=place, text_dim=model.config.text_dim)
+    index = np.arange(len(rows), dtype=np.int64)
     with reused_memory(place):
-        said = score(
-            model,
-            batches,
-            np.arange(len(rows), dtype=np.int64),
-            batch_size=batch_size,
-            on_progress=on_progress,
-        )
-    return ScoredStore(examples=examples, said=said)
+        outputs = score(model, batches, index, batch_size=batch_size, on_progress=on_progress)
+    return ScoredStore(examples=examples, outputs=outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,45 +107,48 @@ class PredictedBlock:
 def predict_blocks(
     loaded: LoadedModel,
     store: FeatureStore,
+    options: PredictOptions,
     *,
-    threshold: str = "overall",
     block_tracks: int = BLOCK_TRACKS,
-    batch_size: int = 16,
-    device: str = "auto",
     on_progress: Progress = silent,
 ) -> Iterator[PredictedBlock]:
     """Predict every track of a store, in row order, a block at a time; of a track tried again the newest row.
 
     Parameters
     ----------
-    threshold : see :meth:`mgc.heads.metrics.thresholds.Thresholds.chosen`.
+    options : threshold, batch size and device are those that matter here.
     on_progress : receives tracks done and tracks with features in all.
 
     Raises
     ------
     RecipeMismatchError
-        As :func:`predict_store`.
+        As :func:`score_store`.
     """
     refuse_other_recipe(loaded, store)
-    cuts = loaded.thresholds.chosen(threshold)
+    cuts = loaded.thresholds.chosen(options.threshold)
     tracks = store.newest_tracks(["row", "id", "flags", "reason", "detail"])
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     has_scores = store.status[rows] == OK
     n_scored, done = int(has_scores.sum()), 0
     for start in range(0, max(1, len(rows)), block_tracks):
-        block, here = slice(start, start + block_tracks), has_scores[start : start + block_tracks]
-        scores = np.full((len(here), len(loaded.genres)), np.nan, dtype=np.float32)
-        if here.any():
-            share = within(on_progress, before=done, total=n_scored)
-            _, scores[here] = predict_store(loaded, store, rows[block][here], batch_size=batch_size, device=device,
-                                            on_progress=share)  # fmt: skip
-        done += int(here.sum())
+        block, scored = slice(start, start + block_tracks), has_scores[start : start + block_tracks]
+        scores = np.full((len(scored), len(loaded.genres)), np.nan, dtype=np.float32)
+        if scored.any():
+            scores[scored] = score_store(
+                loaded,
+                store,
+                rows[block][scored],
+                batch_size=options.batch_size,
+                device=options.device,
+                on_progress=within(on_progress, before=done, total=n_scored),
+            ).scores
+        done += int(scored.sum())
         yield PredictedBlock(
             tracks=_with_pending(tracks.slice(start, block_tracks), store.status[rows[block]]),
             genres=loaded.genres,
-            has_scores=here,
+            has_scores=scored,
             scores=scores,
-            decided=here[:, None] & (scores >= cuts),
+            decided=scored[:, None] & (scores >= cuts),
         )
 
 
@@ -198,24 +183,24 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
         )
 
 
-def lyrics_warnings(loaded: LoadedModel, words: npt.NDArray[np.bool_]) -> list[str]:
+def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
     """What to know before trusting scores of tracks without lyrics; empty where there is nothing to say.
 
     Parameters
     ----------
-    words : (n,) bool, which tracks have lyrics (:func:`has_words`).
+    has_lyrics : (n,) bool, which tracks have lyrics (:func:`tracks_with_lyrics`).
     """
     seen_without = loaded.n_without_lyrics > 0 or loaded.training.modality_dropout > 0
-    if loaded.model.config.modalities == "audio" or seen_without:
+    without = int((~has_lyrics).sum())
+    if loaded.model.config.modalities == "audio" or seen_without or not without:
         return []
-    without = int((~words).sum())
-    if not without:
-        return []
-    return [f"{without} of {len(words)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
-            "their scores are a guess"]  # fmt: skip
+    return [
+        f"{without} of {len(has_lyrics)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
+        "their scores are a guess"
+    ]
 
 
-def has_words(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def tracks_with_lyrics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """(n,) bool, whether the tracks have lyrics; none has in a store without text."""
     if store.recipe.lyrics is None or not len(rows):
         return np.zeros(len(rows), dtype=np.bool_)

@@ -16,8 +16,8 @@ from ..model.system import System
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What a model says of n examples, float32: logits (n, C), and (n, P) embeddings where it projects both."""
+class OutputArrays:
+    """Outputs for n examples, float32: logits (n, C), and (n, P) embeddings if the model projects both."""
 
     logits: npt.NDArray[np.float32]
     audio_embedding: npt.NDArray[np.float32] | None = None
@@ -31,14 +31,14 @@ def score(
     *,
     batch_size: int = 16,
     on_progress: Progress = silent,
-) -> Scored:
-    """Outputs for the examples `index`, in that order, always in float32 and without dropout.
+) -> OutputArrays:
+    """Compute the outputs for the examples `index`, in that order, always in float32 and without dropout.
 
     Parameters
     ----------
     on_progress : receives the number of examples scored so far.
     """
-    found: dict[str, npt.NDArray[np.float32]] = {
+    arrays: dict[str, npt.NDArray[np.float32]] = {
         "logits": np.zeros((len(index), model.config.n_genres), dtype=np.float32)
     }
     # Lyrics of one length together: less padding to compute.
@@ -48,27 +48,15 @@ def score(
         for place, batch in zip(places, batches(index[place] for place in places), strict=True):
             for name, value in vars(model(batch)).items():
                 if value is not None and value.ndim == 2:  # tau is a scalar
-                    known = found.setdefault(name, np.zeros((len(index), value.shape[1]), dtype=np.float32))
-                    known[place] = value.float().cpu().numpy()
+                    array = arrays.setdefault(name, np.zeros((len(index), value.shape[1]), dtype=np.float32))
+                    array[place] = value.float().cpu().numpy()
             done += len(place)
             on_progress("predict", done, len(index))
-    return Scored(**found)
-
-
-def score_logits(
-    model: System,
-    batches: FeatureBatches,
-    index: npt.NDArray[np.int64],
-    *,
-    batch_size: int = 16,
-    on_progress: Progress = silent,
-) -> npt.NDArray[np.float32]:
-    """The logits of :func:`score`, (len(index), C) float32."""
-    return score(model, batches, index, batch_size=batch_size, on_progress=on_progress).logits
+    return OutputArrays(**arrays)
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scores in [0, 1], float32: the logistic function of the logits."""
+    """Return scores in [0, 1], float32: the logistic function of the logits."""
     values: npt.NDArray[np.float32] = torch.from_numpy(logits).sigmoid().numpy()
     return values
 

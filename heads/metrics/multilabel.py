@@ -24,17 +24,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ...cache.durable import finite_or_none
 from .bootstrap import Estimate, Resampling, estimate, nan_mean
+from .names import DECISION_METRICS, FIXED, FIXED_THRESHOLD, RANKING_METRICS, TOP1
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
-
-FIXED = "fixed"
-"""Column at threshold 0.5, the paper's."""
-
-TOP1 = "top1_where_empty"
-"""Column at threshold 0.5 with the highest score taken where nothing passes it."""
-
-FIXED_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +44,9 @@ class ThresholdColumn:
     empty_share: float
 
     def to_dict(self) -> dict[str, Any]:
-        values = {name: getattr(self, name).to_dict() for name in METRIC_NAMES}
+        values = {name: getattr(self, name).to_dict() for name in DECISION_METRICS}
         return {**values, "empty_share": finite_or_none(self.empty_share), "thresholds": self.thresholds.tolist()}
 
-
-METRIC_NAMES = ("jaccard", "f1", "subset_accuracy", "hamming_loss", "micro_f1", "macro_f1")
-RANKING_NAMES = ("mean_average_precision", "roc_auc")
 
 Replicated = tuple[float, FloatArray]
 """A metric's value, and what it is in each of the (R,) bootstrap replicates."""
@@ -224,7 +214,7 @@ def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray
 
 
 def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resampling) -> dict[str, Replicated]:
-    """Every metric of :data:`METRIC_NAMES` of decisions (N, C), with its bootstrap replicates."""
+    """Every metric of :data:`~mgc.heads.metrics.names.DECISION_METRICS` of decisions (N, C) with its replicates."""
     y, p = labels, predicted
     hits, total = (y & p).astype(np.float64), y.astype(np.float64) + p
     per_track: dict[str, FloatArray] = {
@@ -245,7 +235,7 @@ def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resamp
 def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
     """Mean average precision and macro ROC-AUC of scores (N, C), with their bootstrap replicates."""
     values = (float(nan_mean(per_genre)) for per_genre in ranking_per_genre(labels, scores))
-    return dict(zip(RANKING_NAMES, zip(values, resampling.ranking(labels, scores), strict=True), strict=True))
+    return dict(zip(RANKING_METRICS, zip(values, resampling.ranking(labels, scores), strict=True), strict=True))
 
 
 def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling) -> ThresholdColumn:

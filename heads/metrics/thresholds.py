@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ConfigError
-from ...cache.messages import counted
+from ...cache.messages import counted, join_names
+from .names import FIXED_THRESHOLD
 
 Scores = npt.NDArray[np.floating[Any]]
 LabelArray = npt.NDArray[np.generic]
 
-PAPER_THRESHOLD = 0.5
 OVERALL, PER_GENRE = "overall", "per-genre"
 """Names that :meth:`Thresholds.chosen` knows, beside any number."""
 
@@ -83,7 +83,7 @@ class Thresholds:
         said = f"a threshold a genre, {tuned}"
         if self.n_tracks and few:
             said += (f"; {len(few)} of {len(genres)} genres have fewer than {self.min_support} of them and take "
-                     f"{self.overall:.3f}: {', '.join(few[:10])}{' ...' if len(few) > 10 else ''}")  # fmt: skip
+                     f"{self.overall:.3f}: {join_names(few, 10)}")  # fmt: skip
         return said
 
     @classmethod
@@ -104,8 +104,8 @@ def tune_thresholds(labels: LabelArray, scores: Scores, *, min_support: int = 5)
     truth, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
     n_tracks, n_genres = truth.shape
     if n_tracks == 0:
-        fixed = (PAPER_THRESHOLD,) * n_genres
-        return Thresholds(overall=PAPER_THRESHOLD, per_genre=fixed, fallback=(True,) * n_genres,
+        fixed = (FIXED_THRESHOLD,) * n_genres
+        return Thresholds(overall=FIXED_THRESHOLD, per_genre=fixed, fallback=(True,) * n_genres,
                           min_support=min_support, n_tracks=0)  # fmt: skip
     overall = best_jaccard_threshold(truth, values)
     fallback = truth.sum(axis=0) < min_support
@@ -153,4 +153,4 @@ def _best_cut(scores: npt.NDArray[np.float64], gain: npt.NDArray[np.float64]) ->
     # Between neighbours closer than float32 can tell apart, a midpoint would be rounded onto one of them.
     cuts = np.where(levels - below > 1e-6, (levels + below) / 2, levels)
     best = np.flatnonzero(total >= total.max() - 1e-9)
-    return float(cuts[best[np.argmin(np.abs(cuts[best] - PAPER_THRESHOLD))]])
+    return float(cuts[best[np.argmin(np.abs(cuts[best] - FIXED_THRESHOLD))]])

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from .bootstrap import Resampling, estimate
 from .multilabel import decide, decision_metrics, jaccard_per_track, ranking_per_genre
-from .thresholds import PAPER_THRESHOLD, Thresholds
+from .names import FIXED, FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
+from .thresholds import Thresholds
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -30,7 +31,7 @@ def validation_metrics(truth: BoolArray, scores: FloatArray, logits: FloatArray)
     if not len(truth):
         return {"map": None, "jaccard": None, "empty_share": None, "bce": None}
     precisions = ranking_per_genre(truth, scores)[0]
-    predicted = decide(scores, PAPER_THRESHOLD)
+    predicted = decide(scores, FIXED_THRESHOLD)
     return {
         "map": float(np.nanmean(precisions)) if np.isfinite(precisions).any() else None,
         "jaccard": float(jaccard_per_track(truth, predicted).mean()),
@@ -68,9 +69,9 @@ def validation_intervals(
     value = float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
     found = {"map": estimate(value, resampling.ranking(truth, scores)[0])}
     cuts = {
-        "fixed": np.asarray(PAPER_THRESHOLD),
-        "tuned": np.asarray(thresholds.overall),
-        "tuned_per_genre": np.asarray(thresholds.per_genre),
+        FIXED: np.asarray(FIXED_THRESHOLD),
+        TUNED: np.asarray(thresholds.overall),
+        TUNED_PER_GENRE: np.asarray(thresholds.per_genre),
     }
     for column, cut in cuts.items():
         metrics = decision_metrics(truth, decide(scores, cut), resampling)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from ...cache.errors import ConfigError
+from ..bounds import Between, Count, check_options
 from .audio_cnn import EncoderName
 from .contrastive import TAU_MAX, TAU_MIN
 from .fusion import LyricsPooling
@@ -16,6 +17,9 @@ from .mel_level import MelLevel, Reference
 
 SystemName = Literal["ours", "santana", "pandeya"]
 Modalities = Literal["both", "audio", "lyrics"]
+
+BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": "both"}
+"""The modalities of the baselines, which have no attention, graph or contrastive part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +45,16 @@ class ModelConfig:
     modalities : ``audio`` or ``lyrics`` alone need ``attention=False`` and ``contrastive=False``.
     """
 
-    n_genres: int
-    text_dim: int
-    n_mels: int = 128
+    n_genres: Count
+    text_dim: Count
+    n_mels: Count = 128
     model: SystemName = "ours"
     encoder: EncoderName = "base"
     mel_reference: Reference = "one"
     mel_top_db: float | None = None
-    width: int = 256
-    heads: int = 4
-    dropout: float = 0.1
+    width: Count = 256
+    heads: Count = 4
+    dropout: Annotated[float, Between(0, 1, below=True)] = 0.1
     ffn: bool = False
     attention: bool = True
     uniform_attention: bool = False
@@ -61,53 +65,27 @@ class ModelConfig:
     graph_normalisation: Normalisation = "symmetric"
     graph_threshold: float = 0.4
     graph_reweight: float = 0.25
-    graph_hidden: int = 1024
+    graph_hidden: Count = 1024
     logit_scale: bool = False
     bias: bool = True
     contrastive: bool = True
-    projection_dim: int = 256
+    projection_dim: Count = 256
     normalise: bool = True
-    tau_init: float = 0.07
+    tau_init: Annotated[float, Between(TAU_MIN, TAU_MAX)] = 0.07
     modalities: Modalities = "both"
 
     def __post_init__(self) -> None:
-        self._check_types()
-        for name in ("n_genres", "text_dim", "n_mels", "width", "heads", "graph_hidden", "projection_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, known in (
-            ("model", get_args(SystemName)),
-            ("encoder", get_args(EncoderName)),
-            ("lyrics_pooling", get_args(LyricsPooling)),
-            ("modalities", get_args(Modalities)),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        if not TAU_MIN <= self.tau_init <= TAU_MAX:
-            raise ConfigError(f"tau_init is {self.tau_init}; tau is kept in [{TAU_MIN}, {TAU_MAX}]")
+        check_options(self)
         if self.modalities != "both" and (self.attention or self.contrastive):
             raise ConfigError(f"modalities={self.modalities!r} needs attention=False and contrastive=False")
-        if self.model != "ours" and (self.attention or self.contrastive or self.graph):
-            raise ConfigError(f"model={self.model!r} has no attention, graph or contrastive part; set them to False")
-        fixed = {"santana": "audio", "pandeya": "both"}.get(self.model, self.modalities)
-        if self.modalities != fixed:
-            raise ConfigError(f"model={self.model!r} works on modalities={fixed!r}, not {self.modalities!r}")
-        _ = self.graph_options, self.mel_level
-
-    def _check_types(self) -> None:
-        for item in dataclasses.fields(self):
-            value, kind = getattr(self, item.name), type(item.default)
-            if kind is bool and not isinstance(value, bool):
-                raise ConfigError(f"{item.name} is {value!r}; want true or false")
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if kind is int and not (number and isinstance(value, int)):
-                raise ConfigError(f"{item.name} is {value!r}; want a whole number")
-            if kind is float and not number:
-                raise ConfigError(f"{item.name} is {value!r}; want a number")
-        if self.mel_top_db is not None and type(self.mel_top_db) not in (int, float):
-            raise ConfigError(f"mel_top_db is {self.mel_top_db!r}; want dB, or none")
+        if self.model in BASELINE_MODALITIES:
+            if self.attention or self.contrastive or self.graph:
+                raise ConfigError(
+                    f"model={self.model!r} has no attention, graph or contrastive part; set them to False"
+                )
+            if self.modalities != (works_on := BASELINE_MODALITIES[self.model]):
+                raise ConfigError(f"model={self.model!r} works on modalities={works_on!r}, not {self.modalities!r}")
+        _ = self.mel_level  # checks mel_top_db
 
     @property
     def graph_options(self) -> GraphOptions:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...cache.durable import finite_or_none
 from ...cache.errors import ConfigError
+from ...cache.messages import join_names, number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -283,8 +284,7 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
 
 def graph_sentence(summary: dict[str, Any]) -> str:
     """The summary as a line for the log."""
-    cosine = "undefined" if summary["mean_cosine"] is None else f"{summary['mean_cosine']:.3f}"
-    raw = "undefined" if summary["mean_cosine_raw"] is None else f"{summary['mean_cosine_raw']:.3f}"
+    cosine, raw = (number(summary[key], missing="undefined") for key in ("mean_cosine", "mean_cosine_raw"))
     own = summary["self_weight"]
     return (
         f"genre graph of {summary['n_genres']} genres: {len(summary['zero_count'])} without a training track, "
@@ -293,38 +293,35 @@ def graph_sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def graph_warnings(graph: Graph, names: Sequence[str]) -> list[str]:
+def graph_warnings(summary: dict[str, Any]) -> list[str]:
     """What the user should know before the first step, a sentence each."""
-    summary = graph_summary(graph, names)
-    said = []
+    n_genres, warnings = summary["n_genres"], []
     if zero := summary["zero_count"]:
-        said.append(f"{len(zero)} of {len(names)} genres have no training track and cannot be learnt: {_some(zero)}")
+        untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learnt"
+        warnings.append(f"{untrained}: {join_names(zero, NAMED)}")
     if isolated := summary["isolated"]:
-        said.append(f"{len(isolated)} of {len(names)} genres share no training track with another; in the genre graph "
-                    f"nothing but their names joins them to others: {_some(isolated)}")  # fmt: skip
-    return said
+        alone = f"{len(isolated)} of {n_genres} genres share no training track with another"
+        joins = "in the genre graph nothing but their names joins them to others"
+        warnings.append(f"{alone}; {joins}: {join_names(isolated, NAMED)}")
+    return warnings
 
 
-def graph_document(graph: Graph, names: Sequence[str], options: GraphOptions) -> dict[str, Any]:
+def graph_document(
+    graph: Graph, summary: dict[str, Any], names: Sequence[str], options: GraphOptions
+) -> dict[str, Any]:
     """``graph.json``: the summary, and every matrix with 6 decimals; the model's own adjacency is in its weights.
 
     ``adjacency[i][j]`` is the weight with which genre i draws on genre j (A_hat); `a1` and `a2` are Eq. 2 and Eq. 3.
     """
+    matrices = {name: _rounded(getattr(graph, name)) for name in ("self_weight", "a1", "a2", "adjacency")}
     return {
         "genres": list(names),
         "used": True,
         "options": dataclasses.asdict(options),
         "counts": graph.counts.tolist(),
-        "summary": graph_summary(graph, names),
-        "self_weight": _rounded(graph.self_weight),
-        "a1": _rounded(graph.a1),
-        "a2": _rounded(graph.a2),
-        "adjacency": _rounded(graph.adjacency),
+        "summary": summary,
+        **matrices,
     }
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> Any:

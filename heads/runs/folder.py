@@ -19,14 +19,13 @@ import torch
 from ...cache.durable import replace_file, seal
 from ...cache.errors import RunError, SaveError
 from ...cache.format.layout import library_versions
+from ...cache.format.recipe import Recipe
 from ...cache.reading.store import FeatureStore
 from ..config import TrainConfig
-from ..data.batches import Home
+from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
 from ..metrics.thresholds import Thresholds
-from ..model.graph import graph_summary
-from ..model.system import System
 from .checkpoint import RunState, find_state, publish_folder, read_sealed, state_file, sweep_drafts
 from .history import EpochRecord, rewind_history
 from .model_card import CardFacts
@@ -34,16 +33,16 @@ from .published_model import bundle_files, weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A run folder as it was found; `state` and `split` are None where there is nothing to go on from."""
+class SavedRun:
+    """The contents of a run folder; `state` and `split` are None where there is nothing to resume from."""
 
     state: RunState | None
     split: Split | None
     warnings: tuple[str, ...] = ()
 
 
-def open_run(run: Path, config: TrainConfig, *, resume: bool) -> Opened:
-    """Find out where a run stands.
+def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> SavedRun:
+    """Read the newest whole checkpoint of a run, and its split.
 
     Raises
     ------
@@ -56,19 +55,23 @@ def open_run(run: Path, config: TrainConfig, *, resume: bool) -> Opened:
     state, warnings = find_state(run)
     if state is None:
         if (run / "best").exists():
-            raise RunError(f"{run}: best/ is there, but {run / 'last'} holds no checkpoint; restore it from a copy, or "
-                           "train again in another folder")  # fmt: skip
-        return Opened(state=None, split=None)
+            raise RunError(
+                f"{run}: best/ is there, but {run / 'last'} holds no checkpoint; restore it from a copy, or train "
+                "again in another folder"
+            )
+        return SavedRun(state=None, split=None)
     differences = config.differences(TrainConfig.from_dict(state.config))
     if differences:
-        raise RunError(f"{run}: this run was started with other options: {'; '.join(differences)}; resume with the "
-                       "same ones, or start a new run")  # fmt: skip
+        raise RunError(
+            f"{run}: this run was started with other options: {'; '.join(differences)}; resume with the same ones, or "
+            "start a new run"
+        )
     split = None
     try:
         split = Split.load(run / "splits.json")
     except RunError as error:
         warnings.append(f"{error}; made again")  # and compared: it decides the tracks of `Task.identity`
-    return Opened(state=state, split=split, warnings=tuple(warnings))
+    return SavedRun(state=state, split=split, warnings=tuple(warnings))
 
 
 def write_start(
@@ -85,8 +88,13 @@ def write_start(
 
 
 @contextlib.contextmanager
-def saving(run: Path, what: str, safe: str) -> Iterator[None]:
-    """Say what a disk that fails while `what` is written means for the run: `safe`, and what to do.
+def saving(run: Path, what: str, *, whole_epochs: int) -> Iterator[None]:
+    """Turn a failing disk into an error that says what is safe and what to do.
+
+    Parameters
+    ----------
+    what : what is written.
+    whole_epochs : epochs that are on disk and whole.
 
     Raises
     ------
@@ -96,37 +104,52 @@ def saving(run: Path, what: str, safe: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SaveError(f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or mend "
-                        "the disk), then run the same command with --resume") from error  # fmt: skip
+        safe = f"the run is whole up to epoch {whole_epochs}" if whole_epochs else "no epoch was saved before"
+        raise SaveError(
+            f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or mend the disk), "
+            "then run the same command with --resume"
+        ) from error
 
 
 def refuse_other_machine(run: Path, state: RunState, machine: dict[str, Any], *, deterministic: bool) -> list[str]:
-    """A warning where a resumed run computes with other last bits than it was started with.
+    """Return a warning where a resumed run computes with other last bits than it was started with.
 
     Raises
     ------
     RunError
         If it was asked to be deterministic.
     """
-    changes = [f"{key} {state.machine.get(key)} there, {value} here" for key, value in machine.items()
-               if state.machine.get(key) != value]  # fmt: skip
+    now, then = machine, state.machine
+    changes = [f"{key} {then.get(key)} there, {now[key]} here" for key in now if then.get(key) != now[key]]
     if not changes:
         return []
-    found = f"{run}: this run was started in another setting ({'; '.join(changes)})"
+    changed = f"{run}: this run was started in another setting ({'; '.join(changes)})"
     if deterministic:
-        raise RunError(f"{found}, and its weights would not come out the same; resume it in the old setting (threads: "
-                       "OMP_NUM_THREADS), or start a new run")  # fmt: skip
-    return [f"{found}; its weights will differ in their last bits from an undisturbed run's"]
+        raise RunError(
+            f"{changed}, and its weights would not come out the same; resume it in the old setting (threads: "
+            "OMP_NUM_THREADS), or start a new run"
+        )
+    return [f"{changed}; its weights will differ in their last bits from an undisturbed run's"]
+
+
+_IDENTITY = {
+    "fingerprints": "recipe fingerprints",
+    "genres": "genres to learn",
+    "n_tracks": "number of tracks",
+    "tracks_sha256": "audio, lyrics or labels of the training and validation tracks",
+}
+"""The entries of ``Task.identity`` in words."""
 
 
 def refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
+    """Raise RunError where a run is resumed on other data than it was started on."""
     if state is None or state.task == task.identity:
         return
-    names = {"fingerprints": "recipe fingerprints", "genres": "genres to learn", "n_tracks": "number of tracks",
-             "tracks_sha256": "audio, lyrics or labels of the training and validation tracks"}  # fmt: skip
-    found = [names[key] for key in names if state.task.get(key) != task.identity[key]]
-    raise RunError(f"{run}: this run was started on other data: it differs in {', '.join(found)}; resume with the "
-                   "store it was started on, or start a new run")  # fmt: skip
+    differences = [name for key, name in _IDENTITY.items() if state.task.get(key) != task.identity[key]]
+    raise RunError(
+        f"{run}: this run was started on other data: it differs in {', '.join(differences)}; resume with the store it "
+        "was started on, or start a new run"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +157,7 @@ class Publisher:
     """Makes ``best/`` of a run's state."""
 
     run: Path
-    store: FeatureStore
+    recipe: Recipe
     task: Task
     config: TrainConfig
     precision: str
@@ -150,7 +173,7 @@ class Publisher:
             intervals=state.best["intervals"],
         )
         weights = state_file(self.run, state, "best").read_bytes()
-        files = bundle_files(self.task, self.config, self.store.recipe, facts, weights=weights)
+        files = bundle_files(self.task, self.config, self.recipe, facts, weights=weights)
         publish_folder(self.run / "best", files)
 
     def repair(self, state: RunState) -> None:
@@ -162,12 +185,14 @@ class Publisher:
 def describe_run(
     store: FeatureStore,
     task: Task,
-    home: Home,
+    *,
+    placement: Placement,
     device: torch.device,
     precision: str,
-    model: System,
+    n_parameters: int,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
+    """Return the values of ``run.json`` but for its sessions."""
     return {
         "store": store.path.name,
         "fingerprints": dict(store.fingerprints),
@@ -177,16 +202,16 @@ def describe_run(
         "kept": [dataclasses.asdict(kept) for kept in task.kept],
         "labels_sha256": task.labels_sha256,
         "n_train": task.n_train,
-        "n_validation": len(task.examples) - task.n_train,
+        "n_validation": task.n_validation,
         "n_train_without_lyrics": task.n_without_lyrics,
-        "home": dataclasses.asdict(home),
+        "home": dataclasses.asdict(placement),
         "device": str(device),
         "precision": precision,
         "mgc": metadata.version("mgc"),
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "graph": None if task.graph is None else graph_summary(task.graph, task.genres.names),
+        "n_parameters": n_parameters,
+        "graph": task.graph_summary,
         "warnings": list(warnings),
     }
 

@@ -7,31 +7,25 @@ visibly. Nothing here depends on a test track.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 
 from ...cache.format.recipe import Recipe
+from ...cache.messages import interval, number
 from ..config import TrainConfig
 from ..data.task import Task
+from ..metrics.names import CARD_METRICS
 from ..metrics.thresholds import Thresholds
 from ..model.systems import ABOUT
 
+_number = functools.partial(number, missing="undefined")
 TO_FILL_IN = "[to be filled in by whoever publishes this model]"
-_METRICS = {
-    "map": "mAP (macro, genres with a validation track)",
-    "jaccard_fixed": "Jaccard at threshold 0.5",
-    "f1_fixed": "F1 (example-based) at 0.5",
-    "jaccard_tuned": "Jaccard at the overall threshold",
-    "f1_tuned": "F1 at the overall threshold",
-    "jaccard_tuned_per_genre": "Jaccard at the thresholds a genre",
-    "f1_tuned_per_genre": "F1 at the thresholds a genre",
-}
-
 _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
+"""By the first part of a key of `CARD_METRICS`: the types of the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +79,7 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
     """The validation figures, as the hub lists them beside a model."""
     metrics = [
         {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
-        for key, name in _METRICS.items()
+        for key, name in CARD_METRICS.items()
         if (value := facts.intervals.get(key, {}).get("value")) is not None
     ]
     dataset = {"type": "to-be-filled-in", "name": TO_FILL_IN, "split": "validation"}
@@ -123,7 +117,6 @@ Not meant for: deciding alone what is sold, recommended, paid or removed, and no
 
 
 def _data(task: Task, recipe: Recipe) -> str:
-    n_validation = len(task.examples) - task.n_train
     groups = task.groups
     n_artists = len(set(groups[: task.n_train]))
     lengths = task.train_labels.sum(axis=1)
@@ -143,7 +136,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
   {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
-- Epoch and thresholds chosen on {n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
+- Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
 - Filters: {"; ".join(str(kept) for kept in task.genres.steps)}.
 - Sound: {clip}.
 - Words: {words}."""
@@ -196,9 +189,9 @@ def _metrics(facts: CardFacts) -> str:
     if not facts.intervals:
         return "## Metrics\n\nThere was no validation track to measure on."
     listed = "\n".join(
-        f"| {name} | {_number(facts.intervals[key]['value'])} | {_interval(facts.intervals[key])} |"
-        for key, name in _METRICS.items()
-        if key in facts.intervals
+        f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing='too few artists')} |"
+        for key, name in CARD_METRICS.items()
+        if (estimate := facts.intervals.get(key))
     )
     return f"""## Metrics
 
@@ -265,15 +258,6 @@ def _inputs(task: Task) -> str:
 def _cell(name: str) -> str:
     """A name that cannot leave its cell."""
     return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    low, high = estimate["low"], estimate["high"]
-    return "too few artists" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None or not np.isfinite(value) else f"{value:.3f}"
 
 
 def _on(used: bool) -> str:

@@ -172,6 +172,6 @@ def _labels(task: Task) -> dict[str, Any]:
 
 
 def _graph(task: Task) -> dict[str, Any]:
-    if task.graph is None:
+    if task.graph is None or task.graph_summary is None:
         return {"genres": list(task.genres.names), "used": False}
-    return graph_document(task.graph, task.genres.names, task.model.graph_options)
+    return graph_document(task.graph, task.graph_summary, task.genres.names, task.model.graph_options)

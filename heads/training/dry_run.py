@@ -1,4 +1,4 @@
-"""What a training run would be, told before it starts: tracks, genres, memory, and the time of a few real steps."""
+"""A dry run: what a training would be (tracks, genres, memory), and the time of a few real steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ import torch
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
-from ..data.batches import FeatureBatches, Home, choose_home, epoch_batches, in_batches
+from ..data.batches import FeatureBatches, Placement, choose_placement, epoch_batches, in_batches
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, resolve_device, resolve_precision
-from ..evaluation.scoring import score_logits
+from ..evaluation.scoring import score
 from ..runs.tensor_files import model_tensors, optimizer_tensors
 from .loop import train_epoch
-from .train import make_model
+from .start import make_model
 
 _BATCHES, _BUDGET_S = 12, 10.0
 """As many batches are read; steps are taken until the time is over, at least two, and the first does not count."""
@@ -28,31 +29,57 @@ _BATCHES, _BUDGET_S = 12, 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What was found.
+    """The outcome of a dry run.
 
     Attributes
     ----------
     task : split, genres, filters' counts and warnings.
-    n_steps, n_validation : optimizer steps an epoch, validation tracks.
+    n_steps : optimizer steps per epoch.
     step_s, timed_steps : median over that many real steps of training.
     epoch_s : estimated from `step_s` and a few validation batches.
     read_s : estimated for reading the features once at the start; 0 where they stay in the store.
-    checkpoint_bytes : of one; two are kept, and a third is there while it is written.
+    checkpoint_bytes : of one; two are kept, and a third exists while it is written.
     """
 
+    config: TrainConfig
     task: Task
-    home: Home
+    placement: Placement
     device: str
     precision: str
     n_parameters: int
     n_steps: int
-    n_validation: int
     step_s: float
     timed_steps: int
     epoch_s: float
     read_s: float
     checkpoint_bytes: int
     warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        task, placement = self.task, self.placement
+        return {
+            "kept": [str(kept) for kept in task.kept],
+            "split": {"policy": task.split.policy, **task.split.sizes},
+            "genres": list(task.genres.names),
+            "train_tracks": task.n_train,
+            "train_tracks_without_lyrics": task.n_without_lyrics,
+            "validation_tracks": task.n_validation,
+            "home": {"name": placement.name, "bytes": placement.n_bytes, "free_bytes": placement.free_bytes},
+            "features": str(placement),
+            "device": self.device,
+            "precision": self.precision,
+            "n_parameters": self.n_parameters,
+            "batch_size": self.config.batch_size,
+            "steps_per_epoch": self.n_steps,
+            "epochs": self.config.epochs,
+            "timed_steps": self.timed_steps,
+            "seconds_per_step": round(self.step_s, 4),
+            "seconds_per_epoch": round(self.epoch_s, 2),
+            "seconds_to_read": round(self.read_s, 2),
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "warnings": list(self.warnings),
+        }
 
 
 def dry_run(
@@ -62,7 +89,7 @@ def dry_run(
     labels: Mapping[str, Sequence[str]] | None = None,
     on_progress: Progress = silent,
 ) -> DryRun:
-    """Do what :func:`mgc.heads.training.train.train` does up to its first steps, and write nothing.
+    """Prepare and time what :func:`mgc.heads.training.train.train` would do; writes nothing.
 
     Raises
     ------
@@ -74,38 +101,45 @@ def dry_run(
     with deterministic(config.deterministic), compiling(config.compile):
         task = prepare(store, config, labels=labels, on_progress=on_progress)
         model, optimizer = make_model(task, config, device)
-        home = choose_home(store, task.examples, device=device, wanted=config.home)
+        placement = choose_placement(store, task.examples, device=device, wanted=config.home)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)
         sample = np.concatenate(batches_of_epoch[:_BATCHES])
+        examples = task.examples.take(sample)
         started = time.perf_counter()
-        batches = FeatureBatches(
-            store, task.examples.take(sample), home=home, device=device, text_dim=task.model.text_dim
-        )
-        read_s = 0.0 if home.name == "mapped" else (time.perf_counter() - started) / len(sample) * len(task.examples)
+        batches = FeatureBatches(store, examples, placement=placement, device=device, text_dim=task.model.text_dim)
+        read_s = (time.perf_counter() - started) / len(sample) * len(task.examples)
         clock = _Clock(device)
         with contextlib.suppress(_Enough):
-            train_epoch(model, optimizer, batches, len(sample), config, epoch=1, device=device, precision=precision,
-                        wants_save=clock.tick)  # fmt: skip
+            train_epoch(
+                model,
+                optimizer,
+                batches,
+                len(sample),
+                config,
+                epoch=1,
+                device=device,
+                precision=precision,
+                wants_save=clock.tick,
+            )
         step_s = statistics.median(clock.steps_s)
         few = np.arange(min(len(sample), 2 * config.batch_size), dtype=np.int64)
         started = time.perf_counter()
-        score_logits(model, batches, few, batch_size=config.batch_size)
-        n_validation = len(task.examples) - task.n_train
+        score(model, batches, few, batch_size=config.batch_size)
         scoring_s = (time.perf_counter() - started) / len(in_batches(few, config.batch_size))
-        n_scored = len(in_batches(np.arange(n_validation, dtype=np.int64), config.batch_size))
+        n_scored = len(in_batches(np.arange(task.n_validation, dtype=np.int64), config.batch_size))
     tensors = [*model_tensors(model).values(), *optimizer_tensors(optimizer, model).values()]
     return DryRun(
+        config=config,
         task=task,
-        home=home,
+        placement=placement,
         device=str(device),
         precision=precision,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_steps=len(batches_of_epoch),
-        n_validation=n_validation,
         step_s=step_s,
         timed_steps=len(clock.steps_s),
         epoch_s=len(batches_of_epoch) * step_s + n_scored * scoring_s,
-        read_s=read_s,
+        read_s=0.0 if placement.name == "mapped" else read_s,
         checkpoint_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         warnings=(*task.warnings, *model.start_warnings()),
     )

@@ -14,39 +14,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...cache.errors import StoppedError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
-from ..data.batches import FeatureBatches, Home, choose_home
+from ..data.batches import FeatureBatches, Placement
 from ..data.splits import Split
-from ..data.task import Task, prepare
-from ..device import compiling, deterministic, machine, resolve_device, resolve_precision, reused_memory
-from ..evaluation.scoring import probabilities, score_logits
+from ..data.task import Task
+from ..device import compiling, deterministic, resolve_device, reused_memory
+from ..evaluation.scoring import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
-from ..model.graph import graph_sentence, graph_summary
-from ..model.system import System
-from ..model.systems import build_system
-from ..runs.checkpoint import RunState, restore, save_state, saved_random
-from ..runs.folder import (
-    Publisher,
-    describe_run,
-    open_run,
-    refuse_other_machine,
-    refuse_other_task,
-    saving,
-    this_session,
-    write_start,
-)
+from ..runs.checkpoint import save_state
+from ..runs.folder import Publisher, saving
 from ..runs.history import EpochRecord, append_record
-from .loop import EpochSums, seeded, train_epoch
+from .loop import EpochSums, train_epoch
+from .start import OpenRun, open_run
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +43,7 @@ SAVE_EVERY_S = 600.0
 
 
 class EpochLog(Protocol):
-    """Told of every epoch once it is committed; :class:`mgc.heads.runs.tensorboard.EventLog` is one."""
+    """Receives every epoch once it is committed; :class:`mgc.heads.runs.tensorboard.EventLog` is one."""
 
     def append(self, record: EpochRecord) -> None: ...
     def close(self) -> None: ...
@@ -66,30 +54,63 @@ StartEpochLog = Callable[[Path, Sequence[EpochRecord]], EpochLog]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a run came to.
+class TrainingResult:
+    """The outcome of a training.
 
     Attributes
     ----------
     history : every epoch's record, those before a resume included.
     best_epoch, best_map : the epoch published in ``best/`` and its validation mAP.
     task : split, genres, filters' counts and warnings.
-    home : where the features were kept; None if nothing was left to train.
+    placement : where the features were kept; None if nothing was left to train.
     """
 
     run: Path
+    config: TrainConfig
     history: tuple[EpochRecord, ...]
     best_epoch: int
     best_map: float | None
     thresholds: Thresholds
     task: Task
-    home: Home | None
+    placement: Placement | None
     device: str
     precision: str
     n_parameters: int
     seconds: float
     stopped_early: bool
     warnings: tuple[str, ...]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the filters left, the split, the placement, and the warnings, a sentence each."""
+        split = self.task.split
+        sizes = ", ".join(f"{name} {size}" for name, size in split.sizes.items())
+        return [
+            *(str(kept) for kept in self.task.kept),
+            f"split {split.policy}: {sizes}",
+            *([f"features kept in: {self.placement}"] if self.placement is not None else []),
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; no path, and none of the remarks."""
+        return {
+            "epochs": len(self.history),
+            "best_epoch": self.best_epoch,
+            "best_validation_map": self.best_map,
+            "first_loss": self.history[0].loss if self.history else None,
+            "last_loss": self.history[-1].loss if self.history else None,
+            "split": {"policy": self.task.split.policy, **self.task.split.sizes},
+            "genres": list(self.task.genres.names),
+            "learning_rate": self.config.lr,
+            "threshold": self.thresholds.overall,
+            "threshold_tuned_on": self.thresholds.n_tracks,
+            "device": self.device,
+            "precision": self.precision,
+            "n_parameters": self.n_parameters,
+            "seconds": round(self.seconds, 2),
+            "stopped_early": self.stopped_early,
+        }
 
 
 def train(
@@ -104,7 +125,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     epoch_log: StartEpochLog | None = None,
     on_progress: Progress = silent,
-) -> RunResult:
+) -> TrainingResult:
     """Train a model.
 
     Parameters
@@ -117,7 +138,7 @@ def train(
         as those of a run never stopped.
     save_every_s : seconds between checkpoints inside an epoch; each end of an epoch is one anyway.
     stop : asked after each step; once it says True, the run saves where it is and ends.
-    epoch_log : opened when training starts, and told of every epoch beside ``metrics.jsonl``.
+    epoch_log : opened when training starts; receives every epoch, as ``metrics.jsonl`` does.
 
     Raises
     ------
@@ -134,129 +155,120 @@ def train(
     -----
     Ru et al. 2023, section 3: Adam, learning rate 1e-4 halved every 50 epochs, batches of 16.
     """
+    stop = stop or (lambda: False)
     device = resolve_device(config.device)
+
+    def stop_while_preparing(step: str, done: int, total: int, note: str = "") -> None:
+        on_progress(step, done, total, note)
+        if stop():
+            raise StoppedError(f"{run}: stopped before the first step; nothing new was to be saved")
+
     with deterministic(config.deterministic), compiling(config.compile):
-        training = _Training(store, run, config, device, labels, split, resume, save_every_s, stop, on_progress)
+        opened = open_run(
+            store,
+            run,
+            config,
+            device=device,
+            labels=labels,
+            split=split,
+            resume=resume,
+            on_progress=stop_while_preparing,
+        )
+        training = _Training(opened, save_every_s=save_every_s, stop=stop, on_progress=on_progress)
         with training.logging_epochs(epoch_log):
             return training.finish()
 
 
 class _Training:
-    """A run at work: what it learns from, the model, and how far it is."""
+    """The epochs of a run: trains, validates, saves, publishes."""
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        run: Path,
-        config: TrainConfig,
-        device: torch.device,
-        labels: Mapping[str, Sequence[str]] | None,
-        split: Split | None,
-        resume: bool,
-        save_every_s: float,
-        stop: Callable[[], bool] | None,
-        on_progress: Progress,
-    ) -> None:
-        self.started = self.saved = time.monotonic()
-        self.store, self.run, self.config, self.device = store, run, config, device
-        self.save_every_s = save_every_s
-        self.stop = stop or (lambda: False)
-        self.on_progress = on_progress
+    def __init__(self, run: OpenRun, *, save_every_s: float, stop: Callable[[], bool], on_progress: Progress) -> None:
+        self.run, self.state = run, run.state
+        self.save_every_s, self.stop, self.on_progress = save_every_s, stop, on_progress
+        self.saved_s = self.epoch_started_s = run.started_s
         self.epoch_log: EpochLog | None = None
-        self.precision = resolve_precision(config.precision, device)
-        opened = open_run(run, config, resume=resume)
-        self.task = prepare(
-            store, config, labels=labels, split=opened.split or split, on_progress=self._taking_statistics
+        self.publisher = Publisher(
+            run=run.folder,
+            recipe=run.store.recipe,
+            task=run.task,
+            config=run.config,
+            precision=run.precision,
+            n_parameters=run.n_parameters,
         )
-        refuse_other_task(run, opened.state, self.task)
-        if self.task.graph is not None:
-            log.info("%s", graph_sentence(graph_summary(self.task.graph, self.task.genres.names)))
-        self.model, self.optimizer = make_model(self.task, config, device)
-        self.warnings = [*opened.warnings, *self.task.warnings, *self.model.start_warnings()]
-        self.home = choose_home(store, self.task.examples, device=device, wanted=config.home)
-        log.info("%s", self.home)
-        setting = machine(device, self.precision)
-        self.state = opened.state or RunState(
-            epoch=0, step=0, config=config.to_dict(), task=self.task.identity, machine=setting
-        )
-        self.start: tuple[EpochSums, dict[str, Tensor]] | None = None
-        if opened.state is not None:
-            moved = refuse_other_machine(run, self.state, setting, deterministic=config.deterministic)
-            self.warnings += moved
-            for warning in (*opened.warnings, *moved):  # now, and not when the training is over
-                log.warning("%s", warning)
-            self._restore()
-        self.about = describe_run(store, self.task, self.home, device, self.precision, self.model, self.warnings)
-        with saving(run, "the files of a new run", self._safe()):
-            session = this_session(epoch=self.state.epoch, device=device, precision=self.precision)
-            self.history = write_start(run, self.state, config, self.task, self.about, session)
-        if [record.epoch for record in self.history] != list(range(1, self.state.epoch + 1)):
-            self.warnings.append(f"{run / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
-        self.publisher = Publisher(run=run, store=store, task=self.task, config=config, precision=self.precision,
-                                   n_parameters=self.about["n_parameters"])  # fmt: skip
 
     @contextmanager
     def logging_epochs(self, start: StartEpochLog | None) -> Iterator[None]:
         if start is None:
             yield
             return
-        with saving(self.run, "the epoch log", self._safe()):
-            self.epoch_log = start(self.run, self.history)
+        with saving(self.run.folder, "the epoch log", whole_epochs=self.state.epoch):
+            self.epoch_log = start(self.run.folder, self.run.history)
         try:
             yield
         finally:
             self.epoch_log.close()
 
-    def finish(self) -> RunResult:
-        """Train until nothing is left to do."""
-        state = self.state
-        with saving(self.run, "best/", self._safe()):
+    def finish(self) -> TrainingResult:
+        """Train until no epoch is left."""
+        run, state, task = self.run, self.state, self.run.task
+        with saving(run.folder, "best/", whole_epochs=state.epoch):
             self.publisher.repair(state)
-        something_was_left = self._goes_on()
-        if something_was_left:
-            batches = FeatureBatches(self.store, self.task.examples, home=self.home, device=self.device,
-                                     text_dim=self.task.model.text_dim)  # fmt: skip
-            with reused_memory(self.device):
-                while self._goes_on():
+        placement = run.placement if self._epochs_left() else None
+        if placement is not None:
+            batches = FeatureBatches(
+                run.store, task.examples, placement=placement, device=run.device, text_dim=task.model.text_dim
+            )
+            with reused_memory(run.device):
+                while self._epochs_left():
                     self._end_epoch(self._epoch(batches))
-        nothing = learnt_nothing(self.task.examples.labels[self.task.n_train :], state.best_map)
-        return RunResult(
-            run=self.run,
-            history=tuple(self.history),
+        nothing = learnt_nothing(task.examples.labels[task.n_train :], state.best_map)
+        return TrainingResult(
+            run=run.folder,
+            config=run.config,
+            history=tuple(run.history),
             best_epoch=state.best_epoch,
             best_map=state.best_map,
             thresholds=Thresholds.from_dict(state.best["thresholds"]),
-            task=self.task,
-            home=self.home if something_was_left else None,
-            device=str(self.device),
-            precision=self.precision,
-            n_parameters=self.about["n_parameters"],
-            seconds=time.monotonic() - self.started,
+            task=task,
+            placement=placement,
+            device=str(run.device),
+            precision=run.precision,
+            n_parameters=run.n_parameters,
+            seconds=time.monotonic() - run.started_s,
             stopped_early=state.stopped_early,
-            warnings=(*self.warnings, *([] if nothing is None else [nothing])),
+            warnings=(*run.warnings, *([] if nothing is None else [nothing])),
         )
 
-    def _goes_on(self) -> bool:
-        return self.state.epoch < self.config.epochs and not self.state.stopped_early
+    def _epochs_left(self) -> bool:
+        return self.state.epoch < self.run.config.epochs and not self.state.stopped_early
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:
         """Train and validate once; brings the state to the end of the epoch."""
-        state, task, config, epoch = self.state, self.task, self.config, self.state.epoch + 1
-        self.epoch_started = time.monotonic() - (0.0 if state.within is None else state.within["seconds"])
+        run, state, task, epoch = self.run, self.state, self.run.task, self.state.epoch + 1
+        self.epoch_started_s = time.monotonic() - (0.0 if state.within is None else state.within["seconds"])
         sums = train_epoch(
-            self.model, self.optimizer, batches, task.n_train, config, epoch=epoch, device=self.device,
-            precision=self.precision, start=self.start, wants_save=self._wants_save, save=self._save_within,
-        )  # fmt: skip
+            run.model,
+            run.optimizer,
+            batches,
+            task.n_train,
+            run.config,
+            epoch=epoch,
+            device=run.device,
+            precision=run.precision,
+            start=run.within,
+            wants_save=self._wants_save,
+            save=self._save_within,
+        )
         index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
 
-        def look(step: str, done: int, total: int, note: str = "") -> None:
+        def stop_while_validating(step: str, done: int, total: int, note: str = "") -> None:
             if self.stop():
                 self._save_within(sums, {})
 
-        logits = score_logits(self.model, batches, index, batch_size=config.batch_size, on_progress=look)
-        truth, scores = task.examples.labels[index], probabilities(logits).astype(np.float64)
-        validation = validation_metrics(truth, scores, logits.astype(np.float64))
-        state.epoch, state.step, state.within, self.start = epoch, state.step + sums.steps, None, None
+        outputs = score(run.model, batches, index, batch_size=run.config.batch_size, on_progress=stop_while_validating)
+        truth, scores = task.examples.labels[index], probabilities(outputs.logits).astype(np.float64)
+        validation = validation_metrics(truth, scores, outputs.logits.astype(np.float64))
+        state.epoch, state.step, state.within, run.within = epoch, state.step + sums.steps, None, None
         if is_better(validation, state.best.get("validation")):
             state.best_epoch, state.best_map = epoch, validation["map"]
             thresholds = tune_thresholds(truth, scores)
@@ -265,38 +277,30 @@ class _Training:
         return self._record(sums, validation)
 
     def _end_epoch(self, record: EpochRecord) -> None:
-        """Commit the epoch, publish what is best, tell."""
-        state, config = self.state, self.config
+        """Commit the epoch, publish what is best, report."""
+        run, state, config = self.run, self.state, self.run.config
         if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
             state.stopped_early = True
-        with saving(self.run, f"the checkpoint of epoch {state.epoch}", self._safe(before=state.epoch)):
-            append_record(self.run / "metrics.jsonl", record)
-            save_state(self.run, state, self.model, self.optimizer)
-        self.saved = time.monotonic()
+        with saving(run.folder, f"the checkpoint of epoch {state.epoch}", whole_epochs=state.epoch - 1):
+            append_record(run.folder / "metrics.jsonl", record)
+            save_state(run.folder, state, run.model, run.optimizer)
+        self.saved_s = time.monotonic()
         if state.best_epoch == state.epoch:
-            with saving(self.run, "best/", self._safe()):
+            with saving(run.folder, "best/", whole_epochs=state.epoch):
                 self.publisher.publish(state)
-        self.history.append(record)
+        run.history.append(record)
         if self.epoch_log is not None:
-            with saving(self.run, "the epoch log", self._safe()):
+            with saving(run.folder, "the epoch log", whole_epochs=state.epoch):
                 self.epoch_log.append(record)
-        log.info("epoch %d: loss %.4f, validation mAP %s, %.1f s", record.epoch, record.loss, record.val_map,
-                 record.seconds)  # fmt: skip
+        message = "epoch %d: loss %.4f, validation mAP %s, %.1f s"
+        log.info(message, record.epoch, record.loss, record.val_map, record.seconds)
         validated = "" if record.val_map is None else f", validation mAP {record.val_map:.3f}"
         self.on_progress("train", state.epoch, config.epochs, f"loss {record.loss:.3f}{validated}")
-        if self.stop() and state.epoch < config.epochs and not state.stopped_early:
-            raise StoppedError(f"{self.run}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
-
-    def _restore(self) -> None:
-        state = self.state
-        state.config = self.config.to_dict()
-        restore(self.run, state, self.model, self.optimizer)
-        if state.within is not None:
-            sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
-            self.start = sums, saved_random(self.run, state)
+        if self.stop() and self._epochs_left():
+            raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
 
     def _wants_save(self) -> bool:
-        return self.stop() or time.monotonic() - self.saved >= self.save_every_s
+        return self.stop() or time.monotonic() - self.saved_s >= self.save_every_s
 
     def _save_within(self, sums: EpochSums, random: dict[str, Tensor]) -> None:
         """Commit a point inside the epoch; there the run ends if it was asked to.
@@ -305,58 +309,30 @@ class _Training:
         ------
         StoppedError
         """
-        state, epoch = self.state, self.state.epoch + 1
-        within = {"steps": sums.steps, "sums": list(sums.sums), "seconds": time.monotonic() - self.epoch_started}
-        point = dataclasses.replace(state, within=within)
-        with saving(self.run, f"a checkpoint within epoch {epoch}", self._safe()):
-            save_state(self.run, point, self.model, self.optimizer, random=random)
-        self.saved = time.monotonic()
+        run, epoch = self.run, self.state.epoch + 1
+        within = {"steps": sums.steps, "sums": list(sums.sums), "seconds": time.monotonic() - self.epoch_started_s}
+        point = dataclasses.replace(self.state, within=within)
+        with saving(run.folder, f"a checkpoint within epoch {epoch}", whole_epochs=self.state.epoch):
+            save_state(run.folder, point, run.model, run.optimizer, random=random)
+        self.saved_s = time.monotonic()
         if self.stop():
-            raise StoppedError(f"{self.run}: stopped in epoch {epoch} after {sums.steps} steps, which are saved; go on "
-                               "with --resume")  # fmt: skip
-
-    def _safe(self, before: int | None = None) -> str:
-        """What is on disk and whole."""
-        epoch = self.state.epoch if before is None else before - 1
-        return f"the run is whole up to epoch {epoch}" if epoch else "no epoch was saved before"
-
-    def _taking_statistics(self, step: str, done: int, total: int, note: str = "") -> None:
-        self.on_progress(step, done, total, note)
-        if self.stop():
-            raise StoppedError(f"{self.run}: stopped before the first step; nothing new was to be saved")
+            steps = f"stopped in epoch {epoch} after {sums.steps} steps, which are saved"
+            raise StoppedError(f"{run.folder}: {steps}; go on with --resume")
 
     def _record(self, sums: EpochSums, validation: Mapping[str, float | None]) -> EpochRecord:
-        loss, contrastive, classification = (value / self.task.n_train for value in sums.sums)
+        run, tau = self.run, self.run.model.tau
+        loss, contrastive, classification = (value / run.task.n_train for value in sums.sums)
         return EpochRecord(
             epoch=self.state.epoch,
             step=self.state.step,
-            lr=self.config.lr_at(self.state.epoch - 1),
+            lr=run.config.lr_at(self.state.epoch - 1),
             loss=loss,
             contrastive=contrastive,
             classification=classification,
-            tau=None if self.model.tau is None else float(self.model.tau.detach()),
+            tau=None if tau is None else float(tau.detach()),
             val_bce=validation["bce"],
             val_map=validation["map"],
             val_jaccard=validation["jaccard"],
             val_empty_share=validation["empty_share"],
-            seconds=round(time.monotonic() - self.epoch_started, 3),
+            seconds=round(time.monotonic() - self.epoch_started_s, 3),
         )
-
-
-def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
-    with seeded(config.seed, 0, torch.device("cpu")):
-        model = build_system(
-            task.model,
-            adjacency=None if task.graph is None else task.graph.adjacency,
-            genre_embedding=task.genre_embedding,
-            mel_mean=task.statistics.mean_db,
-            mel_std=task.statistics.std_db,
-        )
-    if config.prior_bias:
-        model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.compile:
-        model.compile()
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
-    return model, optimizer

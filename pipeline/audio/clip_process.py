@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...cache.errors import MgcError, MissingExtraError
+from ...cache.machine import ONE_THREAD
 
 SIZES = struct.Struct(">II")
 """Sizes of a message's JSON and payload."""
 
-_THREAD_POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")
-_ONE_THREAD = {**{f"{pool}_NUM_THREADS": "1" for pool in _THREAD_POOLS}, "VECLIB_MAXIMUM_THREADS": "1"}
 _START_WALL_S = 300.0
 _STOP_WALL_S = 5.0
 _STDERR_BYTES = 8192
@@ -55,7 +54,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": search_path, "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path, "PYTHONFAULTHANDLER": "1"},
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None

@@ -6,17 +6,17 @@ import time
 from pathlib import Path
 
 from ...cache.errors import ConfigError
-from ...cache.format.plan import read_plan
+from ...cache.format.plan import is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.tables import plan_table
-from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..extractors.extractor import NAME
+from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
-from ..text.encoder import TextSource
-from .cluster import Scheduler
+from ..text.encoder import TextSource, encoder_recipe
+from .options import ExtractOptions
 from .pending import ExtractReport, PendingParts, join_set, retry_failed_rows
 from .reconcile import joined, plan_row, refuse, set_differences
 
@@ -24,25 +24,18 @@ from .reconcile import joined, plan_row, refuse, set_differences
 def add_features(
     source: Source,
     path: Path,
-    name: str,
+    options: ExtractOptions,
     *,
-    recipe: FeatureSetRecipe,
-    text: TextSource | None = None,
-    workers: int | Scheduler = 0,
-    shard: tuple[int, int] | None = None,
-    retry_failed: bool = False,
     on_progress: Progress = silent,
 ) -> ExtractReport:
-    """Let the features of another text encoder, or of an extractor, join a store; nothing that is written is touched.
+    """Add the features of another text encoder, or of an extractor, to a store; nothing that is written is touched.
 
     Parts that are extracted get them; parts that are extracted later get them when this is run again. Tracks that
     failed when the store was made have none, and are not counted: not as planned, nor as failed.
 
     Parameters
     ----------
-    name : what the store calls them; of an extractor, its own name.
-    text : where the text encoder of a :class:`~mgc.cache.format.recipe.TextRecipe` lies.
-    retry_failed : try tracks again that lack these features because they failed on them; the others keep theirs.
+    options : ``add`` is the name of the feature set, ``text_model`` its encoder; without one it is an extractor's.
 
     Raises
     ------
@@ -51,7 +44,14 @@ def add_features(
     RecipeMismatchError
         If the store has features of that name, by another recipe.
     """
-    started = time.monotonic()
+    started, name = time.monotonic(), options.add
+    assert name is not None
+    if not (path.is_dir() and is_store(path)) or options.append:
+        raise ConfigError(f"--add {name}: features join a Zarr store that is there, in a run of their own")
+    text = None
+    if options.text_model is not None:
+        text = TextSource(model=options.text_model, device=options.text_device)
+    recipe = _added_recipe(path, name, text, options.text_precision)
     if not NAME.fullmatch(name):
         raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
     plan = read_plan(path)
@@ -63,18 +63,31 @@ def add_features(
     known = plan.added.get(name)
     if known is not None:
         refuse(
-            path, set_differences(known.recipe, recipe),
+            path,
+            set_differences(known.recipe, recipe),
             f"Use the same to continue {name!r}, or another name; `mgc store drop {path} --feature {name}` takes out "
             "what there is, and then it can join anew.",
-        )  # fmt: skip
+        )
     plan = join_set(path, plan, name, recipe, text)
     refuse(path, set_differences(plan.added[name].recipe, recipe), "Name another.")
     pending = set(range(plan.n_parts)) - committed(path).keys()
-    again = retry_failed_rows(path, plan, name) if retry_failed else {}
-    run = PendingParts(source, path, text, workers, shard, on_progress, feature_set=name)
+    again = retry_failed_rows(path, plan, name) if options.retry_failed else {}
+    run = PendingParts(source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name)
     built = run.build(plan, without=pending) + run.build(plan, again=again)
     finish(path)
-    with FeatureStore.open(path) as store:
-        counts = store.counts(name)
-    seconds = round(time.monotonic() - started, 2)
-    return ExtractReport(store=str(path), parts_built=built, seconds=seconds, **vars(counts))
+    return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)
+
+
+def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
+    """Return the recipe of the text encoder that the user named, else of the extractor of that name."""
+    if text is not None:
+        if name in extractor_names():
+            raise ConfigError(
+                f"--add {name}: an extractor's name, but a text encoder is named too. Leave --text-model out for the "
+                "extractor's features, or call the text features something else"
+            )
+        return encoder_recipe(text, precision)
+    try:
+        return load_extractor(name).recipe(read_plan(path).recipe.mel)
+    except ConfigError as error:
+        raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error

@@ -9,18 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ...cache.errors import ConfigError, WorkerError
+from ...cache.machine import ONE_THREAD
 from .job import PartJob
+from .options import Scheduler
 from .part import build_and_commit
 from .probe import probe
 
@@ -29,54 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SINGLE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-"""Set in each worker before anything is imported: the parts are the parallelism."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEATHS_ALLOWED = 3
 """Workers that one part may end in all before the run gives up: machines are preempted too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scheduler:
-    """A Dask scheduler that runs already.
-
-    Attributes
-    ----------
-    address, file : one of the two: ``tls://host:8786``, or the file of ``dask scheduler --scheduler-file``.
-    tls_ca, tls_cert, tls_key : PEM files, as for ``dask scheduler --tls-ca-file`` and so on.
-    insecure_network : allow plain TCP beyond this machine: whoever reaches the port can run code on every worker.
-    """
-
-    address: str | None = None
-    file: Path | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    insecure_network: bool = False
-
-    def checked_address(self) -> str:
-        """Where the scheduler listens.
-
-        Raises
-        ------
-        ConfigError
-            If that is not said, or is plain TCP beyond this machine and nobody allowed it.
-        """
-        if (self.address is None) == (self.file is None):
-            raise ConfigError("name a scheduler by --scheduler or by --scheduler-file, not both")
-        address = self.address or _address_in(self.file or Path())
-        parts = urlsplit(address if "://" in address else f"tcp://{address}")
-        if parts.scheme != "tls" and parts.hostname not in LOOPBACK and not self.insecure_network:
-            raise ConfigError(
-                f"scheduler {address}: plain TCP over a network lets anyone who reaches it run code on the workers; "
-                "use tls:// with --tls-ca, --tls-cert and --tls-key, or say --insecure-network"
-            )
-        if parts.scheme == "tls" and None in (self.tls_ca, self.tls_cert, self.tls_key):
-            raise ConfigError(f"scheduler {address}: TLS needs --tls-ca, --tls-cert and --tls-key")
-        return address
 
 
 def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[dict[str, Any]]:
@@ -144,8 +95,8 @@ def _local_client(n_workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD,
-        "distributed.admin.tick.interval": "1s",  # as shipped, 50 a second in each process: benchmarks/speed.md, growth
+        "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
+        "distributed.admin.tick.interval": "1s",  # default: 50 per second; see Growth in benchmarks/speed/speed.md
         "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
         "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
     }
@@ -190,16 +141,3 @@ def _remote_client(where: Scheduler) -> Iterator[Client]:
             log.warning("scheduler %s has no workers yet: waiting for the first", address)
         client.wait_for_workers(1)
         yield client
-
-
-def _address_in(file: Path) -> str:
-    try:
-        address: str = json.loads(file.read_text(encoding="utf-8"))["address"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--scheduler-file {file}: no scheduler's address in it ({error})") from error
-    return address
-
-
-def default_workers() -> int:
-    """One worker a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

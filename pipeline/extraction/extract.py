@@ -10,22 +10,17 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...cache.format.plan import PLAN_FILE, read_plan
 from ...cache.format.recipe import Recipe
 from ...cache.format.tables import plan_table
-from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
-from .cluster import Scheduler
+from .options import ExtractOptions
 from .pending import ExtractReport, PendingParts
 from .reconcile import create, joined, plan_row, refuse_other_content, refuse_other_recipe, retried, retry_is_under_way
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +28,10 @@ log = logging.getLogger(__name__)
 def extract(
     source: Source,
     path: Path,
+    options: ExtractOptions,
     *,
     recipe: Recipe,
     text: TextSource | None,
-    embed_genres: bool = True,
-    part_rows: int | None = None,
-    append: bool = False,
-    retry_failed: bool = False,
-    workers: int | Scheduler = 0,
-    shard: tuple[int, int] | None = None,
     starts_s: Mapping[str, float] | None = None,
     on_progress: Progress = silent,
 ) -> ExtractReport:
@@ -51,15 +41,10 @@ def extract(
     ----------
     source : the tracks, and the root their paths are relative to.
     path : the store; made where there is none, continued where there is one.
+    options : how to do it. What to compute is in `recipe` and `text`, which
+        :func:`mgc.pipeline.extraction.reconcile.choose_recipe` makes of the same options.
     recipe : what to compute; must equal the recipe of a store that exists.
     text : where the text encoder of ``recipe.lyrics`` lies on this machine; loaded only when a text needs it.
-    embed_genres : embed the names of all genres of the source when the store is made.
-    part_rows : rows a part; None takes 128, or 16 below 2 048 tracks. Frozen when the store is made.
-    append : let tracks of `source` that the store does not plan join it; those it holds may be missing from `source`.
-    retry_failed : try failed tracks of `source` again, in new rows. A retry that was cut off is finished first, and
-        is then all that is done.
-    workers : local Dask worker processes, or a scheduler that has its own; 0 runs in this process.
-    shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
     starts_s : by track id, where a clip begins, if not where the recipe says. The plan does not hold it: for stores
         that are thrown away.
     on_progress : receives tracks done and planned, and how many failed, after each part.
@@ -75,19 +60,18 @@ def extract(
     wanted = plan_table(map(plan_row, source.tracks))
     if not (path / PLAN_FILE).is_file():
         refuse_other_content(path)
-        create(path, wanted, recipe, text if embed_genres else None, part_rows)
+        create(path, wanted, recipe, text if options.embeds_genres else None, options.part_rows)
     plan = read_plan(path)
-    refuse_other_recipe(path, plan, recipe, part_rows, embed_genres)
+    refuse_other_recipe(path, plan, recipe, options)
     finish(path)
-    retry_is_due = retry_failed and not retry_is_under_way(path, plan)
-    plan = joined(path, plan, wanted, text, append=append, may_change=retry_failed)
-    run = PendingParts(source, path, text, workers, shard, on_progress, starts_s=starts_s)
+    retry_is_due = options.retry_failed and not retry_is_under_way(path, plan)
+    plan = joined(path, plan, wanted, text, append=options.append, may_change=options.retry_failed)
+    run = PendingParts(
+        source=source, path=path, text=text, options=options, on_progress=on_progress, starts_s=starts_s or {}
+    )
     parts_built = run.build(plan)
     if retry_is_due:
         again = retried(path, plan, wanted, text)
         parts_built += run.build(again) if again is not None else 0
     finish(path)
-    with FeatureStore.open(path) as store:
-        counts = store.counts()
-    seconds = round(time.monotonic() - started, 2)
-    return ExtractReport(store=str(path), parts_built=parts_built, seconds=seconds, **vars(counts))
+    return ExtractReport.of_store(path, parts_built=parts_built, seconds=time.monotonic() - started)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ...cache.claims import hold
 from ...cache.errors import ConfigError
-from ...cache.format.plan import Plan, read_plan, read_tracks
+from ...cache.format.plan import Generation, Plan, read_plan, read_tracks
 from ...cache.format.recipe import MelRecipe, TextRecipe
 from ...cache.format.records import commit_key, read_commit
 from ...cache.format.schema import FAILED
@@ -102,14 +102,13 @@ def _sample_reader(recipe: MelRecipe) -> ClipReader:
 
 
 @functools.lru_cache(maxsize=2)
-def _generation_tracks(store: Path, number: int, sha256: str) -> pa.Table:
-    plan = read_plan(store)
-    return read_tracks(store, plan, plan.generations[number])
+def _generation_tracks(store: Path, generation: Generation) -> pa.Table:
+    return read_tracks(store, generation)
 
 
 def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
     generation, rows = plan.generation_of(part), plan.part_range(part)
-    table = _generation_tracks(store, generation.number, generation.sha256)
+    table = _generation_tracks(store, generation)
     tracks: list[dict[str, Any]] = table.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
     return tracks
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, load_encoder
 from ..text.genre_embedding import embedded_genres
-from .cluster import Scheduler, run_on_cluster
+from .cluster import run_on_cluster
 from .job import PartJob
+from .options import ExtractOptions
 from .part import build_and_commit
 from .reconcile import plan_row, planned_tracks, refuse, track_differences
 
@@ -43,25 +44,28 @@ BUSY_S = 0.5
 """How long a part is left alone that another extraction is at work on."""
 
 
+@dataclass(kw_only=True)
 class PendingParts:
-    """Builds what is pending, here or on workers."""
+    """Builds what is pending, in this process or on workers.
 
-    def __init__(
-        self,
-        source: Source,
-        path: Path,
-        text: TextSource | None,
-        workers: int | Scheduler,
-        shard: tuple[int, int] | None,
-        on_progress: Progress,
-        feature_set: str | None = None,
-        starts_s: Mapping[str, float] | None = None,
-    ) -> None:
-        self._source, self._path, self._text, self._feature_set = source, path, text, feature_set
-        self._starts_s = starts_s or {}
-        self._workers, self._shard, self._on_progress = workers, shard, on_progress
-        self._planned: dict[int, pa.Table] = {}
-        self._inline = {track.id: track.lyrics for track in source.tracks if track.lyrics is not None}
+    Attributes
+    ----------
+    options : of them `shard` and the workers.
+    feature_set : one that was added to the store; None for the store's own features.
+    starts_s : by track id, where a clip begins, if not where the recipe says.
+    """
+
+    source: Source
+    path: Path
+    text: TextSource | None
+    options: ExtractOptions
+    on_progress: Progress
+    feature_set: str | None = None
+    starts_s: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tables: dict[int, pa.Table] = {}
+        self._inline = {track.id: track.lyrics for track in self.source.tracks if track.lyrics is not None}
 
     def build(self, plan: Plan, *, without: Collection[int] = (), again: Mapping[int, int] | None = None) -> int:
         """Parts that were built here, of those not committed yet; or of those whose failed rows are tried `again`.
@@ -70,21 +74,23 @@ class PendingParts:
         ----------
         again : part -> n of the record that is to be replaced.
         """
-        decided = committed(self._path, self._feature_set).keys()
+        decided = committed(self.path, self.feature_set).keys()
         pending = sorted(set(range(plan.n_parts)) - decided - set(without) if again is None else again)
-        if self._shard is not None:
-            i, n = self._shard
+        if self.options.shard is not None:
+            i, n = self.options.shard
             pending = [part for part in pending if part % n == i - 1]
         if not pending:
             return 0
         built, failed, planned = 0, 0, sum(len(generation.rows) for generation in plan.generations)
         done = planned - sum(len(plan.part_range(part)) for part in pending)
-        self._on_progress("extract", done, planned)
+        self.on_progress("extract", done, planned)
         queue = _Queue(self._job(plan, part, (again or {}).get(part)) for part in _in_own_order(pending))
-        some = min(self._workers, len(pending)) if isinstance(self._workers, int) else self._workers
-        if some != 0:
+        workers = self.options.workforce
+        if isinstance(workers, int):
+            workers = min(workers, len(pending))
+        if workers != 0:
             load_encoder.cache_clear()  # what embedded the genres; workers load their own
-        for receipt in map(build_and_commit, queue) if some == 0 else run_on_cluster(queue, some):
+        for receipt in map(build_and_commit, queue) if workers == 0 else run_on_cluster(queue, workers):
             if receipt["busy"]:
                 queue.postpone(receipt["part"])
                 continue
@@ -93,22 +99,30 @@ class PendingParts:
             log.info("part %(part)d: %(ok)d ok, %(failed)d failed, %(seconds).1f s", receipt)
             failed += receipt["failed"]
             done += len(plan.part_range(receipt["part"]))
-            self._on_progress("extract", done, planned, f"{failed} failed" if failed else "")
+            self.on_progress("extract", done, planned, f"{failed} failed" if failed else "")
         return built
 
     def _job(self, plan: Plan, part: int, again: int | None) -> PartJob:
         lyrics: dict[str, str] = {}
         starts_s: dict[str, float] = {}
-        if self._inline or self._starts_s:
+        if self._inline or self.starts_s:
             generation, rows = plan.generation_of(part), plan.part_range(part)
-            if generation.number not in self._planned:
-                self._planned[generation.number] = read_planned(self._path, plan, generation)
-            table = self._planned[generation.number]
+            if generation.number not in self._tables:
+                self._tables[generation.number] = read_planned(self.path, generation)
+            table = self._tables[generation.number]
             ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
             lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
-            starts_s = {track_id: self._starts_s[track_id] for track_id in ids if track_id in self._starts_s}
-        return PartJob(store=self._path, part=part, root=self._source.root, text=self._text, inline_lyrics=lyrics,
-                       starts_s=starts_s, feature_set=self._feature_set, again=again)  # fmt: skip
+            starts_s = {track_id: self.starts_s[track_id] for track_id in ids if track_id in self.starts_s}
+        return PartJob(
+            store=self.path,
+            part=part,
+            root=self.source.root,
+            text=self.text,
+            inline_lyrics=lyrics,
+            starts_s=starts_s,
+            feature_set=self.feature_set,
+            again=again,
+        )
 
 
 class _Queue(Iterator[PartJob]):
@@ -151,6 +165,13 @@ class ExtractReport(Counts):
     seconds: float
     forecast: Forecast | None = None
 
+    @classmethod
+    def of_store(cls, path: Path, feature_set: str | None = None, *, parts_built: int, seconds: float) -> ExtractReport:
+        """Count what a store holds, or a feature set of it, after so many parts were built."""
+        with FeatureStore.open(path) as store:
+            counts = store.counts(feature_set)
+        return cls(store=str(path), parts_built=parts_built, seconds=round(seconds, 2), **vars(counts))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -181,9 +202,9 @@ def retry_failed_rows(path: Path, plan: Plan, name: str) -> dict[int, int]:
 def build_pending(
     source: Source,
     path: Path,
+    options: ExtractOptions,
     *,
     text: TextSource | None,
-    workers: int | Scheduler = 0,
     feature_set: str | None = None,
     on_progress: Progress = silent,
 ) -> int:
@@ -191,6 +212,7 @@ def build_pending(
 
     Parameters
     ----------
+    options : of them the workers.
     feature_set : features that joined the store, by name: their parts, of those that the store itself has.
     """
     plan = read_plan(path)
@@ -204,6 +226,9 @@ def build_pending(
     if feature_set is not None:
         elsewhere |= set(range(plan.n_parts)) - committed(path).keys()
         plan = join_set(path, plan, feature_set, plan.added[feature_set].recipe, text)
-    built = PendingParts(source, path, text, workers, None, on_progress, feature_set).build(plan, without=elsewhere)
+    run = PendingParts(
+        source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=feature_set
+    )
+    built = run.build(plan, without=elsewhere)
     finish(path)
     return built

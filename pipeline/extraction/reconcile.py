@@ -14,19 +14,44 @@ import pyarrow.compute as pc
 
 from ...cache.durable import fingerprint
 from ...cache.errors import ConfigError, RecipeMismatchError
-from ...cache.format.plan import Generation, Kind, Plan, read_genres
+from ...cache.format.plan import Generation, Kind, Plan, default_part_rows, read_genres
 from ...cache.format.plan import read_tracks as read_planned
-from ...cache.format.recipe import FeatureSetRecipe, Recipe
+from ...cache.format.recipe import FeatureSetRecipe, MelRecipe, Recipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, Reason
-from ...cache.messages import counted
+from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
+from ..sources.genre_prompts import genre_names
 from ..sources.manifest import Track
-from ..text.encoder import TextSource
+from ..text.encoder import TextSource, encoder_recipe
 from ..text.genre_embedding import embedded_genres
+from .options import ExtractOptions
 
 log = logging.getLogger(__name__)
+
+
+def choose_recipe(options: ExtractOptions, before: Recipe | None) -> tuple[Recipe, TextSource | None]:
+    """Return what an extraction is to compute, and the text encoder for it.
+
+    Parameters
+    ----------
+    before : recipe of the store, if there is one: it decides what the options leave open about text and genre names.
+    """
+    mel = None
+    if "mel" in options.features:
+        mel = MelRecipe(backend=options.audio_backend, clip_s=options.clip_s, offset=options.offset)
+    names = before.genre_names if before is not None and options.embeds_genres else {}
+    if options.genre_names is not None:
+        names = genre_names(options.genre_names)
+    if "lyrics" not in options.features:
+        return Recipe(mel=mel, lyrics=None, genre_names=names), None
+    known = None if before is None else before.lyrics
+    model, precision = options.text_model, options.text_precision
+    if known is not None:
+        model, precision = model or known.model, known.precision if precision == "auto" else precision
+    text = TextSource(model=model, device=options.text_device)
+    return Recipe(mel=mel, lyrics=encoder_recipe(text, precision), genre_names=names), text
 
 
 def plan_row(track: Track) -> dict[str, Any]:
@@ -59,11 +84,6 @@ def create(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None
     )
 
 
-def default_part_rows(n_tracks: int) -> int:
-    """Rows a part of a store that is made with so many tracks."""
-    return 128 if n_tracks >= 2048 else 16
-
-
 def _genres_of(tracks: pa.Table) -> list[str]:
     return sorted(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
 
@@ -75,13 +95,13 @@ def refuse_other_content(path: Path) -> None:
         raise ConfigError(f"{path}: this folder holds something else than a feature store; name another")
 
 
-def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, part_rows: int | None, embed_genres: bool) -> None:
+def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: ExtractOptions) -> None:
     # Hashes decide which text model it is; a folder may have been renamed.
     differences = [d for d in plan.recipe.differences(recipe) if not d.startswith("lyrics.model:")]
-    if (embed_genres and recipe.lyrics is not None) != plan.embeds_genres:
+    if (options.embeds_genres and recipe.lyrics is not None) != plan.embeds_genres:
         differences.append(f"genres: {'embedded' if plan.embeds_genres else 'absent'} here, the opposite there")
-    if part_rows is not None and part_rows != plan.part_rows:
-        differences.append(f"part_rows: {plan.part_rows} here, {part_rows} there")
+    if options.part_rows not in (None, plan.part_rows):
+        differences.append(f"part_rows: {plan.part_rows} here, {options.part_rows} there")
     way_on = "Use the same options to continue it, or name another store."
     if any(line.startswith("genre_names.") for line in differences):
         way_on += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre names."
@@ -92,7 +112,7 @@ def _shortened(differences: Sequence[str]) -> list[str]:
     """A map of genre names may be long: five of its differences will do."""
     names = [line for line in differences if line.startswith("genre_names.")]
     rest = [line for line in differences if line not in names]
-    return [*rest, *names[:5], *([f"... and {len(names) - 5} more genre names"] if len(names) > 5 else [])]
+    return [*rest, *limit_lines(names, "genre names")]
 
 
 def set_differences(known: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
@@ -115,7 +135,7 @@ def refuse(path: Path, differences: Sequence[str], way_on: str) -> None:
 
 def planned_tracks(path: Path, plan: Plan) -> pa.Table:
     """All planned tracks, the newest row of each, sorted by id."""
-    tracks = pa.concat_tables([read_planned(path, plan, generation) for generation in plan.generations])
+    tracks = pa.concat_tables([read_planned(path, generation) for generation in plan.generations])
     if any(generation.kind == "retry" for generation in plan.generations):
         newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
         tracks = tracks.filter(pc.is_in(tracks.column("row"), newest))
@@ -170,7 +190,7 @@ def _append(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSour
 
 
 def _is_ours(path: Path, plan: Plan, generation: Generation, tracks: pa.Table) -> bool:
-    decided = read_planned(path, plan, generation)
+    decided = read_planned(path, generation)
     return bool(decided.drop_columns(["row"]).equals(tracks.drop_columns(["row"])))
 
 
@@ -201,7 +221,7 @@ def _listed(where: str, tracks: pa.Table) -> str:
 
 
 def _first(tracks: pa.Table) -> str:
-    return ", ".join(tracks.column("id")[:5].to_pylist()) + (" ..." if tracks.num_rows > 5 else "")
+    return join_names(tracks.column("id"))
 
 
 def track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
@@ -215,4 +235,4 @@ def track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
         for name in columns
         if here[name] != there[name]
     ]
-    return changed[:5] + ([f"... and {len(changed) - 5} more values of tracks"] if len(changed) > 5 else [])
+    return limit_lines(changed, "values of tracks")

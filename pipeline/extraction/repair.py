@@ -79,7 +79,7 @@ def _track_tables(store: Path, plan: Plan, generation: Generation, source: Sourc
     for other in plan.generations:
         if other.number != generation.number:
             try:
-                others |= set(read_tracks(store, plan, other).column("id").to_pylist())
+                others |= set(read_tracks(store, other).column("id").to_pylist())
             except StoreError:
                 continue
     ids = wanted.column("id").to_pylist()
@@ -96,7 +96,7 @@ def _numbered(tracks: pa.Table, rows: Sequence[int]) -> pa.Table:
 
 def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:
     def genres_of(number: int) -> set[str]:
-        tracks = read_tracks(store, plan, plan.generations[number])
+        tracks = read_tracks(store, plan.generations[number])
         return {genre for genres in tracks.column("genres").to_pylist() for genre in genres}
 
     before = {name for number in range(generation.number) for name in genres_of(number)}

@@ -16,25 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.format.recipe import Recipe
+from ...cache.format.plan import default_part_rows
 from ...cache.format.records import committed, read_commit
 from ...cache.steps import Progress, silent, within
 from ..sources.manifest import Source
-from ..text.encoder import TextSource
-from .cluster import default_workers
 from .extract import extract
 from .forecast import PARTS_A_WORKER, Forecast, _busiest
-from .reconcile import default_part_rows
+from .options import ExtractOptions, default_workers
+from .reconcile import choose_recipe
 
 
 def forecast(
     source: Source,
+    options: ExtractOptions,
     *,
-    recipe: Recipe,
-    text: TextSource | None,
-    embed_genres: bool = True,
-    part_rows: int | None = None,
-    workers: int = 0,
     sample: int | None = None,
     seed: int = 0,
     on_progress: Progress = silent,
@@ -43,11 +38,12 @@ def forecast(
 
     Parameters
     ----------
-    workers : worker processes of the extraction. The trial runs on as many, or on one a core if that is fewer, and on
-        no more than the sample gives enough parts for; 0 is this process.
+    options : of the extraction, into a new store. The trial runs on as many workers, or on one per core if that is
+        fewer, and on no more than the sample gives enough parts for.
     sample : tracks of the trial, drawn at random; None takes :func:`default_sample`.
     """
-    n = len(source.tracks)
+    recipe, text = choose_recipe(options, None)
+    n, workers = len(source.tracks), default_workers() if options.workers is None else options.workers
     wanted = default_sample(n) if sample is None else max(1, sample)
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
     tracks = [source.tracks[i] for i in chosen.tolist()]
@@ -56,21 +52,35 @@ def forecast(
     with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
         store, started = Path(scratch) / "sample.zarr", time.monotonic()
         report = extract(
-            Source(root=source.root, tracks=tracks), store, recipe=recipe, text=text, embed_genres=embed_genres,
-            part_rows=some_rows, workers=measured, on_progress=within(on_progress, step="sample", note=""),
-        )  # fmt: skip
+            Source(root=source.root, tracks=tracks),
+            store,
+            ExtractOptions(features=options.features, part_rows=some_rows, workers=measured),
+            recipe=recipe,
+            text=text,
+            on_progress=within(on_progress, step="sample", note=""),
+        )
         wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
         n_bytes = _stored_bytes(store)
-    rows = part_rows or default_part_rows(n)
+    rows = options.part_rows or default_part_rows(n)
     parts = math.ceil(n / rows)
     start_s = max(0.0, wall_s - busiest * track_s)
     load = min(n, _busiest(parts, workers) * rows)
     middle, low, high = (start_s + load * s for s in (track_s, max(0.0, track_s - 2 * error_s), track_s + 2 * error_s))
     return Forecast(
-        tracks=n, parts=parts, part_rows=rows, workers=workers, seconds=round(middle, 1), low_s=round(low, 1),
-        high_s=round(high, 1), n_bytes=round(n_bytes / len(tracks) * n), track_s=round(track_s, 5),
-        start_s=round(start_s, 2), sampled=len(tracks), failed=report.failed, measured_workers=measured,
-    )  # fmt: skip
+        tracks=n,
+        parts=parts,
+        part_rows=rows,
+        workers=workers,
+        seconds=round(middle, 1),
+        low_s=round(low, 1),
+        high_s=round(high, 1),
+        n_bytes=round(n_bytes / len(tracks) * n),
+        track_s=round(track_s, 5),
+        start_s=round(start_s, 2),
+        sampled=len(tracks),
+        failed=report.failed,
+        measured_workers=measured,
+    )
 
 
 def default_sample(n_tracks: int) -> int:

@@ -10,10 +10,10 @@ where ``TEMPO`` is an :class:`Extractor`; ``mgc extract SOURCE -o STORE --add te
 
 from __future__ import annotations
 
-import difflib
 from importlib import metadata
 
 from ...cache.errors import ConfigError
+from ...cache.messages import did_you_mean
 from .extractor import Extractor
 
 GROUP = "mgc.extractors"
@@ -39,10 +39,7 @@ def load_extractor(name: str) -> Extractor:
         return _built_in()[name]
     points = {(point.value, point.group): point for point in metadata.entry_points(group=GROUP, name=name)}
     if not points:
-        known = extractor_names()
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-        raise ConfigError(f"no extractor {name!r} is installed; {hint}")
+        raise ConfigError(f"no extractor {name!r} is installed; {did_you_mean(name, list(extractor_names()))}")
     if len(points) > 1:
         raise ConfigError(f"extractor {name!r}: brought by {' and by '.join(value for value, _ in points)}; remove one")
     (point,) = points.values()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
-from ...cache.messages import counted
+from ...cache.messages import counted, nearest
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
-from .dataset import GenreLevel, KnownDataset, ReadOptions
+from .dataset import KnownDataset
 from .fma import FMA
 from .label_tables import labels_table
 from .manifest import NO_LANGUAGE, Source, caseless, escaping_paths
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
+from .options import SourceOptions
 from .table_source import MANIFEST_COLUMNS, TABLE, relabel
 from .tables import SEPARATORS
 
@@ -23,27 +23,13 @@ DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
 """In the order in which a source is offered to them; the last two take every folder and every file."""
 
 
-def load_source(
-    source: str | os.PathLike[str],
-    *,
-    dataset: str | None = None,
-    root: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
-    genre_delimiter: str | None = None,
-    artist_delimiter: str | None = None,
-    genres_from_folders: bool = False,
-    genre_level: GenreLevel | None = None,
-) -> Source:
-    """List the tracks of `source`, sorted by id.
+def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Source:
+    """List all tracks of `source`, sorted by id.
 
     Parameters
     ----------
     source : a folder that holds one of :data:`DATASETS`, a table of tracks, or a folder of audio files.
-    dataset : name of the data set it is to be read as; None finds out.
-    labels : a table with ``id`` or ``path`` whose other columns replace what `source` says of those tracks.
-    root, genre_delimiter, artist_delimiter, genres_from_folders, genre_level : see
-        :class:`~mgc.pipeline.sources.dataset.ReadOptions`. Without a genre delimiter a cell that holds ``,`` ``;`` or
-        ``|`` is refused, without an artist delimiter a cell is one artist. Lists need neither.
+    options : how to read it; its filters are for :func:`mgc.pipeline.sources.manifest.filter_tracks`.
 
     Raises
     ------
@@ -57,28 +43,22 @@ def load_source(
     In a folder of audio every regular file is a track but tables and texts, hidden files and feature stores; its id is
     its path with the extension, and ``song.txt`` beside ``song.mp3`` its lyrics.
     """
-    if "" in (genre_delimiter, artist_delimiter):
-        raise ConfigError("a delimiter must be at least one character")
-    options = ReadOptions(
-        root=None if root is None else Path(root), genre_delimiter=genre_delimiter, artist_delimiter=artist_delimiter,
-        genres_from_folders=genres_from_folders, genre_level=genre_level,
-    )  # fmt: skip
     if options.root is not None and not options.root.is_dir():
         raise ManifestError(f"{options.root}: the root is no folder")
     path = Path(source)
-    kind = _recognised(path, genres_from_folders) if dataset is None else _named(dataset, path)
-    _refuse_strange_options(path, kind, options, labelled=labels is not None)
-    found = kind.load(path, options)
+    kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
+    _refuse_strange_options(path, kind, options)
+    tracks = kind.load(path, options)
     if kind not in (AUDIO_FOLDER, TABLE):
-        found = replace(found, notes=[f"read as {kind.title}", *found.notes])
-    if labels is not None:
-        if genres_from_folders:
+        tracks = replace(tracks, notes=[f"read as {kind.title}", *tracks.notes])
+    if options.labels is not None:
+        if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
-        found = relabel(found, labels_table(Path(labels), MANIFEST_COLUMNS), genre_delimiter, artist_delimiter)
-    return replace(found, notes=found.notes + _remarks(found))
+        tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
+    return replace(tracks, notes=tracks.notes + _remarks(tracks))
 
 
-def _recognised(path: Path, genres_from_folders: bool) -> KnownDataset:
+def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
     """The data set that a source looks like."""
     first = next(kind for kind in DATASETS if kind.recognises(path))
     if first is AUDIO_FOLDER:
@@ -93,8 +73,8 @@ def _recognised(path: Path, genres_from_folders: bool) -> KnownDataset:
 def _named(name: str, path: Path) -> KnownDataset:
     known = {kind.name: kind for kind in DATASETS}
     if name not in known:
-        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(name, known, cutoff=0.4)
+        hint = "" if near is None else f"; did you mean {near!r}?"
         raise ConfigError(f"--dataset {name!r}: known are {', '.join(known)}{hint}")
     kind = known[name]
     if not path.exists():
@@ -104,9 +84,9 @@ def _named(name: str, path: Path) -> KnownDataset:
     return kind
 
 
-def _refuse_strange_options(path: Path, kind: KnownDataset, options: ReadOptions, *, labelled: bool) -> None:
-    of_labels = {"genre_delimiter", "artist_delimiter"} if labelled else set()
-    for name in options.given:
+def _refuse_strange_options(path: Path, kind: KnownDataset, options: SourceOptions) -> None:
+    of_labels = set() if options.labels is None else {"genre_delimiter", "artist_delimiter"}
+    for name in options.reader_options:
         if name not in kind.options | of_labels:
             takers = " or ".join(other.name for other in DATASETS if name in other.options)
             raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")

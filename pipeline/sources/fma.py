@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import GenreLevel, KnownDataset, ReadOptions
+from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, normalise_language
+from .options import GenreLevel, SourceOptions
 from .table_source import SPLITS
 from .tables import Row, Table, distinct_names, quoted_records, read_quoted
 
@@ -35,7 +36,7 @@ class Genre:
     parent: int
 
 
-def load_fma(folder: Path, options: ReadOptions) -> Source:
+def load_fma(folder: Path, options: SourceOptions) -> Source:
     """Tracks of the subset whose audio folder is there, in FMA's own split.
 
     A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.

@@ -18,9 +18,10 @@ from pathlib import Path
 import langcodes
 import numpy as np
 
-from ...cache.errors import ClipError, ConfigError, ManifestError
+from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ..text.lyrics import load_lyrics, read_lyrics
+from .options import SourceOptions
 
 NO_LANGUAGE = "zxx"
 """ISO 639-2's code for "no linguistic content": what Music4All spells ``INTRUMENTAL``."""
@@ -149,24 +150,15 @@ def normalise_language(given: str | None) -> str | None:
 
 
 def filter_tracks(
-    tracks: Sequence[Track],
-    *,
-    languages: Iterable[str] = (),
-    min_labels: int = 0,
-    require_lyrics: bool = False,
-    limit: int | None = None,
-    root: Path | None = None,
+    tracks: Sequence[Track], options: SourceOptions, root: Path | None = None
 ) -> tuple[list[Track], list[tuple[str, int]]]:
-    """Keep the tracks that pass every filter asked for, in the order of the parameters.
+    """Apply the filters of `options`: languages, min_labels, require_lyrics, limit, in this order.
 
     Parameters
     ----------
     tracks : sorted by id, as :class:`Source` holds them.
-    languages : tags; ``zh`` keeps ``zh-CN`` too, ``instrumental`` means ``zxx``.
-    min_labels : least number of genres.
-    require_lyrics : keep tracks whose lyrics hold words. With `root` the files are read, so that an empty file or the
-        word INSTRUMENTAL does not pass; without it a file that is named counts.
-    limit : the first so many tracks by id.
+    root : folder of lyrics files. With it they are read, so that an empty file or the word INSTRUMENTAL does not pass;
+        without it a path to a file counts as lyrics.
 
     Returns
     -------
@@ -175,13 +167,9 @@ def filter_tracks(
 
     Raises
     ------
-    ConfigError
-        When a parameter is out of range.
     ManifestError
         When a filter leaves no track.
     """
-    if min_labels < 0 or (limit is not None and limit < 1):
-        raise ConfigError(f"min_labels is {min_labels}, limit is {limit}; they must be at least 0 and 1")
     kept = list(tracks)
     counts: list[tuple[str, int]] = []
 
@@ -191,18 +179,18 @@ def filter_tracks(
         counts.append((name, len(tracks)))
         return tracks
 
-    wanted = sorted({normalise_language(language) or "" for language in languages})
+    wanted = sorted({normalise_language(language) or "" for language in options.languages})
     if wanted:
         found = Counter(track.language or "none" for track in kept)
         advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in found.most_common(10))
         kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
-    if min_labels:
-        enough = [track for track in kept if len(track.genres) >= min_labels]
-        kept = count(f"min-labels {min_labels}", enough, "give labels, or ask for fewer")
-    if require_lyrics:
+    if options.min_labels:
+        enough = [track for track in kept if len(track.genres) >= options.min_labels]
+        kept = count(f"min-labels {options.min_labels}", enough, "give labels, or ask for fewer")
+    if options.require_lyrics:
         kept = count("require-lyrics", [t for t in kept if _has_words(t, root)], "no lyrics were found")
-    if limit is not None:
-        kept = count(f"limit {limit}", kept[:limit], "")
+    if options.limit is not None:
+        kept = count(f"limit {options.limit}", kept[: options.limit], "")
     return kept, counts
 
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset, ReadOptions
+from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, check_id
+from .options import SourceOptions
 from .table_source import missing_everywhere, some_of
 from .tables import distinct_names, tab_separated
 
@@ -25,7 +26,7 @@ LABEL_FOLDERS = ("", "data/splits/split-0", "splits/split-0", "split-0")
 AUDIO_FOLDERS = ("", "audio", "audio-low", "raw_30s/audio", "raw_30s/audio-low")
 
 
-def load_mtg_jamendo(folder: Path, options: ReadOptions) -> Source:
+def load_mtg_jamendo(folder: Path, options: SourceOptions) -> Source:
     """Read the three label files of a split; a track's split is the file that names it."""
     labels = _label_folder(folder)
     assert labels is not None

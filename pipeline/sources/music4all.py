@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset, ReadOptions
+from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .options import SourceOptions
 from .tables import Table, distinct_names, read_quoted, read_unquoted
 
 MUSIC4ALL_TABLES = {
@@ -135,7 +136,7 @@ def _listing(folder: Path) -> list[str]:
         raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
 
 
-def _load(path: Path, options: ReadOptions) -> Source:
+def _load(path: Path, options: SourceOptions) -> Source:
     found = find_music4all(path)
     assert found is not None
     return load_music4all(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...cache.errors import ConfigError
 from .datasets import load_source
 from .manifest import Source, Track
+from .options import SourceOptions
 
 
 def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
@@ -30,10 +31,10 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
         if not missing_ok and not given.exists():
             raise ConfigError(f"{given}: no such file or folder")
         if given.is_dir():
-            found = load_source(given)
-            for track in found.tracks:
-                words = None if track.lyrics_path is None else _from_root(found.root / track.lyrics_path)
-                name, path = str(given / track.id), _from_root(found.root / track.path)
+            folder = load_source(given, SourceOptions())
+            for track in folder.tracks:
+                words = None if track.lyrics_path is None else _from_root(folder.root / track.lyrics_path)
+                name, path = str(given / track.id), _from_root(folder.root / track.path)
                 tracks[name] = dataclasses.replace(track, id=name, path=path, lyrics_path=words)
         else:
             beside = given.with_suffix(".txt")

@@ -10,8 +10,9 @@ from typing import Any
 
 from ...cache.errors import ManifestError
 from ...cache.messages import counted
-from .dataset import KnownDataset, ReadOptions
+from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
 MANIFEST_COLUMNS = (
@@ -25,7 +26,7 @@ SPLITS = {
 ROOT_CHECK_TRACKS = 20
 
 
-def load_table(path: Path, options: ReadOptions) -> Source:
+def load_table(path: Path, options: SourceOptions) -> Source:
     """Read a manifest: a table with ``id``, ``path`` and any other of :data:`MANIFEST_COLUMNS`."""
     if not path.exists():
         raise ManifestError(f"{path}: there is no such file or folder")
@@ -41,7 +42,7 @@ def load_table(path: Path, options: ReadOptions) -> Source:
         raise ManifestError(f"{path}: the table lists no track")
     table.require(("id", "path"))
     table.refuse_near_misses(MANIFEST_COLUMNS)
-    tracks = [read_track(row, options.genre_delimiter, options.artist_delimiter) for row in table.rows]
+    tracks = [read_track(row, options) for row in table.rows]
     check_collisions([track.id for track in tracks], (row.where for row in table.rows))
     base = path.parent if options.root is None else options.root
     tracks.sort(key=lambda track: track.id)
@@ -53,38 +54,36 @@ def load_table(path: Path, options: ReadOptions) -> Source:
     return Source(root=base, tracks=tracks, notes=notes)
 
 
-def read_track(row: Row, genre_delimiter: str | None, artist_delimiter: str | None) -> Track:
+def read_track(row: Row, options: SourceOptions) -> Track:
     """The track that a row of a manifest describes."""
     track_id = row.required_text("id")
     check_id(track_id, row.where)
     lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
     if lyrics is not None and lyrics_path is not None:
         raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given; keep one")
-    described = _described(row, MANIFEST_COLUMNS, genre_delimiter, artist_delimiter)
+    fields = _described_fields(row, MANIFEST_COLUMNS, options)
     path = row.required_text("path")
-    return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **described)
+    return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **fields)
 
 
-def _described(
-    row: Row, columns: Collection[str], genre_delimiter: str | None, artist_delimiter: str | None
-) -> dict[str, Any]:
+def _described_fields(row: Row, columns: Collection[str], options: SourceOptions) -> dict[str, Any]:
     """What `row` says in `columns` about artists, song, genres, language and split, as fields of a track."""
     for one, other in (("artist", "artists"), ("song", "title")):
         if row.cells.get(one) is not None and row.cells.get(other) is not None:
             raise ManifestError(f"{row.where}: both {one!r} and {other!r} are given; keep one")
-    described: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if "artist" in columns or "artists" in columns:
         artists = "artists" if row.cells.get("artists") is not None else "artist"
-        described["artists"] = row.one_or_more(artists, artist_delimiter)
+        values["artists"] = row.one_or_more(artists, options.artist_delimiter)
     if "song" in columns or "title" in columns:
-        described["song"] = row.text("song") or row.text("title")
+        values["song"] = row.text("song") or row.text("title")
     if "genres" in columns:
-        described["genres"] = row.names("genres", genre_delimiter)
+        values["genres"] = row.names("genres", options.genre_delimiter)
     if "language" in columns:
-        described["language"] = normalise_language(row.text("language"))
+        values["language"] = normalise_language(row.text("language"))
     if "split" in columns:
-        described["split"] = _split(row)
-    return described
+        values["split"] = _split(row)
+    return values
 
 
 def _split(row: Row) -> str | None:
@@ -96,7 +95,7 @@ def _split(row: Row) -> str | None:
     return SPLITS[given.casefold()]
 
 
-def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_delimiter: str | None) -> Source:
+def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     """`source` with the columns of a labels table in place of its own, matched by id, else by path."""
     key = "id" if "id" in table.columns else "path"
     if key not in table.columns:
@@ -114,9 +113,7 @@ def relabel(source: Source, table: Table, genre_delimiter: str | None, artist_de
             f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
         )
     tracks = [
-        replace(track, **_described(rows[name], table.columns, genre_delimiter, artist_delimiter))
-        if name in rows
-        else track
+        replace(track, **_described_fields(rows[name], table.columns, options)) if name in rows else track
         for name, track in zip(keys, source.tracks, strict=True)
     ]
     notes = [f"{table.path.name} describes {len(matched)} of {counted(len(keys), 'track')}"]

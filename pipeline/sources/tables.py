@@ -8,7 +8,6 @@ may stand inside genre names.
 from __future__ import annotations
 
 import csv
-import difflib
 import functools
 import itertools
 import json
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...cache.errors import ManifestError
+from ...cache.messages import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 SEPARATORS = (",", ";", "|")
@@ -294,9 +294,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _nearest(name: str, candidates: Iterable[str], cutoff: float) -> str:
-    folded = {candidate.casefold(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
-    return f"; nearest known name: {folded[found[0]]!r}" if found else ""
+    near = nearest(name, candidates, cutoff)
+    return "" if near is None else f"; nearest known name: {near!r}"
 
 
 def _shown(value: object) -> str:

@@ -272,6 +272,11 @@ class TextSource:
     emulates: bool = False
 
 
+def encoder_recipe(text: TextSource, precision: str) -> TextRecipe:
+    """Return the recipe of the encoder that `text` names, without loading it; see :func:`resolve_precision`."""
+    return text_recipe(find_text_model(text.model), precision=resolve_precision(precision))
+
+
 @functools.lru_cache(maxsize=1)
 def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
     """The encoder that `recipe` names, loaded once a process.

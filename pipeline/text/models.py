@@ -7,7 +7,6 @@ weights are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...cache.durable import file_sha256, fingerprint
 from ...cache.errors import TextModelError
+from ...cache.messages import nearest
 
 DEFAULT_MODEL = "bert-base-uncased"
 HUB_TIMEOUT_S = 5.0
@@ -99,8 +99,8 @@ def find_text_model(name: str | None = None, *, allow_download: bool = True) -> 
     elif Path(name).is_dir():
         return _describe(Path(name))
     else:
-        near = difflib.get_close_matches(name, _WEIGHTS_SHA256, n=1)
-        hint = f", nearest {near[0]!r}" if near else ""
+        near = nearest(name, _WEIGHTS_SHA256, cutoff=0.6)
+        hint = "" if near is None else f", nearest {near!r}"
         raise TextModelError(
             f"text model {name!r}: no such folder, and no known name ({', '.join(_WEIGHTS_SHA256)}{hint}). "
             "Say with --text-model PATH where it lies."

@@ -6,21 +6,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+
+from benchmarks.machine import ROOT
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def without_gpu() -> RunScript:
-    """Run ``benchmarks/SCRIPT ARGS`` in a process that sees no CUDA device; `code` is the exit status wanted."""
+    """Run ``python -m MODULE ARGS`` in a process that sees no CUDA device; `code` is the exit status wanted."""
 
-    def run(script: str, *args: str, code: int) -> subprocess.CompletedProcess[str]:
+    def run(module: str, *args: str, code: int) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / script), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=550, env=environment)
+        command = [sys.executable, "-m", module, *args]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, env=environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from mgc.cache.machine import keeping_freed_memory
+from mgc.cache.machine import ONE_THREAD, keeping_freed_memory, one_thread_environment
 
 MB = 2**20
 needs_glibc = pytest.mark.skipif(
@@ -60,3 +61,14 @@ def test_nothing_changes_where_it_is_not_wanted() -> None:
     with keeping_freed_memory(enabled=False):
         pages_asked_for(100 * MB)
         assert pages_asked_for(100 * MB) >= 50
+
+
+def test_processes_started_meanwhile_get_one_thread_and_the_environment_is_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with one_thread_environment():
+        assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD
+    assert dict(os.environ) == before

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from songs_world import FAILED_SONG, N_SONGS, features
 
+from benchmarks.worlds.songs_store import FAILED_SONG, N_SONGS, features
 from mgc.cache.upkeep.hdf5_writer import seal_store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -26,18 +26,17 @@ def test_isolated_and_absent_genres_are_named():
     assert summary["mean_cosine"] == summary["mean_cosine_raw"] == 0
     share = np.diag(graph.adjacency) / graph.adjacency.sum(axis=1)
     assert summary["self_weight"] == {"min": share.min(), "mean": share.mean(), "max": 1.0}
-    absent, alone = graph_warnings(graph, NAMES)
+    absent, alone = graph_warnings(summary)
     assert absent == "1 of 5 genres have no training track and cannot be learnt: polka"
     assert alone.startswith("1 of 5 genres share no training track with another")
     assert alone.endswith("metal")
     assert "1 without a training track, 1 that share none; mean cosine of names 0.000" in graph_sentence(summary)
-    assert graph_warnings(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3]) == []
+    assert graph_warnings(graph_summary(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3])) == []
 
 
 def test_the_document_is_the_graph_and_can_be_computed_again_from_its_parts():
-    document = graph_document(
-        build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw")), NAMES, GraphOptions(similarity="raw")
-    )
+    graph = build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw"))
+    document = graph_document(graph, graph_summary(graph, NAMES), NAMES, GraphOptions(similarity="raw"))
     assert document["counts"] == [3, 2, 1, 1, 0]
     a = (np.array(document["a1"]) + np.array(document["a2"])) / 2
     root = a.sum(axis=1) ** -0.5

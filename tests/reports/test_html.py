@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from chromium import Chromium
 
-from mgc.reports.html import COLOURS, STYLE, bar, figure, page, table
+from mgc.cache.errors import MissingExtraError
+from mgc.reports.charts import Chart, bar_chart
+from mgc.reports.html import environment, render, static
 
 GENRES = (("rock", 120, 0.71), ("1,000 drums", 7, None), ("80s", 1_500, 0.25), ("<i>Ödland</i>", 33, 0.9))
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
 
 
+LONG_TABLE = """
+{% set heads = ["a name"] + ["column"] * 20 %}
+{{ table(heads, [["x" * 60] + ["0.123"] * 20] * 60, about="l", tall=true) }}
+"""
+BODY = (
+    """
+{{ section("Genres") }}
+{% set heads = ["genre", "tracks", "average precision"] %}
+{% call(row) table(heads, genres, about="genres", sortable=true, find="Find a genre") %}
+{% set name, n, precision = row %}
+<th scope=row>{{ name }}</th><td>{{ n | thousands }}</td>
+<td data-sort="{{ "–" if precision is none else precision }}">{{ bar(precision) }}</td>
+{% endcall %}
+{{ section("Long") }}
+"""
+    + LONG_TABLE
+    + "{% call details('More') %}"
+    + LONG_TABLE
+    + "{% endcall %}{% call figure(chart) %}{{ 's' * 200 }}{% endcall %}"
+)
+SVG = '<svg width="900" height="40"><rect width="900" height="40"/></svg>'
+
+
+def page(title: str, body: str, **context: object) -> str:
+    """A page whose body is a template of its own."""
+    macros = '{% from "macros.html" import bar, details, figure, section, table with context %}'
+    source = f'{{% extends "page.html" %}}{macros}{{% block body %}}{body}{{% endblock %}}'
+    return environment().from_string(source).render(context, title=title, headings=[])
+
+
+def colours() -> dict[str, tuple[str, str]]:
+    """By name: in the light, in the dark."""
+    light, dark = (dict(re.findall(r"--(\w+): (#\w+);", part)) for part in static("colours.css").split("@media"))
+    return {name: (light[name], dark[name]) for name in light}
+
+
+COLOURS, STYLE = colours(), static("report.css")
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    rows = [[name.replace("<", "&lt;"), f"{n:,}", (bar(ap), ap)] for name, n, ap in GENRES]
-    long = table(
-        ["a name", *(f"column {i}" for i in range(20))], [["x" * 60, *("0.123",) * 20]] * 60, about="l", tall=True
-    )
-    heads = ("genre", "tracks", "average precision")
-    sorts = table(heads, rows, about="genres", sortable=True, find="Find a genre")
-    chart = figure('<svg width="900" height="40"><rect width="900" height="40"/></svg>', "A figure", "s" * 200)
     out = tmp_path / "page.html"
-    body = f"<h2>Genres</h2>{sorts}<h2>Long</h2>{long}<details><summary>More</summary>{long}</details>{chart}"
-    out.write_text(page("w" * 300, body), encoding="utf-8")
+    out.write_text(page("w" * 300, BODY, genres=GENRES, chart=Chart("A figure", SVG)), encoding="utf-8")
     return out
 
 
@@ -98,6 +132,14 @@ def test_no_script_but_the_page_s_own_runs(browser: Chromium, tmp_path: Path) ->
     tab = browser.open(out)
     assert tab.run("document.title") == "mgc: bad"
     assert any("Content Security Policy" in error for error in tab.errors)
+
+
+@pytest.mark.parametrize("module", ["jinja2", "matplotlib"])
+def test_a_missing_library_is_reported_by_the_name_of_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    environment.cache_clear()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"{module}; install the extra: pip install 'mgc\[report\]'"):
+        render("page.html", title="", chart=bar_chart({"rock": [1]}, ["tracks"], title="", x_label="", y_label=""))
 
 
 def _luminance(colour: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from sklearn.metrics import jaccard_score, log_loss
 
 from mgc.heads.evaluation.scored_tracks import ScoredTracks
 from mgc.heads.metrics.confusions import confusions
-from mgc.reports.html import text
+from mgc.reports.html import environment, render
 from mgc.reports.run import best_epoch
-from mgc.reports.scores import MAX_SHOWN, Player, confusions_section, mistakes_section
+from mgc.reports.scores import MAX_SHOWN, Player, confused_genres, worst_predictions
 
 GENRES = ("jazz", "rock", "<pop>", "folk")
 CUT = 0.4
@@ -30,6 +31,12 @@ def scored() -> ScoredTracks:
         run=Path("run"), ids=tuple(f"t{i}" for i in range(80)), groups=("a",) * 80, genres=GENRES, labels=labels,
         scores=scores, thresholds={"tuned": np.full(4, CUT)},
     )  # fmt: skip
+
+
+def _section(scored: ScoredTracks) -> str:
+    """The part of a run's page about its mistakes, one space between any two words."""
+    mistakes = worst_predictions(scored, _listing(), Player(page=Path()))
+    return " ".join(render("mistakes.html", confused=confused_genres(scored), mistakes=mistakes).split())
 
 
 def _plain(html: str) -> str:
@@ -53,8 +60,8 @@ def test_confusions_are_those_counted_track_by_track(scored: ScoredTracks) -> No
     assert found.support.tolist() == scored.labels.sum(axis=0).tolist()
     order = [(-counted[pair], -counted[pair] / missed[pair[0]]) for pair in found.pairs()]
     assert order == sorted(order)
-    (one, other), section = found.pairs()[0], confusions_section(scored)
-    row = f"{text(GENRES[one])} {text(GENRES[other])} {counted[one, other]} {counted[one, other] / missed[one]:.0%}"
+    (one, other), section = found.pairs()[0], _section(scored)
+    row = f"{escape(GENRES[one])} {escape(GENRES[other])} {counted[one, other]} {counted[one, other] / missed[one]:.0%}"
     assert f"{row} {missed[one]} {found.support[one]}" in _plain(section)
     assert f"Of {sum(missed)} misses (a track, a genre of it), {sum(alone)} are of tracks" in section
 
@@ -63,8 +70,8 @@ def test_a_system_that_errs_never_or_only_alone_is_told_as_such(scored: ScoredTr
     from dataclasses import replace
 
     right = replace(scored, scores=scored.labels.astype(np.float32))
-    assert "No genre was taken for another" in confusions_section(right)
-    assert "None: every track got just its genres" in mistakes_section(right, _listing(), Player(page=Path()))
+    assert "No genre was taken for another" in _section(right)
+    assert "None: every track got just its genres" in _section(right)
     silent = confusions(scored.labels, np.zeros_like(scored.labels))
     assert (silent.alone == scored.labels.sum(axis=0)).all()
     assert np.isnan(confusions(scored.labels, scored.labels).shares).all()
@@ -84,7 +91,7 @@ def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
         for i, (has, said, scores) in enumerate(zip(scored.labels, says, sure, strict=True))
     ]
     worst = [i for *_, i in sorted(key)[:MAX_SHOWN]]
-    section = mistakes_section(scored, _listing(), Player(page=Path()))
+    section = _section(scored)
     assert re.findall(r"<h3>Artist &amp; (\d+) – Song", section) == [str(i) for i in worst]
     overlap, loss, first = sorted(key)[0]
     assert f"t{first}: Jaccard {overlap:.3f}, cross-entropy {-loss:.3f} nats a genre" in section
@@ -114,7 +121,8 @@ def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
     for name in ("songs/a/b.mp3", 'songs/a/"x" #1 100%?.mp3', "songs/a/日本.mp3", "runs/secret.mp3"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    shown = Player(page=tmp_path / "runs", root=tmp_path / "songs", clip_s=30.0).of(path, offset_s)
+    song = Player(page=tmp_path / "runs", root=tmp_path / "songs", clip_s=30.0).song(path, offset_s)
+    shown = environment().get_template("macros.html").module.player(song)
     assert want in shown
     assert ("<audio" in shown) == want.startswith("src=")
 

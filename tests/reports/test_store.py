@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_store
 from chromium import Chromium
-from full_store import create_full
 from PIL import Image
 
+from benchmarks.worlds import small_store
+from benchmarks.worlds.full_store import create_full
 from mgc.cache.errors import ConfigError
 from mgc.cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
 from mgc.cache.format.recipe import MelRecipe, Recipe

@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from small_store import FAILED_ROW, GENRES, N_TRACKS, RECIPE, create, features, fill, part_content, tree
 
+from benchmarks.worlds.small_store import (
+    FAILED_ROW,
+    GENRES,
+    N_TRACKS,
+    RECIPE,
+    create,
+    features,
+    fill,
+    part_content,
+    tree,
+)
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError, TrackUnavailableError
 from mgc.cache.format.layout import object_key

@@ -73,7 +73,7 @@ def check_records(path: Path) -> int:
 
 
 def test_the_golden_store_is_read_by_a_stranger():
-    """`benchmarks/golden.py` wrote it with the first release of format 1; it is never made again."""
+    """`benchmarks/worlds/golden.py` wrote it with the first release of format 1; it is never made again."""
     said = json.loads((GOLDEN / "expected.json").read_text())
     found, group = read_store(GOLDEN / "golden.zarr")
     assert check_records(GOLDEN / "golden.zarr") > 20

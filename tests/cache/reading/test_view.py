@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from songs_world import FAILED_SONG, GENRES, N_SONGS, TEXT, features, song
 
 import mgc
+from benchmarks.worlds.songs_store import FAILED_SONG, GENRES, N_SONGS, TEXT, features, song
 from mgc.cache.errors import ConfigError, StoreError
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from small_store import FAILED_ROW, MEL, N_TRACKS, create, features, fill, tree
 
+from benchmarks.worlds.small_store import FAILED_ROW, MEL, N_TRACKS, create, features, fill, tree
 from mgc.cache.errors import ConfigError, StoreCorruptError, StoreFormatError, TrackUnavailableError
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.tables import plan_table

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from full_store import create_full, fill_pending
-from small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
 
+from benchmarks.worlds.full_store import create_full, fill_pending
+from benchmarks.worlds.small_store import FAILED_ROW, N_TRACKS, create, features, fill, tree
 from mgc.cache.errors import StoreCorruptError, StoreNotFoundError
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.records import committed
@@ -158,8 +158,7 @@ def test_a_record_of_a_part_beyond_the_plan_is_foreign_and_put_aside(store):
 
 def test_values_that_contradict_the_record_are_found(store):
     """As recorded, byte for byte, and yet wrong: a writer that let NaN through."""
-    from small_store import part_content
-
+    from benchmarks.worlds.small_store import part_content
     from mgc.cache.writing.commits import commit_part
 
     arrays, outcomes = part_content(range(4, 8))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from faults import faults, life, one_fault
-from small_store import tree
+
+from benchmarks.campaigns.faults import check_fault, faults, life
+from benchmarks.worlds.small_store import tree
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def clean(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clean")
     with faults(folder) as watch:
         life(folder / "s.zarr")
-    return tree(folder / "s.zarr"), len(watch.seen)
+    return tree(folder / "s.zarr"), len(watch.operations)
 
 
 @pytest.mark.parametrize(("fault", "first"), [("kill", 0), ("EIO", 30), ("ENOSPC", 60)])
@@ -23,5 +24,5 @@ def test_a_fault_at_every_hundred_and_first_operation(tmp_path, clean, fault, fi
     expected, n_operations = clean
     assert n_operations > 200
     for at in range(first, n_operations, 101):
-        one_fault(tmp_path, fault, at, expected, tree)
+        check_fault(tmp_path, fault, at, expected)
         shutil.rmtree(tmp_path / "s.zarr")

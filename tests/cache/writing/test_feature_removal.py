@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from faults import Killed, faults
-from full_store import OTHER, TEMPO, create_full, fill_pending
-from small_store import tree
 
+from benchmarks.campaigns.faults import Killed, faults
+from benchmarks.worlds.full_store import OTHER, TEMPO, create_full, fill_pending
+from benchmarks.worlds.small_store import tree
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, StoreCorruptError
 from mgc.cache.format.plan import read_plan, unfinished_drops
@@ -65,7 +65,7 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
     shutil.copytree(whole, path)
     with faults(path) as watch:
         drop_feature(path, "other")
-    clean, n = tree(path), len(watch.seen)
+    clean, n = tree(path), len(watch.operations)
     assert n > 20
     for fault in ("kill", "EIO"):
         for at in range(0, n, 1 if fault == "kill" else 4):

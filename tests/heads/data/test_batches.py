@@ -1,4 +1,4 @@
-"""Batches: the stored numbers in every home, each example once an epoch; statistics over sound only."""
+"""Batches: the stored numbers in every placement, each example once an epoch; statistics over sound only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import stats
 
 from mgc.cache.errors import ConfigError, TrainingError
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.data.batches import Examples, FeatureBatches, Home, choose_home, epoch_batches, in_batches
+from mgc.heads.data.batches import Examples, FeatureBatches, Placement, choose_placement, epoch_batches, in_batches
 from mgc.heads.data.labels import genre_matrix
 from mgc.heads.data.normalisation import mel_statistics
 
@@ -30,14 +30,16 @@ def examples_of(store: FeatureStore) -> Examples:
     return Examples.of(store, store.ok_rows, genre_matrix(store.tracks.column("genres"), GENRES))
 
 
-def batches_in(home: str, store: FeatureStore) -> FeatureBatches:
+def batches_in(placement: str, store: FeatureStore) -> FeatureBatches:
     examples = examples_of(store)
-    return FeatureBatches(store, examples, home=choose_home(store, examples, device=CPU, wanted=home), device=CPU)
+    return FeatureBatches(
+        store, examples, placement=choose_placement(store, examples, device=CPU, wanted=placement), device=CPU
+    )
 
 
 def test_every_home_gives_the_same_batches_bit_for_bit(small_store: FeatureStore) -> None:
     indices = [np.array([3, 0, 7]), np.array([14, 21]), np.arange(40)]
-    mapped, host = (list(batches_in(home, small_store)(indices)) for home in ("mapped", "host"))
+    mapped, host = (list(batches_in(placement, small_store)(indices)) for placement in ("mapped", "host"))
     for ours, theirs in zip(mapped, host, strict=True):
         assert ours.lengths == theirs.lengths == tuple(ours.mel_frames.tolist())
         for field in dataclasses.fields(ours):
@@ -48,10 +50,10 @@ def test_every_home_gives_the_same_batches_bit_for_bit(small_store: FeatureStore
             assert torch.equal(first, second), field.name
 
 
-@pytest.mark.parametrize("home", ["mapped", "host"])
-def test_a_batch_holds_what_the_store_holds(small_store: FeatureStore, home: str) -> None:
+@pytest.mark.parametrize("placement", ["mapped", "host"])
+def test_a_batch_holds_what_the_store_holds(small_store: FeatureStore, placement: str) -> None:
     index = np.array([5, 0, 9, 33])
-    batch = batches_in(home, small_store).batch(index)
+    batch = batches_in(placement, small_store).batch(index)
     rows = small_store.ok_rows[index]
     tokens = small_store.read("lyrics_tokens", rows)
     assert batch.rows.tolist() == rows.tolist()
@@ -119,19 +121,21 @@ def test_no_example_makes_no_batch() -> None:
 
 def test_home_is_the_fastest_that_fits_and_says_so(small_store: FeatureStore) -> None:
     examples = examples_of(small_store)
-    home = choose_home(small_store, examples, device=CPU)
+    placement = choose_placement(small_store, examples, device=CPU)
     features = len(examples) * (128 * 44 * 2 + 12 * 4) + int(examples.lyrics_tokens.sum()) * 12 * 2
-    assert (home.name, home.n_bytes) == ("host", features)
-    assert "host memory" in str(home)
+    assert (placement.name, placement.n_bytes) == ("host", features)
+    assert "host memory" in str(placement)
     crowd = dataclasses.replace(examples, lyrics_tokens=examples.lyrics_tokens + 10**12)
-    assert choose_home(small_store, crowd, device=CPU).name == "mapped"
+    assert choose_placement(small_store, crowd, device=CPU).name == "mapped"
     with pytest.raises(ConfigError, match="home=device"):
-        choose_home(small_store, examples, device=CPU, wanted="device")
+        choose_placement(small_store, examples, device=CPU, wanted="device")
 
 
 def test_reading_ahead_passes_errors_on(small_store: FeatureStore) -> None:
     examples = dataclasses.replace(examples_of(small_store), rows=np.full(40, 999))
-    batches = FeatureBatches(small_store, examples, home=Home(name="mapped", n_bytes=0, free_bytes=0), device=CPU)
+    batches = FeatureBatches(
+        small_store, examples, placement=Placement(name="mapped", n_bytes=0, free_bytes=0), device=CPU
+    )
     with pytest.raises(KeyError, match="999"):
         list(batches([np.array([0, 1])]))
 

@@ -17,12 +17,12 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.data.splits import Split
 from mgc.heads.evaluation.evaluate import _alignment, evaluate
-from mgc.heads.evaluation.predict import predict_store, score_store
+from mgc.heads.evaluation.predict import score_store
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.heads.metrics.multilabel import evaluate_predictions
 from mgc.heads.runs.checkpoint import read_sealed
 from mgc.heads.runs.published_model import load_run
-from mgc.heads.training.train import RunResult, train
+from mgc.heads.training.train import TrainingResult, train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
@@ -30,12 +30,12 @@ CONFIG = TrainConfig(lr=2e-3, epochs=3, precision="fp32", **SMALL)  # type: igno
 
 
 @pytest.fixture(scope="module")
-def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     return train(small_store, tmp_path_factory.mktemp("evaluate") / "run", CONFIG)
 
 
 def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
-    result: RunResult, small_store: FeatureStore
+    result: TrainingResult, small_store: FeatureStore
 ) -> None:
     found = evaluate(result.run, small_store, n_replicates=50)
     loaded = load_run(result.run)
@@ -43,7 +43,7 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
     tracks = small_store.tracks.to_pylist()
     rows = np.array([track["row"] for track in tracks if track["id"] in test])
     truth = np.array([[name in tracks[row]["genres"] for name in loaded.genres] for row in rows])
-    _, scores = predict_store(loaded, small_store, rows)
+    scores = score_store(loaded, small_store, rows).scores
     tuned = {"tuned": loaded.thresholds.overall, "tuned_per_genre": loaded.thresholds.per_genre}
     expected = evaluate_predictions(truth, scores, genres=loaded.genres, thresholds=tuned, n_replicates=50,
                                     groups=[tracks[row]["artists"][0] for row in rows])  # fmt: skip
@@ -75,7 +75,7 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
 
 
 def test_tracks_are_scored_by_what_they_have(
-    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     """Every seventh track has no lyrics; no store has lyrics without sound beside tracks that have both."""
     found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)
@@ -86,7 +86,7 @@ def test_tracks_are_scored_by_what_they_have(
     rows = np.arange(0, 40, 7)
     truth = np.array([[name in small_store.tracks.column("genres")[row].as_py() for name in loaded.genres]
                       for row in rows.tolist()])  # fmt: skip
-    alone = evaluate_predictions(truth, predict_store(loaded, small_store, rows)[1], genres=loaded.genres)
+    alone = evaluate_predictions(truth, score_store(loaded, small_store, rows).scores, genres=loaded.genres)
     assert parts["sound only"]["columns"]["fixed"]["jaccard"]["value"] == alone.columns["fixed"].jaccard.value
     assert parts["sound only"]["undefined_genres"] == alone.undefined_genres
     words = make_world()
@@ -100,12 +100,12 @@ def test_tracks_are_scored_by_what_they_have(
     assert "no audio-lyrics projections" in found["alignment"]["reason"]
 
 
-def test_sound_finds_its_lyrics_as_the_model_projects_them(result: RunResult, small_store: FeatureStore) -> None:
+def test_sound_finds_its_lyrics_as_the_model_projects_them(result: TrainingResult, small_store: FeatureStore) -> None:
     """Against the scores of all pairs of the 34 tracks with lyrics, which all have sound and lyrics of their own."""
     told = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)["alignment"]
     loaded, rows = load_run(result.run), np.flatnonzero(small_store.read("lyrics_tokens", np.arange(40)) > 0)
     scored = score_store(loaded, small_store, rows)
-    nearness = scored.said.audio_embedding @ scored.said.lyrics_embedding.T
+    nearness = scored.outputs.audio_embedding @ scored.outputs.lyrics_embedding.T
     for direction, scores in (("audio_to_lyrics", nearness), ("lyrics_to_audio", nearness.T)):
         place = [1 + sum(scores[i, j] > scores[i, i] for j in range(34)) for i in range(34)]
         assert {k: recall["value"] for k, recall in told["recall"][direction].items()} == pytest.approx(
@@ -117,14 +117,14 @@ def test_sound_finds_its_lyrics_as_the_model_projects_them(result: RunResult, sm
     assert "never trained" in _alignment(untrained, scored, ["a"] * 34, 0, 0)["note"]
 
 
-def test_calibration_is_told_with_its_bins(result: RunResult, small_store: FeatureStore) -> None:
+def test_calibration_is_told_with_its_bins(result: TrainingResult, small_store: FeatureStore) -> None:
     found = evaluate(result.run, small_store, n_replicates=0, save=False)["calibration"]
     assert found["n_pairs"] == 8 * 5 == sum(one["n"] for one in found["bins"])
     distance = sum(one["n"] * abs(one["observed"] - one["mean_score"]) for one in found["bins"] if one["n"])
     assert found["expected_calibration_error"] == pytest.approx(distance / 40)
 
 
-def test_baselines_are_those_of_the_training_labels(result: RunResult, small_store: FeatureStore) -> None:
+def test_baselines_are_those_of_the_training_labels(result: TrainingResult, small_store: FeatureStore) -> None:
     found = evaluate(result.run, small_store, n_replicates=0)["baselines"]
     support = np.array([row["support"] for row in found["label_prior"]["genres"]])
     prevalence = (support / found["label_prior"]["n_tracks"])[support > 0]
@@ -132,7 +132,7 @@ def test_baselines_are_those_of_the_training_labels(result: RunResult, small_sto
     assert 0 < found["majority"]["columns"]["fixed"]["jaccard"]["value"] < 1
 
 
-def test_results_of_each_split_are_kept_beside_the_model(result: RunResult, small_store: FeatureStore) -> None:
+def test_results_of_each_split_are_kept_beside_the_model(result: TrainingResult, small_store: FeatureStore) -> None:
     before = {path.name: path.read_bytes() for path in (result.run / "best").iterdir()}
     test = evaluate(result.run, small_store, n_replicates=0)
     training = evaluate(result.run, small_store, split="train", n_replicates=0)
@@ -144,7 +144,7 @@ def test_results_of_each_split_are_kept_beside_the_model(result: RunResult, smal
 
 
 def test_predictions_that_are_not_of_the_metrics_are_refused(
-    result: RunResult, small_store: FeatureStore, tmp_path: Path
+    result: TrainingResult, small_store: FeatureStore, tmp_path: Path
 ) -> None:
     evaluate(result.run, small_store, n_replicates=0)
     run = shutil.copytree(result.run, tmp_path / "run")
@@ -158,7 +158,7 @@ def test_predictions_that_are_not_of_the_metrics_are_refused(
         load_predictions(run)
 
 
-def test_validation_metrics_are_those_of_the_best_epoch(result: RunResult, small_store: FeatureStore) -> None:
+def test_validation_metrics_are_those_of_the_best_epoch(result: TrainingResult, small_store: FeatureStore) -> None:
     found = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False)["metrics"]
     assert found["mean_average_precision"]["value"] == pytest.approx(result.best_map)
     jaccard = {name: column["jaccard"]["value"] for name, column in found["columns"].items()}
@@ -167,7 +167,7 @@ def test_validation_metrics_are_those_of_the_best_epoch(result: RunResult, small
 
 
 def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     world = make_world(n_tracks=12, seed=8)
     for track in world.tracks:
@@ -185,7 +185,7 @@ def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
 
 
 def test_tracks_of_the_split_that_a_store_lacks_are_counted(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     split = Split.load(result.run / "splits.json")
     world = make_world()
@@ -194,7 +194,7 @@ def test_tracks_of_the_split_that_a_store_lacks_are_counted(
     assert (found["n_tracks"], found["n_missing"]) == (len(split.ids["test"]) - 3, 3)
 
 
-def test_other_labels_can_be_given(result: RunResult, small_store: FeatureStore) -> None:
+def test_other_labels_can_be_given(result: TrainingResult, small_store: FeatureStore) -> None:
     ids = small_store.tracks.column("id").to_pylist()
     found = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
     support = {row["genre"]: row["support"] for row in found["metrics"]["genres"]}
@@ -203,6 +203,6 @@ def test_other_labels_can_be_given(result: RunResult, small_store: FeatureStore)
         evaluate(result.run, small_store, labels={}, save=False)
 
 
-def test_an_unknown_split_is_refused(result: RunResult, small_store: FeatureStore) -> None:
+def test_an_unknown_split_is_refused(result: TrainingResult, small_store: FeatureStore) -> None:
     with pytest.raises(ConfigError, match="dev"):
         evaluate(result.run, small_store, split="dev")

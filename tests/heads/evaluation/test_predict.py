@@ -22,11 +22,12 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.creation import append_generation
 from mgc.heads.config import TrainConfig
 from mgc.heads.data.splits import Split
-from mgc.heads.evaluation.predict import has_words, lyrics_warnings, predict_blocks, predict_store
+from mgc.heads.evaluation.predict import lyrics_warnings, predict_blocks, score_store, tracks_with_lyrics
+from mgc.heads.evaluation.predict_options import PredictOptions
 from mgc.heads.evaluation.prediction_files import write_predictions
 from mgc.heads.metrics.multilabel import decide, jaccard_per_track
 from mgc.heads.runs.published_model import load_run
-from mgc.heads.training.train import RunResult, train
+from mgc.heads.training.train import TrainingResult, train
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
@@ -34,24 +35,27 @@ CONFIG = TrainConfig(lr=2e-3, epochs=3, precision="fp32", **SMALL)  # type: igno
 
 
 @pytest.fixture(scope="module")
-def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     return train(small_store, tmp_path_factory.mktemp("predict") / "run", CONFIG)
 
 
-def test_best_alone_is_all_that_prediction_needs(result: RunResult, small_store: FeatureStore, tmp_path: Path) -> None:
+def test_best_alone_is_all_that_prediction_needs(
+    result: TrainingResult, small_store: FeatureStore, tmp_path: Path
+) -> None:
     shutil.copytree(result.run / "best", tmp_path / "model")
-    ids, scores = predict_store(load_run(tmp_path / "model"), small_store)
+    scored = score_store(load_run(tmp_path / "model"), small_store)
+    ids, scores = scored.ids, scored.scores
     assert ids == small_store.tracks.column("id").to_pylist()
     assert scores.shape == (40, 5)
     assert ((scores > 0) & (scores < 1)).all()
-    assert np.array_equal(scores, predict_store(load_run(result.run), small_store)[1])
+    assert np.array_equal(scores, score_store(load_run(result.run), small_store).scores)
 
 
-def test_scores_are_those_that_training_chose_the_epoch_by(result: RunResult, small_store: FeatureStore) -> None:
+def test_scores_are_those_that_training_chose_the_epoch_by(result: TrainingResult, small_store: FeatureStore) -> None:
     loaded = load_run(result.run)
     wanted = Split.load(result.run / "splits.json").ids["validation"]
     rows = np.flatnonzero(np.isin(small_store.tracks.column("id").to_pylist(), wanted))
-    _, scores = predict_store(loaded, small_store, rows)
+    scores = score_store(loaded, small_store, rows).scores
     truth = np.array([[name in genres for name in loaded.genres]
                       for genres in small_store.tracks.column("genres").take(rows).to_pylist()])  # fmt: skip
     found = jaccard_per_track(truth, decide(scores, 0.5)).mean()
@@ -60,21 +64,19 @@ def test_scores_are_those_that_training_chose_the_epoch_by(result: RunResult, sm
     assert loaded.thresholds == result.thresholds
 
 
-def test_scores_do_not_depend_on_order_batch_or_company(result: RunResult, small_store: FeatureStore) -> None:
+def test_scores_do_not_depend_on_order_batch_or_company(result: TrainingResult, small_store: FeatureStore) -> None:
     loaded = load_run(result.run)
-    _, scores = predict_store(loaded, small_store)
+    scores = score_store(loaded, small_store).scores
     order = np.random.default_rng(0).permutation(40)
-    _, shuffled = predict_store(loaded, small_store, order, batch_size=7)
-    alone = [predict_store(loaded, small_store, np.array([row]))[1][0] for row in (0, 1, 23)]
+    shuffled = score_store(loaded, small_store, order, batch_size=7).scores
+    alone = [score_store(loaded, small_store, np.array([row])).scores[0] for row in (0, 1, 23)]
     assert np.allclose(shuffled, scores[order], atol=1e-5)
     assert np.allclose(alone, scores[[0, 1, 23]], atol=1e-5)
 
 
-def test_progress_counts_tracks(result: RunResult, small_store: FeatureStore) -> None:
+def test_progress_counts_tracks(result: TrainingResult, small_store: FeatureStore) -> None:
     told: list[tuple[int, int]] = []
-    predict_store(
-        load_run(result.run), small_store, batch_size=16, on_progress=lambda step, *done: told.append(done[:2])
-    )
+    score_store(load_run(result.run), small_store, batch_size=16, on_progress=lambda step, *done: told.append(done[:2]))
     assert told == [(16, 40), (32, 40), (40, 40)]
 
 
@@ -85,51 +87,51 @@ def world_of(make_world: MakeWorld, **text: Any) -> Any:
 
 
 def test_features_of_another_recipe_are_refused_with_every_difference(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     world = world_of(make_world, weights_sha256="c" * 64)
     world.recipe = dataclasses.replace(world.recipe, mel=dataclasses.replace(world.recipe.mel, fmax_hz=8000.0))
     with pytest.raises(RecipeMismatchError) as refused:
-        predict_store(load_run(result.run), world.write(tmp_path / "s.zarr"))
+        score_store(load_run(result.run), world.write(tmp_path / "s.zarr"))
     assert "lyrics.weights_sha256: " + "a" * 64 in str(refused.value)
     assert "mel.fmax_hz: 11025.0 here, 8000.0 there" in str(refused.value)
 
 
 def test_a_text_encoder_by_another_name_or_in_another_precision_will_do(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     store = world_of(make_world, model="/some/where/tiny", precision="bf16").write(tmp_path / "s.zarr")
-    assert len(predict_store(load_run(result.run), store)[0]) == 4
+    assert len(score_store(load_run(result.run), store).ids) == 4
 
 
 def test_genres_read_aloud_otherwise_matter_to_training_and_not_to_a_trained_model(
-    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     world = make_world()
     world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music"})
     store = world.write(tmp_path / "s.zarr")
     loaded = load_run(result.run)
-    assert np.array_equal(predict_store(loaded, store)[1], predict_store(loaded, small_store)[1])
+    assert np.array_equal(score_store(loaded, store).scores, score_store(loaded, small_store).scores)
     run = shutil.copytree(result.run, tmp_path / "run")
     with pytest.raises(RunError, match="differs in recipe fingerprints"):
         train(store, run, CONFIG, resume=True)
 
 
 def test_a_store_without_text_is_scored_as_tracks_without_lyrics(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     silent = make_world(n_tracks=4)
     silent.lyrics_tokens[:] = 0
-    _, expected = predict_store(load_run(result.run), silent.write(tmp_path / "silent.zarr"))
+    expected = score_store(load_run(result.run), silent.write(tmp_path / "silent.zarr")).scores
     silent.recipe = dataclasses.replace(silent.recipe, lyrics=None)
-    _, scores = predict_store(load_run(result.run), silent.write(tmp_path / "textless.zarr"))
+    scores = score_store(load_run(result.run), silent.write(tmp_path / "textless.zarr")).scores
     assert np.array_equal(scores, expected)
 
 
 def test_missing_lyrics_are_warned_of_only_if_training_never_saw_any(
-    result: RunResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
-    words = has_words(small_store, np.array([0, 1, 7]))
+    words = tracks_with_lyrics(small_store, np.array([0, 1, 7]))
     assert words.tolist() == [False, True, False]
     assert lyrics_warnings(load_run(result.run), words) == []
     wordy = make_world()
@@ -143,16 +145,16 @@ def test_missing_lyrics_are_warned_of_only_if_training_never_saw_any(
     assert lyrics_warnings(load_run(tmp_path / "dropped"), words) == []
 
 
-def test_a_track_that_failed_is_named(result: RunResult, make_world: MakeWorld, tmp_path: Path) -> None:
+def test_a_track_that_failed_is_named(result: TrainingResult, make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(n_tracks=4)
     world.failed.add(2)
     with pytest.raises(TrackUnavailableError, match="t0002"):
-        predict_store(load_run(result.run), world.write(tmp_path / "s.zarr"), np.array([1, 2]))
+        score_store(load_run(result.run), world.write(tmp_path / "s.zarr"), np.array([1, 2]))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "labels.json", "preprocessor.json",
                                   "thresholds.json", "graph.json"])  # fmt: skip
-def test_an_altered_model_is_refused_by_name(result: RunResult, tmp_path: Path, name: str) -> None:
+def test_an_altered_model_is_refused_by_name(result: TrainingResult, tmp_path: Path, name: str) -> None:
     shutil.copytree(result.run / "best", tmp_path / "best")
     data = bytearray((tmp_path / "best" / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -166,7 +168,7 @@ def test_a_folder_without_a_model_is_no_run(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_loaded_recipe_is_the_stores(result: RunResult, small_store: FeatureStore) -> None:
+def test_loaded_recipe_is_the_stores(result: TrainingResult, small_store: FeatureStore) -> None:
     loaded = load_run(result.run)
     assert loaded.recipe == small_store.recipe
     assert loaded.fingerprints == small_store.fingerprints
@@ -184,10 +186,10 @@ def patchy(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> F
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_a_catalogue_becomes_a_file_with_a_row_a_track(
-    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path, form: str
+    result: TrainingResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path, form: str
 ) -> None:
     loaded = load_run(result.run)
-    _, scores = predict_store(loaded, patchy)
+    scores = score_store(loaded, patchy).scores
     done = call("predict", result.run, patchy.path, "-o", tmp_path / f"scores.{form}", "--threshold", "per-genre",
                 "--json").json  # fmt: skip
     assert (done["tracks"], done["failed"], done["reasons"]) == (40, 2, {"NOT_AUDIO": 2})
@@ -221,7 +223,7 @@ def _read(path: Path, genres: tuple[str, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def test_thresholds_can_be_chosen(result: RunResult, patchy: FeatureStore, call: Callable[..., Any]) -> None:
+def test_thresholds_can_be_chosen(result: TrainingResult, patchy: FeatureStore, call: Callable[..., Any]) -> None:
     loaded = load_run(result.run)
     by_itself = call("predict", result.run, patchy.path, "--json").json
     for choice, cut in (("overall", loaded.thresholds.overall), ("0.5", 0.5), ("0", 0.0), ("1", 1.0)):
@@ -242,14 +244,18 @@ def test_thresholds_can_be_chosen(result: RunResult, patchy: FeatureStore, call:
 
 
 def test_blocks_are_what_one_pass_gives_and_a_file_appears_whole_or_not_at_all(
-    result: RunResult, patchy: FeatureStore, tmp_path: Path
+    result: TrainingResult, patchy: FeatureStore, tmp_path: Path
 ) -> None:
     loaded = load_run(result.run)
     told: list[tuple[int, int]] = []
-    blocks = list(predict_blocks(loaded, patchy, block_tracks=7, on_progress=lambda step, *done: told.append(done[:2])))
+    blocks = list(
+        predict_blocks(
+            loaded, patchy, PredictOptions(), block_tracks=7, on_progress=lambda step, *done: told.append(done[:2])
+        )
+    )
     assert [block.tracks.num_rows for block in blocks] == [7, 7, 7, 7, 7, 5]
     scores = np.concatenate([block.scores[block.has_scores] for block in blocks])
-    np.testing.assert_allclose(scores, predict_store(loaded, patchy)[1], atol=1e-5)
+    np.testing.assert_allclose(scores, score_store(loaded, patchy).scores, atol=1e-5)
     assert told == sorted(told)
     assert told[-1] == (38, 38)
 
@@ -264,7 +270,7 @@ def test_blocks_are_what_one_pass_gives_and_a_file_appears_whole_or_not_at_all(
 
 
 def test_a_track_tried_again_is_predicted_once_and_one_not_extracted_yet_is_named(
-    result: RunResult, make_world: MakeWorld, tmp_path: Path
+    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     world = make_world(n_tracks=16)
     world.failed |= {2}
@@ -272,21 +278,25 @@ def test_a_track_tried_again_is_predicted_once_and_one_not_extracted_yet_is_name
     again = store.tracks.select(PLAN_SCHEMA.names).slice(2, 1)
     store.close()
     append_generation(tmp_path / "s.zarr", read_plan(tmp_path / "s.zarr"), "retry", again)
-    (block,) = predict_blocks(load_run(result.run), FeatureStore.open(tmp_path / "s.zarr"))
+    (block,) = predict_blocks(load_run(result.run), FeatureStore.open(tmp_path / "s.zarr"), PredictOptions())
     rows = {row["id"]: row["reason"] for row in block.tracks.to_pylist()}
     assert len(rows) == block.tracks.num_rows == 16
     assert {name: reason for name, reason in rows.items() if reason} == {"t0002": "PENDING"}
 
 
 def test_predictions_go_into_files_of_known_kinds(
-    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path
+    result: TrainingResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path
 ) -> None:
     refused = call("predict", result.run, patchy.path, "-o", tmp_path / "scores.xlsx")
     assert (refused.code, ".parquet, .csv, .jsonl" in refused.err) == (2, True)
 
 
 def test_best_copied_elsewhere_predicts_the_same_numbers_from_there(
-    result: RunResult, patchy: FeatureStore, call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    result: TrainingResult,
+    patchy: FeatureStore,
+    call: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another folder, another working directory, the run gone."""
     before = call("predict", result.run, patchy.path, "--json").json["predictions"]

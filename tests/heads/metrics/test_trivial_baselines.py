@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
 
-from mgc.heads.metrics.multilabel import FIXED, evaluate_predictions, jaccard_per_track
+from mgc.heads.metrics.multilabel import evaluate_predictions, jaccard_per_track
+from mgc.heads.metrics.names import FIXED
 from mgc.heads.metrics.trivial_baselines import baseline_scores, label_prior, majority_set
 
 

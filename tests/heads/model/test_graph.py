@@ -15,6 +15,7 @@ from mgc.heads.model.graph import (
     centre,
     co_occurrence,
     cosine,
+    graph_summary,
     graph_warnings,
     ml_gcn_adjacency,
     normalise_adjacency,
@@ -83,7 +84,7 @@ def test_a_genre_without_a_track_is_finite_and_named(normalisation, conditional)
     np.testing.assert_array_equal(np.diag(graph.a1), 1.0)
     assert graph.a1[3, :3].tolist() == graph.a1[:3, 3].tolist() == [0, 0, 0]
     assert graph.counts.tolist() == [3, 2, 1, 0]
-    (warning,) = graph_warnings(graph, ["blues", "folk", "jazz", "polka"])
+    (warning,) = graph_warnings(graph_summary(graph, ["blues", "folk", "jazz", "polka"]))
     assert "1 of 4 genres have no training track and cannot be learnt: polka" in warning
 
 

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
-from mgc.heads.evaluation.predict import predict_store
+from mgc.heads.evaluation.predict import score_store
 from mgc.heads.model.batch import Batch
 from mgc.heads.model.config import ModelConfig
 from mgc.heads.model.losses import total_loss
@@ -121,7 +121,8 @@ def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
     loaded = load_run(tmp_path / "elsewhere")
     assert loaded.training == config
-    ids, scores = predict_store(loaded, small_store)
+    scored = score_store(loaded, small_store)
+    ids, scores = scored.ids, scored.scores
     assert scores.shape == (len(ids), C)
     assert scores.std(axis=0).min() > 0
 

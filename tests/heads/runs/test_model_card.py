@@ -16,14 +16,14 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.runs.published_model import load_run
-from mgc.heads.training.train import RunResult, train
+from mgc.heads.training.train import TrainingResult, train
 
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
 CONFIG = TrainConfig(lr=2e-3, epochs=2, precision="fp32", **SMALL)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     return train(small_store, tmp_path_factory.mktemp("card") / "run", CONFIG)
 
 
@@ -32,7 +32,7 @@ def card_of(run: Path) -> tuple[dict[str, Any], str]:
     return card.data.to_dict(), card.text
 
 
-def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(result: RunResult) -> None:
+def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(result: TrainingResult) -> None:
     data, text = card_of(result.run)
     assert (data["library_name"], data["pipeline_tag"]) == ("mgc", "audio-classification")
     assert (data["license"], data["license_name"]) == ("other", "to-be-filled-in")
@@ -40,7 +40,9 @@ def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(resul
     assert "Licence of these weights: [to be filled in" in text
 
 
-def test_figures_and_intervals_are_those_of_the_validation_split(result: RunResult, small_store: FeatureStore) -> None:
+def test_figures_and_intervals_are_those_of_the_validation_split(
+    result: TrainingResult, small_store: FeatureStore
+) -> None:
     found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False)["metrics"]
     text = card_of(result.run)[1]
     estimates = {"mAP": found["mean_average_precision"]}
@@ -52,7 +54,7 @@ def test_figures_and_intervals_are_those_of_the_validation_split(result: RunResu
         assert line.endswith(f"| {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} |")
 
 
-def test_the_hub_lists_the_same_figures_and_whose_they_are(result: RunResult) -> None:
+def test_the_hub_lists_the_same_figures_and_whose_they_are(result: TrainingResult) -> None:
     """model-index, by the hub's own reader and back by its own writer."""
     card = ModelCard.load(result.run / "best" / "README.md")
     figures = {one.metric_name: one for one in card.data.eval_results}
@@ -68,7 +70,7 @@ def test_the_hub_lists_the_same_figures_and_whose_they_are(result: RunResult) ->
 
 
 def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
-    result: RunResult, small_store: FeatureStore, tmp_path: Path
+    result: TrainingResult, small_store: FeatureStore, tmp_path: Path
 ) -> None:
     """Files by content under blobs/, links to them under snapshots/<revision>/, and a file that the hub adds."""
     blobs, snapshot = tmp_path / "models--me--genres" / "blobs", tmp_path / "models--me--genres" / "snapshots" / "1f0c"
@@ -82,7 +84,7 @@ def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
     assert found == mgc.load_model(result.run).predict_all(small_store.path)
 
 
-def test_it_tells_data_thresholds_and_limits_and_no_path(result: RunResult, small_store: FeatureStore) -> None:
+def test_it_tells_data_thresholds_and_limits_and_no_path(result: TrainingResult, small_store: FeatureStore) -> None:
     text, loaded = card_of(result.run)[1], load_run(result.run)
     artists = {small_store.tracks.column("artists")[int(row)].as_py()[0] for row in
                result.task.examples.rows[: result.task.n_train]}  # fmt: skip
@@ -112,7 +114,7 @@ def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
 
 
 def test_it_says_that_genres_were_read_aloud_by_other_texts(
-    result: RunResult, make_world: Callable[..., Any], tmp_path: Path
+    result: TrainingResult, make_world: Callable[..., Any], tmp_path: Path
 ) -> None:
     assert "read aloud" not in card_of(result.run)[1]
     world = make_world(n_tracks=24)

@@ -22,7 +22,8 @@ def test_it_tells_what_training_then_does(small_store: FeatureStore, tmp_path: P
     found = dry_run(small_store, config)
     result = train(small_store, tmp_path / "run", config)
     assert (found.n_parameters, found.precision, found.device) == (result.n_parameters, result.precision, "cpu")
-    assert (found.home.name, found.home.n_bytes) == (home, result.home.n_bytes if result.home is not None else None)
+    assert result.placement is not None
+    assert (found.placement.name, found.placement.n_bytes) == (home, result.placement.n_bytes)
     assert found.task.kept == result.task.kept
     assert found.n_steps == result.history[0].step
     written = [(tmp_path / "run" / "last" / f"{name}-000001.safetensors") for name in ("weights", "optimizer")]

@@ -18,7 +18,7 @@ from mgc.heads.model.graph import build_adjacency
 from mgc.heads.model.system import System
 from mgc.heads.model.systems import build_system
 from mgc.heads.runs.published_model import load_run
-from mgc.heads.training.train import RunResult, train
+from mgc.heads.training.train import TrainingResult, train
 
 C, D = 6, 24
 
@@ -90,7 +90,7 @@ def test_each_option_of_ml_gcn_changes_its_graph(setting: str) -> None:
     assert same(outputs(system()), outputs(system(setting)))
 
 
-def fitted(store: FeatureStore, run: Path, *settings: str, **options: Any) -> RunResult:
+def fitted(store: FeatureStore, run: Path, *settings: str, **options: Any) -> TrainingResult:
     chosen = read_settings(["width=32", "graph_hidden=32", "precision=fp32", "lr=1e-3", *settings])
     return train(store, run, TrainConfig.from_dict({"encoder": "tiny", "epochs": 2, **chosen, **options}))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from mgc.cache.errors import ConfigError, RunError, StoppedError, TrainingError
 from mgc.cache.reading.store import FeatureStore
@@ -55,7 +56,7 @@ def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStor
         "model.safetensors", "config.json", "preprocessor.json", "labels.json", "graph.json", "thresholds.json",
         "README.md",
     }  # fmt: skip
-    assert TrainConfig.from_yaml(run / "config.yaml") == small_config(epochs=15, lr=2e-3)
+    assert read_config(run) == small_config(epochs=15, lr=2e-3)
     assert [report for report in reports if report[0] == "train"] == [("train", epoch, 15) for epoch in range(1, 16)]
     assert {report[0] for report in reports} == {"statistics", "train"}
 
@@ -196,7 +197,7 @@ def test_a_run_can_be_taken_further_and_a_finished_one_stays(
 ) -> None:
     train(small_store, tmp_path / "run", small_config(epochs=2))
     again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=True)
-    assert (len(again.history), again.home) == (2, None)
+    assert (len(again.history), again.placement) == (2, None)
     train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
     ends = [folder_bytes(run / "last") for run in (tmp_path / "run", whole)]
     assert ends[0].pop("state-000002.json") != ends[1].pop("state-000002.json")  # it was asked for two epochs then
@@ -270,7 +271,7 @@ def test_the_sealed_form_of_a_store_gives_the_same_weights_and_scores(
 
 
 def read_config(run: Path) -> TrainConfig:
-    return TrainConfig.from_yaml(run / "config.yaml")
+    return TrainConfig.from_dict(yaml.safe_load((run / "config.yaml").read_text()))
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(small_store: FeatureStore, tmp_path: Path) -> None:

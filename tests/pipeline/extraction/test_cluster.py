@@ -16,12 +16,13 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+from keywords import extract
 
 from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.reading.store import FeatureStore
-from mgc.pipeline.extraction.cluster import Scheduler, run_on_cluster
-from mgc.pipeline.extraction.extract import extract
+from mgc.pipeline.extraction.cluster import run_on_cluster
+from mgc.pipeline.extraction.options import Scheduler
 from mgc.pipeline.sources.manifest import Source, Track
 
 RECIPE = Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None)
@@ -163,7 +164,7 @@ def test_a_real_scheduler_and_workers_in_processes_of_their_own(tmp_path, form):
                 running(sys.executable, "-m", "distributed.cli.dask_worker", f"{protocol}://{address}", *options,
                         "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", folder=tmp_path / "net")
             )  # fmt: skip
-        report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=scheduler)
+        report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, scheduler=scheduler)
     assert (report.ok, report.parts_built) == (6, 6)
     extract(source, tmp_path / "here", recipe=RECIPE, text=None, part_rows=1)
     assert tree(tmp_path / "s") == tree(tmp_path / "here")
@@ -191,5 +192,5 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
 
         with pytest.raises(WorkerError, match="scheduler is lost; committed parts are kept"):
             extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, on_progress=end,
-                    workers=Scheduler(address=f"tcp://{address}"))  # fmt: skip
+                    scheduler=Scheduler(address=f"tcp://{address}"))  # fmt: skip
     assert len(FeatureStore.open(tmp_path / "s").ok_rows) >= 1

@@ -14,14 +14,18 @@ import pytest
 import soundfile
 import xarray
 import zarr
+from keywords import extract
 
 from mgc.cache.errors import ConfigError, MgcError, RecipeMismatchError, TextModelError
+from mgc.cache.format import plan as plan_format
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe
+from mgc.cache.format.records import read_part
 from mgc.cache.format.schema import Flag
 from mgc.cache.reading.store import FeatureStore
-from mgc.pipeline.extraction.extract import extract
-from mgc.pipeline.extraction.part import claim
+from mgc.cache.writing.commits import commit_part
+from mgc.pipeline.extraction.job import PartJob
+from mgc.pipeline.extraction.part import build_and_commit, claim
 from mgc.pipeline.sources.manifest import Source, Track, write_manifest
 from mgc.pipeline.text.encoder import TextEncoder, TextSource, text_recipe
 from mgc.pipeline.text.models import find_text_model
@@ -310,3 +314,22 @@ def test_another_encoder_than_the_recipes_is_refused(tmp_path):
             text=TextSource(model="minilm"),
         )
     assert issubclass(TextModelError, MgcError)
+
+
+def test_a_part_reads_the_plan_twice_to_build_and_to_commit(tmp_path, monkeypatch):
+    """Each reading checks every generation. The second one sees whether a feature set was removed meanwhile."""
+    source, recipe, store = tones(tmp_path, 4), Recipe(mel=MEL, lyrics=None), tmp_path / "s"
+    extract(source, store, recipe=recipe, text=None, part_rows=2, shard=(10**9, 10**9))
+    read: list[str] = []
+    unseal = plan_format.unseal
+    monkeypatch.setattr(plan_format, "unseal", lambda path: read.append(path.name) or unseal(path))
+    for part in range(2):
+        read.clear()
+        build_and_commit(PartJob(store=store, part=part, root=tmp_path, text=None))
+        assert read.count("plan.json") == 2
+    plan = read_plan(store)
+    arrays, outcomes = read_part(store, plan, 0)
+    read.clear()
+    commit_part(store, 0, arrays, outcomes, plan=plan, again=True)
+    assert read.count("plan.json") == 1
+    assert len(FeatureStore.open(store).ok_rows) == 4

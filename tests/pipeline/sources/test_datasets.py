@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keywords import load_source
 
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.sources.datasets import load_source
 from mgc.pipeline.sources.manifest import write_manifest
 
 SOURCE_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keywords import filter_tracks, load_source
 
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
-from mgc.pipeline.sources.datasets import load_source
 from mgc.pipeline.sources.manifest import (
     Source,
     Track,
     caseless,
     check_collisions,
     check_id,
-    filter_tracks,
     normalise_language,
     resolve_inside,
     write_manifest,

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from keywords import load_source
 
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.sources.datasets import DATASETS, load_source
+from mgc.pipeline.sources.datasets import DATASETS
 
 JAMENDO_HEADER = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS\n"
 JAMENDO_ROWS = {

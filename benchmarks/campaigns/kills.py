@@ -1,0 +1,144 @@
+"""Trials in which an extraction dies, or its disk is full: the real command, the real store."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from benchmarks.campaigns.processes import full_disk_error, kill_group, output, run_first, small_disk
+from benchmarks.campaigns.processes import start as start_mgc
+from benchmarks.worlds.small_store import tree
+
+N_SONGS, PART_ROWS = 24, 4
+OPTIONS = ("--features", "mel", "--clip-s", "1", "--part-rows", str(PART_ROWS), "--json")
+FAULTY_WORKER = """
+import os
+if os.environ.get("MGC_CAMPAIGN_FAULTS"):
+    from pathlib import Path
+    import mgc.pipeline.extraction.builder as builder
+    real, scratch = builder.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
+    def faulty(root, path):
+        for kind in ("exit", "segfault"):
+            try:
+                (scratch / f"{kind}-{path}").rename(scratch / f"fired-{kind}-{path}")
+            except FileNotFoundError:
+                continue
+            os._exit(7) if kind == "exit" else os.kill(os.getpid(), 11)
+        return real(root, path)
+    builder.resolve_inside = faulty
+"""
+"""Code that workers run first: one dies at a track for which a file lies in a folder, and renames that file."""
+
+
+@functools.cache
+def songs() -> Path:
+    """Write a folder of short tones and its manifest, for the life of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-songs-"))
+    lines = []
+    for i in range(N_SONGS):
+        t = np.arange(22_050) / 22_050
+        soundfile.write(folder / f"{i}.flac", (0.2 * np.sin(2 * np.pi * (200 + 30 * i) * t)).astype(np.float32), 22_050)
+        lines.append(json.dumps({"id": f"t{i:02}", "path": f"{i}.flac", "genres": ["rock"], "artists": [f"a{i}"]}))
+    (folder / "songs.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@functools.cache
+def clean() -> tuple[dict[str, bytes | None], float]:
+    """Return the store that an undisturbed run makes, and how long it takes."""
+    path = songs() / "clean.zarr"
+    started = time.monotonic()
+    finish(path)
+    return tree(path), time.monotonic() - started
+
+
+def start(path: Path, workers: int, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start an extraction, or resume it."""
+    return start_mgc("extract", songs() / "songs.jsonl", "-o", path, *OPTIONS, "--workers", workers, env=env)
+
+
+def finish(path: Path, workers: int = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Extract what is missing and return the report."""
+    report: dict[str, Any] = json.loads(output(start(path, workers, env)))
+    assert report["planned"] == report["ok"] == N_SONGS
+    return report
+
+
+def kill(number: int, folder: Path) -> dict[str, Any]:
+    """Kill one or two extractions (--workers 0) at random moments by SIGKILL, up to six times, then finish.
+
+    The store in the end is byte-identical to a clean one.
+    """
+    rng = random.Random(number)
+    expected, seconds = clean()
+    path, kills, at_once = folder / "s.zarr", 0, 1 + number % 2
+    for _ in range(6):
+        running = [start(path, workers=0) for _ in range(at_once)]
+        time.sleep(rng.uniform(0.3, 1.0) * seconds * at_once**0.5)
+        kills += sum([kill_group(process) for process in running])
+    finish(path)
+    assert tree(path) == expected
+    return {"kills": kills, "by two at once": kills if at_once == 2 else 0, "tracks lost": 0}
+
+
+def kill_dask(number: int, folder: Path) -> dict[str, Any]:
+    """Kill the whole process tree of an extraction through Dask: nanny, workers and decoders.
+
+    The store in the end is byte-identical to a clean one.
+    """
+    rng = random.Random(number)
+    expected, _ = clean()
+    path, kills = folder / "s.zarr", 0
+    for _ in range(3):
+        process = start(path, workers=2)
+        time.sleep(rng.uniform(1.0, 5.0))
+        kills += kill_group(process)
+    finish(path, workers=2)
+    assert tree(path) == expected
+    return {"kills": kills, "tracks lost": 0}
+
+
+def worker(number: int, folder: Path) -> dict[str, Any]:
+    """End Dask workers in mid-part (exit, segfault), at four random tracks, once each.
+
+    The store is byte-identical to a clean one.
+    """
+    rng = random.Random(number)
+    expected, _ = clean()
+    env = run_first(folder / "site", FAULTY_WORKER) | {"MGC_CAMPAIGN_FAULTS": str(folder)}
+    for i, part in enumerate(rng.sample(range(N_SONGS // PART_ROWS), 4)):  # so that no part dies too often
+        song = part * PART_ROWS + rng.randrange(PART_ROWS)
+        (folder / f"{('exit', 'segfault')[i % 2]}-{song}.flac").touch()
+    report = finish(folder / "s.zarr", workers=2, env=env)
+    fired = len(list(folder.glob("fired-*")))
+    assert fired == 4
+    assert report["failed"] == 0
+    assert tree(folder / "s.zarr") == expected
+    return {"workers killed": fired}
+
+
+def disk_full(number: int, folder: Path) -> dict[str, Any]:
+    """Fill up a small tmpfs at a random point of an extraction: a clear error.
+
+    After room is made, the store is byte-identical to a clean one.
+    """
+    rng = random.Random(number)
+    expected, _ = clean()
+    need_kib = sum(len(data) for data in expected.values() if data) // 1024 + 4 * len(expected)
+    disk = folder / "small"
+    with small_disk(disk, rng.randint(200, need_kib)) as make_room:
+        error = full_disk_error(start(disk / "s.zarr", workers=0), timeout_s=120)
+        make_room()
+        finish(disk / "s.zarr")
+        assert tree(disk / "s.zarr") == expected
+        assert sorted(entry.name for entry in disk.iterdir()) == ["s.zarr"], "nothing is left next to the store"
+    return {"times full": int(error is not None)}

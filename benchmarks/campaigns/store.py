@@ -1,0 +1,193 @@
+"""Trials on the store itself: failing operations, flipped bits, readers next to a writer, any order of operations."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.campaigns.faults import Fault, check_fault, faults, life
+from benchmarks.campaigns.store_machine import run_sequences
+from benchmarks.machine import ROOT
+from benchmarks.worlds.full_store import create_full, fill_pending
+from benchmarks.worlds.small_store import FAILED_ROW, create, features, tree
+from mgc.cache.errors import StoreCorruptError
+from mgc.cache.reading.hdf5_reader import USER_BLOCK
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store
+from mgc.cache.upkeep.quarantine import quarantine
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.takedowns import drop
+
+KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
+FAULT_TRIALS = 31
+
+
+@functools.cache
+def whole() -> tuple[dict[str, bytes | None], int]:
+    """Return the store after a life without faults, and how many operations that takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        with faults(Path(folder)) as watch:
+            life(Path(folder) / "s.zarr")
+        return tree(Path(folder) / "s.zarr"), len(watch.operations)
+
+
+def n_faults() -> int:
+    return whole()[1] * len(KINDS)
+
+
+def fault(number: int, folder: Path) -> dict[str, Any]:
+    """Die, or let the disk fail (EIO, ENOSPC), at every operation of a store's life.
+
+    It shows the old or the new state only, and in the end is identical to an undisturbed one.
+    """
+    expected, n_operations = whole()
+    count = 0
+    for at in range(number, n_operations, FAULT_TRIALS):
+        for kind in KINDS:
+            check_fault(folder, kind, at, expected)
+            shutil.rmtree(folder / "s.zarr")
+            count += 1
+    return {"operations": count}
+
+
+@functools.cache
+def _store() -> Path:
+    """Write a store for the life of this process: t07 is taken down and not compacted; next to it its sealed form."""
+    path = create_full(Path(tempfile.mkdtemp(prefix="mgc-campaign-store-")) / "s.zarr")
+    seal_store(path, path.with_suffix(".h5"))
+    drop(path, ["t07"], planned=["t07"])
+    return path
+
+
+def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
+    """Flip a bit of every file of a store with generations, added feature sets and takedowns, one file at a time.
+
+    It is found, named and repaired. In a sealed store, bits of every byte of the seal and all over the file are found.
+    """
+    rng = random.Random(number)
+    before = tree(_store())
+    counts = {"bits flipped": 0, "without effect, in white space of JSON": 0, "takedowns, left to a copy": 0}
+    for key in [key for key, data in before.items() if data][number % every :: every]:
+        path = Path(shutil.copytree(_store(), folder / "s.zarr"))
+        (path / key).write_bytes(_flip_bit(before[key] or b"", rng))
+        damages = verify(path, full=True)
+        if not damages and key.endswith("zarr.json"):
+            counts["without effect, in white space of JSON"] += 1
+        else:
+            assert [damage.key for damage in damages] == [key], f"{key} is damaged, {damages} was found"
+            assert (damages[0].part, damages[0].feature_set) == _part_of(key), f"{key}: {damages[0]}"
+            left = quarantine(path, damages)
+            if not left:
+                fill_pending(path)
+                assert verify(path, full=True) == []
+                _compare(before, tree(path), key)
+            elif key.startswith("drops/"):  # who was taken down stays hidden: nothing of the store can be read
+                counts["takedowns, left to a copy"] += 1
+                with contextlib.suppress(StoreCorruptError):
+                    raise AssertionError(f"{key} is damaged and {FeatureStore.open(path).ok_rows} are shown")
+            else:  # only the source can make it again: tests/pipeline/extraction/test_repair.py
+                assert key.split("/")[0] in ("tracks", "genres", "genre_embedding", "genre_embedding_other")
+        counts["bits flipped"] += 1
+        shutil.rmtree(path)
+    return {**counts, "bits of a sealed store": _flip_sealed(folder / "s.h5", rng, every)}
+
+
+def _flip_bit(data: bytes, rng: random.Random, at: int | None = None) -> bytes:
+    damaged = bytearray(data)
+    damaged[rng.randrange(len(damaged)) if at is None else at] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def _part_of(key: str) -> tuple[int | None, str | None]:
+    """Return part and feature set of a key; an older record, which no longer counts, has none."""
+    pieces = key.split("/")
+    added = next((name for name in ("other", "tempo") if name in pieces[0] or name in pieces[1:2]), None)
+    if pieces[0] == "commits" and "." not in pieces[-1].removesuffix(".json"):
+        newer = _store() / key.replace(".json", ".1.json")
+        return (None, None) if newer.exists() else (int(pieces[-1].removesuffix(".json")), added)
+    if pieces[0] in ("commits", "rows"):
+        return int(pieces[-1].split(".")[0]), added
+    if pieces[1:2] == ["c"] and not pieces[0].startswith("genre_embedding"):
+        return int(pieces[2]), added
+    return None, None
+
+
+def _compare(before: dict[str, bytes | None], after: dict[str, bytes | None], damaged: str) -> None:
+    """Assert that a repair changed nothing but `damaged`, and t07 if its part was built again."""
+    part = _part_of(damaged)[0]
+    for key, data in before.items():
+        if data and not key.startswith("commits") and (part != 1 or _part_of(key)[0] != 1):
+            assert after[key] == data, f"{key} has changed when {damaged} was repaired"
+
+
+def _flip_sealed(path: Path, rng: random.Random, every: int) -> int:
+    """Flip a bit of every byte of the seal, then one in each of a thousand equal stretches of the file."""
+    data = _store().with_suffix(".h5").read_bytes()
+    stretch = (len(data) - USER_BLOCK) // 1000
+    offsets = [*range(USER_BLOCK), *(USER_BLOCK + i * stretch + rng.randrange(stretch) for i in range(1000))]
+    path.write_bytes(data)
+    assert seal_problem(path) is None
+    for offset in offsets[::every]:
+        path.write_bytes(_flip_bit(data, rng, offset))
+        assert seal_problem(path) is not None, f"byte {offset} is damaged and no error was found"
+    return len(offsets[::every])
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from benchmarks.worlds.small_store import commit_part, finish, part_content, read_plan
+path, n = Path(sys.argv[1]), int(sys.argv[2])
+plan = read_plan(path)
+for part in range(plan.n_parts):
+    commit_part(path, part, *part_content(plan.part_range(part))); time.sleep(0.02)
+finish(path)
+"""
+
+
+def reader(number: int, folder: Path) -> dict[str, Any]:
+    """Open and read a store again and again while another process writes its 80 parts.
+
+    No fill value and no torn row is read.
+    """
+    rng = np.random.default_rng(number)
+    path = create(folder / "s.zarr", n_tracks=320)
+    truth = {row: features(row) for row in range(320)}
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), "80"], cwd=ROOT)
+    reads = opens = 0
+    seen: set[int] = set()
+    while True:
+        finished = writer.poll() is not None
+        with FeatureStore.open(path) as store:
+            opens += 1
+            ok = set(store.ok_rows.tolist())
+            assert seen <= ok, "a row has disappeared"
+            seen = ok
+            for row in rng.permutation(store.ok_rows)[:40].tolist():
+                np.testing.assert_array_equal(store.read("mel", [row])[0], truth[row]["mel"])
+                np.testing.assert_array_equal(store.read("lyrics", [row])[0], truth[row]["lyrics"])
+                assert store.read("lyrics_tokens", [row])[0] == truth[row]["lyrics_tokens"]
+                reads += 3
+        if finished:
+            break
+    assert writer.returncode == 0
+    assert len(seen) == 320 - 1
+    assert FAILED_ROW not in seen
+    return {"reads": reads, "openings": opens}
+
+
+def sequences(number: int, folder: Path) -> dict[str, Any]:
+    """Append, retry, repair, drop, compact and verify in any order: the store agrees with a model.
+
+    A trial makes 100 sequences of a hypothesis state machine.
+    """
+    return {"sequences": run_sequences(100, seed=number)}

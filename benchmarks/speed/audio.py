@@ -1,0 +1,76 @@
+"""mp3 to stored log-mel: the librosa script, ours without and with the child process, and decoding only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed import rivals
+from benchmarks.timing import in_turn, spread, table
+from mgc.cache.format.recipe import MelRecipe
+from mgc.pipeline.audio.clip_child import extract
+from mgc.pipeline.audio.clip_reader import ClipReader
+from mgc.pipeline.audio.containers import Caps
+
+LIBROSA, BARE, CHILD, DECODE = "librosa script", "mgc, bare function", "mgc, child process", "decoding alone"
+FLOAT16_STEP_DB = 0.0625
+"""Difference of neighbouring float16 values near -100 dB; before rounding, ours is within 0.05 dB of librosa."""
+
+
+def run(clips: list[Path], saved: Path, rounds: int) -> str:
+    """Time all entrants on `clips` and return the table."""
+    recipe, caps = MelRecipe(), Caps()
+    folders = {name: saved / str(index) for index, name in enumerate((LIBROSA, BARE, CHILD))}
+    for folder in folders.values():
+        folder.mkdir()
+
+    def stored(name: str, write: Callable[[Path, Path], object]) -> Callable[[], Path]:
+        """Write the spectrogram of every clip; they are compared as stored, since keeping them would cost memory."""
+
+        def write_all() -> Path:
+            for path in clips:
+                write(path, folders[name] / f"{path.stem}.npy")
+            return folders[name]
+
+        return write_all
+
+    with ClipReader(recipe) as reader:
+        entrants: dict[str, Callable[[], Any]] = {
+            LIBROSA: stored(LIBROSA, rivals.librosa_script),
+            BARE: stored(BARE, lambda path, to: np.save(to, extract(path, recipe, caps).mel)),
+            CHILD: stored(CHILD, lambda path, to: np.save(to, reader.read(path).mel)),
+            DECODE: lambda: decode_all(clips),
+        }
+        times = in_turn(entrants, rounds=rounds, agree=agree)
+    rows: list[list[Any]] = []
+    for name in entrants:
+        against_script = "-" if name == LIBROSA else times.ratio(LIBROSA, name)
+        against_decoding = "-" if name == DECODE else times.ratio(name, DECODE)
+        rows.append([name, spread(times.seconds[name], 1e3 / len(clips), 1), against_script, against_decoding])
+    title = f"Audio: mp3 to stored log-mel, one core ({len(clips)} clips of 30 s, 44.1 kHz stereo)"
+    return table(title, ["", "ms per clip", "times the librosa script", "times decoding"], rows)
+
+
+def decode_all(clips: list[Path]) -> None:
+    for path in clips:
+        rivals.decode_only(path)
+
+
+def agree(reference: Path, other: Path | None) -> str | None:
+    """Return the first difference between two folders of spectrograms, or None."""
+    if other is None:  # decoded samples are no spectrogram
+        return None
+    differences = (difference(np.load(path), np.load(other / path.name)) for path in reference.iterdir())
+    return next(filter(None, differences), None)
+
+
+def difference(theirs: np.ndarray, ours: np.ndarray) -> str | None:
+    """Return what is wrong with a spectrogram of ours, or None."""
+    frames = min(theirs.shape[1], ours.shape[1])  # ours pads what a decoder trims off the end
+    if frames < ours.shape[1] - 12:
+        return f"{theirs.shape[1]} frames against {ours.shape[1]}"
+    worst = float(np.abs(theirs[:, : frames - 8] - ours[:, : frames - 8].astype(np.float32)).max())
+    return f"{worst:.3f} dB apart" if worst > 0.05 + FLOAT16_STEP_DB else None

@@ -1,0 +1,190 @@
+"""Code that a user would write instead of mgc: the documented one-liners of the libraries, on one core.
+
+benchmarks/speed/run.py times them in the same run as ours and compares the results. They are not tuned when ours is.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+SAMPLE_RATE_HZ, N_FFT, HOP, N_MELS, CLIP_S = 22_050, 2048, 512, 128, 30.0
+HF_BATCH, HF_TOKENS = 16, 512
+
+
+# ---------------------------------------------------------------- audio
+
+
+def librosa_script(path: Path, saved: Path) -> np.ndarray:
+    """librosa.load, melspectrogram, power_to_db, np.save: (128, frames) float32 dB."""
+    import librosa
+
+    y, rate_hz = librosa.load(path, sr=SAMPLE_RATE_HZ, duration=CLIP_S)
+    mel = librosa.feature.melspectrogram(y=y, sr=rate_hz, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS)
+    decibels = librosa.power_to_db(mel, top_db=None)
+    np.save(saved, decibels)
+    return decibels
+
+
+def decode_only(path: Path) -> np.ndarray:
+    """The limit: libsndfile's decoding, nothing else."""
+    import soundfile
+
+    samples, _ = soundfile.read(path, dtype="float32")
+    return np.asarray(samples)
+
+
+# ---------------------------------------------------------------- text
+
+
+class PaddedEncoder:
+    """transformers as its documentation has it: batches of 16, padded to 512 tokens, float32."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModel.from_pretrained(folder).eval()
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The last hidden states of each text, without the padding: (tokens, hidden) float32."""
+        states = []
+        for first in range(0, len(texts), HF_BATCH):
+            some = list(texts[first : first + HF_BATCH])
+            batch = self.tokenizer(
+                some, padding="max_length", truncation=True, max_length=HF_TOKENS, return_tensors="pt"
+            )
+            with torch.no_grad():
+                hidden = self.model(**batch).last_hidden_state.numpy()
+            states += [text[: int(mask.sum())] for text, mask in zip(hidden, batch["attention_mask"], strict=True)]
+        return states
+
+
+class SortedEncoder(PaddedEncoder):
+    """The same with less padding: texts sorted by length, padded to the longest of 8."""
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        states: dict[int, np.ndarray] = {}
+        for first in range(0, len(texts), 8):
+            some = order[first : first + 8]
+            batch = self.tokenizer(
+                [texts[i] for i in some], padding=True, truncation=True, max_length=HF_TOKENS, return_tensors="pt"
+            )
+            with torch.no_grad():
+                hidden = self.model(**batch).last_hidden_state.numpy()
+            for i, text, mask in zip(some, hidden, batch["attention_mask"], strict=True):
+                states[int(i)] = text[: int(mask.sum())]
+        return [states[i] for i in range(len(texts))]
+
+
+def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path) -> None:
+    """Write the features of all songs to .npy files, audio and lyrics."""
+    for audio, lyrics in songs:
+        librosa_script(audio, saved / f"{lyrics.stem}.mel.npy")
+    padded = PaddedEncoder(encoder)
+    texts = {lyrics.stem: lyrics.read_text() for _, lyrics in songs}
+    for name, states in zip(texts, padded(list(texts.values())), strict=True):
+        np.save(saved / f"{name}.lyrics.npy", states)
+
+
+# ---------------------------------------------------------------- random reads
+
+
+def zarr_oindex(array: Any, rows: np.ndarray) -> np.ndarray:
+    """zarr-python's fancy indexing."""
+    return np.asarray(array.oindex[rows])
+
+
+def zarr_one_by_one(array: Any, rows: np.ndarray) -> np.ndarray:
+    return np.stack([array[int(row)] for row in rows])
+
+
+def h5py_one_by_one(data: Any, rows: np.ndarray) -> np.ndarray:
+    """h5py with a chunk a clip."""
+    return np.stack([data[int(row)] for row in rows])
+
+
+def npy_files(folder: Path, rows: np.ndarray) -> np.ndarray:
+    """One .npy a track."""
+    return np.stack([np.load(folder / f"{int(row)}.npy") for row in rows])
+
+
+def tensorstore_rows(array: Any, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(array[rows].read().result())
+
+
+def memory_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The limit: np.take on a flat memory map of the same bytes."""
+    return np.take(array, rows, axis=0)
+
+
+class NpyClips(Dataset[Tensor]):
+    """The dataset of the PyTorch tutorial: one .npy a track."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder, self.n = folder, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, row: int) -> Tensor:
+        return torch.from_numpy(np.load(self.folder / f"{row}.npy"))
+
+
+def dataloader_batches(folder: Path, n: int, batches: Iterable[np.ndarray], workers: int) -> Iterator[np.ndarray]:
+    """Batches by DataLoader with worker processes."""
+    order = [rows.tolist() for rows in batches]
+    loader = DataLoader(NpyClips(folder, n), batch_sampler=order, num_workers=workers)
+    for batch in loader:
+        yield batch.numpy()
+
+
+# ---------------------------------------------------------------- training
+
+
+class NpyTracks(Dataset[dict[str, Tensor]]):
+    """Everything a track needs, from .npz files."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder, self.n = folder, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        with np.load(self.folder / f"{row}.npz") as track:
+            return {name: torch.from_numpy(track[name]) for name in track.files}
+
+
+def plain_training(
+    model: nn.Module, loss_of: Any, dataset: Dataset[Any], order: Sequence[Sequence[int]], lr: float
+) -> list[float]:
+    """The loop of the PyTorch tutorial: float32, one step a batch; the loss of each step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    loader = DataLoader(dataset, batch_sampler=[list(rows) for rows in order], num_workers=2)
+    losses = []
+    model.train()
+    for batch in itertools.islice(loader, len(order)):
+        optimizer.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+if __name__ == "__main__":  # the whole script as a process: python -m benchmarks.speed.rivals SONGS.csv ENCODER FOLDER
+    songs, encoder, saved = map(Path, sys.argv[1:])
+    with songs.open(newline="") as listed:
+        named = [(songs.parent / row["path"], songs.parent / row["lyrics_path"]) for row in csv.DictReader(listed)]
+    whole_script(named, encoder, saved)

@@ -1,0 +1,84 @@
+"""The small store with everything that a store can hold: a second generation, added feature sets, a takedown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.worlds.small_store import append_late_track, create, fill, part_content
+from mgc.cache.format.plan import Plan, read_plan, read_tracks
+from mgc.cache.format.recipe import ExtractorRecipe, TextRecipe
+from mgc.cache.format.records import committed
+from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import add_feature_set
+from mgc.cache.writing.takedowns import drop, dropped_ids
+
+OTHER = TextRecipe(model="other", weights_sha256="2" * 64, tokenizer_sha256="3" * 64, hidden_size=6, max_tokens=20)
+TEMPO = ExtractorRecipe(
+    extractor="tempo",
+    version="1",
+    input="clip",
+    dims=("beat",),
+    shape=(3,),
+    dtype="float32",
+    unit="s",
+    description="times between beats",
+    parameters={},
+    clip={"clip_s": 0.5},
+)
+DOWN = {"status": FAILED, "reason": "DROPPED", "detail": "taken down with `mgc store drop`", "flags": 0}
+
+
+def create_full(path: Path) -> Path:
+    """Write two generations, features of another text encoder and of an extractor; take a track down and compact."""
+    create(path)
+    fill(path)
+    add_feature_set(path, read_plan(path), "other", OTHER, np.ones((2, 6), np.float32))
+    add_feature_set(path, read_plan(path), "tempo", TEMPO)
+    append_late_track(path)
+    fill_pending(path)
+    drop(path, ["t02"], planned=["t02"])
+    compact(path)
+    return path
+
+
+def fill_pending(path: Path) -> None:
+    """Embed genres and commit parts that are missing, as an extraction does; tracks that are taken down stay empty."""
+    plan = read_plan(path)
+    if plan.added["other"].n_genres < plan.n_genres:
+        late = np.full((plan.n_genres - plan.added["other"].n_genres, 6), 2, np.float32)
+        plan = add_feature_set(path, plan, "other", OTHER, late)
+    for feature_set in (None, *plan.added):
+        for part in sorted(set(range(plan.n_parts)) - committed(path, feature_set).keys()):
+            arrays, outcomes = _content(path, plan, part, feature_set)
+            commit_part(path, part, arrays, outcomes, feature_set=feature_set)
+    finish(path)
+
+
+def _content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:
+    rows, generation = plan.part_range(part), plan.generation_of(part)
+    tracks = read_tracks(path, generation).slice(rows.start - generation.rows.start, len(rows))
+    hidden = np.isin(tracks.column("id").to_pylist(), list(dropped_ids(path)))
+    if feature_set is None:
+        arrays, outcomes = part_content(rows)
+    else:
+        rng = np.random.default_rng(part)
+        arrays = {
+            spec.name: np.full(len(rows), OK, np.uint8)
+            if spec.name.startswith("status")
+            else rng.integers(1, 20, (len(rows), *spec.tail)).astype(spec.dtype)
+            for spec in plan.arrays(feature_set)
+        }
+        outcomes = pa.Table.from_pylist([{"row": row, "status": OK} for row in rows], schema=ADDED_OUTCOME_SCHEMA)
+    for spec in plan.arrays(feature_set):
+        arrays[spec.name][hidden] = FAILED if spec.name.startswith("status") else spec.fill
+    lines = outcomes.to_pylist()
+    for i in np.flatnonzero(hidden):
+        lines[i] = {"row": lines[i]["row"], **DOWN}
+    return arrays, pa.Table.from_pylist(lines, schema=outcomes.schema)

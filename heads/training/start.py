@@ -1,0 +1,172 @@
+"""The start of a training: a new run, or one that is resumed where its newest checkpoint ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...cache.reading.store import FeatureStore
+from ...cache.steps import Progress
+from ..config import TrainConfig
+from ..data.batches import Placement, choose_placement
+from ..data.splits import Split
+from ..data.task import Task, prepare
+from ..device import machine, resolve_precision
+from ..model.graph import graph_sentence
+from ..model.system import System
+from ..model.systems import build_system
+from ..runs.checkpoint import RunState, restore, saved_random
+from ..runs.folder import (
+    describe_run,
+    read_saved,
+    refuse_other_machine,
+    refuse_other_task,
+    saving,
+    this_session,
+    write_start,
+)
+from ..runs.history import EpochRecord
+from .loop import EpochSums, seeded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class OpenRun:
+    """A run that can train: what it learns from, its model, and how far it is.
+
+    Attributes
+    ----------
+    started_s : when it was opened, by ``time.monotonic``.
+    state : the end of the last epoch; training brings it on.
+    within : sums of the epoch that was left, and the states of torch's generators there; None at an epoch's end.
+    history : records of the epochs that are done.
+    """
+
+    started_s: float
+    folder: Path
+    store: FeatureStore
+    config: TrainConfig
+    task: Task
+    model: System
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: str
+    placement: Placement
+    state: RunState
+    within: tuple[EpochSums, dict[str, Tensor]] | None
+    history: list[EpochRecord]
+    warnings: list[str]
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def open_run(
+    store: FeatureStore,
+    folder: Path,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    labels: Mapping[str, Sequence[str]] | None,
+    split: Split | None,
+    resume: bool,
+    on_progress: Progress,
+) -> OpenRun:
+    """Start a run, or resume it where it stopped; see :func:`mgc.heads.training.train.train`.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a run already (without `resume`), or one of other options, data or bits (with it).
+    ConfigError, TrainingError
+        If the store lacks what the config needs, or nothing is left to learn from.
+    SaveError
+        If the files of the run cannot be written.
+    """
+    started_s = time.monotonic()
+    precision = resolve_precision(config.precision, device)
+    saved = read_saved(folder, config, resume=resume)
+    task = prepare(store, config, labels=labels, split=saved.split or split, on_progress=on_progress)
+    refuse_other_task(folder, saved.state, task)
+    if task.graph_summary is not None:
+        log.info("%s", graph_sentence(task.graph_summary))
+    model, optimizer = make_model(task, config, device)
+    placement = choose_placement(store, task.examples, device=device, wanted=config.home)
+    log.info("%s", placement)
+    setting = machine(device, precision)
+    state = saved.state or RunState(epoch=0, step=0, config=config.to_dict(), task=task.identity, machine=setting)
+    run = OpenRun(
+        started_s=started_s,
+        folder=folder,
+        store=store,
+        config=config,
+        task=task,
+        model=model,
+        optimizer=optimizer,
+        device=device,
+        precision=precision,
+        placement=placement,
+        state=state,
+        within=None,
+        history=[],
+        warnings=[*saved.warnings, *task.warnings, *model.start_warnings()],
+    )
+    if saved.state is not None:
+        other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
+        run.warnings += other_setting
+        for warning in (*saved.warnings, *other_setting):  # now, and not when the training is over
+            log.warning("%s", warning)
+        _restore(run)
+    about = describe_run(
+        store,
+        task,
+        placement=placement,
+        device=device,
+        precision=precision,
+        n_parameters=run.n_parameters,
+        warnings=run.warnings,
+    )
+    with saving(folder, "the files of a new run", whole_epochs=state.epoch):
+        session = this_session(epoch=state.epoch, device=device, precision=precision)
+        run.history = write_start(folder, state, config, task, about, session)
+    if [record.epoch for record in run.history] != list(range(1, state.epoch + 1)):
+        run.warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
+    return run
+
+
+def _restore(run: OpenRun) -> None:
+    """Give the model, the optimizer and an epoch that was left what they held when the state was saved."""
+    state = run.state
+    state.config = run.config.to_dict()
+    restore(run.folder, state, run.model, run.optimizer)
+    if state.within is not None:
+        sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
+        run.within = sums, saved_random(run.folder, state)
+
+
+def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
+    """Build the system of a task with the weights that the seed gives, and its optimizer."""
+    with seeded(config.seed, 0, torch.device("cpu")):
+        model = build_system(
+            task.model,
+            adjacency=None if task.graph is None else task.graph.adjacency,
+            genre_embedding=task.genre_embedding,
+            mel_mean=task.statistics.mean_db,
+            mel_std=task.statistics.std_db,
+        )
+    if config.prior_bias:
+        model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        model.compile()
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
+    return model, optimizer

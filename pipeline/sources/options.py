@@ -1,0 +1,69 @@
+"""How a source is read and which of its tracks are kept, as chosen by the user.
+
+The command line imports this module before it runs a command, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...cache.errors import ConfigError
+
+GenreLevel = Literal["own", "all", "top"]
+
+READER_OPTIONS = ("root", "genre_delimiter", "artist_delimiter", "genres_from_folders", "genre_level")
+"""Options that only some data sets take; see :class:`mgc.pipeline.sources.dataset.KnownDataset`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How to read a source, and which of its tracks to keep.
+
+    Attributes
+    ----------
+    dataset : name of the data set that the source is read as (``mgc manifest --list``); None detects it.
+    root : folder that audio paths start from, if it is not the source's own.
+    labels : table with ``id`` or ``path`` whose other columns replace those of the source.
+    genre_delimiter, artist_delimiter : separator of names in one cell of text. Without a genre delimiter a cell with
+        ``,`` ``;`` or ``|`` is refused. Without an artist delimiter a cell is one artist. Lists need neither.
+    genres_from_folders : take the first folder of a file's path as its genre.
+    genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
+    languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
+    min_labels : keep tracks with at least this many genres.
+    require_lyrics : keep tracks whose lyrics hold words.
+    limit : keep the first tracks by id, at most this many.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    dataset: str | None = None
+    root: Path | None = None
+    labels: Path | None = None
+    genre_delimiter: str | None = None
+    artist_delimiter: str | None = None
+    genres_from_folders: bool = False
+    genre_level: GenreLevel | None = None
+    languages: Sequence[str] = ()
+    min_labels: int = 0
+    require_lyrics: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("root", "labels"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))  # callers may give a str
+        if "" in (self.genre_delimiter, self.artist_delimiter):
+            raise ConfigError("a delimiter must be at least one character")
+        if self.min_labels < 0 or (self.limit is not None and self.limit < 1):
+            raise ConfigError(f"min_labels is {self.min_labels}, limit is {self.limit}; they must be at least 0 and 1")
+
+    @property
+    def reader_options(self) -> list[str]:
+        """Names of those :data:`READER_OPTIONS` that have a value."""
+        return [name for name in READER_OPTIONS if getattr(self, name) not in (None, False)]

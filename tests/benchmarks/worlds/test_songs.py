@@ -1,0 +1,198 @@
+"""The benchmark world: where its genre sets come from, what its songs show of them, and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.worlds.labels import JAMENDO_TABLES, generated_label_sets, multi_hot, read_label_sets
+from benchmarks.worlds.motifs import MOTIFS, motif, render_motifs
+from benchmarks.worlds.songs import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
+from benchmarks.worlds.topics import TOPICS
+from mgc.cache.errors import ConfigError, ManifestError
+from mgc.pipeline.sources.datasets import load_source
+from mgc.pipeline.sources.options import SourceOptions
+
+N_SONGS = 900
+
+
+@pytest.fixture(scope="module")
+def world() -> BenchmarkWorld:
+    return BenchmarkWorld(labels=generated_label_sets(0), seed=0)
+
+
+@pytest.fixture(scope="module")
+def songs(world):
+    return world.songs(N_SONGS)
+
+
+def test_label_rows_are_read_by_artist_and_genres_come_most_frequent_first(tmp_path):
+    rows = {
+        "train": ["t1\ta1\tx\tp\t9.0\tgenre---rock\tgenre---pop", "t2\ta1\tx\tp\t9.0\tgenre---rock"],
+        "validation": ["t3\ta2\tx\tp\t9.0\tgenre---jazz\tmood/theme---calm\tgenre---rock"],
+        "test": ["t4\ta2\tx\tp\t9.0\tgenre---pop", "t5\ta3\tx\tp\t9.0\tmood/theme---calm"],
+    }
+    for name, lines in zip(JAMENDO_TABLES, rows.values(), strict=True):
+        (tmp_path / name).write_text("\n".join(["TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS", *lines]) + "\n")
+    labels = read_label_sets(tmp_path)
+    assert labels.genres == ("rock", "pop", "jazz")
+    assert labels.artists == (((0, 1), (0,)), ((0, 2), (1,)))
+    assert labels.matrix().tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
+
+
+def test_a_folder_without_the_tables_is_refused_by_name(tmp_path):
+    with pytest.raises(ManifestError, match="autotagging_genre-train.tsv"):
+        read_label_sets(tmp_path)
+
+
+def test_real_label_rows(real_data):
+    labels = read_label_sets(real_data / "mtg_jamendo")
+    matrix = labels.matrix()
+    assert matrix.shape == (55_094, 87)
+    assert labels.genres[0] == "electronic"
+    songs = BenchmarkWorld(labels=labels, seed=0).songs(N_SONGS)
+    here = multi_hot([song.genres for song in songs], 87).mean(axis=0)
+    assert np.abs(here - matrix.mean(axis=0)).max() < 0.05
+
+
+def test_the_generated_structure_has_families_and_a_long_tail(world):
+    matrix = world.labels.matrix().astype(float)
+    p = matrix.mean(axis=0)
+    assert matrix.shape[1] == 87
+    assert 2.0 < matrix.sum(axis=1).mean() < 3.0
+    assert p[0] > 8 * p[60]
+    lift = (matrix.T @ matrix / len(matrix)) / np.outer(p, p)
+    others = lift[:30, :30][~np.eye(30, dtype=bool)]
+    assert others.max() > 4  # some genres belong together
+    assert others.min() < 0.5  # some hardly meet
+
+
+def test_no_shared_motif_or_topic_gives_a_genre_away_and_every_other_belongs_to_one(world):
+    evidence = world.evidence()
+    assert Counter(evidence.kinds) == {"sound": 29, "words": 29, "both": 29}
+    assert all(len(set(evidence.kinds[i : i + 3])) == 3 for i in range(0, 87, 3))
+    every = [style for styles in evidence.styles for style in styles]
+    assert len(set(every)) == len(every) == 29 + 29 + 2 * 29
+    for place in (0, 1):
+        owners = Counter(style[place] for style in every if style[place] is not None)
+        alone = {style[place] for style in every if style[place] is not None and style[1 - place] is None}
+        shared = {style[place] for style in every if None not in style}
+        assert alone.isdisjoint(shared)
+        assert all(owners[x] == 1 for x in alone)
+        assert all(owners[x] >= 4 for x in shared)
+
+
+def test_more_genres_than_there_is_evidence_for_are_refused():
+    with pytest.raises(ConfigError, match="more than the benchmark world can tell apart"):
+        make_evidence(120, 0)
+
+
+def test_songs_show_their_genres_and_labels_have_some_noise(world, songs):
+    evidence, lost, shown = world.evidence(), 0, 0
+    for song in songs:
+        for genre in song.true_genres:
+            for part, found in ((0, song.motifs), (1, song.topics)):
+                wanted = {style[part] for style in evidence.styles[genre]} - {None}
+                if wanted and (part == 0 or song.lyrics):
+                    lost, shown = lost + wanted.isdisjoint(found), shown + 1
+    assert 0.03 < lost / shown < 0.12
+    assert 0.04 < np.mean([song.genres != song.true_genres for song in songs]) < 0.15
+    assert all(song.genres for song in songs)
+
+
+def test_artists_keep_to_one_split_and_to_their_own_words(songs):
+    by_artist = {}
+    for song in songs:
+        by_artist.setdefault(song.artist, []).append(song)
+    assert all(len({song.split for song in theirs}) == 1 for theirs in by_artist.values())
+    shares = Counter(song.split for song in songs)
+    assert all(abs(shares[split] / N_SONGS - share) < 0.03 for split, share in SPLIT_SHARES.items())
+    homely = [len(set(a.genres) & set(b.genres)) > 0 for theirs in by_artist.values()
+              for a, b in itertools.combinations(theirs, 2)]  # fmt: skip
+    strangers = [len(set(a.genres) & set(b.genres)) > 0 for a, b in zip(songs, songs[400:], strict=False)]
+    assert np.mean(homely) > 1.5 * np.mean(strangers)
+
+
+def test_lyrics_are_short_and_some_songs_have_none(songs):
+    sung = [song for song in songs if song.lyrics is not None]
+    assert 0.06 < 1 - len(sung) / N_SONGS < 0.14
+    assert all(20 <= len(song.lyrics.split()) <= 75 for song in sung)
+    nouns = [set(words.nouns) for words in TOPICS.values()]
+    assert len(set().union(*nouns)) == sum(map(len, nouns))  # no word of two topics
+    for song in sung[:100]:
+        assert all(any(noun in song.lyrics for noun in nouns[topic]) for topic in song.topics)
+
+
+def test_a_larger_world_starts_with_the_smaller(world, songs):
+    assert world.songs(7) == songs[:7]
+    assert BenchmarkWorld(labels=world.labels, seed=1).songs(7) != songs[:7]
+
+
+def _centroid_octaves(samples: np.ndarray) -> np.ndarray:
+    """Mean of log2 frequency, weighted by power, of each of 40 ms."""
+    frames = samples[: len(samples) // 882 * 882].reshape(-1, 882) * np.hanning(882)
+    power = np.abs(np.fft.rfft(frames))[:, 1:] ** 2
+    octaves = np.log2(np.arange(1, power.shape[1] + 1))
+    return (power * octaves).sum(axis=1) / power.sum(axis=1)
+
+
+@pytest.mark.parametrize("voice", ["pure", "reedy", "bell"])
+def test_motifs_move_as_they_are_named(voice):
+    def sound(move: str) -> np.ndarray:
+        return motif(MOTIFS.index((voice, move)), 5 * 22_050, np.random.default_rng(0))
+
+    steps = {move: np.diff(_centroid_octaves(sound(move))) for move in ("held", "rising", "falling", "swaying")}
+    assert np.median(steps["rising"]) > 0.01
+    assert np.median(steps["falling"]) < -0.01
+    assert np.abs(steps["held"]).mean() < 0.5 * np.abs(steps["swaying"]).mean()
+    level = np.abs(sound("ticking"))[: 22_050 * 4].reshape(-1, 441).max(axis=1)
+    spectrum = np.abs(np.fft.rfft(level - level.mean()))
+    assert 7.0 <= np.argmax(spectrum[1:]) / 4 + 0.25 <= 9.25  # ticks a second
+
+
+def test_clips_are_as_long_as_asked_for_unclipped_and_reproducible():
+    clips = [render_motifs((3, 20), seed=0, index=5, artist=2, clip_s=1.5) for _ in range(2)]
+    assert clips[0].shape == (33_075,)
+    assert 0.2 < np.abs(clips[0]).max() <= 0.9
+    np.testing.assert_array_equal(clips[0], clips[1])
+    silent = render_motifs((), seed=0, index=6, artist=2, clip_s=1.5)
+    assert np.abs(silent).max() > 0.2  # a song of no motif has its noise
+
+
+def test_the_world_of_the_tables_stays_what_it_was():
+    """The figures of `make tables` are about these very songs: a change makes another world, and the tables void."""
+    songs = BenchmarkWorld(labels=generated_label_sets(0), seed=0).songs(40)
+    told = json.dumps([[s.id, s.artist, s.split, s.true_genres, s.genres, s.motifs, s.topics, s.lyrics] for s in songs])
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "1de29400b3ffe699"
+    samples = render_motifs(songs[3].motifs, seed=0, index=3, artist=songs[3].artist, clip_s=1.0)[1000::4000]
+    np.testing.assert_allclose(samples, [0.0129, -0.0326, -0.0489, 0.0069, -0.0273, 0.0224], atol=2e-4)
+
+
+def test_written_songs_are_a_source_with_artists_split_and_lyrics_and_go_on_where_they_stopped(world, songs, tmp_path):
+    make_benchmark(tmp_path, world, 3, clip_s=0.5)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "audios").iterdir()}
+    seen = []
+    manifest = make_benchmark(tmp_path, world, 6, clip_s=0.5, workers=2, on_progress=lambda *n: seen.append(n))
+    assert seen[-1] == (6, 6)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "audios").iterdir()}
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    tracks = {track.id: track for track in load_source(manifest, SourceOptions()).tracks}
+    for song in songs[:6]:
+        track = tracks[song.id]
+        assert track.genres == tuple(world.labels.genres[genre] for genre in song.genres)
+        assert (track.split, track.artists, track.lyrics) == (song.split, (f"Artist {song.artist}",), song.lyrics)
+        samples, rate_hz = soundfile.read(Path(manifest).parent / track.path)
+        assert (len(samples), rate_hz) == (11_025, 22_050)
+
+
+def test_no_songs_are_refused(world, tmp_path):
+    with pytest.raises(ConfigError, match="at least one song"):
+        make_benchmark(tmp_path, world, 0)

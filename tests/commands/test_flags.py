@@ -1,0 +1,56 @@
+"""Flags of a command become one value of options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+
+from mgc.cache.errors import ConfigError
+from mgc.commands.options import extract_flags, read_flags, source_flags, takes_flags
+from mgc.pipeline.extraction.options import ExtractOptions, Scheduler
+from mgc.pipeline.sources.options import SourceOptions
+
+
+def call_with(maker: Callable[..., Any], **flags: Any) -> Any:
+    """The options that a command gets when a user gives some flags, and no others."""
+    expanded = takes_flags(maker)
+    defaults = {name: flag.default for name, flag in inspect.signature(expanded).parameters.items()}
+    return expanded(**defaults | flags)
+
+
+def test_without_flags_the_options_are_those_of_the_api() -> None:
+    assert call_with(extract_flags) == ExtractOptions()
+    assert call_with(source_flags) == call_with(read_flags) == SourceOptions()
+
+
+def test_every_option_can_be_given_by_a_flag() -> None:
+    flags = {"language": ["en", "de"], "root": "audio", "limit": 3, "genre_level": "top"}
+    assert call_with(source_flags, **flags) == SourceOptions(
+        languages=("en", "de"), root="audio", limit=3, genre_level="top"
+    )
+    flags = {"features": "mel, lyrics", "shard": "2/3", "scheduler": "tls://a:1", "tls_ca": "ca.pem", "clip_s": 2.0}
+    assert call_with(extract_flags, **flags) == ExtractOptions(
+        features=("mel", "lyrics"), shard=(2, 3), scheduler=Scheduler(address="tls://a:1", tls_ca="ca.pem"), clip_s=2.0
+    )
+
+
+def test_flags_take_the_place_of_the_value_they_make() -> None:
+    @takes_flags
+    def command(*, source: str, chosen: Annotated[SourceOptions, read_flags], quiet: bool = False) -> Any:
+        return source, chosen, quiet
+
+    names = list(inspect.signature(command).parameters)
+    assert names == ["source", *inspect.signature(read_flags).parameters, "quiet"]
+    given = dict.fromkeys(inspect.signature(read_flags).parameters) | {"genre_delimiter": "|"}
+    source, chosen, quiet = command(source="songs/", quiet=True, **given)
+    assert (source, chosen.genre_delimiter, quiet) == ("songs/", "|", True)
+
+
+def test_flags_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a scheduler has workers of its own"):
+        call_with(extract_flags, workers=2, scheduler="tls://a:1")
+    with pytest.raises(ConfigError, match="without --shard"):
+        call_with(extract_flags, shard="1/2", retry_failed=True)
