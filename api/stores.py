@@ -142,7 +142,7 @@ def _build_pending(
     Returns
     -------
     int, dict
-        Parts that were built; feature set -> the reason why it could not be built.
+        Parts that were built; name of a feature set -> the reason why it could not be built.
     """
     from ..pipeline.extraction.pending import build_pending
 
