@@ -62,7 +62,7 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
 
 def render_store_report(store: FeatureStore) -> str:
     """Render the page of a store."""
-    info, counts = describe(store).to_dict(), survey(store)
+    info, counts = describe(store), survey(store)
     mel, lyrics = store.recipe.mel, store.recipe.lyrics
     heads, n_planned = _coverage_heads(store), sum(counts.labels.values())
     return render(
