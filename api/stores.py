@@ -1,9 +1,10 @@
-"""A store looked after: verified, repaired, selected from, dropped from, compacted."""
+"""Maintenance of a store: verify, repair, drop, compact, select."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,30 @@ def store_verify(path: Path, *, full: bool = False, on_progress: Progress = sile
     return verify(path, full=full, on_progress=on_progress)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """What a repair found and did.
+
+    Attributes
+    ----------
+    left : damages that need a copy, or the source.
+    pending : tracks that are not extracted yet; None while damage is left. `pending_added` has the counts of added
+        feature sets that lack some.
+    not_built : by name of an added feature set, why it cannot be built.
+    """
+
+    store: str
+    damages: list[Damage]
+    left: list[Damage]
+    pending: int | None
+    pending_added: dict[str, int]
+    not_built: dict[str, str]
+    parts_built: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def store_repair(
     path: Path,
     source: Source | None = None,
@@ -45,28 +70,21 @@ def store_repair(
     text_device: str = "cpu",
     workers: int = 0,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
-    """Put damaged parts aside, write metadata anew, and with `source` extract again what is then pending.
-
-    Returns
-    -------
-    dict
-        ``damages`` found, those ``left`` (they need a copy, or the source), ``pending`` tracks, ``pending_added`` by
-        features that joined, ``not_built`` by such features what hindered it, ``parts_built``.
-    """
+) -> RepairReport:
+    """Quarantine damaged parts, write metadata anew, and with `source` extract again what is then pending."""
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, built = put_aside(path, damages), 0
     not_built: dict[str, str] = {}
     if source is not None:
         with extra("extract"):
-            from ..pipeline.extraction.repair import write_again
+            from ..pipeline.extraction.repair import restore_plan_objects
             from ..pipeline.text.encoder import TextSource
 
         options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
-        known = read_plan(path).recipe.lyrics
-        text = None if known is None else TextSource(model=text_model or known.model, device=text_device)
-        left = write_again(path, left, source, text)
+        lyrics = read_plan(path).recipe.lyrics
+        text = None if lyrics is None else TextSource(model=text_model or lyrics.model, device=text_device)
+        left = restore_plan_objects(path, left, source, text)
         if not left:
             built, not_built = _build_again(path, source, text, options, on_progress)
     pending: int | None = None
@@ -75,15 +93,15 @@ def store_repair(
         with FeatureStore.open(path) as store:
             pending = store.counts().pending
             added = {name: n for name in store.added if (n := store.counts(name).pending)}
-    return {
-        "store": str(path),
-        "damages": [damage.to_dict() for damage in damages],
-        "left": [damage.to_dict() for damage in left],
-        "pending": pending,
-        "pending_added": added,
-        "not_built": not_built,
-        "parts_built": built,
-    }
+    return RepairReport(
+        store=str(path),
+        damages=damages,
+        left=left,
+        pending=pending,
+        pending_added=added,
+        not_built=not_built,
+        parts_built=built,
+    )
 
 
 def _build_again(
@@ -144,26 +162,46 @@ def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list
     return drop(path, ids, planned=planned, dry_run=dry_run)
 
 
-def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-    """Take out features that joined a store; see :func:`mgc.cache.writing.feature_removal.drop_feature`.
+@dataclass(frozen=True, kw_only=True)
+class FeatureRemoval:
+    """The removal of a feature set, or a dry run with a description: ``made_by``, tracks that are ``ok``, ``bytes``."""
 
-    Returns
-    -------
-    dict
-        ``store``, ``feature``, ``dry_run``; of a dry run also ``made_by``, how many tracks are ``ok``, and ``bytes``.
-    """
+    store: str
+    feature: str
+    dry_run: bool
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"store": self.store, "feature": self.feature, "dry_run": self.dry_run, **self.description}
+
+
+def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> FeatureRemoval:
+    """Remove a feature set that was added; see :func:`mgc.cache.writing.feature_removal.drop_feature`."""
     _refuse_sealed(path)
-    said = {"store": str(path), "feature": name, "dry_run": dry_run}
-    if not dry_run:
-        drop_feature(path, name)
-        return said
-    return said | describe_feature(path, name)
+    if dry_run:
+        description = describe_feature(path, name)
+        return FeatureRemoval(store=str(path), feature=name, dry_run=True, description=description)
+    drop_feature(path, name)
+    return FeatureRemoval(store=str(path), feature=name, dry_run=False)
 
 
 def store_compact(path: Path, *, on_progress: Progress = silent) -> int:
     """Make parts anew without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
     return compact(path, on_progress=on_progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectReport:
+    """The smaller store that was written: `tracks` of the `of` tracks that have features."""
+
+    store: str
+    tracks: int
+    of: int
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def store_select(
@@ -178,35 +216,30 @@ def store_select(
     text_model: str | None = None,
     text_device: str = "cpu",
     on_progress: Progress = silent,
-) -> dict[str, Any]:
-    """Write a smaller store with the tracks that have features and what is named; see :meth:`StoreView.sel`.
+) -> SelectReport:
+    """Write a smaller store with the tracks that have features and match; see :meth:`StoreView.sel`.
 
     Parameters
     ----------
-    genre_names : read the genres aloud by these names instead, as in :func:`extract`; only they are embedded again.
-    text_model : where the store's own text encoder lies on this machine, for that; its hashes must match.
-
-    Returns
-    -------
-    dict
-        ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
+    genre_names : other genre name prompts, as in :func:`extract`; only genres are embedded again.
+    text_model : path of the store's own text encoder on this machine, for that; its hashes must match.
     """
     with StoreView(FeatureStore.open(path)) as view:
         if genre_names is not None:
             _rename_genres(view.store, genre_names, text_model, text_device)
         chosen = view.sel(genre=genre, artist=artist, language=language, split=split)
         remarks = select(chosen, output, on_progress=on_progress)
-        return {"store": str(output), "tracks": len(chosen), "of": len(view), "remarks": remarks}
+        return SelectReport(store=str(output), tracks=len(chosen), of=len(view), remarks=remarks)
 
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
     with extra("extract"):
         from ..pipeline.sources.genre_prompts import genre_names
         from ..pipeline.text.encoder import TextSource
-        from ..pipeline.text.genre_embedding import embedded_genres
+        from ..pipeline.text.genre_embedding import embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")
     recipe = dataclasses.replace(store.recipe, genre_names=genre_names(choice))
     source = TextSource(model=text_model or store.recipe.lyrics.model, device=text_device)
-    store.use_genre_names(recipe.genre_names, embedded_genres(store.genres, recipe, source))
+    store.use_genre_names(recipe.genre_names, embed_prompts(store.genres, recipe, source))

@@ -35,7 +35,7 @@ def songs_store(
     on_progress: Progress,
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
-    """The features of songs, for as long as they are needed."""
+    """Extract songs into a temporary store."""
     from ..pipeline.extraction.extract import extract
 
     if workers is None and len(source.tracks) < MANY_SONGS:
@@ -75,15 +75,15 @@ class WholeSongs:
         self.has_words: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     def blocks(self, threshold: str, on_progress: Progress) -> Iterator[PredictedBlock]:
-        """Songs in order of id."""
+        """Predict songs in order of id."""
         from ..heads.evaluation.predict import has_words, predict_blocks
         from ..heads.evaluation.whole_songs import mean_over_windows
-        from ..pipeline.extraction.whole_songs import in_batches, windows_of
+        from ..pipeline.extraction.whole_songs import batch_songs, count_windows
 
-        counts = windows_of(self._source, self._recipe, on_progress)
+        counts = count_windows(self._source, self._recipe, on_progress)
         total = sum(counts)
         cuts = self.loaded.thresholds.chosen(threshold)
-        for batch in in_batches(self._source, counts, self._recipe):
+        for batch in batch_songs(self._source, counts, self._recipe):
             share = within(on_progress, before=self.n_windows, total=total, note="windows")
             with songs_store(batch.source, self.loaded, self._text, self._workers, share, batch.starts_s) as store:
                 block = mean_over_windows(
@@ -93,9 +93,9 @@ class WholeSongs:
                     starts_s=batch.starts_s,
                     cuts=cuts,
                 )
-                windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
-                words = {batch.song_of[window]: has for window, has in zip(windows, has_words(store, store.ok_rows),
-                                                                          strict=True)}  # fmt: skip
+                ok_windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
+                ok_songs = [batch.song_of[window] for window in ok_windows]
+                words = dict(zip(ok_songs, has_words(store, store.ok_rows), strict=True))
             self.n_windows += len(batch.source.tracks)
             self.has_words = np.concatenate([self.has_words, np.asarray(list(words.values()), dtype=np.bool_)])
             failed = np.asarray(block.tracks.column("failed_windows")) > 0

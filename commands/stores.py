@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,10 @@ from .options import (
     read_flags,
     takes_flags,
 )
+
+if TYPE_CHECKING:
+    from ..api.stores import RepairReport
+    from ..cache.upkeep.verify import Damage
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
 
@@ -54,7 +58,7 @@ def _watch(store: Path, every_s: float, as_json: bool) -> None:
     from ..cache.upkeep.progress import watch
 
     with progress(as_json) as steps:
-        shown = ""
+        last_line = ""
         for now in watch(store, every_s=every_s):
             rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
             note = f"{now.failed} failed, {counted(now.working, 'part')} at work{rate}"
@@ -62,9 +66,9 @@ def _watch(store: Path, every_s: float, as_json: bool) -> None:
                 print(json.dumps(now.to_dict()), flush=True)
             elif sys.stderr.isatty():
                 steps("extract", now.ok + now.failed, now.planned, note)
-            elif (line := f"{now.ok + now.failed} of {counted(now.planned, 'track')}, {note}") != shown:
+            elif (line := f"{now.ok + now.failed} of {counted(now.planned, 'track')}, {note}") != last_line:
                 print(line, flush=True)
-                shown = line
+                last_line = line
     if not as_json:
         print(f"{store}: complete, {counted(now.parts, 'part')}: ok {now.ok}, failed {now.failed}")
 
@@ -84,16 +88,16 @@ def store_failures(
     """
     from ..cache.upkeep.failures import failures
 
-    found = failures(store, feature)
+    report = failures(store, feature)
     if as_json:
-        emit(True, found, lambda: None)
+        emit(True, report, lambda: None)
         return
-    print_list(found["failures"], ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
-    if listing is Listing.TABLE and found["failures"]:
-        for name, rows in found["coverage"].items():
-            hurt = [row for row in rows if row["ok"] < row["planned"]]
-            if hurt:
-                cells = [(row["name"], row["planned"], row["ok"], f"{row['share']:.1%}") for row in hurt]
+    print_list(report["failures"], ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
+    if listing is Listing.TABLE and report["failures"]:
+        for name, rows in report["coverage"].items():
+            incomplete = [row for row in rows if row["ok"] < row["planned"]]
+            if incomplete:
+                cells = [(row["name"], row["planned"], row["ok"], f"{row['share']:.1%}") for row in incomplete]
                 print_table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
 
 
@@ -111,12 +115,9 @@ def store_verify(
     from .. import api
 
     with progress(quiet or as_json) as steps:
-        damages = [damage.to_dict() for damage in api.store_verify(store, full=full, on_progress=steps)]
-    emit(
-        as_json,
-        {"store": str(store), "full": full, "damages": damages},
-        lambda: print_damages(damages, store, mend(store)),
-    )
+        damages = api.store_verify(store, full=full, on_progress=steps)
+    document = {"store": str(store), "full": full, "damages": [damage.to_dict() for damage in damages]}
+    emit(as_json, document, lambda: print_damages(damages, store, _repair_advice(store)))
     if damages:
         raise typer.Exit(4)
 
@@ -145,8 +146,8 @@ def store_repair(
         done = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )
-    emit(as_json, done, lambda: print_repair(done, store, with_source=read is not None))
-    if done["left"]:
+    emit(as_json, done.to_dict(), lambda: print_repair(done, with_source=read is not None))
+    if done.left:
         raise typer.Exit(4)
 
 
@@ -205,11 +206,19 @@ def store_select(
 
     with progress(quiet or as_json) as steps:
         done = api.store_select(
-            store, output, genre=genre, artist=artist, language=language, split=split, genre_names=genre_names,
-            text_model=text_model, text_device=text_device, on_progress=steps,
-        )  # fmt: skip
-    remark(quiet, done["remarks"])
-    emit(as_json, done, lambda: print(f"{output}: {done['tracks']} of the {done['of']} tracks that have features"))
+            store,
+            output,
+            genre=genre,
+            artist=artist,
+            language=language,
+            split=split,
+            genre_names=genre_names,
+            text_model=text_model,
+            text_device=text_device,
+            on_progress=steps,
+        )
+    remark(quiet, done.remarks)
+    emit(as_json, done.to_dict(), lambda: print(f"{output}: {done.tracks} of the {done.of} tracks that have features"))
 
 
 @store_app.command("drop")
@@ -235,8 +244,8 @@ def store_drop(
     if bool(ids) == (feature is not None):
         raise ConfigError("name the tracks to take down, or features with --feature NAME, and not both")
     if feature is not None:
-        found = api.store_drop_feature(store, feature, dry_run=dry_run)
-        emit(as_json, found, lambda: print(dropped_feature(found)))
+        removal = api.store_drop_feature(store, feature, dry_run=dry_run).to_dict()
+        emit(as_json, removal, lambda: _print_removal(removal))
         return
     new = api.store_drop(store, ids or (), dry_run=dry_run)
     advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
@@ -267,65 +276,65 @@ def print_info(info: Mapping[str, Any]) -> None:
         "arrays", ("name", "dims", "shape", "dtype", "unit"), [list(array.values()) for array in info["arrays"]]
     )
     if info["added"]:
-        print_table("features that joined", ("name", "made by", "ok", "failed", "pending"),
-                    [list(one.values()) for one in info["added"]])  # fmt: skip
+        added = [list(feature_set.values()) for feature_set in info["added"]]
+        print_table("features that joined", ("name", "made by", "ok", "failed", "pending"), added)
     parts = {name: part for name, part in info["recipe"].items() if name != "genre_names"}
     print_table("recipe", ("parameter", "value"), [(f"{f}.{k}", v) for f, p in parts.items() for k, v in p.items()])
-    aloud = {name: text for name, text in info["recipe"].get("genre_names", {}).items() if name in info["genres"]}
-    if aloud:
-        print_table("genres read aloud as", ("genre", "text"), aloud.items())
+    prompts = [item for item in info["recipe"].get("genre_names", {}).items() if item[0] in info["genres"]]
+    if prompts:
+        print_table("genres read aloud as", ("genre", "text"), prompts)
     print_table("genres", ("genre", "tracks"), info["genres"].items())
 
 
-def print_damages(damages: Sequence[Mapping[str, Any]], store: Path, advice: str) -> None:
+def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
     if not damages:
         print(f"{store}: as recorded")
         return
-    rows = [
-        (one["key"], one["kind"], one["part"], one["array"], join_names(one["tracks"], 3), one["detail"])
-        for one in damages
-    ]
+    rows = [(d.key, d.kind, d.part, d.array, join_names(d.tracks, 3), d.detail) for d in damages]
     print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
     print(advice)
 
 
-def mend(store: Path) -> str:
+def _repair_advice(store: Path) -> str:
     if store.is_file():
         return "a sealed store cannot be mended: restore the file from a copy"
     return f"mend it, {_from_source(store)}"
 
 
-def dropped_feature(found: Mapping[str, Any]) -> str:
-    if not found["dry_run"]:
-        return f"{found['store']}: the features {found['feature']} are taken out; others can join by that name"
-    return (f"{found['store']}: the features {found['feature']} ({found['made_by']}) would be taken out; "
-            f"{counted(found['ok'], 'track')} have them, {found['bytes'] / 2**20:.1f} MiB; "
-            "nothing was changed")  # fmt: skip
+def _print_removal(removal: Mapping[str, Any]) -> None:
+    features = f"{removal['store']}: the features {removal['feature']}"
+    if not removal["dry_run"]:
+        print(f"{features} are taken out; others can join by that name")
+        return
+    tracks, size = counted(removal["ok"], "track"), f"{removal['bytes'] / 2**20:.1f} MiB"
+    print(f"{features} ({removal['made_by']}) would be taken out; {tracks} have them, {size}; nothing was changed")
 
 
-def print_repair(done: Mapping[str, Any], store: Path, *, with_source: bool) -> None:
-    built = counted(done["parts_built"], "part")
-    if done["damages"]:
-        print(f"{counted(len(done['damages']), 'damage')} found, {len(done['left'])} left, {built} made again")
-    elif done["parts_built"]:
-        print(f"{store}: as recorded; {built} made that {'was' if done['parts_built'] == 1 else 'were'} pending")
+def print_repair(done: RepairReport, *, with_source: bool) -> None:
+    store, built = Path(done.store), counted(done.parts_built, "part")
+    if done.damages:
+        print(f"{counted(len(done.damages), 'damage')} found, {len(done.left)} left, {built} made again")
+    elif done.parts_built:
+        print(f"{store}: as recorded; {built} made that {'was' if done.parts_built == 1 else 'were'} pending")
     else:
         print(f"{store}: as recorded, nothing to mend")
-    if done["left"]:
-        restore = "this source does not give them back: restore them from a copy of the store"
-        print_damages(done["left"], store, restore if with_source else f"{mend(store)}\nor restore them from a copy")
+    if done.left:
+        advice = "this source does not give them back: restore them from a copy of the store"
+        if not with_source:
+            advice = f"{_repair_advice(store)}\nor restore them from a copy"
+        print_damages(done.left, store, advice)
         return
-    if done["pending"]:
-        print(f"{counted(done['pending'], 'track')} pending")
-    for name, pending in done["pending_added"].items():
+    if done.pending:
+        print(f"{counted(done.pending, 'track')} pending")
+    for name, pending in done.pending_added.items():
         print(f"{counted(pending, 'track')} of the features {name} pending")
-    for name, why in done["not_built"].items():
+    for name, why in done.not_built.items():
         print(f"the features {name} cannot be made: {why}")
-    if not (done["pending"] or done["pending_added"] or done["not_built"]):
+    if not (done.pending or done.pending_added or done.not_built):
         return
     if not with_source:
         print(f"make them, {_from_source(store)}")
-    elif done["not_built"]:
+    elif done.not_built:
         print("once that is mended, run this command again")
     else:
         print("not all of their tracks are in this source: run this again with the one that has them")

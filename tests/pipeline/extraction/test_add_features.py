@@ -192,14 +192,14 @@ def test_its_damage_is_found_named_and_mended(made, store, key):
         assert (damages[0].feature_set, damages[0].part) == ("tiny", 1)
         assert damages[0].tracks == ("t03", "t04", "t05", "t06")
     done = api.store_repair(store, source)
-    assert (done["left"], done["pending"]) == ([], 0)
+    assert (done.left, done.pending) == ([], 0)
     if key == "features/tiny.json":
-        assert (done["pending_added"], done["not_built"]) == ({}, {})
+        assert (done.pending_added, done.not_built) == ({}, {})
     else:  # where its encoder lies, nobody has said
-        assert (done["pending_added"], done["parts_built"]) == ({"tiny": 4}, 0)
-        assert "text model 'bert': no such folder" in done["not_built"]["tiny"]
+        assert (done.pending_added, done.parts_built) == ({"tiny": 4}, 0)
+        assert "text model 'bert': no such folder" in done.not_built["tiny"]
     done = api.store_repair(store, source, text_model=str(folder / "bert"))
-    assert (done["damages"], done["pending_added"], done["not_built"]) == ([], {}, {})
+    assert (done.damages, done.pending_added, done.not_built) == ([], {}, {})
     assert verify(store, full=True) == []
     after = tree(store)
     assert all(after[name] == data for name, data in whole.items() if not name.startswith("commits/tiny"))

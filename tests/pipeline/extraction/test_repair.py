@@ -51,8 +51,8 @@ def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
     (store / key).write_bytes(data)
     assert any(damage.key == key for damage in verify(store, full=True))
     done = api.store_repair(store, source)
-    assert done["left"] == []
-    assert done["pending"] == 0
+    assert done.left == []
+    assert done.pending == 0
     assert verify(store, full=True) == []
     if not key.startswith(("commits", "mel")):
         assert (store / key).read_bytes() == (whole / key).read_bytes()
@@ -70,7 +70,7 @@ def test_a_genre_that_is_read_aloud_by_another_name_is_embedded_by_that_again(ma
     chunk = store / "genre_embedding" / "c" / "1" / "0"
     whole = chunk.read_bytes()
     chunk.write_bytes(b"")
-    assert api.store_repair(store, source)["left"] == []
+    assert api.store_repair(store, source).left == []
     assert chunk.read_bytes() == whole
 
 
@@ -80,8 +80,8 @@ def test_a_source_that_is_not_the_stores_mends_nothing_and_says_so(made, tmp_pat
     (store / "tracks" / "0.parquet").write_bytes(b"PAR1")
     other = Source(root=source.root, tracks=[Track(id=f"x{i}", path="0.wav") for i in range(7)])
     done = api.store_repair(store, other)
-    assert [damage["key"] for damage in done["left"]] == ["tracks/0.parquet"]
-    assert done["parts_built"] == 0
+    assert [damage.key for damage in done.left] == ["tracks/0.parquet"]
+    assert done.parts_built == 0
 
 
 def test_what_is_taken_down_stays_down(made, tmp_path):
@@ -106,7 +106,7 @@ def test_what_is_taken_down_stays_down(made, tmp_path):
     assert (report.ok, report.parts_built) == (5, 0), "a retry does not bring it back"
     (store / "commits" / "0.1.json").unlink()
     done = api.store_repair(store, source)
-    assert done["left"] == []
+    assert done.left == []
     with FeatureStore.open(store) as opened:
         assert opened.counts().reasons == {"DROPPED": 2}, "nor does a repair"
     assert np.isnan(zarr.open_group(store, mode="r")["mel"][0]).all()

@@ -171,7 +171,7 @@ def test_damage_is_named_and_mended_and_what_is_taken_down_leaves(store: Path, s
     (damage,) = verify(store, full=True)
     assert (damage.array, damage.part, damage.tracks) == ("brightness", 1, ("t2", "t3"))
     done = api.store_repair(store, songs)
-    assert (done["parts_built"], done["pending_added"], done["not_built"]) == (1, {}, {})
+    assert (done.parts_built, done.pending_added, done.not_built) == (1, {}, {})
     assert verify(store, full=True) == []
     api.store_drop(store, ["t2"])
     api.store_compact(store)
