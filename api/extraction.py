@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from .shared import extra, with_changes
 if TYPE_CHECKING:
     from ..pipeline.extraction.forecast import Forecast
     from ..pipeline.extraction.pending import ExtractReport
+    from ..pipeline.extractors.extractor import Extractor
     from ..pipeline.sources.manifest import Source
 
 
@@ -106,24 +108,35 @@ def plan(
     return prediction
 
 
-def extractors() -> list[dict[str, Any]]:
-    """The extractors that are installed: ``name``, who brings it (``from``), and what it makes of each track; of one
-    that cannot be loaded the ``error`` instead."""
+@dataclass(frozen=True, kw_only=True)
+class InstalledExtractor:
+    """An extractor and the package that brings it; with the `error` if it cannot be loaded."""
+
+    name: str
+    package: str
+    extractor: Extractor | None = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        source = {"name": self.name, "from": self.package}
+        if self.extractor is None:
+            return source | {"error": self.error}
+        names = ("version", "input", "dims", "shape", "dtype", "unit", "description")
+        return source | {name: getattr(self.extractor, name) for name in names}
+
+
+def extractors() -> list[InstalledExtractor]:
+    """List the extractors that are installed, those that cannot be loaded too."""
     with extra("extract"):
         from ..pipeline.extractors.registry import extractor_names, load_extractor
 
-    found: list[dict[str, Any]] = []
+    installed = []
     for name, package in extractor_names().items():
         try:
-            one = load_extractor(name)
+            installed.append(InstalledExtractor(name=name, package=package, extractor=load_extractor(name)))
         except ConfigError as error:
-            found.append({"name": name, "from": package, "error": str(error)})
-            continue
-        found.append(
-            {"name": name, "from": package, "version": one.version, "input": one.input, "dims": list(one.dims),
-             "shape": list(one.shape), "dtype": one.dtype, "unit": one.unit, "description": one.description}
-        )  # fmt: skip
-    return found
+            installed.append(InstalledExtractor(name=name, package=package, error=str(error)))
+    return installed
 
 
 def _recipe_of(store: Path) -> Recipe:
@@ -136,14 +149,13 @@ def _recipe_of(store: Path) -> Recipe:
 def _fill_sealed(
     sealed: Path, fill: Callable[[Path], ExtractReport], on_progress: Progress, *, may_grow: bool
 ) -> ExtractReport:
-    """Fill a hidden Zarr store beside a sealed one, then seal it; killed in between, the next call goes on with it.
+    """Fill a hidden Zarr store next to a sealed one, then seal it; after a kill the next call continues.
 
     A sealed store lacks nothing: unless it may grow, its records suffice to see if it is of this source and recipe.
     """
     with only_writer(sealed) as folder:
         store, draft = folder / "store.zarr", folder / f"sealed{sealed.suffix}"
-        cut_off = is_store(store)  # an earlier run did not come to seal what it had built
-        finished = sealed.exists() and not cut_off
+        finished = sealed.exists() and not is_store(store)  # else an earlier run was interrupted before it sealed
         if finished and not may_grow:
             store = folder / "records.zarr"  # by another name, so that nobody takes it for one to be sealed
             shutil.rmtree(store, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Collections: read, told about, written down as a manifest."""
+"""Collections: read them, count what they hold, write them as a manifest."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSource:
-    """A source as read and filtered, with remarks for the user: what was found, what each filter kept."""
+    """A source as read and filtered, with remarks for the user: what it holds, what each filter kept."""
 
     source: Source
     remarks: list[str]
     read_from: tuple[str | os.PathLike[str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts of what is there: ``tracks``, ``with_lyrics``, ``artists``, and of tracks for each of ``genres``."""
+        """Count what it holds: ``tracks``, ``with_lyrics``, ``artists``, and of tracks for each of ``genres``."""
         tracks = self.source.tracks
         genres = Counter(genre for track in tracks for genre in track.genres)
         return {
@@ -83,11 +83,12 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions | None = 
 
 
 def known_datasets() -> list[dict[str, str]]:
-    """The data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
+    """List the data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
     with extra("extract"):
         from ..pipeline.sources.datasets import DATASETS
 
-    return [{"name": one.name, "title": one.title, "needs": one.needs, "terms": one.terms} for one in DATASETS]
+    names = ("name", "title", "needs", "terms")
+    return [{name: getattr(dataset, name) for name in names} for dataset in DATASETS]
 
 
 def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
@@ -125,20 +126,17 @@ class ReplacementLabels:
 
 
 def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureStore) -> ReplacementLabels:
-    """Labels from a table that lists at least one track of the store."""
+    """Read labels from a table that lists at least one track of the store."""
     if path is None:
         return ReplacementLabels()
     from ..pipeline.sources.label_tables import read_labels
 
     labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
-    here = ids & labels.keys()
-    if not here:
-        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; there {min(ids)!r}, here "
-                          f"{min(labels)!r}")  # fmt: skip
-    said = f"{path.name} labels {len(here)} of {counted(len(ids), 'track')}; the others count as unlabelled"
-    beyond = (
-        [f"{counted(len(labels) - len(here), 'row')} of {path.name} without a track here"]
-        if len(labels) > len(here)
-        else []
-    )
-    return ReplacementLabels(genres=labels, remarks=(said, *beyond))
+    n_labelled = len(ids & labels.keys())
+    if not n_labelled:
+        examples = f"there {min(ids)!r}, here {min(labels)!r}"
+        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; {examples}")
+    remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others count as unlabelled"]
+    if len(labels) > n_labelled:
+        remarks.append(f"{counted(len(labels) - n_labelled, 'row')} of {path.name} without a track here")
+    return ReplacementLabels(genres=labels, remarks=tuple(remarks))

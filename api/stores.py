@@ -108,13 +108,13 @@ def store_repair(
     not_built: dict[str, str] = {}
     if source is not None:
         with extra("extract"):
-            from ..pipeline.extraction.repair import write_again
+            from ..pipeline.extraction.repair import restore_plan_objects
             from ..pipeline.text.encoder import TextSource
 
         options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
         recipe = read_plan(path).recipe.lyrics
         text = None if recipe is None else TextSource(model=text_model or recipe.model, device=text_device)
-        left = write_again(path, left, source, text)
+        left = restore_plan_objects(path, left, source, text)
         if not left:
             parts_built, not_built = _build_pending(path, source, text, options, on_progress)
     pending: int | None = None
@@ -239,10 +239,10 @@ def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, tex
     with extra("extract"):
         from ..pipeline.sources.genre_prompts import genre_names
         from ..pipeline.text.encoder import TextSource
-        from ..pipeline.text.genre_embedding import embedded_genres
+        from ..pipeline.text.genre_embedding import embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")
     recipe = dataclasses.replace(store.recipe, genre_names=genre_names(choice))
     source = TextSource(model=text_model or store.recipe.lyrics.model, device=text_device)
-    store.use_genre_names(recipe.genre_names, embedded_genres(store.genres, recipe, source))
+    store.use_genre_names(recipe.genre_names, embed_prompts(store.genres, recipe, source))

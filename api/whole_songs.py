@@ -34,7 +34,7 @@ def songs_store(
     on_progress: Progress,
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
-    """The features of songs, for as long as they are needed."""
+    """Extract songs into a temporary store."""
     from ..pipeline.extraction.extract import extract
     from ..pipeline.text.encoder import TextSource
 
@@ -75,15 +75,15 @@ class WholeSongs:
         self.has_lyrics: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     def blocks(self, on_progress: Progress) -> Iterator[PredictedBlock]:
-        """Songs in order of id."""
+        """Predict songs in order of id."""
         from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
         from ..heads.evaluation.whole_songs import mean_over_windows
-        from ..pipeline.extraction.whole_songs import in_batches, windows_of
+        from ..pipeline.extraction.whole_songs import batch_songs, count_windows
 
-        counts = windows_of(self._source, self._recipe, on_progress)
+        counts = count_windows(self._source, self._recipe, on_progress)
         total = sum(counts)
         cuts = self.loaded.thresholds.chosen(self.options.threshold)
-        for batch in in_batches(self._source, counts, self._recipe):
+        for batch in batch_songs(self._source, counts, self._recipe):
             share = within(on_progress, before=self.n_windows, total=total, note="windows")
             with songs_store(batch.source, self.loaded, self.options, share, batch.starts_s) as store:
                 block = mean_over_windows(

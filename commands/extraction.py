@@ -56,20 +56,20 @@ def manifest(
     from .. import api
 
     if list_:
-        known = api.known_datasets()
-        emit(as_json, {"datasets": known}, lambda: _print_datasets(known))
+        datasets = api.known_datasets()
+        emit(as_json, {"datasets": datasets}, lambda: _print_datasets(datasets))
         return
     if source is None:
         raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
     read = api.read_source(source, tracks)
     remark(quiet, read.remarks)
-    found = read.to_dict()
+    summary = read.to_dict()
     if output is not None:
         written = api.write_manifest(read, output)
         remark(quiet, written.remarks)
-        found |= written.to_dict() | {"remarks": [*read.remarks, *written.remarks]}
-    emit(as_json, found, lambda: _print_source(found))
+        summary |= written.to_dict() | {"remarks": [*read.remarks, *written.remarks]}
+    emit(as_json, summary, lambda: _print_source(summary))
 
 
 @takes_flags
@@ -99,9 +99,9 @@ def extract(
     with progress(quiet or as_json) as steps:
         report = api.extract(read.source, output, options, on_progress=steps)
     emit(as_json, report.to_dict(), lambda: _print_extraction(report, options.add))
-    hurt = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
-    if hurt > allowed(report.planned):
-        to_stderr(f"{hurt} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
+    failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
+    if failed > allowed(report.planned):
+        to_stderr(f"{failed} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 
@@ -139,8 +139,8 @@ def plan(
     read = api.read_source(source, tracks)
     remark(quiet, read.remarks)
     with progress(quiet or as_json) as steps:
-        found = api.plan(read.source, output, options, sample=sample, on_progress=steps)
-    emit(as_json, found.to_dict(), lambda: _print_forecast(found, output))
+        forecast = api.plan(read.source, output, options, sample=sample, on_progress=steps)
+    emit(as_json, forecast.to_dict(), lambda: _print_forecast(forecast, output))
 
 
 def extractors(as_json: Json = False) -> None:
@@ -151,15 +151,21 @@ def extractors(as_json: Json = False) -> None:
     """
     from .. import api
 
-    listed = api.extractors()
-    found, broken = [one for one in listed if "error" not in one], [one for one in listed if "error" in one]
+    installed = api.extractors()
+    broken = [extractor for extractor in installed if extractor.error]
+    working = [extractor.to_dict() for extractor in installed if not extractor.error]
     names = ("name", "input", "dims", "shape", "dtype", "unit", "version", "from")
-    rows = [[", ".join(map(str, one[n])) if isinstance(one[n], list) else one[n] for n in names] for one in found]
-    emit(as_json, {"extractors": found, "broken": broken}, lambda: print_table("", names, rows))
-    for one in broken:
-        to_stderr(f"{one['error']} (installed by {one['from']}: mend or uninstall that)")
+    rows = [[_cell(extractor[name]) for name in names] for extractor in working]
+    document = {"extractors": working, "broken": [extractor.to_dict() for extractor in broken]}
+    emit(as_json, document, lambda: print_table("", names, rows))
+    for extractor in broken:
+        to_stderr(f"{extractor.error} (installed by {extractor.package}: mend or uninstall that)")
     if broken:
         raise typer.Exit(2)
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _allowed_failures(text: str) -> Callable[[int], float]:
@@ -172,22 +178,22 @@ def _allowed_failures(text: str) -> Callable[[int], float]:
     return (lambda planned: planned * value / 100) if text.endswith("%") else (lambda _: value)
 
 
-def _print_datasets(known: Sequence[Mapping[str, str]]) -> None:
-    for one in known:
-        print(f"{one['name']}: {one['title']}")
+def _print_datasets(datasets: Sequence[Mapping[str, str]]) -> None:
+    for dataset in datasets:
+        print(f"{dataset['name']}: {dataset['title']}")
         for label in ("needs", "terms"):
-            text = f"{label}: {one[label]}"
+            text = f"{label}: {dataset[label]}"
             print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
     print("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
 
 
-def _print_source(found: Mapping[str, Any]) -> None:
-    tracks, artists = counted(found["tracks"], "track"), found["artists"]
+def _print_source(summary: Mapping[str, Any]) -> None:
+    tracks, artists = counted(summary["tracks"], "track"), summary["artists"]
     by = counted(artists, "artist") if artists else "unnamed artists"
-    print(f"{tracks}, {found['with_lyrics']} with lyrics, by {by}")
-    print_table(counted(len(found["genres"]), "genre"), ["genre", "tracks"], found["genres"].items())
-    if "manifest" in found:
-        print(f"{tracks} written to {found['manifest']}")
+    print(f"{tracks}, {summary['with_lyrics']} with lyrics, by {by}")
+    print_table(counted(len(summary["genres"]), "genre"), ["genre", "tracks"], summary["genres"].items())
+    if "manifest" in summary:
+        print(f"{tracks} written to {summary['manifest']}")
 
 
 def _print_extraction(report: ExtractReport, feature: str | None) -> None:
@@ -203,23 +209,23 @@ def _print_extraction(report: ExtractReport, feature: str | None) -> None:
         print("a flag is no failure; docs/store.md says what each means")
     built = f"{counted(report.parts_built, 'part')} built" if report.parts_built else "nothing to do"
     print(f"{built} in {report.seconds:.1f} s; store: {report.store}")
-    if report.forecast is not None:
-        print(f"predicted: {_duration_range(report.forecast)} with {n_workers(report.forecast.workers)}; "
-              f"it took {duration(report.seconds)}")  # fmt: skip
+    if forecast := report.forecast:
+        predicted = f"predicted: {_duration_range(forecast)} with {n_workers(forecast.workers)}"
+        print(f"{predicted}; it took {duration(report.seconds)}")
 
 
-def _print_forecast(found: Forecast, store: Path | None) -> None:
-    tracks, parts = counted(found.tracks, "track"), counted(found.parts, "part")
-    print(f"{tracks} in {parts} of {found.part_rows}: {_duration_range(found)} with {n_workers(found.workers)}, "
-          f"{found.n_bytes / 1e9:.2f} GB")  # fmt: skip
-    print(f"from {found.sampled} of them, of which {found.failed} failed, tried on "
-          f"{n_workers(found.measured_workers)}: {found.track_s * 1e3:.0f} ms a track and worker, "
-          f"{found.start_s:.0f} s to start")  # fmt: skip
-    if found.workers > max(1, found.measured_workers):
+def _print_forecast(forecast: Forecast, store: Path | None) -> None:
+    tracks, parts = counted(forecast.tracks, "track"), counted(forecast.parts, "part")
+    workers, size = n_workers(forecast.workers), f"{forecast.n_bytes / 1e9:.2f} GB"
+    print(f"{tracks} in {parts} of {forecast.part_rows}: {_duration_range(forecast)} with {workers}, {size}")
+    sample = f"from {forecast.sampled} of them, of which {forecast.failed} failed"
+    rate = f"{forecast.track_s * 1e3:.0f} ms a track and worker, {forecast.start_s:.0f} s to start"
+    print(f"{sample}, tried on {n_workers(forecast.measured_workers)}: {rate}")
+    if forecast.workers > max(1, forecast.measured_workers):
         print("more workers than were tried: each is taken to have a core of its own, as fast as these")
     if store is not None:
         print(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
 
 
-def _duration_range(found: Forecast) -> str:
-    return f"{duration(found.seconds)} ({duration(found.low_s)} to {duration(found.high_s)})"
+def _duration_range(forecast: Forecast) -> str:
+    return f"{duration(forecast.seconds)} ({duration(forecast.low_s)} to {duration(forecast.high_s)})"

@@ -30,19 +30,19 @@ BUILT_IN_EXTRACTORS = ("pooled_mel",)
 
 
 def complete_text_model(incomplete: str) -> list[str]:
-    """What the shell offers for --text-model: the names that are known, and folders."""
-    head, slash, begun = incomplete.rpartition("/")
-    found = [name for name in TEXT_MODELS if name.startswith(incomplete)]
+    """Complete --text-model in the shell: names that are known, and folders."""
+    head, slash, start = incomplete.rpartition("/")
+    folders: list[str] = []
     with contextlib.suppress(OSError):
-        inside = sorted(one.name for one in Path(f"{head}{slash}" or ".").iterdir() if one.is_dir())
-        hidden = begun.startswith(".")
-        found += [f"{head}{slash}{name}/" for name in inside
-                  if name.startswith(begun) and name.startswith(".") == hidden]  # fmt: skip
-    return found
+        folders = sorted(path.name for path in Path(f"{head}{slash}" or ".").iterdir() if path.is_dir())
+    is_hidden = start.startswith(".")
+    matching = [name for name in folders if name.startswith(start) and name.startswith(".") == is_hidden]
+    names = [name for name in TEXT_MODELS if name.startswith(incomplete)]
+    return names + [f"{head}{slash}{name}/" for name in matching]
 
 
 def complete_extractor(incomplete: str) -> list[str]:
-    """What the shell offers for --add: extractors that are installed, by their packages' word: none is imported."""
+    """Complete --add in the shell: extractors that installed packages announce; none is imported."""
     names = {*BUILT_IN_EXTRACTORS, *(point.name for point in metadata.entry_points(group="mgc.extractors"))}
     return sorted(name for name in names if name.startswith(incomplete))
 

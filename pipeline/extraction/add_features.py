@@ -9,7 +9,6 @@ from ...cache.errors import ConfigError
 from ...cache.format.plan import is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, TextRecipe
 from ...cache.format.records import committed
-from ...cache.format.tables import plan_table
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..extractors.extractor import NAME
@@ -17,8 +16,8 @@ from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
 from .options import ExtractOptions
-from .pending import ExtractReport, PendingParts, join_set, retry_failed_rows
-from .reconcile import joined, plan_row, refuse, set_differences
+from .pending import ExtractReport, PendingParts, plan_feature_set, records_to_retry
+from .reconcile import plan_source, recipe_differences, refuse, source_table
 
 
 def add_features(
@@ -58,22 +57,22 @@ def add_features(
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
     finish(path)
-    wanted = plan_table(map(plan_row, source.tracks))
-    plan = joined(path, plan, wanted, text, append=False, may_change=False)
-    known = plan.added.get(name)
-    if known is not None:
+    plan = plan_source(path, plan, source_table(source), text, append=False, may_change=False)
+    if name in plan.added:
         refuse(
             path,
-            set_differences(known.recipe, recipe),
+            recipe_differences(plan.added[name].recipe, recipe),
             f"Use the same to continue {name!r}, or another name; `mgc store drop {path} --feature {name}` takes out "
             "what there is, and then it can join anew.",
         )
-    plan = join_set(path, plan, name, recipe, text)
-    refuse(path, set_differences(plan.added[name].recipe, recipe), "Name another.")
-    pending = set(range(plan.n_parts)) - committed(path).keys()
-    again = retry_failed_rows(path, plan, name) if options.retry_failed else {}
-    run = PendingParts(source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name)
-    built = run.build(plan, without=pending) + run.build(plan, again=again)
+    plan = plan_feature_set(path, plan, name, recipe, text)
+    refuse(path, recipe_differences(plan.added[name].recipe, recipe), "Name another.")
+    without_base = set(range(plan.n_parts)) - committed(path).keys()
+    retries = records_to_retry(path, plan, name) if options.retry_failed else {}
+    pending = PendingParts(
+        source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name
+    )
+    built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)
     finish(path)
     return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)
 

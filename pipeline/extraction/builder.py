@@ -1,4 +1,4 @@
-"""The content of one part: its clips come from the decoder's child while its lyrics run through the encoder here."""
+"""Build one part: its clips come from the decoder's child while its lyrics run through the encoder in this process."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class PartBuilder:
 
     Parameters
     ----------
-    clips, encoder : the decoder's child, and the text encoder (asked for when a text needs it).
-    recipe : what is made by them, if not everything that the store's recipe names.
+    clips, encoder : return the decoder's child, and the text encoder (called when a text needs it).
+    recipe : what to make with them, if not everything in the store's recipe.
 
     Attributes
     ----------
@@ -46,15 +46,15 @@ class PartBuilder:
 
     Notes
     -----
-    Which lyrics run through the encoder, and beside which others, follows from the plan and the lyrics alone: those of
-    a track whose sound fails run too, and are thrown away. A part that is built again, with other files broken, then
+    Which lyrics run through the encoder, and with which others, follows from the plan and the lyrics alone: those of a
+    track whose audio fails run too, and are thrown away. A part that is built again, with other files broken, then
     still gives the same bytes.
     """
 
     outcome_schema = OUTCOME_SCHEMA
 
     def __init__(
-        self, job: PartJob, plan: Plan, *, clips: Clips, encoder: Encoder, recipe: Recipe | None = None
+        self, *, job: PartJob, plan: Plan, clips: Clips, encoder: Encoder, recipe: Recipe | None = None
     ) -> None:
         self._job, self._clips, self._encoder = job, clips, encoder
         self._recipe = recipe or plan.recipe
@@ -66,64 +66,64 @@ class PartBuilder:
             spec.name: np.full((n_rows, *spec.tail), spec.fill, dtype=spec.dtype) for spec in specs
         }
 
-    def take_over(self, tracks: Sequence[Track]) -> dict[int, Track]:
-        """The tracks to make, by their rows of the part: all, or those that are tried again."""
+    def select_tracks(self, tracks: Sequence[Track]) -> dict[int, Track]:
+        """Return the tracks to build, by their rows of the part: all, or those to retry."""
         return dict(enumerate(tracks))
 
-    def with_kept(self, tried: Collection[int], made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The outcomes of all rows of the part, of which some were `made`."""
-        return list(made)
+    def merge_outcomes(self, rows: Collection[int], outcomes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the outcomes of all rows of the part, those of some `rows` being new."""
+        return list(outcomes)
 
-    def failed_before(self, track: Track) -> bool:
-        """Whether nothing was tried for a track that failed, because the store has no features of it at all."""
+    def is_failed_track(self, track: Track) -> bool:
+        """Whether the store has no features of the track at all, so that nothing was tried here."""
         return False
 
     def build(self, tracks: Mapping[int, Track], *, dropped: Collection[str] = ()) -> list[dict[str, Any]]:
-        """Make rows of the part and say what became of them, in the order of `tracks` (row of the part -> track)."""
+        """Fill rows of the part; return their outcomes in the order of `tracks` (row of the part -> track)."""
         lyrics: dict[int, Lyrics] = {}
-        refused: dict[int, ClipError] = {}
+        errors: dict[int, ClipError] = {}
         for i, track in tracks.items():
             try:
-                self._refuse(i, track, dropped)
+                self._check(i, track, dropped)
                 if self._recipe.lyrics is not None:
-                    lyrics[i] = self._lyrics(i, track)
+                    lyrics[i] = self._load_lyrics(i, track)
             except ClipError as error:
-                refused[i] = error
+                errors[i] = error
         rows_of: dict[str, list[int]] = {}
-        for i, found in lyrics.items():
-            if found.text is not None:
-                rows_of.setdefault(found.text, []).append(i)
+        for i, words in lyrics.items():
+            if words.text is not None:
+                rows_of.setdefault(words.text, []).append(i)
         encoder = self._encoder(self._recipe.lyrics) if rows_of and self._recipe.lyrics is not None else None
-        given_up = threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="mgc-text") as beside:
-            embedding = beside.submit(self._embed, encoder, rows_of, given_up)
+        cancelled = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="mgc-text") as executor:
+            embedding = executor.submit(self._embed, encoder, rows_of, cancelled)
             try:
-                outcomes = {i: self._outcome(i, track, refused.get(i)) for i, track in tracks.items()}
+                outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
             except BaseException:
-                given_up.set()
+                cancelled.set()
                 raise
             embedding.result()
-        return [self._finished(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
+        return [self._finish_row(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
 
-    def _refuse(self, i: int, track: Track, dropped: Collection[str]) -> None:
-        """Raise for a track of which nothing is looked at, words included."""
+    def _check(self, i: int, track: Track, dropped: Collection[str]) -> None:
+        """Raise for a track of which nothing is read, not even its lyrics."""
         if track["id"] in dropped:
             raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
-        if track["row"] in self._job.culprits:
+        if track["row"] in self._job.crashing_rows:
             raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
 
-    def _outcome(self, i: int, track: Track, refused: ClipError | None) -> dict[str, Any]:
+    def _outcome(self, i: int, track: Track, error: ClipError | None) -> dict[str, Any]:
         outcome: dict[str, Any] = {"row": track["row"], "status": OK, "flags": 0}
         try:
-            if refused is not None:
-                raise refused
+            if error is not None:
+                raise error
             self._add_features(i, track, outcome)
-        except ClipError as error:
-            outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
+        except ClipError as failure:
+            outcome |= {"status": FAILED, "reason": failure.reason, "detail": failure.detail}
         return outcome
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
-        """Everything but what the text encoder makes, which runs beside it."""
+        """Add everything but what the text encoder makes, which runs at the same time."""
         if self._recipe.mel is None:
             return
         clip = self._read_clip(track, self._recipe.mel)
@@ -142,14 +142,14 @@ class PartBuilder:
                 self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]
             raise
 
-    def _embed(self, encoder: TextEncoder | None, rows_of: Mapping[str, list[int]], given_up: threading.Event) -> None:
+    def _embed(self, encoder: TextEncoder | None, rows_of: Mapping[str, list[int]], cancelled: threading.Event) -> None:
         """Fill the text arrays, each text once."""
         if encoder is None:
             return
         for rows, states in zip(rows_of.values(), encoder.encode_all(list(rows_of)), strict=True):
             for i in rows:
                 self._add_states(i, states)
-            if given_up.is_set():
+            if cancelled.is_set():
                 return
 
     def _add_states(self, i: int, states: TokenStates) -> None:
@@ -158,8 +158,8 @@ class PartBuilder:
         self.arrays[f"lyrics_tokens{self._suffix}"][i] = states.n_tokens
         self.arrays[f"lyrics_tokens_full{self._suffix}"][i] = states.n_tokens_full
 
-    def _finished(self, i: int, track: Track, outcome: dict[str, Any], lyrics: Lyrics | None) -> dict[str, Any]:
-        """The outcome of a row once its lyrics are there too; of a track that failed, its features are taken back."""
+    def _finish_row(self, i: int, track: Track, outcome: dict[str, Any], lyrics: Lyrics | None) -> dict[str, Any]:
+        """Return the outcome of a row with its lyrics; clear the row of a track that failed."""
         if outcome["status"] == FAILED:
             self._clear(i)
         elif lyrics is not None:
@@ -179,8 +179,8 @@ class PartBuilder:
         for name, fill in self._fill.items():
             self.arrays[name][i] = fill
 
-    def _lyrics(self, i: int, track: Track) -> Lyrics:
-        """The words of a track: those of the table, where it holds any, else those of its lyrics file."""
+    def _load_lyrics(self, i: int, track: Track) -> Lyrics:
+        """Return the lyrics of a track: those of the table, where it holds any, else those of its lyrics file."""
         if track["inline_lyrics_sha256"] is not None:
             words = self._job.inline_lyrics.get(track["id"])
             if words is None or fingerprint(words) != track["inline_lyrics_sha256"]:

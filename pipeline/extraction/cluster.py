@@ -7,16 +7,15 @@ of its own (:mod:`mgc.pipeline.extraction.probe`), the track at fault is named, 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import ConfigError, WorkerError
 from ...cache.machine import ONE_THREAD
-from .job import PartJob
+from .job import PartJob, Receipt
 from .options import Scheduler
 from .part import build_and_commit
 from .probe import probe
@@ -30,8 +29,8 @@ DEATHS_ALLOWED = 3
 """Workers that one part may end in all before the run gives up: machines are preempted too."""
 
 
-def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[dict[str, Any]]:
-    """Build parts on local worker processes (their number), or on those of a scheduler; yields their receipts.
+def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterator[Receipt]:
+    """Build parts on local worker processes (their number), or on those of a scheduler.
 
     Raises
     ------
@@ -40,32 +39,32 @@ def run_on_cluster(jobs: Iterator[PartJob], where: int | Scheduler) -> Iterator[
     Exception
         Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
     """
-    with _local_client(where) if isinstance(where, int) else _remote_client(where) as client:
+    with _local_client(workers) if isinstance(workers, int) else _remote_client(workers) as client:
         yield from _receipts(client, jobs)
 
 
-def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[dict[str, Any]]:
+def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
     from distributed import CancelledError, KilledWorker, as_completed
 
     deaths: Counter[int] = Counter()
     running = as_completed()
-    out: dict[Any, PartJob] = {}
+    in_flight: dict[Any, PartJob] = {}
 
-    def submit(job: PartJob, function: Any = build_and_commit) -> None:
+    def submit(job: PartJob, function: Callable[[PartJob], Receipt | PartJob] = build_and_commit) -> None:
         future = client.submit(function, job, pure=False)
-        out[future.key] = job
+        in_flight[future.key] = job
         running.add(future)
 
     def top_up() -> None:
-        wanted = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        for job in itertools.islice(jobs, max(0, wanted - len(out))):
+        n_jobs = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        for job in itertools.islice(jobs, max(0, n_jobs - len(in_flight))):
             submit(job)
 
     top_up()
     for future in running:
-        job = out.pop(future.key)
+        job = in_flight.pop(future.key)
         try:
-            answer = future.result()
+            result: Receipt | PartJob = future.result()
         except KilledWorker as error:
             deaths[job.part] += 1
             if deaths[job.part] > DEATHS_ALLOWED:
@@ -81,10 +80,10 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[dict[str, Any
                 "the connection to the Dask scheduler is lost; committed parts are kept. See whether it still runs, "
                 "then give the same command again"
             ) from error
-        if "culprits" in answer:
-            submit(dataclasses.replace(job, culprits=answer["culprits"], takes_over=True))
+        if isinstance(result, PartJob):  # probed
+            submit(result)
             continue
-        yield answer
+        yield result
         future.release()
         top_up()
 
@@ -117,17 +116,17 @@ def _local_client(n_workers: int) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _remote_client(where: Scheduler) -> Iterator[Client]:
+def _remote_client(scheduler: Scheduler) -> Iterator[Client]:
     from distributed import Client
     from distributed.security import Security
 
-    address = where.checked_address()
+    address = scheduler.checked_address()
     security = None
     if address.startswith("tls://"):
         security = Security(
-            tls_ca_file=str(where.tls_ca),
-            tls_client_cert=str(where.tls_cert),
-            tls_client_key=str(where.tls_key),
+            tls_ca_file=str(scheduler.tls_ca),
+            tls_client_cert=str(scheduler.tls_cert),
+            tls_client_key=str(scheduler.tls_key),
             require_encryption=True,
         )
     try:

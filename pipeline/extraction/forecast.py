@@ -1,7 +1,6 @@
-"""What extracting a collection will take: a sample of it goes, by the same code, into a store that is thrown away.
+"""What an extraction is predicted to take, and the file next to the store that holds it.
 
-Every worker's first part brings its start-up along (processes, the encoder's weights); the others say what a track
-costs.
+:mod:`mgc.pipeline.extraction.trial` makes the prediction.
 """
 
 from __future__ import annotations
@@ -15,22 +14,19 @@ from typing import Any, Self
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import MgcError
 
-PARTS_A_WORKER = 4
-"""Parts that each worker gets of a sample, so that most of them are not its first."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What an extraction is predicted to take, and from what.
+    """A prediction of what an extraction takes.
 
     Attributes
     ----------
     tracks, parts, part_rows, workers : of the extraction.
-    seconds, low_s, high_s : predicted; the range is what chance in the choice of the sample explains (95 %), no more.
-    n_bytes : of the store.
-    track_s, start_s : a track on one of the workers; what comes once.
+    seconds, low_s, high_s : predicted duration; the range covers chance in the choice of the sample (95 %), no more.
+    n_bytes : size of the store.
+    track_s, start_s : duration per track on one worker, and of what comes once.
     sampled, failed : tracks that were tried, and those of them that failed.
-    measured_workers : workers that the sample ran on; if fewer than `workers`, the others are taken to be as fast.
+    measured_workers : workers that the sample ran on; if fewer than `workers`, the others are assumed to be as fast.
     """
 
     tracks: int
@@ -51,16 +47,16 @@ class Forecast:
         return dataclasses.asdict(self)
 
     def of_parts(self, n: int) -> Self:
-        """The same for `n` parts only: an extraction that found the others there."""
-        share = _busiest(n, self.workers) / _busiest(self.parts, self.workers)
-        low, middle, high = (
-            round(self.start_s + (value - self.start_s) * share, 1) for value in (self.low_s, self.seconds, self.high_s)
-        )
-        return dataclasses.replace(self, parts=n, tracks=min(self.tracks, n * self.part_rows), seconds=middle,
-                                   low_s=low, high_s=high)  # fmt: skip
+        """Return the prediction for `n` parts only, when the others are in the store already."""
+        share = parts_per_worker(n, self.workers) / parts_per_worker(self.parts, self.workers)
+        times = {
+            name: round(self.start_s + (getattr(self, name) - self.start_s) * share, 1)
+            for name in ("seconds", "low_s", "high_s")
+        }
+        return dataclasses.replace(self, parts=n, tracks=min(self.tracks, n * self.part_rows), **times)
 
     def save(self, store: Path) -> Path:
-        """Write it beside the store that it is about; returns where."""
+        """Write it next to the store that it is about; return the file."""
         path = forecast_path(store)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, seal(self.to_dict()))
@@ -68,19 +64,19 @@ class Forecast:
 
 
 def forecast_path(store: Path) -> Path:
-    """Where the prediction for a store lies: beside it."""
+    """Return the file of the prediction for a store, which is next to the store."""
     return store.with_name(f"{store.name}.forecast.json")
 
 
 def load_forecast(store: Path) -> Forecast | None:
-    """What was predicted for a store; None where nothing was, or the file is damaged or another version's."""
+    """Return the prediction for a store; None if there is none, or the file is damaged or of another version."""
     try:
-        found = unseal(forecast_path(store))
-        return Forecast(**{one.name: found[one.name] for one in dataclasses.fields(Forecast)})
+        document = unseal(forecast_path(store))
+        return Forecast(**{field.name: document[field.name] for field in dataclasses.fields(Forecast)})
     except (OSError, MgcError, KeyError):
         return None
 
 
-def _busiest(parts: int, workers: int) -> int:
-    """Parts that the busiest of the workers gets."""
+def parts_per_worker(parts: int, workers: int) -> int:
+    """Return the number of parts of the worker that gets most of them."""
     return math.ceil(parts / max(1, workers))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +31,50 @@ from ..audio.clip_reader import ClipReader
 from ..text.encoder import TextEncoder, load_encoder
 from .added_builders import AddedTextBuilder, ExtractorBuilder
 from .builder import PartBuilder
-from .job import PartJob
+from .job import PartJob, Receipt
 
 _ONE_AT_A_TIME = threading.Lock()
 """The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
 
 
-def build_and_commit(job: PartJob) -> dict[str, Any]:
-    """Build one part and publish it.
-
-    Returns
-    -------
-    dict
-        A receipt under 1 kB: part, counts of ok and failed tracks, seconds; ``built`` is False where another extraction
-        had committed the part meanwhile, ``busy`` True where another is at work on it (there are no counts then).
-    """
+def build_and_commit(job: PartJob) -> Receipt:
+    """Build one part and publish it, unless another extraction has committed it or is building it."""
     started = time.monotonic()
     reuse_freed_blocks()
     plan = read_plan(job.store)
-    with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.takes_over) as claimed:
+    with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.after_crash) as claimed:
         record = read_commit(job.store, job.part, job.feature_set)
-        if record is not None and record["n"] != job.again:
-            return {"part": job.part, **record["counts"], "seconds": 0.0, "built": False, "busy": False}
+        if record is not None and record["n"] != job.retry_of:
+            return Receipt(part=job.part, **record["counts"])
         if not claimed:
-            return {"part": job.part, "built": False, "busy": True}
-        tracks, builder = _plan_rows(job.store, plan, job.part), _builder(job, plan)
-        tried = builder.take_over(tracks)
-        made = builder.build(tried, dropped=dropped_ids(job.store))
-        table = pa.Table.from_pylist(builder.with_kept(tried, made), schema=builder.outcome_schema)
-        record = commit_part(job.store, job.part, builder.arrays, table, feature_set=job.feature_set, plan=plan,
-                             again=job.again is not None)  # fmt: skip
-    seconds = round(time.monotonic() - started, 3)
-    receipt = {"part": job.part, **record["counts"], "seconds": seconds, "built": True, "busy": False}
-    failed = {track["id"]: outcome["reason"] for track, outcome in zip(tried.values(), made, strict=True)
-              if outcome["status"] == FAILED and not builder.failed_before(track)}  # fmt: skip
+            return Receipt(part=job.part, busy=True)
+        builder = _builder(job, plan)
+        tracks = builder.select_tracks(_plan_rows(job.store, plan, job.part))
+        outcomes = builder.build(tracks, dropped=dropped_ids(job.store))
+        record = commit_part(
+            job.store,
+            job.part,
+            builder.arrays,
+            pa.Table.from_pylist(builder.merge_outcomes(tracks, outcomes), schema=builder.outcome_schema),
+            feature_set=job.feature_set,
+            plan=plan,
+            again=job.retry_of is not None,
+        )
+    failed = {
+        track["id"]: outcome["reason"]
+        for track, outcome in zip(tracks.values(), outcomes, strict=True)
+        if outcome["status"] == FAILED and not builder.is_failed_track(track)
+    }
+    counts = record["counts"]
     if job.feature_set is not None:
-        receipt["failed"] = len(failed)  # in what joins; a track that the store itself lacks was not tried
-    told = {**receipt, "failed_tracks": failed, **({"stderr": builder.stderr} if builder.stderr else {})}
-    _log(job.store, told if job.feature_set is None else {**told, "feature_set": plan.sha256_of(job.feature_set)})
+        counts = {**counts, "failed": len(failed)}  # without the tracks that the store itself lacks
+    receipt = Receipt(part=job.part, **counts, seconds=round(time.monotonic() - started, 3), built=True)
+    event = {**asdict(receipt), "failed_tracks": failed}
+    if builder.stderr:
+        event["stderr"] = builder.stderr
+    if job.feature_set is not None:
+        event["feature_set"] = plan.sha256_of(job.feature_set)
+    _log(job.store, event)
     return receipt
 
 
@@ -79,25 +86,25 @@ def claim(
     return hold(store / STAGING / f"{label}~claim", over=over)
 
 
-def go_through(job: PartJob, start: int, tell: Callable[[int], None]) -> None:
-    """Work on a part's tracks from array row `start` on and keep nothing; `tell` is called with each row first."""
+def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) -> None:
+    """Build a part's tracks from array row `start` on and keep nothing; `on_row` is called with each row first."""
     plan = read_plan(job.store)
     builder = _builder(job, plan)
-    for i, track in builder.take_over(_plan_rows(job.store, plan, job.part)).items():
+    for i, track in builder.select_tracks(_plan_rows(job.store, plan, job.part)).items():
         if track["row"] >= start:
-            tell(track["row"])
+            on_row(track["row"])
             builder.build({i: track})
 
 
 @functools.lru_cache(maxsize=1)
 def _clip_reader(recipe: MelRecipe) -> ClipReader:
-    """The decoder child of this process; it ends with it."""
+    """Return the decoder child of this process; it ends with it."""
     return ClipReader(recipe)
 
 
 @functools.lru_cache(maxsize=1)
 def _sample_reader(recipe: MelRecipe) -> ClipReader:
-    """The same for extractors, which want the sound itself."""
+    """Return the same for extractors, which take the samples."""
     return ClipReader(recipe, form="samples")
 
 
@@ -119,17 +126,17 @@ def _builder(job: PartJob, plan: Plan) -> PartBuilder:
         return load_encoder(job.text, recipe)
 
     if job.feature_set is None:
-        return PartBuilder(job, plan, clips=_clip_reader, encoder=encoder)
+        return PartBuilder(job=job, plan=plan, clips=_clip_reader, encoder=encoder)
     if job.feature_set not in plan.added:
         raise ConfigError(f"{job.store}: the features {job.feature_set!r} were taken out of it while they were made")
     recipe = plan.added[job.feature_set].recipe
     if isinstance(recipe, TextRecipe):
-        return AddedTextBuilder(job, plan, recipe, clips=_clip_reader, encoder=encoder)
-    return ExtractorBuilder(job, plan, recipe, clips=_sample_reader, encoder=encoder)
+        return AddedTextBuilder(job=job, plan=plan, added=recipe, clips=_clip_reader, encoder=encoder)
+    return ExtractorBuilder(job=job, plan=plan, added=recipe, clips=_sample_reader, encoder=encoder)
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:
-    """Who built what, when: outside the store's identity, and never worth failing for."""
+    """Note who built what, and when; the log is no part of the store's content, so a failure to write is ignored."""
     host, pid = socket.gethostname(), os.getpid()
     line = json.dumps({**event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
     with contextlib.suppress(OSError), (store / "log" / f"{host}-{pid}.jsonl").open("a") as file:

@@ -1,4 +1,4 @@
-"""The tracks of a source and the plan of a store: made from them, compared with them, joined by them."""
+"""The source and the options of an extraction, against the plan of a store: what to compute, and for which tracks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +13,18 @@ import pyarrow.compute as pc
 
 from ...cache.durable import fingerprint
 from ...cache.errors import ConfigError, RecipeMismatchError
-from ...cache.format.plan import Generation, Kind, Plan, default_part_rows, read_genres
-from ...cache.format.plan import read_tracks as read_planned
+from ...cache.format.plan import Kind, Plan, default_part_rows, read_genres, read_tracks
 from ...cache.format.recipe import FeatureSetRecipe, MelRecipe, Recipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, Reason
+from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
 from ..sources.genre_prompts import genre_names
-from ..sources.manifest import Track
+from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
-from ..text.genre_embedding import embedded_genres
+from ..text.genre_embedding import embed_prompts
 from .options import ExtractOptions
 
 log = logging.getLogger(__name__)
@@ -46,42 +45,41 @@ def choose_recipe(options: ExtractOptions, before: Recipe | None) -> tuple[Recip
         names = genre_names(options.genre_names)
     if "lyrics" not in options.features:
         return Recipe(mel=mel, lyrics=None, genre_names=names), None
-    known = None if before is None else before.lyrics
     model, precision = options.text_model, options.text_precision
-    if known is not None:
-        model, precision = model or known.model, known.precision if precision == "auto" else precision
+    if before is not None and before.lyrics is not None:
+        model = model or before.lyrics.model
+        precision = before.lyrics.precision if precision == "auto" else precision
     text = TextSource(model=model, device=options.text_device)
     return Recipe(mel=mel, lyrics=encoder_recipe(text, precision), genre_names=names), text
 
 
-def plan_row(track: Track) -> dict[str, Any]:
-    """A track as the plan's table holds it."""
-    return {
-        "id": track.id,
-        "path": track.path,
-        "artists": list(track.artists),
-        "song": track.song,
-        "genres": list(track.genres),
-        "language": track.language,
-        "split": track.split,
-        "lyrics_path": track.lyrics_path,
-        "inline_lyrics_sha256": None if track.lyrics is None else fingerprint(track.lyrics),
-    }
+def source_table(source: Source) -> pa.Table:
+    """Return the tracks of a source as a plan's table (:data:`mgc.cache.format.tables.PLAN_SCHEMA`)."""
+    return plan_table(
+        {
+            "id": track.id,
+            "path": track.path,
+            "artists": list(track.artists),
+            "song": track.song,
+            "genres": list(track.genres),
+            "language": track.language,
+            "split": track.split,
+            "lyrics_path": track.lyrics_path,
+            "inline_lyrics_sha256": None if track.lyrics is None else fingerprint(track.lyrics),
+        }
+        for track in source.tracks
+    )
 
 
-def create(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, part_rows: int | None) -> None:
+def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, options: ExtractOptions) -> None:
+    """Create an empty store for the tracks of a source."""
     if tracks.num_rows == 0:
         raise ConfigError("no tracks to extract: the source is empty, or the filters kept nothing")
-    genres = _genres_of(tracks)
-    embedding = embedded_genres(genres, recipe, text) if recipe.lyrics is not None and text is not None else None
-    create_store(
-        path,
-        tracks=tracks,
-        recipe=recipe,
-        part_rows=part_rows or default_part_rows(tracks.num_rows),
-        genres=genres,
-        genre_embedding=embedding,
-    )
+    genres, embedding = _genres_of(tracks), None
+    if recipe.lyrics is not None and text is not None and options.embeds_genres:
+        embedding = embed_prompts(genres, recipe, text)
+    part_rows = options.part_rows or default_part_rows(tracks.num_rows)
+    create_store(path, tracks=tracks, recipe=recipe, part_rows=part_rows, genres=genres, genre_embedding=embedding)
 
 
 def _genres_of(tracks: pa.Table) -> list[str]:
@@ -89,6 +87,7 @@ def _genres_of(tracks: pa.Table) -> list[str]:
 
 
 def refuse_other_content(path: Path) -> None:
+    """Raise ConfigError if `path` is a file, or a folder that is not empty."""
     if path.is_file():
         raise ConfigError(f"{path}: a file is in the way; name a folder for the store (such as {path.name}.zarr)")
     if path.is_dir() and any(path.iterdir()):
@@ -96,143 +95,142 @@ def refuse_other_content(path: Path) -> None:
 
 
 def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: ExtractOptions) -> None:
+    """Raise RecipeMismatchError unless the store was planned with this recipe and these options."""
     # Hashes decide which text model it is; a folder may have been renamed.
     differences = [d for d in plan.recipe.differences(recipe) if not d.startswith("lyrics.model:")]
+    names = [line for line in differences if line.startswith("genre_names.")]
+    differences = [line for line in differences if line not in names]
     if (options.embeds_genres and recipe.lyrics is not None) != plan.embeds_genres:
         differences.append(f"genres: {'embedded' if plan.embeds_genres else 'absent'} here, the opposite there")
     if options.part_rows not in (None, plan.part_rows):
         differences.append(f"part_rows: {plan.part_rows} here, {options.part_rows} there")
-    way_on = "Use the same options to continue it, or name another store."
-    if any(line.startswith("genre_names.") for line in differences):
-        way_on += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre names."
-    refuse(path, _shortened(differences), way_on)
+    advice = "Use the same options to continue it, or name another store."
+    if names:
+        advice += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre names."
+    refuse(path, differences + limit_lines(names, "genre names"), advice)
 
 
-def _shortened(differences: Sequence[str]) -> list[str]:
-    """A map of genre names may be long: five of its differences will do."""
-    names = [line for line in differences if line.startswith("genre_names.")]
-    rest = [line for line in differences if line not in names]
-    return [*rest, *limit_lines(names, "genre names")]
-
-
-def set_differences(known: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
-    """What decides the values and is not the same; a text model's name only tells people."""
-    here, there = asdict(known), asdict(wanted)
+def recipe_differences(stored: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
+    """Compare what decides the values of a feature set; a text model's name is not compared."""
+    ours, theirs = asdict(stored), asdict(wanted)
     return [
-        f"{key}: {here.get(key, 'absent')} here, {there.get(key, 'absent')} there"
-        for key in sorted({*here, *there} - {"model"})
-        if here.get(key) != there.get(key)
+        f"{key}: {ours.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
+        for key in sorted({*ours, *theirs} - {"model"})
+        if ours.get(key) != theirs.get(key)
     ]
 
 
-def refuse(path: Path, differences: Sequence[str], way_on: str) -> None:
+def refuse(path: Path, differences: Sequence[str], advice: str) -> None:
+    """Raise RecipeMismatchError if there are differences."""
     if differences:
-        listed = "\n  ".join(differences)
+        lines = "\n  ".join(differences)
         raise RecipeMismatchError(
-            f"{path} was made from something else (here: the store, there: this command):\n  {listed}\n{way_on}"
+            f"{path} was made from something else (here: the store, there: this command):\n  {lines}\n{advice}"
         )
 
 
-def planned_tracks(path: Path, plan: Plan) -> pa.Table:
-    """All planned tracks, the newest row of each, sorted by id."""
-    tracks = pa.concat_tables([read_planned(path, generation) for generation in plan.generations])
+def newest_tracks(path: Path, plan: Plan) -> pa.Table:
+    """Return all planned tracks, the newest row of each, sorted by id."""
+    tracks = pa.concat_tables([read_tracks(path, generation) for generation in plan.generations])
     if any(generation.kind == "retry" for generation in plan.generations):
         newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
         tracks = tracks.filter(pc.is_in(tracks.column("row"), newest))
     return tracks.sort_by("id") if len(plan.generations) > 1 else tracks
 
 
-def joined(
-    path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None, *, append: bool, may_change: bool
+def plan_source(
+    path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None, *, append: bool, may_change: bool
 ) -> Plan:
-    """The plan with the tracks of the source in it; refuses a source that is not the store's."""
+    """Return the plan with the tracks of the source in it; refuse a source that is not the store's.
+
+    Parameters
+    ----------
+    append : plan new tracks, and accept that planned ones are missing in the source.
+    may_change : accept other values (path, genres, ...) of planned tracks.
+    """
     while True:
-        known = planned_tracks(path, plan)
-        same = known.drop_columns(["row"]).equals(wanted.drop_columns(["row"]))
-        if same:
+        planned = newest_tracks(path, plan)
+        if planned.drop_columns(["row"]).equals(tracks.drop_columns(["row"])):
             return plan
-        is_known = pc.is_in(wanted.column("id"), known.column("id"))
-        is_wanted = pc.is_in(known.column("id"), wanted.column("id"))
-        new, missing = wanted.filter(pc.invert(is_known)), known.filter(pc.invert(is_wanted))
+        in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
+        in_source = pc.is_in(planned.column("id"), tracks.column("id"))
+        new, missing = tracks.filter(pc.invert(in_plan)), planned.filter(pc.invert(in_source))
         differences = []
-        if missing.num_rows and not append:
-            differences.append(_listed("only here", missing))
-        if new.num_rows and not append:
-            differences.append(_listed("only there", new))
+        if not append:
+            sides = (("only here", missing), ("only there", new))
+            differences = [f"{_count(side)} {where}: {_ids(side)}" for where, side in sides if side.num_rows]
         if not may_change:
-            differences += track_differences(known.filter(is_wanted), wanted.filter(is_known))
+            differences += track_differences(planned.filter(in_source), tracks.filter(in_plan))
         hint = " New tracks join a store with --append." if new.num_rows and not append else ""
         refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
         _refuse_pending_elsewhere(path, plan, missing)
         if not new.num_rows:
             return plan
-        before = len(plan.generations)
-        plan = _append(path, plan, "append", new, text)
-        if _is_ours(path, plan, plan.generations[before], new):
+        plan, is_ours = _plan_tracks(path, plan, "append", new, text)
+        if is_ours:
             return plan  # else another process planned something meanwhile: compare again
 
 
 def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None:
-    """Tracks that are not in the source cannot be built from it."""
+    """Raise ConfigError if tracks that are not in the source, and cannot be built from it, are pending."""
     rows = np.asarray(missing.column("row"))
-    pending = ~np.isin(rows // plan.part_rows, list(committed(path)))
-    if pending.any():
+    pending = missing.filter(pa.array(~np.isin(rows // plan.part_rows, list(committed(path)))))
+    if pending.num_rows:
         raise ConfigError(
-            f"{path}: {counted(int(pending.sum()), 'track')} of its plan neither extracted yet nor in this source: "
-            f"{_first(missing.filter(pa.array(pending)))}; finish the extraction of their source first"
+            f"{path}: {_count(pending)} of its plan neither extracted yet nor in this source: {_ids(pending)}; "
+            "finish the extraction of their source first"
         )
 
 
-def _append(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSource | None) -> Plan:
+def _plan_tracks(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSource | None) -> tuple[Plan, bool]:
+    """Append a generation; also return whether it holds these tracks, or those of another process that came first."""
     genres = sorted(set(_genres_of(tracks)) - set(read_genres(path, plan)))
-    embedding = embedded_genres(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
-    return append_generation(path, plan, kind, tracks, new_genres=genres, genre_embedding=embedding)
+    embedding = embed_prompts(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
+    number = len(plan.generations)
+    plan = append_generation(path, plan, kind, tracks, new_genres=genres, genre_embedding=embedding)
+    decided = read_tracks(path, plan.generations[number])
+    return plan, decided.drop_columns(["row"]).equals(tracks.drop_columns(["row"]))
 
 
-def _is_ours(path: Path, plan: Plan, generation: Generation, tracks: pa.Table) -> bool:
-    decided = read_planned(path, generation)
-    return bool(decided.drop_columns(["row"]).equals(tracks.drop_columns(["row"])))
-
-
-def retry_is_under_way(path: Path, plan: Plan) -> bool:
+def has_unfinished_retry(path: Path, plan: Plan) -> bool:
+    """Whether a retry of failed tracks is planned, of which parts are pending."""
     done = committed(path).keys()
     retries = (generation for generation in plan.generations if generation.kind == "retry")
     return any(part not in done for generation in retries for part in plan.parts_of(generation))
 
 
-def retried(path: Path, plan: Plan, wanted: pa.Table, text: TextSource | None) -> Plan | None:
-    """The plan with a generation of the tracks that failed and are in the source; None where there are none."""
+def plan_retry(path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None) -> Plan | None:
+    """Return the plan with a generation of the tracks that failed and are in the source; None if there are none."""
     with FeatureStore.open(path) as store:
-        tracks = store.tracks.filter(pa.array(store.newest))
-    failed = pc.and_(pc.equal(tracks.column("status"), FAILED), pc.not_equal(tracks.column("reason"), Reason.DROPPED))
-    again = wanted.filter(pc.is_in(wanted.column("id"), tracks.filter(failed).column("id")))
-    if not again.num_rows:
+        newest = store.tracks.filter(pa.array(store.newest))
+    failed = pc.and_(pc.equal(newest.column("status"), FAILED), pc.not_equal(newest.column("reason"), Reason.DROPPED))
+    retry = tracks.filter(pc.is_in(tracks.column("id"), newest.filter(failed).column("id")))
+    if not retry.num_rows:
         return None
-    log.info("trying %d failed tracks again", again.num_rows)
-    before = len(plan.generations)
-    plan = _append(path, plan, "retry", again, text)
-    if not _is_ours(path, plan, plan.generations[before], again):
+    log.info("retrying %d failed tracks", retry.num_rows)
+    plan, is_ours = _plan_tracks(path, plan, "retry", retry, text)
+    if not is_ours:
         raise ConfigError(f"{path}: another extraction planned tracks at the same moment; run this again")
     return plan
 
 
-def _listed(where: str, tracks: pa.Table) -> str:
-    return f"{counted(tracks.num_rows, 'track')} {where}: {_first(tracks)}"
+def _count(tracks: pa.Table) -> str:
+    return counted(tracks.num_rows, "track")
 
 
-def _first(tracks: pa.Table) -> str:
+def _ids(tracks: pa.Table) -> str:
     return join_names(tracks.column("id"))
 
 
-def track_differences(known: pa.Table, wanted: pa.Table) -> list[str]:
-    """Values that differ; both tables hold the same ids, sorted."""
-    columns = [name for name in known.column_names if name != "row"]
-    if known.select(columns).equals(wanted.select(columns)):
+def track_differences(planned: pa.Table, tracks: pa.Table) -> list[str]:
+    """Compare the values of tracks, row by row; both tables hold the same ids, sorted."""
+    columns = [name for name in planned.column_names if name != "row"]
+    if planned.select(columns).equals(tracks.select(columns)):
         return []
     changed = [
-        f"track {here['id']}, {name}: {here[name]!r} here, {there[name]!r} there"
-        for here, there in zip(known.to_pylist(), wanted.to_pylist(), strict=True)
+        f"track {ours['id']}, {name}: {ours[name]!r} here, {theirs[name]!r} there"
+        for ours, theirs in zip(planned.to_pylist(), tracks.to_pylist(), strict=True)
         for name in columns
-        if here[name] != there[name]
+        if ours[name] != theirs[name]
     ]
     return limit_lines(changed, "values of tracks")

@@ -1,14 +1,16 @@
-"""The half of a repair that needs the source: tables of the plan and genre embeddings, made again and compared."""
+"""The half of a repair that needs the source: build tables of the plan and genre embeddings anew, and compare them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
@@ -17,15 +19,18 @@ from ...cache.durable import replace_file
 from ...cache.errors import StoreError
 from ...cache.format.layout import create_array, genre_spec, object_key
 from ...cache.format.plan import Generation, Plan, read_genres, read_plan, read_tracks
-from ...cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, plan_table, table_bytes
+from ...cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes
 from ...cache.upkeep.verify import Damage
 from ..sources.manifest import Source
-from ..text.encoder import TextSource, load_encoder
-from .reconcile import plan_row
+from ..text.encoder import TextSource
+from ..text.genre_embedding import embed_prompts
+from .reconcile import source_table
 
 
-def write_again(store: Path, damages: Iterable[Damage], source: Source, text: TextSource | None) -> list[Damage]:
-    """Write hurt objects of the plan again, where `source` and the text encoder give the very bytes recorded.
+def restore_plan_objects(
+    store: Path, damages: Iterable[Damage], source: Source, text: TextSource | None
+) -> list[Damage]:
+    """Write damaged objects of the plan anew, where `source` and the text encoder give the very bytes recorded.
 
     Returns
     -------
@@ -33,15 +38,16 @@ def write_again(store: Path, damages: Iterable[Damage], source: Source, text: Te
         What is left.
     """
     plan = read_plan(store)
+    recorded = {
+        item["key"]: (generation, item["sha256"])
+        for generation in plan.generations
+        for item in generation.record["objects"]
+    }
     left = []
     for damage in sorted(damages, key=lambda damage: not damage.key.startswith("tracks/")):  # genres follow from tracks
-        found = _object(plan, damage.key)
-        if found is None:
-            left.append(damage)
-            continue
-        generation, wanted = found
+        generation, sha256 = recorded.get(damage.key, (None, None))
         for data in _candidates(store, plan, generation, damage.key, source, text):
-            if hashlib.sha256(data).hexdigest() == wanted:
+            if hashlib.sha256(data).hexdigest() == sha256:
                 replace_file(store / damage.key, data)
                 break
         else:
@@ -49,49 +55,35 @@ def write_again(store: Path, damages: Iterable[Damage], source: Source, text: Te
     return left
 
 
-def _object(plan: Plan, key: str) -> tuple[Generation, str] | None:
-    for generation in plan.generations:
-        for item in generation.record["objects"]:
-            if item["key"] == key:
-                return generation, item["sha256"]
-    return None
-
-
 def _candidates(
-    store: Path, plan: Plan, generation: Generation, key: str, source: Source, text: TextSource | None
+    store: Path, plan: Plan, generation: Generation | None, key: str, source: Source, text: TextSource | None
 ) -> Iterator[bytes]:
-    kind = key.split("/")[0]
+    """Build what an object of a generation may have held."""
+    kind, _, name = key.partition("/")
+    if generation is None:
+        return
     if kind == "tracks":
         yield from _track_tables(store, plan, generation, source)
     elif kind == "genres":
         yield _genre_table(store, plan, generation)
     elif text is not None and plan.recipe.lyrics is not None:
-        row = int(key.split("/")[2])
-        name = read_genres(store, plan)[row]
-        read_aloud = plan.recipe.genre_names.get(name, name)
-        yield _genre_chunk(load_encoder(text, plan.recipe.lyrics).encode(read_aloud).pooled)
+        genre = read_genres(store, plan)[int(name.split("/")[1])]
+        yield _genre_chunk(embed_prompts([genre], plan.recipe, text)[0])
 
 
 def _track_tables(store: Path, plan: Plan, generation: Generation, source: Source) -> Iterator[bytes]:
-    """The source's tracks; those of them that no other generation plans; those that other generations plan."""
-    wanted = plan_table(map(plan_row, source.tracks))
+    """Take the source's tracks; those of them that no other generation plans; those that other generations plan."""
+    tracks = source_table(source)
     others: set[str] = set()
     for other in plan.generations:
         if other.number != generation.number:
-            try:
+            with contextlib.suppress(StoreError):
                 others |= set(read_tracks(store, other).column("id").to_pylist())
-            except StoreError:
-                continue
-    ids = wanted.column("id").to_pylist()
-    for chosen in (range(len(ids)), [i for i, name in enumerate(ids) if name not in others],
-                   [i for i, name in enumerate(ids) if name in others]):  # fmt: skip
-        if len(chosen) == len(generation.rows):
-            yield table_bytes(_numbered(wanted.take(pa.array(chosen, pa.int64())), generation.rows))
-
-
-def _numbered(tracks: pa.Table, rows: Sequence[int]) -> pa.Table:
-    place = tracks.schema.get_field_index("row")
-    return tracks.set_column(place, PLAN_SCHEMA.field("row"), pa.array(rows, pa.int64()))
+    in_others = pc.is_in(tracks.column("id"), pa.array(sorted(others), pa.string()))
+    for chosen in (tracks, tracks.filter(pc.invert(in_others)), tracks.filter(in_others)):
+        if chosen.num_rows == len(generation.rows):
+            rows = pa.array(generation.rows, pa.int64())
+            yield table_bytes(chosen.set_column(0, PLAN_SCHEMA.field("row"), rows))
 
 
 def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:

@@ -1,4 +1,4 @@
-"""Whole songs as tracks, one for each stretch of a clip's length."""
+"""Whole songs, cut into windows of a clip's length; each window is a track."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..audio.clip_reader import ClipReader
 from ..sources.manifest import Source, Track, resolve_inside
 
 MAX_WINDOWS = 1024
-"""Windows whose features are held at once, on disk."""
+"""Windows whose features are on disk at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class WindowBatch:
     Attributes
     ----------
     songs : the songs, in order of id.
-    source : a track a window; the words of a song are those of each of its windows.
+    source : one track per window; each window of a song has its lyrics.
     song_of : by id of a window, the index of its song.
-    starts_s : by id of a window, where it begins. A song of one window is not there: its clip is the recipe's.
+    starts_s : by id of a window, where it begins. A song of one window is not in it: its clip is the recipe's.
     """
 
     songs: list[Track] = field(default_factory=list)
@@ -44,17 +44,17 @@ class WindowBatch:
         self.songs.append(song)
 
 
-def count_windows(seconds: float, clip_s: float) -> int:
-    """Successive windows of a sound: the last is kept when it is at least half full, and there is always one.
+def windows_per_song(seconds: float, clip_s: float) -> int:
+    """Count successive windows: the last is kept when it is at least half full, and there is always one.
 
-    >>> [count_windows(seconds, 30.0) for seconds in (12, 44.9, 45, 60, 200)]
+    >>> [windows_per_song(seconds, 30.0) for seconds in (12, 44.9, 45, 60, 200)]
     [1, 1, 2, 2, 7]
     """
     return max(1, math.floor(seconds / clip_s + 0.5))
 
 
-def windows_of(source: Source, recipe: MelRecipe, on_progress: Progress) -> list[int]:
-    """How many windows each track has; one, if its length cannot be told: extraction will then say why.
+def count_windows(source: Source, recipe: MelRecipe, on_progress: Progress) -> list[int]:
+    """Count the windows of each track; one, if its length cannot be measured: extraction then gives the reason.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def windows_of(source: Source, recipe: MelRecipe, on_progress: Progress) -> list
                 seconds = reader.read_seconds(resolve_inside(source.root, track.path))
             except ClipError:
                 seconds = 0.0
-            counts.append(count_windows(seconds, recipe.clip_s))
+            counts.append(windows_per_song(seconds, recipe.clip_s))
             on_progress("measure", i, len(source.tracks))
     return counts
 
 
-def in_batches(
+def batch_songs(
     source: Source, counts: Sequence[int], recipe: MelRecipe, *, max_windows: int = MAX_WINDOWS
 ) -> Iterator[WindowBatch]:
-    """Songs in order of id, as many at a time as have `max_windows` windows together; a longer one alone."""
+    """Batch songs in order of id, each batch of at most `max_windows` windows; a longer song is alone."""
     batch = WindowBatch(source=Source(root=source.root, tracks=[]))
     for song, n_windows in sorted(zip(source.tracks, counts, strict=True), key=lambda pair: pair[0].id):
         if batch.songs and len(batch.source.tracks) + n_windows > max_windows:

@@ -31,10 +31,9 @@ def embed_genres(encoder: TextEncoder, names: Sequence[str]) -> npt.NDArray[np.f
     return embedding
 
 
-def embedded_genres(genres: list[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
-    """(genre, text_dim) float32: what the encoder of `recipe` makes of genres, read aloud as the recipe says."""
+def embed_prompts(genres: Sequence[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
+    """Embed the genre name prompts of `recipe` by its encoder: (genre, text_dim) float32."""
     assert recipe.lyrics is not None
     if not genres:
         return np.zeros((0, recipe.lyrics.hidden_size), dtype=np.float32)
-    read_aloud = [recipe.genre_names.get(genre, genre) for genre in genres]
-    return embed_genres(load_encoder(text, recipe.lyrics), read_aloud)
+    return embed_genres(load_encoder(text, recipe.lyrics), [recipe.genre_names.get(genre, genre) for genre in genres])

@@ -13,7 +13,7 @@ from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.pipeline.audio.clips import decode_clip, sound_seconds
 from mgc.pipeline.audio.containers import Caps
-from mgc.pipeline.extraction.whole_songs import in_batches, windows_of
+from mgc.pipeline.extraction.whole_songs import batch_songs, count_windows
 from mgc.pipeline.sources.manifest import Source, Track
 
 RECIPE = MelRecipe(clip_s=2.0)
@@ -43,9 +43,9 @@ def test_songs_stay_whole_and_in_order_and_keep_their_words(tmp_path: Path) -> N
         soundfile.write(tmp_path / f"{name}.wav", np.full(round(seconds * 8_000), 0.1), 8_000)
     tracks = [Track(id=name, path=f"{name}.wav", lyrics_path=f"{name}.txt") for name in ("b", "a", "gone", "c")]
     source, told = Source(root=tmp_path, tracks=tracks), list[int]()
-    counts = windows_of(source, RECIPE, lambda step, done, total, note="": told.append(done))
+    counts = count_windows(source, RECIPE, lambda step, done, total, note="": told.append(done))
     assert (counts, told) == ([3, 1, 1, 5], [1, 2, 3, 4])  # 0.6, 0.45 and 0.5 of a clip are left over
-    batches = list(in_batches(source, counts, RECIPE, max_windows=4))
+    batches = list(batch_songs(source, counts, RECIPE, max_windows=4))
     assert [[song.id for song in batch.songs] for batch in batches] == [["a", "b"], ["c"], ["gone"]]
     first = batches[0]
     assert [track.path for track in first.source.tracks] == ["a.wav", "b.wav", "b.wav", "b.wav"]
