@@ -22,7 +22,7 @@ Scores = npt.NDArray[np.floating[Any]]
 LabelArray = npt.NDArray[np.generic]
 
 OVERALL, PER_GENRE = "overall", "per-genre"
-"""Names that :meth:`Thresholds.chosen` knows, beside any number."""
+"""Names that :meth:`Thresholds.cuts` knows, beside any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Thresholds:
             "n_tracks": self.n_tracks,
         }
 
-    def chosen(self, choice: str) -> npt.NDArray[np.float64]:
+    def cuts(self, choice: str) -> npt.NDArray[np.float64]:
         """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
 
         Raises
@@ -71,8 +71,8 @@ class Thresholds:
             raise ConfigError(f"threshold {choice!r}: want {OVERALL}, {PER_GENRE}, or a number from 0 to 1 such as 0.5")
         return np.full(len(self.per_genre), value)
 
-    def described(self, choice: str, genres: Sequence[str]) -> str:
-        """Return what a user should know of the thresholds that :meth:`chosen` gives, in a sentence."""
+    def describe(self, choice: str, genres: Sequence[str]) -> str:
+        """Return what a user should know of the thresholds that :meth:`cuts` gives, in a sentence."""
         tuned = "the paper's: there was no validation track to tune on"
         if self.n_tracks:
             tuned = f"tuned on {counted(self.n_tracks, 'validation track')}"
