@@ -236,7 +236,7 @@ def _predict(
 
     if output is not None:
         refuse_other_suffix(output)
-    loaded.thresholds.chosen(options.threshold)  # a senseless one is refused before the work
+    loaded.thresholds.cuts(options.threshold)  # a senseless one is refused before the work
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
@@ -298,7 +298,7 @@ def _collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictio
 def _remarks(loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
     from ..heads.evaluation.predict import lyrics_warnings
 
-    remarks = [loaded.thresholds.described(threshold, loaded.genres)]
+    remarks = [loaded.thresholds.describe(threshold, loaded.genres)]
     if loaded.recipe.lyrics is None:
         remarks.append("the model was trained without lyrics: words are not looked at")
     elif not has_lyrics.all():

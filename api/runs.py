@@ -1,4 +1,4 @@
-"""Runs scored, compared, and told of on a page."""
+"""Runs: evaluated, compared, reported on a page."""
 
 from __future__ import annotations
 
@@ -42,10 +42,7 @@ def evaluate(
 
     with open_for(load_run(run), store) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
-        metrics = score(
-            run, features, split=split, labels=relabelled.genres,
-            on_progress=on_progress,
-        )  # fmt: skip
+        metrics = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
         metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
     try_report(run)
     return metrics
@@ -62,16 +59,16 @@ def compare(
 
 
 def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
-    """The store with the text features that the model was trained on, where it has them."""
-    opened = FeatureStore.open(store)
-    wanted = loaded.recipe.lyrics
-    if wanted is None or opened.recipe.lyrics == wanted:
-        return opened
-    for name, recipe in opened.texts.items():
-        if text_fingerprints(recipe, {}) == text_fingerprints(wanted, {}):
-            opened.close()
+    """Open a store with the text features that the model was trained on, where it has them."""
+    features = FeatureStore.open(store)
+    trained_on = loaded.recipe.lyrics
+    if trained_on is None or features.recipe.lyrics == trained_on:
+        return features
+    for name, recipe in features.texts.items():
+        if text_fingerprints(recipe, {}) == text_fingerprints(trained_on, {}):
+            features.close()
             return FeatureStore.open(store, text=name)
-    return opened
+    return features
 
 
 def report(
@@ -111,7 +108,7 @@ def report(
 
 
 def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:
-    """A report is worth a remark, not a failed training, where its extra is not installed."""
+    """Write a report; without its extra return a remark, which must not fail a training."""
     try:
         return str(report(run, audio_root=audio_root)), []
     except MissingExtraError as error:

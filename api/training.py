@@ -41,7 +41,7 @@ def train(
     ----------
     labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
         does not list has none.
-    text : name of the text features to learn from, where others joined the store.
+    text : name of the added text features to learn from; None for the store's own.
     options : fields of :class:`mgc.heads.config.TrainConfig`; or one of these, and then no preset, file or settings.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
@@ -84,17 +84,17 @@ def train(
     }
 
 
-def _event_log(run: Path, asked: bool) -> tuple[type[EventLog] | None, list[str]]:
-    """What writes the curves for TensorBoard, if anything does, and a remark where it ought to and cannot."""
+def _event_log(run: Path, required: bool) -> tuple[type[EventLog] | None, list[str]]:
+    """Return the writer of curves for TensorBoard, None without; and a remark where a run's curves end."""
     from ..heads.runs.history import EVENTS
 
-    if not asked and not any(run.glob(EVENTS)):
+    if not required and not any(run.glob(EVENTS)):
         return None, []
     try:
         with extra("tensorboard"):
             from ..heads.runs.tensorboard import EventLog
     except MissingExtraError as error:
-        if asked:
+        if required:
             raise
         return None, [f"warning: the events for TensorBoard that are there are not continued: {error}"]
     return EventLog, []
@@ -219,8 +219,8 @@ def ablate(
         folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
         names = None
         if names_store is not None:
-            with FeatureStore.open(names_store, text=text) as named:
-                names = names_of(features, named, relabelled.genres)
+            with FeatureStore.open(names_store, text=text) as renamed:
+                names = names_of(features, renamed, relabelled.genres)
     grid = Grid(
         tables=chosen_tables(tables or DEFAULT_TABLES),
         preset=preset,

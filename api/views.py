@@ -1,4 +1,4 @@
-"""A store seen as dask arrays, an xarray data set, a torch data set."""
+"""A store as dask arrays, an xarray data set, a torch data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_dask(feature: FeatureArray) -> Any:
-    """A feature as a ``dask.array.Array``, one chunk for as many tracks as a part of the store has.
+    """Return a feature as a ``dask.array.Array``, one chunk for as many tracks as a part of the store has.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def to_dask(feature: FeatureArray) -> Any:
 
 
 def to_xarray(store: StoreView) -> xarray.Dataset:
-    """The tracks of a view as an ``xarray.Dataset`` that reads when it is asked to.
+    """Return the tracks of a view as an ``xarray.Dataset`` that reads when it is asked to.
 
     Every feature with its dims and units; ``labels`` (track, genre); ids, languages and splits along ``track`` (""
     where a source said nothing); the recipe as JSON in the attributes.
@@ -62,20 +62,22 @@ def to_xarray(store: StoreView) -> xarray.Dataset:
     arrays = {name: store[name] for name in store.features}
     return xarray.Dataset(
         {
-            name: (one.dims, to_dask(one), {"units": one.unit, "description": one.description})
-            for name, one in arrays.items()
+            name: (array.dims, to_dask(array), {"units": array.unit, "description": array.description})
+            for name, array in arrays.items()
         }
         | {"labels": (("track", "genre"), store.labels(), {"description": "which genres a track has"})},
         coords={
-            "track": text("id"), "genre": store.genres,
-            "language": ("track", text("language")), "split": ("track", text("split")),
+            "track": text("id"),
+            "genre": store.genres,
+            "language": ("track", text("language")),
+            "split": ("track", text("split")),
         },
         attrs={"recipe": json.dumps(store.store.recipe.to_dict()), "store": store.store.path.name},
-    )  # fmt: skip
+    )
 
 
 def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = None) -> TrackDataset:
-    """The tracks of a view as a dataset of torch; see :class:`mgc.heads.data.torch_dataset.TrackDataset`.
+    """Return the tracks of a view as a dataset of torch; see :class:`mgc.heads.data.torch_dataset.TrackDataset`.
 
     Examples
     --------

@@ -82,7 +82,7 @@ class WholeSongs:
 
         counts = count_windows(self._source, self._recipe, on_progress)
         total = sum(counts)
-        cuts = self.loaded.thresholds.chosen(self.options.threshold)
+        cuts = self.loaded.thresholds.cuts(self.options.threshold)
         for batch in batch_songs(self._source, counts, self._recipe):
             share = within(on_progress, before=self.n_windows, total=total, note="windows")
             with songs_store(batch.source, self.loaded, self.options, share, batch.starts_s) as store:

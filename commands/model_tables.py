@@ -1,4 +1,4 @@
-"""What training, metrics, comparisons, ablations and predictions look like in a terminal."""
+"""Trainings, metrics, comparisons, ablations and predictions, printed in a terminal."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from ..api import Prediction, Predictions
 
 
-def print_dry_run(found: Mapping[str, Any]) -> None:
-    for line in found["kept"]:
+def print_dry_run(result: Mapping[str, Any]) -> None:
+    for line in result["kept"]:
         print(line)
-    sizes = ", ".join(f"{name} {size}" for name, size in found["split"].items() if name != "policy")
-    print(f"split {found['split']['policy']}: {sizes}; {counted(len(found['genres']), 'genre')}")
-    for warning in found["warnings"]:
+    sizes = ", ".join(f"{name} {size}" for name, size in result["split"].items() if name != "policy")
+    print(f"split {result['split']['policy']}: {sizes}; {counted(len(result['genres']), 'genre')}")
+    for warning in result["warnings"]:
         print(f"warning: {warning}")
-    print(f"features kept in: {found['features']}")
+    print(f"features kept in: {result['features']}")
     print(
-        f"{found['n_parameters']:,} parameters; a checkpoint is {found['checkpoint_bytes'] / 1e6:.1f} MB, "
+        f"{result['n_parameters']:,} parameters; a checkpoint is {result['checkpoint_bytes'] / 1e6:.1f} MB, "
         "two are kept and a third is there while it is written"
     )
     print(
-        f"batches of {found['batch_size']}, {found['steps_per_epoch']} steps an epoch, on {found['device']} in "
-        f"{found['precision']}"
+        f"batches of {result['batch_size']}, {result['steps_per_epoch']} steps an epoch, on {result['device']} in "
+        f"{result['precision']}"
     )
     print(
-        f"about {found['seconds_per_epoch']:.1f} s an epoch by {found['timed_steps']} real steps, {found['epochs']} "
-        f"epochs in {found['epochs'] * found['seconds_per_epoch'] / 3600:.2f} h; "
-        f"reading the features first: {found['seconds_to_read']:.1f} s"
+        f"about {result['seconds_per_epoch']:.1f} s an epoch by {result['timed_steps']} real steps, {result['epochs']} "
+        f"epochs in {result['epochs'] * result['seconds_per_epoch'] / 3600:.2f} h; "
+        f"reading the features first: {result['seconds_to_read']:.1f} s"
     )
-    if found["run_exists"]:
-        print(f"there is a run in {found['run']} already: go on with --resume, or give another folder")
+    if result["run_exists"]:
+        print(f"there is a run in {result['run']} already: go on with --resume, or give another folder")
     print("nothing was written")
 
 
@@ -67,17 +67,17 @@ def print_training(result: Mapping[str, Any]) -> None:
     print(f"next: mgc evaluate {result['run']} {result['store']}")
 
 
-def _retrieval(told: Mapping[str, Any]) -> str:
+def _retrieval(alignment: Mapping[str, Any]) -> str:
     """Recall in both directions beside chance, in a line."""
-    if "reason" in told:
-        return str(told["reason"])
+    if "reason" in alignment:
+        return str(alignment["reason"])
     ranks = [
-        f"at {k} {' and '.join(number(by_rank[k]['value']) for by_rank in told['recall'].values())} "
+        f"at {k} {' and '.join(number(by_rank[k]['value']) for by_rank in alignment['recall'].values())} "
         f"(chance {number(chance)})"
-        for k, chance in told["chance"].items()
+        for k, chance in alignment["chance"].items()
     ]
-    note = f"; {told['note']}" if "note" in told else ""
-    return f"recall {', '.join(ranks)}, of {counted(told['n_tracks'], 'track')} with both{note}"
+    note = f"; {alignment['note']}" if "note" in alignment else ""
+    return f"recall {', '.join(ranks)}, of {counted(alignment['n_tracks'], 'track')} with both{note}"
 
 
 def print_metrics(result: Mapping[str, Any]) -> None:
@@ -103,11 +103,11 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         prior = number(baselines["label_prior"][name]["value"])
         print(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
     _print_parts(result["parts"])
-    told = result["calibration"]
+    scale = result["calibration"]
     print(
-        f"calibration: expected error {number(told['expected_calibration_error'])} over {told['n_pairs']} scores in "
-        f"{len(told['bins'])} bins, a genre {number(told['classwise_calibration_error'])}; Brier "
-        f"{number(told['brier'])} (each genre's share as its score: {number(told['brier_of_genre_shares'])})"
+        f"calibration: expected error {number(scale['expected_calibration_error'])} over {scale['n_pairs']} scores in "
+        f"{len(scale['bins'])} bins, a genre {number(scale['classwise_calibration_error'])}; Brier "
+        f"{number(scale['brier'])} (each genre's share as its score: {number(scale['brier_of_genre_shares'])})"
     )
     print(f"lyrics found by their sound, sound by its lyrics: {_retrieval(result['alignment'])}")
     print_table(
@@ -145,15 +145,17 @@ def _print_parts(parts: Mapping[str, Any]) -> None:
 
 
 def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
-    rows = []
-    for row in result["differences"]:
-        rows.append((
+    rows = [
+        (
             f"{row['metric'].replace('_', ' ')}, {column_label(row['column']).short}",
-            number(row["first"]["value"]), number(row["second"]["value"]),
+            number(row["first"]["value"]),
+            number(row["second"]["value"]),
             number(row["difference"]["value"], sign=True),
             interval(row["difference"], "[{}, {}]", sign=True),
             f"{row['better']} is better" if row["decided"] else "undecided",
-        ))  # fmt: skip
+        )
+        for row in result["differences"]
+    ]
     print_table(
         f"first {result['first']}, second {result['second']}: {result['n_tracks']} test tracks, "
         f"{result['n_groups']} artists",
@@ -191,13 +193,11 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         heads += ["published", "published F"] if published else []
         rows = []
         for row in table["rows"]:
-            cells, known = row["metrics"], row["published"] or {}
+            cells, paper = row["metrics"], row["published"] or {}
             difference = (cells.get("accuracy") or {}).get("difference")
-            rows.append([
-                row["name"], *(number(cells[name]["value"]) if name in cells else "-" for name in names),
-                *(("", "") if difference is None else (estimate(difference), cells["accuracy"]["verdict"])),
-                *([known.get("accuracy"), known.get("f1")] if published else []),
-            ])  # fmt: skip
+            accuracy = ("", "") if difference is None else (estimate(difference), cells["accuracy"]["verdict"])
+            rows.append([row["name"], *(number(cells[name]["value"]) if name in cells else "-" for name in names)])
+            rows[-1] += [*accuracy, *([paper.get("accuracy"), paper.get("f1")] if published else [])]
         print_table(table["title"], ("", *heads), rows)
     about = result["caption"]
     print(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
@@ -210,7 +210,7 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     print(f"written: {', '.join(result['files'])}")
 
 
-WORTH_A_WORD = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED")
+DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED")
 """Flags that make a prediction doubtful."""
 
 
@@ -219,12 +219,15 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if not prediction.scores:
             print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
             continue
-        heard = "" if prediction.windows is None else f" ({counted(prediction.windows, 'window')})"
+        notes = []
+        if prediction.windows is not None:
+            notes.append(counted(prediction.windows, "window"))
         if prediction.failed_windows:
-            heard = f"{heard[:-1]}; {prediction.failed_windows} left out: {prediction.detail})"
-        if told := [flag for flag in prediction.flags if flag in WORTH_A_WORD]:
-            heard += f" ({', '.join(told)})"
-        print(f"{prediction.id}{heard}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+            notes[-1] += f"; {prediction.failed_windows} left out: {prediction.detail}"
+        if flags := [flag for flag in prediction.flags if flag in DOUBTFUL]:
+            notes.append(", ".join(flags))
+        remarks = "".join(f" ({note})" for note in notes)
+        print(f"{prediction.id}{remarks}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)
         for genre, score in best:

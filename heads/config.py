@@ -168,10 +168,10 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of :meth:`to_dict`; unknown keys are refused with the nearest match."""
-        known = [item.name for item in dataclasses.fields(cls)]
+        names = [item.name for item in dataclasses.fields(cls)]
         for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown training option {key!r}; {did_you_mean(key, known)}")
+            if key not in names:
+                raise ConfigError(f"unknown training option {key!r}; {did_you_mean(key, names)}")
         return cls(**values)
 
     def to_yaml(self) -> str:

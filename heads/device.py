@@ -43,8 +43,8 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 
 
 def machine(device: torch.device, precision: str) -> dict[str, str | int]:
-    """What the last bits of computed weights depend on, beside the code: two runs that agree in it can be equal."""
-    found: dict[str, str | int] = {
+    """Return what the last bits of computed weights depend on, besides the code."""
+    setting: dict[str, str | int] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -52,9 +52,10 @@ def machine(device: torch.device, precision: str) -> dict[str, str | int]:
         "precision": precision,
     }
     if device.type == "cuda":
-        found |= {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda),
-                  "cudnn": torch.backends.cudnn.version() or 0}  # type: ignore[no-untyped-call]  # fmt: skip
-    return found
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        name = torch.cuda.get_device_name(device)
+        setting |= {"device": name, "cuda": str(torch.version.cuda), "cudnn": cudnn or 0}
+    return setting
 
 
 @contextlib.contextmanager
@@ -108,8 +109,8 @@ def compiling(wanted: bool) -> Iterator[None]:
     except RuntimeError as error:
         if not wanted or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        said = str(error).strip().splitlines()[0]
-        raise TrainingError(f"compile: torch cannot compile the model here ({said}); train without it") from error
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(f"compile: torch cannot compile the model here ({reason}); train without it") from error
 
 
 def free_bytes(device: torch.device) -> int:

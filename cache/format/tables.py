@@ -33,6 +33,13 @@ PLAN_SCHEMA = pa.schema(
 )
 """One row per planned track, sorted by id. Paths are relative to the source's root; lyrics texts are never stored."""
 
+SPLIT_SPELLINGS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of splits as sources write them, in lower case, and as mgc does."""
+
 OUTCOME_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),

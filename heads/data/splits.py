@@ -21,17 +21,13 @@ import pyarrow as pa
 
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError
+from ...cache.format.tables import SPLIT_SPELLINGS
 from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, comparable_artists, group_tracks, seeded_order
 from .labels import LabelMatrix
 
 SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)
 FEW_GROUPS = 20
-SPELLINGS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +222,9 @@ def _artist(tracks: _Tracks) -> Division:
 
 def _manifest(tracks: _Tracks) -> Division:
     names = [(name or "").strip().lower() for name in tracks.table.column("split").to_pylist()]
-    if unknown := sorted({name for name in names if name and name not in SPELLINGS}):
+    if unknown := sorted({name for name in names if name and name not in SPLIT_SPELLINGS}):
         raise ConfigError(f"split=manifest: the manifest names splits {unknown}; want train, validation, test")
-    of_track = np.asarray([SPELLINGS.get(name, "") for name in names])
+    of_track = np.asarray([SPLIT_SPELLINGS.get(name, "") for name in names])
     positions = {name: np.flatnonzero(of_track == name) for name in SPLITS}
     if not len(positions["train"]):
         raise ConfigError("split=manifest: the manifest's `split` column names no training track")

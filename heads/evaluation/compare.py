@@ -6,7 +6,6 @@ falls out of the difference. A difference whose 95 % interval holds 0, or over f
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,29 +75,29 @@ def compare_runs(
     RunError
         If a run has not been evaluated, or test tracks, artists, genres or labels differ; says how.
     """
-    one, other = load_predictions(first), load_predictions(second)
-    n_each = len(one.ids), len(other.ids)
+    ours, theirs = load_predictions(first), load_predictions(second)
+    n_each = len(ours.ids), len(theirs.ids)
     if common:
-        one, other = _on_common_tracks(one, other)
-    found = paired_differences([one], [other], n_replicates=n_replicates, seed=seed)
+        ours, theirs = _take_common(ours, theirs)
+    differences = paired_differences([ours], [theirs], n_replicates=n_replicates, seed=seed)
     return {
         "first": str(first),
         "second": str(second),
-        "n_tracks": len(one.ids),
-        "n_only_first": n_each[0] - len(one.ids),
-        "n_only_second": n_each[1] - len(other.ids),
-        "n_groups": len(set(one.groups)),
-        "genres": list(one.genres),
+        "n_tracks": len(ours.ids),
+        "n_only_first": n_each[0] - len(ours.ids),
+        "n_only_second": n_each[1] - len(theirs.ids),
+        "n_groups": len(set(ours.groups)),
+        "genres": list(ours.genres),
         "n_replicates": n_replicates,
         "seed": seed,
-        "differences": [difference.to_dict() for difference in found],
+        "differences": [difference.to_dict() for difference in differences],
     }
 
 
 def paired_differences(
     first: Sequence[ScoredTracks], second: Sequence[ScoredTracks], *, n_replicates: int = 1000, seed: int = 0
 ) -> list[Difference]:
-    """Differences of every metric between two systems, each given by its runs (its seeds) on the same test tracks.
+    """Estimate how two systems differ in every metric, each given by its runs (its seeds) on the same test tracks.
 
     Of several runs a metric is their mean, in every replicate too: the interval is over artists, for these seeds.
 
@@ -116,8 +115,9 @@ def paired_differences(
         _refuse_other_tracks(reference, other)
     # In the order of the reference: `_refuse_other_tracks` allows any order of the same tracks.
     resampling = Resampling.of(np.asarray(reference.groups), n_replicates, seed)
-    ours, theirs = (_mean_over_runs([_metrics(_ordered(run, reference), resampling) for run in system])
-                    for system in (first, second))  # fmt: skip
+    ours, theirs = (
+        _mean_over_runs([_metrics(run.take(reference.ids), resampling) for run in system]) for system in (first, second)
+    )
     return [
         Difference(
             metric=metric,
@@ -141,13 +141,13 @@ def _metrics(run: ScoredTracks, resampling: Resampling) -> dict[_Key, Replicated
     scores = run.scores.astype(np.float64)
     fixed = np.full(len(run.genres), FIXED_THRESHOLD)
     cuts: dict[str, FloatArray] = {FIXED: fixed, **run.thresholds, TOP1: fixed}
-    found: dict[_Key, Replicated] = {
+    metrics: dict[_Key, Replicated] = {
         (None, name): value for name, value in ranking_metrics(run.labels, scores, resampling).items()
     }
     for column, cut in cuts.items():
-        predicted = decide(scores, cut, top1_where_empty=column == TOP1)
-        found |= {(column, name): value for name, value in decision_metrics(run.labels, predicted, resampling).items()}
-    return found
+        decisions = decision_metrics(run.labels, decide(scores, cut, top1_where_empty=column == TOP1), resampling)
+        metrics |= {(column, name): value for name, value in decisions.items()}
+    return metrics
 
 
 def _mean_over_runs(runs: Sequence[dict[_Key, Replicated]]) -> dict[_Key, Replicated]:
@@ -158,59 +158,38 @@ def _mean_over_runs(runs: Sequence[dict[_Key, Replicated]]) -> dict[_Key, Replic
     }
 
 
-def _ordered(run: ScoredTracks, reference: ScoredTracks) -> ScoredTracks:
-    return run if run.ids == reference.ids else _taken(run, reference.ids)
-
-
-def _taken(run: ScoredTracks, ids: Sequence[str]) -> ScoredTracks:
-    """The tracks `ids` of a run, in that order."""
-    place = {name: i for i, name in enumerate(run.ids)}
-    index = np.asarray([place[name] for name in ids], dtype=np.int64)
-    return dataclasses.replace(
-        run,
-        ids=tuple(ids),
-        groups=tuple(run.groups[i] for i in index),
-        labels=run.labels[index],
-        scores=run.scores[index],
-    )
-
-
-def _on_common_tracks(one: ScoredTracks, other: ScoredTracks) -> tuple[ScoredTracks, ScoredTracks]:
-    there = set(other.ids)
-    ids = [name for name in one.ids if name in there]
+def _take_common(first: ScoredTracks, second: ScoredTracks) -> tuple[ScoredTracks, ScoredTracks]:
+    in_second = set(second.ids)
+    ids = [track_id for track_id in first.ids if track_id in in_second]
     if not ids:
-        raise RunError(f"{one.run} and {other.run} have no test track in common")
-    return _taken(one, ids), _taken(other, ids)
+        raise RunError(f"{first.run} and {second.run} have no test track in common")
+    return first.take(ids), second.take(ids)
 
 
-def _refuse_other_tracks(one: ScoredTracks, other: ScoredTracks) -> None:
-    differences = list(_differences(one, other))
-    if differences:
-        listed = "\n  ".join(differences)
-        raise RunError(f"{one.run} and {other.run} were not tested on the same thing:\n  {listed}\nTrain both with the "
-                       "same split, split seed and genres, and evaluate both on one store")  # fmt: skip
+def _refuse_other_tracks(first: ScoredTracks, second: ScoredTracks) -> None:
+    if differences := "\n  ".join(_differences(first, second)):
+        raise RunError(
+            f"{first.run} and {second.run} were not tested on the same thing:\n  {differences}\n"
+            "Train both with the same split, split seed and genres, and evaluate both on one store"
+        )
 
 
-def _differences(one: ScoredTracks, other: ScoredTracks) -> Iterator[str]:
-    """What keeps two runs from being compared, a line each; the first kind found."""
-    for kind, ours, theirs in (("genre", one.genres, other.genres), ("test track", one.ids, other.ids)):
-        here, there = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
-        for names, run in ((here, one.run), (there, other.run)):
-            if names:
-                yield f"{counted(len(names), kind)} ({join_names(names)}) only in {run}"
-        if here or there:
+def _differences(first: ScoredTracks, second: ScoredTracks) -> Iterator[str]:
+    """Yield what keeps two runs from being compared, a line each, of the first kind that differs."""
+    for kind, ours, theirs in (("genre", first.genres, second.genres), ("test track", first.ids, second.ids)):
+        for names, others, run in ((ours, theirs, first.run), (theirs, ours, second.run)):
+            if only := sorted(set(names) - set(others)):
+                yield f"{counted(len(only), kind)} ({join_names(only)}) only in {run}"
+        if set(ours) != set(theirs):
             if kind == "test track":
                 yield "(--common compares on the tracks that both have)"
             return
-    if one.genres != other.genres:
+    if first.genres != second.genres:
         yield "the same genres in another order"
         return
-    other = _ordered(other, one)
-    relabelled = [
-        name for name, same in zip(one.ids, (one.labels == other.labels).all(axis=1), strict=True) if not same
-    ]
-    if relabelled:
-        yield f"{counted(len(relabelled), 'track')} ({join_names(relabelled)}) with other labels"
-    moved = [name for name, here, there in zip(one.ids, one.groups, other.groups, strict=True) if here != there]
-    if moved:
-        yield f"{counted(len(moved), 'track')} ({join_names(moved)}) with other artists"
+    second = second.take(first.ids)
+    same_labels = (first.labels == second.labels).all(axis=1)
+    same_group = np.asarray(first.groups) == np.asarray(second.groups)
+    for same, what in ((same_labels, "labels"), (same_group, "artists")):
+        if differing := [first.ids[i] for i in np.flatnonzero(~same)]:
+            yield f"{counted(len(differing), 'track')} ({join_names(differing)}) with other {what}"

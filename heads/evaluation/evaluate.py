@@ -88,10 +88,18 @@ def evaluate(
     scored = score_store(
         loaded, store, rows, batch_size=batch_size, device=device, on_progress=within(on_progress, step="evaluate")
     )
-    scores = scored.scores
-    seen = set(own.ids["train"]) if own is not None else set()
+    scores, has_lyrics = scored.scores, tracks_with_lyrics(store, rows)
+    trained_on = set(own.ids["train"]) if own is not None else set()
     artists = bootstrap_groups(tracks)
     metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
+
+    def summary(index: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Metrics of some of the tracks; without a row per genre, which would be of too few."""
+        groups = [artists[i] for i in index]
+        whole = len(index) == len(rows)
+        values = metrics if whole else _metrics(loaded, truth[index], scores[index], groups, n_replicates, seed)
+        return {name: value for name, value in values.items() if name != "genres"}
+
     result = {
         "split": split,
         "policy": own.policy if own is not None else None,
@@ -99,52 +107,45 @@ def evaluate(
         "n_tracks": len(rows),
         "n_left_out": n_left_out,
         "n_missing": n_missing,
-        "n_seen_in_training": sum(name in seen for name in tracks.column("id").to_pylist()),
+        "n_seen_in_training": sum(track_id in trained_on for track_id in tracks.column("id").to_pylist()),
         "epoch": loaded.epoch,
         "lr": loaded.training.lr,
         "threshold": loaded.thresholds.overall,
         "metrics": metrics,
         "baselines": _baselines(loaded, truth),
-        "parts": {
-            name: _summary(
-                metrics
-                if here.all()
-                else _metrics(
-                    loaded, truth[here], scores[here], [artists[i] for i in np.flatnonzero(here)], n_replicates, seed
-                )
-            )
-            for name, here in _parts(store, rows).items()
-        },
+        "parts": {name: summary(index) for name, index in _by_modalities(store, has_lyrics).items()},
         "calibration": calibration(truth, scores).to_dict(),
         "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
-        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, tracks_with_lyrics(store, rows))],
+        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
     }
     if save and own is not None:
         if split == "test":
             result["predictions_sha256"] = save_predictions(run, tracks, artists, loaded.genres, scores)
         path = run / METRICS_FILE
-        known = read_sealed(path) if path.exists() else {}
-        replace_file(path, seal({**known, split: result}))
+        other_splits = read_sealed(path) if path.exists() else {}
+        replace_file(path, seal({**other_splits, split: result}))
     return result
 
 
 def _tracks_of(
     store: FeatureStore, own: Split | None, split: str, run: Path, labels: GenresById | None
 ) -> tuple[pa.Table, int]:
-    """The tracks to score, and how many of the split's the store does not have."""
+    """Return the tracks to score, and how many of the split's the store does not have."""
     tracks = ok_tracks(store, labels)
     if split == ALL:
         return tracks, 0
     if own is None:
         raise RunError(f"{run}: no splits.json, so the {split} tracks are not known; give the run folder, or split=all")
-    wanted = set(own.ids[split])
-    if not wanted:
+    ids = set(own.ids[split])
+    if not ids:
         raise RunError(f"{run}: the run has no {split} tracks")
-    here = np.flatnonzero([name in wanted for name in tracks.column("id").to_pylist()])
-    if not len(here):
-        raise RunError(f"{store.path}: none of the run's {len(wanted)} {split} tracks is in this store; evaluate on "
-                       "the store it was trained from, or on all of this one with split=all")  # fmt: skip
-    return tracks.take(here), len(wanted) - len(here)
+    index = np.flatnonzero([track_id in ids for track_id in tracks.column("id").to_pylist()])
+    if not len(index):
+        raise RunError(
+            f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store; evaluate on the store it was "
+            "trained from, or on all of this one with split=all"
+        )
+    return tracks.take(index), len(ids) - len(index)
 
 
 def _metrics(
@@ -173,57 +174,56 @@ def _metrics(
 def _alignment(
     loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
 ) -> dict[str, Any]:
-    """How well sound finds its lyrics and lyrics their sound, or why that cannot be asked."""
+    """Measure the cross-modal retrieval, or return the reason why there is none."""
     outputs, examples = scored.outputs, scored.examples
     if outputs.audio_embedding is None or outputs.lyrics_embedding is None:
         return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
-    found = alignment(
-        outputs.audio_embedding, outputs.lyrics_embedding, track_key=examples.track_key, lyrics_key=examples.lyrics_key,
-        groups=artists, n_replicates=n_replicates, seed=seed,
-    )  # fmt: skip
-    if found is None:
+    retrieval = alignment(
+        outputs.audio_embedding,
+        outputs.lyrics_embedding,
+        track_key=examples.track_key,
+        lyrics_key=examples.lyrics_key,
+        groups=artists,
+        n_replicates=n_replicates,
+        seed=seed,
+    )
+    if retrieval is None:
         return {"reason": "fewer than two of these tracks have both sound and lyrics"}
     untrained = {"note": "lambda was 0, so the projections were never trained"} if not loaded.training.lambda_ else {}
-    return {**found.to_dict(), **untrained}
+    return {**retrieval.to_dict(), **untrained}
 
 
 def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:
-    """A model that learned from other labels than it is judged by is told so; a ``best/`` alone does not know."""
+    """Warn where a model learned from other labels than it is evaluated on; a ``best/`` alone does not record them."""
     if not (run / "run.json").exists():
         return []
     learned, judged = read_sealed(run / "run.json").get("labels_sha256"), labels_sha256(labels)
     if learned == judged:
         return []
     own = "the store's own labels"
-    return [f"the run learned from {own if learned is None else 'a labels file'} and is judged by "
-            f"{own if judged is None else 'another' if learned else 'a labels file'}: see --labels"]  # fmt: skip
+    source = own if learned is None else "a labels file"
+    judge = own if judged is None else "another" if learned else "a labels file"
+    return [f"the run learned from {source} and is judged by {judge}: see --labels"]
 
 
-def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics without a row a genre: of some of the tracks these would be of too few."""
-    return {name: value for name, value in metrics.items() if name != "genres"}
+def _by_modalities(store: FeatureStore, has_lyrics: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the tracks that have audio and lyrics, audio only, lyrics only, or neither.
 
-
-def _parts(store: FeatureStore, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which of the tracks have sound and lyrics, sound only, lyrics only, or neither.
-
-    A store that holds sound fails a track whose sound cannot be read, whether or not it has lyrics; so the last two are
-    of stores that were extracted without sound.
+    A store that holds audio fails a track whose audio cannot be read, whether or not it has lyrics; so the last two are
+    of stores that were extracted without audio.
     """
-    has_sound = np.full(len(rows), store.recipe.mel is not None)
-    has_lyrics = np.zeros(len(rows), dtype=np.bool_)
-    if store.recipe.lyrics is not None:
-        has_lyrics = store.read("lyrics_tokens", rows) > 0
-    return {
-        BOTH: has_sound & has_lyrics,
-        SOUND_ONLY: has_sound & ~has_lyrics,
-        LYRICS_ONLY: ~has_sound & has_lyrics,
-        NEITHER: ~has_sound & ~has_lyrics,
+    has_audio = np.full(len(has_lyrics), store.recipe.mel is not None)
+    masks = {
+        BOTH: has_audio & has_lyrics,
+        SOUND_ONLY: has_audio & ~has_lyrics,
+        LYRICS_ONLY: ~has_audio & has_lyrics,
+        NEITHER: ~has_audio & ~has_lyrics,
     }
+    return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 
 
 def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """What the three systems that have seen no features reach; see :mod:`mgc.heads.metrics.trivial_baselines`."""
+    """Score the three systems that see no features; see :mod:`mgc.heads.metrics.trivial_baselines`."""
     prior = loaded.train_counts / max(1, loaded.n_train)
     return {
         name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0).to_dict()

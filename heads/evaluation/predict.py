@@ -125,7 +125,7 @@ def predict_blocks(
         As :func:`score_store`.
     """
     refuse_other_recipe(loaded, store)
-    cuts = loaded.thresholds.chosen(options.threshold)
+    cuts = loaded.thresholds.cuts(options.threshold)
     tracks = store.newest_tracks(["row", "id", "flags", "reason", "detail"])
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     has_scores = store.status[rows] == OK

@@ -1,4 +1,4 @@
-"""What a run's model said of its test tracks: ``predictions.parquet``, one row a track.
+"""Scores of a run's test tracks: ``predictions.parquet``, one row per track.
 
 Written by ``mgc evaluate``, read by what compares systems track by track. ``metrics.json`` holds its sha256 and the
 thresholds that went with it, so that the two cannot be of different models.
@@ -8,6 +8,7 @@ Shapes: N tracks, C genres.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from ..runs.checkpoint import read_sealed
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LISTED = ("artists", "song", "path", "offset_s")
-"""What people and players know a track by."""
+"""Columns by which people and players identify a track."""
 SCORE_PREFIX = "score: "
 """Of the score columns' names; the genre follows."""
 
@@ -58,11 +59,25 @@ class ScoredTracks:
     scores: npt.NDArray[np.float32]
     thresholds: Mapping[str, FloatArray]
 
+    def take(self, ids: Sequence[str]) -> ScoredTracks:
+        """Return the tracks `ids`, in that order."""
+        if tuple(ids) == self.ids:
+            return self
+        place = {track_id: i for i, track_id in enumerate(self.ids)}
+        index = np.asarray([place[track_id] for track_id in ids], dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            ids=tuple(ids),
+            groups=tuple(self.groups[i] for i in index),
+            labels=self.labels[index],
+            scores=self.scores[index],
+        )
+
 
 def score_table(columns: Mapping[str, pa.Array], genres: Sequence[str], scores: npt.NDArray[np.float32]) -> pa.Table:
-    """`columns`, then a float32 column ``score: <genre>`` for each genre."""
-    named = {f"{SCORE_PREFIX}{genre}": pa.array(column) for genre, column in zip(genres, scores.T, strict=True)}
-    return pa.table({**columns, **named})
+    """Return `columns`, then a float32 column ``score: <genre>`` for each genre."""
+    by_genre = {f"{SCORE_PREFIX}{genre}": pa.array(column) for genre, column in zip(genres, scores.T, strict=True)}
+    return pa.table({**columns, **by_genre})
 
 
 def save_predictions(
@@ -93,20 +108,20 @@ def load_predictions(run: Path) -> ScoredTracks:
     RunError
         If the run has not been evaluated, or its predictions are not those that its metrics were computed from.
     """
-    return _scored(run, *_read(run))
+    return _scored_tracks(run, *_read(run))
 
 
 def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any]]]:
-    """The same, and of each track in that order its id, artists, song, path and offset_s.
+    """Read the same, and of each track in that order its id, artists, song, path and offset_s.
 
-    What the store does not know of a track is None.
+    A value that the store does not have is None.
     """
     table, metrics = _read(run)
-    known = table.select([name for name in ("id", *LISTED) if name in table.column_names])
-    return _scored(run, table, metrics), [{**dict.fromkeys(LISTED), **row} for row in known.to_pylist()]
+    about = table.select([name for name in ("id", *LISTED) if name in table.column_names])
+    return _scored_tracks(run, table, metrics), [{**dict.fromkeys(LISTED), **row} for row in about.to_pylist()]
 
 
-def _scored(run: Path, table: pa.Table, metrics: Mapping[str, Any]) -> ScoredTracks:
+def _scored_tracks(run: Path, table: pa.Table, metrics: Mapping[str, Any]) -> ScoredTracks:
     names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]
     genres = tuple(name.removeprefix(SCORE_PREFIX) for name in names)
     scores = np.stack([table.column(name).to_numpy() for name in names], axis=1)

@@ -134,10 +134,10 @@ class RankCurve:
 
     def _areas(self, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
         weights, steps = self._tracks @ draws.T, self._positives @ draws.T
-        seen, hits = np.cumsum(weights, axis=0), np.cumsum(steps, axis=0)
-        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+        ranked, hits = np.cumsum(weights, axis=0), np.cumsum(steps, axis=0)
+        precision = np.divide(hits, ranked, out=np.zeros_like(hits), where=ranked > 0)
         area = ((weights - steps) * (hits - steps / 2)).sum(axis=0)
-        n_hits, n_misses = hits[-1], seen[-1] - hits[-1]
+        n_hits, n_misses = hits[-1], ranked[-1] - hits[-1]
         return _ratio((steps * precision).sum(axis=0), n_hits), _ratio(area, n_hits * n_misses)
 
 

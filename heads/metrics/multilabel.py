@@ -162,7 +162,7 @@ def evaluate_predictions(
     predicted[TOP1] = decide(s, cuts[TOP1], top1_where_empty=True)
 
     ap, auc = ranking_per_genre(y, s)
-    ranking = {name: estimate(*found) for name, found in ranking_metrics(y, s, resampling).items()}
+    ranking = {name: estimate(*metric) for name, metric in ranking_metrics(y, s, resampling).items()}
     return Metrics(
         n_tracks=len(y),
         n_unlabelled=int((~labelled).sum()),
@@ -182,11 +182,11 @@ def decide(scores: npt.ArrayLike, threshold: float | npt.ArrayLike, *, top1_wher
     With `top1_where_empty` a track where nothing passes gets its highest score (the first of equals).
     """
     s = np.asarray(scores, dtype=np.float64)
-    chosen = s >= np.asarray(threshold, dtype=np.float64)
+    predicted: BoolArray = s >= np.asarray(threshold, dtype=np.float64)
     if top1_where_empty and s.size:
-        empty = np.flatnonzero(~chosen.any(axis=1))
-        chosen[empty, s[empty].argmax(axis=1)] = True
-    return chosen
+        empty = np.flatnonzero(~predicted.any(axis=1))
+        predicted[empty, s[empty].argmax(axis=1)] = True
+    return predicted
 
 
 def jaccard_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
@@ -223,13 +223,13 @@ def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resamp
         "subset_accuracy": (y == p).all(axis=1).astype(np.float64),
         "hamming_loss": (y != p).mean(axis=1),
     }
-    found = {name: (float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
+    metrics = {name: (float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
     hits_R, total_R = resampling.sums(hits), resampling.sums(total)
-    is_here, is_here_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
-    macro = nan_mean(np.where(is_here, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
-    macro_R = nan_mean(np.where(is_here_R, _f1(hits_R, total_R), np.nan))
+    has_track, has_track_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
+    macro = nan_mean(np.where(has_track, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
+    macro_R = nan_mean(np.where(has_track_R, _f1(hits_R, total_R), np.nan))
     micro_R = _f1(hits_R.sum(axis=1), total_R.sum(axis=1))
-    return {**found, "micro_f1": (float(_f1(hits.sum(), total.sum())), micro_R), "macro_f1": (float(macro), macro_R)}
+    return {**metrics, "micro_f1": (float(_f1(hits.sum(), total.sum())), micro_R), "macro_f1": (float(macro), macro_R)}
 
 
 def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
@@ -241,7 +241,7 @@ def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resamplin
 def _column(y: BoolArray, p: BoolArray, cut: FloatArray, resampling: Resampling) -> ThresholdColumn:
     return ThresholdColumn(
         thresholds=cut,
-        **{name: estimate(*found) for name, found in decision_metrics(y, p, resampling).items()},
+        **{name: estimate(*metric) for name, metric in decision_metrics(y, p, resampling).items()},
         empty_share=float(nan_mean(np.equal(p.sum(axis=1), 0).astype(np.float64))),
     )
 

@@ -80,24 +80,24 @@ def alignment(
     groups : (N,) what intervals resample: the artist. Who looks is resampled, not the candidates.
     seed : of the bootstrap, and of the draw where there are more than :data:`MAX_TRACKS`.
     """
-    here = np.flatnonzero(lyrics_key >= 0)
-    n_with_both = len(here)
+    index = np.flatnonzero(lyrics_key >= 0)
+    n_with_both = len(index)
     if n_with_both < 2:
         return None
     if n_with_both > MAX_TRACKS:
-        here = np.sort(np.random.default_rng(seed).choice(here, MAX_TRACKS, replace=False))
-    keys = track_key[here], lyrics_key[here]
-    a, b = audio[here].astype(np.float64), lyrics[here].astype(np.float64)
-    resampling = Resampling.of(np.asarray(groups)[here], n_replicates, seed)
-    recall, n_candidates = {}, np.ones(len(here))
+        index = np.sort(np.random.default_rng(seed).choice(index, MAX_TRACKS, replace=False))
+    keys = track_key[index], lyrics_key[index]
+    a, b = audio[index].astype(np.float64), lyrics[index].astype(np.float64)
+    resampling = Resampling.of(np.asarray(groups)[index], n_replicates, seed)
+    recall, n_candidates = {}, np.ones(len(index))
     for direction, (own, other) in zip(DIRECTIONS, ((a, b), (b, a)), strict=True):
         n_better, n_equal, n_candidates = _standing(own, other, keys)
         # Of the n_equal + 1 places from n_better on, those up to k are hits.
         hits = {k: np.clip((k - n_better) / (n_equal + 1), 0, 1) for k in RANKS}
         recall[direction] = {k: estimate(float(hit.mean()), resampling.means(hit)) for k, hit in hits.items()}
     return Alignment(
-        n_tracks=len(here),
-        n_left_out=n_with_both - len(here),
+        n_tracks=len(index),
+        n_left_out=n_with_both - len(index),
         recall=recall,
         chance={k: float(np.minimum(1, k / n_candidates).mean()) for k in RANKS},
     )
@@ -107,15 +107,15 @@ def _standing(
     own: FloatArray, other: FloatArray, keys: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """For each track, (N,) each: candidates nearer than its own counterpart, others equally near, and candidates."""
-    found = np.empty((3, len(own)))
+    counts = np.empty((3, len(own)))
     for start in range(0, len(own), _CHUNK_ROWS):
         rows = np.arange(start, min(start + _CHUNK_ROWS, len(own)))
         scores = own[rows] @ other.T
         candidate = ~np.logical_or(*(key[rows, None] == key[None, :] for key in keys))
         target = scores[np.arange(len(rows)), rows][:, None]
-        found[:, rows] = (
+        counts[:, rows] = (
             (candidate & (scores > target)).sum(axis=1),
             (candidate & (scores == target)).sum(axis=1),
             candidate.sum(axis=1) + 1,
         )
-    return found[0], found[1], found[2]
+    return counts[0], counts[1], counts[2]

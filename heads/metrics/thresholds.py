@@ -22,7 +22,7 @@ Scores = npt.NDArray[np.floating[Any]]
 LabelArray = npt.NDArray[np.generic]
 
 OVERALL, PER_GENRE = "overall", "per-genre"
-"""Names that :meth:`Thresholds.chosen` knows, beside any number."""
+"""Names that :meth:`Thresholds.cuts` knows, beside any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Thresholds:
             "n_tracks": self.n_tracks,
         }
 
-    def chosen(self, choice: str) -> npt.NDArray[np.float64]:
+    def cuts(self, choice: str) -> npt.NDArray[np.float64]:
         """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
 
         Raises
@@ -71,20 +71,20 @@ class Thresholds:
             raise ConfigError(f"threshold {choice!r}: want {OVERALL}, {PER_GENRE}, or a number from 0 to 1 such as 0.5")
         return np.full(len(self.per_genre), value)
 
-    def described(self, choice: str, genres: Sequence[str]) -> str:
-        """What a user should know of the thresholds that :meth:`chosen` gives, in a sentence."""
-        tuned = (f"tuned on {counted(self.n_tracks, 'validation track')}" if self.n_tracks
-                 else "the paper's: there was no validation track to tune on")  # fmt: skip
+    def describe(self, choice: str, genres: Sequence[str]) -> str:
+        """Return what a user should know of the thresholds that :meth:`cuts` gives, in a sentence."""
+        tuned = "the paper's: there was no validation track to tune on"
+        if self.n_tracks:
+            tuned = f"tuned on {counted(self.n_tracks, 'validation track')}"
         if choice == OVERALL:
             return f"threshold {self.overall:.3f}, {tuned}"
         if choice != PER_GENRE:
             return f"threshold {float(choice):g}, as asked for"
-        few = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
-        said = f"a threshold a genre, {tuned}"
-        if self.n_tracks and few:
-            said += (f"; {len(few)} of {len(genres)} genres have fewer than {self.min_support} of them and take "
-                     f"{self.overall:.3f}: {join_names(few, 10)}")  # fmt: skip
-        return said
+        rare = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
+        if not (self.n_tracks and rare):
+            return f"a threshold a genre, {tuned}"
+        few = f"{len(rare)} of {len(genres)} genres have fewer than {self.min_support} of them"
+        return f"a threshold a genre, {tuned}; {few} and take {self.overall:.3f}: {join_names(rare, 10)}"
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Thresholds:
@@ -103,18 +103,19 @@ def tune_thresholds(labels: LabelArray, scores: Scores, *, min_support: int = 5)
     """
     truth, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
     n_tracks, n_genres = truth.shape
-    if n_tracks == 0:
-        fixed = (FIXED_THRESHOLD,) * n_genres
-        return Thresholds(overall=FIXED_THRESHOLD, per_genre=fixed, fallback=(True,) * n_genres,
-                          min_support=min_support, n_tracks=0)  # fmt: skip
-    overall = best_jaccard_threshold(truth, values)
-    fallback = truth.sum(axis=0) < min_support
+    overall = best_jaccard_threshold(truth, values) if n_tracks else FIXED_THRESHOLD
+    fallback = (truth.sum(axis=0) < min_support) | (n_tracks == 0)
     per_genre = [
         overall if fallback[genre] else best_f1_threshold(truth[:, genre], values[:, genre])
         for genre in range(n_genres)
     ]
-    return Thresholds(overall=overall, per_genre=tuple(per_genre), fallback=tuple(fallback.tolist()),
-                      min_support=min_support, n_tracks=n_tracks)  # fmt: skip
+    return Thresholds(
+        overall=overall,
+        per_genre=tuple(per_genre),
+        fallback=tuple(fallback.tolist()),
+        min_support=min_support,
+        n_tracks=n_tracks,
+    )
 
 
 def best_jaccard_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:

@@ -51,8 +51,8 @@ def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
         union = truth.sum(axis=1) + candidate.sum() - hits
         score[i] = counts @ (hits / union)
     best = np.flatnonzero(score >= score.max() - 1e-9 * len(y))
-    chosen: BoolArray = candidates[best[np.argmin(candidates[best].sum(axis=1))]]
-    return chosen
+    majority: BoolArray = candidates[best[np.argmin(candidates[best].sum(axis=1))]]
+    return majority
 
 
 def baseline_scores(

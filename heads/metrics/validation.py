@@ -51,8 +51,10 @@ def learnt_nothing(truth: BoolArray, best_map: float | None) -> str | None:
     equal = float(shares[shares > 0].mean())
     if best_map > 1.01 * equal:
         return None
-    return (f"validation mAP {best_map:.3f} is what the same scores for every track give ({equal:.3f}): the model has "
-            "learnt nothing; try a lower --lr, or --set warmup_epochs=2")  # fmt: skip
+    return (
+        f"validation mAP {best_map:.3f} is what the same scores for every track give ({equal:.3f}): the model has "
+        "learnt nothing; try a lower --lr, or --set warmup_epochs=2"
+    )
 
 
 def validation_intervals(
@@ -67,7 +69,7 @@ def validation_intervals(
     resampling = Resampling.of(np.asarray(groups), CARD_REPLICATES, seed=0)
     precisions = ranking_per_genre(truth, scores)[0]
     value = float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
-    found = {"map": estimate(value, resampling.ranking(truth, scores)[0])}
+    intervals = {"map": estimate(value, resampling.ranking(truth, scores)[0])}
     cuts = {
         FIXED: np.asarray(FIXED_THRESHOLD),
         TUNED: np.asarray(thresholds.overall),
@@ -75,5 +77,5 @@ def validation_intervals(
     }
     for column, cut in cuts.items():
         metrics = decision_metrics(truth, decide(scores, cut), resampling)
-        found |= {f"{name}_{column}": estimate(*metrics[name]) for name in ("jaccard", "f1")}
-    return {name: one.to_dict() for name, one in found.items()}
+        intervals |= {f"{name}_{column}": estimate(*metrics[name]) for name in ("jaccard", "f1")}
+    return {name: interval.to_dict() for name, interval in intervals.items()}

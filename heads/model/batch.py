@@ -55,10 +55,12 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch of what `change` makes of each tensor; it changes no length."""
-        return self.shown_as(**{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        return self.with_tensors(
+            **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        )
 
-    def shown_as(self, **tensors: Tensor) -> Batch:
-        """The batch with some tensors in the place of its own, for the same numbers of frames."""
+    def with_tensors(self, **tensors: Tensor) -> Batch:
+        """Return the batch with some tensors in place of its own, for the same numbers of frames."""
         other = copy.copy(self)
         vars(other).update(tensors)
         return other

@@ -68,10 +68,10 @@ def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members
     own = torch.eye(n_rows, dtype=torch.bool, device=scores.device)
     if members is None:
         members = torch.ones(n_rows, dtype=torch.bool, device=scores.device)
-    seen = members[:, None] & members[None, :]
+    counts = members[:, None] & members[None, :]
     if pairs is not None:
-        seen = seen & pairs
-    visible = scores.masked_fill(~(seen | own), -torch.inf)
+        counts = counts & pairs
+    visible = scores.masked_fill(~(counts | own), -torch.inf)
     hit = visible.diagonal()
     each = (visible.logsumexp(dim=1) + visible.logsumexp(dim=0)) / 2 - hit
     n_members = members.sum()

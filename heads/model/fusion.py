@@ -176,8 +176,8 @@ class Fusion(nn.Module):
 
 def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
     """Mean over axis 1 of the places where `mask` is true, in float32 at least: (B, N, W), (B, N) -> (B, W)."""
-    kept = at_least_float32(x_BNW).masked_fill(~mask_BN[..., None], 0.0)
-    return kept.sum(dim=1) / mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
+    valid = at_least_float32(x_BNW).masked_fill(~mask_BN[..., None], 0.0)
+    return valid.sum(dim=1) / mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -49,13 +49,15 @@ class GraphOptions:
     reweight: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, known in (
+        for name, choices in (
             ("conditional", get_args(Conditional)),
             ("similarity", get_args(Similarity)),
             ("normalisation", get_args(Normalisation)),
         ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"graph {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"graph {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

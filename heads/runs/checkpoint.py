@@ -111,7 +111,7 @@ def save_state(
 
 
 def find_state(run: Path) -> tuple[RunState | None, list[str]]:
-    """The newest point of a run that is whole, and what was found wrong on the way; None before the first.
+    """Return the newest whole point of a run, None before the first; and the damages met on the way.
 
     Weights that are damaged here and whole in ``best/`` are made again from there.
 
@@ -125,15 +125,17 @@ def find_state(run: Path) -> tuple[RunState | None, list[str]]:
         path = run / "last" / f"state-{_label(point)}.json"
         try:
             state = _read_state(path)
-            mended = [_check_or_mend(run, entry) for entry in state.files.values()]
+            repairs = [_check_or_repair(run, entry) for entry in state.files.values()]
         except DamagedError as error:
             refused.append(str(error))
             continue
         where = f"the end of epoch {state.epoch}" + (f" and {point[1]} steps" if point[1] else "")
-        return state, [f"{damage}; going on from {where}" for damage in refused] + list(filter(None, mended))
+        return state, [f"{damage}; going on from {where}" for damage in refused] + list(filter(None, repairs))
     if refused:
-        raise RunError(f"{'; '.join(refused)}; no checkpoint of this run is whole: restore the files from a copy, or "
-                       "train again in another folder")  # fmt: skip
+        raise RunError(
+            f"{'; '.join(refused)}; no checkpoint of this run is whole: restore the files from a copy, or train again "
+            "in another folder"
+        )
     return None, []
 
 
@@ -225,8 +227,8 @@ def _label(point: Point) -> str:
 
 def _points(last: Path) -> Iterator[Point]:
     for path in last.glob("state-*.json"):
-        if found := re.fullmatch(r"state-(\d+)(?:\+(\d+))?\.json", path.name):
-            yield int(found[1]), int(found[2] or 0)
+        if match := re.fullmatch(r"state-(\d+)(?:\+(\d+))?\.json", path.name):
+            yield int(match[1]), int(match[2] or 0)
 
 
 def _read_state(path: Path) -> RunState:
@@ -240,7 +242,7 @@ def _read_state(path: Path) -> RunState:
         raise RunError(f"{path}: not a checkpoint of this mgc ({error})") from error
 
 
-def _check_or_mend(run: Path, entry: Mapping[str, str]) -> str | None:
+def _check_or_repair(run: Path, entry: Mapping[str, str]) -> str | None:
     path, spare = run / "last" / entry["name"], run / "best" / WEIGHTS
     try:
         check_file(path, entry["sha256"])
@@ -256,13 +258,13 @@ def _sweep(last: Path, *, at_most: Point) -> None:
     """Keep the newest two ends of epochs up to a point, and it; remove whatever else is there."""
     points = sorted(point for point in _points(last) if point <= at_most)
     ends = [point for point in points if point[1] == 0]
-    kept = set()
+    needed = set()
     for point in [*ends[-2:], *points[-1:]]:
         path = last / f"state-{_label(point)}.json"
         with contextlib.suppress(RunError):
-            kept |= {path.name, *(entry["name"] for entry in _read_state(path).files.values())}
+            needed |= {path.name, *(entry["name"] for entry in _read_state(path).files.values())}
     for path in last.iterdir():
-        if path.name not in kept:
+        if path.name not in needed:
             path.unlink()
 
 

@@ -117,27 +117,27 @@ Not meant for: deciding alone what is sold, recommended, paid or removed, and no
 
 
 def _data(task: Task, recipe: Recipe) -> str:
-    groups = task.groups
-    n_artists = len(set(groups[: task.n_train]))
+    n_artists = len(set(task.groups[: task.n_train]))
     lengths = task.train_labels.sum(axis=1)
-    clip = "none" if recipe.mel is None else (
-        f"{recipe.mel.clip_s:g} s of each track ({recipe.mel.offset}), {recipe.mel.sample_rate_hz} Hz mono, "
-        f"{recipe.mel.n_mels} mel bands, hop {recipe.mel.hop_length}"
-    )  # fmt: skip
-    words = "none" if recipe.lyrics is None else (
-        f"at most {recipe.lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in "
-        f"{recipe.lyrics.precision}"
-    )  # fmt: skip
-    labels = "" if task.labels_sha256 is None else (
-        f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
-    )  # fmt: skip
+    mel, lyrics = recipe.mel, recipe.lyrics
+    clip = words = "none"
+    if mel is not None:
+        clip = (
+            f"{mel.clip_s:g} s of each track ({mel.offset}), {mel.sample_rate_hz} Hz mono, {mel.n_mels} mel bands, hop "
+            f"{mel.hop_length}"
+        )
+    if lyrics is not None:
+        words = f"at most {lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in {lyrics.precision}"
+    labels = ""
+    if task.labels_sha256 is not None:
+        labels = f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
   {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
 - Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
-- Filters: {"; ".join(str(kept) for kept in task.genres.steps)}.
+- Filters: {"; ".join(map(str, task.genres.steps))}.
 - Sound: {clip}.
 - Words: {words}."""
 
@@ -157,7 +157,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "parameters": f"{facts.n_parameters}",
         "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
         "cross-modal attention": _on(model.attention),
-        "genre graph": _on(model.graph) + _read_aloud(task, recipe),
+        "genre graph": _on(model.graph) + _genre_prompts(task, recipe),
         "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
         if model.contrastive
         else "off",
@@ -168,17 +168,17 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "epoch of the weights": f"{facts.epoch}, the best by validation mAP of those trained so far",
         "precision": facts.precision,
     }
-    listed = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""## Recipe
 
 | | |
 |---|---|
-{listed}
+{lines}
 
 `config.json` holds every option, `preprocessor.json` the whole recipe of the features, `graph.json` the genre graph."""
 
 
-def _read_aloud(task: Task, recipe: Recipe) -> str:
+def _genre_prompts(task: Task, recipe: Recipe) -> str:
     renamed = [name for name in task.genres.names if name in recipe.genre_names]
     if not (task.model.graph and renamed):
         return ""
@@ -188,7 +188,7 @@ def _read_aloud(task: Task, recipe: Recipe) -> str:
 def _metrics(facts: CardFacts) -> str:
     if not facts.intervals:
         return "## Metrics\n\nThere was no validation track to measure on."
-    listed = "\n".join(
+    lines = "\n".join(
         f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing='too few artists')} |"
         for key, name in CARD_METRICS.items()
         if (estimate := facts.intervals.get(key))
@@ -199,7 +199,7 @@ On the validation tracks, with 95 % bootstrap intervals that resample artists:
 
 | | value | interval |
 |---|---|---|
-{listed}
+{lines}
 
 At 0.5 {_number(facts.validation.get("empty_share"))} of the tracks get no genre. These tracks chose the epoch and the
 thresholds, so the figures flatter; the run's `metrics.json` has those of the test split, once `mgc evaluate` has run.
@@ -207,14 +207,12 @@ They are kept out of this folder on purpose: it must not change with test tracks
 
 
 def _genres(task: Task, thresholds: Thresholds) -> str:
-    rows = [
+    counts = task.train_labels.sum(axis=0).tolist()
+    rows = zip(task.genres.names, counts, thresholds.per_genre, thresholds.fallback, strict=True)
+    lines = "\n".join(
         f"| {_cell(name)} | {count} | {cut:.4f}{'*' if took_overall else ''} |"
-        for name, count, cut, took_overall in zip(
-            task.genres.names, task.train_labels.sum(axis=0).tolist(), thresholds.per_genre, thresholds.fallback,
-            strict=True,
-        )
-    ]  # fmt: skip
-    listed = "\n".join(rows)
+        for name, count, cut, took_overall in rows
+    )
     return f"""## Genres and thresholds
 
 One threshold for all genres: {thresholds.overall:.4f} (the paper's is 0.5). A threshold a genre: the table; * marks a
@@ -222,30 +220,30 @@ genre that takes the one for all: it has fewer than {thresholds.min_support} of 
 
 | genre | training tracks | threshold |
 |---|---|---|
-{listed}"""
+{lines}"""
 
 
 def _limits(task: Task, config: TrainConfig, facts: CardFacts) -> str:
     counts = task.train_labels.sum(axis=0)
     rare = int((counts < 20).sum())
-    said = [
+    limits = [
         "Genres are what the collection's labels say: other people draw other lines, and what is rare there is "
         "labelled worse.",
         "Scores are not calibrated probabilities; `mgc evaluate` says how far they are from frequencies.",
         f"{rare} of {len(counts)} genres have fewer than 20 training tracks; expect little of them.",
     ]
     if task.model.modalities == "both":
-        said.append(
+        limits.append(
             "A track without lyrics is scored from sound alone."
             if task.n_without_lyrics or config.modality_dropout > 0
             else "It has seen no track without lyrics; the scores of one are a guess."
         )
     if not facts.thresholds.n_tracks:
-        said.append("There was no validation track: thresholds are 0.5 and nothing has chosen the epoch.")
-    listed = "\n".join(f"- {line}" for line in said)
+        limits.append("There was no validation track: thresholds are 0.5 and nothing has chosen the epoch.")
+    lines = "\n".join(f"- {line}" for line in limits)
     return f"""## Limits
 
-{listed}
+{lines}
 
 Ru, Zhang, Wang, Cheng and Xiao: "Improving Music Genre Classification from Multi-Modal Properties of Music and Genre
 Correlations Perspective", ICASSP 2023. This is mgc's reading of it, and these are not the authors' weights."""

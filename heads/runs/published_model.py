@@ -105,8 +105,10 @@ def load_run(folder: Path) -> LoadedModel:
     """
     folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
     if not (folder / "config.json").is_file():
-        raise RunError(f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its "
-                       "best/; if that run was cut off, `mgc train --resume` makes best/ again")  # fmt: skip
+        raise RunError(
+            f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its best/; if "
+            "that run was cut off, `mgc train --resume` makes best/ again"
+        )
     config = read_sealed(folder / "config.json")
     if config["format_version"] != FORMAT_VERSION:
         raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
@@ -166,7 +168,7 @@ def _labels(task: Task) -> dict[str, Any]:
         "genres": list(task.genres.names),
         "train_counts": task.train_labels.sum(axis=0).tolist(),
         "n_train": task.n_train,
-        "majority": [name for name, chosen in zip(task.genres.names, majority, strict=True) if chosen],
+        "majority": [name for name, predicted in zip(task.genres.names, majority, strict=True) if predicted],
         "filters": [str(count) for count in task.genres.steps],
     }
 

@@ -21,12 +21,12 @@ MAX_FRAMES, MAX_SHARE = 100, 0.2
 """Frames a time mask hides at most (SpecAugment's T), and at most this share of a clip's own frames (its p)."""
 
 
-def augmented(batch: Batch, config: TrainConfig) -> Batch:
-    """`batch` with the augmentations that `config` asks for; itself, and no random number drawn, where it asks none."""
+def augment_batch(batch: Batch, config: TrainConfig) -> Batch:
+    """Return `batch` with the augmentations of `config`; itself, and no random number drawn, if there are none."""
     if config.spec_augment:
-        batch = batch.shown_as(mel=spec_augment(batch.mel, batch.mel_frames))
+        batch = batch.with_tensors(mel=spec_augment(batch.mel, batch.mel_frames))
     if config.modality_dropout > 0:
-        batch = without_lyrics(batch, config.modality_dropout)
+        batch = drop_lyrics(batch, config.modality_dropout)
     return batch
 
 
@@ -54,14 +54,14 @@ def spec_augment(mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
     return torch.where(bands_BM[:, :, None] | frames_BT[:, None, :], mean, mel_BMT)
 
 
-def without_lyrics(batch: Batch, probability: float) -> Batch:
-    """The batch in which each track with lyrics loses them with `probability`, and is then like any track without."""
-    drawn = torch.rand(len(batch), device=batch.lyrics_tokens.device) < probability
-    return batch.shown_as(
-        lyrics=batch.lyrics.masked_fill(drawn[:, None, None], 0.0),
-        lyrics_tokens=batch.lyrics_tokens.masked_fill(drawn, 0),
-        lyrics_pooled=batch.lyrics_pooled.masked_fill(drawn[:, None], 0.0),
-        lyrics_key=batch.lyrics_key.masked_fill(drawn, -1),
+def drop_lyrics(batch: Batch, probability: float) -> Batch:
+    """Drop the lyrics of each track that has them with `probability`; it is then like any track without."""
+    dropped = torch.rand(len(batch), device=batch.lyrics_tokens.device) < probability
+    return batch.with_tensors(
+        lyrics=batch.lyrics.masked_fill(dropped[:, None, None], 0.0),
+        lyrics_tokens=batch.lyrics_tokens.masked_fill(dropped, 0),
+        lyrics_pooled=batch.lyrics_pooled.masked_fill(dropped[:, None], 0.0),
+        lyrics_key=batch.lyrics_key.masked_fill(dropped, -1),
     )
 
 

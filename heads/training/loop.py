@@ -16,7 +16,7 @@ from ..data.batches import FeatureBatches, epoch_batches
 from ..model.batch import Batch
 from ..model.losses import total_loss
 from ..model.system import System
-from .augment import augmented
+from .augment import augment_batch
 
 _CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at the loss; each look makes the host wait for a GPU."""
@@ -87,11 +87,11 @@ def train_epoch(
     with seeded(config.seed, epoch, device):
         _set_random(random, device)
         for step, batch in enumerate(batches(order[done.steps :]), start=done.steps + 1):
-            shown = augmented(batch, config)
+            changed = augment_batch(batch, config)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-                outputs = model(shown)
+                outputs = model(changed)
             losses = total_loss(
-                outputs, shown, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
+                outputs, changed, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
             )
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
@@ -134,15 +134,17 @@ def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches
     if bool(finite.all()):
         return
     batch = steps[int((~finite).nonzero()[0])][1]
-    bad = _nonfinite_rows(batch)
-    name = dict(zip(batches.examples.rows.tolist(), batches.examples.ids, strict=True))
-    if bad:
-        named = ", ".join(name[row] for row in bad)
-        raise TrainingError(f"epoch {epoch}: loss or gradient is not finite; the stored features of {named} are not "
-                            "finite: extract them again, or leave them out")  # fmt: skip
-    named = ", ".join(name[row] for row in batch.rows.tolist())
-    raise TrainingError(f"epoch {epoch}: loss or gradient is not finite in the batch of {named}; their features are "
-                        "finite: try a lower lr, or precision=fp32")  # fmt: skip
+    ids = dict(zip(batches.examples.rows.tolist(), batches.examples.ids, strict=True))
+    problem = f"epoch {epoch}: loss or gradient is not finite"
+    if rows := _nonfinite_rows(batch):
+        tracks = ", ".join(ids[row] for row in rows)
+        raise TrainingError(
+            f"{problem}; the stored features of {tracks} are not finite: extract them again, or leave them out"
+        )
+    tracks = ", ".join(ids[row] for row in batch.rows.tolist())
+    raise TrainingError(
+        f"{problem} in the batch of {tracks}; their features are finite: try a lower lr, or precision=fp32"
+    )
 
 
 def _nonfinite_rows(batch: Batch) -> list[int]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import ManifestError
+from ...cache.format.tables import SPLIT_SPELLINGS
 from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, normalise_language
 from .options import GenreLevel, SourceOptions
-from .table_source import SPLITS
 from .tables import Row, Table, distinct_names, quoted_records, read_quoted
 
 METADATA = "fma_metadata"
@@ -123,7 +123,7 @@ def read_genres(path: Path) -> dict[int, Genre]:
 
 def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel) -> Track:
     number, split = f"{_number(row, 'track_id'):06}", row.text("set.split")
-    if split is not None and split not in SPLITS:
+    if split is not None and split not in SPLIT_SPELLINGS:
         raise ManifestError(f"{row.where}: set.split holds {split!r}; expected training, validation or test")
     return Track(
         id=number,
@@ -132,7 +132,7 @@ def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel
         song=row.text("track.title"),
         genres=distinct_names(_titles(row, genres, level)),
         language=normalise_language(row.text("track.language_code")),
-        split=None if split is None else SPLITS[split],
+        split=None if split is None else SPLIT_SPELLINGS[split],
     )
 
 

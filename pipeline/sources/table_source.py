@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.errors import ManifestError
+from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
 from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, check_id, normalise_language
@@ -18,11 +19,6 @@ from .tables import TABLE_SUFFIXES, Row, Table, read_table
 MANIFEST_COLUMNS = (
     "id", "path", "artist", "artists", "song", "title", "genres", "language", "split", "lyrics", "lyrics_path",
 )  # fmt: skip
-SPLITS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 ROOT_CHECK_TRACKS = 20
 
 
@@ -90,9 +86,11 @@ def _split(row: Row) -> str | None:
     given = row.text("split")
     if given is None:
         return None
-    if given.casefold() not in SPLITS:
-        raise ManifestError(f"{row.where}: column 'split' holds {given!r}; known: {', '.join(SPLITS)}, or empty")
-    return SPLITS[given.casefold()]
+    if given.casefold() not in SPLIT_SPELLINGS:
+        raise ManifestError(
+            f"{row.where}: column 'split' holds {given!r}; known: {', '.join(SPLIT_SPELLINGS)}, or empty"
+        )
+    return SPLIT_SPELLINGS[given.casefold()]
 
 
 def relabel(source: Source, table: Table, options: SourceOptions) -> Source:

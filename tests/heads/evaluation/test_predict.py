@@ -232,10 +232,10 @@ def test_thresholds_can_be_chosen(result: TrainingResult, patchy: FeatureStore, 
             [name for name in loaded.genres if row["scores"] and row["scores"][name] >= cut]
             for row in done["predictions"]
         ]
-        assert done["remarks"][0] == loaded.thresholds.described(choice, loaded.genres)
+        assert done["remarks"][0] == loaded.thresholds.describe(choice, loaded.genres)
         assert (done == by_itself) == (choice == "overall")
     assert (
-        loaded.thresholds.described("per-genre", loaded.genres)
+        loaded.thresholds.describe("per-genre", loaded.genres)
         in call("predict", result.run, patchy.path, "--threshold", "per-genre").err
     )
     for choice in ("1.1", "nan", "best"):

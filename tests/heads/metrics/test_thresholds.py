@@ -70,9 +70,9 @@ def test_genres_with_little_support_take_the_overall_threshold() -> None:
     assert 0.2 <= tuned.overall <= 0.3
     assert Thresholds.from_dict(tuned.to_dict()) == tuned
     names = ("rock", "jazz", "polka")
-    assert tuned.described("overall", names) == f"threshold {tuned.overall:.3f}, tuned on 60 validation tracks"
-    assert tuned.described("0.25", names) == "threshold 0.25, as asked for"
-    assert tuned.described("per-genre", names) == (
+    assert tuned.describe("overall", names) == f"threshold {tuned.overall:.3f}, tuned on 60 validation tracks"
+    assert tuned.describe("0.25", names) == "threshold 0.25, as asked for"
+    assert tuned.describe("per-genre", names) == (
         "a threshold a genre, tuned on 60 validation tracks; 1 of 3 genres have fewer than 5 of them and take "
         f"{tuned.overall:.3f}: polka"
     )
@@ -81,7 +81,7 @@ def test_genres_with_little_support_take_the_overall_threshold() -> None:
 def test_without_validation_tracks_the_papers_threshold_stays() -> None:
     tuned = tune_thresholds(np.zeros((0, 2), dtype=np.bool_), np.zeros((0, 2)))
     assert tuned.overall == 0.5
-    assert tuned.described("overall", ("a", "b")) == (
+    assert tuned.describe("overall", ("a", "b")) == (
         "threshold 0.500, the paper's: there was no validation track to tune on"
     )
     assert tuned.per_genre == (0.5, 0.5)

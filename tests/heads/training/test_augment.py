@@ -11,7 +11,7 @@ import torch
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.model.batch import Batch
-from mgc.heads.training.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augmented, spec_augment, without_lyrics
+from mgc.heads.training.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augment_batch, drop_lyrics, spec_augment
 from mgc.heads.training.train import train
 
 
@@ -66,7 +66,7 @@ def test_masks_are_of_every_width_and_differ_from_track_to_track() -> None:
 
 def test_each_track_with_lyrics_loses_them_with_the_given_probability() -> None:
     whole = batch(4000, 8)
-    found = without_lyrics(whole, 0.3)
+    found = drop_lyrics(whole, 0.3)
     had, has = whole.lyrics_tokens > 0, found.lyrics_tokens > 0
     assert not (has & ~had).any()
     assert (had & ~has).sum() / had.sum() == pytest.approx(0.3, abs=0.03)
@@ -75,12 +75,12 @@ def test_each_track_with_lyrics_loses_them_with_the_given_probability() -> None:
     assert not found.lyrics_pooled[lost].any()
     assert torch.equal(found.lyrics_pooled[has], whole.lyrics_pooled[has])
     assert torch.equal(found.lyrics[has], whole.lyrics[has])
-    assert not (without_lyrics(whole, 1.0).lyrics_tokens > 0).any()
+    assert not (drop_lyrics(whole, 1.0).lyrics_tokens > 0).any()
 
 
 def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
     whole, state = batch(4), torch.get_rng_state()
-    assert augmented(whole, TrainConfig()) is whole
+    assert augment_batch(whole, TrainConfig()) is whole
     assert torch.equal(torch.get_rng_state(), state)
 
 
