@@ -150,11 +150,9 @@ def text_arrays(text: TextRecipe, feature_set: str | None = None) -> list[ArrayS
 
 def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
     """Return the arrays of an added feature set; the first is its own ``status``."""
-    status = dataclasses.replace(
-        _track_array("status", "uint8", "code"),
-        name=array_name("status", name),
-        description=f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it",
-    )
+    mask = f"0 absent, 1 ok, 2 failed; mask the arrays of {name} by it"
+    status = _track_array("status", "uint8", "code")
+    status = dataclasses.replace(status, name=array_name("status", name), description=mask)
     if isinstance(recipe, TextRecipe):
         return [status, *text_arrays(recipe, name)]
     feature = ArraySpec(
@@ -175,20 +173,13 @@ def _track_array(
     dtype: str,
     unit: str,
     shape: Mapping[str, int] | None = None,
-    *,
     fill: float = 0,
     inner: tuple[int, ...] = (),
 ) -> ArraySpec:
     """Describe an array with one row per track; `shape` has the names and lengths of its other dimensions."""
+    dims, tail = ("track", *(shape or {})), tuple((shape or {}).values())
     return ArraySpec(
-        name=name,
-        dims=("track", *(shape or {})),
-        tail=tuple((shape or {}).values()),
-        dtype=dtype,
-        fill=fill,
-        unit=unit,
-        description=DESCRIPTIONS[name],
-        inner=inner,
+        name=name, dims=dims, tail=tail, dtype=dtype, fill=fill, unit=unit, description=DESCRIPTIONS[name], inner=inner
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +48,25 @@ def commit_part(
     plan: Plan | None = None,
     again: bool = False,
 ) -> dict[str, Any]:
-    """Publish a part: its rows of every track array, and what extraction found.
+    """Publish a part: its rows of every track array, and their outcomes.
 
     Parameters
     ----------
-    arrays : name -> rows of the part, in row order; fewer rows than a full part in the last one of a generation.
-    outcomes : one row a track of the part: :data:`mgc.cache.format.tables.OUTCOME_SCHEMA`, or ``ADDED_OUTCOME_SCHEMA``.
-    feature_set : one that joined the store; None for the store as it was made.
-    plan : that the arrays were made by; None reads the store's.
-    again : make a part anew that is committed, as `store compact` does.
+    arrays : name -> rows of the part, in row order; the last part of a generation may have fewer rows.
+    outcomes : one row per track of the part, columns of :func:`mgc.cache.format.tables.outcome_schema`.
+    feature_set : name of an added feature set; None for the store itself.
+    plan : the plan from which the arrays were made; None reads that of the store.
+    again : commit a new version of a committed part, as `store compact` does.
 
     Returns
     -------
     dict
-        The commit record that counts; another process's, with equal content, if that one came first.
+        The commit record that counts: that of another process, with equal content, if it was first.
 
     Raises
     ------
     ConfigError
-        If the feature set was taken out of the store since `plan` was read.
+        If the feature set was removed from the store since `plan` was read.
     """
     current = read_plan(store)
     plan = plan or current
@@ -112,11 +112,11 @@ def restore_part(
 
 
 def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | None = None) -> None:
-    """Bring a committed part's objects to their Zarr keys and clear what is staged for it; does nothing when done.
+    """Install the objects of a committed part at their Zarr keys, and remove its staging; do nothing if that is done.
 
     Parameters
     ----------
-    plan : that of the store, read after the part was staged.
+    plan : of the store, read after the part was staged.
 
     Raises
     ------
@@ -132,12 +132,12 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
     publish.install(store, key, record)
     if n > 0:
-        _remove_stale(store, part, plan, feature_set, {item["key"] for item in record["objects"]})
+        _remove_stale(store, part, plan, feature_set, object_keys(record))
     for older in range(n + 1):
         publish.sweep(store, commit_key(part, older, feature_set))
 
 
-def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: set[str]) -> None:
+def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: Collection[str]) -> None:
     """Remove objects that only an older record lists: an array that is now fill throughout has no object."""
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)

@@ -20,17 +20,7 @@ import zarr
 from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..format import layout
-from ..format.plan import (
-    FOLDERS,
-    PLAN_FILE,
-    RESERVED,
-    Kind,
-    Plan,
-    feature_set_key,
-    generation_key,
-    object_keys,
-    read_plan,
-)
+from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, array_name
 from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, with_rows, write_table
@@ -83,10 +73,10 @@ def create_store(
         content = generation_record("first", 0, tracks, range(len(genres)), fingerprint(document), None)
         record = publish.with_objects(content, publish.describe_objects(objects))
         write_durable(partial / generation_key(0), seal(record))
-        for key in object_keys(record):
-            target = partial / key
+        for item in record["objects"]:
+            target = partial / item["key"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            (objects / key).rename(target)
+            (objects / item["key"]).rename(target)
         shutil.rmtree(objects)
         fsync_tree(partial)
         try:

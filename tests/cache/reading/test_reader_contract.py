@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from full_store import OTHER, TEMPO, create_full, fill_pending
-from small_store import FAILED_ROW, GENRES, N_TRACKS, PART_ROWS, RECIPE, create, features, fill
 
+from benchmarks.worlds.full_store import OTHER, TEMPO, create_full, fill_pending
+from benchmarks.worlds.small_store import FAILED_ROW, GENRES, N_TRACKS, PART_ROWS, RECIPE, create, features, fill
 from mgc.cache.errors import ConfigError, StoreError, TrackUnavailableError
 from mgc.cache.format.layout import library_versions
 from mgc.cache.format.plan import read_plan
