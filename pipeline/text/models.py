@@ -116,9 +116,9 @@ def find_text_model(name: str | None = None, *, allow_download: bool = True) -> 
 
 def _describe(folder: Path) -> TextModelFiles:
     weights, config = _weights_sha256(folder), _json_object(folder / "config.json")
-    known = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
+    names = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
     return TextModelFiles(
-        name=known.get(weights) or folder.resolve().name,
+        name=names.get(weights) or folder.resolve().name,
         folder=folder,
         weights_sha256=weights,
         tokenizer_sha256=_tokenizer_sha256(folder),
