@@ -53,8 +53,8 @@ class RepairReport:
     store: str
     damages: list[Damage]
     left: list[Damage]
-    pending: int | None
-    pending_added: dict[str, int]
+    pending: int | None = None
+    pending_added: dict[str, int] = field(default_factory=dict)
     not_built: dict[str, str]
     parts_built: int
 
@@ -87,21 +87,12 @@ def store_repair(
         left = restore_plan_objects(path, left, source, text)
         if not left:
             built, not_built = _build_again(path, source, text, options, on_progress)
-    pending: int | None = None
-    added: dict[str, int] = {}
-    if not left:
-        with FeatureStore.open(path) as store:
-            pending = store.counts().pending
-            added = {name: n for name in store.added if (n := store.counts(name).pending)}
-    return RepairReport(
-        store=str(path),
-        damages=damages,
-        left=left,
-        pending=pending,
-        pending_added=added,
-        not_built=not_built,
-        parts_built=built,
-    )
+    report = RepairReport(store=str(path), damages=damages, left=left, not_built=not_built, parts_built=built)
+    if left:
+        return report
+    with FeatureStore.open(path) as store:
+        added = {name: n for name in store.added if (n := store.counts(name).pending)}
+        return dataclasses.replace(report, pending=store.counts().pending, pending_added=added)
 
 
 def _build_again(

@@ -33,18 +33,16 @@ _WEIGHTS_SHA256 = {
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 # Their position ids start behind the padding id: 514 positions are 512 tokens.
-_OFFSET_POSITIONS = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "esm",
-        "longformer",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xmod",
-    }
+_OFFSET_POSITIONS = (
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xmod",
 )
 _WAYS_ON = f"""Three ways on:
   - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
