@@ -95,7 +95,7 @@ def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
     """Write the tracks of a source as JSON Lines, with paths that start from the manifest's folder where they can."""
     if path.suffix != ".jsonl":
         raise ConfigError(f"{path}: a manifest is JSON Lines; give it a name that ends in .jsonl")
-    if path.resolve() in {Path(given).resolve() for given in read.read_from}:
+    if path.resolve() in {Path(file).resolve() for file in read.read_from}:
         raise ConfigError(f"{path}: this is the table that the tracks come from; give the manifest another name")
     from ..pipeline.sources.manifest import escaping_paths
     from ..pipeline.sources.manifest import write_manifest as write

@@ -18,17 +18,8 @@ _DEFAULT_MMAP_MAX = 65_536  # of glibc
 _TRIM_BYTES = 2**28
 
 
-ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    ),
-    "1",
-)
+_THREAD_POOLS = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMBA_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
+ONE_THREAD = {f"{pool}_THREADS": "1" for pool in _THREAD_POOLS}
 """Environment of a worker process that shares the machine with others; libraries read it when they are imported."""
 
 

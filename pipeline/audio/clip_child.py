@@ -40,7 +40,7 @@ _NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed tha
 
 
 def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipMel:
-    """The whole of a file's audio features.
+    """Compute the audio features of a file.
 
     Raises
     ------
@@ -78,13 +78,13 @@ FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "second
 
 
 def _sha256(path: Path) -> str:
-    found = path.stat()
-    return _sha256_of(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @functools.lru_cache(maxsize=1)
 def _sha256_of(path: Path, *state: int) -> str:
-    """Of a file in one state, once for all windows of a song."""
+    """Hash a file in one state, once for all windows of a song."""
     return file_sha256(path)
 
 
@@ -93,14 +93,14 @@ def serve(extract: Extract | None = None) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a C library prints must not fall between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    settings = receive(sys.stdin.buffer)
-    if settings is None:
+    message = receive(sys.stdin.buffer)
+    if message is None:
         return
-    given: dict[str, Any] = json.loads(settings)
-    recipe, caps = MelRecipe(**given["recipe"]), Caps(**given["caps"])
-    limits = ClipLimits(**given["limits"])
-    extract = extract or FORMS[given["form"]]
-    _die_with(given["parent"])
+    settings: dict[str, Any] = json.loads(message)
+    recipe, caps = MelRecipe(**settings["recipe"]), Caps(**settings["caps"])
+    limits = ClipLimits(**settings["limits"])
+    extract = extract or FORMS[settings["form"]]
+    _die_with(settings["parent"])
     _limit_memory(limits.memory_bytes)
     reuse_freed_blocks()
     _answer(answers, {})  # ready

@@ -112,7 +112,7 @@ class Child:
         self._process.kill()
         self.stop()
 
-    def _heard(self, chunk: bytes) -> None:
+    def _keep_stderr(self, chunk: bytes) -> None:
         self._stderr = (self._stderr + chunk)[-_STDERR_BYTES:]
 
     def _send(self, request: bytes) -> None:
@@ -123,14 +123,14 @@ class Child:
 
     def _receive(self, wall_s: float) -> tuple[dict[str, Any], bytes]:
         deadline = time.monotonic() + wall_s
-        while (answer := self._taken()) is None:
+        while (answer := self._pop_answer()) is None:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._died(timed_out=True)
             for key, _ in self._selector.select(left_s):
                 chunk = os.read(key.fd, 1 << 20)
                 if key.fileobj is self._process.stderr:
-                    self._heard(chunk)
+                    self._keep_stderr(chunk)
                     if not chunk:
                         self._selector.unregister(key.fileobj)
                 elif chunk:
@@ -139,8 +139,8 @@ class Child:
                     raise self._died(timed_out=False)
         return answer
 
-    def _taken(self) -> tuple[dict[str, Any], bytes] | None:
-        """A whole answer off the front of what has been received."""
+    def _pop_answer(self) -> tuple[dict[str, Any], bytes] | None:
+        """Take a whole answer off the front of what has been received; None if there is none yet."""
         if len(self._answers) < SIZES.size:
             return None
         n_json, n_payload = SIZES.unpack_from(self._answers)
@@ -162,7 +162,7 @@ class Child:
         assert self._process.stderr is not None
         with contextlib.suppress(OSError):
             while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
-                self._heard(chunk)
+                self._keep_stderr(chunk)
         self._finalizer.detach()
         self._close_pipes()
         return DecoderDiedError(returncode, timed_out=timed_out)
@@ -183,7 +183,7 @@ def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
 
 
 def receive(source: _Source) -> bytes | None:
-    """The JSON or path of the next message to the child; None at the end of the input."""
+    """Read the JSON or path of the next message to the child; None at the end of the input."""
     sizes = source.read(SIZES.size)
     if not sizes or len(sizes) < SIZES.size:
         return None

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
 from .containers import Caps, examine, extension_fits
 from .decode import decode
-from .decoded import Decoded, Window
-
-Float32 = npt.NDArray[np.float32]
+from .decoded import Decoded, Float32, Window
 
 NEARLY_A_CLIP_S = 1.0
 """A file longer than the clip by no more than this (31 s for 30 s) is cropped at its start, whatever the policy."""
@@ -126,7 +123,7 @@ def sound_seconds(path: Path, caps: Caps) -> float:
 
 
 def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None) -> Window:
-    """Where the clip of a sound of `length` frames lies."""
+    """Place the clip in a sound of `length` frames."""
     clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
     whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
     if start_s is not None:
@@ -143,11 +140,12 @@ def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None)
 
 
 def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int, int]:
-    """The clip at the recipe's rate, its samples of sound, and how many the rest of the file would give."""
+    """Return the clip at the recipe's rate, its samples of sound, and how many the rest of the file would give."""
     target_hz, window = recipe.sample_rate_hz, decoded.window
-    resampled = (
-        _librosa_load(path, decoded, target_hz) if recipe.backend == "librosa" else _resampled(decoded, target_hz)
-    )
+    if recipe.backend == "librosa":
+        resampled = _librosa_load(path, decoded, target_hz)
+    else:
+        resampled = _resample(decoded, target_hz)
     skip = (window.start - window.first) * target_hz // decoded.rate_hz
     n_total = math.ceil((decoded.length - window.start) * target_hz / decoded.rate_hz)
     n_valid = min(n_total, recipe.n_samples)
@@ -157,7 +155,7 @@ def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int,
     return samples, n_valid, n_total
 
 
-def _resampled(decoded: Decoded, target_hz: int) -> Float32:
+def _resample(decoded: Decoded, target_hz: int) -> Float32:
     if decoded.rate_hz == target_hz:
         return decoded.mono
     import soxr
@@ -166,7 +164,7 @@ def _resampled(decoded: Decoded, target_hz: int) -> Float32:
 
 
 def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
-    """The reference path: ``librosa.load`` itself; for what only FFmpeg reads, librosa's resampling of it."""
+    """Load by ``librosa.load``, the reference; what only FFmpeg reads is resampled by librosa."""
     import librosa
     import soundfile
 
@@ -188,7 +186,7 @@ def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
 
 
 def _flags(decoded: Decoded, samples: Float32, recipe: MelRecipe) -> Flag:
-    """What the sound itself tells. Silence is judged on the clip as it will be stored."""
+    """Derive flags from the sound itself. Silence is judged on the clip as it will be stored."""
     tests = {
         Flag.TRUNCATED: decoded.share is not None and decoded.share < TRUNCATED_SHARE,
         Flag.DECODE_GAPS: decoded.gaps,

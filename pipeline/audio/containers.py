@@ -1,6 +1,6 @@
-"""What an audio file is, from its content alone: container, where the sound starts, how much of it is really there.
+"""Identify an audio file by its content: its container, where the audio starts, how much of it is in the file.
 
-Names of files are only compared with what the bytes say. Lengths in headers are only compared with the bytes present.
+Names of files and lengths in headers are not trusted; they are compared with the bytes of the file.
 """
 
 from __future__ import annotations
@@ -28,13 +28,21 @@ class Caps:
     max_rate_hz: int = 768_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Container:
-    """A kind of file. `demuxer` is the one FFmpeg is held to; `declares_length` tells whether its length is a fact."""
+    """A kind of file.
+
+    Attributes
+    ----------
+    demuxer : the only one of FFmpeg that may read it.
+    extensions : separated by spaces.
+    libsndfile : whether libsndfile reads it.
+    declares_length : whether the length in its header is a fact.
+    """
 
     name: str
     demuxer: str
-    extensions: frozenset[str]
+    extensions: str
     libsndfile: bool = False
     declares_length: bool = False
 
@@ -57,46 +65,36 @@ class Sound:
     has_payload: bool = True
 
 
-def _container(name: str, demuxer: str, extensions: str, *, sndfile: bool = False, length: bool = False) -> Container:
-    return Container(
-        name=name,
-        demuxer=demuxer,
-        extensions=frozenset(extensions.split()),
-        libsndfile=sndfile,
-        declares_length=length,
-    )
-
-
-MPEG = _container("MPEG audio", "mp3", "mp3 mp2 mp1 mpa mpga m2a m3a bit", sndfile=True)
-ADTS = _container("ADTS AAC", "aac", "aac adts")
-WAV = _container("WAV", "wav", "wav wave bwf rf64", sndfile=True)
-AIFF = _container("AIFF", "aiff", "aif aiff aifc afc", sndfile=True)
-AU = _container("Sun AU", "au", "au snd", sndfile=True)
-CAF = _container("CAF", "caf", "caf", sndfile=True)
-ASF = _container("ASF", "asf", "wma asf wmv", length=True)
-MP4 = _container("MP4", "mov", "m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac", length=True)
-MATROSKA = _container("Matroska", "matroska", "mka mkv webm weba mk3d", length=True)
+MPEG = Container("MPEG audio", "mp3", "mp3 mp2 mp1 mpa mpga m2a m3a bit", libsndfile=True)
+ADTS = Container("ADTS AAC", "aac", "aac adts")
+WAV = Container("WAV", "wav", "wav wave bwf rf64", libsndfile=True)
+AIFF = Container("AIFF", "aiff", "aif aiff aifc afc", libsndfile=True)
+AU = Container("Sun AU", "au", "au snd", libsndfile=True)
+CAF = Container("CAF", "caf", "caf", libsndfile=True)
+ASF = Container("ASF", "asf", "wma asf wmv", declares_length=True)
+MP4 = Container("MP4", "mov", "m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac", declares_length=True)
+MATROSKA = Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)
 
 _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
-    (0, b"fLaC", _container("FLAC", "flac", "flac fla", sndfile=True, length=True)),
-    (0, b"OggS", _container("Ogg", "ogg", "ogg oga opus spx ogx", sndfile=True)),
+    (0, b"fLaC", Container("FLAC", "flac", "flac fla", libsndfile=True, declares_length=True)),
+    (0, b"OggS", Container("Ogg", "ogg", "ogg oga opus spx ogx", libsndfile=True)),
     (0, b"caff", CAF),
-    (0, b"riff\x2e\x91\xcf\x11", _container("Wave64", "w64", "w64", sndfile=True)),
+    (0, b"riff\x2e\x91\xcf\x11", Container("Wave64", "w64", "w64", libsndfile=True)),
     (0, b".snd", AU),
     (0, b"dns.", AU),
-    (0, b"Creative Voice File\x1a", _container("VOC", "voc", "voc", sndfile=True)),
+    (0, b"Creative Voice File\x1a", Container("VOC", "voc", "voc", libsndfile=True)),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ASF),
-    (0, b"MAC ", _container("Monkey's Audio", "ape", "ape apl", length=True)),
-    (0, b"MP+", _container("Musepack 7", "mpc", "mpc mp+ mpp", length=True)),
-    (0, b"MPCK", _container("Musepack 8", "mpc8", "mpc mp+ mpp", length=True)),
-    (0, b"wvpk", _container("WavPack", "wv", "wv", length=True)),
-    (0, b"TTA1", _container("True Audio", "tta", "tta", length=True)),
-    (0, b"tBaK", _container("TAK", "tak", "tak", length=True)),
-    (0, b"DSD ", _container("DSF", "dsf", "dsf", length=True)),
-    (0, b"FRM8", _container("DSDIFF", "iff", "dff", length=True)),
-    (0, b"#!AMR", _container("AMR", "amr", "amr awb")),
-    (0, b"\x7f\xfe\x80\x01", _container("DTS", "dts", "dts")),
-    (0, b"\x0b\x77", _container("AC-3", "ac3", "ac3 eac3 ec3")),
+    (0, b"MAC ", Container("Monkey's Audio", "ape", "ape apl", declares_length=True)),
+    (0, b"MP+", Container("Musepack 7", "mpc", "mpc mp+ mpp", declares_length=True)),
+    (0, b"MPCK", Container("Musepack 8", "mpc8", "mpc mp+ mpp", declares_length=True)),
+    (0, b"wvpk", Container("WavPack", "wv", "wv", declares_length=True)),
+    (0, b"TTA1", Container("True Audio", "tta", "tta", declares_length=True)),
+    (0, b"tBaK", Container("TAK", "tak", "tak", declares_length=True)),
+    (0, b"DSD ", Container("DSF", "dsf", "dsf", declares_length=True)),
+    (0, b"FRM8", Container("DSDIFF", "iff", "dff", declares_length=True)),
+    (0, b"#!AMR", Container("AMR", "amr", "amr awb")),
+    (0, b"\x7f\xfe\x80\x01", Container("DTS", "dts", "dts")),
+    (0, b"\x0b\x77", Container("AC-3", "ac3", "ac3 eac3 ec3")),
     (0, b"\x1a\x45\xdf\xa3", MATROSKA),
     *((4, box, MP4) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
 )
@@ -125,7 +123,7 @@ def examine(path: Path, caps: Caps) -> Sound:
     ClipError
         ``SRC_MISSING``, ``SRC_NOT_REGULAR``, ``EMPTY``, ``TOO_LARGE`` or ``NOT_AUDIO``.
     """
-    with _opened(path, caps) as data:
+    with _map_file(path, caps) as data:
         first = _after_id3(data)
         container = _sniff(data, first)
         if container is None:
@@ -145,12 +143,12 @@ def examine(path: Path, caps: Caps) -> Sound:
 def extension_fits(path: Path, container: Container) -> bool:
     """False where the name claims another format than the content; a name without an extension claims nothing."""
     suffix = path.suffix.lower().lstrip(".")
-    return not suffix or suffix in container.extensions
+    return not suffix or suffix in container.extensions.split()
 
 
 @contextmanager
-def _opened(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
-    """The bytes of a regular file, mapped. Opening never waits for a pipe, and never wakes a device."""
+def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
+    """Map the bytes of a regular file. Opening never waits for a pipe, and never wakes a device."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ClipError(Reason.SRC_NOT_REGULAR, "not a regular file but a folder, pipe or device")

@@ -58,7 +58,7 @@ class _Take:
     ended: bool = True
     error: Exception | None = None
 
-    def failed(self, error: Exception) -> None:
+    def note(self, error: Exception) -> None:
         """Keep the first error, unless it says that there is no decoder and another contradicts it."""
         if self.error is None or isinstance(self.error, _NO_DECODER):
             self.error = error
@@ -103,7 +103,7 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
         take = _take(path, sound, window, extent)
     mono = take.mono(extent.rate_hz)[: window.stop - window.first]
     if len(mono) == 0:
-        raise _nothing(take.error)
+        raise _empty_error(take.error)
     if 2 * take.n_filled > len(mono):
         raise ClipError(Reason.DECODE_ERROR, "more than half of the sound is lost to damaged packets")
     if take.ended:
@@ -144,12 +144,12 @@ class _LocalFile:
 
 
 @contextmanager
-def _opened(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+def _open(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
     with path.open("rb") as file:
         try:
             container = av.open(_LocalFile(file), mode="r", format=sound.container.demuxer, metadata_errors="replace")
         except av.FFmpegError as error:
-            raise _refused(sound, error) from None
+            raise _open_error(sound, error) from None
         with container:
             if not container.streams.audio:
                 raise ClipError(Reason.NOT_AUDIO, f"{sound.container.name} without an audio stream")
@@ -166,7 +166,7 @@ def _opened(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContai
 
 
 def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
-    with _opened(path, sound) as (container, stream):
+    with _open(path, sound) as (container, stream):
         context, tick_s = stream.codec_context, _tick_s(stream)
         rate_hz, channels = context.sample_rate, context.layout.nb_channels
         if rate_hz < 1 or channels < 1:
@@ -215,7 +215,7 @@ def _take(path: Path, sound: Sound, window: Window, extent: _Extent) -> _Take:
 def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: bool) -> _Take | None:
     """None where a seek did not lead to a known place before the window."""
     take = _Take()
-    with _opened(path, sound) as (container, stream):
+    with _open(path, sound) as (container, stream):
         rate_hz, tick_s = extent.rate_hz, _tick_s(stream)
         reach = round((Fraction(1, 50) if tick_s < Fraction(1, 8000) else Fraction(1, 10)) * rate_hz)
         position = None if seek else 0
@@ -253,7 +253,7 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
 
 
 def _decoded_length(path: Path, sound: Sound, extent: _Extent) -> int:
-    with _opened(path, sound) as (container, stream):
+    with _open(path, sound) as (container, stream):
         frames = _frames(container, stream, _Take())
         return sum(round(frame.samples * extent.rate_hz / frame.sample_rate) for frame in frames)
 
@@ -266,7 +266,7 @@ def _packets(
     except MemoryError:
         raise
     except av.FFmpegError as error:
-        take.failed(error)
+        take.note(error)
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream, take: _Take) -> Iterator[av.AudioFrame]:
@@ -278,7 +278,7 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream, take
         except MemoryError:
             raise
         except av.FFmpegError as error:
-            take.failed(error)
+            take.note(error)
             fault = begun
             continue
         for frame in frames:
@@ -299,7 +299,7 @@ def _block(frame: av.AudioFrame) -> Float32:
         return np.asarray(values, dtype=np.float32)
 
 
-def _refused(sound: Sound, error: Exception) -> ClipError:
+def _open_error(sound: Sound, error: Exception) -> ClipError:
     if isinstance(error, MemoryError):
         raise error
     name = sound.container.name
@@ -312,7 +312,7 @@ def _refused(sound: Sound, error: Exception) -> ClipError:
     return ClipError(Reason.BAD_HEADER, f"{name} header that no decoder accepts")
 
 
-def _nothing(error: Exception | None) -> ClipError:
+def _empty_error(error: Exception | None) -> ClipError:
     if error is None:
         return ClipError(Reason.EMPTY, "no samples")
     if isinstance(error, _NO_DECODER):

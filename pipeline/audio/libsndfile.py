@@ -15,7 +15,7 @@ _BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
 
 
 def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
-    """None where libsndfile cannot take the file, or cannot tell where it ends."""
+    """Decode the window that `plan` asks for; None if libsndfile cannot read the file, or find its end."""
     try:
         file = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError:
@@ -39,7 +39,7 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
         if whole and window.first + len(mono) < window.stop:
             length = window.first + len(mono)
         elif whole and sound.container.declares_length:
-            whole = _end_is_there(file)
+            whole = _reaches_end(file)
     share = sound.share if sound.share is not None else 1.0 if sound.container.declares_length else None
     return Decoded(
         mono=mono,
@@ -55,7 +55,7 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
 
 
 def _read(file: soundfile.SoundFile, window: Window, mixer: Mixer) -> tuple[Float32, bool]:
-    """The samples of `window` that libsndfile gives, and whether it gave them without complaint."""
+    """Read the samples of `window`; also return whether libsndfile read them without an error."""
     block_frames = min(max(1, _BLOCK_VALUES // file.channels), window.stop)
     buffer = np.empty((block_frames, file.channels), dtype=np.float32)
     parts: list[Float32] = []
@@ -73,11 +73,11 @@ def _read(file: soundfile.SoundFile, window: Window, mixer: Mixer) -> tuple[Floa
             if len(block) < n_frames:  # the end; soundfile seeks after each read, and would lead back behind a gap
                 break
     except soundfile.LibsndfileError:
-        return _joined(parts), False
-    return _joined(parts), True
+        return _concatenate(parts), False
+    return _concatenate(parts), True
 
 
-def _end_is_there(file: soundfile.SoundFile) -> bool:
+def _reaches_end(file: soundfile.SoundFile) -> bool:
     try:
         file.seek(file.frames - 1)
         return len(file.read(1, dtype="float32")) == 1
@@ -85,7 +85,7 @@ def _end_is_there(file: soundfile.SoundFile) -> bool:
         return False
 
 
-def _joined(parts: list[Float32]) -> Float32:
+def _concatenate(parts: list[Float32]) -> Float32:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -40,7 +40,7 @@ class _AddedBuilder(PartBuilder):
         arrays, outcomes = read_part(self._job.store, self._plan, self._job.part, self._job.feature_set)
         self.arrays.update(arrays)
         self._previous = outcomes.to_pylist()
-        statuses = ((one["status"], base["status"]) for one, base in zip(self._previous, self._base, strict=True))
+        statuses = ((row["status"], base["status"]) for row, base in zip(self._previous, self._base, strict=True))
         return {i: tracks[i] for i, status in enumerate(statuses) if status == (FAILED, OK)}
 
     def merge_outcomes(self, rows: Collection[int], outcomes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

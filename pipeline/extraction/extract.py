@@ -17,17 +17,9 @@ from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
+from . import reconcile
 from .options import ExtractOptions
 from .pending import ExtractReport, PendingParts
-from .reconcile import (
-    has_unfinished_retry,
-    plan_retry,
-    plan_source,
-    plan_store,
-    refuse_other_content,
-    refuse_other_recipe,
-    source_table,
-)
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +56,20 @@ def extract(
     started = time.monotonic()
     if text is not None and recipe.lyrics is not None:
         log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
-    tracks = source_table(source)
+    tracks = reconcile.source_table(source)
     if not (path / PLAN_FILE).is_file():
-        refuse_other_content(path)
-        plan_store(path, tracks, recipe, text, options)
+        reconcile.refuse_other_content(path)
+        reconcile.plan_store(path, tracks, recipe, text, options)
     plan = read_plan(path)
-    refuse_other_recipe(path, plan, recipe, options)
+    reconcile.refuse_other_recipe(path, plan, recipe, options)
     finish(path)
-    retry_is_due = options.retry_failed and not has_unfinished_retry(path, plan)
-    plan = plan_source(path, plan, tracks, text, append=options.append, may_change=options.retry_failed)
+    retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
+    plan = reconcile.plan_source(path, plan, tracks, text, append=options.append, may_change=options.retry_failed)
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, starts_s=starts_s or {}
     )
     parts_built = pending.build(plan)
-    if retry_is_due and (retry := plan_retry(path, plan, tracks, text)) is not None:
+    if retry_is_due and (retry := reconcile.plan_retry(path, plan, tracks, text)) is not None:
         parts_built += pending.build(retry)
     finish(path)
     return ExtractReport.of_store(path, parts_built=parts_built, seconds=time.monotonic() - started)

@@ -51,14 +51,10 @@ def build_and_commit(job: PartJob) -> Receipt:
         builder = _builder(job, plan)
         tracks = builder.select_tracks(_plan_rows(job.store, plan, job.part))
         outcomes = builder.build(tracks, dropped=dropped_ids(job.store))
+        table = pa.Table.from_pylist(builder.merge_outcomes(tracks, outcomes), schema=builder.outcome_schema)
+        again = job.retry_of is not None
         record = commit_part(
-            job.store,
-            job.part,
-            builder.arrays,
-            pa.Table.from_pylist(builder.merge_outcomes(tracks, outcomes), schema=builder.outcome_schema),
-            feature_set=job.feature_set,
-            plan=plan,
-            again=job.retry_of is not None,
+            job.store, job.part, builder.arrays, table, feature_set=job.feature_set, plan=plan, again=again
         )
     failed = {
         track["id"]: outcome["reason"]

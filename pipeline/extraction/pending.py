@@ -104,26 +104,25 @@ class PendingParts:
         return built
 
     def _job(self, plan: Plan, part: int, retry_of: int | None) -> PartJob:
-        lyrics: dict[str, str] = {}
-        starts_s: dict[str, float] = {}
-        if self._inline or self.starts_s:
-            generation, rows = plan.generation_of(part), plan.part_range(part)
-            if generation.number not in self._tables:
-                self._tables[generation.number] = read_tracks(self.path, generation)
-            table = self._tables[generation.number]
-            ids = table.column("id")[rows.start - generation.rows.start : rows.stop - generation.rows.start].to_pylist()
-            lyrics = {track_id: self._inline[track_id] for track_id in ids if track_id in self._inline}
-            starts_s = {track_id: self.starts_s[track_id] for track_id in ids if track_id in self.starts_s}
+        ids = self._ids(plan, part) if self._inline or self.starts_s else []
         return PartJob(
             store=self.path,
             part=part,
             root=self.source.root,
             text=self.text,
-            inline_lyrics=lyrics,
-            starts_s=starts_s,
+            inline_lyrics={track_id: self._inline[track_id] for track_id in ids if track_id in self._inline},
+            starts_s={track_id: self.starts_s[track_id] for track_id in ids if track_id in self.starts_s},
             feature_set=self.feature_set,
             retry_of=retry_of,
         )
+
+    def _ids(self, plan: Plan, part: int) -> list[str]:
+        generation, rows = plan.generation_of(part), plan.part_range(part)
+        if generation.number not in self._tables:
+            self._tables[generation.number] = read_tracks(self.path, generation)
+        column = self._tables[generation.number].column("id")
+        ids: list[str] = column.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
+        return ids
 
 
 class _Queue(Iterator[PartJob]):

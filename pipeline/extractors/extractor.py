@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,14 +15,9 @@ from ...cache.errors import ConfigError
 from ...cache.format.recipe import ExtractorRecipe, MelRecipe
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
-
-
 FLOATS = ("float16", "float32", "float64")
-
-
 DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 """What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
-
 
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
 """Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that decide what a clip is."""
@@ -81,39 +75,37 @@ class Extractor:
         return None
 
     def recipe(self, mel: MelRecipe | None) -> ExtractorRecipe:
-        """What a store holds of it.
+        """Return what a store records of it.
 
         Raises
         ------
         ConfigError
-            If it wants clips and the store does not say what a clip is.
+            If it takes clips, and the store was made without mels.
         """
         if self.input == "clip" and mel is None:
             raise ConfigError(f"extractor {self.name!r} works on clips, and this store was made without mels")
-        clip = None
-        if self.input == "clip" and mel is not None:
-            clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS}
-        said = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "compute"}
-        parameters = json.loads(json.dumps(dict(self.parameters)))
-        return ExtractorRecipe(extractor=said.pop("name"), clip=clip, **{**said, "parameters": parameters})
+        clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
+        fields = {name: value for name, value in vars(self).items() if name not in ("name", "compute")}
+        fields["parameters"] = json.loads(json.dumps(dict(self.parameters)))
+        return ExtractorRecipe(extractor=self.name, clip=clip, **fields)
 
-    def values(self, *given: Any) -> npt.NDArray[Any]:
-        """What `compute` makes, as it is stored.
+    def values(self, *arguments: Any) -> npt.NDArray[Any]:
+        """Compute values, as they are stored.
 
         Raises
         ------
         ValueError
             If that is of another shape, not finite, or nothing that `dtype` can hold.
         """
-        found = np.asarray(self.compute(*given))
-        if found.shape != self.shape:
-            raise ValueError(f"values of shape {found.shape}, announced was {self.shape}")
-        whole = self.dtype not in FLOATS
-        if found.dtype.kind not in ("biu" if whole else "biuf"):
-            raise ValueError(f"values of {found.dtype}, announced was {self.dtype}")
+        values = np.asarray(self.compute(*arguments))
+        if values.shape != self.shape:
+            raise ValueError(f"values of shape {values.shape}, announced was {self.shape}")
+        is_integer = self.dtype not in FLOATS
+        if values.dtype.kind not in ("biu" if is_integer else "biuf"):
+            raise ValueError(f"values of {values.dtype}, announced was {self.dtype}")
         with np.errstate(over="ignore"):  # what is too large is not finite then
-            stored = found.astype(self.dtype)
-        if whole and not np.array_equal(stored, found):
+            stored = values.astype(self.dtype)
+        if is_integer and not np.array_equal(stored, values):
             raise ValueError(f"values that {self.dtype} cannot hold")
         if not np.isfinite(stored).all():
             raise ValueError("values that are not finite")

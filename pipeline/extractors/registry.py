@@ -1,11 +1,11 @@
-"""Features of other people's: an extractor makes one array from each track's clip or lyrics, and joins any store.
+"""Extractor plug-ins: each computes one array from a track's clip or lyrics, and can be added to any store.
 
 A package announces its extractors under the entry point group ``mgc.extractors``::
 
     [project.entry-points."mgc.extractors"]
     tempo = "my_package:TEMPO"
 
-where ``TEMPO`` is an :class:`Extractor`; ``mgc extract SOURCE -o STORE --add tempo`` then lets it join.
+where ``TEMPO`` is an :class:`Extractor`; ``mgc extract SOURCE -o STORE --add tempo`` then adds its feature.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ GROUP = "mgc.extractors"
 
 
 def extractor_names() -> dict[str, str]:
-    """Name -> who brings it, of every extractor that is installed."""
-    found = dict.fromkeys(_built_in(), "mgc")
+    """Return name -> package of every extractor that is installed."""
+    packages = dict.fromkeys(_built_in(), "mgc")
     for point in metadata.entry_points(group=GROUP):
-        found.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
-    return dict(sorted(found.items()))
+        packages.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
+    return dict(sorted(packages.items()))
 
 
 def load_extractor(name: str) -> Extractor:
-    """The extractor of that name.
+    """Return the extractor of that name.
 
     Raises
     ------
@@ -44,13 +44,13 @@ def load_extractor(name: str) -> Extractor:
         raise ConfigError(f"extractor {name!r}: brought by {' and by '.join(value for value, _ in points)}; remove one")
     (point,) = points.values()
     try:
-        found = point.load()
+        extractor = point.load()
     except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {said}") from error
-    if not isinstance(found, Extractor) or found.name != name:
+        cause = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"extractor {name!r} ({point.value}) cannot be loaded: {cause}") from error
+    if not isinstance(extractor, Extractor) or extractor.name != name:
         raise ConfigError(f"entry point {name!r} of {GROUP}: {point.value} is no mgc.Extractor of that name")
-    return found
+    return extractor
 
 
 def _built_in() -> dict[str, Extractor]:

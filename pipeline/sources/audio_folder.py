@@ -1,4 +1,4 @@
-"""A folder of audio, and one in which each genre has a folder of its own, as GTZAN has."""
+"""Read a folder of audio, or one in which each genre has a folder of its own, as in GTZAN."""
 
 from __future__ import annotations
 
@@ -51,31 +51,31 @@ def _stem(name: str) -> str:
 
 
 def _walk(folder: Path) -> tuple[list[str], list[str]]:
-    """Relative names of the files that are not hidden, and notes on what was passed over."""
+    """Return relative names of the files that are not hidden, and notes on what was skipped."""
     names: list[str] = []
-    passed: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
 
     def refuse(error: OSError) -> None:
         raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         if "zarr.json" in files:
-            passed["feature stores inside were not entered"] += 1
+            skipped["feature stores inside were not entered"] += 1
             folders.clear()
             continue
-        linked = [name for name in folders if Path(parent, name).is_symlink()]
-        passed["linked folders were not entered"] += len(linked)
-        passed["hidden files and folders were passed over"] += sum(name.startswith(".") for name in files + folders)
-        folders[:] = [name for name in folders if name not in linked and not name.startswith(".")]
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        skipped["linked folders were not entered"] += len(links)
+        skipped["hidden files and folders were passed over"] += sum(name.startswith(".") for name in files + folders)
+        folders[:] = [name for name in folders if name not in links and not name.startswith(".")]
         for name in files:
             if name.startswith("."):
                 continue
             path = Path(parent, name)
             if not _is_file_or_dead_link(path):
-                passed["pipes, sockets and devices are no tracks"] += 1
+                skipped["pipes, sockets and devices are no tracks"] += 1
                 continue
             names.append(_encodable(path.relative_to(folder).as_posix()))
-    return names, [f"{count} {what}" for what, count in passed.items() if count]
+    return names, [f"{count} {what}" for what, count in skipped.items() if count]
 
 
 def _is_file_or_dead_link(path: Path) -> bool:

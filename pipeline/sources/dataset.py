@@ -1,4 +1,4 @@
-"""What a data set is here: how it is told from others, what must lie on disk, under which terms, and how it is read."""
+"""A data set that is read by name: how it is recognised, which files it needs, its terms, and its reader."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .options import SourceOptions
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A data set that is read as it is handed out.
+    """A data set that is read as its makers distribute it.
 
     Attributes
     ----------
-    name : what ``--dataset`` calls it.
-    needs : what must lie on disk, and where.
-    terms : under which terms its makers hand it out. Facts for the reader, no advice.
+    name : as for ``--dataset``.
+    needs : files that must be on disk, and where.
+    terms : of its makers. Facts for the reader, no advice.
     recognises : whether a source looks like it; may look into folders, never into audio.
     load : tracks of a source; raises ManifestError naming a file that is missing or wrong, and what was expected.
     options : those of :data:`mgc.pipeline.sources.options.READER_OPTIONS` that it takes. Delimiters also go with a

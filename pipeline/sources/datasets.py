@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and how a source finds its reader: :func:`load_source`."""
+"""The data sets that are read by name, and :func:`load_source`, which finds the reader of a source."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
-    """The data set that a source looks like."""
+    """Return the data set that a source looks like."""
     first = next(kind for kind in DATASETS if kind.recognises(path))
     if first is AUDIO_FOLDER:
         return GENRE_FOLDERS if genres_from_folders else AUDIO_FOLDER
@@ -71,12 +71,12 @@ def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
 
 
 def _named(name: str, path: Path) -> KnownDataset:
-    known = {kind.name: kind for kind in DATASETS}
-    if name not in known:
-        near = nearest(name, known, cutoff=0.4)
+    kinds = {kind.name: kind for kind in DATASETS}
+    if name not in kinds:
+        near = nearest(name, kinds, cutoff=0.4)
         hint = "" if near is None else f"; did you mean {near!r}?"
-        raise ConfigError(f"--dataset {name!r}: known are {', '.join(known)}{hint}")
-    kind = known[name]
+        raise ConfigError(f"--dataset {name!r}: known are {', '.join(kinds)}{hint}")
+    kind = kinds[name]
     if not path.exists():
         raise ManifestError(f"{path}: there is no such file or folder")
     if not kind.recognises(path) and not (kind is GENRE_FOLDERS and path.is_dir()):
@@ -105,10 +105,10 @@ def _remarks(source: Source) -> list[str]:
     for names in sorted(sorted(names) for names in genres.values() if len(names) > 1):
         notes.append(f"genres that differ by case only are kept apart: {', '.join(map(repr, names))}")
     for mark in SEPARATORS:
-        held = sorted(name for names in genres.values() for name in names if mark in name)
-        if held:
+        marked = sorted(name for names in genres.values() for name in names if mark in name)
+        if marked:
             notes.append(
-                f"{counted(len(held), 'genre')} with {mark!r} in the name, such as {held[0]!r}: "
+                f"{counted(len(marked), 'genre')} with {mark!r} in the name, such as {marked[0]!r}: "
                 f"where it separates genres, say --genre-delimiter {mark!r}"
             )
     unlabelled = sum(not track.genres for track in source.tracks)

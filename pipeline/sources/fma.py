@@ -23,9 +23,7 @@ SUBSETS = ("small", "medium", "large")
 AUDIO = {"fma_small": 1, "fma_medium": 2, "fma_large": 3, "fma_full": 3}
 """Audio folder -> how many of :data:`SUBSETS` it holds; the full one has the large one's tracks, not cut."""
 
-COLUMNS = (
-    "set.split", "set.subset", "track.genres", "track.title", "track.language_code", "artist.name",
-)  # fmt: skip
+COLUMNS = ("set.split", "set.subset", "track.genres", "track.title", "track.language_code", "artist.name")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Genre:
 
 
 def load_fma(folder: Path, options: SourceOptions) -> Source:
-    """Tracks of the subset whose audio folder is there, in FMA's own split.
+    """Read the tracks of the subset whose audio folder is there, in FMA's own split.
 
     A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.
     """
@@ -69,15 +67,18 @@ LEVELS: Mapping[GenreLevel, str] = {
 
 
 def _places(folder: Path) -> tuple[Path, Path, Path]:
-    """Metadata folder, root of audio paths, audio folder."""
+    """Find the metadata folder, the root of audio paths and the audio folder."""
     if folder.name in AUDIO:
         return folder.parent / METADATA, folder, folder
-    found = [folder / name for name in AUDIO if (folder / name).is_dir()]
-    if len(found) != 1:
-        what = f"there are {', '.join(path.name for path in found)}; name the one to read" if found else (
-            f"there is none of {', '.join(AUDIO)} beside {METADATA}; unpack one of them there")  # fmt: skip
-        raise ManifestError(f"{folder}: {what}" + (f", such as {found[0]}" if found else ""))
-    return folder / METADATA, folder, found[0]
+    audio = [folder / name for name in AUDIO if (folder / name).is_dir()]
+    if not audio:
+        raise ManifestError(
+            f"{folder}: there is none of {', '.join(AUDIO)} beside {METADATA}; unpack one of them there"
+        )
+    if len(audio) > 1:
+        names = ", ".join(path.name for path in audio)
+        raise ManifestError(f"{folder}: there are {names}; name the one to read, such as {audio[0]}")
+    return folder / METADATA, folder, audio[0]
 
 
 def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -97,7 +98,7 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             f"{path}: expected a header of two rows, such as ',album,...,track' and ',comments,...,title', and then a "
             "row that starts with 'track_id'"
         )
-    names = [f"{one}.{other}" for one, other in zip(above, below, strict=True)]
+    names = [f"{first}.{second}" for first, second in zip(above, below, strict=True)]
     Table(path, tuple(names[1:]), []).require(columns)
     places = {"track_id": 0, **{column: names.index(column) for column in columns}}
     for number, cells in records:
@@ -108,17 +109,17 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 
 
 def read_genres(path: Path) -> dict[int, Genre]:
-    """genres.csv: id -> title and parent; a parent that is no genre of the table is refused."""
+    """Read genres.csv: id -> title and parent; a parent that is no genre of the table is refused."""
     table = read_quoted(path, ",")
     table.require(("genre_id", "parent", "title"))
-    found = {
+    genres = {
         _number(row, "genre_id"): Genre(row.required_text("title").strip(), _number(row, "parent"))
         for row in table.rows
     }
-    for number, genre in found.items():
-        if genre.parent not in found and genre.parent != 0:
+    for number, genre in genres.items():
+        if genre.parent not in genres and genre.parent != 0:
             raise ManifestError(f"{path}: genre {number} ({genre.title}) has the parent {genre.parent}, no genre here")
-    return found
+    return genres
 
 
 def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel) -> Track:
@@ -137,11 +138,11 @@ def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel
 
 
 def _titles(row: Row, genres: Mapping[int, Genre], level: GenreLevel) -> Iterator[str]:
-    """Names of a track's genres; an ancestor follows its descendant."""
+    """Name a track's genres; an ancestor follows its descendant."""
     for number in _numbers(row):
         line = _lineage(number, genres, row.where)
         kept = {"own": line[:1], "all": line, "top": line[-1:]}[level]
-        yield from (genres[one].title for one in kept)
+        yield from (genres[ancestor].title for ancestor in kept)
 
 
 def _numbers(row: Row) -> list[int]:
@@ -150,13 +151,13 @@ def _numbers(row: Row) -> list[int]:
         numbers = json.loads(text)
     except ValueError:
         numbers = None
-    if not isinstance(numbers, list) or not all(isinstance(one, int) for one in numbers):
+    if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
         raise ManifestError(f"{row.where}: track.genres holds {text!r}; expected genre ids such as '[21, 45]'")
     return numbers
 
 
 def _lineage(number: int, genres: Mapping[int, Genre], where: str) -> list[int]:
-    """A genre, its parent and so on up to a top genre."""
+    """Return a genre, its parent and so on up to a top genre."""
     line = [number]
     while (parent := genres[line[-1]].parent if line[-1] in genres else None) != 0:
         if parent is None or parent in line:

@@ -1,8 +1,8 @@
-"""How a label is read aloud to the text encoder: spellings that data sets have and people do not write.
+"""Genre name prompts: the texts embedded for genres, in place of spellings that data sets have and people do not write.
 
 A text encoder has met "hip hop" and "drum and bass" in sentences, but "hiphop" and "drumnbass" as odd strings; paper.md
 section 12 makes the map one of the switches of ``plus``. It is part of a store's recipe, so that genre embeddings made
-with and without it are told apart.
+with and without it are distinguished.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ COMMON_NAMES: Mapping[str, str] = {
     "triphop": "trip hop",
     "worldfusion": "world fusion",
 }
-"""Genre as data sets spell it -> text for the encoder. What is not listed is read as it stands."""
+"""Genre as data sets spell it -> text for the encoder. A genre that is not listed is embedded as it is."""
 
 
 def genre_names(choice: str) -> dict[str, str]:
-    """The map that `choice` names: ``common``, or the table at that path; see :func:`read_genre_names`.
+    """Return the map that `choice` names: ``common``, or the table at that path; see :func:`read_genre_names`.
 
     Entries that change nothing are left out: they would make two recipes of one.
     """

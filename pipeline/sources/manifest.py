@@ -55,7 +55,7 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what was found or left out."""
+    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out."""
 
     root: Path
     tracks: list[Track]
@@ -63,7 +63,7 @@ class Source:
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
-    """Path of a track's file, once it is certain that it lies inside `root`, symbolic links followed.
+    """Return the path of a track's file, once it is certain that it is inside `root`, symbolic links followed.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def resolve_inside(root: Path, relative: str) -> Path:
         ``SRC_MISSING`` where links go in a circle, a name is too long or a folder on the way may not be entered. A
         file that is merely not there raises nothing here: who opens it will see.
     """
-    shown = f"path {relative!r}"
+    name = f"path {relative!r}"
     if "\0" in relative or relative.startswith("/"):
-        raise ClipError(Reason.PATH_ESCAPE, f"{shown} is not relative to the source's root")
+        raise ClipError(Reason.PATH_ESCAPE, f"{name} is not relative to the source's root")
     path = root / relative
     try:
         inside = path.resolve().is_relative_to(root.resolve())
@@ -83,9 +83,9 @@ def resolve_inside(root: Path, relative: str) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return path
     except (OSError, RuntimeError) as error:
-        raise ClipError(Reason.SRC_MISSING, f"{shown} cannot be followed to a file") from error
+        raise ClipError(Reason.SRC_MISSING, f"{name} cannot be followed to a file") from error
     if not inside:
-        raise ClipError(Reason.PATH_ESCAPE, f"{shown} leaves the source's root")
+        raise ClipError(Reason.PATH_ESCAPE, f"{name} leaves the source's root")
     return path
 
 
@@ -102,7 +102,7 @@ def check_id(track_id: str, where: str) -> None:
 def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
     """Refuse ids that are equal, or equal but for case or Unicode form; every pair is named, up to a cap.
 
-    `wheres` says of each id where it stands; it is looked at only if there are such pairs.
+    `wheres` are the file and line of each id; they are read only if there are such pairs.
     """
     hashes = np.fromiter((hash(caseless(track_id)) for track_id in ids), np.int64, len(ids))
     values, counts = np.unique(hashes, return_counts=True)
@@ -116,15 +116,12 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
             pairs.append((before, index))
     if not pairs:
         return
-    named = {index for pair in pairs[:LISTED_PAIRS] for index in pair}
-    where = {index: place for index, place in enumerate(wheres) if index in named}
-    lines = [f"  {ids[a]!r} ({where[a]}) and {ids[b]!r} ({where[b]})" for a, b in pairs[:LISTED_PAIRS]]
-    if len(pairs) > LISTED_PAIRS:
-        lines.append(f"  and {len(pairs) - LISTED_PAIRS} more")
-    raise ManifestError(
-        f"{len(pairs)} pairs of ids are the same, or differ only by case or Unicode form; rename one of each:\n"
-        + "\n".join(lines)
-    )
+    listed = {index for pair in pairs[:LISTED_PAIRS] for index in pair}
+    where = {index: place for index, place in enumerate(wheres) if index in listed}
+    lines = [f"{ids[a]!r} ({where[a]}) and {ids[b]!r} ({where[b]})" for a, b in pairs[:LISTED_PAIRS]]
+    lines += [f"and {len(pairs) - LISTED_PAIRS} more"] if len(pairs) > LISTED_PAIRS else []
+    problem = f"{len(pairs)} pairs of ids are the same, or differ only by case or Unicode form; rename one of each"
+    raise ManifestError("\n  ".join([f"{problem}:", *lines]))
 
 
 def caseless(text: str) -> str:
@@ -134,19 +131,19 @@ def caseless(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def normalise_language(given: str | None) -> str | None:
+def normalise_language(tag: str | None) -> str | None:
     """Normalise a language tag: ``zh-cn`` to ``zh-CN``, ``eng`` to ``en``, Music4All's ``INTRUMENTAL`` to ``zxx``.
 
     A word that is no language tag ("english") is kept as it stands.
     """
-    if given is None:
+    if tag is None:
         return None
-    if given.casefold() in ("intrumental", "instrumental"):
+    if tag.casefold() in ("intrumental", "instrumental"):
         return NO_LANGUAGE
     try:
-        return langcodes.standardize_tag(given)
+        return langcodes.standardize_tag(tag)
     except ValueError:
-        return given
+        return tag
 
 
 def filter_tracks(
@@ -181,8 +178,8 @@ def filter_tracks(
 
     wanted = sorted({normalise_language(language) or "" for language in options.languages})
     if wanted:
-        found = Counter(track.language or "none" for track in kept)
-        advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in found.most_common(10))
+        languages = Counter(track.language or "none" for track in kept)
+        advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in languages.most_common(10))
         kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
     if options.min_labels:
         enough = [track for track in kept if len(track.genres) >= options.min_labels]

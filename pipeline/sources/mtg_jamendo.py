@@ -16,7 +16,7 @@ from ...cache.errors import ManifestError
 from .dataset import KnownDataset
 from .manifest import Source, Track, check_collisions, check_id
 from .options import SourceOptions
-from .table_source import missing_everywhere, some_of
+from .table_source import check_root, sample_tracks
 from .tables import distinct_names, tab_separated
 
 SPLITS = ("train", "validation", "test")
@@ -43,7 +43,7 @@ def load_mtg_jamendo(folder: Path, options: SourceOptions) -> Source:
     notes = [f"label files: {labels}", *(["the smaller audio files (.low.mp3) are used"] if low else [])]
     if low:
         tracks = [replace(track, path=_low(track.path)) for track in tracks]
-    notes += missing_everywhere(root, tracks, labels, given=options.root is not None)
+    notes += check_root(root, tracks, labels, options)
     return Source(root=root, tracks=tracks, notes=notes)
 
 
@@ -52,18 +52,18 @@ def _label_file(split: str) -> str:
 
 
 def _label_folder(folder: Path) -> Path | None:
-    """Where the label files lie: in the folder itself, or in split 0 of a clone of the makers' repository."""
+    """Find the label files: in the folder itself, or in split 0 of a clone of the makers' repository."""
     places = (folder / place for place in LABEL_FOLDERS)
     return next((place for place in places if any((place / _label_file(split)).is_file() for split in SPLITS)), None)
 
 
 def _rows(path: Path, split: str) -> list[tuple[Track, str]]:
-    """Tracks of a label file, each with where it stands."""
+    """Read the tracks of a label file, each with its file and line."""
     records = tab_separated(path)
     number, header = next(records, (1, []))
     if tuple(header) != HEADER:
         raise ManifestError(f"{path}, line {number}: the header is {' '.join(header)!r}; expected {' '.join(HEADER)!r}")
-    found = []
+    tracks = []
     for number, cells in records:
         where = f"{path}, line {number}"
         if len(cells) < len(HEADER):
@@ -75,15 +75,15 @@ def _rows(path: Path, split: str) -> list[tuple[Track, str]]:
         if not audio:
             raise ManifestError(f"{where}: PATH is empty; expected one such as '14/214.mp3'")
         genres = distinct_names(tag.removeprefix(GENRE) for tag in tags if tag.startswith(GENRE))
-        found.append((Track(id=track_id, path=audio, artists=distinct_names([artist]), genres=genres, split=split),
-                      where))  # fmt: skip
-    return found
+        track = Track(id=track_id, path=audio, artists=distinct_names([artist]), genres=genres, split=split)
+        tracks.append((track, where))
+    return tracks
 
 
-def _audio_root(folder: Path, given: Path | None, tracks: Sequence[Track]) -> tuple[Path, bool]:
-    """Where the audio lies, and whether it is the smaller copy; decided on some of the tracks."""
-    sample = some_of(tracks)
-    roots = [given] if given is not None else [folder / place for place in AUDIO_FOLDERS]
+def _audio_root(folder: Path, root: Path | None, tracks: Sequence[Track]) -> tuple[Path, bool]:
+    """Find the audio, and whether it is the smaller copy; decided on some of the tracks."""
+    sample = sample_tracks(tracks)
+    roots = [root] if root is not None else [folder / place for place in AUDIO_FOLDERS]
     for root in roots:
         for low in (False, True):
             if any(os.path.lexists(root / (_low(track.path) if low else track.path)) for track in sample):

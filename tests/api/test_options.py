@@ -1,0 +1,63 @@
+"""Options of the API: one value, or keyword arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mgc import api
+from mgc.cache.errors import ConfigError
+from mgc.pipeline.extraction.options import ExtractOptions, Scheduler
+from mgc.pipeline.sources.options import SourceOptions
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = ["id,path,genres", "a,a.wav,rock", "b,b.wav,", "c,c.wav,jazz", "d,d.wav,folk"]
+    (tmp_path / "songs.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "songs.csv"
+
+
+def test_options_by_name_take_the_place_of_those_in_the_value(table: Path) -> None:
+    value = SourceOptions(min_labels=1, limit=1)
+    assert [track.id for track in api.read_source(table, value).source.tracks] == ["a"]
+    assert [track.id for track in api.read_source(table, value, limit=2).source.tracks] == ["a", "c"]
+    assert api.read_source(table, limit=2).source == api.read_source(table, SourceOptions(limit=2)).source
+    assert api.read_source(table, root=str(table.parent)).source.root == table.parent
+
+
+def test_an_unknown_option_is_an_error_with_the_nearest_name(table: Path) -> None:
+    with pytest.raises(TypeError, match="SourceOptions has no option 'min_label'; did you mean 'min_labels'"):
+        api.read_source(table, min_label=1)
+    source = api.read_source(table).source
+    with pytest.raises(TypeError, match="ExtractOptions has no option 'text_modell'; did you mean 'text_model'"):
+        api.extract(source, table.with_suffix(".zarr"), text_modell="minilm")
+    with pytest.raises(TypeError, match="has no option 'clip'"):
+        api.plan(source, clip=1.0)
+    assert not table.with_suffix(".zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"features": ["mel", "chroma"]}, "features 'mel,chroma': want mel, lyrics or both"),
+        ({"features": ["genres"]}, "want mel, lyrics or both"),
+        ({"features": ["mel", "genres"]}, "genres are embedded by the encoder of the lyrics"),
+        ({"workers": 2, "scheduler": Scheduler(address="tls://a:1")}, "a scheduler has workers of its own"),
+        ({"features": ["mel"], "genre_names": "common"}, "no genre is read aloud"),
+        ({"add": "minilm", "genre_names": "common"}, "leave --genre-names out"),
+        ({"shard": (1, 2), "retry_failed": True}, "run it once, without --shard"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        ExtractOptions(**options)
+
+
+def test_parts_are_built_where_the_options_say() -> None:
+    scheduler = Scheduler(address="tls://a:1")
+    assert ExtractOptions(scheduler=scheduler).workforce == scheduler
+    assert [ExtractOptions(workers=n).workforce for n in (0, 3)] == [0, 3]
+    assert ExtractOptions(shard=(1, 2)).workforce == 0
+    assert ExtractOptions().workforce >= 1
