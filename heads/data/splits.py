@@ -100,8 +100,8 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
     """
     order = np.argsort(np.asarray(tracks.column("id").to_pylist(), dtype=object), kind="stable")
     # Sorted, so that no policy depends on the store's row order.
-    sorted_tracks = _Tracks(table=tracks.take(order), labels=labels[order], seed=seed)
-    ids = sorted_tracks.ids
+    ids: list[str] = tracks.column("id").take(order).to_pylist()
+    sorted_tracks = _Tracks(table=tracks.take(order), ids=ids, labels=labels[order], seed=seed)
     if len(ids) < 3:
         raise ConfigError(
             f"{len(ids)} labelled tracks cannot be split into training, validation and test: three are "
@@ -122,13 +122,9 @@ class _Tracks:
     """Tracks to split, in the order of their ids, with (n_tracks, n_genres) labels."""
 
     table: pa.Table
+    ids: list[str]
     labels: LabelMatrix
     seed: int
-
-    @cached_property
-    def ids(self) -> list[str]:
-        ids: list[str] = self.table.column("id").to_pylist()
-        return ids
 
     @cached_property
     def groups(self) -> Groups:

@@ -239,8 +239,8 @@ def _count_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], mi
     units = {"train": "training tracks", "validation": "validation tracks", "test": "test tracks"}
     step = f"min_labels={min_labels}"
     return [
-        FilterCount(filter=step, kept=int(enough[places[name]].sum()), of=len(places[name]), unit=unit)
-        for name, unit in units.items()
+        FilterCount(filter=step, kept=int(enough[index].sum()), of=len(index), unit=units[name])
+        for name, index in places.items()
     ]
 
 

@@ -6,6 +6,7 @@ two neighbouring scores, not a grid.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,13 +46,7 @@ class Thresholds:
     n_tracks: int
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "overall": self.overall,
-            "per_genre": list(self.per_genre),
-            "fallback": list(self.fallback),
-            "min_support": self.min_support,
-            "n_tracks": self.n_tracks,
-        }
+        return dataclasses.asdict(self)
 
     def cuts(self, choice: str) -> npt.NDArray[np.float64]:
         """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.

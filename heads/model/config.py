@@ -91,11 +91,7 @@ class ModelConfig:
     def graph_options(self) -> GraphOptions:
         """How the trainer is to build the adjacency of this model."""
         return GraphOptions(
-            conditional=self.graph_conditional,
-            similarity=self.graph_similarity,
-            normalisation=self.graph_normalisation,
-            threshold=self.graph_threshold,
-            reweight=self.graph_reweight,
+            **{item.name: getattr(self, f"graph_{item.name}") for item in dataclasses.fields(GraphOptions)}
         )
 
     @property

@@ -1,4 +1,4 @@
-"""A run's folder beside its checkpoints: opening it, what is written before the first epoch, and ``best/``."""
+"""A run's folder besides its checkpoints: reading it for a resume, and what is written before the first epoch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ import torch
 from ...cache.durable import replace_file, seal
 from ...cache.errors import RunError, SaveError
 from ...cache.format.layout import library_versions
-from ...cache.format.recipe import Recipe
 from ...cache.reading.store import FeatureStore
 from ..config import TrainConfig
 from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
-from ..metrics.thresholds import Thresholds
-from .checkpoint import RunState, find_state, publish_folder, read_sealed, state_file, sweep_drafts
+from .checkpoint import RunState, find_state, read_sealed, sweep_drafts
 from .history import EpochRecord, rewind_history
-from .model_card import CardFacts
-from .published_model import bundle_files, weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,36 +148,6 @@ def refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Publisher:
-    """Makes ``best/`` of a run's state."""
-
-    run: Path
-    recipe: Recipe
-    task: Task
-    config: TrainConfig
-    precision: str
-    n_parameters: int
-
-    def publish(self, state: RunState) -> None:
-        facts = CardFacts(
-            epoch=state.best_epoch,
-            n_parameters=self.n_parameters,
-            precision=self.precision,
-            thresholds=Thresholds.from_dict(state.best["thresholds"]),
-            validation=state.best["validation"],
-            intervals=state.best["intervals"],
-        )
-        weights = state_file(self.run, state, "best").read_bytes()
-        files = bundle_files(self.task, self.config, self.recipe, facts, weights=weights)
-        publish_folder(self.run / "best", files)
-
-    def repair(self, state: RunState) -> None:
-        """Publish again where a kill fell between the checkpoint and ``best/``."""
-        if state.best_epoch and weights_sha256(self.run / "best") != state.files["best"]["sha256"]:
-            self.publish(state)
-
-
 def describe_run(
     store: FeatureStore,
     task: Task,
@@ -222,12 +188,13 @@ LIBRARIES = ("mgc", "torch", "numpy")
 
 def this_session(*, epoch: int, device: torch.device, precision: str) -> dict[str, Any]:
     """JSON values of the training that begins now after `epoch` epochs: time, command line, versions, where."""
-    known = library_versions()
+    versions = library_versions()
     return {
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "after_epoch": epoch,
         "command": command_line(),
-        "versions": {"python": platform.python_version()} | {name: known[name] for name in LIBRARIES if name in known},
+        "versions": {"python": platform.python_version()}
+        | {name: versions[name] for name in LIBRARIES if name in versions},
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": precision,

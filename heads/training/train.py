@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,9 +31,11 @@ from ..device import compiling, deterministic, resolve_device, reused_memory
 from ..evaluation.scoring import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
-from ..runs.checkpoint import save_state
-from ..runs.folder import Publisher, saving
+from ..runs.checkpoint import publish_folder, save_state, state_file
+from ..runs.folder import saving
 from ..runs.history import EpochRecord, append_record
+from ..runs.model_card import CardFacts
+from ..runs.published_model import bundle_files, weights_sha256
 from .loop import EpochSums, train_epoch
 from .start import OpenRun, open_run
 
@@ -188,14 +190,6 @@ class _Training:
         self.save_every_s, self.stop, self.on_progress = save_every_s, stop, on_progress
         self.saved_s = self.epoch_started_s = run.started_s
         self.epoch_log: EpochLog | None = None
-        self.publisher = Publisher(
-            run=run.folder,
-            recipe=run.store.recipe,
-            task=run.task,
-            config=run.config,
-            precision=run.precision,
-            n_parameters=run.n_parameters,
-        )
 
     @contextmanager
     def logging_epochs(self, start: StartEpochLog | None) -> Iterator[None]:
@@ -204,16 +198,15 @@ class _Training:
             return
         with saving(self.run.folder, "the epoch log", whole_epochs=self.state.epoch):
             self.epoch_log = start(self.run.folder, self.run.history)
-        try:
+        with closing(self.epoch_log):
             yield
-        finally:
-            self.epoch_log.close()
 
     def finish(self) -> TrainingResult:
         """Train until no epoch is left."""
         run, state, task = self.run, self.state, self.run.task
         with saving(run.folder, "best/", whole_epochs=state.epoch):
-            self.publisher.repair(state)
+            if state.best_epoch and weights_sha256(run.folder / "best") != state.files["best"]["sha256"]:
+                self._publish()  # a kill fell between the checkpoint and best/
         placement = run.placement if self._epochs_left() else None
         if placement is not None:
             batches = FeatureBatches(
@@ -288,7 +281,7 @@ class _Training:
         self.saved_s = time.monotonic()
         if state.best_epoch == state.epoch:
             with saving(run.folder, "best/", whole_epochs=state.epoch):
-                self.publisher.publish(state)
+                self._publish()
         run.history.append(record)
         if self.epoch_log is not None:
             with saving(run.folder, "the epoch log", whole_epochs=state.epoch):
@@ -299,6 +292,21 @@ class _Training:
         self.on_progress("train", state.epoch, config.epochs, f"loss {record.loss:.3f}{validated}")
         if self.stop() and self._epochs_left():
             raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
+
+    def _publish(self) -> None:
+        """Make ``best/`` of the best epoch so far."""
+        run, state, best = self.run, self.state, self.state.best
+        facts = CardFacts(
+            epoch=state.best_epoch,
+            n_parameters=run.n_parameters,
+            precision=run.precision,
+            thresholds=Thresholds.from_dict(best["thresholds"]),
+            validation=best["validation"],
+            intervals=best["intervals"],
+        )
+        weights = state_file(run.folder, state, "best").read_bytes()
+        files = bundle_files(run.task, run.config, run.store.recipe, facts, weights=weights)
+        publish_folder(run.folder / "best", files)
 
     def _wants_save(self) -> bool:
         return self.stop() or time.monotonic() - self.saved_s >= self.save_every_s
