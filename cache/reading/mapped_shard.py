@@ -25,7 +25,7 @@ _CHECKSUM_BYTES = 4
 
 
 class MappedShard:
-    """One part of an array. A missing file reads as fill, as always in Zarr.
+    """One part of an array. A missing file reads as fill; :class:`ZarrReader` refuses one that is recorded but gone.
 
     Raises
     ------

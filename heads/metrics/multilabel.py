@@ -79,7 +79,7 @@ class GenreRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Everything paper section 8 asks for, of one system on one split.
+    """All metrics of one system on one split.
 
     Attributes
     ----------
