@@ -17,7 +17,7 @@ from .libsndfile import decode_with_libsndfile
 
 
 def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for by the first decoder that gives all of it, else by the one that gives more.
+    """Decode the window that `plan` asks for by the first decoder that gives all of it, or the one that gives more.
 
     Raises
     ------
