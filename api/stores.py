@@ -58,7 +58,7 @@ class RepairReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRemoval:
-    """Result of a removal of an added feature set; of a dry run, also the feature set and the size of its arrays."""
+    """Result of the removal of an added feature set."""
 
     store: str
     feature: str
@@ -73,7 +73,7 @@ class FeatureRemoval:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Result of a selection: the store that was written, its tracks, and of how many with features they are."""
+    """Result of a selection of tracks."""
 
     store: str
     tracks: int
@@ -101,7 +101,14 @@ def store_repair(
     workers: int = 0,
     on_progress: Progress = silent,
 ) -> RepairReport:
-    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending."""
+    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending.
+
+    Returns
+    -------
+    RepairReport
+        ``damages`` found and those ``left``, ``pending`` tracks, ``pending_added`` and ``not_built`` by added feature
+        set, ``parts_built``.
+    """
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, parts_built = quarantine(path, damages), 0
@@ -190,7 +197,13 @@ def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list
 
 
 def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> FeatureRemoval:
-    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`."""
+    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`.
+
+    Returns
+    -------
+    FeatureRemoval
+        ``store``, ``feature``, ``dry_run``; of a dry run also its ``info``, and the ``bytes`` of its arrays.
+    """
     _refuse_sealed(path)
     removal = FeatureRemoval(store=str(path), feature=name, dry_run=dry_run)
     if not dry_run:
@@ -226,6 +239,11 @@ def store_select(
     ----------
     genre_names : other genre name prompts, as in :func:`extract`; only they are embedded again.
     text_model : for these, where the store's own text encoder is on this machine; its hashes must match.
+
+    Returns
+    -------
+    Selection
+        ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
     """
     with StoreView(FeatureStore.open(path)) as view:
         if genre_names is not None:
