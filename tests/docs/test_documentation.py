@@ -29,7 +29,7 @@ WRITTEN = [*PAGES, *sorted(path.relative_to(ROOT).as_posix() for folder in ("doc
                            for path in (ROOT / folder).rglob("*.md")), "CHANGELOG.md", "CONTRIBUTING.md"]  # fmt: skip
 """Every page with links, those that only show figures among them."""
 BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(\*Not run in the tests: .+?\*)$)?", re.M | re.S)
-ELSEWHERE = {"mgc demo": "tests/test_demo.py"}
+ELSEWHERE = {"mgc demo": "tests/commands/test_demo.py"}
 """Commands that a test of their own runs."""
 SMALLER = {
     "mgc extract": ["--clip-s", "2", "--workers", "0"],
