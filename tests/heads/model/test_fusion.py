@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_worlds import accuracy, lookup_world, xor_world
 from torch import nn
 
+from benchmarks.worlds.attention import accuracy, lookup_world, xor_world
 from mgc.cache.errors import ConfigError
 from mgc.heads.model.fusion import CrossAttention, Fusion, attend, masked_mean, non_special_mask
 

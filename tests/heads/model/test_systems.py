@@ -21,7 +21,7 @@ from mgc.heads.model.losses import total_loss
 from mgc.heads.model.system import System
 from mgc.heads.model.systems import build_system
 from mgc.heads.runs.published_model import load_run
-from mgc.heads.training.augment import augmented
+from mgc.heads.training.augment import augment_batch
 from mgc.heads.training.train import train
 
 C, D = 5, 12
@@ -150,7 +150,7 @@ def test_no_step_waits_for_the_gpu(options: dict[str, Any], lengths: str) -> Non
     assert (len(set(given.lengths)) == 1) == (lengths == "equal")
     with FakeTensorMode():
         system, there = moved(system).train(), given.map(without_values)
-        shown = augmented(there, TrainConfig(spec_augment=True, modality_dropout=0.5))
+        shown = augment_batch(there, TrainConfig(spec_augment=True, modality_dropout=0.5))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outputs = system(shown)
         loss = total_loss(outputs, shown).total
