@@ -44,7 +44,7 @@ check: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target build/package .
 	MYPYPATH=build/package $(BIN)/mypy -p mgc
 	$(BIN)/lint-imports
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: check
 	@echo "open build/site/index.html"

@@ -76,13 +76,13 @@ def report(
 ) -> Path:
     """Write the page about a run, about several runs side by side, or about a feature store.
 
+    See :func:`mgc.reports.run.write_report`, :func:`mgc.reports.comparison.write_comparison` and
+    :func:`mgc.reports.store.write_store_report`.
+
     Parameters
     ----------
     paths : a run, several runs, or one store.
     audio_root : of one run: the folder that its store was made from, so that its tracks can be listened to.
-
-    See :func:`mgc.reports.run.write_report`, :func:`mgc.reports.comparison.write_comparison` and
-    :func:`mgc.reports.store.write_store_report`.
 
     Raises
     ------
