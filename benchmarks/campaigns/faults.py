@@ -1,4 +1,4 @@
-"""Faults at every operation by which a process changes a folder: it dies there, or the operation fails.
+"""Faults at every operation by which a process changes a folder: it dies there, or the operation fails, or it sleeps.
 
 Operations are counted by Python's audit events (opening for writing, link, rename, mkdir, remove, rmdir) and fsync.
 What pyarrow writes through its own C++ code is counted only as the fsync that follows.
@@ -11,7 +11,7 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +38,18 @@ class Killed(Exception):  # noqa: N818
 
 @dataclass
 class Watch:
-    """The operations on a folder, in order, and whether the fault at one of them happened."""
+    """The operations on a folder, in order, and whether the fault at one of them happened.
+
+    Attributes
+    ----------
+    fault : a function is called, and the operation then goes on: what another process does meanwhile.
+    reads : count files opened for reading, and folders listed, too.
+    """
 
     folder: Path
-    fault: Fault | None
+    fault: Fault | Callable[[], None] | None
     at: int
+    reads: bool = False
     operations: list[str] = field(default_factory=list)
     fired: bool = False
 
@@ -55,9 +62,14 @@ class Watch:
         self.operations.append(name)
         if self.fault is not None and len(self.operations) - 1 == self.at:
             self.fired = True
+            if callable(self.fault):
+                _watches.clear()
+                self.fault()
+                _watches[:] = [self]
+                return
             if self.fault == "kill":
                 raise Killed
-            number = getattr(errno, self.fault)
+            number = getattr(errno, str(self.fault))
             raise OSError(number, os.strerror(number), path)
 
 
@@ -66,10 +78,12 @@ _watches: list[Watch] = []
 
 
 @contextmanager
-def faults(folder: Path, fault: Fault | None = None, at: int = -1) -> Iterator[Watch]:
+def faults(
+    folder: Path, fault: Fault | Callable[[], None] | None = None, at: int = -1, *, reads: bool = False
+) -> Iterator[Watch]:
     """Count the operations below `folder` and let one of them fail; after a kill all further ones fail too."""
     _add_hooks()
-    watch = Watch(folder, fault, at)
+    watch = Watch(folder, fault, at, reads)
     _watches[:] = [watch]
     try:
         yield watch
@@ -82,8 +96,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _, flags = args
-        if isinstance(path, str | bytes) and isinstance(flags, int) and flags & _WRITES:
+        if isinstance(path, str | bytes) and isinstance(flags, int) and (flags & _WRITES or _watches[0].reads):
             _watches[0].count("open", os.fsdecode(path))
+    elif event in ("os.listdir", "os.scandir") and _watches[0].reads:
+        _watches[0].count(event, str(args[0]))
     elif event in ("os.link", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
         _watches[0].count(event, str(args[1] if event in ("os.link", "os.rename") else args[0]))
 

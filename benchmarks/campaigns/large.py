@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mgc.cache.durable import fingerprint, seal
+from mgc.cache.durable import seal
 from mgc.cache.format.layout import object_key
 from mgc.cache.format.plan import Plan, read_plan
 from mgc.cache.format.records import commit_key, outcomes_key
 from mgc.cache.format.schema import OK
-from mgc.cache.format.tables import OUTCOME_SCHEMA, write_table
-from mgc.cache.writing.publish import describe_objects
+from mgc.cache.format.tables import OUTCOME_SCHEMA, table_bytes
+from mgc.cache.writing.publish import with_objects, write_objects
 
 SIZES = (1_000_000, 10_000_000)
 LEFT_PARTS, MOST_TIMES = 200, 2.0
@@ -166,30 +165,19 @@ def write_manifest(path: Path, n_rows: int) -> None:
 def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
     """Write what the extraction of a part leaves in which every track is ok; copy its status from part 0."""
     rows = plan.part_range(part)
-    with tempfile.TemporaryDirectory(dir=store.parent) as scratch:
-        key = outcomes_key(part)
-        (Path(scratch) / key).parent.mkdir(parents=True)
-        write_table(_outcomes(rows), Path(scratch) / key)
-        for spec in plan.arrays():
-            source, target = store / object_key(spec, 0), Path(scratch) / object_key(spec, part)
-            if source.exists():
-                target.parent.mkdir(parents=True)
-                shutil.copyfile(source, target)
-        objects = describe_objects(Path(scratch))
-        record = {
-            "part": part,
-            "n": 0,
-            "generation": plan.generation_of(part).sha256,
-            "counts": {"ok": len(rows), "failed": 0},
-            "reasons": {},
-            "digest": fingerprint(objects),
-            "objects": objects,
-        }
-        for item in objects:
-            (to / item["key"]).parent.mkdir(parents=True, exist_ok=True)
-            (Path(scratch) / item["key"]).rename(to / item["key"])
-        (to / "commits").mkdir(exist_ok=True)
-        (to / commit_key(part)).write_bytes(seal(record))
+    content = {
+        "part": part,
+        "n": 0,
+        "generation": plan.generation_of(part).sha256,
+        "counts": {"ok": len(rows), "failed": 0},
+        "reasons": {},
+    }
+    objects = {outcomes_key(part): table_bytes(_outcomes(rows))}
+    for spec in plan.arrays():
+        if (source := store / object_key(spec, 0)).exists():
+            objects[object_key(spec, part)] = source.read_bytes()
+    (to / "commits").mkdir(exist_ok=True)
+    (to / commit_key(part)).write_bytes(seal(with_objects(content, write_objects(to, objects.items()))))
 
 
 def _outcomes(rows: range) -> pa.Table:

@@ -58,6 +58,7 @@ CAMPAIGNS = {
     "kill": Campaign(kills.kill, "kills", 450),
     "kill-dask": Campaign(kills.kill_dask, "kills", 50),
     "faults": Campaign(store.fault, "operations", 1, exhaustive=store.FAULT_TRIALS),
+    "interleavings": Campaign(store.interleave, "interleavings", 1, exhaustive=store.INTERLEAVING_TRIALS),
     "worker": Campaign(kills.worker, "workers killed", 100),
     "blame": Campaign(inputs.blame, "files blamed", 60),
     "mutants": Campaign(inputs.mutants, "files", 20_000),
@@ -71,7 +72,7 @@ CAMPAIGNS = {
     "train-damage": Campaign(training.damage, "files", 200),
     "large": Campaign(large.large, "plans", 1),
 }
-OPERATIONS = {"faults": store.n_faults, "train-faults": training.n_faults}
+OPERATIONS = {"faults": store.n_faults, "interleavings": store.n_interleavings, "train-faults": training.n_faults}
 """Targets of the campaigns that take every operation; to count the operations takes seconds."""
 
 

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.campaigns import interleavings
 from benchmarks.campaigns.faults import Fault, check_fault, faults, life
 from benchmarks.campaigns.store_machine import run_sequences
 from benchmarks.machine import ROOT
@@ -29,6 +31,7 @@ from mgc.cache.writing.takedowns import drop
 
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
 FAULT_TRIALS = 31
+INTERLEAVING_TRIALS = 307
 
 
 @functools.cache
@@ -57,6 +60,36 @@ def fault(number: int, folder: Path) -> dict[str, Any]:
             shutil.rmtree(folder / "s.zarr")
             count += 1
     return {"operations": count}
+
+
+@functools.cache
+def _half() -> tuple[Path, list[tuple[Callable[[Path], None], Callable[[Path], None], int]]]:
+    """Return a store that is half extracted, and every case of :mod:`benchmarks.campaigns.interleavings`."""
+    folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-half-"))
+    half = interleavings.create_half(folder / "half.zarr")
+    cases = []
+    for writer in interleavings.WRITERS:
+        n = interleavings.n_operations(half, folder, writer)
+        cases += [(writer, other, at) for other in interleavings.OTHERS for at in range(n)]
+    return half, cases
+
+
+def n_interleavings() -> int:
+    return len(_half()[1])
+
+
+def interleave(number: int, folder: Path) -> dict[str, Any]:
+    """Let a writer sleep at each of its operations, and meanwhile extract, append, add, retry, repair, drop or delete.
+
+    Afterwards the store is right, or the writer ends with an error that says what to do; the next extraction completes
+    the store.
+    """
+    half, cases = _half()
+    counts = {"interleavings": 0, "of them ended by an error": 0}
+    for writer, other, at in cases[number::INTERLEAVING_TRIALS]:
+        counts["of them ended by an error"] += bool(interleavings.interleave(half, folder, writer, other, at))
+        counts["interleavings"] += 1
+    return counts
 
 
 @functools.cache

@@ -56,12 +56,13 @@ def fill_pending(path: Path) -> None:
         plan = add_feature_set(path, plan, "other", OTHER, late)
     for feature_set in (None, *plan.added):
         for part in sorted(set(range(plan.n_parts)) - committed(path, feature_set).keys()):
-            arrays, outcomes = _content(path, plan, part, feature_set)
+            arrays, outcomes = content(path, plan, part, feature_set)
             commit_part(path, part, arrays, outcomes, feature_set=feature_set)
     finish(path)
 
 
-def _content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:
+def content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:
+    """Return arrays and outcomes of a part as an extraction makes them; tracks that are taken down stay empty."""
     rows, generation = plan.part_range(part), plan.generation_of(part)
     tracks = read_tracks(path, generation).slice(rows.start - generation.rows.start, len(rows))
     hidden = np.isin(tracks.column("id").to_pylist(), list(dropped_ids(path)))

@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from ..durable import fsync_dir, write_durable
+from ..errors import StoreCorruptError
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
 from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, array_name, track_arrays
 
@@ -76,10 +79,26 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
     )
 
 
+def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:
+    """Let zarr encode rows of an array, from row 0 on; return one object for every `part_rows` of them."""
+    memory: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(memory), zarr_format=3)
+    n_parts = -(-len(values) // part_rows)
+    create_array(group, spec, n_parts * part_rows, part_rows)[: len(values)] = values
+    return [memory[object_key(spec, part)].to_bytes() for part in range(n_parts)]
+
+
 def read_rows(group: zarr.Group, name: str, rows: range) -> npt.NDArray[Any]:
-    """Read consecutive rows of an array."""
-    array = group[name]
-    assert isinstance(array, zarr.Array)
+    """Read consecutive rows of an array.
+
+    Raises
+    ------
+    StoreCorruptError
+        If there is no such array.
+    """
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise StoreCorruptError(f"{group.store}: no array {name!r}; was it taken out meanwhile? Open the store again")
     return np.asarray(array[rows.start : rows.stop])
 
 

@@ -7,6 +7,7 @@ generation, and its commit record holds the hash of that generation.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -258,10 +259,13 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedFeatureSet]:
     added = {}
     for name in added_names(store):
         records: list[dict[str, Any]] = []
-        while (store / feature_set_key(name, len(records))).exists():
-            records.append(unseal(store / feature_set_key(name, len(records))))
-            if records[-1]["plan"] != plan_sha256:
-                raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
+        with contextlib.suppress(FileNotFoundError):  # the last one ends the loop, or its removal meanwhile
+            while True:
+                records.append(unseal(store / feature_set_key(name, len(records))))
+        if not records:
+            continue
+        if any(record["plan"] != plan_sha256 for record in records):
+            raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
         recipe = feature_set_recipe(records[0]["recipe"])
         added[name] = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
     return added

@@ -7,6 +7,7 @@ records, in ``commits/<name>/``.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 
 from ..durable import file_sha256, inside, unseal
 from ..errors import StoreCorruptError
 from . import layout
 from .plan import Plan
+from .schema import OK, array_name
 from .tables import outcome_schema, read_table
 
 COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
@@ -55,6 +58,25 @@ def outcomes_key(part: int, feature_set: str | None = None) -> str:
 def keys_of_part(plan: Plan, part: int, feature_set: str | None) -> set[str]:
     """Return the keys of all objects that a part can have."""
     return {outcomes_key(part, feature_set), *(layout.object_key(spec, part) for spec in plan.arrays(feature_set))}
+
+
+def required_keys(plan: Plan, part: int, feature_set: str | None, outcomes: pa.Table) -> set[str]:
+    """Return the keys of the objects that the record of a part must name, by the outcomes of its tracks.
+
+    Any other array may be fill throughout, and then has no object.
+    """
+    specs = {spec.name: spec for spec in plan.arrays(feature_set)}
+    names = {array_name("status", feature_set)}
+    if pc.any(pc.equal(outcomes.column("status"), OK)).as_py():
+        names |= {"mel_frames", *(name for name, spec in specs.items() if math.isnan(spec.fill))}
+        names -= {array_name("lyrics_pooled", feature_set)}
+    if "flags" in outcomes.column_names and pc.any(pc.not_equal(outcomes.column("flags"), 0)).as_py():
+        names.add("flags")
+    if outcomes.column("lyrics_sha256").null_count < outcomes.num_rows:
+        kinds = ("lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
+        names |= {array_name(kind, feature_set) for kind in kinds}
+    objects = {layout.object_key(spec, part) for name, spec in specs.items() if name in names}
+    return {outcomes_key(part, feature_set), *objects}
 
 
 def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:

@@ -125,16 +125,10 @@ def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
     return pa.table([column(field) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
 
 
-def write_table(table: pa.Table, to: Path | pa.BufferOutputStream) -> None:
-    """Write Parquet whose bytes depend on the table alone (one row group, zstd, no pandas metadata)."""
-    table = table.replace_schema_metadata(None)
-    pq.write_table(table, to, compression="zstd", row_group_size=max(1, table.num_rows), store_schema=False)
-
-
 def table_bytes(table: pa.Table) -> bytes:
-    """Return the bytes that :func:`write_table` writes."""
-    sink = pa.BufferOutputStream()
-    write_table(table, sink)
+    """Return a table as Parquet whose bytes depend on it alone (one row group, zstd, no pandas metadata)."""
+    table, sink = table.replace_schema_metadata(None), pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, table.num_rows), store_schema=False)
     return bytes(sink.getvalue())
 
 

@@ -25,10 +25,10 @@ from .verify import verify
 
 
 def compact(store: Path, *, on_progress: Progress = silent) -> int:
-    """Build every part again that still holds bytes of a track taken down, and empty staging and quarantine.
+    """Build every part again that still holds bytes of a track taken down, and empty the quarantine.
 
-    Readers that have the store open keep what they have mapped. No extraction and no takedown may be running: their
-    staging is removed.
+    Readers that have the store open keep what they have mapped. Staging goes once its record is decided; what an
+    extraction has staged and nobody has committed stays for it.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
         commit_part(store, part, arrays, outcomes, feature_set=feature_set, again=True)
         on_progress("compact", done, len(parts))
     sweep_drafts(store)
-    shutil.rmtree(store / publish.STAGING, ignore_errors=True)
+    finish(store)
     for entry in list((store / QUARANTINE).glob("*/*")):  # the folder of a part stays: it records that its n is used
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -28,6 +28,7 @@ from ..format.records import (
     part_folder,
     quarantined,
     read_outcomes,
+    required_keys,
 )
 from ..format.schema import OK, array_name
 from ..steps import Progress, silent
@@ -145,7 +146,7 @@ class _Inspection:
             else:
                 yield self._damage("foreign", key, f"the plan ends with part {self._salvaged.plan.n_parts - 1}")
             return
-        damages = list(self._objects(record, part))
+        damages = list(self._objects(record, part)) or list(self._named(record, part, feature_set))
         yield from damages
         if self._full and decodable and not damages:
             yield from self._values(part, record, feature_set)
@@ -174,6 +175,20 @@ class _Inspection:
                 yield self._damage("altered", key, detail, part, array)
             elif self._full and file_sha256(file) != item["sha256"]:
                 yield self._damage("altered", key, "its bytes are not those that were committed", part, array)
+
+    def _named(self, record: Mapping[str, Any], part: int, feature_set: str | None) -> Iterator[Damage]:
+        """Compare the objects that a record names with those that the plan and the outcomes require."""
+        try:
+            outcomes = read_outcomes(self._store, part, feature_set)
+        except StoreCorruptError:
+            yield self._damage("altered", outcomes_key(part, feature_set), "it cannot be read", part)
+            return
+        named, plan = set(object_keys(record)), self._salvaged.plan
+        for key in sorted(named - keys_of_part(plan, part, feature_set)):
+            yield self._damage("values", key, "the record of the part names it, and no part has such an object", part)
+        for key in sorted(required_keys(plan, part, feature_set, outcomes) - named):
+            detail = "the record of the part does not name it, though tracks have such features"
+            yield self._damage("missing", key, detail, part, key.partition("/")[0])
 
     def _values(self, part: int, record: Mapping[str, Any], feature_set: str | None) -> Iterator[Damage]:
         """Check the values of a part whose bytes are as committed."""

@@ -6,23 +6,20 @@ A part is one shard of every sharded array and one chunk of every other array, w
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zarr
 
 from ..durable import fsync_dir, unseal
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.plan import Plan, object_keys, read_plan
 from ..format.records import (
-    COMMITS,
     ROWS,
     commit_key,
     last_quarantined,
@@ -32,7 +29,7 @@ from ..format.records import (
     read_commit,
 )
 from ..format.schema import FAILED, OK, is_fill
-from ..format.tables import write_table
+from ..format.tables import table_bytes
 from . import publish
 from .creation import roll_feature_set_forward, roll_generation_forward
 from .feature_removal import finish_drops
@@ -70,21 +67,28 @@ def commit_part(
     """
     current = read_plan(store)
     plan = plan or current
+    _refuse_removed(store, current, plan, feature_set)
+    while True:
+        newest = newest_record(store, part, feature_set)
+        if newest is not None and not again:
+            roll_part_forward(store, current, part, feature_set)
+            return unseal(store / commit_key(part, newest, feature_set))
+        n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
+        content, key = _record(part, n, plan, outcomes, feature_set), commit_key(part, n, feature_set)
+        record = publish.publish(store, key, content, _encode_part(part, plan, arrays, outcomes, feature_set))
+        current = read_plan(store)
+        if not belongs(record, part, current, feature_set) and belongs(record, part, plan, feature_set):
+            (store / key).unlink(missing_ok=True)  # the features were removed while this was published
+            publish.sweep(store, key)
+        _refuse_removed(store, current, plan, feature_set)
+        roll_part_forward(store, current, part, feature_set)
+        if n > last_quarantined(store, part, feature_set):  # else repair has put this record aside since
+            return record
+
+
+def _refuse_removed(store: Path, current: Plan, plan: Plan, feature_set: str | None) -> None:
     if current.sha256_of(feature_set) != plan.sha256_of(feature_set):
         raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
-    newest = newest_record(store, part, feature_set)
-    if newest is not None and not again:
-        roll_part_forward(store, current, part, feature_set)
-        return unseal(store / commit_key(part, newest, feature_set))
-    n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
-
-    def build(folder: Path) -> dict[str, Any]:
-        _build_part(folder, part, plan, arrays, outcomes, feature_set)
-        return _record(part, n, plan, outcomes, feature_set)
-
-    record = publish.publish(store, commit_key(part, n, feature_set), build)
-    roll_part_forward(store, current, part, feature_set)
-    return record
 
 
 def restore_part(
@@ -99,16 +103,9 @@ def restore_part(
     """
     record = read_commit(store, part, feature_set)
     assert record is not None
-    building = store / publish.STAGING / f"{COMMITS}+{part}~restored"
-    building.mkdir(parents=True)
-    _encode(building, part, read_plan(store), arrays, feature_set)
-    objects = publish.describe_objects(building)
+    objects = publish.write_objects(store, _encode(part, read_plan(store), arrays, feature_set))
     if objects != [item for item in record["objects"] if not item["key"].startswith(f"{ROWS}/")]:
         raise StoreCorruptError(f"{store}: part {part} does not come out as it was committed (another zarr release?)")
-    for item in objects:
-        (store / item["key"]).parent.mkdir(parents=True, exist_ok=True)
-        (building / item["key"]).rename(store / item["key"])
-    shutil.rmtree(building)
 
 
 def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | None = None) -> None:
@@ -130,11 +127,12 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     record = unseal(store / key)
     if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
+    for older in range(n):  # first: whoever is still installing one of them must find it gone
+        publish.sweep(store, commit_key(part, older, feature_set))
     publish.install(store, key, record)
     if n > 0:
         _remove_stale(store, part, plan, feature_set, object_keys(record))
-    for older in range(n + 1):
-        publish.sweep(store, commit_key(part, older, feature_set))
+    publish.sweep(store, key)
 
 
 def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: Collection[str]) -> None:
@@ -194,43 +192,28 @@ def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
     return any(not (store / object_key).exists() for object_key in object_keys(record))
 
 
-def _build_part(
-    folder: Path,
-    part: int,
-    plan: Plan,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    outcomes: pa.Table,
-    feature_set: str | None,
-) -> None:
+def _encode_part(
+    part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table, feature_set: str | None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield keys and bytes of all objects of a part, its table last."""
     rows = plan.part_range(part)
     if outcomes.column("row").to_pylist() != list(rows):
         raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
-    _encode(folder, part, plan, arrays, feature_set)
-    table = folder / outcomes_key(part, feature_set)
-    table.parent.mkdir(parents=True)
-    write_table(outcomes, table)
+    yield from _encode(part, plan, arrays, feature_set)
+    yield outcomes_key(part, feature_set), table_bytes(outcomes)
 
 
 def _encode(
-    folder: Path, part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
-) -> None:
-    """Let zarr encode the part as part 0 of a scratch store, then move the objects to their keys."""
+    part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
+) -> Iterator[tuple[str, bytes]]:
+    """Let zarr encode each array as part 0 of a store in memory; a part equal to fill throughout has no object."""
     rows = plan.part_range(part)
-    scratch = folder / "scratch"
-    group = zarr.create_group(scratch, zarr_format=3)
     for spec in plan.arrays(feature_set):
         values = arrays[spec.name]
         if values.shape != (len(rows), *spec.tail):
             raise ValueError(f"{spec.name}: part {part} wants shape {(len(rows), *spec.tail)}, got {values.shape}")
-        layout.create_array(group, spec, plan.part_rows, plan.part_rows)[: len(rows)] = values
-        encoded = scratch / layout.object_key(spec, 0)
-        if not encoded.exists() and not is_fill(values, spec.fill):
-            raise FileNotFoundError(f"{encoded}: what was just written is gone; was the store compacted meanwhile?")
-        if encoded.exists():  # a part equal to fill throughout has no object
-            target = folder / layout.object_key(spec, part)
-            target.parent.mkdir(parents=True)
-            encoded.rename(target)
-    shutil.rmtree(scratch)
+        if not is_fill(values, spec.fill):
+            yield layout.object_key(spec, part), layout.encode(spec, values, plan.part_rows)[0]
 
 
 def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str | None) -> dict[str, Any]:

@@ -6,8 +6,9 @@ them forward.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zarr
 
 from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
-from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, array_name
-from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, with_rows, write_table
+from ..format.schema import FORMAT_VERSION, added_arrays, array_name
+from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes, with_rows
 from . import publish
 
 
@@ -68,16 +68,10 @@ def create_store(
         for name in FOLDERS:
             (partial / name).mkdir()
         write_durable(partial / PLAN_FILE, seal(document))
-        objects = partial / "objects"
-        _build_generation(objects, 0, tracks, range(len(genres)), genres, genre_embedding)
+        objects = _encode_generation(0, tracks, range(len(genres)), genres, genre_embedding)
         content = generation_record("first", 0, tracks, range(len(genres)), fingerprint(document), None)
-        record = publish.with_objects(content, publish.describe_objects(objects))
+        record = publish.with_objects(content, publish.write_objects(partial, objects))
         write_durable(partial / generation_key(0), seal(record))
-        for item in record["objects"]:
-            target = partial / item["key"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (objects / item["key"]).rename(target)
-        shutil.rmtree(objects)
         fsync_tree(partial)
         try:
             partial.rename(store)
@@ -117,13 +111,10 @@ def append_generation(
     number = len(plan.generations)
     tracks = with_rows(tracks, range(plan.n_rows, plan.n_rows + tracks.num_rows))
     genres = range(plan.n_genres, plan.n_genres + len(new_genres))
-
-    def build(folder: Path) -> dict[str, Any]:
-        _build_generation(folder, number, tracks, genres, new_genres, genre_embedding)
-        previous = plan.generations[-1].sha256
-        return generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
-
-    publish.publish(store, generation_key(number), build)
+    previous = plan.generations[-1].sha256
+    content = generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
+    objects = _encode_generation(number, tracks, genres, new_genres, genre_embedding)
+    publish.publish(store, generation_key(number), content, objects)
     roll_generation_forward(store, number)
     return read_plan(store)
 
@@ -144,6 +135,10 @@ def update_metadata(store: Path) -> None:
         after = read_plan(store)
         if (len(after.generations), after.added.keys()) == (len(plan.generations), plan.added.keys()):
             break
+        for key in plan.metadata.keys() - after.metadata.keys():  # of features that were removed meanwhile
+            (store / key).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (store / key).parent.rmdir()
     publish.sweep(store, "metadata.json")
 
 
@@ -178,21 +173,16 @@ def add_feature_set(
     first = 0 if added is None else added.n_genres
     genres = range(first, first + (0 if genre_embedding is None else len(genre_embedding)))
 
-    def build(folder: Path) -> dict[str, Any]:
-        folder.mkdir(exist_ok=True)
-        if genre_embedding is not None and len(genres):
-            _build_embedding(folder, layout.genre_spec(genre_embedding.shape[1], name), genres, genre_embedding)
-        return {
-            "feature_set": name,
-            "recipe": asdict(recipe),
-            "fingerprints": added_fingerprints(recipe, plan.recipe.genre_names),
-            "plan": fingerprint(dict(plan.document)),
-            "first_genre": genres.start,
-            "n_genres": len(genres),
-        }
-
+    content = {
+        "feature_set": name,
+        "recipe": asdict(recipe),
+        "fingerprints": added_fingerprints(recipe, plan.recipe.genre_names),
+        "plan": fingerprint(dict(plan.document)),
+        "first_genre": genres.start,
+        "n_genres": len(genres),
+    }
     key = feature_set_key(name, 0 if added is None else len(added.records))
-    publish.publish(store, key, build)
+    publish.publish(store, key, content, _encode_embedding(genres, genre_embedding, name))
     roll_feature_set_forward(store, key)
     return read_plan(store)
 
@@ -239,32 +229,22 @@ def generation_record(
     }
 
 
-def _build_generation(
-    folder: Path,
-    number: int,
-    tracks: pa.Table,
-    genres: range,
-    names: Sequence[str],
-    embedding: npt.NDArray[np.float32] | None,
-) -> None:
-    """Write the objects of a generation: two tables, and one chunk per new genre."""
-    for name in ("tracks", "genres"):
-        (folder / name).mkdir(parents=True)
-    write_table(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), folder / "tracks" / f"{number}.parquet")
-    table = pa.Table.from_pylist(
-        [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)], schema=GENRE_SCHEMA
-    )
-    write_table(table, folder / "genres" / f"{number}.parquet")
-    if embedding is not None and len(genres):
-        _build_embedding(folder, layout.genre_spec(embedding.shape[1]), genres, embedding)
+def _encode_generation(
+    number: int, tracks: pa.Table, genres: range, names: Sequence[str], embedding: npt.NDArray[np.float32] | None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield keys and bytes of the objects of a generation: two tables, and one chunk for each new genre."""
+    yield f"tracks/{number}.parquet", table_bytes(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA))
+    rows = [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)]
+    yield f"genres/{number}.parquet", table_bytes(pa.Table.from_pylist(rows, schema=GENRE_SCHEMA))
+    yield from _encode_embedding(genres, embedding)
 
 
-def _build_embedding(folder: Path, spec: ArraySpec, genres: range, embedding: npt.NDArray[np.float32]) -> None:
-    """Write one chunk per genre, at its key."""
-    scratch = folder / "scratch"
-    layout.create_array(zarr.create_group(scratch, zarr_format=3), spec, len(genres), 1)[:] = embedding
-    for i, row in enumerate(genres):
-        target = folder / layout.object_key(spec, row)
-        target.parent.mkdir(parents=True)
-        (scratch / layout.object_key(spec, i)).rename(target)
-    shutil.rmtree(scratch)
+def _encode_embedding(
+    genres: range, embedding: npt.NDArray[np.float32] | None, feature_set: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield key and bytes of one chunk for each genre."""
+    if embedding is None or not len(genres):
+        return
+    spec = layout.genre_spec(embedding.shape[1], feature_set)
+    for row, data in zip(genres, layout.encode(spec, embedding, 1), strict=True):
+        yield layout.object_key(spec, row), data

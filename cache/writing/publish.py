@@ -1,10 +1,12 @@
 """The three steps that publish new content of a store: a part, a generation of the plan, an added feature set.
 
-1. Build the objects under ``staging/<record>~<digest>`` (same filesystem), with files and folders fsynced.
-2. Create the record (such as ``commits/3.json``) exclusively. This decides: of several builders one wins.
-3. Roll forward: link the winner's objects to their keys, then remove its staging. Any process may do this, repeatedly.
+1. Build the objects and a draft of their record in ``staging/<record>~<digest>/``, with files and folders fsynced.
+2. Link the draft to the record's key (such as ``commits/3.json``). This decides: of several builders one wins.
+3. Roll forward: link the objects to their keys, then remove the folder. Any process may do this, repeatedly.
 
-A process killed at any instant leaves either no record (the content is built again) or a record to roll forward.
+A process killed at any instant leaves either no record (the content is built again) or a record to roll forward. One
+that sleeps at any instant, and wakes when others have decided, cleared up or repaired, can do no harm: a folder is
+taken away by one rename, and draft, objects and temporary links are all in it. Whoever wakes finds none of them.
 """
 
 from __future__ import annotations
@@ -13,60 +15,113 @@ import contextlib
 import fnmatch
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..claims import STALE_S
+from ..claims import STALE_S, file_system_time
 from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreError
 from ..format.records import ROWS
 
 STAGING = "staging"
+_DRAFT = "record.draft"
+_REMOVED = "removed~"
+_ATTEMPTS = 3
 
 
-def publish(store: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+def publish(
+    store: Path, key: str, content: Mapping[str, Any], objects: Iterable[tuple[str, bytes | memoryview]]
+) -> dict[str, Any]:
     """Build objects and decide for them.
 
     Parameters
     ----------
     key : of the record, such as ``commits/3.json``; never a key that was used before.
-    build : fills a folder with objects at their keys; returns the content of the record besides their list.
+    content : of the record, besides the list of its objects.
+    objects : their keys and bytes; the record lists these, whatever becomes of the files.
 
     Returns
     -------
     dict
         The record that counts: that of another process, if it was first. It is not rolled forward yet.
+
+    Raises
+    ------
+    StoreError
+        If the staging was removed under this process, and no other has decided.
     """
     record_file = store / key
     building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
     try:
-        document = build(building)
-        record = with_objects(document, describe_objects(building))
+        record = with_objects(content, write_objects(building, objects))
+        write_durable(building / _DRAFT, seal(record))
         fsync_tree(building)
-        staged = staged_folder(store, key, record)
-        try:
-            building.rename(staged)
-        except OSError:
-            # Harmless if another process has staged the same bytes, or decided; else nothing may be decided.
-            if not staged.is_dir() and not record_file.exists():
-                raise
-        fsync_dir(store / STAGING)
-        draft = store / STAGING / f"{_label(key)}~{uuid.uuid4().hex}.record"
-        write_durable(draft, seal(record))
-        record_file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, record_file)
-        draft.unlink(missing_ok=True)
+        make_folders(store, key)
+        _decide(store, key, record, building)
         fsync_dir(record_file.parent)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         if not record_file.exists():  # else another process decided, and removed our staging
-            raise
+            raise StoreError(
+                f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "
+                "drop`, or by hand), so nothing was committed; give the same command again"
+            ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return unseal(record_file)
+
+
+def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) -> None:
+    """Give the built folder its final name, and link the draft in it to the record's key.
+
+    Where another process has staged the same bytes, its folder serves. Only the draft inside the folder is linked: so
+    no record can be decided whose folder was taken away.
+    """
+    folder = staged_folder(store, key, record)
+    for _ in range(_ATTEMPTS):
+        try:
+            building.rename(folder)
+        except OSError:
+            if not folder.is_dir() and not (store / key).exists():
+                raise
+        fsync_dir(store / STAGING)
+        try:
+            if _is_whole(folder, record):
+                os.link(folder / _DRAFT, store / key)
+                return
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if (store / key).exists() or not building.exists():
+                raise
+        remove_staging(folder)  # of a writer that is gone, and not whole
+    raise FileNotFoundError(folder)
+
+
+def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a staged folder holds all objects of a record, by name and size, and the draft."""
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    return sizes.pop(_DRAFT, None) is not None and sizes == {item["key"]: item["size"] for item in record["objects"]}
+
+
+def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview]]) -> list[dict[str, Any]]:
+    """Write objects below a folder; return key, size and sha256 of each, of the bytes as given, sorted by key."""
+    described = []
+    for key, data in objects:
+        make_folders(folder, key)
+        with (folder / key).open("xb") as file:
+            file.write(data)
+        described.append({"key": key, "size": len(data), "sha256": sha256(data).hexdigest()})
+    return sorted(described, key=lambda item: str(item["key"]))
+
+
+def make_folders(root: Path, key: str) -> None:
+    """Create the folders between `root` and an object; `root` itself must be there: nobody creates it again."""
+    for folder in reversed(Path(key).parents[:-1]):
+        with contextlib.suppress(FileExistsError):
+            (root / folder).mkdir()
 
 
 def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
@@ -86,21 +141,30 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     folders = set()
     for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
-        target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
-            _link_over(staged / item["key"], target, staged.with_name(f"{_label(key)}~{uuid.uuid4().hex}.link"))
-        folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
+            make_folders(store, item["key"])
+            _link_over(staged / item["key"], target, staged / f"{uuid.uuid4().hex}.link")
+            folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
     for folder in sorted(folders, reverse=True):
-        fsync_dir(folder)
+        with contextlib.suppress(FileNotFoundError):
+            fsync_dir(folder)
 
 
 def sweep(store: Path, key: str) -> None:
     """Remove all staging of a record."""
     for leftover in staged(store, f"{_label(key)}~*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        remove_staging(leftover)
+
+
+def remove_staging(entry: Path) -> None:
+    """Remove an entry of ``staging/``; a folder by one rename first, so that nobody uses a part of it."""
+    if not entry.is_dir():
+        entry.unlink(missing_ok=True)
+        return
+    removed = entry.with_name(f"{_REMOVED}{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        entry.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def staged(store: Path, pattern: str) -> list[Path]:
@@ -114,13 +178,16 @@ def staged(store: Path, pattern: str) -> list[Path]:
 
 def remove_empty_staging(store: Path) -> None:
     """Remove ``staging/`` if it is empty; a process that needs it creates it again."""
+    for leftover in staged(store, f"{_REMOVED}*"):  # of a process that was killed while it removed
+        shutil.rmtree(leftover, ignore_errors=True)
     with contextlib.suppress(OSError):
         (store / STAGING).rmdir()
 
 
 def staged_records(store: Path) -> set[str]:
     """Return the keys of the records that have staging, decided or not."""
-    return {entry.name.partition("~")[0].replace("+", "/") + ".json" for entry in staged(store, "*~*")}
+    labels = {entry.name.partition("~")[0] for entry in staged(store, "*~*")} - {_REMOVED.rstrip("~")}
+    return {label.replace("+", "/") + ".json" for label in labels}
 
 
 def refuse_busy(store: Path) -> None:
@@ -131,9 +198,10 @@ def refuse_busy(store: Path) -> None:
     ConfigError
         If a claim of a part (:mod:`mgc.cache.claims`) is not stale.
     """
-    now = time.time()
-    for file in staged(store, "*~claim"):
-        with contextlib.suppress(FileNotFoundError):
+    claims = staged(store, "*~claim")
+    with contextlib.suppress(FileNotFoundError):
+        now = file_system_time(store / STAGING) if claims else 0.0
+        for file in claims:
             if now - file.stat().st_mtime < STALE_S:
                 raise ConfigError(
                     f"{store}: an extraction is at work on it, or was killed within the last two minutes; wait for it"
@@ -143,12 +211,6 @@ def refuse_busy(store: Path) -> None:
 def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     """Return the folder of the objects of a record until they are installed."""
     return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
-
-
-def describe_objects(folder: Path) -> list[dict[str, Any]]:
-    """Return key, size and sha256 of every file below `folder`, sorted by key."""
-    keys = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    return [describe_object(folder, key) for key in keys]
 
 
 def describe_object(folder: Path, key: str) -> dict[str, Any]:

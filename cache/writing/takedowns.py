@@ -5,6 +5,8 @@ The track's line in the plan stays (id, path, artists, genres): the hash of the 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import uuid
@@ -55,26 +57,33 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
         return new
     folder = store / DROPS
     folder.mkdir(exist_ok=True)
-    draft = folder / _DRAFT.format(uuid.uuid4().hex)
-    write_durable(draft, seal({"ids": new}))
-    number = max(_numbers(store), default=-1)
-    try:
-        while True:
-            number += 1
-            try:
-                os.link(draft, folder / f"{number}.json")
-                break
-            except FileExistsError:
-                continue
-    finally:
-        draft.unlink(missing_ok=True)
+    document = seal({"ids": new})
+    while not _publish(folder, document):
+        pass
     fsync_dir(folder)
     fsync_dir(store)
     return new
 
 
+def _publish(folder: Path, document: bytes) -> bool:
+    """Write a takedown record under the next free number; return False if a compaction removed the draft."""
+    draft = folder / _DRAFT.format(uuid.uuid4().hex)
+    write_durable(draft, document)
+    try:
+        for number in itertools.count(1 + max(_numbers(folder.parent), default=-1)):
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, folder / f"{number}.json")
+                return True
+    except FileNotFoundError:
+        if not folder.exists():
+            raise
+    finally:
+        draft.unlink(missing_ok=True)
+    return False
+
+
 def sweep_drafts(store: Path) -> None:
-    """Remove the drafts of takedowns that were killed; no takedown may be running."""
+    """Remove the drafts of takedowns that were killed; one that is running writes its draft again."""
     for draft in (store / DROPS).glob(_DRAFT.format("*")):
         draft.unlink(missing_ok=True)
 

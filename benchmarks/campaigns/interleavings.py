@@ -1,0 +1,196 @@
+"""A writer sleeps at any of its operations (a laptop's lid, SIGSTOP, a paused machine) while something else is done.
+
+In one process: an audit hook runs the other command in the middle of the writer's call, at its n-th operation on the
+store, reads included. No claim holds the other command back, as after two minutes of sleep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.campaigns.faults import faults
+from benchmarks.worlds.full_store import OTHER, TEMPO, content
+from benchmarks.worlds.small_store import append_late_track, create, features, fill
+from mgc.cache.errors import MgcError
+from mgc.cache.format.plan import read_plan, unfinished_drops
+from mgc.cache.format.records import committed
+from mgc.cache.format.schema import OK
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact as compact_store
+from mgc.cache.upkeep.hdf5_writer import convert as convert_store
+from mgc.cache.upkeep.quarantine import quarantine
+from mgc.cache.upkeep.verify import verify as verify_store
+from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.creation import add_feature_set
+from mgc.cache.writing.feature_removal import drop_feature
+from mgc.cache.writing.takedowns import drop
+
+N_TRACKS = 6
+
+
+def create_half(path: Path) -> Path:
+    """Write a store with a pending part, an added feature set with a pending part, and a takedown to be compacted."""
+    create(path, N_TRACKS)
+    fill(path, [0])
+    add_feature_set(path, read_plan(path), "tempo", TEMPO)
+    commit_part(path, 0, *content(path, read_plan(path), 0, "tempo"), feature_set="tempo")
+    drop(path, ["t02"], planned=["t02"])
+    return path
+
+
+def extract(path: Path) -> None:
+    """Build what is pending, part by part, from the plan as it was at the start."""
+    finish(path)
+    plan = read_plan(path)
+    for feature_set in (None, *plan.added):
+        for part in sorted(set(range(plan.n_parts)) - committed(path, feature_set).keys()):
+            arrays, outcomes = content(path, plan, part, feature_set)
+            commit_part(path, part, arrays, outcomes, feature_set=feature_set, plan=plan)
+    finish(path)
+
+
+def append(path: Path) -> None:
+    """Plan a further track, of a new genre, and build its part."""
+    if len(read_plan(path).generations) == 1:
+        append_late_track(path)
+    extract(path)
+
+
+def add(path: Path) -> None:
+    """Add features of another text encoder, which embeds the genres too."""
+    plan = read_plan(path)
+    done = plan.added["other"].n_genres if "other" in plan.added else 0
+    if done < plan.n_genres:
+        embedding = np.full((plan.n_genres - done, OTHER.hidden_size), 2, np.float32)
+        add_feature_set(path, plan, "other", OTHER, embedding)
+    extract(path)
+
+
+def retry(path: Path) -> None:
+    """Build a committed part of an added feature set again, as a retry of its failed tracks does."""
+    plan = read_plan(path)
+    if "tempo" not in plan.added:
+        return
+    arrays, outcomes = content(path, plan, 0, "tempo")
+    commit_part(path, 0, arrays, outcomes, feature_set="tempo", plan=plan, again=True)
+    finish(path)
+
+
+def compact(path: Path) -> None:
+    compact_store(path)
+
+
+def drop_tracks(path: Path) -> None:
+    drop(path, ["t04"], planned=["t04"])
+
+
+def drop_tempo(path: Path) -> None:
+    if "tempo" in read_plan(path).added:
+        drop_feature(path, "tempo")
+
+
+def drop_and_add_tempo(path: Path) -> None:
+    """Take features out, and add others by the same name."""
+    drop_tempo(path)
+    add_feature_set(path, read_plan(path), "tempo", replace(TEMPO, version="2"))
+
+
+def repair(path: Path) -> None:
+    """Put the newest part aside, of which an object is lost."""
+    (path / "mel/c" / str(max(committed(path))) / "0/0").unlink(missing_ok=True)
+    quarantine(path, verify_store(path))
+
+
+def verify(path: Path) -> None:
+    verify_store(path, full=True)
+
+
+def convert(path: Path) -> None:
+    with contextlib.suppress(MgcError):  # a store that is not finished is refused
+        convert_store(path, path.with_suffix(".h5"))
+    path.with_suffix(".h5").unlink(missing_ok=True)
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+WRITERS: tuple[Callable[[Path], None], ...] = (extract, append, add, retry, compact)
+OTHERS: tuple[Callable[[Path], None], ...] = (
+    *(extract, append, add, retry, compact, repair, verify, convert),
+    *(drop_tracks, drop_tempo, drop_and_add_tempo, delete),
+)
+
+
+def n_operations(whole: Path, folder: Path, writer: Callable[[Path], None]) -> int:
+    """Return how many operations a writer makes that nothing disturbs."""
+    path = Path(shutil.copytree(whole, folder / "s.zarr"))
+    with faults(path, reads=True) as watch:
+        writer(path)
+    check(path)
+    shutil.rmtree(path)
+    return len(watch.operations)
+
+
+def interleave(
+    whole: Path, folder: Path, writer: Callable[[Path], None], other: Callable[[Path], None], at: int
+) -> list[str]:
+    """Let a writer sleep at an operation while something else is done; return the errors that they end with.
+
+    The store is right afterwards, whatever the writer did, and the next extraction completes it.
+    """
+    path = Path(shutil.copytree(whole, folder / "s.zarr"))
+    errors: list[str] = []
+
+    def run(command: Callable[[Path], None]) -> None:
+        try:
+            command(path)
+        except MgcError as error:
+            errors.append(f"{command.__name__}: {type(error).__name__}: {error}".replace(str(path), "s.zarr"))
+        except FileNotFoundError:  # the command line prints these as they are
+            if path.exists():
+                raise
+
+    with faults(path, lambda: run(other), at, reads=True) as watch:
+        run(writer)
+    assert watch.fired, f"{writer.__name__} has no operation {at}"
+    if other is delete:
+        assert not path.exists(), "a store that was deleted was made again"
+        return errors
+    check(path)
+    extract(path)
+    check(path, complete=True)
+    shutil.rmtree(path)
+    return errors
+
+
+def check(path: Path, *, complete: bool = False) -> None:
+    """Assert that a store is as recorded, and that every row that is ok holds what was written."""
+    finish(path)
+    assert verify_store(path, full=complete) == []
+    assert unfinished_drops(path) == []
+    plan = read_plan(path)
+    with FeatureStore.open(path) as store:
+        for row in store.ok_rows.tolist():
+            np.testing.assert_array_equal(store.read("mel", [row])[0], features(row)["mel"])
+        for name in plan.added:
+            _check_added(path, store, name)
+    if complete:
+        assert committed(path).keys() == set(range(plan.n_parts))
+        assert not (path / "staging").exists(), sorted(p.name for p in (path / "staging").iterdir())
+
+
+def _check_added(path: Path, store: FeatureStore, name: str) -> None:
+    plan, outcomes = read_plan(path), store.added_outcomes(name)
+    ok = {row["row"] for row in outcomes.to_pylist() if row["status"] == OK} & set(store.ok_rows.tolist())
+    for part in range(plan.n_parts):
+        arrays, _ = content(path, plan, part, name)
+        for i, row in enumerate(plan.part_range(part)):
+            if row in ok and name in arrays:
+                np.testing.assert_array_equal(store.read(name, [row])[0], arrays[name][i])
