@@ -255,9 +255,8 @@ def store_select(
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
     with extra("extract"):
-        from ..pipeline.sources.genre_prompts import genre_names
-        from ..pipeline.text.encoder import TextSource
-        from ..pipeline.text.genre_embedding import embed_prompts
+        from ..pipeline.sources.label_tables import genre_names
+        from ..pipeline.text.encoder import TextSource, embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")

@@ -24,8 +24,7 @@ from ...cache.steps import Progress, silent
 from ...cache.writing.commits import finish
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
-from ..text.encoder import TextSource, load_encoder
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts, load_encoder
 from .cluster import run_on_cluster
 from .job import PartJob
 from .options import ExtractOptions

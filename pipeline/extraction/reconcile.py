@@ -21,10 +21,9 @@ from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
-from ..sources.genre_prompts import genre_names
+from ..sources.label_tables import genre_names
 from ..sources.manifest import Source
-from ..text.encoder import TextSource, encoder_recipe
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts, encoder_recipe
 from .options import ExtractOptions
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, normalise_language
+from .manifest import KnownDataset, Source, Track, check_collisions, normalise_language
 from .options import GenreLevel, SourceOptions
 from .tables import Row, Table, distinct_names, quoted_records, read_quoted
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .options import SourceOptions
 from .tables import Table, distinct_names, read_quoted, read_unquoted
 

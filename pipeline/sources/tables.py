@@ -37,19 +37,15 @@ class Row:
 
     def text(self, column: str) -> str | None:
         """The cell's text without the white space around it; None where it is absent, null or empty."""
-        value = self._string(column)
+        value = self.verbatim(column)
         return (value.strip() or None) if value is not None else None
 
     def required_text(self, column: str) -> str:
         """The cell as it stands (ids and file names may start with a space); a blank one is refused."""
-        value = self._string(column)
+        value = self.verbatim(column)
         if value is None or not value.strip():
             raise ManifestError(f"{self.where}: column {column!r} is empty, and every row needs it")
         return value
-
-    def verbatim(self, column: str) -> str | None:
-        """The cell as it stands (lyrics): only absent and null become None."""
-        return self._string(column)
 
     def names(self, column: str, delimiter: str | None) -> tuple[str, ...]:
         """Several names in one cell: a list, or text that `delimiter` splits; in order, each once, in Unicode NFC."""
@@ -64,7 +60,8 @@ class Row:
             return distinct_names([value])
         return self.names(column, delimiter)
 
-    def _string(self, column: str) -> str | None:
+    def verbatim(self, column: str) -> str | None:
+        """The cell as it stands (lyrics): only absent and null become None."""
         value = self.cells.get(column)
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
