@@ -158,7 +158,7 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
             raise
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a legal name"
         raise ClipError(Reason.SRC_MISSING, f"cannot be opened: {cause}") from None
-    try:
+    with os.fdopen(handle, "rb"):
         n_bytes = os.fstat(handle).st_size
         if n_bytes == 0:
             raise ClipError(Reason.EMPTY, "zero bytes")
@@ -166,8 +166,6 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
             raise ClipError(Reason.TOO_LARGE, f"{n_bytes} bytes; the cap is {caps.max_bytes}")
         with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as data:
             yield data
-    finally:
-        os.close(handle)
 
 
 def _after_id3(data: mmap.mmap) -> int:

@@ -1,4 +1,8 @@
-"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part."""
+"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part.
+
+It is held to the one demuxer that the content calls for and reads from an open file: it opens no other file, no
+playlist and no address.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,12 @@ class _Take:
     error: Exception | None = None
 
     def note(self, error: Exception) -> None:
-        """Keep the first error, unless it says that there is no decoder and another contradicts it."""
+        """Keep the first error, unless it says that there is no decoder and another contradicts it.
+
+        A lack of memory is raised, as it is no fault of the file.
+        """
+        if isinstance(error, MemoryError):
+            raise error
         if self.error is None or isinstance(self.error, _NO_DECODER):
             self.error = error
 
@@ -114,8 +123,7 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
         length=length,
         rate_hz=extent.rate_hz,
         channels=extent.channels,
-        clipped_share=take.mixer.clipped_share,
-        finite=take.mixer.finite,
+        mixer=take.mixer,
         gaps=take.damaged,
         share=_share(sound, extent, length),
         by_libsndfile=False,
@@ -263,8 +271,6 @@ def _packets(
 ) -> Iterator[av.Packet[av.AudioStream]]:
     try:
         yield from container.demux(stream)
-    except MemoryError:
-        raise
     except av.FFmpegError as error:
         take.note(error)
 
@@ -275,8 +281,6 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream, take
     for packet in _packets(container, stream, take):
         try:
             frames = packet.decode()
-        except MemoryError:
-            raise
         except av.FFmpegError as error:
             take.note(error)
             fault = begun

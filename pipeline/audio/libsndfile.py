@@ -47,8 +47,7 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
         length=length,
         rate_hz=rate_hz,
         channels=channels,
-        clipped_share=mixer.clipped_share,
-        finite=mixer.finite,
+        mixer=mixer,
         share=share,
         whole=whole,
     )
