@@ -7,6 +7,8 @@ playlist and no address.
 from __future__ import annotations
 
 import errno
+import itertools
+import operator
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +54,10 @@ class _Extent:
 
 @dataclass(kw_only=True)
 class _Take:
-    """Samples as they come, in runs of one rate; the first error; frames of silence put where packets were lost."""
+    """Samples as they come, each part with its rate; the first error; frames of silence put where packets were lost."""
 
     mixer: Mixer = field(default_factory=Mixer)
-    runs: list[tuple[int, list[Float32]]] = field(default_factory=list)
+    parts: list[tuple[int, Float32]] = field(default_factory=list)
     n_frames: int = 0
     n_filled: int = 0
     damaged: bool = False
@@ -72,19 +74,13 @@ class _Take:
         if self.error is None or isinstance(self.error, _NO_DECODER):
             self.error = error
 
-    def add(self, mono: Float32, rate_hz: int) -> None:
-        if not self.runs or self.runs[-1][0] != rate_hz:
-            self.runs.append((rate_hz, []))
-        self.runs[-1][1].append(mono)
-
     def mono(self, rate_hz: int) -> Float32:
-        """All runs, those of another rate resampled (a FLAC stream may change its rate half-way)."""
-        parts = [np.concatenate(run) for _, run in self.runs]
-        even = [
-            part if own_hz == rate_hz else soxr.resample(part, own_hz, rate_hz, quality="HQ")
-            for (own_hz, _), part in zip(self.runs, parts, strict=True)
-        ]
-        return np.concatenate(even) if even else np.zeros(0, dtype=np.float32)
+        """All parts, runs of another rate resampled (a FLAC stream may change its rate half-way)."""
+        even = [np.zeros(0, dtype=np.float32)]
+        for own_hz, run in itertools.groupby(self.parts, key=operator.itemgetter(0)):
+            samples = np.concatenate([part for _, part in run])
+            even.append(samples if own_hz == rate_hz else soxr.resample(samples, own_hz, rate_hz, quality="HQ"))
+        return np.concatenate(even)
 
 
 def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
@@ -243,7 +239,7 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
                 take.damaged = True
                 if stated - position <= _LONGEST_FILL_S * rate_hz:
                     fill = max(0, min(stated, window.stop) - max(position, window.first))
-                    take.add(np.zeros(fill, dtype=np.float32), rate_hz)
+                    take.parts.append((rate_hz, np.zeros(fill, dtype=np.float32)))
                     take.n_filled += fill
                     take.n_frames += fill
                     position = stated
@@ -251,7 +247,7 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
             n_frames = round(len(block) * rate_hz / frame.sample_rate)
             if position + n_frames > window.first:
                 early = max(0, round((window.first - position) * frame.sample_rate / rate_hz))
-                take.add(take.mixer.mix(block[early:]), frame.sample_rate)
+                take.parts.append((frame.sample_rate, take.mixer.mix(block[early:])))
                 take.n_frames += n_frames - max(0, window.first - position)
             position += n_frames
             if position >= window.stop:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...cache.format.plan import Plan, read_genres, read_plan, read_tracks
+from ...cache.format.plan import Plan, read_genres, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
@@ -25,10 +24,10 @@ from ...cache.writing.commits import finish
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, embed_prompts, load_encoder
+from .builder import PartJob
 from .cluster import run_on_cluster
-from .job import PartJob
 from .options import ExtractOptions
-from .part import build_and_commit
+from .part import build_and_commit, plan_rows
 from .reconcile import newest_tracks, refuse, source_table, track_differences
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ class PendingParts:
     starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tables: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in self.source.tracks if track.lyrics is not None}
 
     def build(self, plan: Plan, *, skip: Collection[int] = (), retries: Mapping[int, int] | None = None) -> int:
@@ -103,7 +101,8 @@ class PendingParts:
         return built
 
     def _job(self, plan: Plan, part: int, retry_of: int | None) -> PartJob:
-        ids = self._ids(plan, part) if self._inline or self.starts_s else []
+        rows = plan_rows(self.path, plan, part) if self._inline or self.starts_s else []
+        ids = [row["id"] for row in rows]
         return PartJob(
             store=self.path,
             part=part,
@@ -114,14 +113,6 @@ class PendingParts:
             feature_set=self.feature_set,
             retry_of=retry_of,
         )
-
-    def _ids(self, plan: Plan, part: int) -> list[str]:
-        generation, rows = plan.generation_of(part), plan.part_range(part)
-        if generation.number not in self._tables:
-            self._tables[generation.number] = read_tracks(self.path, generation)
-        column = self._tables[generation.number].column("id")
-        ids: list[str] = column.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
-        return ids
 
 
 class _Queue(Iterator[PartJob]):

