@@ -17,7 +17,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 from ...cache.errors import MgcError, MissingExtraError
 from ...cache.machine import ONE_THREAD
@@ -31,10 +31,6 @@ Answer = tuple[dict[str, Any], bytearray]
 _START_WALL_S = 300.0
 _STOP_WALL_S = 5.0
 _STDERR_BYTES = 8192
-
-
-class _Source(Protocol):
-    def read(self, n_bytes: int, /) -> bytes | None: ...
 
 
 class DecoderDiedError(Exception):
@@ -171,7 +167,7 @@ def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
     return MgcError(f"the decoding process does not start ({death}); it said:\n{stderr_tail}")
 
 
-def receive(source: _Source) -> bytes | None:
+def receive(source: BinaryIO) -> bytes | None:
     """Read the JSON or path of the next message to the child; None at the end of the input."""
     sizes = source.read(SIZES.size)
     if not sizes or len(sizes) < SIZES.size:

@@ -101,10 +101,7 @@ def decode_clip(
 def sound_seconds(path: Path, caps: Caps) -> float:
     """Length of the sound in a file as it can be decoded, whatever its header claims; its first second is decoded.
 
-    Raises
-    ------
-    ClipError
-        As :func:`decode_clip` does.
+    Raises as :func:`decode_clip` does.
     """
     decoded = decode(path, examine(path, caps), lambda rate_hz, _: Window(first=0, start=0, stop=rate_hz), caps)
     return decoded.length / decoded.rate_hz

@@ -84,15 +84,8 @@ class _Take:
 
 
 def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for.
+    """Decode the window that `plan` asks for; raises as :func:`mgc.pipeline.audio.clips.decode` does.
 
-    Raises
-    ------
-    ClipError
-        ``TOO_LARGE``, ``BAD_HEADER``, ``UNSUPPORTED_CODEC``, ``DECODE_ERROR``, ``NOT_AUDIO`` or ``EMPTY``.
-
-    Notes
-    -----
     The length is that of the packets, found by reading them all without decoding: headers are not asked.
     """
     extent = _extent(path, sound, caps)

@@ -24,7 +24,7 @@ from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
 from . import reconcile
 from .options import ExtractOptions
-from .pending import ExtractReport, PendingParts, plan_feature_set, records_to_retry
+from .pending import ExtractReport, PendingParts
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ def extract(
         log.info("text encoder %s, weights %s", recipe.lyrics.model, recipe.lyrics.weights_sha256[:12])
     tracks = reconcile.source_table(source)
     if not (path / PLAN_FILE).is_file():
-        reconcile.refuse_other_content(path)
         reconcile.plan_store(path, tracks, recipe, text, options)
     plan = read_plan(path)
     reconcile.refuse_other_recipe(path, plan, recipe, options)
@@ -107,9 +106,8 @@ def add_features(
     assert name is not None
     if not (path.is_dir() and is_store(path)) or options.append:
         raise ConfigError(f"--add {name}: features join a Zarr store that is there, in a run of their own")
-    text = None
-    if options.text_model is not None:
-        text = TextSource(model=options.text_model, device=options.text_device)
+    model = options.text_model
+    text = None if model is None else TextSource(model=model, device=options.text_device)
     recipe = _added_recipe(path, name, text, options.text_precision)
     if not NAME.fullmatch(name):
         raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
@@ -125,13 +123,13 @@ def add_features(
             f"Use the same to continue {name!r}, or another name; `mgc store drop {path} --feature {name}` takes out "
             "what there is, and then it can join anew.",
         )
-    plan = plan_feature_set(path, plan, name, recipe, text)
-    reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Name another.")
-    without_base = set(range(plan.n_parts)) - committed(path).keys()
-    retries = records_to_retry(path, plan, name) if options.retry_failed else {}
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name
     )
+    plan = pending.plan_feature_set(plan, recipe)
+    reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Name another.")
+    without_base = set(range(plan.n_parts)) - committed(path).keys()
+    retries = pending.records_to_retry(plan) if options.retry_failed else {}
     built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)
     finish(path)
     return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ...cache.claims import hold
 from ...cache.errors import ConfigError
-from ...cache.format.plan import Generation, Plan, read_plan, read_tracks
+from ...cache.format.plan import Plan, read_plan, read_tracks
 from ...cache.format.recipe import MelRecipe, TextRecipe
 from ...cache.format.records import commit_key, read_commit
 from ...cache.format.schema import FAILED
@@ -116,9 +116,7 @@ def _clip_reader(recipe: MelRecipe, form: Literal["mel", "samples"] = "mel") -> 
     return ClipReader(recipe, form=form)
 
 
-@functools.lru_cache(maxsize=2)
-def _generation_tracks(store: Path, generation: Generation) -> pa.Table:
-    return read_tracks(store, generation)
+_generation_tracks = functools.lru_cache(maxsize=2)(read_tracks)
 
 
 def plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:

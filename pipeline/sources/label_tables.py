@@ -31,36 +31,27 @@ punk rock, singer songwriter, synth pop, trip hop, world fusion
 COMMON_NAMES: Mapping[str, str] = {
     **{text.replace(" ", ""): text for text in " ".join(_WORDS.split()).split(", ")},
     **{f"{decade}s": f"music of the 19{decade}s" for decade in (60, 70, 80, 90)},
-    "dnb": "drum and bass",
-    "drum&bass": "drum and bass",
-    "drum'n'bass": "drum and bass",
-    "drumnbass": "drum and bass",
+    **dict.fromkeys(("dnb", "drum&bass", "drum'n'bass", "drumnbass"), "drum and bass"),
+    **dict.fromkeys(("j-pop", "jpop"), "japanese pop"),
+    **dict.fromkeys(("k-pop", "kpop"), "korean pop"),
+    **dict.fromkeys(("r&b", "rnb"), "rhythm and blues"),
     "ebm": "electronic body music",
     "edm": "electronic dance music",
     "ethno": "ethnic music",
     "hip-hop": "hip hop",
     "idm": "intelligent dance music",
-    "j-pop": "japanese pop",
-    "jpop": "japanese pop",
-    "k-pop": "korean pop",
-    "kpop": "korean pop",
     "mpb": "brazilian popular music",
     "nwobhm": "new wave of british heavy metal",
     "psytrance": "psychedelic trance",
-    "r&b": "rhythm and blues",
-    "rnb": "rhythm and blues",
     "rocknroll": "rock and roll",
 }
 """Genre as data sets spell it -> text for the encoder. A genre that is not listed is embedded as it is."""
 
 
 def labels_table(path: Path, wanted: Sequence[str]) -> Table:
-    """Read the table that --labels names; see :func:`mgc.pipeline.sources.tables.read_table`.
+    """Read the table that --labels names; raises as :func:`mgc.pipeline.sources.tables.read_table` does.
 
-    Raises
-    ------
-    ManifestError
-        If it is no such table; the message for a missing one names the option.
+    The message for a missing one names the option.
     """
     if not path.exists():
         raise ManifestError(f"--labels {path}: there is no such file; want a table with the columns 'id' and 'genres'")

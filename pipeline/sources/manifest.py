@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import posixpath
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -236,14 +237,8 @@ def escaping_paths(source: Source) -> list[str]:
 
 
 def _climbs_out(relative: str) -> bool:
-    if relative.startswith("/") or "\0" in relative:
-        return True
-    depth = 0
-    for part in relative.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
+    first = posixpath.normpath(relative).partition("/")[0]
+    return relative.startswith("/") or "\0" in relative or first == ".."
 
 
 def _speaks(language: str | None, wanted: Sequence[str]) -> bool:

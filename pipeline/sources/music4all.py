@@ -117,8 +117,12 @@ def _by_stem(
     folder: Path, ids: Iterable[str], unused: str, notes: list[str], suffix: str | None = None
 ) -> dict[str, str]:
     """Return the names of the files in `folder` by the id before their suffix; ``.mp3`` is preferred to others."""
+    try:
+        listing = os.listdir(folder)
+    except OSError as error:
+        raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
     known, names, n_unused = set(ids), dict[str, str](), 0
-    for name in sorted(_listing(folder), key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
+    for name in sorted(listing, key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
         stem, dot, _ = name.rpartition(".")
         fits = stem in known and stem not in names and (suffix is None or name.endswith(suffix))
         if fits and dot:
@@ -128,13 +132,6 @@ def _by_stem(
     if n_unused:
         notes.append(f"{n_unused} {unused}")
     return names
-
-
-def _listing(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError as error:
-        raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
 
 
 MUSIC4ALL = KnownDataset(
