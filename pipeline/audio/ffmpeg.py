@@ -76,11 +76,11 @@ class _Take:
 
     def mono(self, rate_hz: int) -> Float32:
         """All parts, runs of another rate resampled (a FLAC stream may change its rate half-way)."""
-        even = [np.zeros(0, dtype=np.float32)]
+        resampled = [np.zeros(0, dtype=np.float32)]
         for own_hz, run in itertools.groupby(self.parts, key=operator.itemgetter(0)):
             samples = np.concatenate([part for _, part in run])
-            even.append(samples if own_hz == rate_hz else soxr.resample(samples, own_hz, rate_hz, quality="HQ"))
-        return np.concatenate(even)
+            resampled.append(samples if own_hz == rate_hz else soxr.resample(samples, own_hz, rate_hz, quality="HQ"))
+        return np.concatenate(resampled)
 
 
 def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:

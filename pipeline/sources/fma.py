@@ -15,7 +15,7 @@ from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from .manifest import KnownDataset, Source, Track, check_collisions, normalise_language
 from .options import GenreLevel, SourceOptions
-from .tables import Row, Table, distinct_names, quoted_records, read_quoted
+from .tables import Row, Table, distinct_names, quoted_records, read_quoted, rows_of
 
 METADATA = "fma_metadata"
 SUBSETS = ("small", "medium", "large")
@@ -81,7 +81,7 @@ def _places(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Rows of a table that pandas wrote with two header rows and a named index, with the cells of `columns` only.
+    """Rows of a table with `columns` that pandas wrote with two header rows and a named index.
 
     A column is named by both rows, ``track.title``; the index is ``track_id``.
 
@@ -97,14 +97,9 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             f"{path}: expected a header of two rows, such as ',album,...,track' and ',comments,...,title', and then a "
             "row that starts with 'track_id'"
         )
-    names = [f"{first}.{second}" for first, second in zip(above, below, strict=True)]
-    Table(path, tuple(names[1:]), []).require(columns)
-    places = {"track_id": 0, **{column: names.index(column) for column in columns}}
-    for number, cells in records:
-        where = f"{path}, line {number}"
-        if len(cells) != len(names):
-            raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(names)} columns")
-        yield Row(where, {name: cells[place] or None for name, place in places.items()})
+    names = [f"{first}.{second}" for first, second in zip(above[1:], below[1:], strict=True)]
+    Table(path, tuple(names), []).require(columns)
+    yield from rows_of(path, ("track_id", *names), records)
 
 
 def read_genres(path: Path) -> dict[int, Genre]:

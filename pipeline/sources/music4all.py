@@ -121,10 +121,10 @@ def _by_stem(
         listing = os.listdir(folder)
     except OSError as error:
         raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
-    known, names, n_unused = set(ids), dict[str, str](), 0
+    track_ids, names, n_unused = set(ids), dict[str, str](), 0
     for name in sorted(listing, key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
         stem, dot, _ = name.rpartition(".")
-        fits = stem in known and stem not in names and (suffix is None or name.endswith(suffix))
+        fits = stem in track_ids and stem not in names and (suffix is None or name.endswith(suffix))
         if fits and dot:
             names[stem] = name
         else:

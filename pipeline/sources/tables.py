@@ -222,16 +222,19 @@ def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table:
     columns = tuple(name.strip() for name in header)
     if not any(columns):
         raise ManifestError(f"{path}: no header; the first line must name the columns")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise ManifestError(f"{path}, line {number}: the header names {', '.join(map(repr, twice))} more than once")
-    rows = []
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise ManifestError(f"{path}, line {number}: the header names {', '.join(map(repr, repeated))} more than once")
+    return Table(path, columns, list(rows_of(path, columns, records)))
+
+
+def rows_of(path: Path, columns: Sequence[str], records: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
+    """Name the cells of records by their columns; a record of another length is refused."""
     for number, cells in records:
         where = f"{path}, line {number}"
         if len(cells) != len(columns):
             raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(columns)} columns")
-        rows.append(Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}))
-    return Table(path, columns, rows)
+        yield Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)})
 
 
 def _read_json_lines(path: Path) -> Table:

@@ -57,7 +57,6 @@ class TextEncoder:
     device : a torch device.
     max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
         ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
-
     pack_tokens : tokens that may run through the model together; None takes what pays, 0 is one text at a time.
 
     Attributes
