@@ -34,7 +34,6 @@ def forecast(
     options: ExtractOptions,
     *,
     sample: int | None = None,
-    seed: int = 0,
     on_progress: Progress = silent,
 ) -> Forecast:
     """Extract some tracks of a collection for a trial, and predict what all of them take.
@@ -48,7 +47,7 @@ def forecast(
     recipe, text = choose_recipe(options, None)
     n, workers = len(source.tracks), default_workers() if options.workers is None else options.workers
     n_sampled = min(n, default_sample(n) if sample is None else max(1, sample))
-    rows = np.sort(np.random.default_rng(seed).permutation(n)[:n_sampled]).tolist()
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:n_sampled]).tolist()
     measured = min(workers, default_workers(), max(1, n_sampled // SAMPLE_PARTS))
     sample_rows = max(1, n_sampled // (SAMPLE_PARTS * max(1, measured)))
     with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
