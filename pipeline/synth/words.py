@@ -6,6 +6,7 @@ met in training. All lists and line patterns were written for mgc; no text is co
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,9 +141,7 @@ def favourites(words: Vocabulary, keep: float, rng: np.random.Generator) -> Voca
     def some(choices: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(rng.permutation(choices)[: max(2, round(keep * len(choices)))].tolist())
 
-    return Vocabulary(
-        nouns=some(words.nouns), verbs=some(words.verbs), adjectives=some(words.adjectives), places=some(words.places)
-    )
+    return Vocabulary(**{name: some(choices) for name, choices in vars(words).items()})
 
 
 def write_lyrics(
@@ -169,10 +168,6 @@ def write_lyrics(
     while sum(len(text.split()) for text in lines) < target_words:
         verse = [line() for _ in range(4)]
         lines += [*verse, "", *chorus, ""]
-    kept, n_words = [], 0
-    for text in lines:
-        n_words += len(text.split())
-        if n_words > 160:
-            break
-        kept.append(text)
-    return "\n".join(kept).strip() + "\n"
+    n_words = itertools.accumulate(len(text.split()) for text in lines)
+    short = [text for text, n in zip(lines, n_words, strict=True) if n <= 160]
+    return "\n".join(short).strip() + "\n"
