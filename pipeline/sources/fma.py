@@ -38,13 +38,13 @@ def load_fma(folder: Path, options: SourceOptions) -> Source:
 
     A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.
     """
-    metadata, root, audio = _places(folder)
+    metadata, audio = _places(folder)
     for name in ("tracks.csv", "genres.csv"):
         if not (metadata / name).is_file():
             raise ManifestError(f"{metadata / name}: there is no such file; expected from fma_metadata.zip")
     genres, level = read_genres(metadata / "genres.csv"), options.genre_level or "all"
     wanted = SUBSETS[: AUDIO[audio.name]]
-    prefix = "" if root == audio else f"{audio.name}/"
+    prefix = "" if folder == audio else f"{audio.name}/"
     tracks, wheres = [], []
     for row in read_two_row_header(metadata / "tracks.csv", COLUMNS):
         if row.text("set.subset") in wanted:
@@ -55,7 +55,7 @@ def load_fma(folder: Path, options: SourceOptions) -> Source:
     check_collisions([track.id for track in tracks], wheres)
     tracks.sort(key=lambda track: track.id)
     notes = [f"{audio.name}: the tracks of subset {' and '.join(wanted)}", f"genres: {LEVELS[level]}"]
-    return Source(root=root, tracks=tracks, notes=notes)
+    return Source(root=folder, tracks=tracks, notes=notes)
 
 
 LEVELS: Mapping[GenreLevel, str] = {
@@ -65,10 +65,10 @@ LEVELS: Mapping[GenreLevel, str] = {
 }
 
 
-def _places(folder: Path) -> tuple[Path, Path, Path]:
-    """Find the metadata folder, the root of audio paths and the audio folder."""
+def _places(folder: Path) -> tuple[Path, Path]:
+    """Find the metadata folder and the audio folder."""
     if folder.name in AUDIO:
-        return folder.parent / METADATA, folder, folder
+        return folder.parent / METADATA, folder
     audio = [folder / name for name in AUDIO if (folder / name).is_dir()]
     if not audio:
         raise ManifestError(
@@ -77,7 +77,7 @@ def _places(folder: Path) -> tuple[Path, Path, Path]:
     if len(audio) > 1:
         names = ", ".join(path.name for path in audio)
         raise ManifestError(f"{folder}: there are {names}; name the one to read, such as {audio[0]}")
-    return folder / METADATA, folder, audio[0]
+    return folder / METADATA, audio[0]
 
 
 def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
