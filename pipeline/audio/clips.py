@@ -73,11 +73,7 @@ def decode_clip(
     """
     path, caps = Path(path), caps or Caps()
     sound = examine(path, caps)
-
-    def plan(rate_hz: int, length: int) -> Window:
-        return _window(recipe, rate_hz, length, start_s)
-
-    decoded = decode(path, sound, plan, caps)
+    decoded = decode(path, sound, functools.partial(_window, recipe=recipe, start_s=start_s), caps)
     seconds = decoded.length / decoded.rate_hz
     if decoded.length <= decoded.window.start:
         raise ClipError(Reason.EMPTY, "no samples")
@@ -137,7 +133,7 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
     return replace(second, gaps=broken) if sound.walk else second  # where MPEG files are joined, FFmpeg stumbles
 
 
-def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None) -> Window:
+def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | None) -> Window:
     """Place the clip in a sound of `length` frames."""
     clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
     whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
