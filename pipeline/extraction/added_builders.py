@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cache.errors import ClipError, ConfigError
 from ...cache.format.plan import Plan
@@ -15,10 +15,7 @@ from ...cache.format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_ta
 from ..extractors.registry import load_extractor
 from ..sources.manifest import resolve_inside
 from ..text.lyrics import Lyrics
-from .builder import Clips, Encoder, PartBuilder, Track
-
-if TYPE_CHECKING:
-    from .job import PartJob
+from .builder import Clips, Encoder, PartBuilder, PartJob, Track
 
 log = logging.getLogger(__name__)
 

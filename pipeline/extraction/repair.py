@@ -22,8 +22,7 @@ from ...cache.format.plan import Generation, Plan, read_genres, read_plan, read_
 from ...cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes
 from ...cache.upkeep.verify import Damage
 from ..sources.manifest import Source
-from ..text.encoder import TextSource
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts
 from .reconcile import source_table
 
 
