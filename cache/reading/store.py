@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ..errors import ConfigError, StoreError, TrackUnavailableError
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
+from ..format.tables import with_column
 from .hdf5_reader import Hdf5Reader
 from .reader import StoreReader
 from .zarr_reader import ZarrReader
@@ -363,10 +364,8 @@ def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
     index = pc.index_in(tracks.column("row"), value_set=added.column("row"))
     has_own = pc.equal(tracks.column("status"), OK)
     for name in ("status", "reason", "detail"):
-        field = tracks.schema.field(name)
         values = added.column(name).combine_chunks().take(index)
         if name == "status":
             values = pc.fill_null(values, ABSENT)
-        values = pc.if_else(has_own, values, tracks.column(name)).cast(field.type)
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
+        tracks = with_column(tracks, name, pc.if_else(has_own, values, tracks.column(name)))
     return tracks

@@ -31,6 +31,7 @@ from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set
 from ..format.recipe import TextRecipe
 from ..format.records import COMMITS, ROWS, committed, part_folder
 from ..format.schema import ABSENT, FORMAT_VERSION, ArraySpec, added_arrays, is_fill, track_arrays
+from ..format.tables import genre_table
 from ..messages import counted
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, RECORDS, SEALED_FORMAT, USER_BLOCK
 from ..reading.reader import StoreReader
@@ -177,8 +178,7 @@ def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress
             _copy_genres(file, group, layout.genre_spec(recipe.hidden_size, name), reader)
         _write_table(file, f"added/{name}", reader.added_outcomes(name))
     _write_table(file, "tracks", reader.tracks)
-    genres = {"row": pa.array(range(len(reader.genres)), pa.int64()), "name": pa.array(reader.genres, pa.string())}
-    _write_table(file, "genres", pa.table(genres))
+    _write_table(file, "genres", genre_table(range(len(reader.genres)), reader.genres))
     for key in _record_keys(store):
         data = np.frombuffer((store / key).read_bytes(), np.uint8)
         file.create_dataset(f"{RECORDS}/{key}", data=data, fletcher32=True)

@@ -23,7 +23,7 @@ from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, array_name
-from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, with_rows, write_table
+from ..format.tables import PLAN_SCHEMA, genre_table, with_rows, write_table
 from . import publish
 
 
@@ -251,10 +251,7 @@ def _build_generation(
     for name in ("tracks", "genres"):
         (folder / name).mkdir(parents=True)
     write_table(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), folder / "tracks" / f"{number}.parquet")
-    table = pa.Table.from_pylist(
-        [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)], schema=GENRE_SCHEMA
-    )
-    write_table(table, folder / "genres" / f"{number}.parquet")
+    write_table(genre_table(genres, names), folder / "genres" / f"{number}.parquet")
     if embedding is not None and len(genres):
         _build_embedding(folder, layout.genre_spec(embedding.shape[1]), genres, embedding)
 

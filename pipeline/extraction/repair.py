@@ -19,7 +19,7 @@ from ...cache.durable import replace_file
 from ...cache.errors import StoreError
 from ...cache.format.layout import create_array, genre_spec, object_key
 from ...cache.format.plan import Generation, Plan, read_genres, read_plan, read_tracks
-from ...cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes
+from ...cache.format.tables import genre_table, table_bytes, with_rows
 from ...cache.upkeep.verify import Damage
 from ..sources.manifest import Source
 from ..text.encoder import TextSource
@@ -82,8 +82,7 @@ def _track_tables(store: Path, plan: Plan, generation: Generation, source: Sourc
     in_others = pc.is_in(tracks.column("id"), pa.array(sorted(others), pa.string()))
     for chosen in (tracks, tracks.filter(pc.invert(in_others)), tracks.filter(in_others)):
         if chosen.num_rows == len(generation.rows):
-            rows = pa.array(generation.rows, pa.int64())
-            yield table_bytes(chosen.set_column(0, PLAN_SCHEMA.field("row"), rows))
+            yield table_bytes(with_rows(chosen, generation.rows))
 
 
 def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:
@@ -93,8 +92,7 @@ def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:
 
     before = {name for number in range(generation.number) for name in genres_of(number)}
     names = sorted(genres_of(generation.number) - before)
-    rows = [{"row": generation.genres.start + i, "name": name} for i, name in enumerate(names)]
-    return table_bytes(pa.Table.from_pylist(rows, schema=GENRE_SCHEMA))
+    return table_bytes(genre_table(range(generation.genres.start, generation.genres.start + len(names)), names))
 
 
 def _genre_chunk(embedding: npt.NDArray[np.float32]) -> bytes:
