@@ -65,12 +65,14 @@ def uncompacted(store: Path) -> list[tuple[str | None, int]]:
     """Return feature set and number of every part that holds bytes of a track taken down."""
     plan = read_plan(store)
     dropped_rows = _dropped_rows(store, plan)
-    parts = [
-        (feature_set, part)
-        for feature_set in (None, *plan.added)
-        for part in sorted(dropped_rows.keys() & committed(store, feature_set).keys())
-    ]
-    return [(feature_set, part) for feature_set, part in parts if _holds(store, part, feature_set, dropped_rows[part])]
+    parts: list[tuple[str | None, int]] = []
+    for feature_set in (None, *plan.added):
+        for part in sorted(dropped_rows.keys() & committed(store, feature_set).keys()):
+            record = read_commit(store, part, feature_set)
+            assert record is not None
+            if len(dropped_rows[part]) > int(record["reasons"].get(Reason.DROPPED, 0)):
+                parts.append((feature_set, part))
+    return parts
 
 
 def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
@@ -81,13 +83,6 @@ def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
         for row in tracks.filter(pc.is_in(tracks.column("id"), ids)).column("row").to_pylist():
             rows[row // plan.part_rows].append(row)
     return dict(rows)
-
-
-def _holds(store: Path, part: int, feature_set: str | None, dropped: Sequence[int]) -> bool:
-    """Whether the record that counts has fewer dropped tracks than there are."""
-    record = read_commit(store, part, feature_set)
-    assert record is not None
-    return len(dropped) > int(record["reasons"].get(Reason.DROPPED, 0))
 
 
 def _without(
