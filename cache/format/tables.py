@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,14 @@ def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
     schema = pa.schema([field for field in PLAN_SCHEMA if field.name != "row"])
     iterator = iter(tracks)
     batches = [schema.empty_table()]
-    with _collector_paused():
+    was_enabled = gc.isenabled()
+    gc.disable()  # it would go through all tracks of a large source many times and find no cycle
+    try:
         while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
             batches.append(pa.Table.from_pylist(batch, schema=schema))
+    finally:
+        if was_enabled:
+            gc.enable()
     table = pa.concat_tables(batches).combine_chunks()
     ids = table.column("id")
     if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():
@@ -106,18 +110,6 @@ def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) 
     index = table.schema.get_field_index(name)
     field = table.schema.field(index)
     return table.set_column(index, field, values.cast(field.type))
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would go through all tracks of a large source many times and find no cycle."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def absent_outcomes(rows: range) -> pa.Table:

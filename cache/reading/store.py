@@ -248,7 +248,7 @@ class FeatureStore:
         if name in self.extractors and not np.isin(indices, self.rows_with(name)).all():
             self._refuse_without(name, indices)
         if not spec.sharded:
-            values: npt.NDArray[Any] = self._column(spec)[indices]
+            values: npt.NDArray[Any] = self._column(name)[indices]
             if out is None:
                 return values
             out[...] = values
@@ -352,11 +352,10 @@ class FeatureStore:
     def _tracks_of(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         return self.tracks.take(np.searchsorted(self._rows, rows))
 
-    def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
-        if spec.name not in self._columns:
-            rows = self.rows_with(spec.name) if spec.name in self.extractors else self.ok_rows
-            self._columns[spec.name] = self._reader.column(spec, rows)
-        return self._columns[spec.name]
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._columns:
+            self._columns[name] = self._reader.column(self._spec(name), self.rows_with(name))
+        return self._columns[name]
 
 
 def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:

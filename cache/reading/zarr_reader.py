@@ -48,7 +48,10 @@ class ZarrReader(StoreReader):
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._path = path
         plan = _visible_plan(path)
-        self._group = _open_group(path)
+        try:
+            self._group = zarr.open_group(path, mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
         self._mapped = mapped
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self.recipe = plan.recipe
@@ -176,10 +179,3 @@ def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
         column = tracks.column(name)
         tracks = with_column(tracks, name, pc.if_else(hidden, pa.scalar(value, column.type), column))
     return tracks
-
-
-def _open_group(path: Path) -> zarr.Group:
-    try:
-        return zarr.open_group(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error

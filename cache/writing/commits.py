@@ -164,14 +164,11 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
 def finish(store: Path) -> None:
     """Roll forward everything that is decided; once every part is committed, no staging remains."""
     finish_drops(store)
-    staged = publish.staged_records(store)
-    if not staged:
-        publish.remove_empty_staging(store)
-        return
-    for key in sorted(staged):
+    staged = sorted(publish.staged_records(store))
+    for key in staged:
         if key.startswith(("generations/", f"{FEATURES}/")) and (store / key).exists():
             roll_plan_forward(store, key)
-    parts = [parsed for key in sorted(staged) if (parsed := parse_commit_key(key)) is not None]
+    parts = [parsed for key in staged if (parsed := parse_commit_key(key)) is not None]
     if parts:
         plan = read_plan(store)
         for part, _, feature_set in parts:
