@@ -145,7 +145,5 @@ def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str])
 def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of the canonical recipes of token states and genre embeddings."""
     lyrics = fingerprint(dataclasses.asdict(text))
-    embedding: dict[str, Any] = {"feature": "genre_embedding", "lyrics": lyrics}
-    if genre_names:
-        embedding["genre_names"] = dict(genre_names)
-    return {"lyrics": lyrics, "genre_embedding": fingerprint(embedding)}
+    names = {"genre_names": dict(genre_names)} if genre_names else {}
+    return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics, **names})}

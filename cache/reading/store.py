@@ -45,6 +45,7 @@ class FeatureStore:
     path : folder of the store, or its HDF5 file.
     recipe : recipe of the features; `fingerprints` holds its sha256 per feature.
     library_versions : name -> version of the libraries that made them.
+    added : name -> recipe of all added feature sets.
     text : name of the added text features that stand in for the store's own; None for the store's own.
     tracks : one row per planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
         its column ``row``; between two generations of the plan some belong to no track. A track that was retried has
@@ -63,12 +64,13 @@ class FeatureStore:
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
         self._reader: StoreReader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
+        self.added: dict[str, FeatureSetRecipe] = dict(self._reader.added)
         self.text = text
         self.library_versions = self._reader.library_versions
         self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
         self.part_rows = self._reader.part_rows
         self.tracks = self._reader.tracks
-        if text is not None and text in self._reader.added:
+        if text is not None and text in self.added:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         self.embeds_genres = self._reader.embeds_genres
@@ -280,11 +282,6 @@ class FeatureStore:
     def extractors(self) -> dict[str, ExtractorRecipe]:
         """Name -> recipe of the added feature sets of extractors; each is an array of that name."""
         return {name: recipe for name, recipe in self.added.items() if isinstance(recipe, ExtractorRecipe)}
-
-    @property
-    def added(self) -> dict[str, FeatureSetRecipe]:
-        """Name -> recipe of all added feature sets."""
-        return dict(self._reader.added)
 
     def rows_with(self, name: str) -> npt.NDArray[np.int64]:
         """Return the array rows that have a feature: all of `ok_rows`, or fewer for an added feature set.

@@ -92,8 +92,8 @@ def _without(
     hidden = np.isin(np.asarray(plan.part_range(part)), dropped)
     arrays, outcomes = read_part(store, plan, part, feature_set)
     for spec in plan.arrays(feature_set):
-        is_status = spec.name == array_name("status", feature_set)
-        arrays[spec.name][hidden] = FAILED if is_status else spec.fill
+        arrays[spec.name][hidden] = spec.fill
+    arrays[array_name("status", feature_set)][hidden] = FAILED
     down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": "taken down with `mgc store drop`", "flags": 0}
     rows = [
         {"row": row["row"], **down} if is_hidden else row
