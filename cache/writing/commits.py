@@ -20,21 +20,21 @@ import zarr
 from ..durable import fsync_dir, unseal
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
-from ..format.plan import Plan, object_keys, read_plan
+from ..format.plan import FEATURES, Plan, object_keys, read_plan
 from ..format.records import (
     COMMITS,
     ROWS,
     commit_key,
-    last_quarantined,
     newest_record,
     outcomes_key,
     parse_commit_key,
+    quarantined,
     read_commit,
 )
 from ..format.schema import FAILED, OK, is_fill
 from ..format.tables import write_table
 from . import publish
-from .creation import roll_feature_set_forward, roll_generation_forward
+from .creation import roll_plan_forward
 from .feature_removal import finish_drops
 
 
@@ -76,10 +76,16 @@ def commit_part(
     if newest is not None and not again:
         roll_part_forward(store, current, part, feature_set)
         return unseal(store / commit_key(part, newest, feature_set))
-    n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
+    n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest)
 
     def build(folder: Path) -> dict[str, Any]:
-        _build_part(folder, part, plan, arrays, outcomes, feature_set)
+        rows = plan.part_range(part)
+        if outcomes.column("row").to_pylist() != list(rows):
+            raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
+        _encode(folder, part, plan, arrays, feature_set)
+        table = folder / outcomes_key(part, feature_set)
+        table.parent.mkdir(parents=True)
+        write_table(outcomes, table)
         return _record(part, n, plan, outcomes, feature_set)
 
     record = publish.publish(store, commit_key(part, n, feature_set), build)
@@ -158,17 +164,11 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
 def finish(store: Path) -> None:
     """Roll forward everything that is decided; once every part is committed, no staging remains."""
     finish_drops(store)
-    staged = publish.staged_records(store)
-    if not staged:
-        publish.remove_empty_staging(store)
-        return
-    for key in sorted(staged):
-        folder, _, name = key.partition("/")
-        if (store / key).exists() and folder == "generations":
-            roll_generation_forward(store, int(name.removesuffix(".json")))
-        elif (store / key).exists() and folder == "features":
-            roll_feature_set_forward(store, key)
-    parts = [parsed for key in sorted(staged) if (parsed := parse_commit_key(key)) is not None]
+    staged = sorted(publish.staged_records(store))
+    for key in staged:
+        if key.startswith(("generations/", f"{FEATURES}/")) and (store / key).exists():
+            roll_plan_forward(store, key)
+    parts = [parsed for key in staged if (parsed := parse_commit_key(key)) is not None]
     if parts:
         plan = read_plan(store)
         for part, _, feature_set in parts:
@@ -192,23 +192,6 @@ def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
     if not publish.staged_folder(store, key, record).is_dir():
         return False
     return any(not (store / object_key).exists() for object_key in object_keys(record))
-
-
-def _build_part(
-    folder: Path,
-    part: int,
-    plan: Plan,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    outcomes: pa.Table,
-    feature_set: str | None,
-) -> None:
-    rows = plan.part_range(part)
-    if outcomes.column("row").to_pylist() != list(rows):
-        raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
-    _encode(folder, part, plan, arrays, feature_set)
-    table = folder / outcomes_key(part, feature_set)
-    table.parent.mkdir(parents=True)
-    write_table(outcomes, table)
 
 
 def _encode(

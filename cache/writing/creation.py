@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zarr
 
 from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
 from ..errors import ConfigError
@@ -23,7 +22,7 @@ from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, ArraySpec, added_arrays, array_name
-from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, with_rows, write_table
+from ..format.tables import PLAN_SCHEMA, genre_table, with_rows, write_table
 from . import publish
 
 
@@ -64,7 +63,10 @@ def create_store(
             "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
         }
         n_rows = -(-tracks.num_rows // part_rows) * part_rows
-        layout.write_metadata(partial, document, {}, n_rows=n_rows, n_genres=len(genres))
+        metadata = layout.metadata_documents(document, {}, n_rows=n_rows, n_genres=len(genres))
+        for key, text in metadata.items():
+            (partial / key).parent.mkdir(exist_ok=True)
+            (partial / key).write_bytes(text)
         for name in FOLDERS:
             (partial / name).mkdir()
         write_durable(partial / PLAN_FILE, seal(document))
@@ -124,15 +126,14 @@ def append_generation(
         return generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
 
     publish.publish(store, generation_key(number), build)
-    roll_generation_forward(store, number)
+    roll_plan_forward(store, generation_key(number))
     return read_plan(store)
 
 
-def roll_generation_forward(store: Path, number: int) -> None:
-    """Install the tables of a decided generation, and the shapes of all arrays."""
+def roll_plan_forward(store: Path, key: str) -> None:
+    """Install the metadata of all arrays, and the objects of a decided generation or feature set."""
     update_metadata(store)
-    key = generation_key(number)
-    publish.install(store, key, read_plan(store).generations[number].record)
+    publish.install(store, key, unseal(store / key))
     publish.sweep(store, key)
 
 
@@ -193,7 +194,7 @@ def add_feature_set(
 
     key = feature_set_key(name, 0 if added is None else len(added.records))
     publish.publish(store, key, build)
-    roll_feature_set_forward(store, key)
+    roll_plan_forward(store, key)
     return read_plan(store)
 
 
@@ -214,13 +215,6 @@ def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None
                     f"feature set {name!r}: its dimension {dim!r} is {length} long, the store's "
                     f"{lengths.get(dim, 'another thing')}; give it a name of its own, such as {name}_{dim}"
                 )
-
-
-def roll_feature_set_forward(store: Path, key: str) -> None:
-    """Install the genre embeddings of a decided feature set, and the metadata of its arrays."""
-    update_metadata(store)
-    publish.install(store, key, unseal(store / key))
-    publish.sweep(store, key)
 
 
 def generation_record(
@@ -251,20 +245,14 @@ def _build_generation(
     for name in ("tracks", "genres"):
         (folder / name).mkdir(parents=True)
     write_table(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), folder / "tracks" / f"{number}.parquet")
-    table = pa.Table.from_pylist(
-        [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)], schema=GENRE_SCHEMA
-    )
-    write_table(table, folder / "genres" / f"{number}.parquet")
+    write_table(genre_table(genres, names), folder / "genres" / f"{number}.parquet")
     if embedding is not None and len(genres):
         _build_embedding(folder, layout.genre_spec(embedding.shape[1]), genres, embedding)
 
 
 def _build_embedding(folder: Path, spec: ArraySpec, genres: range, embedding: npt.NDArray[np.float32]) -> None:
     """Write one chunk per genre, at its key."""
-    scratch = folder / "scratch"
-    layout.create_array(zarr.create_group(scratch, zarr_format=3), spec, len(genres), 1)[:] = embedding
-    for i, row in enumerate(genres):
+    for row, chunk in zip(genres, layout.genre_chunks(spec, embedding), strict=True):
         target = folder / layout.object_key(spec, row)
         target.parent.mkdir(parents=True)
-        (scratch / layout.object_key(spec, i)).rename(target)
-    shutil.rmtree(scratch)
+        target.write_bytes(chunk)

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +145,12 @@ def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
 
 
-def describe_objects(folder: Path) -> list[dict[str, Any]]:
-    """Return key, size and sha256 of every file below `folder`, sorted by key."""
-    keys = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    return [describe_object(folder, key) for key in keys]
-
-
-def describe_object(folder: Path, key: str) -> dict[str, Any]:
-    """Return key, size and sha256 of one file below `folder`, as records list them."""
-    file = folder / key
-    return {"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)}
+def describe_objects(folder: Path, keys: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Return key, size and sha256 of files below `folder`, by default of all, as records list them: sorted by key."""
+    if keys is None:
+        keys = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    files = {key: folder / key for key in sorted(keys)}
+    return [{"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)} for key, file in files.items()]
 
 
 def with_objects(document: Mapping[str, Any], objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ The track's line in the plan stays (id, path, artists, genres): the hash of the 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import uuid
@@ -57,15 +59,11 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
     folder.mkdir(exist_ok=True)
     draft = folder / _DRAFT.format(uuid.uuid4().hex)
     write_durable(draft, seal({"ids": new}))
-    number = max(_numbers(store), default=-1)
     try:
-        while True:
-            number += 1
-            try:
+        for number in itertools.count(max(_numbers(store), default=-1) + 1):
+            with contextlib.suppress(FileExistsError):
                 os.link(draft, folder / f"{number}.json")
                 break
-            except FileExistsError:
-                continue
     finally:
         draft.unlink(missing_ok=True)
     fsync_dir(folder)
