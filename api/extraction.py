@@ -52,7 +52,7 @@ def extract(
     """
     options = with_changes(options or ExtractOptions(), changes)
     with extra("extract"):
-        from ..pipeline.extraction.add_features import add_features
+        from ..pipeline.extraction.extract import add_features
         from ..pipeline.extraction.extract import extract as run
         from ..pipeline.extraction.reconcile import choose_recipe
 

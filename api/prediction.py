@@ -250,7 +250,7 @@ def _predict(
     if stores := [str(path) for path in inputs if is_store(path)]:
         raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
     with extra("extract"):
-        from ..pipeline.sources.named_files import songs_source
+        from ..pipeline.sources.datasets import songs_source
 
     missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
     source = songs_source(inputs, lyrics, missing_ok=missing_ok)

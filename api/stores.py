@@ -151,9 +151,10 @@ def _build_pending(
     int, dict
         Parts that were built; name of a feature set -> the reason why it could not be built.
     """
-    from ..pipeline.extraction.pending import build_pending
+    from ..pipeline.extraction.pending import PendingParts
 
-    parts_built, not_built = build_pending(source, path, options, text=text, on_progress=on_progress), {}
+    own = PendingParts(source=source, path=path, text=text, options=options, on_progress=on_progress)
+    parts_built, not_built = own.build_covered(), {}
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
         lacking_genres = [name for name in store.texts if plan.added[name].n_genres < plan.n_genres]
@@ -161,7 +162,7 @@ def _build_pending(
     for name in unfinished:
         try:
             encoder = _encoder_of(plan.added[name].recipe, options)
-            parts_built += build_pending(source, path, options, text=encoder, feature_set=name, on_progress=on_progress)
+            parts_built += dataclasses.replace(own, text=encoder, feature_set=name).build_covered()
         except (ConfigError, TextModelError) as error:  # other feature sets can still be built
             not_built[name] = str(error)
     return parts_built, not_built
@@ -255,9 +256,8 @@ def store_select(
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:
     with extra("extract"):
-        from ..pipeline.sources.genre_prompts import genre_names
-        from ..pipeline.text.encoder import TextSource
-        from ..pipeline.text.genre_embedding import embed_prompts
+        from ..pipeline.sources.label_tables import genre_names
+        from ..pipeline.text.encoder import TextSource, embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
         raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")

@@ -18,23 +18,31 @@ from .errors import StoreCorruptError
 
 def fsync_dir(folder: Path) -> None:
     """Make the names in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder; none where it is missing, which it may be from one call to the next."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def fsync_tree(folder: Path) -> None:
     """Make every file and folder below `folder`, and `folder` itself, durable."""
     for parent, _, files in os.walk(folder, topdown=False):
         for name in files:
-            handle = os.open(Path(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            _fsync(Path(parent, name), os.O_RDONLY)
         fsync_dir(Path(parent))
+
+
+def _fsync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def inside(store: Path, key: str) -> Path:

@@ -26,16 +26,14 @@ ONE_THREAD = {f"{pool}_THREADS": "1" for pool in _THREAD_POOLS}
 @contextlib.contextmanager
 def one_thread_environment() -> Iterator[None]:
     """Give processes started meanwhile one thread each, from their first import on."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def reuse_freed_blocks() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 
 class Progress(Protocol):
     """Callback with the progress of a step of long work: `done` of `total` units, and a note such as the last loss."""
 
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, step: str, done: int, total: int, note: str = "", /) -> None: ...
 
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
@@ -20,21 +19,13 @@ def within(
     progress: Progress, *, step: str | None = None, before: int = 0, total: int | None = None, note: str | None = None
 ) -> Progress:
     """Return the progress of a share of larger work: counted from `before` of `total` on, under its step and note."""
-    return _Share(progress, step, before, total, note)
 
-
-@dataclass(frozen=True)
-class _Share:
-    progress: Progress
-    step: str | None
-    before: int
-    total: int | None
-    note: str | None
-
-    def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
-        self.progress(
-            self.step or step,
-            self.before + done,
-            total if self.total is None else self.total,
-            note if self.note is None else self.note,
+    def show(own_step: str, done: int, own_total: int, own_note: str = "") -> None:
+        progress(
+            step or own_step,
+            before + done,
+            own_total if total is None else total,
+            own_note if note is None else note,
         )
+
+    return show

@@ -57,7 +57,7 @@ def store_info(
 
 
 def _watch(store: Path, every_s: float, as_json: bool) -> None:
-    from ..cache.upkeep.progress import watch
+    from ..cache.upkeep.info import watch
 
     with progress(as_json) as steps:
         last_line = ""

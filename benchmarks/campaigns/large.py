@@ -56,8 +56,7 @@ for name, shard in {"plan": (1, 10**9), "build some parts": None, "resume": None
 """
 READ = """
 from mgc.cache.upkeep.failures import failures
-from mgc.cache.upkeep.info import describe_store
-from mgc.cache.upkeep.progress import watch
+from mgc.cache.upkeep.info import describe_store, watch
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.verify import verify
 store = Path(sys.argv[1])

@@ -24,7 +24,7 @@ from benchmarks.machine import ONE_THREAD, print_heading
 from benchmarks.tables.world import CLIP_S, N_SONGS, SEED, label_sets, make_store, print_world
 from benchmarks.worlds.songs import BenchmarkWorld
 from mgc import api
-from mgc.pipeline.sources.genre_prompts import genre_names
+from mgc.pipeline.sources.label_tables import genre_names
 
 READING = Path(__file__).parent / "paper_reading.txt"
 SEEDS = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -102,15 +101,16 @@ def read_rows(group: zarr.Group, name: str, rows: range) -> npt.NDArray[Any]:
     return np.asarray(array[rows.start : rows.stop])
 
 
-def write_metadata(
-    folder: Path, plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
-) -> None:
-    """Write every ``zarr.json`` of a store with `n_rows` array rows and `n_genres`, consolidated in that of the root.
+def metadata_documents(
+    plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
+) -> dict[str, bytes]:
+    """Return key -> bytes of every ``zarr.json`` of a store; that of the root has them all, consolidated.
 
     Parameters
     ----------
     plan : the document of ``plan.json``.
     added : name -> recipe of the added feature sets.
+    n_rows, n_genres : lengths of the arrays.
     """
     recipe, part_rows = Recipe.from_dict(plan["recipe"]), plan["part_rows"]
     attributes = {
@@ -127,7 +127,8 @@ def write_metadata(
             name: {"recipe": asdict(of_set), "fingerprints": added_fingerprints(of_set, recipe.genre_names)}
             for name, of_set in sorted(added.items())
         }
-    group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
+    objects: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(objects), zarr_format=3, attributes=attributes)
     for spec in track_arrays(recipe):
         create_array(group, spec, n_rows, part_rows)
     if plan["embeds_genres"]:
@@ -141,17 +142,8 @@ def write_metadata(
     with warnings.catch_warnings():
         # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
-        zarr.consolidate_metadata(folder)
-
-
-def metadata_documents(
-    plan: Mapping[str, Any], added: Mapping[str, FeatureSetRecipe], *, n_rows: int, n_genres: int
-) -> dict[str, bytes]:
-    """Return key -> bytes of every ``zarr.json``, as :func:`write_metadata` writes them."""
-    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
-        folder = Path(scratch)
-        write_metadata(folder, plan, added, n_rows=n_rows, n_genres=n_genres)
-        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("zarr.json"))}
+        zarr.consolidate_metadata(group.store)
+    return {key: objects[key].to_bytes() for key in sorted(objects)}
 
 
 def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) -> None:

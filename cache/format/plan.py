@@ -8,7 +8,6 @@ generation, and its commit record holds the hash of that generation.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ..durable import file_sha256, fingerprint, unseal
+from ..durable import file_sha256, fingerprint, names_in, unseal
 from ..errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
 from . import layout
 from .recipe import FeatureSetRecipe, Recipe, feature_set_recipe
@@ -108,14 +107,20 @@ class Plan:
     Attributes
     ----------
     document : of ``plan.json``.
-    part_rows : array rows per part.
     """
 
     document: Mapping[str, Any]
-    recipe: Recipe
-    part_rows: int
     generations: tuple[Generation, ...]
     added: Mapping[str, AddedFeatureSet] = field(default_factory=dict)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe.from_dict(self.document["recipe"])
+
+    @property
+    def part_rows(self) -> int:
+        """Array rows per part."""
+        return int(self.document["part_rows"])
 
     def arrays(self, feature_set: str | None = None) -> list[ArraySpec]:
         """Return the track arrays of the store itself, or of an added feature set."""
@@ -183,23 +188,25 @@ def read_plan(store: Path) -> Plan:
     if not (store / PLAN_FILE).is_file():
         raise StoreNotFoundError(f"{store}: no feature store here ({PLAN_FILE} is missing); `mgc extract` makes one")
     document = unseal(store / PLAN_FILE)
-    if document["format_version"] != FORMAT_VERSION:
-        raise StoreFormatError(
-            f"{store}: store format {document['format_version']}, but this mgc reads format {FORMAT_VERSION}; "
-            "install a matching version of mgc"
-        )
+    refuse_other_format(store, document["format_version"])
     generations = tuple(_read_generations(store, fingerprint(document)))
     if not generations:
         raise StoreCorruptError(f"{store}: generations/0.json is missing; see `mgc store verify`")
-    return make_plan(document, generations, read_added(store, fingerprint(document)))
+    return Plan(document=document, generations=generations, added=read_added(store, fingerprint(document)))
 
 
-def make_plan(
-    document: Mapping[str, Any], generations: tuple[Generation, ...], added: Mapping[str, AddedFeatureSet]
-) -> Plan:
-    """Build a plan from the document of ``plan.json``, its generations and its added feature sets."""
-    recipe = Recipe.from_dict(document["recipe"])
-    return Plan(document=document, recipe=recipe, part_rows=document["part_rows"], generations=generations, added=added)
+def refuse_other_format(store: Path, version: int) -> None:
+    """Refuse a store of another format version.
+
+    Raises
+    ------
+    StoreFormatError
+    """
+    if version != FORMAT_VERSION:
+        raise StoreFormatError(
+            f"{store}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
+            "install a matching version of mgc"
+        )
 
 
 def object_keys(record: Mapping[str, Any]) -> list[str]:
@@ -231,6 +238,14 @@ def feature_set_key(name: str, n: int) -> str:
     return f"{FEATURES}/{name}.json" if n == 0 else f"{FEATURES}/{name}.{n}.json"
 
 
+def feature_set_keys(store: Path, name: str) -> list[str]:
+    """Return the keys of the records of a feature set that exist."""
+    keys: list[str] = []
+    while (store / feature_set_key(name, len(keys))).exists():
+        keys.append(feature_set_key(name, len(keys)))
+    return keys
+
+
 def added_names(store: Path) -> list[str]:
     """Return the names of the added feature sets of a store, sorted."""
     return _feature_set_files(store, "json")
@@ -242,10 +257,7 @@ def unfinished_drops(store: Path) -> list[str]:
 
 
 def _feature_set_files(store: Path, suffix: str) -> list[str]:
-    try:
-        matches = [_FEATURE_SET_FILE.fullmatch(name) for name in os.listdir(store / FEATURES)]
-    except FileNotFoundError:
-        return []
+    matches = [_FEATURE_SET_FILE.fullmatch(name) for name in names_in(store / FEATURES)]
     return sorted(match[1] for match in matches if match is not None and match[2] == suffix)
 
 
@@ -258,16 +270,15 @@ def read_added(store: Path, plan_sha256: str) -> dict[str, AddedFeatureSet]:
     """
     added = {}
     for name in added_names(store):
-        records: list[dict[str, Any]] = []
-        with contextlib.suppress(FileNotFoundError):  # the last one ends the loop, or its removal meanwhile
-            while True:
-                records.append(unseal(store / feature_set_key(name, len(records))))
+        records: tuple[dict[str, Any], ...] = ()
+        with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+            records = tuple(unseal(store / key) for key in feature_set_keys(store, name))
         if not records:
             continue
         if any(record["plan"] != plan_sha256 for record in records):
             raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
         recipe = feature_set_recipe(records[0]["recipe"])
-        added[name] = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+        added[name] = AddedFeatureSet(name=name, recipe=recipe, records=records)
     return added
 
 

@@ -103,8 +103,9 @@ class Recipe:
     genre_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        names = {"genre_names": dict(self.genre_names)} if self.genre_names else {}
-        return {name: dataclasses.asdict(part) for name, part in self._parts().items()} | names
+        recipes = {"mel": self.mel, "lyrics": self.lyrics}
+        document = {name: dataclasses.asdict(recipe) for name, recipe in recipes.items() if recipe is not None}
+        return document | ({"genre_names": dict(self.genre_names)} if self.genre_names else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -129,13 +130,9 @@ class Recipe:
             if own.get(key) != others.get(key)
         ]
 
-    def _parts(self) -> dict[str, MelRecipe | TextRecipe]:
-        parts = {"mel": self.mel, "lyrics": self.lyrics}
-        return {name: part for name, part in parts.items() if part is not None}
-
 
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{part}.{key}": value for part, values in data.items() for key, value in values.items()}
+    return {f"{name}.{key}": value for name, values in data.items() for key, value in values.items()}
 
 
 def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
@@ -148,7 +145,5 @@ def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str])
 def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of the canonical recipes of token states and genre embeddings."""
     lyrics = fingerprint(dataclasses.asdict(text))
-    embedding: dict[str, Any] = {"feature": "genre_embedding", "lyrics": lyrics}
-    if genre_names:
-        embedding["genre_names"] = dict(genre_names)
-    return {"lyrics": lyrics, "genre_embedding": fingerprint(embedding)}
+    names = {"genre_names": dict(genre_names)} if genre_names else {}
+    return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics, **names})}

@@ -8,7 +8,6 @@ records, in ``commits/<name>/``.
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import zarr
 
-from ..durable import file_sha256, inside, unseal
+from ..durable import file_sha256, inside, names_in, unseal
 from ..errors import StoreCorruptError
 from . import layout
 from .plan import Plan
@@ -26,7 +25,7 @@ from .schema import OK, array_name
 from .tables import outcome_schema, read_table
 
 COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
-_RECORD = re.compile(r"(\d+)(?:\.(\d+))?\.json")
+_RECORD = re.compile(rf"{COMMITS}/(?:(.+)/)?(\d+)(?:\.(\d+))?\.json")
 _SEARCH_DEPTH = 8
 """Numbers to look at beyond the last record found: older ones may have been lost, or deleted with a quarantine/."""
 
@@ -42,12 +41,9 @@ def commit_key(part: int, n: int = 0, feature_set: str | None = None) -> str:
 
 
 def parse_commit_key(key: str) -> tuple[int, int, str | None] | None:
-    """Return part, n and feature set of a record's key; None for other keys."""
-    folder, _, name = key.rpartition("/")
-    parsed = parse_commit_name(name)
-    if parsed is None or not (folder == COMMITS or folder.startswith(f"{COMMITS}/")):
-        return None
-    return (*parsed, folder.partition("/")[2] or None)
+    """Return part, n and feature set of a record's key; None for other keys, such as a file manager's."""
+    match = _RECORD.fullmatch(key)
+    return None if match is None else (int(match[2]), int(match[3] or 0), match[1])
 
 
 def outcomes_key(part: int, feature_set: str | None = None) -> str:
@@ -84,20 +80,21 @@ def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:
     return f"{QUARANTINE}/{part}.{n}" if feature_set is None else f"{QUARANTINE}/{feature_set}+{part}.{n}"
 
 
-def parse_commit_name(name: str) -> tuple[int, int] | None:
-    """Return part and n of a record's file name; None for other names, such as a file manager's."""
-    match = _RECORD.fullmatch(name)
-    return None if match is None else (int(match[1]), int(match[2] or 0))
-
-
 def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
     """Return part -> n of the record that counts, for every committed part."""
     newest: dict[int, int] = {}
-    folder, withdrawn = store / part_folder(COMMITS, feature_set), quarantined(store, feature_set)
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if (parsed := parse_commit_name(name)) is not None and parsed[1] > withdrawn.get(parsed[0], -1):
-            newest[parsed[0]] = max(parsed[1], newest.get(parsed[0], 0))
+    withdrawn = quarantined(store, feature_set)
+    for part, n in record_files(store, feature_set):
+        if n > withdrawn.get(part, -1):
+            newest[part] = max(n, newest.get(part, 0))
     return newest
+
+
+def record_files(store: Path, feature_set: str | None) -> list[tuple[int, int]]:
+    """Return part and n of every record of a feature set, whether or not it counts."""
+    folder = part_folder(COMMITS, feature_set)
+    keys = (parse_commit_key(f"{folder}/{name}") for name in names_in(store / folder))
+    return [key[:2] for key in keys if key is not None]
 
 
 def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
@@ -108,27 +105,20 @@ def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[
 
 def newest_record(store: Path, part: int, feature_set: str | None) -> int | None:
     """Return n of the record that counts, by trying names: the folder may hold a million others."""
-    newest, n = None, last_quarantined(store, part, feature_set) + 1
-    misses = 0
-    while misses < _SEARCH_DEPTH:
+    newest, n = None, quarantined(store, feature_set).get(part, -1) + 1
+    end = n + _SEARCH_DEPTH
+    while n < end:
         if (store / commit_key(part, n, feature_set)).exists():
-            newest, misses = n, 0
-        else:
-            misses += 1
+            newest, end = n, n + 1 + _SEARCH_DEPTH
         n += 1
     return newest
-
-
-def last_quarantined(store: Path, part: int, feature_set: str | None) -> int:
-    """Return the highest n of a part in quarantine; -1 if there is none."""
-    return quarantined(store, feature_set).get(part, -1)
 
 
 def quarantined(store: Path, feature_set: str | None) -> dict[int, int]:
     """Return part -> highest n in quarantine: records up to that n do not count, wherever they are."""
     highest: dict[int, int] = {}
     prefix = "" if feature_set is None else f"{feature_set}+"
-    for name in os.listdir(store / QUARANTINE) if (store / QUARANTINE).is_dir() else ():
+    for name in names_in(store / QUARANTINE):
         part, dot, n = name.removeprefix(prefix).partition(".")
         if name.startswith(prefix) and dot and part.isdecimal() and n.isdecimal():
             highest[int(part)] = max(int(n), highest.get(int(part), -1))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,14 @@ def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
     schema = pa.schema([field for field in PLAN_SCHEMA if field.name != "row"])
     iterator = iter(tracks)
     batches = [schema.empty_table()]
-    with _collector_paused():
+    was_enabled = gc.isenabled()
+    gc.disable()  # it would go through all tracks of a large source many times and find no cycle
+    try:
         while batch := list(itertools.islice(iterator, _BATCH_ROWS)):
             batches.append(pa.Table.from_pylist(batch, schema=schema))
+    finally:
+        if was_enabled:
+            gc.enable()
     table = pa.concat_tables(batches).combine_chunks()
     ids = table.column("id")
     if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():
@@ -91,38 +95,28 @@ def plan_table(tracks: Iterable[Mapping[str, Any]]) -> pa.Table:
     return table.add_column(0, PLAN_SCHEMA.field("row"), pa.array(np.arange(table.num_rows), pa.int64()))
 
 
+def genre_table(rows: range, names: Sequence[str]) -> pa.Table:
+    """Return the table of the genres with these rows of ``genre_embedding``."""
+    return pa.table([pa.array(rows, pa.int64()), pa.array(names, pa.string())], schema=GENRE_SCHEMA)
+
+
 def with_rows(tracks: pa.Table, rows: range) -> pa.Table:
     """Return `tracks` with other array rows."""
-    column = tracks.schema.get_field_index("row")
-    return tracks.set_column(column, PLAN_SCHEMA.field("row"), pa.array(rows, pa.int64()))
+    return with_column(tracks, "row", pa.array(rows, pa.int64()))
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector, which would go through all tracks of a large source many times and find no cycle."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return `table` with other values in a column, cast to its type."""
+    index = table.schema.get_field_index(name)
+    field = table.schema.field(index)
+    return table.set_column(index, field, values.cast(field.type))
 
 
-def absent_outcomes(first_row: int, n_rows: int) -> pa.Table:
+def absent_outcomes(rows: range) -> pa.Table:
     """Return outcomes of rows without a commit."""
-    values = {
-        "row": np.arange(first_row, first_row + n_rows),
-        "status": np.full(n_rows, ABSENT),
-        "flags": np.zeros(n_rows),
-    }
-
-    def column(field: pa.Field) -> pa.Array:
-        if field.name not in values:
-            return pa.nulls(n_rows, field.type)
-        return pa.array(values[field.name].astype(field.type.to_pandas_dtype()))
-
-    return pa.table([column(field) for field in OUTCOME_SCHEMA], schema=OUTCOME_SCHEMA)
+    values = {"row": rows, "status": [ABSENT] * len(rows), "flags": [0] * len(rows)}
+    nothing = [None] * len(rows)
+    return pa.table({name: values.get(name, nothing) for name in OUTCOME_SCHEMA.names}, schema=OUTCOME_SCHEMA)
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import StoreCorruptError, StoreFormatError
+from ..format.plan import refuse_other_format
 from ..format.recipe import Recipe, feature_set_recipe
-from ..format.schema import FORMAT_VERSION, ArraySpec, array_name
+from ..format.schema import ArraySpec, array_name
 from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
 from .reader import StoreReader
 
@@ -39,11 +40,7 @@ class Hdf5Reader(StoreReader):
             version = attributes["mgc_format_version"]
         except (OSError, KeyError) as error:
             raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
-        if version != FORMAT_VERSION:
-            raise StoreFormatError(
-                f"{path}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
-                "install a matching version of mgc"
-            )
+        refuse_other_format(path, version)
         self.recipe = Recipe.from_dict(json.loads(attributes["recipe"]))
         self.fingerprints = json.loads(attributes["fingerprints"])
         self.library_versions = json.loads(attributes["library_versions"])

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ..errors import ConfigError, StoreError, TrackUnavailableError
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
+from ..format.tables import with_column
 from .hdf5_reader import Hdf5Reader
 from .reader import StoreReader
 from .zarr_reader import ZarrReader
@@ -44,6 +45,7 @@ class FeatureStore:
     path : folder of the store, or its HDF5 file.
     recipe : recipe of the features; `fingerprints` holds its sha256 per feature.
     library_versions : name -> version of the libraries that made them.
+    added : name -> recipe of all added feature sets.
     text : name of the added text features that stand in for the store's own; None for the store's own.
     tracks : one row per planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
         its column ``row``; between two generations of the plan some belong to no track. A track that was retried has
@@ -62,12 +64,13 @@ class FeatureStore:
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
         self._reader: StoreReader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
+        self.added: dict[str, FeatureSetRecipe] = dict(self._reader.added)
         self.text = text
         self.library_versions = self._reader.library_versions
         self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
         self.part_rows = self._reader.part_rows
         self.tracks = self._reader.tracks
-        if text is not None and text in self._reader.added:
+        if text is not None and text in self.added:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         self.embeds_genres = self._reader.embeds_genres
@@ -247,7 +250,7 @@ class FeatureStore:
         if name in self.extractors and not np.isin(indices, self.rows_with(name)).all():
             self._refuse_without(name, indices)
         if not spec.sharded:
-            values: npt.NDArray[Any] = self._column(spec)[indices]
+            values: npt.NDArray[Any] = self._column(name)[indices]
             if out is None:
                 return values
             out[...] = values
@@ -279,11 +282,6 @@ class FeatureStore:
     def extractors(self) -> dict[str, ExtractorRecipe]:
         """Name -> recipe of the added feature sets of extractors; each is an array of that name."""
         return {name: recipe for name, recipe in self.added.items() if isinstance(recipe, ExtractorRecipe)}
-
-    @property
-    def added(self) -> dict[str, FeatureSetRecipe]:
-        """Name -> recipe of all added feature sets."""
-        return dict(self._reader.added)
 
     def rows_with(self, name: str) -> npt.NDArray[np.int64]:
         """Return the array rows that have a feature: all of `ok_rows`, or fewer for an added feature set.
@@ -351,11 +349,10 @@ class FeatureStore:
     def _tracks_of(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         return self.tracks.take(np.searchsorted(self._rows, rows))
 
-    def _column(self, spec: ArraySpec) -> npt.NDArray[Any]:
-        if spec.name not in self._columns:
-            rows = self.rows_with(spec.name) if spec.name in self.extractors else self.ok_rows
-            self._columns[spec.name] = self._reader.column(spec, rows)
-        return self._columns[spec.name]
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._columns:
+            self._columns[name] = self._reader.column(self._spec(name), self.rows_with(name))
+        return self._columns[name]
 
 
 def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
@@ -363,10 +360,8 @@ def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
     index = pc.index_in(tracks.column("row"), value_set=added.column("row"))
     has_own = pc.equal(tracks.column("status"), OK)
     for name in ("status", "reason", "detail"):
-        field = tracks.schema.field(name)
         values = added.column(name).combine_chunks().take(index)
         if name == "status":
             values = pc.fill_null(values, ABSENT)
-        values = pc.if_else(has_own, values, tracks.column(name)).cast(field.type)
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
+        tracks = with_column(tracks, name, pc.if_else(has_own, values, tracks.column(name)))
     return tracks

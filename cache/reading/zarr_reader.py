@@ -22,7 +22,7 @@ from ..format.layout import object_key, read_rows
 from ..format.plan import Plan, object_keys, read_genres, read_plan, read_tracks
 from ..format.records import committed, read_commit, read_outcomes
 from ..format.schema import FAILED, ArraySpec, Reason, added_arrays, array_name
-from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes
+from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, with_column
 from ..writing import commits, publish
 from ..writing.takedowns import dropped_ids
 from .mapped_shard import MappedShard, max_mapped_files
@@ -48,7 +48,10 @@ class ZarrReader(StoreReader):
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._path = path
         plan = _visible_plan(path)
-        self._group = _open_group(path)
+        try:
+            self._group = zarr.open_group(path, mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
         self._mapped = mapped
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self.recipe = plan.recipe
@@ -156,7 +159,7 @@ def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:
         planned.append(read_tracks(store, generation))
         for part in plan.parts_of(generation):
             rows = plan.part_range(part)
-            outcomes.append(read_outcomes(store, part) if part in visible else absent_outcomes(rows.start, len(rows)))
+            outcomes.append(read_outcomes(store, part) if part in visible else absent_outcomes(rows))
     tracks, outcome = pa.concat_tables(planned), pa.concat_tables(outcomes)
     if outcome.num_rows != tracks.num_rows:
         raise StoreCorruptError(
@@ -173,14 +176,6 @@ def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
         return tracks
     hidden = pc.is_in(tracks.column("id"), pa.array(sorted(dropped), pa.string()))
     for name, value in (("status", FAILED), ("reason", str(Reason.DROPPED)), ("detail", None), ("flags", 0)):
-        field = OUTCOME_SCHEMA.field(name)
-        values = pc.if_else(hidden, pa.scalar(value, field.type), tracks.column(name))
-        tracks = tracks.set_column(tracks.schema.get_field_index(name), field, values)
+        column = tracks.column(name)
+        tracks = with_column(tracks, name, pc.if_else(hidden, pa.scalar(value, column.type), column))
     return tracks
-
-
-def _open_group(path: Path) -> zarr.Group:
-    try:
-        return zarr.open_group(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error

@@ -65,12 +65,14 @@ def uncompacted(store: Path) -> list[tuple[str | None, int]]:
     """Return feature set and number of every part that holds bytes of a track taken down."""
     plan = read_plan(store)
     dropped_rows = _dropped_rows(store, plan)
-    parts = [
-        (feature_set, part)
-        for feature_set in (None, *plan.added)
-        for part in sorted(dropped_rows.keys() & committed(store, feature_set).keys())
-    ]
-    return [(feature_set, part) for feature_set, part in parts if _holds(store, part, feature_set, dropped_rows[part])]
+    parts: list[tuple[str | None, int]] = []
+    for feature_set in (None, *plan.added):
+        for part in sorted(dropped_rows.keys() & committed(store, feature_set).keys()):
+            record = read_commit(store, part, feature_set)
+            assert record is not None
+            if len(dropped_rows[part]) > int(record["reasons"].get(Reason.DROPPED, 0)):
+                parts.append((feature_set, part))
+    return parts
 
 
 def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
@@ -83,13 +85,6 @@ def _dropped_rows(store: Path, plan: Plan) -> dict[int, list[int]]:
     return dict(rows)
 
 
-def _holds(store: Path, part: int, feature_set: str | None, dropped: Sequence[int]) -> bool:
-    """Whether the record that counts has fewer dropped tracks than there are."""
-    record = read_commit(store, part, feature_set)
-    assert record is not None
-    return len(dropped) > int(record["reasons"].get(Reason.DROPPED, 0))
-
-
 def _without(
     store: Path, plan: Plan, part: int, feature_set: str | None, dropped: Sequence[int]
 ) -> tuple[Mapping[str, npt.NDArray[Any]], pa.Table]:
@@ -97,8 +92,8 @@ def _without(
     hidden = np.isin(np.asarray(plan.part_range(part)), dropped)
     arrays, outcomes = read_part(store, plan, part, feature_set)
     for spec in plan.arrays(feature_set):
-        is_status = spec.name == array_name("status", feature_set)
-        arrays[spec.name][hidden] = FAILED if is_status else spec.fill
+        arrays[spec.name][hidden] = spec.fill
+    arrays[array_name("status", feature_set)][hidden] = FAILED
     down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": "taken down with `mgc store drop`", "flags": 0}
     rows = [
         {"row": row["row"], **down} if is_hidden else row

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import itertools
 import json
 import os
 import shutil
@@ -24,13 +26,14 @@ import pyarrow as pa
 import zarr
 
 from ..claims import lock
-from ..durable import fsync_dir, fsync_tree, hidden_path, inside, rename_durable
+from ..durable import fsync_dir, fsync_tree, hidden_path, inside, names_in, rename_durable
 from ..errors import ConfigError, StoreCorruptError, StoreFormatError
 from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
 from ..format.recipe import TextRecipe
 from ..format.records import COMMITS, ROWS, committed, part_folder
 from ..format.schema import ABSENT, FORMAT_VERSION, ArraySpec, added_arrays, is_fill, track_arrays
+from ..format.tables import genre_table
 from ..messages import counted
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, RECORDS, SEALED_FORMAT, USER_BLOCK
 from ..reading.reader import StoreReader
@@ -39,7 +42,6 @@ from ..steps import Progress, silent
 from ..writing import commits, publish
 from ..writing.takedowns import DROPS
 from .compact import uncompacted
-from .surviving_file import SurvivingFile
 from .verify import verify
 
 _BATCH_ROWS = 64
@@ -73,7 +75,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = hidden_path(path)
     try:
-        with SurvivingFile(draft) as raw:
+        with _SurvivingFile(draft) as raw:
             with h5py.File(raw, "w", userblock_size=USER_BLOCK, libver="v110") as file:
                 _write(file, store, reader, on_progress, raw)
             raw.raise_fault()
@@ -157,7 +159,7 @@ def _write_seal(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress, raw: SurvivingFile) -> None:
+def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress, raw: _SurvivingFile) -> None:
     group = zarr.open_group(store, mode="r")
     for name, value in dict(group.attrs).items():
         file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
@@ -171,22 +173,16 @@ def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress
             raw.raise_fault()
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
-        _copy_genres(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), reader)
+        list(_copy(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)))
     for name, recipe in reader.added.items():
         if isinstance(recipe, TextRecipe):
-            _copy_genres(file, group, layout.genre_spec(recipe.hidden_size, name), reader)
+            list(_copy(file, group, layout.genre_spec(recipe.hidden_size, name), len(reader.genres)))
         _write_table(file, f"added/{name}", reader.added_outcomes(name))
     _write_table(file, "tracks", reader.tracks)
-    genres = {"row": pa.array(range(len(reader.genres)), pa.int64()), "name": pa.array(reader.genres, pa.string())}
-    _write_table(file, "genres", pa.table(genres))
+    _write_table(file, "genres", genre_table(range(len(reader.genres)), reader.genres))
     for key in _record_keys(store):
         data = np.frombuffer((store / key).read_bytes(), np.uint8)
         file.create_dataset(f"{RECORDS}/{key}", data=data, fletcher32=True)
-
-
-def _copy_genres(file: h5py.File, group: zarr.Group, spec: ArraySpec, reader: StoreReader) -> None:
-    for _ in _copy(file, group, spec, len(reader.genres)):
-        pass
 
 
 def _copy(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> Iterator[int]:
@@ -204,16 +200,13 @@ def _copy(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> I
     dataset.attrs["units"], dataset.attrs["description"] = spec.unit, spec.description
     for first in range(0, n_rows, _BATCH_ROWS):
         values = layout.read_rows(group, spec.name, range(first, first + _BATCH_ROWS))
-        if not spec.sharded:
-            dataset[first : first + len(values)] = values
-            yield first + len(values)
-            continue
-        step = spec.inner[1]
-        for i, row in enumerate(values):
-            for start in range(0, len(row), step):
-                block = row[start : start + step]
+        if spec.sharded:
+            for i, start in itertools.product(range(len(values)), range(0, spec.tail[0], spec.inner[1])):
+                block = values[i, start : start + spec.inner[1]]
                 if not is_fill(block, spec.fill):  # a chunk that is not written reads as fill and takes no space
                     dataset[first + i, start : start + len(block)] = block
+        else:
+            dataset[first : first + len(values)] = values
         yield first + len(values)
 
 
@@ -259,9 +252,8 @@ def _record_keys(store: Path) -> Iterator[str]:
             yield from object_keys(record)
     of_sets = [part_folder(kind, name) for kind in (COMMITS, ROWS) for name in plan.added]
     for folder in (COMMITS, ROWS, DROPS, *of_sets):
-        if (store / folder).is_dir():
-            names = sorted(name for name in os.listdir(store / folder) if name.endswith((".json", ".parquet")))
-            yield from (f"{folder}/{name}" for name in names)
+        names = sorted(name for name in names_in(store / folder) if name.endswith((".json", ".parquet")))
+        yield from (f"{folder}/{name}" for name in names)
 
 
 def _unpack_records(file: h5py.File, store: Path) -> Plan:
@@ -327,3 +319,58 @@ def only_writer(sealed: Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+class _SurvivingFile(io.FileIO):
+    """A new file to write through; it keeps the first error of a write, and later writes do not reach the disk.
+
+    HDF5 frees objects that are still dirty after a failed write, and crashes. This file reports every write as
+    successful; its user calls :meth:`raise_fault` regularly and at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "x+")
+        self._fault: OSError | None = None
+        self._unwritten: dict[int, bytes] = {}
+        self._path = path
+
+    def raise_fault(self) -> None:
+        """Raise the first error of a write, if there was one."""
+        if self._fault is not None:
+            raise OSError(self._fault.errno, self._fault.strerror, str(self._path)) from self._fault
+
+    def write(self, data: object, /) -> int:
+        """Write all of `data`; after a failed write, keep it in memory."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        start, done = self.tell(), 0
+        while self._fault is None and done < len(view):
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self._fault = error
+        if done < len(view):
+            self._unwritten[start] = bytes(view)
+            self.seek(start + len(view))
+        return len(view)
+
+    def readinto(self, buffer: object, /) -> int:
+        """Read back, including data that never reached the disk."""
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        start = self.tell()
+        n_read = super().readinto(view)
+        for offset, data in self._unwritten.items():
+            first, last = max(offset, start), min(offset + len(data), start + len(view))
+            if first < last:
+                view[first - start : last - start] = data[first - offset : last - offset]
+                n_read = max(n_read, last - start)
+        self.seek(start + n_read)
+        return n_read
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the size, unless a write has failed."""
+        if self._fault is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self._fault = error
+        return self.tell() if size is None else size

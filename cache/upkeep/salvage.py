@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from ..format.plan import (
     Kind,
     Plan,
     feature_set_key,
+    feature_set_keys,
     generation_key,
-    make_plan,
     parse_generation,
     read_added,
     unfinished_drops,
@@ -34,7 +33,7 @@ from ..format.recipe import feature_set_recipe
 from ..format.records import COMMITS, commit_key, committed
 from ..format.schema import FORMAT_VERSION, array_name
 from ..writing.creation import generation_record
-from ..writing.publish import describe_object, with_objects
+from ..writing.publish import describe_objects, with_objects
 
 
 class SalvagedPlan:
@@ -93,7 +92,7 @@ class SalvagedPlan:
             generations.append(parse_generation(number, record))
         if not generations:
             raise StoreCorruptError(f"{self.store}: no generation of the plan is left; restore it from a copy")
-        return make_plan(self.plan_document, tuple(generations), self._added())
+        return Plan(document=self.plan_document, generations=tuple(generations), added=self._added())
 
     def _added(self) -> dict[str, AddedFeatureSet]:
         """Read the added feature sets; if a record is damaged, rebuild it from Zarr's attributes and the objects."""
@@ -114,11 +113,11 @@ class SalvagedPlan:
             if name in unfinished_drops(self.store):
                 continue
             records = []
-            for n in range(len(self.feature_set_keys(name)) or 1):  # up to a damaged one; only the first can be rebuilt
+            for key in feature_set_keys(self.store, name) or [feature_set_key(name, 0)]:
                 try:
-                    records.append(unseal(self.store / feature_set_key(name, n)))
+                    records.append(unseal(self.store / key))
                 except (OSError, StoreCorruptError):
-                    if n > 0:
+                    if records:  # only the first can be rebuilt
                         break
                     records.append(self._first_record(name, attribute))
             recipe = feature_set_recipe(attribute["recipe"])
@@ -136,13 +135,10 @@ class SalvagedPlan:
                 "first_genre": 0,
                 "n_genres": n_genres,
             }
-            record = self._with_objects(content, keys[:n_genres])
+            record = with_objects(content, describe_objects(self.store, keys[:n_genres]))
             if fingerprint(record) in self._feature_set_hashes:
                 return record
         raise StoreCorruptError(f"{self.store / 'features' / name}.json: damaged; restore it from a copy")
-
-    def _with_objects(self, content: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-        return with_objects(content, [describe_object(self.store, key) for key in sorted(keys)])
 
     def _genre_keys(self, feature_set: str) -> list[str]:
         """Return keys of the genre embeddings of a feature set, from the first row on to the first that is missing."""
@@ -152,20 +148,20 @@ class SalvagedPlan:
             keys.append(f"{array}/c/{len(keys)}/0")
         return keys
 
-    def feature_set_keys(self, name: str) -> list[str]:
-        """Return the keys of the records of a feature set that exist."""
-        keys: list[str] = []
-        while (self.store / feature_set_key(name, len(keys))).exists():
-            keys.append(feature_set_key(name, len(keys)))
-        return keys
-
     @cached_property
     def _feature_set_hashes(self) -> set[str]:
-        """Hashes of feature sets in undamaged commit records."""
+        return self._hashes(f"{COMMITS}/*/*.json", "feature_set")
+
+    @cached_property
+    def _generation_hashes(self) -> set[str]:
+        return self._hashes(f"{COMMITS}/*.json", "generation") | self._hashes("generations/*.json", "previous")
+
+    def _hashes(self, records: str, key: str) -> set[str]:
+        """Return the values of `key` in the undamaged records that match a pattern."""
         hashes = set()
-        for file in (self.store / COMMITS).glob("*/*.json"):
+        for file in self.store.glob(records):
             with contextlib.suppress(OSError, StoreCorruptError):
-                hashes.add(str(unseal(file).get("feature_set")))
+                hashes.add(str(unseal(file).get(key)))
         return hashes
 
     def _follows(self, record: Mapping[str, Any], number: int, previous: Generation | None) -> bool:
@@ -186,26 +182,13 @@ class SalvagedPlan:
         first_genre = 0 if previous is None else previous.genres.stop
         genre_rows = range(first_genre, first_genre + genres.num_rows)
         kinds: tuple[Kind, ...] = ("first",) if previous is None else ("append", "retry")
+        hashes = (fingerprint(self.plan_document), None if previous is None else previous.sha256)
         for kind in kinds:
-            plan_sha256, previous_sha256 = (
-                fingerprint(self.plan_document),
-                None if previous is None else previous.sha256,
-            )
-            content = generation_record(kind, number, tracks, genre_rows, plan_sha256, previous_sha256)
-            record = self._with_objects(content, keys)
+            content = generation_record(kind, number, tracks, genre_rows, *hashes)
+            record = with_objects(content, describe_objects(self.store, keys))
             if fingerprint(record) in self._generation_hashes:
                 return record
         raise StoreCorruptError(f"{self.store / generation_key(number)}: damaged; restore it from a copy")
-
-    @cached_property
-    def _generation_hashes(self) -> set[str]:
-        """Hashes of generations in undamaged commit records and later generations."""
-        hashes: set[str] = set()
-        for folder, field in ((COMMITS, "generation"), ("generations", "previous")):
-            for name in os.listdir(self.store / folder):
-                with contextlib.suppress(OSError, StoreCorruptError):
-                    hashes.add(str(unseal(self.store / folder / name).get(field)))
-        return hashes
 
     @cached_property
     def records(self) -> dict[tuple[str | None, int], tuple[int, dict[str, Any] | None]]:
@@ -225,6 +208,6 @@ class SalvagedPlan:
     def orphans(self, name: str) -> set[str]:
         """Return the genre embeddings of damaged records of a feature set, which are reported themselves."""
         added = self.plan.added[name]
-        if len(self.feature_set_keys(name)) <= len(added.records):
+        if len(feature_set_keys(self.store, name)) <= len(added.records):
             return set()
         return set(self._genre_keys(name)) - set(added.object_keys)

@@ -14,7 +14,7 @@ from ..durable import hidden_path, rename_durable
 from ..errors import ConfigError
 from ..format.plan import SEALED_SUFFIXES, Plan, default_part_rows, read_plan
 from ..format.recipe import TextRecipe
-from ..format.tables import ADDED_OUTCOME_SCHEMA, PLAN_SCHEMA, outcome_schema, plan_table, with_rows
+from ..format.tables import PLAN_SCHEMA, outcome_schema, plan_table, with_column, with_rows
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
 from ..steps import Progress, silent
@@ -120,7 +120,6 @@ def _copy_part(
     outcomes = with_rows(tracks, rows)
     extractor = source.extractors.get(feature_set or "")
     if extractor is not None and extractor.input == "clip":  # made without lyrics
-        column, field = outcomes.schema.get_field_index("lyrics_sha256"), ADDED_OUTCOME_SCHEMA.field("lyrics_sha256")
-        outcomes = outcomes.set_column(column, field, pa.nulls(len(rows), field.type))
+        outcomes = with_column(outcomes, "lyrics_sha256", pa.nulls(len(rows)))
     schema = outcome_schema(feature_set)
     commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=feature_set)

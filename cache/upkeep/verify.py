@@ -16,18 +16,16 @@ import zarr
 from ..durable import file_sha256, inside, unseal
 from ..errors import StoreCorruptError, StoreError
 from ..format import layout
-from ..format.plan import PLAN_FILE, feature_set_key, object_keys, read_tracks
+from ..format.plan import PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
 from ..format.records import (
-    COMMITS,
     QUARANTINE,
     ROWS,
     commit_key,
     keys_of_part,
     outcomes_key,
-    parse_commit_name,
-    part_folder,
     quarantined,
     read_outcomes,
+    record_files,
     required_keys,
 )
 from ..format.schema import OK, array_name
@@ -102,7 +100,7 @@ class _Inspection:
             yield from damages
             yield from self._objects(generation.record, None)
         for name, added in plan.added.items():
-            for key in self._salvaged.feature_set_keys(name) or [feature_set_key(name, 0)]:
+            for key in feature_set_keys(self._store, name) or [feature_set_key(name, 0)]:
                 yield from self._sealed(key)
             for record in added.records:
                 yield from self._objects(record, None)
@@ -154,13 +152,10 @@ class _Inspection:
     def _older_records(self) -> Iterator[Damage]:
         """Find damaged records that no longer count: they cost only the history, and are quarantined."""
         for feature_set in (None, *self._salvaged.plan.added):
-            folder = self._store / part_folder(COMMITS, feature_set)
-            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-                parsed = parse_commit_name(name)
-                if parsed is None or self._salvaged.records.get((feature_set, parsed[0]), (-1, None))[0] == parsed[1]:
-                    continue
-                key = commit_key(*parsed, feature_set)
-                if list(self._sealed(key)):
+            keys = {commit_key(*numbers, feature_set): numbers for numbers in record_files(self._store, feature_set)}
+            for key, (part, n) in sorted(keys.items()):
+                newest, _ = self._salvaged.records.get((feature_set, part), (-1, None))
+                if n != newest and list(self._sealed(key)):
                     yield self._damage("foreign", key, "an older record, which no longer counts, is damaged")
 
     def _objects(self, record: Mapping[str, Any], part: int | None) -> Iterator[Damage]:
@@ -239,7 +234,7 @@ class _Inspection:
         for generation in plan.generations:
             expected |= {generation.key, *generation.object_keys}
         for name, added in plan.added.items():
-            expected |= {*self._salvaged.feature_set_keys(name), *added.object_keys, *self._salvaged.orphans(name)}
+            expected |= {*feature_set_keys(self._store, name), *added.object_keys, *self._salvaged.orphans(name)}
         for (feature_set, part), (newest, record) in self._salvaged.records.items():
             expected |= {commit_key(part, n, feature_set) for n in range(newest + 1)}
             if record is None or not belongs(record, part, plan, feature_set):  # which is reported itself

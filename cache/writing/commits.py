@@ -18,20 +18,20 @@ import pyarrow as pa
 from ..durable import fsync_dir, unseal
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
-from ..format.plan import Plan, object_keys, read_plan
+from ..format.plan import FEATURES, Plan, object_keys, read_plan
 from ..format.records import (
     ROWS,
     commit_key,
-    last_quarantined,
     newest_record,
     outcomes_key,
     parse_commit_key,
+    quarantined,
     read_commit,
 )
 from ..format.schema import FAILED, OK, is_fill
 from ..format.tables import table_bytes
 from . import publish
-from .creation import roll_feature_set_forward, roll_generation_forward
+from .creation import roll_plan_forward
 from .feature_removal import finish_drops
 
 
@@ -73,7 +73,7 @@ def commit_part(
         if newest is not None and not again:
             roll_part_forward(store, current, part, feature_set)
             return unseal(store / commit_key(part, newest, feature_set))
-        n = 1 + (last_quarantined(store, part, feature_set) if newest is None else newest)
+        n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest)
         content, key = _record(part, n, plan, outcomes, feature_set), commit_key(part, n, feature_set)
         record = publish.publish(store, key, content, _encode_part(part, plan, arrays, outcomes, feature_set))
         current = read_plan(store)
@@ -82,7 +82,7 @@ def commit_part(
             publish.sweep(store, key)
         _refuse_removed(store, current, plan, feature_set)
         roll_part_forward(store, current, part, feature_set)
-        if n > last_quarantined(store, part, feature_set):  # else repair has put this record aside since
+        if n > quarantined(store, feature_set).get(part, -1):  # else repair has put this record aside since
             return record
 
 
@@ -156,17 +156,11 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
 def finish(store: Path) -> None:
     """Roll forward everything that is decided; once every part is committed, no staging remains."""
     finish_drops(store)
-    staged = publish.staged_records(store)
-    if not staged:
-        publish.remove_empty_staging(store)
-        return
-    for key in sorted(staged):
-        folder, _, name = key.partition("/")
-        if (store / key).exists() and folder == "generations":
-            roll_generation_forward(store, int(name.removesuffix(".json")))
-        elif (store / key).exists() and folder == "features":
-            roll_feature_set_forward(store, key)
-    parts = [parsed for key in sorted(staged) if (parsed := parse_commit_key(key)) is not None]
+    staged = sorted(publish.staged_records(store))
+    for key in staged:
+        if key.startswith(("generations/", f"{FEATURES}/")) and (store / key).exists():
+            roll_plan_forward(store, key)
+    parts = [parsed for key in staged if (parsed := parse_commit_key(key)) is not None]
     if parts:
         plan = read_plan(store)
         for part, _, feature_set in parts:

@@ -23,7 +23,7 @@ from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, added_arrays, array_name
-from ..format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes, with_rows
+from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
 from . import publish
 
 
@@ -64,7 +64,10 @@ def create_store(
             "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
         }
         n_rows = -(-tracks.num_rows // part_rows) * part_rows
-        layout.write_metadata(partial, document, {}, n_rows=n_rows, n_genres=len(genres))
+        metadata = layout.metadata_documents(document, {}, n_rows=n_rows, n_genres=len(genres))
+        for key, text in metadata.items():
+            (partial / key).parent.mkdir(exist_ok=True)
+            (partial / key).write_bytes(text)
         for name in FOLDERS:
             (partial / name).mkdir()
         write_durable(partial / PLAN_FILE, seal(document))
@@ -115,15 +118,14 @@ def append_generation(
     content = generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
     objects = _encode_generation(number, tracks, genres, new_genres, genre_embedding)
     publish.publish(store, generation_key(number), content, objects)
-    roll_generation_forward(store, number)
+    roll_plan_forward(store, generation_key(number))
     return read_plan(store)
 
 
-def roll_generation_forward(store: Path, number: int) -> None:
-    """Install the tables of a decided generation, and the shapes of all arrays."""
+def roll_plan_forward(store: Path, key: str) -> None:
+    """Install the metadata of all arrays, and the objects of a decided generation or feature set."""
     update_metadata(store)
-    key = generation_key(number)
-    publish.install(store, key, read_plan(store).generations[number].record)
+    publish.install(store, key, unseal(store / key))
     publish.sweep(store, key)
 
 
@@ -183,7 +185,7 @@ def add_feature_set(
     }
     key = feature_set_key(name, 0 if added is None else len(added.records))
     publish.publish(store, key, content, _encode_embedding(genres, genre_embedding, name))
-    roll_feature_set_forward(store, key)
+    roll_plan_forward(store, key)
     return read_plan(store)
 
 
@@ -204,13 +206,6 @@ def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None
                     f"feature set {name!r}: its dimension {dim!r} is {length} long, the store's "
                     f"{lengths.get(dim, 'another thing')}; give it a name of its own, such as {name}_{dim}"
                 )
-
-
-def roll_feature_set_forward(store: Path, key: str) -> None:
-    """Install the genre embeddings of a decided feature set, and the metadata of its arrays."""
-    update_metadata(store)
-    publish.install(store, key, unseal(store / key))
-    publish.sweep(store, key)
 
 
 def generation_record(
@@ -234,8 +229,7 @@ def _encode_generation(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield keys and bytes of the objects of a generation: two tables, and one chunk for each new genre."""
     yield f"tracks/{number}.parquet", table_bytes(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA))
-    rows = [{"row": row, "name": name} for row, name in zip(genres, names, strict=True)]
-    yield f"genres/{number}.parquet", table_bytes(pa.Table.from_pylist(rows, schema=GENRE_SCHEMA))
+    yield f"genres/{number}.parquet", table_bytes(genre_table(genres, names))
     yield from _encode_embedding(genres, embedding)
 
 

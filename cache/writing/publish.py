@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..claims import STALE_S, file_system_time
-from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, seal, unseal, write_durable
+from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, names_in, seal, unseal, write_durable
 from ..errors import ConfigError, StoreError
 from ..format.records import ROWS
 
@@ -169,11 +169,7 @@ def remove_staging(entry: Path) -> None:
 
 def staged(store: Path, pattern: str) -> list[Path]:
     """Return the entries of ``staging/`` that match `pattern`; any reader may remove an empty ``staging/``."""
-    try:
-        names = os.listdir(store / STAGING)
-    except FileNotFoundError:
-        return []
-    return [store / STAGING / name for name in fnmatch.filter(names, pattern)]
+    return [store / STAGING / name for name in fnmatch.filter(names_in(store / STAGING), pattern)]
 
 
 def remove_empty_staging(store: Path) -> None:
@@ -213,10 +209,10 @@ def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
 
 
-def describe_object(folder: Path, key: str) -> dict[str, Any]:
-    """Return key, size and sha256 of one file below `folder`, as records list them."""
-    file = folder / key
-    return {"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)}
+def describe_objects(folder: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Return key, size and sha256 of files below `folder`, as records list them: sorted by key."""
+    files = {key: folder / key for key in sorted(keys)}
+    return [{"key": key, "size": file.stat().st_size, "sha256": file_sha256(file)} for key, file in files.items()]
 
 
 def with_objects(document: Mapping[str, Any], objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fsync_dir, seal, unseal, write_durable
+from ..durable import fsync_dir, names_in, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..messages import join_names
 
@@ -89,8 +89,4 @@ def sweep_drafts(store: Path) -> None:
 
 
 def _numbers(store: Path) -> list[int]:
-    try:
-        names = os.listdir(store / DROPS)
-    except FileNotFoundError:
-        return []
-    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+    return sorted(int(match[1]) for name in names_in(store / DROPS) if (match := _NAME.fullmatch(name)))

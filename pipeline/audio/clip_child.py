@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -28,12 +29,12 @@ from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Reason
 from ...cache.machine import reuse_freed_blocks
 from .clip_process import SIZES, receive
-from .clip_reader import ClipLimits, ClipMel, ClipSamples, SoundLength
+from .clip_reader import ClipLimits, ClipMel, ClipSamples
 from .clips import decode_clip, sound_seconds
 from .containers import Caps
 from .mel import log_mel, mel_frames
 
-Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | SoundLength]
+Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | float]
 
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed than the limit allows"}
@@ -69,9 +70,9 @@ def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | 
     return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=_sha256(path))
 
 
-def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> SoundLength:
-    """How long a file's sound is; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
-    return SoundLength(seconds=sound_seconds(path, caps))
+def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> float:
+    """Length of a file's sound in seconds; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
+    return sound_seconds(path, caps)
 
 
 FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "seconds": measure}
@@ -101,11 +102,13 @@ def serve(extract: Extract | None = None) -> None:
     limits = ClipLimits(**settings["limits"])
     extract = extract or FORMS[settings["form"]]
     _die_with(settings["parent"])
-    _limit_memory(limits.memory_bytes)
+    # Private memory only: RLIMIT_AS would count a large source file too, which is mapped and costs no memory.
+    _lower(resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS, limits.memory_bytes)
+    _lower(resource.RLIMIT_CORE, 0)
     reuse_freed_blocks()
     _answer(answers, {})  # ready
     while (request := receive(sys.stdin.buffer)) is not None:
-        _limit_cpu(limits.cpu_s)
+        _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + limits.cpu_s))  # the kernel then sends SIGXCPU
         path, _, start = request.partition(b"\0")
         reply, payload = _attempt(extract, Path(os.fsdecode(path)), recipe, caps, float(start) if start else None)
         _answer(answers, reply, payload)
@@ -115,27 +118,22 @@ def _attempt(
     extract: Extract, path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None
 ) -> tuple[dict[str, Any], bytes]:
     try:
-        clip = extract(path, recipe, caps, start_s)
+        result = extract(path, recipe, caps, start_s)
     except ClipError as error:
         return {"reason": error.reason, "detail": error.detail}, b""
-    except MemoryError:
-        return dict(_NO_MEMORY), b""
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            return dict(_NO_MEMORY), b""
+    except (MemoryError, OSError) as error:
+        if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+            return _NO_MEMORY, b""
         cause = os.strerror(error.errno) if error.errno else type(error).__name__
         return {"reason": Reason.SRC_MISSING, "detail": f"cannot be read: {cause}"}, b""
     except Exception as error:
         traceback.print_exc()
         return {"reason": Reason.DECODER_CRASH, "detail": f"the decoder raised {type(error).__name__}"}, b""
-    fields = dict(vars(clip))
-    if isinstance(clip, SoundLength):
-        return fields, b""
-    if isinstance(clip, ClipSamples):
-        samples = fields.pop("samples").astype("<f4", copy=False)
-        return fields, samples.tobytes()
-    mel = fields.pop("mel").astype("<f2", copy=False)
-    return {**fields, "flags": int(clip.flags)}, mel.tobytes()
+    if isinstance(result, float):
+        return {"seconds": result}, b""
+    fields = dict(vars(result))
+    array = fields.pop("samples" if isinstance(result, ClipSamples) else "mel")
+    return fields, array.tobytes()
 
 
 def _answer(answers: BinaryIO, reply: dict[str, Any], payload: bytes = b"") -> None:
@@ -152,25 +150,7 @@ def _die_with(parent: int) -> None:
         raise SystemExit(1)
 
 
-def _limit_memory(n_bytes: int) -> None:
-    """Cap private memory. RLIMIT_DATA, not RLIMIT_AS: a large source file is mapped, which costs no memory."""
-    import resource
-
-    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
-    _lower(kind, n_bytes)
-    _lower(resource.RLIMIT_CORE, 0)
-
-
-def _limit_cpu(seconds: float) -> None:
-    """The kernel ends this process with SIGXCPU that many CPU seconds from now."""
-    import resource
-
-    _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds))
-
-
 def _lower(kind: int, soft: int) -> None:
-    import resource
-
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 

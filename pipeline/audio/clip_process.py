@@ -17,7 +17,7 @@ import sys
 import time
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 from ...cache.errors import MgcError, MissingExtraError
 from ...cache.machine import ONE_THREAD
@@ -25,13 +25,12 @@ from ...cache.machine import ONE_THREAD
 SIZES = struct.Struct(">II")
 """Sizes of a message's JSON and payload."""
 
+Answer = tuple[dict[str, Any], bytearray]
+"""JSON and payload of an answer; the payload is of this machine's byte order, and the receiver's to keep."""
+
 _START_WALL_S = 300.0
 _STOP_WALL_S = 5.0
 _STDERR_BYTES = 8192
-
-
-class _Source(Protocol):
-    def read(self, n_bytes: int, /) -> bytes | None: ...
 
 
 class DecoderDiedError(Exception):
@@ -44,9 +43,9 @@ class DecoderDiedError(Exception):
 
 
 class Child:
-    """One decoding process and its three pipes."""
+    """One decoding process and its three pipes; it ends with `owner`, a reader that nobody may have closed."""
 
-    def __init__(self, command: tuple[str, ...], settings: dict[str, Any]) -> None:
+    def __init__(self, command: tuple[str, ...], settings: dict[str, Any], *, owner: object) -> None:
         search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", *command],
@@ -56,37 +55,36 @@ class Child:
             bufsize=0,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path, "PYTHONFAULTHANDLER": "1"},
         )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._answers = bytearray()
-        self._stderr = b""
+        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        self._stdin, self._stderr = stdin, stderr
+        self._answers, self._stderr_tail = bytearray(), b""
         self._selector = selectors.DefaultSelector()
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (stdout, stderr):
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ)
         self._ready = False
+        self._finalizer = weakref.finalize(owner, self._stop)
         with contextlib.suppress(BrokenPipeError):  # a child that cannot start is met by the first `ask`
             self._send(json.dumps(settings).encode())
 
-    def ends_with(self, reader: object) -> None:
-        """A reader that nobody closes takes its child along."""
-        self._finalizer = weakref.finalize(reader, self._stop)
-
     @property
     def stderr_tail(self) -> str:
-        return self._stderr.decode("utf-8", "replace")
+        return self._stderr_tail.decode("utf-8", "replace")
 
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, request: bytes, wall_s: float) -> tuple[dict[str, Any], bytes]:
+    def ask(self, request: bytes, wall_s: float) -> Answer:
         if not self._ready:
             try:
                 self._receive(_START_WALL_S)
             except DecoderDiedError as death:
                 raise _cannot_start(death, self.stderr_tail) from None
             self._ready = True
-        self._stderr = b""
+        self._stderr_tail = b""
         try:
             self._send(request)
         except BrokenPipeError:
@@ -97,15 +95,14 @@ class Child:
         self._finalizer()
 
     def _stop(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()  # the end of its input is the end of the child
-        try:
-            self._process.wait(_STOP_WALL_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._close_pipes()
+        with self._process:  # closes the pipes, and waits
+            self._selector.close()
+            self._stdin.close()  # the end of its input is the end of the child
+            try:
+                self._process.wait(_STOP_WALL_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def kill(self) -> None:
         """End the child in the middle of a file."""
@@ -113,15 +110,14 @@ class Child:
         self.stop()
 
     def _keep_stderr(self, chunk: bytes) -> None:
-        self._stderr = (self._stderr + chunk)[-_STDERR_BYTES:]
+        self._stderr_tail = (self._stderr_tail + chunk)[-_STDERR_BYTES:]
 
     def _send(self, request: bytes) -> None:
-        assert self._process.stdin is not None
         message = SIZES.pack(len(request), 0) + request
         while message:
-            message = message[self._process.stdin.write(message) or 0 :]
+            message = message[self._stdin.write(message) or 0 :]
 
-    def _receive(self, wall_s: float) -> tuple[dict[str, Any], bytes]:
+    def _receive(self, wall_s: float) -> Answer:
         deadline = time.monotonic() + wall_s
         while (answer := self._pop_answer()) is None:
             left_s = deadline - time.monotonic()
@@ -129,7 +125,7 @@ class Child:
                 raise self._died(timed_out=True)
             for key, _ in self._selector.select(left_s):
                 chunk = os.read(key.fd, 1 << 20)
-                if key.fileobj is self._process.stderr:
+                if key.fileobj is self._stderr:
                     self._keep_stderr(chunk)
                     if not chunk:
                         self._selector.unregister(key.fileobj)
@@ -139,7 +135,7 @@ class Child:
                     raise self._died(timed_out=False)
         return answer
 
-    def _pop_answer(self) -> tuple[dict[str, Any], bytes] | None:
+    def _pop_answer(self) -> Answer | None:
         """Take a whole answer off the front of what has been received; None if there is none yet."""
         if len(self._answers) < SIZES.size:
             return None
@@ -149,30 +145,19 @@ class Child:
             return None
         text, payload = self._answers[SIZES.size : SIZES.size + n_json], self._answers[SIZES.size + n_json : end]
         del self._answers[:end]
-        return json.loads(text), bytes(payload)
+        return json.loads(text), payload
 
     def _died(self, *, timed_out: bool) -> DecoderDiedError:
-        if timed_out:
-            self._process.kill()
-        else:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_WALL_S)
-            self._process.kill()
-        returncode = self._process.wait()
-        assert self._process.stderr is not None
-        with contextlib.suppress(OSError):
-            while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
-                self._keep_stderr(chunk)
         self._finalizer.detach()
-        self._close_pipes()
+        with self._process:  # closes the pipes
+            if not timed_out:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_STOP_WALL_S)
+            self._process.kill()
+            returncode = self._process.wait()
+            self._keep_stderr(self._stderr.read() or b"")
+            self._selector.close()
         return DecoderDiedError(returncode, timed_out=timed_out)
-
-    def _close_pipes(self) -> None:
-        self._selector.close()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
 
 
 def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
@@ -182,7 +167,7 @@ def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
     return MgcError(f"the decoding process does not start ({death}); it said:\n{stderr_tail}")
 
 
-def receive(source: _Source) -> bytes | None:
+def receive(source: BinaryIO) -> bytes | None:
     """Read the JSON or path of the next message to the child; None at the end of the input."""
     sizes = source.read(SIZES.size)
     if not sizes or len(sizes) < SIZES.size:

@@ -8,8 +8,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,9 @@ import numpy.typing as npt
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
-from .clip_process import Child, DecoderDiedError
+from .clip_process import Answer, Child, DecoderDiedError
 from .containers import Caps
+from .decoded import ClipFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +35,18 @@ class ClipLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipMel:
+class ClipMel(ClipFacts):
     """The stored form of a clip.
 
     Attributes
     ----------
     mel : (n_mels, n_frames) float16, dB re 1.0.
     mel_frames : frames that hold sound, at least 1.
-    offset_s, seconds, sample_rate_hz, channels, flags : as in :class:`mgc.pipeline.audio.clips.Clip`.
     source_sha256 : of the whole audio file, hexadecimal.
     """
 
     mel: npt.NDArray[np.float16]
     mel_frames: int
-    offset_s: float
-    seconds: float
-    sample_rate_hz: int
-    channels: int
-    flags: Flag
     source_sha256: str
 
 
@@ -68,13 +62,6 @@ class ClipSamples:
 
     samples: npt.NDArray[np.float32]
     source_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoundLength:
-    """How long the sound of a file is."""
-
-    seconds: float
 
 
 class ClipReader:
@@ -121,9 +108,7 @@ class ClipReader:
         self._child = self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -148,23 +133,21 @@ class ClipReader:
         """
         assert self._form == "mel"
         answer, payload = self._answer(path, start_s)
-        shape = (self._recipe.n_mels, self._recipe.n_frames)
-        mel = np.frombuffer(payload, dtype="<f2").astype(np.float16).reshape(shape)
+        mel = np.frombuffer(payload, np.float16).reshape(self._recipe.n_mels, self._recipe.n_frames)
         return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
 
     def read_samples(self, path: str | os.PathLike[str]) -> ClipSamples:
         """Decode one file to samples; raises as :meth:`read` does."""
         assert self._form == "samples"
         answer, payload = self._answer(path)
-        return ClipSamples(samples=np.frombuffer(payload, dtype="<f4").astype(np.float32), **answer)
+        return ClipSamples(samples=np.frombuffer(payload, np.float32), **answer)
 
     def read_seconds(self, path: str | os.PathLike[str]) -> float:
         """The length of a file's sound as it can be decoded; raises as :meth:`read` does."""
         assert self._form == "seconds"
-        answer, _ = self._answer(path)
-        return SoundLength(**answer).seconds
+        return float(self._answer(path)[0]["seconds"])
 
-    def _answer(self, path: str | os.PathLike[str], start_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+    def _answer(self, path: str | os.PathLike[str], start_s: float | None = None) -> Answer:
         request = os.fsencode(Path(path).absolute()) + (b"" if start_s is None else f"\0{start_s}".encode())
         if self._files_read >= self._limits.files:
             self.close()
@@ -179,7 +162,7 @@ class ClipReader:
             raise ClipError(answer["reason"], answer["detail"])
         return answer, payload
 
-    def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, request: bytes) -> Answer:
         for last_try in (False, True):
             if self._child is not None and not self._child.alive():
                 self.close()
@@ -207,10 +190,8 @@ class ClipReader:
             "parent": os.getpid(),
             "form": self._form,
         }
-        child = Child(self.command, settings)
-        child.ends_with(self)
         self._files_read = 0
-        return child
+        return Child(self.command, settings, owner=self)
 
     def _verdict(self, death: DecoderDiedError) -> ClipError:
         limits = self._limits

@@ -6,10 +6,12 @@ which a hostile file may crash, stall or bloat at its own cost only.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ import numpy as np
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
-from .containers import Caps, examine, extension_fits
-from .decode import decode
-from .decoded import Decoded, Float32, Window
+from .containers import Caps, Sound, examine, extension_fits
+from .decoded import ClipFacts, Decoded, Float32, PlaceClip, Window
+from .libsndfile import decode_with_libsndfile
 
 NEARLY_A_CLIP_S = 1.0
 """A file longer than the clip by no more than this (31 s for 30 s) is cropped at its start, whatever the policy."""
@@ -33,25 +35,17 @@ _GRID_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Clip(ClipFacts):
     """A clip of one file.
 
     Attributes
     ----------
     samples : (n_samples,) float32, mono, at the recipe's rate, zeros beyond the sound.
     n_valid : samples that hold sound.
-    offset_s : where in the file the clip begins.
-    seconds : length of the sound in the whole file as it can be decoded, whatever its header claims.
-    sample_rate_hz, channels : of the source.
     """
 
     samples: Float32
     n_valid: int
-    offset_s: float
-    seconds: float
-    sample_rate_hz: int
-    channels: int
-    flags: Flag
 
 
 def decode_clip(
@@ -79,26 +73,16 @@ def decode_clip(
     """
     path, caps = Path(path), caps or Caps()
     sound = examine(path, caps)
-
-    def plan(rate_hz: int, length: int) -> Window:
-        return _window(recipe, rate_hz, length, start_s)
-
-    decoded = decode(path, sound, plan, caps)
+    decoded = decode(path, sound, functools.partial(_window, recipe=recipe, start_s=start_s), caps)
     seconds = decoded.length / decoded.rate_hz
     if decoded.length <= decoded.window.start:
         raise ClipError(Reason.EMPTY, "no samples")
     if seconds < recipe.min_clip_s:
         raise ClipError(Reason.TOO_SHORT, f"{seconds:.4f} s of sound; at least {recipe.min_clip_s} s are needed")
-    if not decoded.finite:
+    if not decoded.mixer.finite:
         raise ClipError(Reason.NONFINITE, "samples that are NaN or infinite")
     samples, n_valid, n_total = _fit(path, decoded, recipe)
-    flags = _flags(decoded, samples, recipe)
-    if not extension_fits(path, sound.container):
-        flags |= Flag.EXT_MISMATCH
-    if n_total < recipe.n_samples:
-        flags |= Flag.SHORT
-    if n_total > recipe.n_samples:
-        flags |= Flag.LONG
+    mismatch = Flag(0) if extension_fits(path, sound.container) else Flag.EXT_MISMATCH
     return Clip(
         samples=samples,
         n_valid=n_valid,
@@ -106,23 +90,50 @@ def decode_clip(
         seconds=seconds,
         sample_rate_hz=decoded.rate_hz,
         channels=decoded.channels,
-        flags=flags,
+        flags=mismatch | _flags(decoded, samples, n_total, recipe),
     )
 
 
 def sound_seconds(path: Path, caps: Caps) -> float:
     """Length of the sound in a file as it can be decoded, whatever its header claims; its first second is decoded.
 
-    Raises
-    ------
-    ClipError
-        As :func:`decode_clip` does.
+    Raises as :func:`decode_clip` does.
     """
     decoded = decode(path, examine(path, caps), lambda rate_hz, _: Window(first=0, start=0, stop=rate_hz), caps)
     return decoded.length / decoded.rate_hz
 
 
-def _window(recipe: MelRecipe, rate_hz: int, length: int, start_s: float | None) -> Window:
+def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
+    """Decode the window that `plan` asks for by the first decoder that gives all of it, or the one that gives more.
+
+    Raises
+    ------
+    ClipError
+        ``TOO_LARGE``, ``BAD_HEADER``, ``UNSUPPORTED_CODEC``, ``DECODE_ERROR``, ``NOT_AUDIO`` or ``EMPTY``.
+
+    Notes
+    -----
+    Both decoders end a damaged or cut file without a word, so what comes out is always compared with what the file's
+    own structure says (:class:`mgc.pipeline.audio.containers.Sound`).
+    """
+    broken = sound.walk is not None and sound.walk.breaks > 0
+    first = decode_with_libsndfile(path, sound, plan, caps) if sound.container.libsndfile else None
+    if first is not None and first.whole:
+        return replace(first, gaps=broken)
+    from .ffmpeg import decode_with_ffmpeg
+
+    try:
+        second = decode_with_ffmpeg(path, sound, plan, caps)
+    except ClipError:
+        if first is None or 2 * len(first.mono) < min(first.window.stop, first.length) - first.window.first:
+            raise
+        return replace(first, gaps=True)
+    if first is not None and len(first.mono) > len(second.mono):
+        return replace(first, gaps=True)
+    return replace(second, gaps=broken) if sound.walk else second  # where MPEG files are joined, FFmpeg stumbles
+
+
+def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | None) -> Window:
     """Place the clip in a sound of `length` frames."""
     clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
     whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
@@ -185,7 +196,7 @@ def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
     return np.asarray(loaded, dtype=np.float32)
 
 
-def _flags(decoded: Decoded, samples: Float32, recipe: MelRecipe) -> Flag:
+def _flags(decoded: Decoded, samples: Float32, n_total: int, recipe: MelRecipe) -> Flag:
     """Derive flags from the sound itself. Silence is judged on the clip as it will be stored."""
     tests = {
         Flag.TRUNCATED: decoded.share is not None and decoded.share < TRUNCATED_SHARE,
@@ -193,10 +204,8 @@ def _flags(decoded: Decoded, samples: Float32, recipe: MelRecipe) -> Flag:
         Flag.UPSAMPLED: decoded.rate_hz < recipe.sample_rate_hz,
         Flag.MULTICHANNEL: decoded.channels > 2,
         Flag.SILENT: max(samples.max(), -samples.min()) < SILENT_PEAK,
-        Flag.CLIPPED: decoded.clipped_share >= CLIPPED_SHARE,
+        Flag.CLIPPED: decoded.mixer.clipped_share >= CLIPPED_SHARE,
+        Flag.SHORT: n_total < recipe.n_samples,
+        Flag.LONG: n_total > recipe.n_samples,
     }
-    flags = Flag(0)
-    for flag, present in tests.items():
-        if present:
-            flags |= flag
-    return flags
+    return functools.reduce(operator.or_, (flag for flag, present in tests.items() if present), Flag(0))

@@ -73,7 +73,6 @@ AU = Container("Sun AU", "au", "au snd", libsndfile=True)
 CAF = Container("CAF", "caf", "caf", libsndfile=True)
 ASF = Container("ASF", "asf", "wma asf wmv", declares_length=True)
 MP4 = Container("MP4", "mov", "m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac", declares_length=True)
-MATROSKA = Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)
 
 _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"fLaC", Container("FLAC", "flac", "flac fla", libsndfile=True, declares_length=True)),
@@ -95,7 +94,7 @@ _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"#!AMR", Container("AMR", "amr", "amr awb")),
     (0, b"\x7f\xfe\x80\x01", Container("DTS", "dts", "dts")),
     (0, b"\x0b\x77", Container("AC-3", "ac3", "ac3 eac3 ec3")),
-    (0, b"\x1a\x45\xdf\xa3", MATROSKA),
+    (0, b"\x1a\x45\xdf\xa3", Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)),
     *((4, box, MP4) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
 )
 _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
@@ -158,7 +157,7 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
             raise
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a legal name"
         raise ClipError(Reason.SRC_MISSING, f"cannot be opened: {cause}") from None
-    try:
+    with os.fdopen(handle, "rb"):
         n_bytes = os.fstat(handle).st_size
         if n_bytes == 0:
             raise ClipError(Reason.EMPTY, "zero bytes")
@@ -166,8 +165,6 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
             raise ClipError(Reason.TOO_LARGE, f"{n_bytes} bytes; the cap is {caps.max_bytes}")
         with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as data:
             yield data
-    finally:
-        os.close(handle)
 
 
 def _after_id3(data: mmap.mmap) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ClipError
-from ...cache.format.schema import Reason
+from ...cache.format.schema import Flag, Reason
 from .containers import Caps
 
 Float32 = npt.NDArray[np.float32]
@@ -44,6 +44,7 @@ class Decoded:
     ----------
     mono : (n,) float32, the mean of the channels, from ``window.first`` on.
     length : frames in the whole file that can be decoded, whatever its header says.
+    mixer : what it noted of the samples in the window.
     share : decoded over declared length, where the container declares one.
     whole : nothing that should be there was missing.
     """
@@ -53,12 +54,29 @@ class Decoded:
     length: int
     rate_hz: int
     channels: int
-    clipped_share: float
-    finite: bool
+    mixer: Mixer
     gaps: bool = False
     share: float | None = None
     whole: bool = True
     by_libsndfile: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFacts:
+    """A clip of one file: its place there, and what is odd about it.
+
+    Attributes
+    ----------
+    offset_s : where in the file the clip begins.
+    seconds : length of the sound in the whole file as it can be decoded, whatever its header claims.
+    sample_rate_hz, channels : of the source.
+    """
+
+    offset_s: float
+    seconds: float
+    sample_rate_hz: int
+    channels: int
+    flags: Flag
 
 
 def check_caps(rate_hz: int, channels: int, length: int, caps: Caps) -> None:

@@ -1,8 +1,14 @@
-"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part."""
+"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part.
+
+It is held to the one demuxer that the content calls for and reads from an open file: it opens no other file, no
+playlist and no address.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
+import operator
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +54,10 @@ class _Extent:
 
 @dataclass(kw_only=True)
 class _Take:
-    """Samples as they come, in runs of one rate; the first error; frames of silence put where packets were lost."""
+    """Samples as they come, each part with its rate; the first error; frames of silence put where packets were lost."""
 
     mixer: Mixer = field(default_factory=Mixer)
-    runs: list[tuple[int, list[Float32]]] = field(default_factory=list)
+    parts: list[tuple[int, Float32]] = field(default_factory=list)
     n_frames: int = 0
     n_filled: int = 0
     damaged: bool = False
@@ -59,35 +65,27 @@ class _Take:
     error: Exception | None = None
 
     def note(self, error: Exception) -> None:
-        """Keep the first error, unless it says that there is no decoder and another contradicts it."""
+        """Keep the first error, unless it says that there is no decoder and another contradicts it.
+
+        A lack of memory is raised, as it is no fault of the file.
+        """
+        if isinstance(error, MemoryError):
+            raise error
         if self.error is None or isinstance(self.error, _NO_DECODER):
             self.error = error
 
-    def add(self, mono: Float32, rate_hz: int) -> None:
-        if not self.runs or self.runs[-1][0] != rate_hz:
-            self.runs.append((rate_hz, []))
-        self.runs[-1][1].append(mono)
-
     def mono(self, rate_hz: int) -> Float32:
-        """All runs, those of another rate resampled (a FLAC stream may change its rate half-way)."""
-        parts = [np.concatenate(run) for _, run in self.runs]
-        even = [
-            part if own_hz == rate_hz else soxr.resample(part, own_hz, rate_hz, quality="HQ")
-            for (own_hz, _), part in zip(self.runs, parts, strict=True)
-        ]
-        return np.concatenate(even) if even else np.zeros(0, dtype=np.float32)
+        """All parts, runs of another rate resampled (a FLAC stream may change its rate half-way)."""
+        resampled = [np.zeros(0, dtype=np.float32)]
+        for own_hz, run in itertools.groupby(self.parts, key=operator.itemgetter(0)):
+            samples = np.concatenate([part for _, part in run])
+            resampled.append(samples if own_hz == rate_hz else soxr.resample(samples, own_hz, rate_hz, quality="HQ"))
+        return np.concatenate(resampled)
 
 
 def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for.
+    """Decode the window that `plan` asks for; raises as :func:`mgc.pipeline.audio.clips.decode` does.
 
-    Raises
-    ------
-    ClipError
-        ``TOO_LARGE``, ``BAD_HEADER``, ``UNSUPPORTED_CODEC``, ``DECODE_ERROR``, ``NOT_AUDIO`` or ``EMPTY``.
-
-    Notes
-    -----
     The length is that of the packets, found by reading them all without decoding: headers are not asked.
     """
     extent = _extent(path, sound, caps)
@@ -114,8 +112,7 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
         length=length,
         rate_hz=extent.rate_hz,
         channels=extent.channels,
-        clipped_share=take.mixer.clipped_share,
-        finite=take.mixer.finite,
+        mixer=take.mixer,
         gaps=take.damaged,
         share=_share(sound, extent, length),
         by_libsndfile=False,
@@ -235,7 +232,7 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
                 take.damaged = True
                 if stated - position <= _LONGEST_FILL_S * rate_hz:
                     fill = max(0, min(stated, window.stop) - max(position, window.first))
-                    take.add(np.zeros(fill, dtype=np.float32), rate_hz)
+                    take.parts.append((rate_hz, np.zeros(fill, dtype=np.float32)))
                     take.n_filled += fill
                     take.n_frames += fill
                     position = stated
@@ -243,7 +240,7 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
             n_frames = round(len(block) * rate_hz / frame.sample_rate)
             if position + n_frames > window.first:
                 early = max(0, round((window.first - position) * frame.sample_rate / rate_hz))
-                take.add(take.mixer.mix(block[early:]), frame.sample_rate)
+                take.parts.append((frame.sample_rate, take.mixer.mix(block[early:])))
                 take.n_frames += n_frames - max(0, window.first - position)
             position += n_frames
             if position >= window.stop:
@@ -263,8 +260,6 @@ def _packets(
 ) -> Iterator[av.Packet[av.AudioStream]]:
     try:
         yield from container.demux(stream)
-    except MemoryError:
-        raise
     except av.FFmpegError as error:
         take.note(error)
 
@@ -275,8 +270,6 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream, take
     for packet in _packets(container, stream, take):
         try:
             frames = packet.decode()
-        except MemoryError:
-            raise
         except av.FFmpegError as error:
             take.note(error)
             fault = begun

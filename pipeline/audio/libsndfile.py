@@ -47,8 +47,7 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
         length=length,
         rate_hz=rate_hz,
         channels=channels,
-        clipped_share=mixer.clipped_share,
-        finite=mixer.finite,
+        mixer=mixer,
         share=share,
         whole=whole,
     )
@@ -59,10 +58,9 @@ def _read(file: soundfile.SoundFile, window: Window, mixer: Mixer) -> tuple[Floa
     block_frames = min(max(1, _BLOCK_VALUES // file.channels), window.stop)
     buffer = np.empty((block_frames, file.channels), dtype=np.float32)
     parts: list[Float32] = []
+    whole = True
     try:
-        position = 0
-        if window.first and file.seekable():
-            position = file.seek(window.first)
+        position = file.seek(window.first) if window.first and file.seekable() else 0
         while position < window.stop:
             bound = window.first if position < window.first else window.stop  # not seekable: read up to the start
             n_frames = min(block_frames, bound - position)
@@ -73,8 +71,9 @@ def _read(file: soundfile.SoundFile, window: Window, mixer: Mixer) -> tuple[Floa
             if len(block) < n_frames:  # the end; soundfile seeks after each read, and would lead back behind a gap
                 break
     except soundfile.LibsndfileError:
-        return _concatenate(parts), False
-    return _concatenate(parts), True
+        whole = False
+    mono = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+    return mono, whole
 
 
 def _reaches_end(file: soundfile.SoundFile) -> bool:
@@ -83,9 +82,3 @@ def _reaches_end(file: soundfile.SoundFile) -> bool:
         return len(file.read(1, dtype="float32")) == 1
     except soundfile.LibsndfileError:
         return False
-
-
-def _concatenate(parts: list[Float32]) -> Float32:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

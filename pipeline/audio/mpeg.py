@@ -7,10 +7,10 @@ walk counts the frames, and the places where the chain of frames is broken.
 
 from __future__ import annotations
 
+import mmap
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 _KBPS = {  # (MPEG-1, layer) -> kbit/s by the header's index 1 to 14
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -24,15 +24,8 @@ _RATES_HZ = (44_100, 48_000, 32_000)
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 _TAG_NAMES = (b"Xing", b"Info", b"VBRI")
 _FREE_FORMAT_MAX_BYTES = 8192
+Bytes = bytes | mmap.mmap
 _CHAIN = 3  # headers in a row that make a stream, where the first one may be chance
-
-
-class Bytes(Protocol):
-    """What the walk needs of ``bytes`` or a memory map."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: slice, /) -> bytes: ...
-    def find(self, sub: bytes, start: int = ..., end: int = ..., /) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cache.errors import ClipError, ConfigError
 from ...cache.format.plan import Plan
 from ...cache.format.recipe import ExtractorRecipe, Recipe, TextRecipe
-from ...cache.format.records import outcomes_key, read_part
+from ...cache.format.records import read_outcomes, read_part
 from ...cache.format.schema import FAILED, OK, Reason
-from ...cache.format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, read_table
+from ...cache.format.tables import ADDED_OUTCOME_SCHEMA
 from ..extractors.registry import load_extractor
 from ..sources.manifest import resolve_inside
 from ..text.lyrics import Lyrics
-from .builder import Clips, Encoder, PartBuilder, Track
-
-if TYPE_CHECKING:
-    from .job import PartJob
+from .builder import Clips, Encoder, PartBuilder, PartJob, Track
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ class _AddedBuilder(PartBuilder):
     def __init__(self, *, job: PartJob, plan: Plan, clips: Clips, encoder: Encoder, recipe: Recipe) -> None:
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=recipe)
         self._plan = plan
-        self._base = read_table(job.store / outcomes_key(job.part), OUTCOME_SCHEMA).to_pylist()
+        self._base = read_outcomes(job.store, job.part).to_pylist()
         """Outcomes of the store's own features."""
         self._previous: list[dict[str, Any]] = []
         """Outcomes of the record that is retried."""

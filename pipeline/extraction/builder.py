@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +23,39 @@ from ..sources.manifest import resolve_inside
 from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
 
 if TYPE_CHECKING:
-    from ..text.encoder import TextEncoder, TokenStates
-    from .job import PartJob
+    from ..text.encoder import TextEncoder, TextSource, TokenStates
 
 Track = Mapping[str, Any]
 Clips = Callable[[MelRecipe], ClipReader]
 Encoder = Callable[[TextRecipe], "TextEncoder"]
 
 _STDERR_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartJob:
+    """Everything a worker needs for one part; small enough to travel through a scheduler.
+
+    Attributes
+    ----------
+    inline_lyrics : by track id, where the source's table holds them.
+    starts_s : by track id, where a clip begins, if not where the recipe says.
+    crashing_rows : array rows that end the process that works on them; they fail unseen.
+    after_crash : the worker that had the part is dead, so its claim does not count.
+    feature_set : one that was added to the store; None for the store's own features.
+    retry_of : number of the part's record whose failed rows are retried, the others kept; of added feature sets only.
+    """
+
+    store: Path
+    part: int
+    root: Path
+    text: TextSource | None
+    inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+    starts_s: Mapping[str, float] = field(default_factory=dict)
+    crashing_rows: tuple[int, ...] = ()
+    after_crash: bool = False
+    feature_set: str | None = None
+    retry_of: int | None = None
 
 
 class PartBuilder:

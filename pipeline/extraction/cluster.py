@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import ConfigError, WorkerError
 from ...cache.machine import ONE_THREAD
-from .job import PartJob, Receipt
+from .builder import PartJob
 from .options import Scheduler
-from .part import build_and_commit
+from .part import Receipt, build_and_commit
 from .probe import probe
 
 if TYPE_CHECKING:

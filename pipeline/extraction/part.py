@@ -11,15 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from ...cache.claims import hold
 from ...cache.errors import ConfigError
-from ...cache.format.plan import Generation, Plan, read_plan, read_tracks
+from ...cache.format.plan import Plan, read_plan, read_tracks
 from ...cache.format.recipe import MelRecipe, TextRecipe
 from ...cache.format.records import commit_key, read_commit
 from ...cache.format.schema import FAILED
@@ -30,11 +30,29 @@ from ...cache.writing.takedowns import dropped_ids
 from ..audio.clip_reader import ClipReader
 from ..text.encoder import TextEncoder, load_encoder
 from .added_builders import AddedTextBuilder, ExtractorBuilder
-from .builder import PartBuilder
-from .job import PartJob, Receipt
+from .builder import PartBuilder, PartJob
 
 _ONE_AT_A_TIME = threading.Lock()
 """The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a worker did with a part; under 1 kB.
+
+    Attributes
+    ----------
+    ok, failed : tracks of the part; with `feature_set` only those that failed on it. 0 while the part is busy.
+    built : False if another extraction had committed the part meanwhile.
+    busy : another extraction is building the part.
+    """
+
+    part: int
+    ok: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    built: bool = False
+    busy: bool = False
 
 
 def build_and_commit(job: PartJob) -> Receipt:
@@ -49,7 +67,7 @@ def build_and_commit(job: PartJob) -> Receipt:
         if not claimed:
             return Receipt(part=job.part, busy=True)
         builder = _builder(job, plan)
-        tracks = builder.select_tracks(_plan_rows(job.store, plan, job.part))
+        tracks = builder.select_tracks(plan_rows(job.store, plan, job.part))
         outcomes = builder.build(tracks, dropped=dropped_ids(job.store))
         table = pa.Table.from_pylist(builder.merge_outcomes(tracks, outcomes), schema=builder.outcome_schema)
         again = job.retry_of is not None
@@ -86,30 +104,23 @@ def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) ->
     """Build a part's tracks from array row `start` on and keep nothing; `on_row` is called with each row first."""
     plan = read_plan(job.store)
     builder = _builder(job, plan)
-    for i, track in builder.select_tracks(_plan_rows(job.store, plan, job.part)).items():
+    for i, track in builder.select_tracks(plan_rows(job.store, plan, job.part)).items():
         if track["row"] >= start:
             on_row(track["row"])
             builder.build({i: track})
 
 
-@functools.lru_cache(maxsize=1)
-def _clip_reader(recipe: MelRecipe) -> ClipReader:
-    """Return the decoder child of this process; it ends with it."""
-    return ClipReader(recipe)
-
-
-@functools.lru_cache(maxsize=1)
-def _sample_reader(recipe: MelRecipe) -> ClipReader:
-    """Return the same for extractors, which take the samples."""
-    return ClipReader(recipe, form="samples")
-
-
 @functools.lru_cache(maxsize=2)
-def _generation_tracks(store: Path, generation: Generation) -> pa.Table:
-    return read_tracks(store, generation)
+def _clip_reader(recipe: MelRecipe, form: Literal["mel", "samples"] = "mel") -> ClipReader:
+    """Return the decoder child of this process; it ends with it. Extractors take the samples."""
+    return ClipReader(recipe, form=form)
 
 
-def _plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
+_generation_tracks = functools.lru_cache(maxsize=2)(read_tracks)
+
+
+def plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
+    """Return the tracks of a part as the plan has them."""
     generation, rows = plan.generation_of(part), plan.part_range(part)
     table = _generation_tracks(store, generation)
     tracks: list[dict[str, Any]] = table.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
@@ -128,7 +139,8 @@ def _builder(job: PartJob, plan: Plan) -> PartBuilder:
     recipe = plan.added[job.feature_set].recipe
     if isinstance(recipe, TextRecipe):
         return AddedTextBuilder(job=job, plan=plan, added=recipe, clips=_clip_reader, encoder=encoder)
-    return ExtractorBuilder(job=job, plan=plan, added=recipe, clips=_sample_reader, encoder=encoder)
+    samples = functools.partial(_clip_reader, form="samples")
+    return ExtractorBuilder(job=job, plan=plan, added=recipe, clips=samples, encoder=encoder)
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:

@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...cache.format.plan import Plan, read_genres, read_plan, read_tracks
+from ...cache.format.plan import Plan, read_genres, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
 from ...cache.reading.store import Counts, FeatureStore
-from ...cache.steps import Progress, silent
+from ...cache.steps import Progress
 from ...cache.writing.commits import finish
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
-from ..text.encoder import TextSource, load_encoder
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts, load_encoder
+from .builder import PartJob
 from .cluster import run_on_cluster
-from .job import PartJob
 from .options import ExtractOptions
-from .part import build_and_commit
+from .part import build_and_commit, plan_rows
 from .reconcile import newest_tracks, refuse, source_table, track_differences
 
 if TYPE_CHECKING:
@@ -62,7 +60,6 @@ class PendingParts:
     starts_s: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tables: dict[int, pa.Table] = {}
         self._inline = {track.id: track.lyrics for track in self.source.tracks if track.lyrics is not None}
 
     def build(self, plan: Plan, *, skip: Collection[int] = (), retries: Mapping[int, int] | None = None) -> int:
@@ -103,8 +100,53 @@ class PendingParts:
             self.on_progress("extract", done, planned, f"{failed} failed" if failed else "")
         return built
 
+    def build_covered(self) -> int:
+        """Build those pending parts whose tracks are all in the source; return how many were built.
+
+        Of an added feature set only those that the store itself has.
+        """
+        plan = read_plan(self.path)
+        planned, tracks = newest_tracks(self.path, plan), source_table(self.source)
+        in_source = pc.is_in(planned.column("id"), tracks.column("id"))
+        in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
+        differences = track_differences(planned.filter(in_source), tracks.filter(in_plan))
+        refuse(self.path, differences, "Name the source that the store was made from.")
+        missing = planned.filter(pc.invert(in_source))
+        skip = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
+        finish(self.path)
+        if self.feature_set is not None:
+            skip |= set(range(plan.n_parts)) - committed(self.path).keys()
+            plan = self.plan_feature_set(plan, plan.added[self.feature_set].recipe)
+        built = self.build(plan, skip=skip)
+        finish(self.path)
+        return built
+
+    def plan_feature_set(self, plan: Plan, recipe: FeatureSetRecipe) -> Plan:
+        """Return the plan with the feature set in it, and for a text encoder with all genres embedded."""
+        assert self.feature_set is not None
+        added = plan.added.get(self.feature_set)
+        n_genres = 0 if added is None else added.n_genres
+        if added is not None and (not isinstance(recipe, TextRecipe) or n_genres == plan.n_genres):
+            return plan
+        embedding = None
+        if isinstance(recipe, TextRecipe) and self.text is not None:
+            with_names = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
+            embedding = embed_prompts(read_genres(self.path, plan)[n_genres:], with_names, self.text)
+        return add_feature_set(self.path, plan, self.feature_set, recipe, embedding)
+
+    def records_to_retry(self, plan: Plan) -> dict[int, int]:
+        """Return part -> number of its record, for every part with a track that failed on the feature set."""
+        assert self.feature_set is not None
+        with FeatureStore.open(self.path) as store:
+            outcomes = store.added_outcomes(self.feature_set)
+            failed = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), FAILED)).column("row"))
+            parts = np.unique(failed[store.status[failed] == OK] // plan.part_rows)
+        newest = committed(self.path, self.feature_set)
+        return {part: newest[part] for part in parts.tolist()}
+
     def _job(self, plan: Plan, part: int, retry_of: int | None) -> PartJob:
-        ids = self._ids(plan, part) if self._inline or self.starts_s else []
+        rows = plan_rows(self.path, plan, part) if self._inline or self.starts_s else []
+        ids = [row["id"] for row in rows]
         return PartJob(
             store=self.path,
             part=part,
@@ -115,14 +157,6 @@ class PendingParts:
             feature_set=self.feature_set,
             retry_of=retry_of,
         )
-
-    def _ids(self, plan: Plan, part: int) -> list[str]:
-        generation, rows = plan.generation_of(part), plan.part_range(part)
-        if generation.number not in self._tables:
-            self._tables[generation.number] = read_tracks(self.path, generation)
-        column = self._tables[generation.number].column("id")
-        ids: list[str] = column.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
-        return ids
 
 
 class _Queue(Iterator[PartJob]):
@@ -174,62 +208,3 @@ class ExtractReport(Counts):
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def plan_feature_set(path: Path, plan: Plan, name: str, recipe: FeatureSetRecipe, text: TextSource | None) -> Plan:
-    """Return the plan with a feature set in it, and for a text encoder with all genres embedded."""
-    added = plan.added.get(name)
-    n_genres = 0 if added is None else added.n_genres
-    if added is not None and (not isinstance(recipe, TextRecipe) or n_genres == plan.n_genres):
-        return plan
-    embedding = None
-    if isinstance(recipe, TextRecipe) and text is not None:
-        with_names = Recipe(mel=None, lyrics=recipe, genre_names=plan.recipe.genre_names)
-        embedding = embed_prompts(read_genres(path, plan)[n_genres:], with_names, text)
-    return add_feature_set(path, plan, name, recipe, embedding)
-
-
-def records_to_retry(path: Path, plan: Plan, name: str) -> dict[int, int]:
-    """Return part -> number of its record, for every part with a track that failed on an added feature set."""
-    with FeatureStore.open(path) as store:
-        outcomes = store.added_outcomes(name)
-        failed = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), FAILED)).column("row"))
-        parts = np.unique(failed[store.status[failed] == OK] // plan.part_rows)
-    newest = committed(path, name)
-    return {part: newest[part] for part in parts.tolist()}
-
-
-def build_pending(
-    source: Source,
-    path: Path,
-    options: ExtractOptions,
-    *,
-    text: TextSource | None,
-    feature_set: str | None = None,
-    on_progress: Progress = silent,
-) -> int:
-    """Build those pending parts whose tracks are all in `source`; return how many were built.
-
-    Parameters
-    ----------
-    options : of them the workers.
-    feature_set : one that was added to the store: of its parts those that the store itself has.
-    """
-    plan = read_plan(path)
-    planned, tracks = newest_tracks(path, plan), source_table(source)
-    in_source = pc.is_in(planned.column("id"), tracks.column("id"))
-    in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
-    differences = track_differences(planned.filter(in_source), tracks.filter(in_plan))
-    refuse(path, differences, "Name the source that the store was made from.")
-    missing = planned.filter(pc.invert(in_source))
-    skip = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
-    finish(path)
-    if feature_set is not None:
-        skip |= set(range(plan.n_parts)) - committed(path).keys()
-        plan = plan_feature_set(path, plan, feature_set, plan.added[feature_set].recipe, text)
-    pending = PendingParts(
-        source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=feature_set
-    )
-    built = pending.build(plan, skip=skip)
-    finish(path)
-    return built

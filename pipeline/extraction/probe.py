@@ -6,7 +6,6 @@ blamed when it has ended two children; what the child computes is thrown away.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any
 from ...cache.errors import WorkerError
 from ...cache.format.plan import read_plan
 from ..text.encoder import TextSource
-from .job import PartJob
+from .builder import PartJob
 from .part import build_row_by_row
 
 _DEATHS = 2
@@ -46,7 +45,7 @@ def _run_child(job: PartJob, start: int) -> int | None:
     search_path = os.pathsep.join([*entries, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     done = subprocess.run(
         [sys.executable, "-P", "-m", "mgc.pipeline.extraction.probe"],
-        input=json.dumps({"start": start, "job": _as_json(job)}).encode(),
+        input=json.dumps({"start": start, "job": _as_json(job)}, default=os.fspath).encode(),
         capture_output=True,
         env={**os.environ, "PYTHONPATH": search_path},
         check=False,
@@ -58,16 +57,14 @@ def _run_child(job: PartJob, start: int) -> int | None:
 
 
 def _as_json(job: PartJob) -> dict[str, Any]:
-    """Return what rebuilds the job; paths are encoded, as a file name need not be Unicode."""
-    data = {name: getattr(job, name) for name in ("part", "inline_lyrics", "starts_s", "feature_set")}
-    data |= {name: base64.b64encode(os.fsencode(getattr(job, name))).decode() for name in ("store", "root")}
+    """Return what rebuilds the job; a path that is not Unicode has surrogates, which JSON escapes."""
+    data = {name: getattr(job, name) for name in ("store", "root", "part", "inline_lyrics", "starts_s", "feature_set")}
     return data | {"text": None if job.text is None else dataclasses.asdict(job.text)}
 
 
 def _from_json(data: dict[str, Any]) -> PartJob:
-    paths = {name: Path(os.fsdecode(base64.b64decode(data[name]))) for name in ("store", "root")}
     text = None if data["text"] is None else TextSource(**data["text"])
-    return PartJob(**data | paths | {"text": text})
+    return PartJob(**data | {"store": Path(data["store"]), "root": Path(data["root"]), "text": text})
 
 
 def _serve() -> None:

@@ -21,10 +21,9 @@ from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
-from ..sources.genre_prompts import genre_names
+from ..sources.label_tables import genre_names
 from ..sources.manifest import Source
-from ..text.encoder import TextSource, encoder_recipe
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts, encoder_recipe
 from .options import ExtractOptions
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,11 @@ def source_table(source: Source) -> pa.Table:
 
 
 def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, options: ExtractOptions) -> None:
-    """Create an empty store for the tracks of a source."""
+    """Create an empty store for the tracks of a source; refuse a file, and a folder that is not empty."""
+    if path.is_file():
+        raise ConfigError(f"{path}: a file is in the way; name a folder for the store (such as {path.name}.zarr)")
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path}: this folder holds something else than a feature store; name another")
     if tracks.num_rows == 0:
         raise ConfigError("no tracks to extract: the source is empty, or the filters kept nothing")
     genres, embedding = _genres_of(tracks), None
@@ -84,14 +87,6 @@ def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | 
 
 def _genres_of(tracks: pa.Table) -> list[str]:
     return sorted(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
-
-
-def refuse_other_content(path: Path) -> None:
-    """Raise ConfigError if `path` is a file, or a folder that is not empty."""
-    if path.is_file():
-        raise ConfigError(f"{path}: a file is in the way; name a folder for the store (such as {path.name}.zarr)")
-    if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"{path}: this folder holds something else than a feature store; name another")
 
 
 def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: ExtractOptions) -> None:

@@ -7,23 +7,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
-from zarr.core.buffer import Buffer
-from zarr.storage import MemoryStore
 
 from ...cache.durable import replace_file
 from ...cache.errors import StoreError
-from ...cache.format.layout import create_array, genre_spec, object_key
+from ...cache.format.layout import encode, genre_spec
 from ...cache.format.plan import Generation, Plan, read_genres, read_plan, read_tracks
-from ...cache.format.tables import GENRE_SCHEMA, PLAN_SCHEMA, table_bytes
+from ...cache.format.tables import genre_table, table_bytes, with_rows
 from ...cache.upkeep.verify import Damage
 from ..sources.manifest import Source
-from ..text.encoder import TextSource
-from ..text.genre_embedding import embed_prompts
+from ..text.encoder import TextSource, embed_prompts
 from .reconcile import source_table
 
 
@@ -68,7 +62,7 @@ def _candidates(
         yield _genre_table(store, plan, generation)
     elif text is not None and plan.recipe.lyrics is not None:
         genre = read_genres(store, plan)[int(name.split("/")[1])]
-        yield _genre_chunk(embed_prompts([genre], plan.recipe, text)[0])
+        yield from encode(genre_spec(plan.recipe.lyrics.hidden_size), embed_prompts([genre], plan.recipe, text), 1)
 
 
 def _track_tables(store: Path, plan: Plan, generation: Generation, source: Source) -> Iterator[bytes]:
@@ -82,8 +76,7 @@ def _track_tables(store: Path, plan: Plan, generation: Generation, source: Sourc
     in_others = pc.is_in(tracks.column("id"), pa.array(sorted(others), pa.string()))
     for chosen in (tracks, tracks.filter(pc.invert(in_others)), tracks.filter(in_others)):
         if chosen.num_rows == len(generation.rows):
-            rows = pa.array(generation.rows, pa.int64())
-            yield table_bytes(chosen.set_column(0, PLAN_SCHEMA.field("row"), rows))
+            yield table_bytes(with_rows(chosen, generation.rows))
 
 
 def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:
@@ -93,13 +86,4 @@ def _genre_table(store: Path, plan: Plan, generation: Generation) -> bytes:
 
     before = {name for number in range(generation.number) for name in genres_of(number)}
     names = sorted(genres_of(generation.number) - before)
-    rows = [{"row": generation.genres.start + i, "name": name} for i, name in enumerate(names)]
-    return table_bytes(pa.Table.from_pylist(rows, schema=GENRE_SCHEMA))
-
-
-def _genre_chunk(embedding: npt.NDArray[np.float32]) -> bytes:
-    objects: dict[str, Buffer] = {}
-    spec = genre_spec(len(embedding))
-    group = zarr.create_group(MemoryStore(objects), zarr_format=3)
-    create_array(group, spec, 1, 1)[:] = embedding[None]
-    return objects[object_key(spec, 0)].to_bytes()
+    return table_bytes(genre_table(range(generation.genres.start, generation.genres.start + len(names)), names))

@@ -34,7 +34,6 @@ def forecast(
     options: ExtractOptions,
     *,
     sample: int | None = None,
-    seed: int = 0,
     on_progress: Progress = silent,
 ) -> Forecast:
     """Extract some tracks of a collection for a trial, and predict what all of them take.
@@ -48,7 +47,7 @@ def forecast(
     recipe, text = choose_recipe(options, None)
     n, workers = len(source.tracks), default_workers() if options.workers is None else options.workers
     n_sampled = min(n, default_sample(n) if sample is None else max(1, sample))
-    rows = np.sort(np.random.default_rng(seed).permutation(n)[:n_sampled]).tolist()
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:n_sampled]).tolist()
     measured = min(workers, default_workers(), max(1, n_sampled // SAMPLE_PARTS))
     sample_rows = max(1, n_sampled // (SAMPLE_PARTS * max(1, measured)))
     with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
@@ -62,7 +61,8 @@ def forecast(
             on_progress=within(on_progress, step="sample", note=""),
         )
         wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
-        sampled_bytes = _stored_bytes(store)
+        records = (read_commit(store, part) for part in committed(store))
+        sampled_bytes = sum(item["size"] for record in records if record is not None for item in record["objects"])
     part_rows = options.part_rows or default_part_rows(n)
     parts = math.ceil(n / part_rows)
     start_s = max(0.0, wall_s - busiest * track_s)
@@ -101,9 +101,3 @@ def _track_seconds(store: Path) -> tuple[float, float, int]:
     rates = [seconds / rows for rows, seconds in kept]
     error_s = statistics.stdev(rates) / len(rates) ** 0.5 if len(rates) > 1 else track_s / 2
     return track_s, error_s, max(sum(rows for rows, _ in parts) for parts in by_worker.values())
-
-
-def _stored_bytes(store: Path) -> int:
-    """Return the size of all committed parts."""
-    records = (read_commit(store, part) for part in committed(store))
-    return sum(item["size"] for record in records if record is not None for item in record["objects"])

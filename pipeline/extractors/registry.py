@@ -15,13 +15,15 @@ from importlib import metadata
 from ...cache.errors import ConfigError
 from ...cache.messages import did_you_mean
 from .extractor import Extractor
+from .pooled_mel import POOLED_MEL
 
 GROUP = "mgc.extractors"
+BUILT_IN = {POOLED_MEL.name: POOLED_MEL}
 
 
 def extractor_names() -> dict[str, str]:
     """Return name -> package of every extractor that is installed."""
-    packages = dict.fromkeys(_built_in(), "mgc")
+    packages = dict.fromkeys(BUILT_IN, "mgc")
     for point in metadata.entry_points(group=GROUP):
         packages.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
     return dict(sorted(packages.items()))
@@ -35,8 +37,8 @@ def load_extractor(name: str) -> Extractor:
     ConfigError
         If there is none, two packages bring one, or what the entry point names is no extractor of that name.
     """
-    if name in _built_in():
-        return _built_in()[name]
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     points = {(point.value, point.group): point for point in metadata.entry_points(group=GROUP, name=name)}
     if not points:
         raise ConfigError(f"no extractor {name!r} is installed; {did_you_mean(name, list(extractor_names()))}")
@@ -51,9 +53,3 @@ def load_extractor(name: str) -> Extractor:
     if not isinstance(extractor, Extractor) or extractor.name != name:
         raise ConfigError(f"entry point {name!r} of {GROUP}: {point.value} is no mgc.Extractor of that name")
     return extractor
-
-
-def _built_in() -> dict[str, Extractor]:
-    from .pooled_mel import POOLED_MEL
-
-    return {POOLED_MEL.name: POOLED_MEL}

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, check_id
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id
 from .tables import distinct_names
 
 NOT_AUDIO_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt", ".md")
@@ -36,18 +35,13 @@ def load_folder(folder: Path, *, genres_from_folders: bool = False) -> Source:
                 id=name,
                 path=name,
                 genres=distinct_names([parent]) if genres_from_folders else (),
-                lyrics_path=texts.get(_stem(name)),
+                lyrics_path=texts.get(os.path.splitext(name)[0]),  # noqa: PTH122 (pathlib keeps the dot of "song.")
             )
         )
     check_collisions([track.id for track in tracks], [folder.name] * len(tracks))
     if genres_from_folders and not any(track.genres for track in tracks):
         raise ManifestError(f"{folder}: no file lies in a folder of its own genre")
     return Source(root=folder, tracks=tracks, notes=notes)
-
-
-def _stem(name: str) -> str:
-    head, _, last = name.rpartition("/")
-    return f"{head}/{last.rpartition('.')[0] or last}" if head else last.rpartition(".")[0] or last
 
 
 def _walk(folder: Path) -> tuple[list[str], list[str]]:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, normalise_language
+from .manifest import KnownDataset, Source, Track, check_collisions, normalise_language
 from .options import GenreLevel, SourceOptions
-from .tables import Row, Table, distinct_names, quoted_records, read_quoted
+from .tables import Row, Table, distinct_names, quoted_records, read_quoted, rows_of
 
 METADATA = "fma_metadata"
 SUBSETS = ("small", "medium", "large")
@@ -39,13 +38,13 @@ def load_fma(folder: Path, options: SourceOptions) -> Source:
 
     A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.
     """
-    metadata, root, audio = _places(folder)
+    metadata, audio = _places(folder)
     for name in ("tracks.csv", "genres.csv"):
         if not (metadata / name).is_file():
             raise ManifestError(f"{metadata / name}: there is no such file; expected from fma_metadata.zip")
     genres, level = read_genres(metadata / "genres.csv"), options.genre_level or "all"
     wanted = SUBSETS[: AUDIO[audio.name]]
-    prefix = "" if root == audio else f"{audio.name}/"
+    prefix = "" if folder == audio else f"{audio.name}/"
     tracks, wheres = [], []
     for row in read_two_row_header(metadata / "tracks.csv", COLUMNS):
         if row.text("set.subset") in wanted:
@@ -56,7 +55,7 @@ def load_fma(folder: Path, options: SourceOptions) -> Source:
     check_collisions([track.id for track in tracks], wheres)
     tracks.sort(key=lambda track: track.id)
     notes = [f"{audio.name}: the tracks of subset {' and '.join(wanted)}", f"genres: {LEVELS[level]}"]
-    return Source(root=root, tracks=tracks, notes=notes)
+    return Source(root=folder, tracks=tracks, notes=notes)
 
 
 LEVELS: Mapping[GenreLevel, str] = {
@@ -66,10 +65,10 @@ LEVELS: Mapping[GenreLevel, str] = {
 }
 
 
-def _places(folder: Path) -> tuple[Path, Path, Path]:
-    """Find the metadata folder, the root of audio paths and the audio folder."""
+def _places(folder: Path) -> tuple[Path, Path]:
+    """Find the metadata folder and the audio folder."""
     if folder.name in AUDIO:
-        return folder.parent / METADATA, folder, folder
+        return folder.parent / METADATA, folder
     audio = [folder / name for name in AUDIO if (folder / name).is_dir()]
     if not audio:
         raise ManifestError(
@@ -78,11 +77,11 @@ def _places(folder: Path) -> tuple[Path, Path, Path]:
     if len(audio) > 1:
         names = ", ".join(path.name for path in audio)
         raise ManifestError(f"{folder}: there are {names}; name the one to read, such as {audio[0]}")
-    return folder / METADATA, folder, audio[0]
+    return folder / METADATA, audio[0]
 
 
 def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Rows of a table that pandas wrote with two header rows and a named index, with the cells of `columns` only.
+    """Rows of a table with `columns` that pandas wrote with two header rows and a named index.
 
     A column is named by both rows, ``track.title``; the index is ``track_id``.
 
@@ -98,14 +97,9 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             f"{path}: expected a header of two rows, such as ',album,...,track' and ',comments,...,title', and then a "
             "row that starts with 'track_id'"
         )
-    names = [f"{first}.{second}" for first, second in zip(above, below, strict=True)]
-    Table(path, tuple(names[1:]), []).require(columns)
-    places = {"track_id": 0, **{column: names.index(column) for column in columns}}
-    for number, cells in records:
-        where = f"{path}, line {number}"
-        if len(cells) != len(names):
-            raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(names)} columns")
-        yield Row(where, {name: cells[place] or None for name, place in places.items()})
+    names = [f"{first}.{second}" for first, second in zip(above[1:], below[1:], strict=True)]
+    Table(path, tuple(names), []).require(columns)
+    yield from rows_of(path, ("track_id", *names), records)
 
 
 def read_genres(path: Path) -> dict[int, Genre]:

@@ -1,11 +1,16 @@
 """Small tables next to a store: other labels for its tracks, and genre name prompts.
 
 They need nothing but pyarrow, so that they can be read where only the training part of mgc is installed.
+
+A genre name prompt is the text embedded for a genre, in place of a spelling that only data sets have. A text encoder
+has met "hip hop" and "drum and bass" in sentences, but "hiphop" and "drumnbass" as odd strings; paper.md section 12
+makes the map one of the switches of ``plus``. It is part of a store's recipe, so that genre embeddings made with and
+without it are distinguished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,14 +19,39 @@ from .tables import Row, Table, read_table
 
 T = TypeVar("T")
 
+COMMON = "common"
+"""Name of the built-in map, where a file could be named."""
+
+_WORDS = """
+acid jazz, alternative rock, blues rock, bossa nova, chill out, classic rock, dark ambient, dark wave, deep house,
+drum and bass, easy listening, electro pop, euro dance, hard rock, hip hop, indie pop, indie rock, instrumental pop,
+instrumental rock, jazz funk, jazz fusion, new age, new wave, pop folk, pop punk, pop rock, post punk, post rock,
+punk rock, singer songwriter, synth pop, trip hop, world fusion
+"""
+COMMON_NAMES: Mapping[str, str] = {
+    **{text.replace(" ", ""): text for text in " ".join(_WORDS.split()).split(", ")},
+    **{f"{decade}s": f"music of the 19{decade}s" for decade in (60, 70, 80, 90)},
+    **dict.fromkeys(("dnb", "drum&bass", "drum'n'bass", "drumnbass"), "drum and bass"),
+    **dict.fromkeys(("j-pop", "jpop"), "japanese pop"),
+    **dict.fromkeys(("k-pop", "kpop"), "korean pop"),
+    **dict.fromkeys(("r&b", "rnb"), "rhythm and blues"),
+    "ebm": "electronic body music",
+    "edm": "electronic dance music",
+    "ethno": "ethnic music",
+    "hip-hop": "hip hop",
+    "idm": "intelligent dance music",
+    "mpb": "brazilian popular music",
+    "nwobhm": "new wave of british heavy metal",
+    "psytrance": "psychedelic trance",
+    "rocknroll": "rock and roll",
+}
+"""Genre as data sets spell it -> text for the encoder. A genre that is not listed is embedded as it is."""
+
 
 def labels_table(path: Path, wanted: Sequence[str]) -> Table:
-    """Read the table that --labels names; see :func:`mgc.pipeline.sources.tables.read_table`.
+    """Read the table that --labels names; raises as :func:`mgc.pipeline.sources.tables.read_table` does.
 
-    Raises
-    ------
-    ManifestError
-        If it is no such table; the message for a missing one names the option.
+    The message for a missing one names the option.
     """
     if not path.exists():
         raise ManifestError(f"--labels {path}: there is no such file; want a table with the columns 'id' and 'genres'")
@@ -46,18 +76,23 @@ def read_labels(path: Path, genre_delimiter: str | None = None) -> dict[str, tup
     return _unique("track", cells, path)
 
 
-def read_genre_names(path: Path) -> dict[str, str]:
-    """Read genre name prompts, from a table with the columns ``genre`` and ``text``.
+def genre_names(choice: str) -> dict[str, str]:
+    """Return the prompts that `choice` names: ``common``, or a table with the columns ``genre`` and ``text``.
+
+    Entries that change nothing are left out: they would make two recipes of one.
 
     Raises
     ------
     ManifestError
         If it is no such table, names a genre twice, or holds none; the message names the line.
     """
-    table = read_table(path, ("genre", "text"))
-    table.require(("genre", "text"))
-    cells = ((row, row.required_text("genre").strip(), row.required_text("text").strip()) for row in table.rows)
-    return _unique("genre", cells, path)
+    names = COMMON_NAMES
+    if choice != COMMON:
+        table = read_table(Path(choice), ("genre", "text"))
+        table.require(("genre", "text"))
+        cells = ((row, row.required_text("genre").strip(), row.required_text("text").strip()) for row in table.rows)
+        names = _unique("genre", cells, table.path)
+    return {genre: text for genre, text in sorted(names.items()) if text != genre}
 
 
 def _unique(noun: str, cells: Iterable[tuple[Row, str, T]], path: Path) -> dict[str, T]:

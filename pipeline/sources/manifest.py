@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+import posixpath
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import langcodes
 import numpy as np
 
+from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ..text.lyrics import load_lyrics, read_lyrics
@@ -60,6 +61,30 @@ class Source:
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDataset:
+    """A data set that is read as its makers distribute it.
+
+    Attributes
+    ----------
+    name : as for ``--dataset``.
+    needs : files that must be on disk, and where.
+    terms : of its makers. Facts for the reader, no advice.
+    recognises : whether a source looks like it; may look into folders, never into audio.
+    load : tracks of a source; raises ManifestError naming a file that is missing or wrong, and what was expected.
+    options : those of :data:`mgc.pipeline.sources.options.READER_OPTIONS` that it takes. Delimiters also go with a
+        table of labels.
+    """
+
+    name: str
+    title: str
+    needs: str
+    terms: str
+    recognises: Callable[[Path], bool]
+    load: Callable[[Path, SourceOptions], Source]
+    options: frozenset[str] = frozenset()
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
@@ -199,18 +224,11 @@ def write_manifest(source: Source, path: Path) -> None:
     made by somebody else from reaching beyond the folder that you gave it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     names = [column.name for column in fields(Track)]
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for track in source.tracks:
-                cells = {name: value for name in names if (value := getattr(track, name)) not in (None, ())}
-                file.write(json.dumps(cells, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for track in source.tracks:
+            cells = {name: value for name in names if (value := getattr(track, name)) not in (None, ())}
+            file.write(json.dumps(cells, ensure_ascii=False) + "\n")
 
 
 def escaping_paths(source: Source) -> list[str]:
@@ -219,14 +237,8 @@ def escaping_paths(source: Source) -> list[str]:
 
 
 def _climbs_out(relative: str) -> bool:
-    if relative.startswith("/") or "\0" in relative:
-        return True
-    depth = 0
-    for part in relative.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
+    first = posixpath.normpath(relative).partition("/")[0]
+    return relative.startswith("/") or "\0" in relative or first == ".."
 
 
 def _speaks(language: str | None, wanted: Sequence[str]) -> bool:

@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, check_id
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id
 from .options import SourceOptions
 from .table_source import check_root, sample_tracks
 from .tables import distinct_names, tab_separated

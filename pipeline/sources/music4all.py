@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...cache.errors import ManifestError
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .options import SourceOptions
 from .tables import Table, distinct_names, read_quoted, read_unquoted
 
@@ -118,10 +117,14 @@ def _by_stem(
     folder: Path, ids: Iterable[str], unused: str, notes: list[str], suffix: str | None = None
 ) -> dict[str, str]:
     """Return the names of the files in `folder` by the id before their suffix; ``.mp3`` is preferred to others."""
-    known, names, n_unused = set(ids), dict[str, str](), 0
-    for name in sorted(_listing(folder), key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
+    try:
+        listing = os.listdir(folder)
+    except OSError as error:
+        raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+    track_ids, names, n_unused = set(ids), dict[str, str](), 0
+    for name in sorted(listing, key=lambda name: (not name.endswith(suffix or ".mp3"), name)):
         stem, dot, _ = name.rpartition(".")
-        fits = stem in known and stem not in names and (suffix is None or name.endswith(suffix))
+        fits = stem in track_ids and stem not in names and (suffix is None or name.endswith(suffix))
         if fits and dot:
             names[stem] = name
         else:
@@ -129,13 +132,6 @@ def _by_stem(
     if n_unused:
         notes.append(f"{n_unused} {unused}")
     return names
-
-
-def _listing(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError as error:
-        raise ManifestError(f"{folder}: the folder cannot be read: {error.strerror}") from error
 
 
 MUSIC4ALL = KnownDataset(

@@ -15,7 +15,7 @@ from ...cache.errors import ConfigError
 GenreLevel = Literal["own", "all", "top"]
 
 READER_OPTIONS = ("root", "genre_delimiter", "artist_delimiter", "genres_from_folders", "genre_level")
-"""Options that only some data sets take; see :class:`mgc.pipeline.sources.dataset.KnownDataset`."""
+"""Options that only some data sets take; see :class:`mgc.pipeline.sources.manifest.KnownDataset`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from typing import Any
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
-from .dataset import KnownDataset
-from .manifest import Source, Track, check_collisions, check_id, normalise_language
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 

@@ -37,19 +37,15 @@ class Row:
 
     def text(self, column: str) -> str | None:
         """The cell's text without the white space around it; None where it is absent, null or empty."""
-        value = self._string(column)
+        value = self.verbatim(column)
         return (value.strip() or None) if value is not None else None
 
     def required_text(self, column: str) -> str:
         """The cell as it stands (ids and file names may start with a space); a blank one is refused."""
-        value = self._string(column)
+        value = self.verbatim(column)
         if value is None or not value.strip():
             raise ManifestError(f"{self.where}: column {column!r} is empty, and every row needs it")
         return value
-
-    def verbatim(self, column: str) -> str | None:
-        """The cell as it stands (lyrics): only absent and null become None."""
-        return self._string(column)
 
     def names(self, column: str, delimiter: str | None) -> tuple[str, ...]:
         """Several names in one cell: a list, or text that `delimiter` splits; in order, each once, in Unicode NFC."""
@@ -64,7 +60,8 @@ class Row:
             return distinct_names([value])
         return self.names(column, delimiter)
 
-    def _string(self, column: str) -> str | None:
+    def verbatim(self, column: str) -> str | None:
+        """The cell as it stands (lyrics): only absent and null become None."""
         value = self.cells.get(column)
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
@@ -225,16 +222,19 @@ def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table:
     columns = tuple(name.strip() for name in header)
     if not any(columns):
         raise ManifestError(f"{path}: no header; the first line must name the columns")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise ManifestError(f"{path}, line {number}: the header names {', '.join(map(repr, twice))} more than once")
-    rows = []
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise ManifestError(f"{path}, line {number}: the header names {', '.join(map(repr, repeated))} more than once")
+    return Table(path, columns, list(rows_of(path, columns, records)))
+
+
+def rows_of(path: Path, columns: Sequence[str], records: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
+    """Name the cells of records by their columns; a record of another length is refused."""
     for number, cells in records:
         where = f"{path}, line {number}"
         if len(cells) != len(columns):
             raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(columns)} columns")
-        rows.append(Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}))
-    return Table(path, columns, rows)
+        yield Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)})
 
 
 def _read_json_lines(path: Path) -> Table:

@@ -180,17 +180,12 @@ def _drum_kit(ride: bool, rng: np.random.Generator) -> dict[str, Samples]:
     """One-shot kick, snare and hat (or ride cymbal), tuned a little differently for each song."""
     t = np.arange(int(0.5 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     noise = rng.standard_normal((2, len(t)))
-    low_hz = rng.uniform(42, 60)
-    kick = np.sin(2 * np.pi * (low_hz * t + rng.uniform(2, 5) * (1 - np.exp(-t / 0.03)))) * np.exp(
-        -t / rng.uniform(0.1, 0.2)
-    )
+    low_hz, sweep, decay_s = rng.uniform(42, 60), rng.uniform(2, 5), rng.uniform(0.1, 0.2)
+    kick = np.sin(2 * np.pi * (low_hz * t + sweep * (1 - np.exp(-t / 0.03)))) * np.exp(-t / decay_s)
     snare = noise[0] * 0.5 * np.exp(-t / rng.uniform(0.06, 0.14))
     snare += 0.6 * np.sin(2 * np.pi * rng.uniform(160, 230) * t) * np.exp(-t / 0.07)
-    hat = (
-        np.diff(noise[1], append=0.0)
-        * 0.35
-        * np.exp(-t / (rng.uniform(0.15, 0.3) if ride else rng.uniform(0.02, 0.06)))
-    )
+    decay_s = rng.uniform(0.15, 0.3) if ride else rng.uniform(0.02, 0.06)
+    hat = np.diff(noise[1], append=0.0) * 0.35 * np.exp(-t / decay_s)
     if ride:
         hat += 0.1 * np.sign(np.sin(2 * np.pi * rng.uniform(3000, 4500) * t)) * np.exp(-t / 0.2)
     return {name: sound.astype(np.float32) for name, sound in (("kick", kick), ("snare", snare), ("hat", hat))}

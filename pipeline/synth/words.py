@@ -6,6 +6,7 @@ met in training. All lists and line patterns were written for mgc; no text is co
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,19 +29,16 @@ def _vocabulary(text: str) -> Vocabulary:
     return Vocabulary(nouns=nouns, verbs=verbs, adjectives=adjectives, places=places)
 
 
-THEMES: dict[str, Vocabulary] = {
-    "love": _vocabulary(
-        """
+_THEME_WORDS = {
+    "love": """
         heart, kiss, lover, darling, embrace, sweetheart, romance, desire, valentine, touch, lips, rose, honeymoon,
         wedding, girlfriend, boyfriend, love letter, passion, crush, diamond ring;
         kiss, fall in love, hold hands, cuddle, flirt, adore you, marry, embrace, blush, whisper your name, caress
         you, dance close;
         tender, beloved, romantic, sweet, adoring, intimate, passionate, gorgeous, lovesick, charming;
         your arms, the altar, our first date, your bed, the ballroom, your lips, the honeymoon suite, our anniversary
-        """
-    ),
-    "faith": _vocabulary(
-        """
+        """,
+    "faith": """
         lord, saviour, prayer, angel, grace, glory, gospel, psalm, heaven, blessing, mercy, spirit, shepherd, choir,
         redeemer, covenant, hallelujah, soul, disciple, resurrection;
         pray, kneel, worship, praise him, believe, rejoice, repent, be baptised, testify, be redeemed, sing hosanna,
@@ -48,10 +46,8 @@ THEMES: dict[str, Vocabulary] = {
         holy, almighty, eternal, sacred, merciful, faithful, blessed, righteous, divine, forgiven;
         the church, the promised land, the cross, the chapel, the throne of god, the river Jordan, the temple,
         paradise
-        """
-    ),
-    "revolt": _vocabulary(
-        """
+        """,
+    "revolt": """
         riot, government, police, system, revolution, barricade, protest, slogan, tyrant, rebel, prison, strike,
         banner, politician, injustice, anarchy, workers, corruption, censorship, oppression;
         riot, rebel, fight back, protest, resist, march, smash the state, strike, disobey, shout them down, overthrow
@@ -59,20 +55,16 @@ THEMES: dict[str, Vocabulary] = {
         angry, corrupt, unjust, defiant, oppressed, rebellious, tyrannical, crooked, furious, radical;
         the picket line, the parliament, the barricades, the factory gate, the courthouse, the capital, the prison
         yard, the squat
-        """
-    ),
-    "road": _vocabulary(
-        """
+        """,
+    "road": """
         truck, highway, pickup, cowboy, tractor, saddle, ranch, hometown, gravel road, tailgate, rodeo, gasoline,
         freight train, whiskey, porch, county fair, boots, horses, cattle, farm;
         drive, ride out, saddle up, haul hay, roll down the highway, hitch a ride, fix the truck, wander, fish, raise
         cattle, go home, ride the rails;
         dusty, southern, rusty, small-town, barefoot, sunburnt, rural, homegrown, old-fashioned, hardworking;
         Texas, Tennessee, the county line, the back roads, the ranch, the truck stop, the cornfield, the general store
-        """
-    ),
-    "sorrow": _vocabulary(
-        """
+        """,
+    "sorrow": """
         tears, loneliness, misery, heartache, regret, funeral, grief, bottle, sorrow, empty glass, goodbye, debt,
         pain, trouble, graveyard, sleepless night, ghost, hangover, despair, burden;
         cry, weep, mourn, suffer, drink alone, grieve, lie awake, lose everything, ache, drown my sorrow, despair,
@@ -80,19 +72,18 @@ THEMES: dict[str, Vocabulary] = {
         lonesome, broken, hopeless, weary, bitter, mournful, miserable, abandoned, penniless, gloomy;
         the graveside, the empty house, the bottom of the glass, the pawnshop, the hospital bed, the jailhouse, skid
         row, the funeral home
-        """
-    ),
-    "nature": _vocabulary(
-        """
+        """,
+    "nature": """
         meadow, sparrow, willow, river, mountain, harvest, moss, valley, fox, oak tree, wildflower, brook, heron,
         autumn leaves, hillside, seed, thunder, tide, snowfall, orchard;
         bloom, wander the hills, gather berries, sail, plant seeds, follow the stream, climb the ridge, grow, migrate,
         drift downstream, sow, reap;
         green, wild, mossy, windswept, frozen, blooming, ancient, leafy, snowy, silver;
         the forest, the shore, the moor, the riverbank, the glen, the waterfall, the orchard, the mountainside
-        """
-    ),
+        """,
 }
+
+THEMES = {theme: _vocabulary(text) for theme, text in _THEME_WORDS.items()}
 """Theme -> its words."""
 
 COMMON = _vocabulary(
@@ -150,9 +141,7 @@ def favourites(words: Vocabulary, keep: float, rng: np.random.Generator) -> Voca
     def some(choices: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(rng.permutation(choices)[: max(2, round(keep * len(choices)))].tolist())
 
-    return Vocabulary(
-        nouns=some(words.nouns), verbs=some(words.verbs), adjectives=some(words.adjectives), places=some(words.places)
-    )
+    return Vocabulary(**{name: some(choices) for name, choices in vars(words).items()})
 
 
 def write_lyrics(
@@ -179,10 +168,6 @@ def write_lyrics(
     while sum(len(text.split()) for text in lines) < target_words:
         verse = [line() for _ in range(4)]
         lines += [*verse, "", *chorus, ""]
-    kept, n_words = [], 0
-    for text in lines:
-        n_words += len(text.split())
-        if n_words > 160:
-            break
-        kept.append(text)
-    return "\n".join(kept).strip() + "\n"
+    n_words = itertools.accumulate(len(text.split()) for text in lines)
+    short = [text for text, n in zip(lines, n_words, strict=True) if n <= 160]
+    return "\n".join(short).strip() + "\n"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ConfigError, TextModelError
-from ...cache.format.recipe import TextRecipe
+from ...cache.format.recipe import Recipe, TextRecipe
 from ...cache.machine import cpu_has_bf16
 from .lyrics import CLEANING_RULE
 from .models import TextModelFiles, find_text_model
@@ -57,7 +57,6 @@ class TextEncoder:
     device : a torch device.
     max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
         ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
-
     pack_tokens : tokens that may run through the model together; None takes what pays, 0 is one text at a time.
 
     Attributes
@@ -302,3 +301,23 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
             "name the right one with --text-model"
         )
     return encoder
+
+
+def embed_genres(encoder: TextEncoder, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Embed genre names, each as a text of its own: the nodes of the genre graph (paper.md section 5).
+
+    Returns
+    -------
+    (genre, hidden_size) float32
+        The mean of the non-special tokens' states, neither centred nor normalised (that is the reader's choice).
+    """
+    rows = [encoder.encode(name).pooled for name in names]
+    return np.array(rows, dtype=np.float32).reshape(len(names), encoder.recipe.hidden_size)
+
+
+def embed_prompts(genres: Sequence[str], recipe: Recipe, text: TextSource) -> npt.NDArray[np.float32]:
+    """Embed the genre name prompts of `recipe` by its encoder: (genre, text_dim) float32."""
+    assert recipe.lyrics is not None
+    if not genres:
+        return np.zeros((0, recipe.lyrics.hidden_size), dtype=np.float32)
+    return embed_genres(load_encoder(text, recipe.lyrics), [recipe.genre_names.get(genre, genre) for genre in genres])

@@ -8,6 +8,7 @@ part of the recipe.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import html
 import os
@@ -22,7 +23,6 @@ from ...cache.format.schema import Flag
 
 CLEANING_RULE = 1
 MAX_LYRICS_BYTES = 1 << 20
-FALLBACK_ENCODING = "cp1252"
 
 # UTF-32's little-endian mark starts with UTF-16's, so it is tried first.
 _MARKS = (
@@ -32,6 +32,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_UNMARKED = ((b"", "utf-8", Flag(0)), (b"", "cp1252", Flag.TEXT_RECODED))
 _TAG_NAMES = (
     "a|abbr|article|aside|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|figure|font|footer|form|h[1-6]|"
     "head|header|hr|html|i|iframe|img|ins|label|li|link|main|mark|meta|nav|noscript|ol|p|pre|q|s|script|section|small|"
@@ -79,22 +80,19 @@ def load_lyrics(path: Path) -> Lyrics:
     A folder, a FIFO, an unreadable file and one above 1 MiB fail; no such thing blocks.
     """
     try:
-        # A FIFO without a writer would block a plain open for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LYRICS_BYTES:
+                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1))
     except (FileNotFoundError, NotADirectoryError):
         return Lyrics(None, Flag.NO_LYRICS)
-    except OSError:
-        return Lyrics(None, Flag.LYRICS_FAILED)
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LYRICS_BYTES:
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1))
-    except OSError:  # a disk or a share that fails half-way
+    except OSError:  # a folder, a file that may not be read, a disk or a share that fails half-way
         pass
-    finally:
-        os.close(descriptor)
     return Lyrics(None, Flag.LYRICS_FAILED)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO without a writer would block a plain open
 
 
 def read_lyrics(data: bytes | str) -> Lyrics:
@@ -188,21 +186,8 @@ def _is_blank(text: str) -> bool:
 
 
 def _decode(data: bytes) -> tuple[str, Flag] | None:
-    marked = [(mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)]
-    if not marked:
-        text = _strictly(data, "utf-8")
-        if text is not None:
-            return text, Flag(0)
-        marked = [(b"", FALLBACK_ENCODING)]
-    for mark, encoding in marked:
-        text = _strictly(data[len(mark) :], encoding)
-        if text is not None:
-            return text, Flag.TEXT_RECODED
+    marked = [(mark, encoding, Flag.TEXT_RECODED) for mark, encoding in _MARKS if data.startswith(mark)]
+    for mark, encoding, flag in marked or _UNMARKED:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data[len(mark) :].decode(encoding), flag
     return None
-
-
-def _strictly(data: bytes, encoding: str) -> str | None:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return None

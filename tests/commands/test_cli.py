@@ -22,9 +22,8 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import only_writer
 from mgc.commands import console
 from mgc.heads.ablation.runs import names_of
-from mgc.pipeline.sources.genre_prompts import genre_names
-from mgc.pipeline.text.encoder import TextEncoder
-from mgc.pipeline.text.genre_embedding import embed_genres
+from mgc.pipeline.sources.label_tables import genre_names
+from mgc.pipeline.text.encoder import TextEncoder, embed_genres
 from mgc.pipeline.text.models import find_text_model
 
 GOOD = 5

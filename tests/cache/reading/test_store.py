@@ -30,7 +30,7 @@ from mgc.cache.format.schema import FAILED, OK
 from mgc.cache.format.tables import plan_table
 from mgc.cache.reading import zarr_reader
 from mgc.cache.reading.store import FeatureStore
-from mgc.cache.upkeep.progress import watch
+from mgc.cache.upkeep.info import watch
 from mgc.cache.writing import publish
 from mgc.cache.writing.commits import commit_part, finish
 from mgc.cache.writing.creation import create_store

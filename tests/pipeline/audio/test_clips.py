@@ -18,10 +18,9 @@ import soundfile
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.format.schema import Flag
-from mgc.pipeline.audio.clips import Clip, decode_clip
+from mgc.pipeline.audio.clips import Clip, decode, decode_clip
 from mgc.pipeline.audio.containers import Caps, examine
 from mgc.pipeline.audio.containers import Caps as FormatCaps
-from mgc.pipeline.audio.decode import decode
 from mgc.pipeline.audio.decoded import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")  # librosa's
@@ -285,7 +284,7 @@ def test_clipped_samples_are_counted_in_every_channel_all_through(tmp_path: Path
     x[::1000, 0], x[500::1000, 1] = 1, -1  # their mean clips nowhere
     path = write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT")
     decoded = decode(path, examine(path, Caps()), everything, Caps())
-    assert decoded.clipped_share == np.count_nonzero(np.abs(x) == 1) / x.size > 0.0009
+    assert decoded.mixer.clipped_share == np.count_nonzero(np.abs(x) == 1) / x.size > 0.0009
 
 
 def test_samples_over_full_scale_are_not_cut(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mgc.cache.format.records import read_part
 from mgc.cache.format.schema import Flag
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
-from mgc.pipeline.extraction.job import PartJob
+from mgc.pipeline.extraction.builder import PartJob
 from mgc.pipeline.extraction.part import build_and_commit, claim
 from mgc.pipeline.sources.manifest import Source, Track, write_manifest
 from mgc.pipeline.text.encoder import TextEncoder, TextSource, text_recipe

@@ -131,7 +131,7 @@ def test_again_does_nothing_and_another_version_is_refused(
     assert api.extract(songs, store, add="brightness", **OPTIONS).parts_built == 0
     assert tree(store) == before
     newer = dataclasses.replace(load_extractor("brightness"), version="2")
-    monkeypatch.setattr(module, "_built_in", lambda: {"brightness": newer})
+    monkeypatch.setattr(module, "BUILT_IN", {"brightness": newer})
     with pytest.raises(RecipeMismatchError, match="version: 1 here, 2 there"):
         api.extract(songs, store, add="brightness", **OPTIONS)
 
@@ -204,7 +204,7 @@ FAULTY = {
 def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, compute: Any, said: str
 ) -> None:
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=compute)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=compute)})
     report = api.extract(songs, store, add="other", **OPTIONS)
     lost = 2 if compute is _raises else 5  # the tones of 1 760 and 3 520 Hz start steeply
     assert (report.planned, report.failed, report.reasons) == (5, lost, {"EXTRACTOR_FAILED": lost})
@@ -248,7 +248,7 @@ def test_names_and_dimensions_that_a_store_has_already_are_refused(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = {"mel_frames": other(name="mel_frames"), "bands": other(name="bands", dims=("mel_band",), shape=(64,))}
-    monkeypatch.setattr(module, "_built_in", lambda: two)
+    monkeypatch.setattr(module, "BUILT_IN", two)
     with pytest.raises(ConfigError, match="has arrays or folders of that name already"):
         api.extract(songs, store, add="mel_frames", **OPTIONS)
     with pytest.raises(ConfigError, match="'mel_band' is 64 long, the store's 128; .*such as bands_mel_band"):
@@ -277,10 +277,10 @@ def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
 ) -> None:
     wrong = other(compute=lambda samples, rate: -1.0)
     right = other(version="2", dims=("other_end",), shape=(2,), dtype="float64", compute=lambda samples, rate: [1, 2])
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": wrong})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": wrong})
     api.extract(songs, store, add="other", **OPTIONS)
     whole = tree(store)
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": right})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": right})
     with pytest.raises(RecipeMismatchError, match=f"`mgc store drop {store} --feature other` takes out"):
         api.extract(songs, store, add="other", **OPTIONS)
     told = call("store", "drop", store, "--feature", "other", "--dry-run", "--json").json
@@ -313,7 +313,7 @@ def test_a_dry_run_takes_no_track_down(store: Path, call: Any) -> None:
 def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2
     own = {one.id: one.attempts for one in failures(store).failures}
     assert own == {"x": 1}, "what joins says nothing of the store's own failures"
@@ -323,7 +323,7 @@ def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
         seen.append(float(samples[1]))
         return 2.0
 
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=mended)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=mended)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2, "only if it is asked for"
     before = tree(store)
     report = api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
@@ -340,14 +340,14 @@ def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
 def test_a_second_failure_counts_as_one_more_attempt(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
     assert {one.id: one.attempts for one in failures(store, "other").failures} == {"t3": 2, "t4": 2, "x": 1}
 
 
 def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     (store / "other" / "c" / "1").unlink()
     with pytest.raises(StoreCorruptError, match="part 1 is damaged; run `mgc store repair"):
@@ -365,11 +365,11 @@ def test_more_failures_than_allowed_are_those_of_what_joins(
 ) -> None:
     table = _table_of(songs, tmp_path / "songs.jsonl")
     options = (table, "--root", songs.root, "-o", store, "--workers", 0, "--max-failures", 0, "--add", "other")
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other()})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other()})
     fine = call("extract", *options)
     assert (fine.code, "planned 5 = ok 5 + failed 0" in fine.out, "flag" in fine.out) == (0, True, False)
     call("store", "drop", store, "--feature", "other")
-    monkeypatch.setattr(module, "_built_in", lambda: {"other": other(compute=_raises)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     bad = call("extract", *options)
     assert (bad.code, "2 of 5 tracks failed" in bad.err) == (3, True)
 

@@ -306,7 +306,7 @@ def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     monkeypatch.setitem(models._WEIGHTS_SHA256, "bert-base-uncased", sha256sum(tiny / "model.safetensors"))
     for name in (None, "bert-base-uncased", "google-bert/bert-base-uncased"):
-        files = find_text_model(name, allow_download=False)
+        files = find_text_model(name)
         assert (files.name, files.folder.name, files.hidden_size) == ("bert-base-uncased", revision, 32)
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from mgc.pipeline.text.encoder import TextEncoder
-from mgc.pipeline.text.genre_embedding import embed_genres
+from mgc.pipeline.text.encoder import TextEncoder, embed_genres
 from mgc.pipeline.text.models import find_text_model
 
 NAMES = ["rock", "hard rock", "drum & bass", "r&b", "música popular brasileira", "k-pop"]
