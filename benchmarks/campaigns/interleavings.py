@@ -173,7 +173,8 @@ def interleave(
 def check(path: Path, *, complete: bool = False) -> None:
     """Assert that a store is as recorded, and that every row that is ok holds what was written."""
     finish(path)
-    assert verify_store(path, full=complete) == []
+    damages = verify_store(path, full=complete)
+    assert damages == [], damages
     assert unfinished_drops(path) == []
     plan = read_plan(path)
     with FeatureStore.open(path) as store:

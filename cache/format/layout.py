@@ -155,7 +155,7 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
     """
     for key in sorted(documents, key=lambda key: (key == "zarr.json", key)):
         target = store / key
-        while not (target.is_file() and same_document(target.read_bytes(), documents[key])):
+        while not _is_document(target, documents[key]):
             with contextlib.suppress(FileExistsError):
                 drafts.mkdir()
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,15 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
             with contextlib.suppress(FileNotFoundError):  # another process removed the drafts: retry
                 write_durable(draft, documents[key])
                 draft.replace(target)
-            fsync_dir(target.parent)
+            with contextlib.suppress(FileNotFoundError):
+                fsync_dir(target.parent)
+
+
+def _is_document(file: Path, document: bytes) -> bool:
+    try:
+        return same_document(file.read_bytes(), document)
+    except FileNotFoundError:
+        return False
 
 
 def same_document(text: bytes, other: bytes) -> bool:

@@ -100,7 +100,7 @@ class SalvagedPlan:
             added = read_added(self.store, fingerprint(self.plan_document))
         except (OSError, StoreCorruptError):
             return self._added_from_zarr()
-        committed_names = {folder.name for folder in (self.store / COMMITS).glob("*") if folder.is_dir()}
+        committed_names = {record.parent.name for record in (self.store / COMMITS).glob("*/*.json")}
         return added if committed_names <= {*added, *unfinished_drops(self.store)} else self._added_from_zarr()
 
     def _added_from_zarr(self) -> dict[str, AddedFeatureSet]:

@@ -135,7 +135,7 @@ def update_metadata(store: Path) -> None:
         plan = read_plan(store)
         layout.install_metadata(store, plan.metadata, store / publish.STAGING)
         after = read_plan(store)
-        if (len(after.generations), after.added.keys()) == (len(plan.generations), plan.added.keys()):
+        if (len(after.generations), after.added) == (len(plan.generations), plan.added):
             break
         for key in plan.metadata.keys() - after.metadata.keys():  # of features that were removed meanwhile
             (store / key).unlink(missing_ok=True)

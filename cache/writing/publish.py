@@ -61,16 +61,18 @@ def publish(
         fsync_tree(building)
         make_folders(store, key)
         _decide(store, key, record, building)
-        fsync_dir(record_file.parent)
-    except FileNotFoundError as error:
-        if not record_file.exists():  # else another process decided, and removed our staging
-            raise StoreError(
-                f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "
-                "drop`, or by hand), so nothing was committed; give the same command again"
-            ) from error
+    except FileNotFoundError:
+        pass  # another process has decided, and removed our staging; else there is no record
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return unseal(record_file)
+    try:
+        fsync_dir(record_file.parent)
+        return unseal(record_file)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "
+            "drop`, or by hand), so nothing was committed; give the same command again"
+        ) from error
 
 
 def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) -> None:
