@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from ..heads.model.graph import FloatArray
-from .charts import heat_map
+from .charts import Chart, heat_map
 from .html import Json
 
 MAX_DRAWN = 120
-"""Genres in the map; of more, the most frequent."""
+"""Genres in a map; of more, the most frequent."""
 N_NEIGHBOURS = 4
 
 
@@ -23,24 +24,24 @@ def genre_graph(graph: Json) -> dict[str, Any] | None:
     if not graph.get("used"):
         return None
     names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
-    by_count = np.argsort(-counts, kind="stable")
-    frequent = np.sort(by_count[:MAX_DRAWN])
-    drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
-    chart = heat_map(
-        [names[i] for i in drawn],
-        weights[np.ix_(drawn, drawn)],
-        title="Genre graph",
-        x_label="genre it draws on",
-        y_label="genre",
-        unit="weight (A_hat, no unit)",
-    )
+    labels = {"x_label": "genre it draws on", "y_label": "genre", "unit": "weight (A_hat, no unit)"}
     nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
+    by_count = np.argsort(-counts, kind="stable")
     return {
         "summary": graph["summary"],
-        "chart": chart,
-        "n_drawn": len(drawn),
+        "chart": genre_map(names, weights, counts, title="Genre graph", **labels),
+        "n_drawn": min(len(names), MAX_DRAWN),
         "rows": [(names[i], counts[i], graph["self_weight"][i], nearest[i]) for i in by_count],
     }
+
+
+def genre_map(
+    names: Sequence[str], weights: FloatArray, counts: npt.NDArray[np.int64], *, title: str, **labels: str
+) -> Chart:
+    """Draw weights between genres (C, C), related ones next to each other; `MAX_DRAWN` with the largest counts (C,)."""
+    frequent = np.sort(np.argsort(-counts, kind="stable")[:MAX_DRAWN])
+    drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
+    return heat_map([names[i] for i in drawn], weights[np.ix_(drawn, drawn)], title=title, **labels)
 
 
 def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
@@ -51,14 +52,11 @@ def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
     Average linkage over ``1 - w_ij / max w`` of the symmetrised weights; leaves in optimal order (Bar-Joseph et al.
     2001).
     """
-    n = len(adjacency)
-    if n < 3:
-        return np.arange(n, dtype=np.int64)
     weights = (adjacency + adjacency.T) / 2
     np.fill_diagonal(weights, 0.0)
-    top = float(weights.max())
-    if top <= 0:
-        return np.arange(n, dtype=np.int64)
+    top = float(weights.max(initial=0.0))
+    if len(weights) < 3 or top <= 0:
+        return np.arange(len(weights), dtype=np.int64)
     distance = 1 - weights / top
     np.fill_diagonal(distance, 0.0)
     order = leaves_list(linkage(squareform(distance, checks=False), method="average", optimal_ordering=True))

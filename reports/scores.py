@@ -16,13 +16,11 @@ from ..heads.evaluation.scored_tracks import ScoredTracks
 from ..heads.metrics.confusions import Confusions, confusions
 from ..heads.metrics.multilabel import BoolArray, FloatArray, decide, jaccard_per_track
 from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
-from .charts import Chart, heat_map, reliability_chart
-from .graph import clustered_order
+from .charts import Chart, reliability_chart
+from .graph import MAX_DRAWN, genre_map
 from .html import Json
 
 MAX_PAIRS = 60
-MAX_DRAWN = 120
-"""Genres in the picture of confusions; of more, those that most tracks have."""
 MIN_MISSED = 3
 """Missed tracks below which a row's shares are left out of the picture: they could only be 0, a half or all."""
 MAX_SHOWN = 20
@@ -77,18 +75,12 @@ class Player:
             return file.resolve().as_uri()
 
 
-def filled_parts(evaluation: Json) -> dict[str, Json]:
-    """Return the figures of the tracks with audio and lyrics, audio only, lyrics only, where there are such tracks."""
-    return {name: part for name, part in evaluation.get("parts", {}).items() if part["n_tracks"]}
-
-
 def reliability(evaluation: Json) -> Chart | None:
     """Draw the reliability plot; None where the evaluation has no calibration."""
     calibration = evaluation.get("calibration")
     if not calibration or calibration["expected_calibration_error"] is None:
         return None
-    title = "Reliability of the scores"
-    return reliability_chart(calibration["bins"], title=title, x_label="score", y_label="share true")
+    return reliability_chart(calibration["bins"], title="Reliability of the scores")
 
 
 def genre_rows(evaluation: Json, labels: Json) -> list[tuple[Json, object, float]]:
@@ -135,17 +127,16 @@ def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]
     taking_part = np.flatnonzero(shares.any(axis=0) | shares.any(axis=1))
     if len(taking_part) < 2:
         return {"chart": None}
-    drawn = taking_part[np.sort(np.argsort(-counts.support[taking_part], kind="stable")[:MAX_DRAWN])]
-    drawn = drawn[clustered_order(shares[np.ix_(drawn, drawn)].copy())]
-    chart = heat_map(
-        [names[i] for i in drawn],
-        shares[np.ix_(drawn, drawn)],
+    chart = genre_map(
+        [names[i] for i in taking_part],
+        shares[np.ix_(taking_part, taking_part)],
+        counts.support[taking_part],
         title="Confused genres",
         x_label="genre predicted wrongly",
         y_label="genre missed",
         unit="share of the tracks missed (0 to 1)",
     )
-    return {"chart": chart, "n_drawn": len(drawn), "n_genres": len(taking_part)}
+    return {"chart": chart, "n_drawn": min(len(taking_part), MAX_DRAWN), "n_genres": len(taking_part)}
 
 
 def worst_predictions(scored: ScoredTracks, listing: Sequence[Json], player: Player) -> dict[str, Any]:
