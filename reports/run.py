@@ -15,9 +15,8 @@ from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, c
 from ..heads.metrics.validation import is_better
 from ..heads.runs.history import read_history
 from .charts import Chart, line_chart
-from .graph import genre_graph
 from .html import Json, write_page
-from .scores import Player, confused_genres, genre_rows, reliability, worst_predictions
+from .run_sections import Player, confused_genres, genre_graph, genre_rows, reliability, worst_predictions
 
 ABOUT = ("device", "precision", "n_parameters", "n_validation", "n_train_without_lyrics", "labels_sha256")
 """Keys of ``run.json`` that the settings list too."""

@@ -1,4 +1,4 @@
-"""The scores on a run's page: calibration, genres, confusions, the worst predictions."""
+"""Sections of a run's page: calibration, genres, confusions, the worst predictions, the genre graph."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from ..heads.evaluation.scored_tracks import ScoredTracks
 from ..heads.metrics.confusions import Confusions, confusions
 from ..heads.metrics.multilabel import BoolArray, FloatArray, decide, jaccard_per_track
 from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
-from .charts import Chart, reliability_chart
-from .graph import MAX_DRAWN, genre_map
+from .charts import Chart, heat_map, reliability_chart
 from .html import Json
 
 MAX_PAIRS = 60
+MAX_DRAWN = 120
+"""Genres in a map; of more, the most frequent."""
+N_NEIGHBOURS = 4
 MIN_MISSED = 3
 """Missed tracks below which a row's shares are left out of the picture: they could only be 0, a half or all."""
 MAX_SHOWN = 20
@@ -128,7 +132,7 @@ def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]
     if len(taking_part) < 2:
         return {"chart": None}
     chart = genre_map(
-        [names[i] for i in taking_part],
+        [names[i] for i in taking_part.tolist()],
         shares[np.ix_(taking_part, taking_part)],
         counts.support[taking_part],
         title="Confused genres",
@@ -185,3 +189,54 @@ def _scored_genres(scored: ScoredTracks, i: int, chosen: BoolArray, other: BoolA
     """Return the `chosen` genres of track `i` by score, the highest first; correct are those in `other` too."""
     order = np.flatnonzero(chosen)[np.argsort(-scored.scores[i][chosen], kind="stable")]
     return [{"name": scored.genres[j], "score": scored.scores[i, j], "correct": other[j]} for j in order]
+
+
+def genre_graph(graph: Json) -> dict[str, Any] | None:
+    """Return summary, map and neighbours of a ``graph.json``; None where the model uses no graph."""
+    if not graph.get("used"):
+        return None
+    names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
+    labels = {"x_label": "genre it draws on", "y_label": "genre", "unit": "weight (A_hat, no unit)"}
+    nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
+    by_count = np.argsort(-counts, kind="stable")
+    return {
+        "summary": graph["summary"],
+        "chart": genre_map(names, weights, counts, title="Genre graph", **labels),
+        "n_drawn": min(len(names), MAX_DRAWN),
+        "rows": [(names[i], counts[i], graph["self_weight"][i], nearest[i]) for i in by_count],
+    }
+
+
+def genre_map(
+    names: Sequence[str], weights: FloatArray, counts: npt.NDArray[np.int64], *, title: str, **labels: str
+) -> Chart:
+    """Draw weights between genres (C, C), related ones next to each other; `MAX_DRAWN` with the largest counts (C,)."""
+    frequent = np.sort(np.argsort(-counts, kind="stable")[:MAX_DRAWN])
+    drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
+    return heat_map([names[i] for i in drawn.tolist()], weights[np.ix_(drawn, drawn)], title=title, **labels)
+
+
+def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
+    """(C,) order that puts genres which draw on each other next to each other.
+
+    Notes
+    -----
+    Average linkage over ``1 - w_ij / max w`` of the symmetrised weights; leaves in optimal order (Bar-Joseph et al.
+    2001).
+    """
+    weights = (adjacency + adjacency.T) / 2
+    np.fill_diagonal(weights, 0.0)
+    top = float(weights.max(initial=0.0))
+    if len(weights) < 3 or top <= 0:
+        return np.arange(len(weights), dtype=np.int64)
+    distance = 1 - weights / top
+    np.fill_diagonal(distance, 0.0)
+    order = leaves_list(linkage(squareform(distance, checks=False), method="average", optimal_ordering=True))
+    return np.asarray(order, dtype=np.int64)
+
+
+def neighbours(adjacency: FloatArray, n: int) -> list[list[tuple[int, float]]]:
+    """For each genre the `n` others that it draws on most, with their weights; those of no weight are left out."""
+    others = np.where(np.eye(len(adjacency), dtype=bool), 0.0, adjacency)
+    order = np.argsort(-others, axis=1, kind="stable")[:, :n]
+    return [[(int(j), float(row[j])) for j in best if row[j] > 0] for row, best in zip(others, order, strict=True)]
