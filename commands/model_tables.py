@@ -16,7 +16,7 @@ from ..heads.metrics.names import (
     TUNED,
     column_label,
 )
-from .console import duration, estimate, number, print_table, to_stderr
+from .console import Listing, duration, estimate, number, print_list, print_table, to_stderr
 
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
@@ -235,8 +235,15 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
             print(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
 
 
-def print_written(result: Predictions) -> None:
-    scored = result.n_tracks - result.n_failed
-    print(f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without")
-    if result.reasons:
-        print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())
+def print_predicted(result: Predictions, listing: Listing, top: int) -> None:
+    """Print predictions as a list, or what was written of them to a file."""
+    if result.output is not None:
+        scored = result.n_tracks - result.n_failed
+        print(f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without")
+        if result.reasons:
+            print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())
+    elif listing is Listing.TABLE:
+        print_predictions(result.predictions, top)
+    else:
+        rows = [song.to_row() if listing is Listing.CSV else song.to_dict() for song in result.predictions]
+        print_list(rows, list(dict.fromkeys(name for row in rows for name in row)), listing, empty="no song")

@@ -8,20 +8,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import emit, progress, split_names, stopping_gently
+import mgc
+
+from .console import Terminal, split_names, stopping_gently
 from .model_tables import print_ablation, print_dry_run, print_planned_runs, print_training
-from .options import (
-    Config,
-    GenreDelimiter,
-    Json,
-    OtherLabels,
-    Quiet,
-    Seed,
-    StoreArgument,
-    Verbose,
-    parse_shard,
-    takes_flags,
-)
+from .options import Config, GenreDelimiter, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
 
 
 def label_flags(
@@ -56,7 +47,7 @@ def learning_flags(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
 ) -> dict[str, Any]:
-    """The arguments of :func:`mgc.api.training.make_config`."""
+    """The preset, options and settings of :func:`mgc.api.train`."""
     flags = locals()
     arguments = {name: flags.pop(name) for name in ("preset", "genres_file", "settings")}
     return arguments | {"options": _without_none(flags), "settings": settings or ()}
@@ -67,7 +58,6 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-@takes_flags
 def train(
     *,
     store: StoreArgument,
@@ -109,9 +99,7 @@ def train(
         bool, typer.Option("--dry-run", help="Tell what it would be, time a few steps, write nothing.")
     ] = False,
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Learn genres from a feature store.
 
@@ -131,42 +119,29 @@ def train(
     spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50, warmup_epochs=0,
     weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
     """
-    from .. import api
-    from ..api.training import make_config
-
-    more = {
-        "model": model,
-        "modalities": modalities,
-        "lambda_": lambda_,
-        "patience": patience,
-        "seed": seed,
-        "contrastive": not no_contrastive,
-        "attention": not no_attention,
-        "graph": not no_graph,
-        "deterministic": deterministic,
-    }
-    options = make_config(**learning | {"options": learning["options"] | _without_none(more)})
+    more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
+    more |= {"contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph}
+    learning["options"] |= _without_none(more | {"deterministic": deterministic})
     if dry_run:
-        with progress(quiet or as_json) as steps:
-            forecast = api.train_dry_run(store, output, options=options, **labelled, on_progress=steps)
-        emit(as_json, forecast, lambda: print_dry_run(forecast))
+        with terminal.progress() as steps:
+            forecast = mgc.api.train_dry_run(store, output, **labelled, **learning, on_progress=steps)
+        terminal.emit(forecast, lambda: print_dry_run(forecast))
         return
-    with stopping_gently() as stop, progress(quiet or as_json) as steps:
-        result = api.train(
+    with stopping_gently() as stop, terminal.progress() as steps:
+        result = mgc.api.train(
             store,
             output,
-            options=options,
             **labelled,
+            **learning,
             resume=resume,
             save_every_s=None if save_every is None else 60 * save_every,
             tensorboard=tensorboard,
             stop=stop,
             on_progress=steps,
         )
-    emit(as_json, result, lambda: print_training(result))
+    terminal.emit(result, lambda: print_training(result))
 
 
-@takes_flags
 def ablate(
     *,
     store: StoreArgument,
@@ -204,20 +179,16 @@ def ablate(
         bool, typer.Option("--dry-run", help="List the runs and estimate their time from measured epochs.")
     ] = False,
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """The paper's tables on your tracks, beside its published numbers; run again, it continues where it stopped.
 
     Examples: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b],
     [b]mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20[/b]
     """
-    from .. import api
-
     learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
-    with stopping_gently() as stop, progress(quiet or as_json) as steps:
-        result = api.ablate(
+    with stopping_gently() as stop, terminal.progress() as steps:
+        result = mgc.api.ablate(
             store,
             output,
             tables=None if tables is None else split_names(tables),
@@ -236,8 +207,8 @@ def ablate(
             on_progress=steps,
         )
     if dry_run:
-        emit(as_json, result, lambda: print_planned_runs(result))
+        terminal.emit(result, lambda: print_planned_runs(result))
         return
-    emit(as_json, result, lambda: print_ablation(result))
+    terminal.emit(result, lambda: print_ablation(result))
     if result["failures"]:
         raise typer.Exit(3)
