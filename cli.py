@@ -20,7 +20,6 @@ import mgc
 from .cache.errors import MgcError
 from .commands import extraction, runs, stores, training
 from .commands.console import Terminal, to_stderr
-from .commands.model_tables import print_predictions
 from .commands.options import Seed, takes_flags, verbose_flags
 
 if TYPE_CHECKING:
@@ -141,6 +140,6 @@ def _print_demo(report: DemoReport) -> None:
     print(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
     print(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
     print(f"a new song, truly {', '.join(report.new_song_genres)}:")
-    print_predictions([report.prediction], 5)
+    runs.print_predictions([report.prediction], 5)
     print("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     print(f"report: {report.report}")

@@ -161,7 +161,7 @@ class Model:
     >>> prediction = model.predict("song.wav")  # lyrics="song.txt", or song.txt beside it
     >>> list(prediction.scores) == model.genres
     True
-    >>> [len(one.scores) for one in model.predict_all(["song.wav", "broken.wav"])]
+    >>> [len(song.scores) for song in model.predict_all(["song.wav", "broken.wav"])]
     [3, 0]
     >>> model.predict("song.wav", windows="all").windows
     1
@@ -217,12 +217,11 @@ class Model:
         Of a list, a file that is missing or cannot be decoded gets a reason and no scores, and the others their scores.
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
-        single = isinstance(inputs, (str, os.PathLike))
-        paths = [Path(inputs)] if isinstance(inputs, (str, os.PathLike)) else [Path(song) for song in inputs]
-        options = dataclasses.replace(
-            self._options, threshold=threshold, windows=windows, workers=workers, missing_ok=not single
-        )
-        return _predict(self._loaded, paths, options).predictions
+        options = dataclasses.replace(self._options, threshold=threshold, windows=windows, workers=workers)
+        if isinstance(inputs, (str, os.PathLike)):
+            return _predict(self._loaded, [Path(inputs)], dataclasses.replace(options, missing_ok=False)).predictions
+        paths = [Path(song) for song in inputs]
+        return _predict(self._loaded, paths, dataclasses.replace(options, missing_ok=True)).predictions
 
 
 def _predict(

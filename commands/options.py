@@ -152,10 +152,7 @@ def verbose_flags(
     *,
     terminal: Annotated[Terminal, print_flags],
     verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose", "-v", callback=lambda wanted: log_to_stderr(wanted), help="Tell each part and epoch."
-        ),
+        bool, typer.Option("--verbose", "-v", callback=log_to_stderr, help="Tell each part and epoch.")
     ] = False,
 ) -> Terminal:
     return terminal

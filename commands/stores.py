@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -166,13 +166,7 @@ def store_convert(
     terminal.emit({"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
 
 
-@store_command
-def store_select(
-    *,
-    store: StoreArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
-    ],
+def selection_flags(
     genre: Annotated[list[str] | None, typer.Option(help="Tracks of this genre; several times: of any.")] = None,
     artist: Annotated[list[str] | None, typer.Option(help="Tracks by this artist; several times: by any.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Tracks in this language; several times: in any.")] = None,
@@ -189,6 +183,18 @@ def store_select(
         ),
     ] = None,
     text_device: TextDevice = "cpu",
+) -> dict[str, Any]:
+    return locals()
+
+
+@store_command
+def store_select(
+    *,
+    store: StoreArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
+    ],
+    selection: Annotated[dict[str, Any], selection_flags],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
@@ -200,21 +206,10 @@ def store_select(
     [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
     """
     with terminal.progress() as steps:
-        selection = mgc.api.store_select(
-            store,
-            output,
-            genre=genre,
-            artist=artist,
-            language=language,
-            split=split,
-            genre_names=genre_names,
-            text_model=text_model,
-            text_device=text_device,
-            on_progress=steps,
-        )
-    terminal.remark(selection.remarks)
-    text = f"{output}: {selection.tracks} of the {selection.of} tracks that have features"
-    terminal.emit(selection.to_dict(), lambda: print(text))
+        result = mgc.api.store_select(store, output, **selection, on_progress=steps)
+    terminal.remark(result.remarks)
+    text = f"{output}: {result.tracks} of the {result.of} tracks that have features"
+    terminal.emit(result.to_dict(), lambda: print(text))
 
 
 @store_command

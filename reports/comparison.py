@@ -62,16 +62,7 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
         "comparison.html",
         title=f"{len(records)} runs side by side",
         names=names,
-        runs=[
-            {
-                "name": name,
-                "n_epochs": len(record.epochs),
-                "best": best_epoch(record.epochs),
-                "evaluation": record.evaluation,
-                "n_parameters": record.about.get("n_parameters"),
-            }
-            for name, record in zip(names, records, strict=True)
-        ],
+        runs=[(name, record, best_epoch(record.epochs)) for name, record in zip(names, records, strict=True)],
         best=_best(names, evaluations),
         splits=sorted({evaluation["split"] for evaluation in evaluations if evaluation}),
         metrics=_metrics(evaluations),
