@@ -88,16 +88,16 @@ def report(
     ------
     ConfigError, RunError, StoreNotFoundError, MissingExtraError
     """
-    if audio_root is not None and (len(paths) != 1 or is_store(paths[0])):
+    stores = [path for path in paths if is_store(path)]
+    if audio_root is not None and (len(paths) != 1 or stores):
         raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
-    if len(paths) == 1 and is_store(paths[0]):
+    if stores and len(paths) > 1:
+        raise ConfigError(f"{stores[0]} is a feature store; side by side stand runs only, and a store has its own page")
+    if stores:
         with extra("report"):
             from ..reports.store import write_store_report
 
-        return write_store_report(paths[0], output)
-    for path in paths:
-        if len(paths) > 1 and is_store(path):
-            raise ConfigError(f"{path} is a feature store; side by side stand runs only, and a store has its own page")
+        return write_store_report(stores[0], output)
     with extra("train"):
         from ..reports.comparison import write_comparison
         from ..reports.run import write_report
