@@ -34,7 +34,7 @@ def evaluate(
     with progress(quiet or as_json) as steps:
         metrics = api.evaluate(
             run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
-        )
+        ).to_dict()
     emit(as_json, metrics, lambda: print_metrics(metrics))
 
 
@@ -54,7 +54,7 @@ def compare(
     """
     from .. import api
 
-    result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed)
+    result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed).to_dict()
     emit(as_json, result, lambda: print_comparison(result, quiet))
 
 

@@ -24,7 +24,7 @@ from ...cache.durable import file_sha256, replace_file
 from ...cache.errors import RunError
 from ...cache.format.tables import table_bytes
 from ..data.labels import genre_matrix
-from ..metrics.multilabel import BoolArray, FloatArray
+from ..metrics.bootstrap import BoolArray, FloatArray
 from ..metrics.names import FIXED, TOP1
 from ..runs.checkpoint import read_sealed
 

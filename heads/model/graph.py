@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...cache.durable import finite_or_none
 from ...cache.errors import ConfigError
 from ...cache.messages import join_names, number
+from ..results import json_value
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -274,8 +274,8 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
         "n_genres": len(names),
         "zero_count": [names[i] for i in np.flatnonzero(zero).tolist()],
         "isolated": [names[i] for i in np.flatnonzero(alone & ~zero).tolist()],
-        "mean_cosine": finite_or_none(graph.mean_cosine),
-        "mean_cosine_raw": finite_or_none(graph.mean_cosine_raw),
+        "mean_cosine": json_value(graph.mean_cosine),
+        "mean_cosine_raw": json_value(graph.mean_cosine_raw),
         "self_weight": {
             "min": float(graph.self_weight.min()),
             "mean": float(graph.self_weight.mean()),

@@ -61,6 +61,11 @@ class LoadedModel:
     epoch: int
     validation: dict[str, Any]
 
+    @property
+    def label_prior(self) -> npt.NDArray[np.float64]:
+        """(C,) share of the training tracks that have each genre: the scores of a system that has seen no features."""
+        return self.train_counts / max(1, self.n_train)
+
 
 def bundle_files(
     task: Task,

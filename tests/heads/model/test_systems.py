@@ -117,7 +117,7 @@ def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     result = train(small_store, tmp_path / "run", config)
     assert result.history[-1].classification < result.history[0].classification
     found = evaluate(tmp_path / "run", small_store, n_replicates=0)
-    assert found["metrics"]["n_tracks"] == 8
+    assert found.metrics.n_tracks == 8
     (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
     loaded = load_run(tmp_path / "elsewhere")
     assert loaded.training == config
