@@ -56,7 +56,7 @@ def evaluate(
     with terminal.progress() as steps:
         metrics = mgc.api.evaluate(
             run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
-        )
+        ).to_dict()
     terminal.emit(metrics, lambda: print_metrics(metrics))
 
 
@@ -74,7 +74,7 @@ def compare(
 
     Example: [b]mgc compare runs/audio runs/both[/b]
     """
-    result = mgc.api.compare(first, second, common=common, n_replicates=replicates, seed=seed)
+    result = mgc.api.compare(first, second, common=common, n_replicates=replicates, seed=seed).to_dict()
     terminal.emit(result, lambda: print_comparison(result, terminal.quiet))
 
 

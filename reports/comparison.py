@@ -129,7 +129,7 @@ def _pairs(records: Sequence[RunRecord], names: Sequence[str], on_progress: Prog
     for i, (name, record) in enumerate(zip(names[1:], records[1:], strict=True), 1):
         on_progress("compare", i, len(records) - 1)
         try:
-            result = compare_runs(records[0].run, record.run, common=True)
+            result = compare_runs(records[0].run, record.run, common=True).to_dict()
         except RunError as error:
             pairs.append({"name": name, "problem": str(error)})
             continue

@@ -15,8 +15,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from ..heads.evaluation.scored_tracks import ScoredTracks
+from ..heads.metrics.bootstrap import BoolArray, FloatArray
 from ..heads.metrics.confusions import Confusions, confusions
-from ..heads.metrics.multilabel import BoolArray, FloatArray, decide, jaccard_per_track
+from ..heads.metrics.multilabel import decide, jaccard_per_track
 from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
 from .charts import Chart, heat_map, reliability_chart
 from .html import Json
