@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from . import __version__
+import mgc
+
 from .cache.errors import MgcError
-from .commands import extraction, prediction, runs, stores, training
-from .commands.console import emit, progress, to_stderr
-from .commands.model_tables import print_predictions
-from .commands.options import Json, Quiet, Seed, Verbose
+from .commands import extraction, runs, stores, training
+from .commands.console import Terminal, to_stderr
+from .commands.options import Seed, takes_flags, verbose_flags
 
 if TYPE_CHECKING:
     from .api import DemoReport
@@ -38,26 +38,24 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_flags
 def demo(
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo makes.")] = Path("demo"),
     songs: Annotated[
         int | None, typer.Option(min=40, help="Songs to make.", show_default="240; 160 where the CPU lacks bf16")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="15")] = None,
     seed: Seed = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
 
     Example: [b]mgc demo -o demo[/b]
     """
-    from . import api
-
-    with progress(quiet or as_json) as steps:
-        report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
-    emit(as_json, report.to_dict(), lambda: _print_demo(report))
+    with terminal.progress() as steps:
+        report = mgc.api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
+    terminal.emit(report.to_dict(), lambda: _print_demo(report))
 
 
 for command in (
@@ -69,16 +67,16 @@ for command in (
     runs.evaluate,
     runs.compare,
     training.ablate,
-    prediction.predict,
+    runs.predict,
     runs.report,
 ):
-    app.command()(command)
+    app.command()(takes_flags(command))
 app.add_typer(stores.store_app, name="store")
 
 
 def _print_version(requested: bool) -> None:
     if requested:
-        print(__version__)
+        print(mgc.__version__)
         raise typer.Exit
 
 
@@ -142,6 +140,6 @@ def _print_demo(report: DemoReport) -> None:
     print(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
     print(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
     print(f"a new song, truly {', '.join(report.new_song_genres)}:")
-    print_predictions([report.prediction], 5)
+    runs.print_predictions([report.prediction], 5)
     print("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     print(f"report: {report.report}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from ..cache.steps import Progress
 from .demo import DEMO_OPTIONS, DemoReport, demo
 from .extraction import extract, extractors, plan
-from .prediction import Model, Prediction, Predictions, load_model, predict
+from .prediction import MANY_SONGS, Model, Prediction, Predictions, load_model, predict
 from .runs import compare, evaluate, report
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import store_compact, store_drop, store_drop_feature, store_repair, store_select, store_verify
 from .training import ablate, train, train_dry_run
 from .views import to_dask, to_torch, to_xarray
-from .whole_songs import MANY_SONGS
 
 __all__ = [
     "DEMO_OPTIONS",

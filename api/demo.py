@@ -104,7 +104,7 @@ def demo(
         report=training["report"],
         extraction=extraction.to_dict(),
         training=training,
-        metrics=metrics,
+        metrics=metrics.to_dict(),
         new_song=str(audio),
         new_song_genres=list(song.genres),
         prediction=prediction,

@@ -54,6 +54,7 @@ def extract(
     with extra("extract"):
         from ..pipeline.extraction.extract import add_features
         from ..pipeline.extraction.extract import extract as run
+        from ..pipeline.extraction.forecast import load_forecast
         from ..pipeline.extraction.reconcile import choose_recipe
 
     if options.add is not None:
@@ -64,17 +65,11 @@ def extract(
         return run(source, path, options, recipe=recipe, text=text, on_progress=on_progress)
 
     if store.suffix not in SEALED_SUFFIXES:
-        return _with_forecast(fill(store), store)
-    if options.shard is not None:
+        report = fill(store)
+    elif options.shard is not None:
         raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
-    report = _fill_sealed(store, fill, on_progress, may_grow=options.append or options.retry_failed)
-    return _with_forecast(report, store)
-
-
-def _with_forecast(report: ExtractReport, store: Path) -> ExtractReport:
-    """Return the report with the prediction of :func:`plan` for the parts that were built, if there is one."""
-    from ..pipeline.extraction.forecast import load_forecast
-
+    else:
+        report = _fill_sealed(store, fill, on_progress, may_grow=options.append or options.retry_failed)
     predicted = load_forecast(store) if report.parts_built else None
     return report if predicted is None else dataclasses.replace(report, forecast=predicted.of_parts(report.parts_built))
 

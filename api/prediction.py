@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
 from ..cache.messages import counted, join_names
-from ..cache.steps import Progress, silent
+from ..cache.reading.store import FeatureStore
+from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
+from ..pipeline.extraction.options import ExtractOptions
 from .runs import open_for
 from .shared import extra, with_changes
-from .whole_songs import WholeSongs, songs_store
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from ..cache.reading.store import FeatureStore
     from ..heads.evaluation.predict import PredictedBlock
     from ..heads.runs.published_model import LoadedModel
+    from ..pipeline.sources.manifest import Source
+
+MANY_SONGS = 32
+"""From so many songs (or windows of them) on, worker processes are worth their start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +92,9 @@ class Predictions:
 
     def to_dict(self) -> dict[str, Any]:
         counts = {"tracks": self.n_tracks, "failed": self.n_failed, "reasons": dict(self.reasons)}
-        if self.output is not None:
-            return {"output": self.output, **counts, "remarks": self.remarks}
-        return {
-            "predictions": [prediction.to_dict() for prediction in self.predictions],
-            **counts,
-            "remarks": self.remarks,
-        }
+        songs = [prediction.to_dict() for prediction in self.predictions]
+        result = {"predictions": songs} if self.output is None else {"output": self.output}
+        return {**result, **counts, "remarks": self.remarks}
 
 
 def predict(
@@ -159,7 +161,7 @@ class Model:
     >>> prediction = model.predict("song.wav")  # lyrics="song.txt", or song.txt beside it
     >>> list(prediction.scores) == model.genres
     True
-    >>> [len(one.scores) for one in model.predict_all(["song.wav", "broken.wav"])]
+    >>> [len(song.scores) for song in model.predict_all(["song.wav", "broken.wav"])]
     [3, 0]
     >>> model.predict("song.wav", windows="all").windows
     1
@@ -215,12 +217,11 @@ class Model:
         Of a list, a file that is missing or cannot be decoded gets a reason and no scores, and the others their scores.
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
-        single = isinstance(inputs, (str, os.PathLike))
-        paths = [Path(inputs)] if isinstance(inputs, (str, os.PathLike)) else [Path(song) for song in inputs]
-        options = dataclasses.replace(
-            self._options, threshold=threshold, windows=windows, workers=workers, missing_ok=not single
-        )
-        return _predict(self._loaded, paths, options).predictions
+        options = dataclasses.replace(self._options, threshold=threshold, windows=windows, workers=workers)
+        if isinstance(inputs, (str, os.PathLike)):
+            return _predict(self._loaded, [Path(inputs)], dataclasses.replace(options, missing_ok=False)).predictions
+        paths = [Path(song) for song in inputs]
+        return _predict(self._loaded, paths, dataclasses.replace(options, missing_ok=True)).predictions
 
 
 def _predict(
@@ -255,9 +256,9 @@ def _predict(
     missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
     source = songs_source(inputs, lyrics, missing_ok=missing_ok)
     if options.windows == "all":
-        result = _predict_whole_songs(WholeSongs(source, loaded, options), output, on_progress)
+        result = _predict_whole_songs(loaded, source, options, output, on_progress)
     else:
-        with songs_store(source, loaded, options, on_progress) as features:
+        with _extracted(source, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
     place = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
     return dataclasses.replace(result, predictions=sorted(result.predictions, key=lambda song: place[song.id]))
@@ -273,15 +274,75 @@ def _predict_store(
     return dataclasses.replace(result, remarks=_remarks(loaded, options.threshold, has_lyrics))
 
 
-def _predict_whole_songs(songs: WholeSongs, output: Path | None, on_progress: Progress) -> Predictions:
-    result = _collect(songs.blocks(on_progress), output)
-    windows, all_songs = counted(songs.n_windows, "window"), counted(result.n_tracks, "song")
-    mean = f"scores are the mean over {windows} of {songs.clip_s:g} s of {all_songs}"
-    remarks = [mean, *_remarks(songs.loaded, songs.options.threshold, songs.has_lyrics)]
-    if partly := songs.partly_read:
+def _predict_whole_songs(
+    loaded: LoadedModel, source: Source, options: PredictOptions, output: Path | None, on_progress: Progress
+) -> Predictions:
+    """Predict whole songs in order of id: the mean over their windows, some songs at a time."""
+    from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
+    from ..heads.evaluation.whole_songs import mean_over_windows
+    from ..pipeline.extraction.whole_songs import batch_songs, count_windows
+
+    recipe = loaded.recipe.mel
+    if recipe is None:
+        raise ConfigError("windows: this model was trained without sound, and looks at the words of a song only")
+    partly_read: list[str] = []
+    has_lyrics: list[bool] = []  # of the songs with scores
+    n_windows = 0
+
+    def blocks() -> Iterator[PredictedBlock]:
+        nonlocal n_windows
+        counts = count_windows(source, recipe, on_progress)
+        cuts = loaded.thresholds.cuts(options.threshold)
+        for batch in batch_songs(source, counts, recipe):
+            share = within(on_progress, before=n_windows, total=sum(counts), note="windows")
+            with _extracted(batch.source, loaded, options, share, batch.starts_s) as store:
+                block = mean_over_windows(
+                    predict_blocks(loaded, store, options, on_progress=share),
+                    songs=[song.id for song in batch.songs],
+                    song_of=batch.song_of,
+                    starts_s=batch.starts_s,
+                    cuts=cuts,
+                )
+                windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
+                with_lyrics = tracks_with_lyrics(store, store.ok_rows).tolist()
+            has_lyrics.extend(
+                {batch.song_of[window]: has for window, has in zip(windows, with_lyrics, strict=True)}.values()
+            )
+            n_windows += len(batch.source.tracks)
+            failed = np.asarray(block.tracks.column("failed_windows")) > 0
+            partly_read.extend(batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores))
+            yield block
+
+    result = _collect(blocks(), output)
+    all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
+    remarks = [f"scores are the mean over {all_windows} of {recipe.clip_s:g} s of {all_songs}"]
+    remarks += _remarks(loaded, options.threshold, np.asarray(has_lyrics, dtype=np.bool_))
+    if partly_read:
         unread = "with windows that could not be read, which are left out"
-        remarks.append(f"{counted(len(partly), 'song')} {unread}: {join_names(partly, 3)}")
+        remarks.append(f"{counted(len(partly_read), 'song')} {unread}: {join_names(partly_read, 3)}")
     return dataclasses.replace(result, remarks=remarks)
+
+
+@contextmanager
+def _extracted(
+    source: Source,
+    loaded: LoadedModel,
+    options: PredictOptions,
+    on_progress: Progress,
+    starts_s: Mapping[str, float] | None = None,
+) -> Iterator[FeatureStore]:
+    """Extract songs into a temporary store, with the recipe of the model."""
+    from ..pipeline.extraction.extract import extract
+    from ..pipeline.text.encoder import TextSource
+
+    text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
+    workers = 0 if options.workers is None and len(source.tracks) < MANY_SONGS else options.workers
+    choices = ExtractOptions(features=("mel", "lyrics"), workers=workers)
+    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
+        path = Path(scratch) / "songs.zarr"
+        extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
+        with FeatureStore.open(path) as store:
+            yield store
 
 
 def _collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:

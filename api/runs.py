@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..cache.errors import ConfigError, MissingExtraError
 from ..cache.format.plan import is_store
@@ -14,6 +15,8 @@ from .shared import extra
 from .sources import labels_for
 
 if TYPE_CHECKING:
+    from ..heads.evaluation.compare import Comparison
+    from ..heads.evaluation.evaluate import Evaluation
     from ..heads.runs.published_model import LoadedModel
 
 
@@ -25,7 +28,7 @@ def evaluate(
     labels: Path | None = None,
     genre_delimiter: str | None = None,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
 
     Parameters
@@ -42,15 +45,12 @@ def evaluate(
 
     with open_for(load_run(run), store) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
-        metrics = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
-        metrics["warnings"] = [*relabelled.remarks, *metrics["warnings"]]
+        result = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
     try_report(run)
-    return metrics
+    return dataclasses.replace(result, warnings=[*relabelled.remarks, *result.warnings])
 
 
-def compare(
-    first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def compare(first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0) -> Comparison:
     """Paired differences of two evaluated runs; see :func:`mgc.heads.evaluation.compare.compare_runs`."""
     with extra("train"):
         from ..heads.evaluation.compare import compare_runs
@@ -88,16 +88,16 @@ def report(
     ------
     ConfigError, RunError, StoreNotFoundError, MissingExtraError
     """
-    if audio_root is not None and (len(paths) != 1 or is_store(paths[0])):
+    stores = [path for path in paths if is_store(path)]
+    if audio_root is not None and (len(paths) != 1 or stores):
         raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
-    if len(paths) == 1 and is_store(paths[0]):
+    if stores and len(paths) > 1:
+        raise ConfigError(f"{stores[0]} is a feature store; side by side stand runs only, and a store has its own page")
+    if stores:
         with extra("report"):
             from ..reports.store import write_store_report
 
-        return write_store_report(paths[0], output)
-    for path in paths:
-        if len(paths) > 1 and is_store(path):
-            raise ConfigError(f"{path} is a feature store; side by side stand runs only, and a store has its own page")
+        return write_store_report(stores[0], output)
     with extra("train"):
         from ..reports.comparison import write_comparison
         from ..reports.run import write_report

@@ -58,7 +58,7 @@ class RepairReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRemoval:
-    """Result of the removal of an added feature set."""
+    """Result of the removal of an added feature set; of a dry run also its `info`, and the `bytes` of its arrays."""
 
     store: str
     feature: str
@@ -73,7 +73,7 @@ class FeatureRemoval:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Result of a selection of tracks."""
+    """Result of a selection: the `store` written, `tracks` in it, `of` how many with features, and remarks."""
 
     store: str
     tracks: int
@@ -101,14 +101,7 @@ def store_repair(
     workers: int = 0,
     on_progress: Progress = silent,
 ) -> RepairReport:
-    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending.
-
-    Returns
-    -------
-    RepairReport
-        ``damages`` found and those ``left``, ``pending`` tracks, ``pending_added`` and ``not_built`` by added feature
-        set, ``parts_built``.
-    """
+    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending."""
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, parts_built = quarantine(path, damages), 0
@@ -198,13 +191,7 @@ def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list
 
 
 def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> FeatureRemoval:
-    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`.
-
-    Returns
-    -------
-    FeatureRemoval
-        ``store``, ``feature``, ``dry_run``; of a dry run also its ``info``, and the ``bytes`` of its arrays.
-    """
+    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`."""
     _refuse_sealed(path)
     removal = FeatureRemoval(store=str(path), feature=name, dry_run=dry_run)
     if not dry_run:
@@ -240,11 +227,6 @@ def store_select(
     ----------
     genre_names : other genre name prompts, as in :func:`extract`; only they are embedded again.
     text_model : for these, where the store's own text encoder is on this machine; its hashes must match.
-
-    Returns
-    -------
-    Selection
-        ``store`` written, ``tracks`` in it, ``of`` how many with features, ``remarks``.
     """
     with StoreView(FeatureStore.open(path)) as view:
         if genre_names is not None:

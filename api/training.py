@@ -209,8 +209,7 @@ def ablate(
         from ..heads.ablation import ablate as ablation
         from ..heads.ablation.grid import Grid
         from ..heads.ablation.paper_tables import DEFAULT_TABLES, chosen_tables
-        from ..heads.ablation.runs import names_of
-        from ..heads.ablation.workers import Work
+        from ..heads.ablation.runs import Work, names_of
         from ..heads.data.folds import make_folds
         from ..reports.ablation import write_ablation
 
@@ -239,10 +238,10 @@ def ablate(
     )
     if dry_run:
         forecast = ablation.dry_run(work, grid, jobs=jobs, on_progress=on_progress)
-        return {**forecast, "remarks": list(relabelled.remarks)}
+        return {**forecast.to_dict(), "remarks": list(relabelled.remarks)}
     document = ablation.ablate(
         work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress
-    )
+    ).to_dict()
     claimed = document.pop("claimed")
     files, remarks = write_ablation(folder, document)
     return {**document, "files": files, "remarks": [*relabelled.remarks, *remarks], "claimed": claimed}

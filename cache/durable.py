@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import uuid
 from collections.abc import Iterator
@@ -141,11 +140,6 @@ def unseal(path: Path) -> dict[str, Any]:
         raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered; restore it from a copy")
     assert isinstance(document, dict)
     return document
-
-
-def finite_or_none(value: float) -> float | None:
-    """Return a number as JSON can hold it: None for NaN and infinity."""
-    return float(value) if math.isfinite(value) else None
 
 
 def canonical_json(data: Any) -> bytes:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -90,49 +91,60 @@ class _StderrHandler(logging.Handler):
         to_stderr(self.format(record))
 
 
-def remark(quiet: bool, remarks: Iterable[str]) -> None:
-    if not quiet:
-        for text in remarks:
-            to_stderr(text)
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """What a command prints: its result on stdout, all else on stderr.
 
+    Attributes
+    ----------
+    as_json : the result is one JSON document, and no progress is printed.
+    quiet : no progress, no remarks.
+    """
 
-def emit(as_json: bool, data: Mapping[str, Any], show: Callable[[], None]) -> None:
-    if as_json:
-        print(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False, default=str))
-    else:
-        show()
+    as_json: bool = False
+    quiet: bool = False
 
+    def emit(self, data: Mapping[str, Any], show: Callable[[], None]) -> None:
+        if self.as_json:
+            print(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False, default=str))
+        else:
+            show()
 
-@contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """Yield a progress that shows a bar per step on stderr; without a terminal, a line at its start and each minute."""
-    if quiet:
-        yield silent
-        return
-    from rich import progress as rich
-    from rich.console import Console
+    def remark(self, remarks: Iterable[str]) -> None:
+        if not self.quiet:
+            for text in remarks:
+                to_stderr(text)
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _ProgressLines()
-        return
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[note]}"),
-    )
-    with rich.Progress(*columns, console=console) as bars:
-        tasks: dict[str, Any] = {}
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Yield a progress with a bar per step on stderr; without a terminal, a line at its start and each minute."""
+        if self.quiet or self.as_json:
+            yield silent
+            return
+        from rich import progress as rich
+        from rich.console import Console
 
-        def show(step: str, done: int, total: int, note: str = "") -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, note="")
-            bars.update(tasks[step], completed=done, total=total, note=note)
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield _ProgressLines()
+            return
+        columns = (
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[note]}"),
+        )
+        with rich.Progress(*columns, console=console) as bars:
+            tasks: dict[str, Any] = {}
 
-        yield show
+            def show(step: str, done: int, total: int, note: str = "") -> None:
+                if step not in tasks:
+                    tasks[step] = bars.add_task(step, note="")
+                bars.update(tasks[step], completed=done, total=total, note=note)
+
+            yield show
 
 
 class _ProgressLines:

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import mgc
+
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
-from .console import duration, emit, n_workers, print_table, progress, remark, to_stderr
+from .console import Terminal, duration, n_workers, print_table, to_stderr
 from .options import (
     SOURCE,
     Config,
-    Json,
-    Quiet,
     SourceArgument,
-    Verbose,
     extract_flags,
     feature_flags,
+    json_flags,
     source_flags,
-    takes_flags,
+    verbose_flags,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..pipeline.extraction.pending import ExtractReport
 
 
-@takes_flags
 def manifest(
     *,
     source: Annotated[Path | None, SOURCE] = None,
@@ -44,35 +43,30 @@ def manifest(
     ] = False,
     tracks: Annotated[SourceOptions, source_flags],
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Check a source, tell what it holds, and with -o write its tracks as a manifest, one JSON object a line.
 
     Examples: [b]mgc manifest songs/[/b], [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b],
     [b]mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl[/b], [b]mgc manifest --list[/b]
     """
-    from .. import api
-
     if list_:
-        datasets = api.known_datasets()
-        emit(as_json, {"datasets": datasets}, lambda: _print_datasets(datasets))
+        datasets = mgc.api.known_datasets()
+        terminal.emit({"datasets": datasets}, lambda: _print_datasets(datasets))
         return
     if source is None:
         raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
-    read = api.read_source(source, tracks)
-    remark(quiet, read.remarks)
+    read = mgc.api.read_source(source, tracks)
+    terminal.remark(read.remarks)
     summary = read.to_dict()
     if output is not None:
-        written = api.write_manifest(read, output)
-        remark(quiet, written.remarks)
+        written = mgc.api.write_manifest(read, output)
+        terminal.remark(written.remarks)
         summary |= written.to_dict() | {"remarks": [*read.remarks, *written.remarks]}
-    emit(as_json, summary, lambda: _print_source(summary))
+    terminal.emit(summary, lambda: _print_source(summary))
 
 
-@takes_flags
 def extract(
     *,
     source: SourceArgument,
@@ -81,9 +75,7 @@ def extract(
     options: Annotated[ExtractOptions, extract_flags],
     max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Turn a collection into a feature store; run again, it continues where it stopped.
 
@@ -91,21 +83,18 @@ def extract(
     [b]mgc extract songs.csv -o songs.zarr --retry-failed[/b],
     [b]mgc extract m4a.jsonl -o m4a.zarr --shard 3/8[/b]; docs/cluster.md has more for clusters
     """
-    from .. import api
-
     allowed = _allowed_failures(max_failures)
-    read = api.read_source(source, tracks)
-    remark(quiet, read.remarks)
-    with progress(quiet or as_json) as steps:
-        report = api.extract(read.source, output, options, on_progress=steps)
-    emit(as_json, report.to_dict(), lambda: _print_extraction(report, options.add))
+    read = mgc.api.read_source(source, tracks)
+    terminal.remark(read.remarks)
+    with terminal.progress() as steps:
+        report = mgc.api.extract(read.source, output, options, on_progress=steps)
+    terminal.emit(report.to_dict(), lambda: _print_extraction(report, options.add))
     failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if failed > allowed(report.planned):
         to_stderr(f"{failed} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
         raise typer.Exit(3)
 
 
-@takes_flags
 def plan(
     *,
     source: SourceArgument,
@@ -122,9 +111,7 @@ def plan(
     tracks: Annotated[SourceOptions, source_flags],
     options: Annotated[ExtractOptions, feature_flags],
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Predict the hours, bytes and parts of an extraction, by trying some tracks of the collection on this machine.
 
@@ -134,30 +121,26 @@ def plan(
 
     Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
     """
-    from .. import api
-
-    read = api.read_source(source, tracks)
-    remark(quiet, read.remarks)
-    with progress(quiet or as_json) as steps:
-        forecast = api.plan(read.source, output, options, sample=sample, on_progress=steps)
-    emit(as_json, forecast.to_dict(), lambda: _print_forecast(forecast, output))
+    read = mgc.api.read_source(source, tracks)
+    terminal.remark(read.remarks)
+    with terminal.progress() as steps:
+        forecast = mgc.api.plan(read.source, output, options, sample=sample, on_progress=steps)
+    terminal.emit(forecast.to_dict(), lambda: _print_forecast(forecast, output))
 
 
-def extractors(as_json: Json = False) -> None:
+def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
     """The extractors that are installed: features that join a store with [b]mgc extract ... --add NAME[/b]. One that
     cannot be loaded is named with its error; the exit status is then 2.
 
     Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
     """
-    from .. import api
-
-    installed = api.extractors()
+    installed = mgc.api.extractors()
     broken = [extractor for extractor in installed if extractor.error]
     working = [extractor.to_dict() for extractor in installed if not extractor.error]
     names = ("name", "input", "dims", "shape", "dtype", "unit", "version", "from")
     rows = [[_cell(extractor[name]) for name in names] for extractor in working]
     document = {"extractors": working, "broken": [extractor.to_dict() for extractor in broken]}
-    emit(as_json, document, lambda: print_table("", names, rows))
+    terminal.emit(document, lambda: print_table("", names, rows))
     for extractor in broken:
         to_stderr(f"{extractor.error} (installed by {extractor.package}: mend or uninstall that)")
     if broken:

@@ -21,7 +21,7 @@ from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
 from ..pipeline.extraction.options import ExtractOptions, Scheduler
 from ..pipeline.sources.options import GenreLevel, SourceOptions
-from .console import log_to_stderr, split_names
+from .console import Terminal, log_to_stderr, split_names
 
 T = TypeVar("T")
 
@@ -73,12 +73,6 @@ def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", callback=lambda wanted: log_to_stderr(wanted), help="Tell each part and epoch."),
-]
 Config = Annotated[
     Path | None,
     typer.Option("--config", callback=_load_config, is_eager=True, help="YAML file with values for these options."),
@@ -136,6 +130,32 @@ def takes_flags(function: Callable[..., T]) -> Callable[..., T]:
 
     with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return with_flags
+
+
+def json_flags(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")
+    ] = False,
+) -> Terminal:
+    return Terminal(as_json=as_json)
+
+
+def print_flags(
+    *,
+    terminal: Annotated[Terminal, json_flags],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")] = False,
+) -> Terminal:
+    return dataclasses.replace(terminal, quiet=quiet)
+
+
+def verbose_flags(
+    *,
+    terminal: Annotated[Terminal, print_flags],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", callback=log_to_stderr, help="Tell each part and epoch.")
+    ] = False,
+) -> Terminal:
+    return terminal
 
 
 def read_flags(
@@ -242,15 +262,9 @@ def extract_flags(
     *,
     scheduler: Annotated[Scheduler | None, cluster_flags],
 ) -> ExtractOptions:
-    return dataclasses.replace(
-        options,
-        genre_names=genre_names,
-        add=add,
-        append=append,
-        retry_failed=retry_failed,
-        shard=parse_shard(shard),
-        scheduler=scheduler,
-    )
+    flags = locals() | {"shard": parse_shard(shard)}
+    del flags["options"]
+    return dataclasses.replace(options, **flags)
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

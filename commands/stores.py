@@ -4,85 +4,96 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+import mgc
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted, join_names
 from ..cache.steps import within
 from ..pipeline.sources.options import SourceOptions
-from .console import Listing, command, emit, print_list, print_table, progress, remark
+from .console import Listing, Terminal, command, print_list, print_table
 from .options import (
     GenreNames,
-    Json,
-    Quiet,
     StoreArgument,
     TextDevice,
     TextModel,
     complete_text_model,
+    json_flags,
+    print_flags,
     read_flags,
     takes_flags,
 )
 
 if TYPE_CHECKING:
     from ..api.stores import FeatureRemoval, RepairReport
+    from ..cache.upkeep.failures import Failures
     from ..cache.upkeep.info import StoreInfo
     from ..cache.upkeep.verify import Damage
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
 
 
-@store_app.command("info")
+def store_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make the function ``store_NAME`` the command `mgc store NAME`."""
+    store_app.command(function.__name__.removeprefix("store_"))(takes_flags(function))
+    return function
+
+
+@store_command
 def store_info(
+    *,
     store: StoreArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Tell how far it is, until every part is there.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
-    as_json: Json = False,
+    terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """What a store holds: tracks, arrays, genres, recipe. With --watch, how far its extractions are, wherever they run.
 
     Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
     """
     if watch:
-        _watch(store, every, as_json)
+        _watch(store, every, terminal)
         return
     from ..cache.upkeep.info import describe_store
 
     info = describe_store(store)
-    emit(as_json, info.to_dict(), lambda: print_info(info))
+    terminal.emit(info.to_dict(), lambda: print_info(info))
 
 
-def _watch(store: Path, every_s: float, as_json: bool) -> None:
+def _watch(store: Path, every_s: float, terminal: Terminal) -> None:
     from ..cache.upkeep.info import watch
 
-    with progress(as_json) as steps:
+    with terminal.progress() as steps:
         last_line = ""
         for now in watch(store, every_s=every_s):
             rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
             note = f"{now.failed} failed, {counted(now.working, 'part')} at work{rate}"
-            if as_json:
+            if terminal.as_json:
                 print(json.dumps(now.to_dict()), flush=True)
             elif sys.stderr.isatty():
                 steps("extract", now.ok + now.failed, now.planned, note)
             elif (line := f"{now.ok + now.failed} of {counted(now.planned, 'track')}, {note}") != last_line:
                 print(line, flush=True)
                 last_line = line
-    if not as_json:
+    if not terminal.as_json:
         print(f"{store}: complete, {counted(now.parts, 'part')}: ok {now.ok}, failed {now.failed}")
 
 
-@store_app.command("failures")
+@store_command
 def store_failures(
+    *,
     store: StoreArgument,
     feature: Annotated[
         str | None, typer.Option(help="Features that joined the store (--add): which tracks lack them, and why.")
     ] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
-    as_json: Json = False,
+    terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """The tracks that failed, each with its reason; and what that leaves of each genre and split.
 
@@ -91,41 +102,29 @@ def store_failures(
     from ..cache.upkeep.failures import failures
 
     report = failures(store, feature)
-    document = report.to_dict()
-    if as_json:
-        emit(True, document, lambda: None)
-        return
-    print_list(document["failures"], ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
-    if listing is Listing.TABLE and report.failures:
-        for name, coverage in report.coverage.items():
-            cells = [(row.name, row.planned, row.ok, f"{row.share:.1%}") for row in coverage if row.ok < row.planned]
-            if cells:
-                print_table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
+    terminal.emit(report.to_dict(), lambda: print_failures(report, listing))
 
 
-@store_app.command("verify")
+@store_command
 def store_verify(
+    *,
     store: StoreArgument,
     full: Annotated[bool, typer.Option("--full", help="Read every byte: hashes, decoding, finiteness.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Compare a store with its records; exits with 4 where something is damaged.
 
     Example: [b]mgc store verify songs.zarr --full[/b]
     """
-    from .. import api
-
-    with progress(quiet or as_json) as steps:
-        damages = api.store_verify(store, full=full, on_progress=steps)
+    with terminal.progress() as steps:
+        damages = mgc.api.store_verify(store, full=full, on_progress=steps)
     document = {"store": str(store), "full": full, "damages": [damage.to_dict() for damage in damages]}
-    emit(as_json, document, lambda: print_damages(damages, store, repair_advice(store)))
+    terminal.emit(document, lambda: print_damages(damages, store, repair_advice(store)))
     if damages:
         raise typer.Exit(4)
 
 
-@store_app.command("repair")
-@takes_flags
+@store_command
 def store_repair(
     *,
     store: StoreArgument,
@@ -134,31 +133,27 @@ def store_repair(
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Verify in full, put damaged parts into quarantine/, write metadata anew; with --source make the parts again.
 
     Example: [b]mgc store repair songs.zarr --source music4all/[/b]
     """
-    from .. import api
-
-    read = None if source is None else api.read_source(source, options).source
-    with progress(quiet or as_json) as steps:
-        report = api.store_repair(
+    read = None if source is None else mgc.api.read_source(source, options).source
+    with terminal.progress() as steps:
+        report = mgc.api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )
-    emit(as_json, report.to_dict(), lambda: print_repair(report, store, with_source=read is not None))
+    terminal.emit(report.to_dict(), lambda: print_repair(report, store, with_source=read is not None))
     if report.left:
         raise typer.Exit(4)
 
 
-@store_app.command("convert")
+@store_command
 def store_convert(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="A store in either form.", show_default=False)],
     target: Annotated[Path, typer.Argument(metavar="TO", help="The other form: to make.", show_default=False)],
-    as_json: Json = False,
-    quiet: Quiet = False,
+    terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Make the sealed HDF5 form of a Zarr store, or the Zarr form of a sealed one; the two are compared.
 
@@ -166,17 +161,12 @@ def store_convert(
     """
     from ..cache.upkeep.hdf5_writer import convert
 
-    with progress(quiet or as_json) as steps:
+    with terminal.progress() as steps:
         convert(source, target, on_progress=within(steps, step="convert"))
-    emit(as_json, {"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
+    terminal.emit({"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
 
 
-@store_app.command("select")
-def store_select(
-    store: StoreArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
-    ],
+def selection_flags(
     genre: Annotated[list[str] | None, typer.Option(help="Tracks of this genre; several times: of any.")] = None,
     artist: Annotated[list[str] | None, typer.Option(help="Tracks by this artist; several times: by any.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Tracks in this language; several times: in any.")] = None,
@@ -193,8 +183,19 @@ def store_select(
         ),
     ] = None,
     text_device: TextDevice = "cpu",
-    as_json: Json = False,
-    quiet: Quiet = False,
+) -> dict[str, Any]:
+    return locals()
+
+
+@store_command
+def store_select(
+    *,
+    store: StoreArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
+    ],
+    selection: Annotated[dict[str, Any], selection_flags],
+    terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
 
@@ -204,28 +205,16 @@ def store_select(
     [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b],
     [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
     """
-    from .. import api
-
-    with progress(quiet or as_json) as steps:
-        selection = api.store_select(
-            store,
-            output,
-            genre=genre,
-            artist=artist,
-            language=language,
-            split=split,
-            genre_names=genre_names,
-            text_model=text_model,
-            text_device=text_device,
-            on_progress=steps,
-        )
-    remark(quiet, selection.remarks)
-    text = f"{output}: {selection.tracks} of the {selection.of} tracks that have features"
-    emit(as_json, selection.to_dict(), lambda: print(text))
+    with terminal.progress() as steps:
+        result = mgc.api.store_select(store, output, **selection, on_progress=steps)
+    terminal.remark(result.remarks)
+    text = f"{output}: {result.tracks} of the {result.of} tracks that have features"
+    terminal.emit(result.to_dict(), lambda: print(text))
 
 
-@store_app.command("drop")
+@store_command
 def store_drop(
+    *,
     store: StoreArgument,
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Tracks to take down.", show_default=False)
@@ -235,41 +224,36 @@ def store_drop(
         typer.Option(metavar="NAME", help="Features that joined the store (--add): take them out, bytes too."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")] = False,
-    as_json: Json = False,
+    terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
     take out features that joined the store: at once, bytes too; others of the same name can join after that.
 
     Examples: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b], [b]mgc store drop songs.zarr --feature loudness[/b]
     """
-    from .. import api
-
     if bool(ids) == (feature is not None):
         raise ConfigError("name the tracks to take down, or features with --feature NAME, and not both")
     if feature is not None:
-        removal = api.store_drop_feature(store, feature, dry_run=dry_run)
-        emit(as_json, removal.to_dict(), lambda: print_removal(removal))
+        removal = mgc.api.store_drop_feature(store, feature, dry_run=dry_run)
+        terminal.emit(removal.to_dict(), lambda: print_removal(removal))
         return
-    new = api.store_drop(store, ids or (), dry_run=dry_run)
+    new = mgc.api.store_drop(store, ids or (), dry_run=dry_run)
     advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
-    emit(
-        as_json,
+    terminal.emit(
         {"store": str(store), "dropped": new, "dry_run": dry_run},
         lambda: print(f"{counted(len(new), 'track')} {'would be ' if dry_run else ''}taken down; {advice}"),
     )
 
 
-@store_app.command("compact")
-def store_compact(store: StoreArgument, as_json: Json = False, quiet: Quiet = False) -> None:
+@store_command
+def store_compact(store: StoreArgument, terminal: Annotated[Terminal, print_flags]) -> None:
     """Make parts anew without the tracks taken down, and empty quarantine/. Run no extraction meanwhile.
 
     Example: [b]mgc store compact songs.zarr[/b]
     """
-    from .. import api
-
-    with progress(quiet or as_json) as steps:
-        parts = api.store_compact(store, on_progress=steps)
-    emit(as_json, {"store": str(store), "parts": parts}, lambda: print(f"{counted(parts, 'part')} made anew"))
+    with terminal.progress() as steps:
+        parts = mgc.api.store_compact(store, on_progress=steps)
+    terminal.emit({"store": str(store), "parts": parts}, lambda: print(f"{counted(parts, 'part')} made anew"))
 
 
 def print_info(info: StoreInfo) -> None:
@@ -286,6 +270,16 @@ def print_info(info: StoreInfo) -> None:
     if prompts:
         print_table("genres read aloud as", ("genre", "text"), prompts.items())
     print_table("genres", ("genre", "tracks"), info.genres.items())
+
+
+def print_failures(report: Failures, listing: Listing) -> None:
+    rows = report.to_dict()["failures"]
+    print_list(rows, ("id", "path", "reason", "detail", "attempts"), listing, empty="no track failed")
+    if listing is Listing.TABLE and rows:
+        for name, coverage in report.coverage.items():
+            cells = [(row.name, row.planned, row.ok, f"{row.share:.1%}") for row in coverage if row.ok < row.planned]
+            if cells:
+                print_table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
 
 
 def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:

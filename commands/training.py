@@ -8,20 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import emit, progress, split_names, stopping_gently
-from .model_tables import print_ablation, print_dry_run, print_planned_runs, print_training
-from .options import (
-    Config,
-    GenreDelimiter,
-    Json,
-    OtherLabels,
-    Quiet,
-    Seed,
-    StoreArgument,
-    Verbose,
-    parse_shard,
-    takes_flags,
-)
+import mgc
+
+from ..cache.messages import counted
+from ..heads.metrics.names import ABLATION_METRICS
+from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently
+from .options import Config, GenreDelimiter, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
 
 
 def label_flags(
@@ -56,7 +48,7 @@ def learning_flags(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
 ) -> dict[str, Any]:
-    """The arguments of :func:`mgc.api.training.make_config`."""
+    """The preset, options and settings of :func:`mgc.api.train`."""
     flags = locals()
     arguments = {name: flags.pop(name) for name in ("preset", "genres_file", "settings")}
     return arguments | {"options": _without_none(flags), "settings": settings or ()}
@@ -67,7 +59,6 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-@takes_flags
 def train(
     *,
     store: StoreArgument,
@@ -109,9 +100,7 @@ def train(
         bool, typer.Option("--dry-run", help="Tell what it would be, time a few steps, write nothing.")
     ] = False,
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Learn genres from a feature store.
 
@@ -131,42 +120,29 @@ def train(
     spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50, warmup_epochs=0,
     weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
     """
-    from .. import api
-    from ..api.training import make_config
-
-    more = {
-        "model": model,
-        "modalities": modalities,
-        "lambda_": lambda_,
-        "patience": patience,
-        "seed": seed,
-        "contrastive": not no_contrastive,
-        "attention": not no_attention,
-        "graph": not no_graph,
-        "deterministic": deterministic,
-    }
-    options = make_config(**learning | {"options": learning["options"] | _without_none(more)})
+    more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
+    more |= {"contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph}
+    learning["options"] |= _without_none(more | {"deterministic": deterministic})
     if dry_run:
-        with progress(quiet or as_json) as steps:
-            forecast = api.train_dry_run(store, output, options=options, **labelled, on_progress=steps)
-        emit(as_json, forecast, lambda: print_dry_run(forecast))
+        with terminal.progress() as steps:
+            forecast = mgc.api.train_dry_run(store, output, **labelled, **learning, on_progress=steps)
+        terminal.emit(forecast, lambda: print_dry_run(forecast))
         return
-    with stopping_gently() as stop, progress(quiet or as_json) as steps:
-        result = api.train(
+    with stopping_gently() as stop, terminal.progress() as steps:
+        result = mgc.api.train(
             store,
             output,
-            options=options,
             **labelled,
+            **learning,
             resume=resume,
             save_every_s=None if save_every is None else 60 * save_every,
             tensorboard=tensorboard,
             stop=stop,
             on_progress=steps,
         )
-    emit(as_json, result, lambda: print_training(result))
+    terminal.emit(result, lambda: print_training(result))
 
 
-@takes_flags
 def ablate(
     *,
     store: StoreArgument,
@@ -204,20 +180,16 @@ def ablate(
         bool, typer.Option("--dry-run", help="List the runs and estimate their time from measured epochs.")
     ] = False,
     config: Config = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """The paper's tables on your tracks, beside its published numbers; run again, it continues where it stopped.
 
     Examples: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b],
     [b]mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20[/b]
     """
-    from .. import api
-
     learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
-    with stopping_gently() as stop, progress(quiet or as_json) as steps:
-        result = api.ablate(
+    with stopping_gently() as stop, terminal.progress() as steps:
+        result = mgc.api.ablate(
             store,
             output,
             tables=None if tables is None else split_names(tables),
@@ -236,8 +208,91 @@ def ablate(
             on_progress=steps,
         )
     if dry_run:
-        emit(as_json, result, lambda: print_planned_runs(result))
+        terminal.emit(result, lambda: print_planned_runs(result))
         return
-    emit(as_json, result, lambda: print_ablation(result))
+    terminal.emit(result, lambda: print_ablation(result))
     if result["failures"]:
         raise typer.Exit(3)
+
+
+def print_dry_run(result: Mapping[str, Any]) -> None:
+    for line in result["kept"]:
+        print(line)
+    sizes = ", ".join(f"{name} {size}" for name, size in result["split"].items() if name != "policy")
+    print(f"split {result['split']['policy']}: {sizes}; {counted(len(result['genres']), 'genre')}")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+    print(f"features kept in: {result['features']}")
+    print(
+        f"{result['n_parameters']:,} parameters; a checkpoint is {result['checkpoint_bytes'] / 1e6:.1f} MB, "
+        "two are kept and a third is there while it is written"
+    )
+    print(
+        f"batches of {result['batch_size']}, {result['steps_per_epoch']} steps an epoch, on {result['device']} in "
+        f"{result['precision']}"
+    )
+    print(
+        f"about {result['seconds_per_epoch']:.1f} s an epoch by {result['timed_steps']} real steps, {result['epochs']} "
+        f"epochs in {result['epochs'] * result['seconds_per_epoch'] / 3600:.2f} h; "
+        f"reading the features first: {result['seconds_to_read']:.1f} s"
+    )
+    if result["run_exists"]:
+        print(f"there is a run in {result['run']} already: go on with --resume, or give another folder")
+    print("nothing was written")
+
+
+def print_training(result: Mapping[str, Any]) -> None:
+    for line in result["remarks"]:
+        print(line)
+    best = result["best_validation_map"]
+    print(
+        f"best epoch {result['best_epoch']} of {result['epochs']}, "
+        f"validation mAP {number(best, missing='undefined')}, "
+        f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
+        f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
+    )
+    print(
+        f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
+        f"(tuned on {result['threshold_tuned_on']} validation tracks)"
+    )
+    if result["report"]:
+        print(f"report: {result['report']}")
+    print(f"next: mgc evaluate {result['run']} {result['store']}")
+
+
+def print_planned_runs(result: Mapping[str, Any]) -> None:
+    rows = [
+        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], duration(run["seconds"]))
+        for run in result["runs"]
+    ]
+    print_table("runs", ("run", "fills", "seed", "fold", "state", "takes"), rows)
+    for system, seconds in result["epoch_s"].items():
+        print(f"an epoch of {system}: about {seconds:.1f} s")
+    over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
+    print(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} to go{over}")
+
+
+def print_ablation(result: Mapping[str, Any]) -> None:
+    names = ("accuracy", "f1", "accuracy_tuned", "map", "empty_share")
+    short = [ABLATION_METRICS[name].name.removeprefix("accuracy, ") for name in names]
+    for table in result["tables"]:
+        published = any(row["published"] for row in table["rows"])
+        heads = [*short, f"accuracy - {table['reference']}", ""]
+        heads += ["published", "published F"] if published else []
+        rows = []
+        for row in table["rows"]:
+            cells, paper = row["metrics"], row["published"] or {}
+            difference = (cells.get("accuracy") or {}).get("difference")
+            accuracy = ("", "") if difference is None else (estimate(difference), cells["accuracy"]["verdict"])
+            rows.append([row["name"], *(number(cells[name]["value"]) if name in cells else "-" for name in names)])
+            rows[-1] += [*accuracy, *([paper.get("accuracy"), paper.get("f1")] if published else [])]
+        print_table(table["title"], ("", *heads), rows)
+    about = result["caption"]
+    print(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
+    if result["claimed"]:
+        print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
+    for failure in result["failures"]:
+        print(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
+    for remark in result["remarks"]:
+        print(remark)
+    print(f"written: {', '.join(result['files'])}")

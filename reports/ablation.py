@@ -28,22 +28,9 @@ CURVES = ("accuracy", "f1", "map")
 CURVE_SHIFT = 0.008
 """Distance between the intervals of several curves at one value, so that they do not hide each other."""
 
-CSV_COLUMNS = (
-    "table",
-    "row",
-    "metric",
-    "seeds",
-    "value",
-    "sd",
-    "low",
-    "high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "verdict",
-    "published",
-    "note",
-)
+CSV_VALUES = ("value", "sd", "low", "high")
+CSV_DIFFERENCE = {"difference": "value", "difference_low": "low", "difference_high": "high"}
+CSV_COLUMNS = ("table", "row", "metric", "seeds", *CSV_VALUES, *CSV_DIFFERENCE, "verdict", "published", "note")
 
 
 def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -187,10 +174,9 @@ def csv_text(document: Json) -> str:
 def _csv_cells(cell: Json | None) -> dict[str, Any]:
     if cell is None:
         return {}
-    values = {name: cell[name] for name in ("value", "sd", "low", "high", "verdict")}
+    values = {name: cell[name] for name in (*CSV_VALUES, "verdict")}
     if cell["difference"] is not None:
-        names = {"difference": "value", "difference_low": "low", "difference_high": "high"}
-        values |= {column: cell["difference"][name] for column, name in names.items()}
+        values |= {column: cell["difference"][name] for column, name in CSV_DIFFERENCE.items()}
     return values
 
 
@@ -239,7 +225,7 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
             axes.plot(x, y, "D", color=LINES[1], label=name, markerfacecolor="none", markersize=5)
         axes.set_yticks(places, [row["name"] for row in rows])
         axes.set_xlabel("accuracy (Jaccard index at threshold 0.5)")
-        axes.grid(axis="x", color=FAINT, linewidth=0.4)
+        axes.grid(axis="x")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return svg_text(figure, table["title"])
 
@@ -258,9 +244,7 @@ def _sweep(table: Json, rows: Sequence[Json]) -> str:
                     axes.plot([at + shift] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
         axes.axvline(reference, color=FAINT, linewidth=1)
         name_above(axes, reference, "best in the paper")
-        axes.set_xlabel(table["x_label"])
-        axes.set_ylabel("share (0 to 1)")
-        axes.set_ylim(bottom=0)
-        axes.grid(color=FAINT, linewidth=0.4)
+        axes.set(xlabel=table["x_label"], ylabel="share (0 to 1)", ylim=(0, None))
+        axes.grid()
         axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
         return svg_text(figure, table["title"])

@@ -56,6 +56,8 @@ _STYLE = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.4,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 9,
@@ -77,36 +79,34 @@ class Chart(NamedTuple):
 
 
 def line_chart(
-    x: Sequence[float],
+    epochs: Sequence[float],
     lines: Mapping[str, Sequence[float | None]],
     *,
     title: str,
-    x_label: str,
     y_label: str,
     mark: tuple[float, str] | None = None,
     unit_range: bool = False,
 ) -> Chart:
-    """Draw lines over `x` (:data:`MAX_LINES` at most), a legend below; None leaves a gap; `mark` is a vertical line and
-    its name."""
+    """Draw lines over epochs (:data:`MAX_LINES` at most), a legend below; None leaves a gap; `mark` is a vertical line
+    and its name."""
     with drawing(title, 4.4, 3.0) as (figure, axes):
         for i, (name, y) in enumerate(lines.items()):
             values = [np.nan if value is None else value for value in y]
             colour, style = LINES[i % len(LINES)], _STYLES[(i + i // len(LINES)) % len(_STYLES)]
-            axes.plot(x, values, color=colour, label=name, linestyle=style, marker="." if len(x) < 3 else "")
+            marker = "." if len(epochs) < 3 else ""
+            axes.plot(epochs, values, color=colour, label=name, linestyle=style, marker=marker)
         if mark is not None:
             axes.axvline(mark[0], color=FAINT, linewidth=1)
             name_above(axes, *mark)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_ylim(0, 1) if unit_range else axes.set_ylim(bottom=0)
+        axes.set(xlabel="epoch", ylabel=y_label, ylim=(0, 1 if unit_range else None))
         axes.locator_params(axis="x", integer=True)
-        axes.grid(color=FAINT, linewidth=0.4)
+        axes.grid()
         ncols = 2 if max(map(len, lines), default=0) <= MAX_NAME else 1
         axes.legend(ncols=ncols, loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0)
         return Chart(title, svg_text(figure, title))
 
 
-def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str, x_label: str, y_label: str) -> Chart:
+def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str) -> Chart:
     """Draw what was observed over the mean score of each bin (``low``, ``high``, ``n``, ``mean_score``, ``observed``),
     and below how many scores each bin holds, on a scale of powers of ten."""
     filled = [(part["mean_score"], part["observed"]) for part in bins if part["n"]]
@@ -115,20 +115,15 @@ def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str,
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         top.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="score = share")
         top.plot([x for x, _ in filled], [y for _, y in filled], color=LINES[0], marker="o", markersize=4, label="bins")
-        top.set_ylim(-0.03, 1.03)
-        top.set_ylabel(y_label)
-        top.grid(color=FAINT, linewidth=0.4)
+        top.set(ylim=(-0.03, 1.03), ylabel="share true")
+        top.grid()
         top.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0)
         edges, heights = ([float(part[key] or 0) for part in bins] for key in ("low", "n"))
         width = 1 / max(1, len(bins))
         below.bar(edges, heights, width=width, align="edge", color=LINES[0], edgecolor=FAINT, linewidth=0.4)
-        below.set_yscale("log")
+        below.set(yscale="log", ylim=(0.8, None), ylabel="scores", xlim=(-0.01, 1.01), xlabel="score")
         below.yaxis.set_major_formatter(_thousands)  # names of powers would need math text
-        below.set_ylim(bottom=0.8)
-        below.set_ylabel("scores")
         figure.align_ylabels()
-        below.set_xlim(-0.01, 1.01)
-        below.set_xlabel(x_label)
         return Chart(title, svg_text(figure, title))
 
 
@@ -146,8 +141,7 @@ def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: 
         axes.set_xticks(range(n), short, rotation=90)
         axes.set_yticks(range(n), short)
         axes.tick_params(labelsize=9 if n <= 25 else 7, length=2)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set(xlabel=x_label, ylabel=y_label)
         box = axes.get_position()
         key = figure.add_axes((box.x0, box.y1 + 0.3 / side_in, 1.6 / side_in, 0.1 / side_in))
         scale = _opacities(np.linspace(0, 1, 64)[None, :])
@@ -166,13 +160,11 @@ def histogram_chart(histogram: Histogram, *, title: str, x_label: str, mark: tup
         if mark is not None and mark[0] <= end:
             axes.axvline(mark[0], color=LINES[1], linewidth=1.2, linestyle="--")
             name_above(axes, *mark)
-        axes.set_xlim(0, end)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel("tracks")
+        axes.set(xlim=(0, end), xlabel=x_label, ylabel="tracks")
         axes.locator_params(axis="y", integer=True)
         axes.yaxis.set_major_formatter(_thousands)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axes.grid(color=FAINT, linewidth=0.4, axis="y")
+        axes.grid(axis="y")
         axes.set_axisbelow(True)
         return Chart(title, svg_text(figure, title))
 
@@ -189,10 +181,8 @@ def bar_chart(
         for y, end in enumerate(ends[:, -1]):
             axes.annotate(f"{end:,.0f}", (end, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), map(_shortened, rows))
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(0, (ends[:, -1].max() or 1) * 1.12)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        longest = ends[:, -1].max() or 1
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, longest * 1.12), xlabel=x_label, ylabel=y_label)
         axes.locator_params(axis="x", integer=True, nbins=5)
         axes.xaxis.set_major_formatter(_thousands)
         axes.tick_params(axis="y", length=0)
@@ -202,17 +192,17 @@ def bar_chart(
         return Chart(title, svg_text(figure, title))
 
 
-def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float, *, title: str) -> Chart:
+def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float) -> Chart:
     """Draw a mel spectrogram over seconds and Hz; colours go from `top_db` down to 80 dB below it, as its key says."""
+    title = picture.id if picture.genre is None else f"{picture.genre}: {picture.id}"
     mel, n_frames = columns_averaged(picture.mel), picture.mel.shape[1]
     seconds = n_frames * recipe.hop_length / recipe.sample_rate_hz
     with drawing(title, 4.4, 2.6) as (figure, axes):
         _show(axes, _colours(mel, top_db), (0, seconds, -0.5, recipe.n_mels - 0.5))
         inside = [hz for hz in TICKS_HZ if recipe.fmin_hz <= hz <= recipe.fmax_hz]
         axes.set_yticks([band_of(hz, recipe) for hz in inside], [f"{hz:,}" for hz in inside])
-        axes.set_ylim(-0.5, recipe.n_mels - 0.5)
-        axes.set_xlabel("time in the clip (s)")
-        axes.set_ylabel(f"frequency (Hz; {recipe.n_mels} mel bands)")
+        frequency = f"frequency (Hz; {recipe.n_mels} mel bands)"
+        axes.set(ylim=(-0.5, recipe.n_mels - 0.5), xlabel="time in the clip (s)", ylabel=frequency)
         key = axes.inset_axes((1.03, 0, 0.03, 1))
         scale = np.linspace(top_db - RANGE_DB, top_db, N_COLOURS, dtype=np.float32)[:, None]
         _show(key, _colours(scale, top_db), (0, 1, top_db - RANGE_DB, top_db))
@@ -283,15 +273,8 @@ def band_of(hz: float, recipe: MelRecipe) -> float:
 
 def name_above(axes: Axes, x: float, name: str) -> None:
     """Write a name above the plot at `x`."""
-    axes.annotate(
-        name,
-        (x, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        ha="center",
-        textcoords="offset points",
-        fontsize=8,
-    )
+    place: Any = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
+    axes.annotate(name, (x, 1), ha="center", fontsize=8, **place)
 
 
 def _shortened(name: str) -> str:

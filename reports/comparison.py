@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cache.durable import replace_file
 from ..cache.errors import ConfigError, RunError
 from ..cache.messages import interval, number
 from ..cache.steps import Progress, silent
@@ -18,9 +17,8 @@ from ..heads.evaluation.compare import compare_runs
 from ..heads.metrics.bootstrap import FEW_GROUPS
 from ..heads.metrics.names import COLUMNS, DECISION_METRICS, METRICS, RANKING_METRICS, column_label
 from .charts import MAX_LINES, Chart, line_chart
-from .html import Json, render
-from .run import best_epoch
-from .run_record import RunRecord, read_run
+from .html import Json, write_page
+from .run import RunRecord, best_epoch, read_run
 
 RETRIEVAL_NAMES = {"audio_to_lyrics": "lyrics found by sound", "lyrics_to_audio": "sound found by lyrics"}
 VERDICTS: dict[str | None, str] = {"first": "worse", "second": "better", None: "undecided"}
@@ -30,27 +28,14 @@ CURVES = {
     "val_bce": ("Validation cross-entropy", "cross-entropy (nats)"),
 }
 """Figures of an epoch that are drawn: title, name of the axis."""
-ABOUT = (
-    "store",
-    "fingerprints",
-    "split",
-    "kept",
-    "n_train",
-    "n_validation",
-    "n_train_without_lyrics",
-    "labels_sha256",
-    "device",
-    "precision",
-    "n_parameters",
-    "mgc",
-    "torch",
-    "n_threads",
-)
+LEARNED_FROM = ("store", "fingerprints", "split", "kept", "n_train", "n_validation", "n_train_without_lyrics")
+COMPUTED_BY = ("device", "precision", "n_parameters", "mgc", "torch", "n_threads")
+ABOUT = (*LEARNED_FROM, "labels_sha256", *COMPUTED_BY)
 """Keys of ``run.json`` in which runs may differ."""
 
 
 def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progress: Progress = silent) -> Path:
-    """Write the page about several runs.
+    """Write the page about several runs and return its path.
 
     Parameters
     ----------
@@ -69,26 +54,16 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
     """
     if len({run.resolve() for run in runs}) < max(2, len(runs)):
         raise ConfigError("want two or more different runs to put side by side")
-    records = [read_run(run) for run in runs]
-    out = runs[0].resolve().parent / "compare.html" if out is None else out
-    page = render_comparison(records, on_progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, page.encode())
-    return out
-
-
-def render_comparison(records: Sequence[RunRecord], on_progress: Progress = silent) -> str:
-    """Render the page of several runs."""
-    names = run_names([record.run for record in records])
-    runs = [_run(name, record) for name, record in zip(names, records, strict=True)]
-    evaluations = [run["evaluation"] for run in runs]
+    records, names = [read_run(run) for run in runs], run_names(runs)
+    evaluations = [record.evaluation for record in records]
     differing, n_same = _settings(records)
-    return render(
+    return write_page(
+        runs[0].resolve().parent / "compare.html" if out is None else out,
         "comparison.html",
         title=f"{len(records)} runs side by side",
         names=names,
-        runs=runs,
-        best=_best(runs),
+        runs=[(name, record, best_epoch(record.epochs)) for name, record in zip(names, records, strict=True)],
+        best=_best(names, evaluations),
         splits=sorted({evaluation["split"] for evaluation in evaluations if evaluation}),
         metrics=_metrics(evaluations),
         few_artists=FEW_GROUPS,
@@ -111,24 +86,14 @@ def run_names(runs: Sequence[Path]) -> list[str]:
     return [str(run) for run in runs]
 
 
-def _run(name: str, record: RunRecord) -> dict[str, Any]:
-    return {
-        "name": name,
-        "n_epochs": len(record.epochs),
-        "best": best_epoch(record.epochs),
-        "evaluation": record.evaluation,
-        "n_parameters": record.about.get("n_parameters"),
-    }
-
-
-def _best(runs: Sequence[Json]) -> Json | None:
+def _best(names: Sequence[str], evaluations: Sequence[Json]) -> Json | None:
     """Return name and mAP of the run with the highest; None where fewer than two have one."""
-    scored = [
-        {"name": run["name"], "value": value}
-        for run in runs
-        if (value := _at(run["evaluation"], "metrics", "mean_average_precision").get("value")) is not None
-    ]
-    return max(scored, key=lambda run: (run["value"], run["name"])) if len(scored) > 1 else None
+    values = [_at(evaluation, "metrics", "mean_average_precision").get("value") for evaluation in evaluations]
+    scored = [(value, name) for name, value in zip(names, values, strict=True) if value is not None]
+    if len(scored) < 2:
+        return None
+    value, name = max(scored)
+    return {"name": name, "value": value}
 
 
 def _at(document: Json, *path: str) -> Json:
@@ -164,7 +129,7 @@ def _pairs(records: Sequence[RunRecord], names: Sequence[str], on_progress: Prog
     for i, (name, record) in enumerate(zip(names[1:], records[1:], strict=True), 1):
         on_progress("compare", i, len(records) - 1)
         try:
-            result = compare_runs(records[0].run, record.run, common=True)
+            result = compare_runs(records[0].run, record.run, common=True).to_dict()
         except RunError as error:
             pairs.append({"name": name, "problem": str(error)})
             continue
@@ -209,7 +174,6 @@ def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Cha
             x,
             {name: [e.get(key) for e in epochs] + [None] * (n_epochs - len(epochs)) for name, epochs in runs.items()},
             title=title,
-            x_label="epoch",
             y_label=y_label,
             unit_range=key == "val_map",
         )

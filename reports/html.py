@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from ..cache.messages import counted, interval, number
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 _FOLDER = Path(__file__).parent
+
+
+def write_page(page: Path, template: str, **context: object) -> Path:
+    """Render a file of ``templates/`` into `page`, whose folder is made; return its path."""
+    text = render(template, **context)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(page, text.encode())
+    return page
 
 
 def render(template: str, **context: object) -> str:

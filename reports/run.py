@@ -2,36 +2,105 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..cache.durable import replace_file
-from ..cache.errors import ConfigError
+import yaml
+
+from ..cache.errors import ConfigError, RunError
+from ..heads.evaluation.scored_tracks import ScoredTracks, load_listed_predictions
 from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
 from ..heads.metrics.validation import is_better
+from ..heads.runs.history import read_history
 from .charts import Chart, line_chart
-from .graph import genre_graph
-from .html import Json, render
-from .run_record import RunRecord, read_run
-from .scores import Player, confused_genres, filled_parts, genre_rows, reliability, worst_predictions
+from .html import Json, write_page
+from .run_sections import Player, confused_genres, genre_graph, genre_rows, reliability, worst_predictions
 
 ABOUT = ("device", "precision", "n_parameters", "n_validation", "n_train_without_lyrics", "labels_sha256")
 """Keys of ``run.json`` that the settings list too."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The files of a run folder; all but ``config.yaml`` may be missing from a run that is young or was cut short.
+
+    Attributes
+    ----------
+    config : ``config.yaml``. about : ``run.json``. epochs : lines of ``metrics.jsonl``.
+    labels, graph, preprocessor : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
+    scored, listing : scores of the test tracks, and artists, song, path of each; None and empty before an evaluation.
+    """
+
+    run: Path
+    config: Json
+    about: Json
+    epochs: Sequence[Json]
+    labels: Json
+    graph: Json
+    preprocessor: Json
+    evaluations: Json
+    scored: ScoredTracks | None
+    listing: Sequence[Json]
+
+    @property
+    def evaluation(self) -> Json:
+        """The evaluation that the page shows: of the test split where there is one; empty before any."""
+        splits = [name for name in ("test", "all", "validation", "train") if name in self.evaluations]
+        return dict(self.evaluations[splits[0]]) if splits else {}
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises
+    ------
+    RunError
+        `run` is no run folder, or one of its files cannot be read or does not belong to the others.
+    """
+    if not (run / "config.yaml").is_file():
+        raise RunError(
+            f"{run}: no run of `mgc train` here (config.yaml is missing), and no feature store; give the folder itself"
+        )
+    evaluations = _mapping(run / "metrics.json")
+    scored, listing = load_listed_predictions(run) if "test" in evaluations else (None, [])
+    return RunRecord(
+        run=run,
+        config=_mapping(run / "config.yaml"),
+        about=_mapping(run / "run.json"),
+        epochs=[asdict(record) for record in read_history(run / "metrics.jsonl")],
+        labels=_mapping(run / "best" / "labels.json"),
+        graph=_mapping(run / "best" / "graph.json"),
+        preprocessor=_mapping(run / "best" / "preprocessor.json"),
+        evaluations=evaluations,
+        scored=scored,
+        listing=listing,
+    )
+
+
+def _mapping(path: Path) -> Json:
+    """A YAML or JSON file that holds a mapping; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); restore it, or train or evaluate again") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: want a mapping, found {type(data).__name__}; restore it, or train or evaluate again")
+    return data
+
+
 def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None = None) -> Path:
-    """Write a run's report.
+    """Write a run's report and return its path.
 
     Parameters
     ----------
     run : run folder of ``mgc train``, evaluated or not.
     out : the page to write; default ``report.html`` in `run`.
     audio_root : the folder that the store's paths start from, so that tracks can be listened to.
-
-    Returns
-    -------
-    Path
-        Of the page.
 
     Raises
     ------
@@ -44,19 +113,13 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
     """
     if audio_root is not None and not audio_root.is_dir():
         raise ConfigError(f"{audio_root}: no such folder; give the one that the paths of the store's tracks start from")
-    record = read_run(run)
     out = run / "report.html" if out is None else out
-    clip_s = record.preprocessor.get("recipe", {}).get("mel", {}).get("clip_s")
-    page = render_report(record, Player(page=out.parent, root=audio_root, clip_s=clip_s))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, page.encode())
-    return out
-
-
-def render_report(record: RunRecord, player: Player) -> str:
-    """Render the page of a run, whose tracks `player` plays."""
+    record = read_run(run)
     evaluation, scored = record.evaluation, record.scored
-    return render(
+    clip_s = record.preprocessor.get("recipe", {}).get("mel", {}).get("clip_s")
+    player = Player(page=out.parent, root=audio_root, clip_s=clip_s)
+    return write_page(
+        out,
         "run.html",
         title=f"Run {record.run.resolve().name}",
         record=record,
@@ -67,7 +130,7 @@ def render_report(record: RunRecord, player: Player) -> str:
         course=_course(record.epochs, record.config),
         metric_names={key: metric.name for key, metric in DECISION_METRICS.items()},
         metric_rows=_metric_rows(evaluation) if evaluation else [],
-        parts=filled_parts(evaluation),
+        parts={name: part for name, part in evaluation.get("parts", {}).items() if part["n_tracks"]},
         reliability=reliability(evaluation),
         genre_rows=genre_rows(evaluation, record.labels),
         confused=scored and confused_genres(scored),
@@ -125,29 +188,24 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
     def series(key: str, weight: float = 1.0) -> list[float | None]:
         return [None if epoch.get(key) is None else weight * epoch[key] for epoch in epochs]
 
-    loss = {
+    curves = {
         "total": series("loss"),
         f"{1 - lambda_:g} × classification": series("classification", 1 - lambda_),
         f"{lambda_:g} × audio-lyrics": series("contrastive", lambda_),
     }
-    classification = {
+    loss = line_chart(x, curves, title="Training loss and its two parts", y_label="loss (nats)")
+    curves = {
         f"training ({trained_on})": series("classification"),
         "validation (cross-entropy)": series("val_bce"),
     }
-    validation = {
+    classification = line_chart(x, curves, title="Classification loss", y_label="nats", mark=mark)
+    curves = {
         "mAP": series("val_map"),
         "Jaccard at 0.5": series("val_jaccard"),
         "tracks with no genre predicted": series("val_empty_share"),
     }
-    return {
-        "loss": line_chart(x, loss, title="Training loss and its two parts", x_label="epoch", y_label="loss (nats)"),
-        "classification": line_chart(
-            x, classification, title="Classification loss", x_label="epoch", y_label="nats", mark=mark
-        ),
-        "validation": line_chart(
-            x, validation, title="Validation", x_label="epoch", y_label="share (0 to 1)", mark=mark, unit_range=True
-        ),
-    }
+    validation = line_chart(x, curves, title="Validation", y_label="share (0 to 1)", mark=mark, unit_range=True)
+    return {"loss": loss, "classification": classification, "validation": validation}
 
 
 def _recipe_rows(preprocessor: Json) -> list[tuple[str, str, object]]:

@@ -26,8 +26,8 @@ from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.model.batch import Batch
 from mgc.heads.model.graph import build_adjacency
 from mgc.heads.model.losses import total_loss
+from mgc.heads.model.model import build_system
 from mgc.heads.model.system import System
-from mgc.heads.model.systems import build_system
 from mgc.heads.runs.checkpoint import find_state, state_file
 from mgc.heads.runs.tensor_files import load_tensors
 from mgc.heads.training.train import TrainingResult, train

@@ -27,7 +27,7 @@ from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data.batches import FeatureBatches, choose_placement
 from mgc.heads.data.task import prepare
 from mgc.heads.device import resolve_precision
-from mgc.heads.evaluation.scoring import score
+from mgc.heads.evaluation.predict import score
 from mgc.heads.training.loop import EpochSums
 
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 30_555, 4_365, 100

@@ -15,7 +15,7 @@ from mgc.heads.data.task import Task
 from mgc.heads.model.batch import Batch
 from mgc.heads.model.losses import total_loss
 from mgc.heads.model.system import System
-from mgc.heads.training.loop import EpochSums, train_epoch
+from mgc.heads.training.loop import EpochSums, Learner, train_epoch
 from mgc.heads.training.start import make_model
 
 
@@ -40,16 +40,14 @@ class Training:
 
     def epoch(self, batches: Any) -> EpochSums:
         """Train epoch 1, again and again: its order is that of the batches laid ready."""
-        return train_epoch(
-            self.model,
-            self.optimizer,
-            batches,
-            self.task.n_train,
-            self.config,
-            epoch=1,
+        learner = Learner(
+            model=self.model,
+            optimizer=self.optimizer,
+            config=self.config,
             device=self.device,
             precision=self.precision,
         )
+        return train_epoch(learner, batches, self.task.n_train, epoch=1)
 
     def step_cost(self) -> tuple[float, float]:
         """Return the operations of one step, and the bytes that layers read and write in it."""

@@ -64,7 +64,7 @@ def scores(store: FeatureStore, run: Path, config: TrainConfig) -> dict[str, flo
     started = time.perf_counter()
     train(store, run, config)
     seconds = time.perf_counter() - started
-    result = evaluate(run, store, n_replicates=0)
+    result = evaluate(run, store, n_replicates=0).to_dict()
     metrics, majority = result["metrics"], result["baselines"]["majority"]["columns"]["fixed"]
     return {
         "Jaccard at 0.5": metrics["columns"]["fixed"]["jaccard"]["value"],

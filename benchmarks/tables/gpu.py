@@ -33,7 +33,7 @@ from mgc.cache.errors import StoppedError
 from mgc.heads.ablation.ablate import ablate
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, Row, TableSpec
-from mgc.heads.ablation.workers import Work
+from mgc.heads.ablation.runs import Work
 from mgc.reports.ablation import markdown
 
 GO_ON = 75
@@ -146,11 +146,11 @@ def train(folder: Path, size: Size, n_seeds: int, keep: Path, stop: Callable[[],
     failures = []
     try:
         for plan in size.plans(n_seeds):
-            failures += ablate(work(folder), plan, stop=stop)["failures"]
+            failures += ablate(work(folder), plan, stop=stop).failures
     finally:
         print(f"{copy_finished(folder / 'ablation', keep)} finished runs kept in {keep}", file=sys.stderr)
     for failure in failures:
-        print(failure["reason"], file=sys.stderr)
+        print(failure.reason, file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -169,7 +169,7 @@ def report(folder: Path, size: Size, n_seeds: int) -> None:
     features = size.world()
     print_world(features.world, features.songs(), with_ceilings=size is FULL)
     for plan in size.plans(n_seeds):
-        document = ablate(work(folder), plan, training=False)
+        document = ablate(work(folder), plan, training=False).to_dict()
         print("\n" + markdown(document).removeprefix("# Ablations\n").strip())
 
 

@@ -123,8 +123,7 @@ def held_out_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
 
 def scores_of(run: Path, store: FeatureStore) -> dict[str, Any]:
     """Score a run's model on all tracks of a store; each metric has its interval."""
-    metrics: dict[str, Any] = evaluate(run, store, split="all", save=False)["metrics"]
-    return metrics
+    return evaluate(run, store, split="all", save=False).metrics.to_dict()
 
 
 def with_interval(estimate: dict[str, float]) -> str:

@@ -45,7 +45,7 @@ def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, .
     config = TrainConfig(**{**PRESETS["paper"], **options, "precision": precision, "seed": seed})
     with FeatureStore.open(store) as opened:
         result = train(opened, run, config, resume=True)
-        test = evaluate(run, opened, n_replicates=0)["metrics"]
+        test = evaluate(run, opened, n_replicates=0).metrics.to_dict()
     assert result.best_map is not None
     test_map, test_jaccard = test["mean_average_precision"]["value"], test["columns"]["tuned"]["jaccard"]["value"]
     return (result.best_map, test_map, test_jaccard, result.history[-1].loss)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
+from ..results import Result
 from ..training.dry_run import dry_run as time_steps
 from .grid import Grid, GridRun
-from .results import tabulate
-from .runs import Failure, finished, open_folder
-from .workers import Work, perform_all
+from .results import Ablation, tabulate
+from .runs import Failure, Work, finished, open_folder
+from .workers import perform_all
 
 
 def ablate(
@@ -25,7 +25,7 @@ def ablate(
     n_replicates: int = 1000,
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Ablation:
     """Fill the tables of `grid`, or go on filling them.
 
     Parameters
@@ -38,11 +38,6 @@ def ablate(
     stop : asked again and again; once it says True, runs save where they are, and it ends.
     on_progress : receives runs finished, and the epoch of the run at work.
 
-    Returns
-    -------
-    dict
-        See :func:`mgc.heads.ablation.results.tabulate`; and ``claimed``, the runs that other processes are at work on.
-
     Raises
     ------
     ConfigError, RunError, SaveError, StoppedError
@@ -53,46 +48,48 @@ def ablate(
     with FeatureStore.open(work.store, text=work.text) as store:
         open_folder(work.folder, store, work.labels)
         if training:
-            counter = _RunCounter(work.folder, grid.runs, on_progress)
+            finished_keys = {run.key for run in grid.runs if finished(work.folder, run) is not None}
+
+            def count_run(run: GridRun, epoch: str | None) -> None:
+                if epoch is None:
+                    finished_keys.add(run.key)
+                note = "" if epoch is None else f"{run.title}, {epoch}"
+                on_progress("runs", len(finished_keys), len(grid.runs), note)
+
             failures, claimed = perform_all(
-                work, runs, jobs=jobs, wait_for_others=shard is None, stop=stop, on_run=counter
+                work, runs, jobs=jobs, wait_for_others=shard is None, stop=stop or (lambda: False), on_run=count_run
             )
-        document = tabulate(
-            work.folder,
-            grid,
-            store,
-            labels=work.labels,
-            failures=failures,
-            n_replicates=n_replicates,
-            on_progress=on_progress,
+        return tabulate(
+            work, grid, store, failures=failures, claimed=claimed, n_replicates=n_replicates, on_progress=on_progress
         )
-    return {**document, "claimed": [run.key for run in claimed]}
 
 
-class _RunCounter:
-    """Counts the runs that are finished, with the epoch of the one at work as a note."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun(Result):
+    """A run, the table rows that it fills, its state (to do, begun, finished) and the seconds that are left of it."""
 
-    def __init__(self, folder: Path, runs: list[GridRun], on_progress: Progress) -> None:
-        self._finished = {run.key for run in runs if finished(folder, run) is not None}
-        self._total, self._on_progress = len(runs), on_progress
-
-    def __call__(self, run: GridRun, epoch: str | None) -> None:
-        if epoch is None:
-            self._finished.add(run.key)
-        self._on_progress("runs", len(self._finished), self._total, "" if epoch is None else f"{run.title}, {epoch}")
+    key: str
+    fills: tuple[str, ...]
+    seed: int
+    fold: int | None
+    state: str
+    seconds: float
 
 
-def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> dict[str, Any]:
-    """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder.
+@dataclass(frozen=True, kw_only=True)
+class AblationForecast(Result):
+    """The runs, seconds per epoch by system and modalities, and the `seconds` left, shared out to `jobs`."""
 
-    Returns
-    -------
-    dict
-        JSON values: ``runs`` (key, what it fills, seed, fold, state, seconds left), ``epoch_s`` by system and
-        modalities, ``seconds`` left in all, shared out to `jobs`.
-    """
+    runs: list[PlannedRun]
+    epoch_s: dict[str, float]
+    jobs: int
+    seconds: float
+
+
+def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> AblationForecast:
+    """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder."""
     epoch_s: dict[str, float] = {}
-    rows: list[dict[str, Any]] = []
+    runs: list[PlannedRun] = []
     with FeatureStore.open(work.store, text=work.text) as store:
         for i, run in enumerate(grid.runs):
             system = f"{run.config.model}, {run.config.modalities}"
@@ -102,14 +99,14 @@ def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = si
             elif system not in epoch_s:
                 on_progress("measure", i, len(grid.runs), run.title)
                 epoch_s[system] = time_steps(store, run.config, labels=work.labels).epoch_s
-            rows.append(
-                {
-                    "key": run.key,
-                    "fills": list(run.serves),
-                    "seed": run.config.seed,
-                    "fold": None if run.fold is None else run.fold.number,
-                    "state": state,
-                    "seconds": 0.0 if state == "finished" else run.config.epochs * epoch_s[system],
-                }
+            runs.append(
+                PlannedRun(
+                    key=run.key,
+                    fills=run.serves,
+                    seed=run.config.seed,
+                    fold=None if run.fold is None else run.fold.number,
+                    state=state,
+                    seconds=0.0 if state == "finished" else run.config.epochs * epoch_s[system],
+                )
             )
-    return {"runs": rows, "epoch_s": epoch_s, "jobs": jobs, "seconds": sum(row["seconds"] for row in rows) / jobs}
+    return AblationForecast(runs=runs, epoch_s=epoch_s, jobs=jobs, seconds=sum(run.seconds for run in runs) / jobs)

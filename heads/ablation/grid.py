@@ -40,27 +40,26 @@ class GridRun:
 
     @property
     def key(self) -> str:
-        """Name of its folder."""
-        return run_key(self.config, self.fold, self.names)
+        """Name of its folder: a hash of the options that are not the defaults, seed, fold, and other genre names.
+
+        Only what differs from the defaults counts, so that an option added to mgc later does not orphan results.
+        """
+        defaults, ignored = TrainConfig().to_dict(), ("seed", *NOT_PART_OF_A_RUN)
+        options = {
+            name: value
+            for name, value in self.config.to_dict().items()
+            if value != defaults[name] and name not in ignored
+        }
+        key = f"{hashlib.sha256(canonical_json(options)).hexdigest()[:12]}-seed{self.config.seed}"
+        if self.fold is not None:
+            key += f"-{self.fold.by}-fold{self.fold.number}of{self.fold.of}"
+        return key if self.names is None else f"{key}-names-{self.names}"
 
     @property
     def title(self) -> str:
         """The first row that it serves, its seed and fold."""
         fold = "" if self.fold is None else f", fold {self.fold.number} of {self.fold.of}"
         return f"{self.serves[0]}, seed {self.config.seed}{fold}"
-
-
-def run_key(config: TrainConfig, fold: Fold | None = None, names: str | None = None) -> str:
-    """Hash the options that are not the defaults; add seed, fold, and genre names other than the store's own.
-
-    Only what differs from the defaults counts, so that an option added to mgc later does not orphan results.
-    """
-    defaults, values = TrainConfig().to_dict(), config.to_dict()
-    ignored = ("seed", *NOT_PART_OF_A_RUN)
-    options = {name: value for name, value in values.items() if value != defaults[name] and name not in ignored}
-    name = f"{hashlib.sha256(canonical_json(options)).hexdigest()[:12]}-seed{config.seed}"
-    name = name if fold is None else f"{name}-{fold.by}-fold{fold.number}of{fold.of}"
-    return name if names is None else f"{name}-names-{names}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from ..data.task import ok_tracks
 from ..evaluation.scored_tracks import ScoredTracks, load_predictions
 from ..metrics.bootstrap import FEW_GROUPS, Resampling
 from ..metrics.trivial_baselines import baseline_scores
-from .grid import Grid
+from ..results import Result
+from .grid import Grid, GridRun
 from .paper_tables import PUBLISHED_ON, Row, TableSpec
-from .runs import Failure, finished
-from .statistics import Measurement, fill_table, measure_system, pool_folds
+from .runs import Failure, Work, finished
+from .statistics import Measurement, TableRow, fill_table, measure_system, pool_folds
 
 
 class Results:
@@ -84,24 +86,40 @@ class Results:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table(Result):
+    """A filled table; see :class:`mgc.heads.ablation.paper_tables.TableSpec`."""
+
+    name: str
+    title: str
+    reference: str
+    x_label: str | None
+    rows: Sequence[TableRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation(Result):
+    """The tables of an ablation with a caption, the runs that failed, and the keys of those that others work on."""
+
+    caption: Mapping[str, Any]
+    published_on: str
+    tables: Sequence[Table]
+    failures: Sequence[Failure]
+    claimed: Sequence[str]
+
+
 def tabulate(
-    folder: Path,
+    work: Work,
     grid: Grid,
     store: FeatureStore,
     *,
-    labels: GenresById | None = None,
-    failures: Sequence[Failure] = (),
-    n_replicates: int = 1000,
+    failures: Sequence[Failure],
+    claimed: Sequence[GridRun],
+    n_replicates: int,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
-    """Fill the tables with what is finished.
-
-    Returns
-    -------
-    dict
-        JSON values: ``caption``, ``tables`` (rows with metrics, published numbers and differences), ``failures``.
-    """
-    results = Results(folder, grid, n_replicates=n_replicates)
+) -> Ablation:
+    """Fill the tables with what is finished."""
+    results = Results(work.folder, grid, n_replicates=n_replicates)
     reasons = {serves: failure.reason for failure in failures for serves in failure.serves}
     total, done, tables = sum(len(spec.rows) for spec in grid.tables), 0, []
     for spec in grid.tables:
@@ -112,23 +130,24 @@ def tabulate(
             done += 1
             on_progress("tables", done, total)
         tables.append(_table(spec, measured, reasons, has_names=grid.names is not None, judge=not results.few))
-    return {
-        "caption": _caption(results, store, n_replicates, labels),
-        "published_on": PUBLISHED_ON,
-        "tables": tables,
-        "failures": [failure.to_dict() for failure in failures],
-    }
+    return Ablation(
+        caption=_caption(results, store, n_replicates, work.labels),
+        published_on=PUBLISHED_ON,
+        tables=tables,
+        failures=failures,
+        claimed=[run.key for run in claimed],
+    )
 
 
 def _table(
     spec: TableSpec, measured: Mapping[str, Measurement], reasons: Mapping[str, str], *, has_names: bool, judge: bool
-) -> dict[str, Any]:
+) -> Table:
     names = {row.name: f"{spec.name}: {row.name}" for row in spec.rows}
     notes = {name: reasons[serves] for name, serves in names.items() if serves in reasons}
     if not has_names:
         notes |= {row.name: "needs a second store, whose genres have other names" for row in spec.rows if row.names}
-    rows = [row.to_dict() for row in fill_table(spec, measured, notes, judge=judge)]
-    return {"name": spec.name, "title": spec.title, "reference": spec.reference, "x_label": spec.x_label, "rows": rows}
+    rows = fill_table(spec, measured, notes, judge=judge)
+    return Table(name=spec.name, title=spec.title, reference=spec.reference, x_label=spec.x_label, rows=rows)
 
 
 def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: GenresById | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ by ``result.json`` and keeps what the tables are computed from) and ``claims/`` 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -19,11 +18,12 @@ from ...cache.claims import hold
 from ...cache.durable import canonical_json, file_sha256, replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError, TrainingError
 from ...cache.reading.store import FeatureStore
-from ...cache.steps import Progress, silent
+from ...cache.steps import Progress
 from ..data.labels import GenresById
 from ..data.task import ok_tracks
 from ..evaluation.evaluate import evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
+from ..results import Result
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import load_run
 from ..training.train import train
@@ -31,6 +31,30 @@ from .grid import NOT_PART_OF_A_RUN, GridRun
 
 RESULT_FILE = "result.json"
 ABOUT_FILE = "ablation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the runs of a grid share.
+
+    Attributes
+    ----------
+    text : name of added text features of the store; None for its own.
+    names_store : a store of the same tracks with other genre name prompts, for the runs that need it.
+    """
+
+    folder: Path
+    store: Path
+    text: str | None = None
+    labels: GenresById | None = None
+    keep_runs: bool = False
+    names_store: Path | None = None
+
+    def open(self, run: GridRun) -> FeatureStore:
+        """Open the store that a run learns from."""
+        path = self.store if run.names is None else self.names_store
+        assert path is not None
+        return FeatureStore.open(path, text=self.text)
 
 
 def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById | None = None) -> str:
@@ -41,17 +65,17 @@ def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById 
     ConfigError
         If it is not a store of the same tracks, labels and features.
     """
-    prints = [{k: v for k, v in each.fingerprints.items() if k != "genre_embedding"} for each in (store, names_store)]
-    if prints[0] != prints[1] or _about(store, labels) != _about(names_store, labels):
+
+    def but_for_names(each: FeatureStore) -> tuple[dict[str, str], list[str], str]:
+        fingerprints = {name: value for name, value in each.fingerprints.items() if name != "genre_embedding"}
+        return fingerprints, list(each.genres), _tracks_sha256(each, labels)
+
+    if but_for_names(store) != but_for_names(names_store):
         raise ConfigError(
             f"{names_store.path}: not the tracks, genres and recipe of {store.path}; extract the same source in the "
             "same way, with other genre names only"
         )
     return hashlib.sha256(names_store.genre_embedding.tobytes()).hexdigest()[:8]
-
-
-def _about(store: FeatureStore, labels: GenresById | None) -> tuple[list[str], str]:
-    return list(store.genres), _tracks_sha256(store, labels)
 
 
 def _tracks_sha256(store: FeatureStore, labels: GenresById | None) -> str:
@@ -102,38 +126,29 @@ def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
     return result if whole and same else None
 
 
-def perform(
-    folder: Path,
-    run: GridRun,
-    store: FeatureStore,
-    *,
-    labels: GenresById | None = None,
-    keep_run: bool = False,
-    stop: Callable[[], bool] | None = None,
-    on_progress: Progress = silent,
-) -> None:
-    """Train, or go on training, one run; score its test tracks; seal the result; drop its checkpoints.
+def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], bool], on_progress: Progress) -> None:
+    """Train, or go on training, one run; score its test tracks; seal the result.
 
     Raises
     ------
     RunError, ConfigError, TrainingError, SaveError, StoppedError
     """
-    path = folder / "runs" / run.key
+    path = work.folder / "runs" / run.key
     split = None if run.fold is None else run.fold.split
     trained = train(
-        store, path, run.config, labels=labels, split=split, resume=True, stop=stop, on_progress=on_progress
+        store, path, run.config, labels=work.labels, split=split, resume=True, stop=stop, on_progress=on_progress
     )
-    evaluation = evaluate(path, store, labels=labels, n_replicates=0, device=run.config.device)
+    evaluation = evaluate(path, store, labels=work.labels, n_replicates=0, device=run.config.device)
     loaded = load_run(path)
     result = {
         "config": run.config.to_dict(),
         "split": trained.task.split.policy,
         "n_train": loaded.n_train,
         "n_validation": trained.task.n_validation,
-        "n_test": evaluation["n_tracks"],
-        "n_test_left_out": evaluation["n_left_out"],
+        "n_test": evaluation.n_tracks,
+        "n_test_left_out": evaluation.n_left_out,
         "genres": list(loaded.genres),
-        "label_prior": (loaded.train_counts / max(1, loaded.n_train)).tolist(),
+        "label_prior": loaded.label_prior.tolist(),
         "majority": loaded.majority.astype(float).tolist(),
         "epochs": len(trained.history),
         "best_epoch": trained.best_epoch,
@@ -142,58 +157,45 @@ def perform(
         "mgc": metadata.version("mgc"),
         "device": trained.device,
         "precision": trained.precision,
-        "warnings": [*trained.warnings, *evaluation["warnings"]],
-        "predictions_sha256": evaluation["predictions_sha256"],
+        "warnings": [*trained.warnings, *evaluation.warnings],
+        "predictions_sha256": evaluation.predictions_sha256,
     }
     replace_file(path / RESULT_FILE, seal(result))
-    if not keep_run:
-        drop_checkpoints(path)
-
-
-def drop_checkpoints(run: Path) -> None:
-    """What only a run to be continued, or a model to be used, needs."""
-    for name in ("last", "best"):
-        shutil.rmtree(run / name, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class Failure(Result):
     """A run that could not be trained, and why."""
 
     key: str
     serves: tuple[str, ...]
     reason: str
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 Outcome = Literal["done", "claimed"] | Failure
 
 
-def attempt(
-    folder: Path,
-    run: GridRun,
-    store: FeatureStore,
-    *,
-    labels: GenresById | None = None,
-    keep_run: bool = False,
-    stop: Callable[[], bool] | None = None,
-    on_progress: Progress = silent,
-) -> Outcome:
+def attempt(work: Work, run: GridRun, *, stop: Callable[[], bool], on_epoch: Callable[[str], None]) -> Outcome:
     """Finish a run, unless it is finished or another process is at work on it; return the outcome.
 
-    A run that cannot be trained is a :class:`Failure`, so that the others go on; a full disk or `stop` is not.
+    A run that cannot be trained is a :class:`Failure`, so that the others go on; a full disk or `stop` is not. The
+    checkpoints of a finished run, which only a run to be continued or a model to be used needs, are dropped.
     """
-    if finished(folder, run) is None:
-        with hold(folder / "claims" / run.key) as is_held:
+
+    def report_epoch(step: str, done: int, total: int, note: str = "") -> None:
+        if step == "train":
+            on_epoch(f"epoch {done} of {total}")
+
+    if finished(work.folder, run) is None:
+        with work.open(run) as store, hold(work.folder / "claims" / run.key) as is_held:
             if not is_held:
                 return "claimed"
             try:
-                if finished(folder, run) is None:  # another process may have ended it just before
-                    perform(folder, run, store, labels=labels, keep_run=keep_run, stop=stop, on_progress=on_progress)
+                if finished(work.folder, run) is None:  # another process may have ended it just before
+                    _perform(work, run, store, stop, report_epoch)
             except (RunError, ConfigError, TrainingError) as error:
                 return Failure(key=run.key, serves=run.serves, reason=str(error))
-    if not keep_run:
-        drop_checkpoints(folder / "runs" / run.key)  # where a kill fell between sealing and dropping
+    if not work.keep_runs:  # also where a kill fell between sealing and dropping
+        for name in ("last", "best"):
+            shutil.rmtree(work.folder / "runs" / run.key / name, ignore_errors=True)
     return "done"

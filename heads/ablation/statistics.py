@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...cache.durable import finite_or_none
 from ..evaluation.scored_tracks import ScoredTracks
 from ..metrics.bootstrap import Estimate, FloatArray, Resampling, estimate
 from ..metrics.multilabel import decide, f1_per_track, jaccard_per_track, ranking_metrics
 from ..metrics.names import ABLATION_METRICS, FIXED_THRESHOLD, TUNED
+from ..results import Result
 from .paper_tables import Row, TableSpec
 
 NOT_JUDGED = "not judged"
@@ -45,44 +45,25 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(Estimate):
     """One metric of one row: mean over seeds, their standard deviation (NaN of one seed), the difference to the
     reference (None for the reference itself) and whether it is ``better``, ``worse`` or ``undecided``
     (``higher`` or ``lower`` where neither is better)."""
 
-    mean: Estimate
     sd: float
-    difference: Estimate | None
-    verdict: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **self.mean.to_dict(),
-            "sd": finite_or_none(self.sd),
-            "difference": None if self.difference is None else self.difference.to_dict(),
-            "verdict": self.verdict,
-        }
+    difference: Estimate | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableRow:
-    """One row: `n_seeds` finished; `cells` is empty, and `note` says why, where none is."""
+class TableRow(Result):
+    """One row: `n_seeds` finished; `metrics` is empty, and `note` says why, where none is."""
 
     name: str
-    published: tuple[float, float] | None
     n_seeds: int
-    cells: Mapping[str, Cell]
-    note: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        published = None if self.published is None else dict(zip(("accuracy", "f1"), self.published, strict=True))
-        return {
-            "name": self.name,
-            "n_seeds": self.n_seeds,
-            "published": published,
-            "note": self.note,
-            "metrics": {name: cell.to_dict() for name, cell in self.cells.items()},
-        }
+    published: Mapping[str, float] | None
+    note: str | None
+    metrics: Mapping[str, Cell]
 
 
 def measure(tracks: ScoredTracks, resampling: Resampling) -> dict[str, tuple[float, FloatArray]]:
@@ -133,17 +114,17 @@ def fill_table(
 
     def fill(row: Row) -> TableRow:
         ours = measured.get(row.name)
-        if ours is None:
-            note = notes.get(row.name, "not run yet")
-            return TableRow(name=row.name, published=row.published, n_seeds=0, cells={}, note=note)
-        other = None if row.name == spec.reference else reference
-        metrics = [name for name in ABLATION_METRICS if name in ours.values]
+        cells = {}
+        if ours is not None:
+            other = None if row.name == spec.reference else reference
+            metrics = [name for name in ABLATION_METRICS if name in ours.values]
+            cells = {name: _cell(name, ours, other, judge=judge, seed=seed) for name in metrics}
         return TableRow(
             name=row.name,
-            published=row.published,
-            n_seeds=len(ours.seeds),
-            cells={name: _cell(name, ours, other, judge=judge, seed=seed) for name in metrics},
-            note=notes.get(row.name),
+            n_seeds=0 if ours is None else len(ours.seeds),
+            published=None if row.published is None else dict(zip(("accuracy", "f1"), row.published, strict=True)),
+            note=notes.get(row.name, "not run yet" if ours is None else None),
+            metrics=cells,
         )
 
     return [fill(row) for row in spec.rows]
@@ -152,11 +133,11 @@ def fill_table(
 def _cell(metric: str, ours: Measurement, reference: Measurement | None, *, judge: bool, seed: int) -> Cell:
     values, replicates = ours.values[metric], ours.replicates[metric]
     sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    mean = estimate(float(values.mean()), replicates.mean(axis=0))
+    mean = vars(estimate(float(values.mean()), replicates.mean(axis=0)))
     if reference is None or metric not in reference.values:
-        return Cell(mean=mean, sd=sd, difference=None, verdict=None)
+        return Cell(**mean, sd=sd)
     difference = seed_difference(ours, reference, metric, seed=seed)
-    return Cell(mean=mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if judge else NOT_JUDGED)
+    return Cell(**mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if judge else NOT_JUDGED)
 
 
 def seed_difference(ours: Measurement, reference: Measurement, metric: str, *, seed: int) -> Estimate:

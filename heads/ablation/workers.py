@@ -7,6 +7,7 @@ reports the epochs of its run over the same pipe; and when the parent dies it sa
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import signal
 import threading
@@ -16,18 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...cache.errors import MgcError, StoppedError, WorkerError
 from ...cache.machine import one_thread_environment
-from ...cache.reading.store import FeatureStore
-from ..data.labels import GenresById
 from ..device import free_bytes, take_at_most
 from .grid import GridRun
-from .runs import Failure, Outcome, attempt, finished
+from .runs import Failure, Outcome, Work, attempt, finished
 
 POLL_S = 5.0
 """Seconds between looks at runs that other processes are at work on."""
@@ -36,38 +34,14 @@ OnRun = Callable[[GridRun, str | None], None]
 """Receives a run and the epoch that it has reached, or None once it is finished."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the runs of a grid share.
-
-    Attributes
-    ----------
-    text : name of added text features of the store; None for its own.
-    names_store : a store of the same tracks with other genre name prompts, for the runs that need it.
-    """
-
-    folder: Path
-    store: Path
-    text: str | None = None
-    labels: GenresById | None = None
-    keep_runs: bool = False
-    names_store: Path | None = None
-
-    def open(self, run: GridRun) -> FeatureStore:
-        """Open the store that a run learns from."""
-        path = self.store if run.names is None else self.names_store
-        assert path is not None
-        return FeatureStore.open(path, text=self.text)
-
-
 def perform_all(
     work: Work,
     runs: Sequence[GridRun],
     *,
-    jobs: int = 1,
-    wait_for_others: bool = True,
-    stop: Callable[[], bool] | None = None,
-    on_run: OnRun | None = None,
+    jobs: int,
+    wait_for_others: bool,
+    stop: Callable[[], bool],
+    on_run: OnRun,
 ) -> tuple[list[Failure], list[GridRun]]:
     """Perform what is not finished.
 
@@ -90,7 +64,6 @@ def perform_all(
     SaveError, StoppedError
         As :func:`mgc.heads.training.train.train` raises them.
     """
-    on_run, stop = on_run or (lambda run, epoch: None), stop or (lambda: False)
     failures: list[Failure] = []
     waiting = deque(runs)
     while waiting:
@@ -108,16 +81,12 @@ def perform_all(
                 on_run(run, None)
         if not (claimed and wait_for_others):
             return failures, claimed
-        _sleep(stop)
+        until = time.monotonic() + POLL_S
+        while time.monotonic() < until:
+            _raise_if_stopped(stop)
+            time.sleep(0.2)
         waiting.extend(claimed)
     return failures, []
-
-
-def _sleep(stop: Callable[[], bool]) -> None:
-    until = time.monotonic() + POLL_S
-    while time.monotonic() < until:
-        _raise_if_stopped(stop)
-        time.sleep(0.2)
 
 
 def _raise_if_stopped(stop: Callable[[], bool]) -> None:
@@ -131,23 +100,7 @@ def _perform_in_process(
     while waiting:
         _raise_if_stopped(stop)
         run = waiting.popleft()
-        yield run, _attempt(work, run, stop, lambda epoch, run=run: on_run(run, epoch))  # type: ignore[misc]
-
-
-def _attempt(
-    work: Work,
-    run: GridRun,
-    stop: Callable[[], bool],
-    on_epoch: Callable[[str], None],
-) -> Outcome:
-    def progress(step: str, done: int, total: int, note: str = "") -> None:
-        if step == "train":
-            on_epoch(f"epoch {done} of {total}")
-
-    with work.open(run) as store:
-        return attempt(
-            work.folder, run, store, labels=work.labels, keep_run=work.keep_runs, stop=stop, on_progress=progress
-        )
+        yield run, attempt(work, run, stop=stop, on_epoch=functools.partial(on_run, run))
 
 
 @dataclass(frozen=True)
@@ -253,7 +206,7 @@ def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
         while not ended.is_set():
             run = pipe.recv()
             try:
-                pipe.send(_attempt(work, run, stop, lambda epoch: pipe.send(_Epoch(epoch))))
+                pipe.send(attempt(work, run, stop=stop, on_epoch=lambda epoch: pipe.send(_Epoch(epoch))))
             except MgcError as error:  # what concerns all runs, such as a full disk
                 pipe.send(error)
                 return

@@ -35,7 +35,18 @@ class Groups:
 
     of_track: Index
     n_groups: int
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def order(self, ids: Sequence[str], seed: int) -> Index:
+        """Return the groups shuffled by the id of their first track; `ids` are those of all tracks."""
+        _, first = np.unique(self.of_track, return_index=True)
+        return seeded_order([ids[i] for i in first.tolist()], seed)
+
+    def profile(self, labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """(n_groups, C + 1) tracks of each group with each of the (n, C) labels, then all its tracks."""
+        counts = np.zeros((self.n_groups, labels.shape[1] + 1))
+        np.add.at(counts, self.of_track, np.column_stack([labels, np.ones(len(labels))]).astype(np.float64))
+        return counts
 
 
 def comparable_artists(names: Sequence[str] | None) -> list[str]:
@@ -69,7 +80,8 @@ def group_tracks(tracks: pa.Table) -> Groups:
     titles are compared only among tracks whose artist is not known, where nothing else would keep two recordings of
     one song together.
     """
-    keys = [list(_keys(track)) for track in _rows(tracks)]
+    columns = (tracks.column(name).to_pylist() for name in ("artists", "song", "lyrics_sha256", "source_sha256"))
+    keys = [list(_keys(*track)) for track in zip(*columns, strict=True)]
     names = {key: number for number, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
     n_tracks, n_nodes = len(keys), len(keys) + len(names)
     track_of = np.repeat(np.arange(n_tracks), [len(some) for some in keys])
@@ -87,13 +99,9 @@ def seeded_order(ids: Sequence[str], seed: int) -> Index:
     return np.asarray(sorted(range(len(ids)), key=lambda i: digests[i]), dtype=np.int64)
 
 
-def _rows(tracks: pa.Table) -> Iterator[tuple[list[str] | None, str | None, str | None, str | None]]:
-    names = ("artists", "song", "lyrics_sha256", "source_sha256")
-    return zip(*(tracks.column(name).to_pylist() for name in names), strict=True)
-
-
-def _keys(track: tuple[list[str] | None, str | None, str | None, str | None]) -> Iterator[tuple[str, str]]:
-    names, song, lyrics_sha256, source_sha256 = track
+def _keys(
+    names: list[str] | None, song: str | None, lyrics_sha256: str | None, source_sha256: str | None
+) -> Iterator[tuple[str, str]]:
     artists = comparable_artists(names)
     yield from (("artist", name) for name in artists)
     title = " ".join(unicodedata.normalize("NFKC", song or "").split()).casefold()

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ...cache.errors import ConfigError
 from ...cache.reading.store import FeatureStore
-from .artist_groups import Groups, group_tracks, seeded_order
+from .artist_groups import Groups, group_tracks
 from .labels import GenresById
 from .splits import Split
 from .task import labelled_tracks
@@ -37,12 +37,7 @@ class Fold:
 
 
 def make_folds(
-    store: FeatureStore,
-    n_folds: int,
-    *,
-    by: By = "artist",
-    seed: int = 0,
-    labels: GenresById | None = None,
+    store: FeatureStore, n_folds: int, *, by: By = "artist", seed: int = 0, labels: GenresById | None = None
 ) -> list[Fold]:
     """Folds of the labelled tracks of a store.
 
@@ -91,10 +86,7 @@ def _assign(groups: Groups, ids: Sequence[str], labels: npt.NDArray[np.bool_], n
     Greedy on sum_c have_c step_c / total_c, where the number of tracks counts as one more label: a genre of two songs
     comes into two folds, so that each can be learned from the other.
     """
-    profile = np.zeros((groups.n_groups, labels.shape[1] + 1))
-    np.add.at(profile, groups.of_track, np.column_stack([labels, np.ones(len(labels), dtype=np.bool_)]).astype(float))
-    _, first = np.unique(groups.of_track, return_index=True)
-    shuffled = seeded_order([ids[i] for i in first.tolist()], seed)
+    profile, shuffled = groups.profile(labels), groups.order(ids, seed)
     order = shuffled[np.argsort(-profile[shuffled, -1], kind="stable")]
     total = np.maximum(profile.sum(axis=0), 1.0)
     have = np.zeros((n_folds, profile.shape[1]))

@@ -101,15 +101,6 @@ def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) 
     return matrix
 
 
-def replace_labels(tracks: pa.Table, labels: GenresById | None) -> pa.Table:
-    """Return `tracks` with the genres of `labels` by track id; none for an id that `labels` lacks."""
-    if labels is None:
-        return tracks
-    lists = [list(labels.get(track_id, ())) for track_id in tracks.column("id").to_pylist()]
-    index = tracks.schema.get_field_index("genres")
-    return tracks.set_column(index, tracks.schema.field("genres"), pa.array(lists, pa.list_(pa.string())))
-
-
 def labels_sha256(labels: GenresById | None) -> str | None:
     """Return a hash of labels that replace a store's own; None for the store's own."""
     if labels is None:

@@ -14,9 +14,9 @@ from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ...cache.durable import replace_file, seal, unseal
@@ -25,6 +25,7 @@ from ...cache.format.tables import SPLIT_SPELLINGS
 from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, comparable_artists, group_tracks, seeded_order
 from .labels import LabelMatrix
 
+FloatArray = npt.NDArray[np.float64]
 SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)
 FEW_GROUPS = 20
@@ -53,7 +54,9 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write ``splits.json``: in one rename, sealed with its own sha256."""
-        replace_file(path, seal(self._to_dict()))
+        fields = {"policy": self.policy, "requested": self.requested, "seed": self.seed, "sizes": self.sizes}
+        ids = {name: list(self.ids[name]) for name in SPLITS}
+        replace_file(path, seal({**fields, "notes": list(self.notes), "ids": ids}))
 
     @classmethod
     def load(cls, path: Path) -> Split:
@@ -70,16 +73,6 @@ class Split:
             raise RunError(f"{path}: the split of this run cannot be read ({error})") from error
         ids = {name: tuple(data["ids"][name]) for name in SPLITS}
         return cls(ids=ids, notes=tuple(data["notes"]), **{key: data[key] for key in ("policy", "requested", "seed")})
-
-    def _to_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy,
-            "requested": self.requested,
-            "seed": self.seed,
-            "sizes": self.sizes,
-            "notes": list(self.notes),
-            "ids": {name: list(self.ids[name]) for name in SPLITS},
-        }
 
 
 def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int) -> Split:
@@ -160,13 +153,8 @@ def _targets(n_tracks: int) -> tuple[int, int]:
 
 def _random(tracks: _Tracks) -> Division:
     n_validation, n_test = _targets(len(tracks.ids))
-    order = seeded_order(tracks.ids, tracks.seed)
-    positions = {
-        "test": order[:n_test],
-        "validation": order[n_test : n_test + n_validation],
-        "train": order[n_test + n_validation :],
-    }
-    return positions, []
+    test, validation, train = np.split(seeded_order(tracks.ids, tracks.seed), [n_test, n_test + n_validation])
+    return {"test": test, "validation": validation, "train": train}, []
 
 
 def _stratified(tracks: _Tracks) -> Division:
@@ -194,10 +182,9 @@ def _artist(tracks: _Tracks) -> Division:
             "audio, and three are needed; use stratified or random"
         )
     n_validation, n_test = _targets(n_tracks)
-    sizes, order = _ordered_groups(groups, tracks.ids, tracks.seed)
-    test = hold_out(sizes, order, n_test, leave=2)
-    rest = order[~np.isin(order, test)]
-    validation = hold_out_balanced(sizes, rest, n_validation, _label_counts(groups, tracks.labels))
+    profile, order = groups.profile(tracks.labels), groups.order(tracks.ids, tracks.seed)
+    test = hold_out(profile[:, -1], order, n_test)
+    validation = hold_out_balanced(profile, order[~np.isin(order, test)], n_validation)
     in_test, in_validation = np.isin(groups.of_track, test), np.isin(groups.of_track, validation)
     positions = {
         "train": np.flatnonzero(~in_test & ~in_validation),
@@ -244,65 +231,50 @@ def _carve_validation(tracks: _Tracks, train: Index) -> tuple[Index, Index]:
     """An eighth of the training tracks, in whole groups (tracks without any link are groups of their own)."""
     groups = group_tracks(tracks.table.take(train))
     if groups.n_groups < 2:
-        groups = Groups(of_track=np.arange(len(train)), n_groups=len(train), warnings=())
+        groups = Groups(of_track=np.arange(len(train)), n_groups=len(train))
     if groups.n_groups < 2:
         raise ConfigError("split=manifest: one training track and no validation track; both are needed")
-    sizes, order = _ordered_groups(groups, [tracks.ids[i] for i in train.tolist()], tracks.seed)
+    order = groups.order([tracks.ids[i] for i in train.tolist()], tracks.seed)
     share = SHARES[1] / (SHARES[0] + SHARES[1])
     target = max(1, round(share * len(train)))
-    taken = hold_out_balanced(sizes, order, target, _label_counts(groups, tracks.labels[train]))
+    taken = hold_out_balanced(groups.profile(tracks.labels[train]), order, target)
     held_out = np.isin(groups.of_track, taken)
     return train[~held_out], train[held_out]
-
-
-def _ordered_groups(groups: Groups, ids: list[str], seed: int) -> tuple[Index, Index]:
-    """Size of each group, and the groups shuffled by their first track's id (`ids` are sorted)."""
-    sizes = np.bincount(groups.of_track, minlength=groups.n_groups).astype(np.int64)
-    _, first = np.unique(groups.of_track, return_index=True)
-    return sizes, seeded_order([ids[i] for i in first.tolist()], seed)
-
-
-def _label_counts(groups: Groups, labels: LabelMatrix) -> Index:
-    counts = np.zeros((groups.n_groups, labels.shape[1]), dtype=np.int64)
-    np.add.at(counts, groups.of_track, labels.astype(np.int64))
-    return counts
 
 
 CANDIDATES = 64
 
 
-def hold_out(sizes: Index, order: Index, target: int, *, leave: int) -> Index:
-    """Whole groups, in `order`, up to `target` tracks in all, leaving at least `leave` groups; looks at sizes only.
+def hold_out(sizes: FloatArray, order: Index, target: int) -> Index:
+    """Whole groups, in `order`, up to `target` tracks in all, leaving at least two groups; looks at sizes only.
 
     Groups above 5 % of the tracks (and of 20 tracks) are passed over, lest one of them make up most of a split.
     """
     limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
     taken: list[int] = []
-    room = target
+    room = float(target)
     for group in order.tolist():
-        if sizes[group] <= min(room, limit) and len(taken) < len(order) - leave:
+        if sizes[group] <= min(room, limit) and len(taken) < len(order) - 2:
             taken.append(group)
-            room -= int(sizes[group])
-    if not taken and len(order):
-        taken = [int(order[np.argmin(sizes[order])])]
-    return np.asarray(taken, dtype=np.int64)
+            room -= sizes[group]
+    return _at_least_one(taken, sizes, order)
 
 
-def hold_out_balanced(sizes: Index, order: Index, target: int, label_counts: Index) -> Index:
+def hold_out_balanced(profile: FloatArray, order: Index, target: int) -> Index:
     """As :func:`hold_out`, but by labels too: takes groups that bring the taken ones nearer to the labels of all.
 
     At least one group is left.
 
     Parameters
     ----------
-    label_counts : (n_groups, C) tracks of each group with each genre; only the groups of `order` are looked at.
+    profile : of :meth:`Groups.profile`; only the groups of `order` are looked at.
 
     Notes
     -----
     Greedy on the distance sum_c (have_c - want_c)^2 / want_c, where the number of tracks counts as one more label:
     again and again, of the next 64 groups of `order` that fit, the one with the best change a track.
     """
-    profile = np.concatenate([label_counts, sizes[:, None]], axis=1).astype(np.float64)
+    sizes = profile[:, -1]
     want = profile[order].sum(axis=0) * target / max(1, sizes[order].sum())
     have = np.zeros_like(want)
     limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
@@ -322,6 +294,9 @@ def hold_out_balanced(sizes: Index, order: Index, target: int, label_counts: Ind
         chosen = pool.pop(int(growth.argmin()))
         taken.append(chosen)
         have += profile[chosen]
-    if not taken and len(order):
-        taken = [int(order[np.argmin(sizes[order])])]
-    return np.asarray(taken, dtype=np.int64)
+    return _at_least_one(taken, sizes, order)
+
+
+def _at_least_one(taken: list[int], sizes: FloatArray, order: Index) -> Index:
+    """Return the groups that are taken, or else the smallest."""
+    return np.asarray(taken or order[[np.argmin(sizes[order])]], dtype=np.int64)

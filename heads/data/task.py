@@ -24,7 +24,6 @@ from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..model.config import ModelConfig
 from ..model.graph import Graph, build_adjacency, graph_summary, graph_warnings
-from ..model.mel_level import MelLevel
 from .artist_groups import bootstrap_groups
 from .batches import Examples
 from .labels import (
@@ -35,7 +34,6 @@ from .labels import (
     choose_genres,
     genre_matrix,
     labels_sha256,
-    replace_labels,
 )
 from .normalisation import MelStatistics, mel_statistics
 from .splits import SPLITS, Split, make_split
@@ -110,11 +108,13 @@ class LabelledTracks:
 def ok_tracks(store: FeatureStore, labels: GenresById | None = None) -> pa.Table:
     """The store's tracks with status ok, in row order; of a track tried again, the newest row.
 
-    Parameters
-    ----------
-    labels : genres by track id instead of the store's own.
+    With `labels`, a track that they lack has no genre.
     """
-    tracks = replace_labels(store.newest_tracks(), labels)
+    tracks = store.newest_tracks()
+    if labels is not None:
+        lists = [list(labels.get(track_id, ())) for track_id in tracks.column("id").to_pylist()]
+        field = tracks.schema.field("genres")
+        tracks = tracks.set_column(tracks.schema.get_field_index("genres"), field, pa.array(lists, field.type))
     return tracks.filter(pc.equal(tracks.column("status"), OK))
 
 
@@ -203,7 +203,7 @@ def prepare(
     warnings = [
         *split.notes,
         *(graph_warnings(summary) if summary is not None else ()),
-        *_config_warnings(config),
+        *_lambda_warnings(config),
         *_genre_warnings(store, config, genres),
         *_validation_warnings(matrix[validation], genres),
     ]
@@ -214,7 +214,13 @@ def prepare(
         groups=tuple(bootstrap_groups(tracks)),
         n_train=len(train),
         filters=tuple(filters),
-        statistics=_statistics(store, examples, len(train), model.mel_level, on_progress),
+        statistics=mel_statistics(
+            store,
+            examples.rows[: len(train)],
+            examples.mel_frames[: len(train)],
+            level=model.mel_level,
+            on_progress=on_progress,
+        ),
         graph=graph,
         graph_summary=summary,
         genre_embedding=embedding,
@@ -244,15 +250,6 @@ def _count_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], mi
     ]
 
 
-def _statistics(
-    store: FeatureStore, examples: Examples, n_train: int, level: MelLevel, on_progress: Progress
-) -> MelStatistics:
-    if store.recipe.mel is None:
-        return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
-    rows, frames = examples.rows[:n_train], examples.mel_frames[:n_train]
-    return mel_statistics(store, rows, frames, level=level, on_progress=on_progress)
-
-
 def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, tracks: pa.Table) -> dict[str, Any]:
     """Recipe fingerprints, genres, and a hash over what each training and validation track is made of."""
     content = tracks.select(["source_sha256", "lyrics_sha256"]).to_pylist()
@@ -268,7 +265,7 @@ def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, trac
     }
 
 
-def _config_warnings(config: TrainConfig) -> list[str]:
+def _lambda_warnings(config: TrainConfig) -> list[str]:
     if not config.contrastive or config.lambda_ != 1:
         return []
     return [

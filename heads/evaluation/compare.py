@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from ...cache.errors import ConfigError, RunError
 from ...cache.messages import counted, join_names
-from ..metrics.bootstrap import FEW_GROUPS, Estimate, Resampling, estimate
-from ..metrics.multilabel import FloatArray, Replicated, decide, decision_metrics, ranking_metrics
+from ..metrics.bootstrap import FEW_GROUPS, Estimate, FloatArray, Resampling, estimate
+from ..metrics.multilabel import Replicated, decide, decision_metrics, ranking_metrics
 from ..metrics.names import FIXED, FIXED_THRESHOLD, METRICS, TOP1
+from ..results import Result
 from .scored_tracks import ScoredTracks, load_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(Result):
     """One metric of two systems.
 
     Attributes
@@ -30,7 +31,6 @@ class Difference:
     metric : name; `column` says how genres were decided, None for metrics of the ranking.
     first, second : values of the two systems.
     difference : second less first, with its interval.
-    n_groups : artists that were resampled.
     better : ``first`` or ``second`` where the interval does not hold 0 and artists are enough, else None: undecided.
     """
 
@@ -39,36 +39,35 @@ class Difference:
     first: Estimate
     second: Estimate
     difference: Estimate
+    decided: bool
+    better: Literal["first", "second"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Result):
+    """The differences of two runs on `n_tracks` test tracks by `n_groups` artists; other tracks are of one run only."""
+
+    first: str
+    second: str
+    n_tracks: int
+    n_only_first: int
+    n_only_second: int
     n_groups: int
-
-    @property
-    def better(self) -> str | None:
-        low, high = self.difference.low, self.difference.high
-        if self.n_groups < FEW_GROUPS or not (low > 0 or high < 0):
-            return None
-        return "second" if (low > 0) == METRICS[self.metric].higher_is_better else "first"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        parts = {name: getattr(self, name).to_dict() for name in ("first", "second", "difference")}
-        decided = self.better is not None
-        return {"metric": self.metric, "column": self.column, **parts, "decided": decided, "better": self.better}
+    genres: tuple[str, ...]
+    n_replicates: int
+    seed: int
+    differences: Sequence[Difference]
 
 
 def compare_runs(
     first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare two evaluated runs on their test tracks.
 
     Parameters
     ----------
     common : compare on the test tracks that both runs have, instead of refusing runs that do not have the same.
     n_replicates, seed : of the bootstrap over artists.
-
-    Returns
-    -------
-    dict
-        JSON values: the runs, how many tracks and artists, and ``differences``, :meth:`Difference.to_dict` each.
 
     Raises
     ------
@@ -79,19 +78,18 @@ def compare_runs(
     n_each = len(ours.ids), len(theirs.ids)
     if common:
         ours, theirs = _take_common(ours, theirs)
-    differences = paired_differences([ours], [theirs], n_replicates=n_replicates, seed=seed)
-    return {
-        "first": str(first),
-        "second": str(second),
-        "n_tracks": len(ours.ids),
-        "n_only_first": n_each[0] - len(ours.ids),
-        "n_only_second": n_each[1] - len(theirs.ids),
-        "n_groups": len(set(ours.groups)),
-        "genres": list(ours.genres),
-        "n_replicates": n_replicates,
-        "seed": seed,
-        "differences": [difference.to_dict() for difference in differences],
-    }
+    return Comparison(
+        first=str(first),
+        second=str(second),
+        n_tracks=len(ours.ids),
+        n_only_first=n_each[0] - len(ours.ids),
+        n_only_second=n_each[1] - len(theirs.ids),
+        n_groups=len(set(ours.groups)),
+        genres=ours.genres,
+        n_replicates=n_replicates,
+        seed=seed,
+        differences=paired_differences([ours], [theirs], n_replicates=n_replicates, seed=seed),
+    )
 
 
 def paired_differences(
@@ -119,22 +117,28 @@ def paired_differences(
         _mean_over_runs([_metrics(run.take(reference.ids), resampling) for run in system]) for system in (first, second)
     )
     return [
-        Difference(
-            metric=metric,
-            column=column,
-            n_groups=resampling.n_groups,
-            first=estimate(*ours[column, metric]),
-            second=estimate(*theirs[column, metric]),
-            difference=estimate(
-                theirs[column, metric][0] - ours[column, metric][0], theirs[column, metric][1] - ours[column, metric][1]
-            ),
-        )
-        for column, metric in ours
-        if (column, metric) in theirs
+        _difference(key, ours[key], theirs[key], few=resampling.n_groups < FEW_GROUPS) for key in ours if key in theirs
     ]
 
 
 _Key = tuple[str | None, str]
+
+
+def _difference(key: _Key, first: Replicated, second: Replicated, *, few: bool) -> Difference:
+    column, metric = key
+    difference = estimate(second[0] - first[0], second[1] - first[1])
+    better: Literal["first", "second"] | None = None
+    if not few and (difference.low > 0 or difference.high < 0):
+        better = "second" if (difference.low > 0) == METRICS[metric].higher_is_better else "first"
+    return Difference(
+        metric=metric,
+        column=column,
+        first=estimate(*first),
+        second=estimate(*second),
+        difference=difference,
+        decided=better is not None,
+        better=better,
+    )
 
 
 def _metrics(run: ScoredTracks, resampling: Resampling) -> dict[_Key, Replicated]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,12 @@ from ..data.artist_groups import bootstrap_groups
 from ..data.labels import GenresById, genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
-from ..metrics.calibration import calibration
-from ..metrics.multilabel import evaluate_predictions
-from ..metrics.names import TUNED, TUNED_PER_GENRE
+from ..metrics.bootstrap import BoolArray
+from ..metrics.calibration import Calibration, calibration
+from ..metrics.multilabel import Metrics, evaluate_predictions
 from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
+from ..results import Result
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import LoadedModel, load_run
 from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyrics
@@ -30,8 +34,46 @@ from .scored_tracks import METRICS_FILE, save_predictions
 ALL = "all"
 """Every labelled track of the store, whatever the run did with it."""
 
-BOTH, SOUND_ONLY, LYRICS_ONLY, NEITHER = "sound and lyrics", "sound only", "lyrics only", "neither"
-"""What a track has, in ``parts``."""
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Result):
+    """Figures of a model on the tracks of a split.
+
+    Attributes
+    ----------
+    policy : of the run's split; None for a model without its run.
+    n_tracks, n_left_out, n_missing : tracks that are scored, that have no genre of the model, that the store lacks.
+    epoch, lr, threshold : of the model; the one threshold for all genres.
+    baselines : the systems that see no features; see :mod:`mgc.heads.metrics.trivial_baselines`.
+    parts : the metrics of the tracks by what they have, without a row per genre, which would be of too few.
+    alignment : of sound and lyrics, or the ``reason`` why there is none.
+    predictions_sha256 : of the saved scores of test tracks; None, and not among the JSON values, for others.
+    """
+
+    split: str
+    policy: str | None
+    store: str
+    n_tracks: int
+    n_left_out: int
+    n_missing: int
+    n_seen_in_training: int
+    epoch: int
+    lr: float
+    threshold: float
+    metrics: Metrics
+    baselines: Mapping[str, Metrics]
+    parts: Mapping[str, Mapping[str, Any]]
+    calibration: Calibration
+    alignment: Mapping[str, Any]
+    warnings: Sequence[str]
+    predictions_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, in their order, as JSON values."""
+        values = super().to_dict()
+        if self.predictions_sha256 is None:
+            del values["predictions_sha256"]
+        return values
 
 
 def evaluate(
@@ -46,7 +88,7 @@ def evaluate(
     device: str = "auto",
     save: bool = True,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Score a run's best model.
 
     Parameters
@@ -58,13 +100,6 @@ def evaluate(
     n_replicates, seed : of the bootstrap over artists.
     save : keep the result in the run's ``metrics.json``, under the split's name, and the test tracks' scores in
         ``predictions.parquet``.
-
-    Returns
-    -------
-    dict
-        JSON values: ``metrics`` (``Metrics.to_dict()``, per-genre rows included), the same of the ``baselines`` that
-        see no features and of the tracks by what they have (``parts``), ``calibration``, ``alignment`` of sound and
-        lyrics (or the ``reason`` why there is none), and what was evaluated.
 
     Raises
     ------
@@ -90,40 +125,49 @@ def evaluate(
     )
     scores, has_lyrics = scored.scores, tracks_with_lyrics(store, rows)
     trained_on = set(own.ids["train"]) if own is not None else set()
-    artists = bootstrap_groups(tracks)
-    metrics = _metrics(loaded, truth, scores, artists, n_replicates, seed)
+    artists = np.asarray(bootstrap_groups(tracks))
+    measure = functools.partial(
+        evaluate_predictions,
+        genres=loaded.genres,
+        thresholds=loaded.thresholds.by_column,
+        n_replicates=n_replicates,
+        seed=seed,
+    )
+    metrics = measure(truth, scores, groups=artists)
 
-    def summary(index: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """Metrics of some of the tracks; without a row per genre, which would be of too few."""
-        groups = [artists[i] for i in index]
-        whole = len(index) == len(rows)
-        values = metrics if whole else _metrics(loaded, truth[index], scores[index], groups, n_replicates, seed)
-        return {name: value for name, value in values.items() if name != "genres"}
+    def summary(mask: BoolArray) -> dict[str, Any]:
+        some = metrics if mask.all() else measure(truth[mask], scores[mask], groups=artists[mask])
+        return {name: value for name, value in some.to_dict().items() if name != "genres"}
 
-    result = {
-        "split": split,
-        "policy": own.policy if own is not None else None,
-        "store": store.path.name,
-        "n_tracks": len(rows),
-        "n_left_out": n_left_out,
-        "n_missing": n_missing,
-        "n_seen_in_training": sum(track_id in trained_on for track_id in tracks.column("id").to_pylist()),
-        "epoch": loaded.epoch,
-        "lr": loaded.training.lr,
-        "threshold": loaded.thresholds.overall,
-        "metrics": metrics,
-        "baselines": _baselines(loaded, truth),
-        "parts": {name: summary(index) for name, index in _by_modalities(store, has_lyrics).items()},
-        "calibration": calibration(truth, scores).to_dict(),
-        "alignment": _alignment(loaded, scored, artists, n_replicates, seed),
-        "warnings": [*_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
-    }
+    sha256 = None
+    if save and own is not None and split == "test":
+        sha256 = save_predictions(run, tracks, artists.tolist(), loaded.genres, scores)
+    result = Evaluation(
+        split=split,
+        policy=own.policy if own is not None else None,
+        store=store.path.name,
+        n_tracks=len(rows),
+        n_left_out=n_left_out,
+        n_missing=n_missing,
+        n_seen_in_training=sum(track_id in trained_on for track_id in tracks.column("id").to_pylist()),
+        epoch=loaded.epoch,
+        lr=loaded.training.lr,
+        threshold=loaded.thresholds.overall,
+        metrics=metrics,
+        baselines={
+            name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0)
+            for name, scores in baseline_scores(loaded.label_prior, loaded.majority, len(truth)).items()
+        },
+        parts={name: summary(mask) for name, mask in _by_modalities(store, has_lyrics).items()},
+        calibration=calibration(truth, scores),
+        alignment=_alignment(loaded, scored, artists, n_replicates, seed),
+        warnings=[*_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
+        predictions_sha256=sha256,
+    )
     if save and own is not None:
-        if split == "test":
-            result["predictions_sha256"] = save_predictions(run, tracks, artists, loaded.genres, scores)
         path = run / METRICS_FILE
         other_splits = read_sealed(path) if path.exists() else {}
-        replace_file(path, seal({**other_splits, split: result}))
+        replace_file(path, seal({**other_splits, split: result.to_dict()}))
     return result
 
 
@@ -148,31 +192,8 @@ def _tracks_of(
     return tracks.take(index), len(ids) - len(index)
 
 
-def _metrics(
-    loaded: LoadedModel,
-    truth: npt.NDArray[np.bool_],
-    scores: npt.NDArray[np.float32],
-    artists: list[str],
-    n_replicates: int,
-    seed: int,
-) -> dict[str, Any]:
-    tuned: dict[str, float | npt.NDArray[np.float64]] = {
-        TUNED: loaded.thresholds.overall,
-        TUNED_PER_GENRE: np.asarray(loaded.thresholds.per_genre, dtype=np.float64),
-    }
-    return evaluate_predictions(
-        truth,
-        scores,
-        genres=loaded.genres,
-        thresholds=tuned,
-        groups=artists,
-        n_replicates=n_replicates,
-        seed=seed,
-    ).to_dict()
-
-
 def _alignment(
-    loaded: LoadedModel, scored: ScoredStore, artists: list[str], n_replicates: int, seed: int
+    loaded: LoadedModel, scored: ScoredStore, artists: npt.ArrayLike, n_replicates: int, seed: int
 ) -> dict[str, Any]:
     """Measure the cross-modal retrieval, or return the reason why there is none."""
     outputs, examples = scored.outputs, scored.examples
@@ -206,26 +227,16 @@ def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:
     return [f"the run learned from {source} and is judged by {judge}: see --labels"]
 
 
-def _by_modalities(store: FeatureStore, has_lyrics: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the tracks that have audio and lyrics, audio only, lyrics only, or neither.
+def _by_modalities(store: FeatureStore, has_lyrics: BoolArray) -> dict[str, BoolArray]:
+    """Return masks of the tracks that have audio and lyrics, audio only, lyrics only, or neither.
 
     A store that holds audio fails a track whose audio cannot be read, whether or not it has lyrics; so the last two are
     of stores that were extracted without audio.
     """
     has_audio = np.full(len(has_lyrics), store.recipe.mel is not None)
-    masks = {
-        BOTH: has_audio & has_lyrics,
-        SOUND_ONLY: has_audio & ~has_lyrics,
-        LYRICS_ONLY: ~has_audio & has_lyrics,
-        NEITHER: ~has_audio & ~has_lyrics,
-    }
-    return {name: np.flatnonzero(mask) for name, mask in masks.items()}
-
-
-def _baselines(loaded: LoadedModel, truth: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Score the three systems that see no features; see :mod:`mgc.heads.metrics.trivial_baselines`."""
-    prior = loaded.train_counts / max(1, loaded.n_train)
     return {
-        name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0).to_dict()
-        for name, scores in baseline_scores(prior, loaded.majority, len(truth)).items()
+        "sound and lyrics": has_audio & has_lyrics,
+        "sound only": has_audio & ~has_lyrics,
+        "lyrics only": ~has_audio & has_lyrics,
+        "neither": ~has_audio & ~has_lyrics,
     }

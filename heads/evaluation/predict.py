@@ -1,7 +1,8 @@
-"""Prediction: scores of a trained model for tracks of a feature store."""
+"""Scores of a model: for batches of examples, for tracks of a feature store, and for a whole catalogue."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from ...cache.errors import RecipeMismatchError
 from ...cache.format.schema import ABSENT, OK
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.batches import Examples, FeatureBatches, Placement
+from ..data.batches import Examples, FeatureBatches, Placement, in_batches
 from ..device import resolve_device, reused_memory
+from ..model.system import System
 from ..runs.published_model import LoadedModel
 from .predict_options import PredictOptions
-from .scoring import OutputArrays, probabilities, score
 
 BLOCK_TRACKS = 1024
 """Tracks whose scores are held at once where a whole catalogue is predicted."""
@@ -29,16 +31,73 @@ were read aloud is in the model's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputArrays:
+    """Outputs for n examples, float32: logits (n, C), and (n, P) embeddings if the model projects both."""
+
+    logits: npt.NDArray[np.float32]
+    audio_embedding: npt.NDArray[np.float32] | None = None
+    lyrics_embedding: npt.NDArray[np.float32] | None = None
+
+
+def score(
+    model: System,
+    batches: FeatureBatches,
+    index: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 16,
+    on_progress: Progress = silent,
+) -> OutputArrays:
+    """Compute the outputs for the examples `index`, in that order, always in float32 and without dropout.
+
+    Parameters
+    ----------
+    on_progress : receives the number of examples scored so far.
+    """
+    arrays: dict[str, npt.NDArray[np.float32]] = {
+        "logits": np.zeros((len(index), model.config.n_genres), dtype=np.float32)
+    }
+    # Lyrics of one length together: less padding to compute.
+    places = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
+    done = 0
+    with torch.inference_mode(), _evaluating(model):
+        for place, batch in zip(places, batches(index[place] for place in places), strict=True):
+            for name, value in vars(model(batch)).items():
+                if value is not None and value.ndim == 2:  # tau is a scalar
+                    array = arrays.setdefault(name, np.zeros((len(index), value.shape[1]), dtype=np.float32))
+                    array[place] = value.float().cpu().numpy()
+            done += len(place)
+            on_progress("predict", done, len(index))
+    return OutputArrays(**arrays)
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return scores in [0, 1], float32: the logistic function of the logits."""
+    values: npt.NDArray[np.float32] = torch.from_numpy(logits).sigmoid().numpy()
+    return values
+
+
+@contextlib.contextmanager
+def _evaluating(model: System) -> Iterator[None]:
+    """Evaluation mode, nothing compiled, and on CUDA convolutions in true float32 by algorithms that do not vary."""
+    was_training = model.training
+    model.eval()
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    try:
+        with (
+            exact if next(model.parameters()).is_cuda else contextlib.nullcontext(),
+            torch.compiler.set_stance("force_eager"),  # scores must not depend on how a model was trained
+        ):
+            yield
+    finally:
+        model.train(was_training)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredStore:
-    """Tracks of a store with the outputs of a model for them."""
+    """Tracks of a store, in the order of the rows asked for, with the outputs of a model for them."""
 
     examples: Examples
     outputs: OutputArrays
-
-    @property
-    def ids(self) -> list[str]:
-        """Track ids, in the order of the rows asked for."""
-        return list(self.examples.ids)
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -161,8 +220,8 @@ def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:
     return tracks
 
 
-def recipe_differences(loaded: LoadedModel, store: FeatureStore) -> list[str]:
-    """What makes the store's features unfit for the model, one line each: ``mel.hop_length: 512 here, 256 there``.
+def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
+    """Raise :class:`RecipeMismatchError` where the store's features are unfit for the model, and list the differences.
 
     Only features the model uses count. A store without any text will do: every track then counts as one without
     lyrics.
@@ -170,13 +229,8 @@ def recipe_differences(loaded: LoadedModel, store: FeatureStore) -> list[str]:
     unused = {"audio": ("lyrics.",), "lyrics": ("mel.",)}.get(loaded.model.config.modalities, ())
     if store.recipe.lyrics is None and loaded.model.config.modalities == "both":
         unused = ("lyrics.",)
-    return [line for line in loaded.recipe.differences(store.recipe) if not line.startswith((*_HARMLESS, *unused))]
-
-
-def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
-    """Raise :class:`RecipeMismatchError` where :func:`recipe_differences` finds any."""
-    differences = recipe_differences(loaded, store)
-    if differences:
+    lines = loaded.recipe.differences(store.recipe)
+    if differences := [line for line in lines if not line.startswith((*_HARMLESS, *unused))]:
         raise RecipeMismatchError(
             f"{store.path}: its features are not of the recipe the model in {loaded.folder} was trained on (model "
             f"here, store there): {'; '.join(differences)}; extract with the model's recipe"

@@ -8,9 +8,10 @@ scores) and ``failed_windows`` too. The file appears under its name when it is w
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,13 @@ def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
     ):
         yield {
             "id": track["id"],
-            "genres": _named(block.genres, decided),
+            "genres": list(itertools.compress(block.genres, decided)),
             "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
             "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
             "reason": track["reason"],
             "detail": track["detail"],
             **{name: track[name] for name, _ in _WINDOWS if name in track},
         }
-
-
-def _named(genres: Sequence[str], decided: Sequence[bool]) -> list[str]:
-    return [genre for genre, is_predicted in zip(genres, decided, strict=True) if is_predicted]
 
 
 def _write_parquet(draft: Path, blocks: Iterator[PredictedBlock]) -> None:

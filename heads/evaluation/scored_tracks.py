@@ -24,7 +24,7 @@ from ...cache.durable import file_sha256, replace_file
 from ...cache.errors import RunError
 from ...cache.format.tables import table_bytes
 from ..data.labels import genre_matrix
-from ..metrics.multilabel import BoolArray, FloatArray
+from ..metrics.bootstrap import BoolArray, FloatArray
 from ..metrics.names import FIXED, TOP1
 from ..runs.checkpoint import read_sealed
 
@@ -74,12 +74,6 @@ class ScoredTracks:
         )
 
 
-def score_table(columns: Mapping[str, pa.Array], genres: Sequence[str], scores: npt.NDArray[np.float32]) -> pa.Table:
-    """Return `columns`, then a float32 column ``score: <genre>`` for each genre."""
-    by_genre = {f"{SCORE_PREFIX}{genre}": pa.array(column) for genre, column in zip(genres, scores.T, strict=True)}
-    return pa.table({**columns, **by_genre})
-
-
 def save_predictions(
     run: Path, tracks: pa.Table, groups: Sequence[str], genres: Sequence[str], scores: npt.NDArray[np.float32]
 ) -> str:
@@ -95,7 +89,8 @@ def save_predictions(
     """
     columns = {"id": tracks.column("id"), "group": pa.array(groups, pa.string()), "genres": tracks.column("genres")}
     columns |= {name: tracks.column(name) for name in LISTED if name in tracks.column_names}
-    data = table_bytes(score_table(columns, genres, scores))
+    columns |= {f"{SCORE_PREFIX}{genre}": pa.array(column) for genre, column in zip(genres, scores.T, strict=True)}
+    data = table_bytes(pa.table(columns))
     replace_file(run / PREDICTIONS_FILE, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -108,7 +103,7 @@ def load_predictions(run: Path) -> ScoredTracks:
     RunError
         If the run has not been evaluated, or its predictions are not those that its metrics were computed from.
     """
-    return _scored_tracks(run, *_read(run))
+    return load_listed_predictions(run)[0]
 
 
 def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any]]]:
@@ -116,33 +111,6 @@ def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any
 
     A value that the store does not have is None.
     """
-    table, metrics = _read(run)
-    about = table.select([name for name in ("id", *LISTED) if name in table.column_names])
-    return _scored_tracks(run, table, metrics), [{**dict.fromkeys(LISTED), **row} for row in about.to_pylist()]
-
-
-def _scored_tracks(run: Path, table: pa.Table, metrics: Mapping[str, Any]) -> ScoredTracks:
-    names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]
-    genres = tuple(name.removeprefix(SCORE_PREFIX) for name in names)
-    scores = np.stack([table.column(name).to_numpy() for name in names], axis=1)
-    columns = metrics["metrics"]["columns"]
-    return ScoredTracks(
-        run=run,
-        ids=tuple(table.column("id").to_pylist()),
-        groups=tuple(table.column("group").to_pylist()),
-        genres=genres,
-        labels=genre_matrix(table.column("genres"), genres),
-        scores=scores,
-        thresholds={
-            name: np.asarray(column["thresholds"], dtype=np.float64)
-            for name, column in columns.items()
-            if name not in (FIXED, TOP1)
-        },
-    )
-
-
-def _read(run: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The table, and the metrics that were computed from it."""
     path = run / PREDICTIONS_FILE
     metrics = read_sealed(run / METRICS_FILE).get("test") if (run / METRICS_FILE).exists() else None
     if metrics is None or not path.is_file():
@@ -151,4 +119,20 @@ def _read(run: Path) -> tuple[pa.Table, dict[str, Any]]:
         raise RunError(f"{path}: not the scores that {METRICS_FILE} was computed from; run: mgc evaluate {run} STORE")
     with path.open("rb") as file:
         table = pq.read_table(file)
-    return table, metrics
+    names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]
+    genres = tuple(name.removeprefix(SCORE_PREFIX) for name in names)
+    tracks = ScoredTracks(
+        run=run,
+        ids=tuple(table.column("id").to_pylist()),
+        groups=tuple(table.column("group").to_pylist()),
+        genres=genres,
+        labels=genre_matrix(table.column("genres"), genres),
+        scores=np.stack([table.column(name).to_numpy() for name in names], axis=1),
+        thresholds={
+            name: np.asarray(column["thresholds"], dtype=np.float64)
+            for name, column in metrics["metrics"]["columns"].items()
+            if name not in (FIXED, TOP1)
+        },
+    )
+    about = table.select([name for name in ("id", *LISTED) if name in table.column_names])
+    return tracks, [{**dict.fromkeys(LISTED), **row} for row in about.to_pylist()]

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from ...cache.durable import finite_or_none
+from ..results import Result
 
+BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -27,16 +28,12 @@ _CHUNK_ELEMENTS = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Result):
     """A value with its 95 % bootstrap interval; NaN where undefined or not asked for."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Plain JSON; what is not defined is null."""
-        return {"value": finite_or_none(self.value), "low": finite_or_none(self.low), "high": finite_or_none(self.high)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +57,10 @@ class Resampling:
         """
         names, group_of = np.unique(np.asarray(groups), return_inverse=True)
         n_groups = len(names)
-        n_replicates = n_replicates if n_groups >= 2 else 0
-        rng = np.random.default_rng(seed)
-        if n_replicates == 0:
-            draws = np.zeros((0, n_groups))
-        else:
-            draws = rng.multinomial(n_groups, np.full(n_groups, 1.0 / n_groups), size=n_replicates).astype(np.float64)
+        draws = np.zeros((0, n_groups))
+        if n_groups >= 2 and n_replicates:
+            rng, shares = np.random.default_rng(seed), np.full(n_groups, 1.0 / n_groups)
+            draws = rng.multinomial(n_groups, shares, size=n_replicates).astype(np.float64)
         return cls(group_of=group_of.reshape(-1).astype(np.int64), draws=draws)
 
     @property
@@ -87,7 +82,7 @@ class Resampling:
         """(N,) values a track -> (R,) means over the tracks of each replicate."""
         return self.sums(values) / self.sums(np.ones(len(self.group_of)))
 
-    def ranking(self, labels: npt.NDArray[np.bool_], scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def ranking(self, labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean average precision and macro ROC-AUC of each replicate: (N, C), (N, C) -> two (R,).
 
         In every replicate the mean is over the genres that have a positive (for ROC-AUC also a negative) in it.
@@ -108,7 +103,7 @@ class RankCurve:
     replicates.
     """
 
-    def __init__(self, labels: npt.NDArray[np.bool_], scores: FloatArray, group_of: IntArray, n_groups: int) -> None:
+    def __init__(self, labels: BoolArray, scores: FloatArray, group_of: IntArray, n_groups: int) -> None:
         order = np.argsort(-scores, kind="stable")
         positive = labels[order]
         level = np.cumsum(np.diff(scores[order], prepend=np.inf) != 0) - 1
@@ -138,7 +133,7 @@ class RankCurve:
         precision = np.divide(hits, ranked, out=np.zeros_like(hits), where=ranked > 0)
         area = ((weights - steps) * (hits - steps / 2)).sum(axis=0)
         n_hits, n_misses = hits[-1], ranked[-1] - hits[-1]
-        return _ratio((steps * precision).sum(axis=0), n_hits), _ratio(area, n_hits * n_misses)
+        return ratio((steps * precision).sum(axis=0), n_hits), ratio(area, n_hits * n_misses)
 
 
 def interval(replicates: FloatArray) -> tuple[float, float]:
@@ -159,9 +154,11 @@ def estimate(value: float, replicates: FloatArray) -> Estimate:
 def nan_mean(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is defined; NaN where nothing is."""
     defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
+    """Divide arrays of one shape, or a part by a whole that broadcasts to it; NaN where the whole is not positive."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    shares: FloatArray = np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+    return shares

@@ -8,21 +8,23 @@ Shapes: N tracks, C genres, M bins.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...cache.durable import finite_or_none
-from .multilabel import FloatArray, label_matrix
+from ..results import Result, json_value
+from .bootstrap import FloatArray, IntArray, ratio
+from .multilabel import check_same_shape, label_matrix
 
 N_BINS = 15
 """Of equal width, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(Result):
     """How far scores are from frequencies.
 
     Attributes
@@ -41,7 +43,7 @@ class Calibration:
     "Beyond temperature scaling", NeurIPS 2019. Both depend on the bins and have a bias upward on few pairs. Brier 1950.
     """
 
-    counts: npt.NDArray[np.int64]
+    counts: IntArray
     mean_score: FloatArray
     observed: FloatArray
     expected_error: float
@@ -51,24 +53,20 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an empty bin has null for what it does not know."""
-        edges = np.linspace(0, 1, len(self.counts) + 1)
-        return {
-            "n_pairs": int(self.counts.sum()),
-            "expected_calibration_error": finite_or_none(self.expected_error),
-            "classwise_calibration_error": finite_or_none(self.classwise_error),
-            "brier": finite_or_none(self.brier),
-            "brier_of_genre_shares": finite_or_none(self.brier_prior),
-            "bins": [
-                {
-                    "low": round(float(edges[m]), 6),
-                    "high": round(float(edges[m + 1]), 6),
-                    "n": int(self.counts[m]),
-                    "mean_score": finite_or_none(self.mean_score[m]),
-                    "observed": finite_or_none(self.observed[m]),
-                }
-                for m in range(len(self.counts))
-            ],
-        }
+        edges = np.linspace(0, 1, len(self.counts) + 1).round(6)
+        columns = (edges[:-1], edges[1:], self.counts, self.mean_score, self.observed)
+        names = ("low", "high", "n", "mean_score", "observed")
+        values: dict[str, Any] = json_value(
+            {
+                "n_pairs": self.counts.sum(),
+                "expected_calibration_error": self.expected_error,
+                "classwise_calibration_error": self.classwise_error,
+                "brier": self.brier,
+                "brier_of_genre_shares": self.brier_prior,
+                "bins": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+            }
+        )
+        return values
 
 
 def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, *, n_bins: int = N_BINS) -> Calibration:
@@ -85,36 +83,24 @@ def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, *, n_bins: int = N
         Shapes disagree, or a score is not in [0, 1].
     """
     y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
-    if s.shape != y.shape:
-        raise ValueError(f"scores have shape {s.shape} but labels {y.shape}")
+    check_same_shape(y, s)
     if not ((s >= 0) & (s <= 1)).all():
         raise ValueError("scores must lie in [0, 1] for calibration to mean anything")
     n_genres = y.shape[1]
     bin_of = np.minimum((s * n_bins).astype(np.int64), n_bins - 1)
     cell = (bin_of + n_bins * np.arange(n_genres)).ravel()  # (genre, bin)
 
-    def per_cell(values: npt.NDArray[Any] | None) -> FloatArray:
-        weights = None if values is None else values.ravel().astype(np.float64)
-        return np.bincount(cell, weights, minlength=n_genres * n_bins).reshape(n_genres, n_bins).astype(np.float64)
-
-    counts, hits, sums = per_cell(None), per_cell(y), per_cell(s)
-    total = counts.sum(axis=0)
-    filled = total > 0
-    return Calibration(
-        counts=total.astype(np.int64),
-        mean_score=_share(sums.sum(axis=0), total, filled),
-        observed=_share(hits.sum(axis=0), total, filled),
-        expected_error=_over(np.abs(hits.sum(axis=0) - sums.sum(axis=0)).sum(), y.size),
-        classwise_error=_over(np.abs(hits - sums).sum(), y.size),
-        brier=_over(((s - y) ** 2).sum(), y.size),
-        brier_prior=_over(((y - y.mean(axis=0, keepdims=True)) ** 2).sum() if len(y) else 0.0, y.size),
+    hits, sums = (
+        np.bincount(cell, values.ravel(), minlength=n_genres * n_bins).reshape(n_genres, n_bins) for values in (y, s)
     )
-
-
-def _share(part: FloatArray, whole: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
-    share: FloatArray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=where)
-    return share
-
-
-def _over(total: float, n: int) -> float:
-    return float(total) / n if n else float("nan")
+    counts = np.bincount(bin_of.ravel(), minlength=n_bins)
+    n_pairs = y.size or math.nan
+    return Calibration(
+        counts=counts,
+        mean_score=ratio(sums.sum(axis=0), counts),
+        observed=ratio(hits.sum(axis=0), counts),
+        expected_error=float(np.abs(hits.sum(axis=0) - sums.sum(axis=0)).sum()) / n_pairs,
+        classwise_error=float(np.abs(hits - sums).sum()) / n_pairs,
+        brier=float(((s - y) ** 2).sum()) / n_pairs,
+        brier_prior=float(((y - y.mean(axis=0, keepdims=True)) ** 2).sum() if len(y) else 0.0) / n_pairs,
+    )

@@ -11,11 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from .multilabel import BoolArray, FloatArray
-
-IntArray = npt.NDArray[np.int64]
+from .bootstrap import BoolArray, FloatArray, IntArray, ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +35,7 @@ class Confusions:
     @property
     def shares(self) -> FloatArray:
         """(C, C) of each row's missed tracks; NaN where none was missed."""
-        missed = self.missed[:, None].astype(np.float64)
-        nothing = np.full(self.taken_for.shape, np.nan)
-        shares: FloatArray = np.divide(self.taken_for, missed, out=nothing, where=missed > 0)
-        return shares
+        return ratio(self.taken_for, self.missed[:, None])
 
     def pairs(self) -> list[tuple[int, int]]:
         """Every pair (missed, predicted) that occurs: the most tracks first, then the largest share."""

@@ -16,25 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ...cache.durable import finite_or_none
-from .bootstrap import Estimate, Resampling, estimate, nan_mean
-from .names import DECISION_METRICS, FIXED, FIXED_THRESHOLD, RANKING_METRICS, TOP1
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
+from ..results import Result
+from .bootstrap import BoolArray, Estimate, FloatArray, Resampling, estimate, nan_mean, ratio
+from .names import FIXED, FIXED_THRESHOLD, RANKING_METRICS, TOP1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThresholdColumn:
+class ThresholdColumn(Result):
     """Metrics of the decisions at one threshold (or one a genre). `thresholds` (C,); `empty_share` of the tracks."""
 
-    thresholds: FloatArray
     jaccard: Estimate
     f1: Estimate
     subset_accuracy: Estimate
@@ -42,10 +37,7 @@ class ThresholdColumn:
     micro_f1: Estimate
     macro_f1: Estimate
     empty_share: float
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {name: getattr(self, name).to_dict() for name in DECISION_METRICS}
-        return {**values, "empty_share": finite_or_none(self.empty_share), "thresholds": self.thresholds.tolist()}
+    thresholds: FloatArray
 
 
 Replicated = tuple[float, FloatArray]
@@ -53,7 +45,7 @@ Replicated = tuple[float, FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenreRow:
+class GenreRow(Result):
     """One genre: support (tracks that have it), ranking metrics, and precision, recall, F1 in every column."""
 
     genre: str
@@ -64,21 +56,9 @@ class GenreRow:
     recall: Mapping[str, float]
     f1: Mapping[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "genre": self.genre,
-            "support": self.support,
-            "average_precision": finite_or_none(self.average_precision),
-            "roc_auc": finite_or_none(self.roc_auc),
-            **{
-                name: {column: finite_or_none(value) for column, value in getattr(self, name).items()}
-                for name in ("precision", "recall", "f1")
-            },
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
+class Metrics(Result):
     """All metrics of one system on one split.
 
     Attributes
@@ -102,21 +82,6 @@ class Metrics:
     undefined_genres: Sequence[str]
     n_replicates: int
     seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "n_tracks": self.n_tracks,
-            "n_unlabelled": self.n_unlabelled,
-            "n_groups": self.n_groups,
-            "mean_average_precision": self.mean_average_precision.to_dict(),
-            "roc_auc": self.roc_auc.to_dict(),
-            "columns": {name: column.to_dict() for name, column in self.columns.items()},
-            "genres": [row.to_dict() for row in self.genres],
-            "undefined_genres": list(self.undefined_genres),
-            "n_replicates": self.n_replicates,
-            "seed": self.seed,
-        }
 
 
 def evaluate_predictions(
@@ -145,7 +110,11 @@ def evaluate_predictions(
     ValueError
         Shapes disagree, a label is not 0 or 1, a score or threshold is not finite, a column name is taken.
     """
-    y, s = _checked(labels, scores)
+    y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
+    check_same_shape(y, s)
+    not_finite = np.flatnonzero(~np.isfinite(s).all(axis=1))
+    if len(not_finite):
+        raise ValueError(f"scores of {len(not_finite)} tracks hold NaN or infinity (first: row {not_finite[0]})")
     names = [str(j) for j in range(y.shape[1])] if genres is None else [str(name) for name in genres]
     if len(names) != y.shape[1] or len(set(names)) != len(names):
         raise ValueError(f"{y.shape[1]} label columns need as many different genre names, got {len(names)}")
@@ -226,10 +195,11 @@ def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resamp
     metrics = {name: (float(nan_mean(values)), resampling.means(values)) for name, values in per_track.items()}
     hits_R, total_R = resampling.sums(hits), resampling.sums(total)
     has_track, has_track_R = y.sum(axis=0) > 0, resampling.sums(y) > 0
-    macro = nan_mean(np.where(has_track, _f1(hits.sum(axis=0), total.sum(axis=0)), np.nan))
-    macro_R = nan_mean(np.where(has_track_R, _f1(hits_R, total_R), np.nan))
-    micro_R = _f1(hits_R.sum(axis=1), total_R.sum(axis=1))
-    return {**metrics, "micro_f1": (float(_f1(hits.sum(), total.sum())), micro_R), "macro_f1": (float(macro), macro_R)}
+    macro = nan_mean(np.where(has_track, ratio(2 * hits.sum(axis=0), total.sum(axis=0)), np.nan))
+    macro_R = nan_mean(np.where(has_track_R, ratio(2 * hits_R, total_R), np.nan))
+    micro_R = ratio(2 * hits_R.sum(axis=1), total_R.sum(axis=1))
+    micro = ratio(2 * hits.sum(), total.sum())
+    return {**metrics, "micro_f1": (float(micro), micro_R), "macro_f1": (float(macro), macro_R)}
 
 
 def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
@@ -253,10 +223,10 @@ def _genre_rows(
     precision, recall, f1 = {}, {}, {}
     for name, p in predicted.items():
         hits = (y & p).sum(axis=0)
-        precision[name] = _share(hits, p.sum(axis=0))
-        recall[name] = _share(hits, support)
+        precision[name] = ratio(hits, p.sum(axis=0))
+        recall[name] = ratio(hits, support)
         # Without a positive F1 could only be 0 or undefined; it is not a fact about the system.
-        f1[name] = np.where(support > 0, _share(2 * hits, support + p.sum(axis=0)), np.nan)
+        f1[name] = np.where(support > 0, ratio(2 * hits, support + p.sum(axis=0)), np.nan)
     return [
         GenreRow(
             genre=genre,
@@ -281,14 +251,9 @@ def label_matrix(labels: npt.ArrayLike) -> BoolArray:
     return y.astype(np.bool_)
 
 
-def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[BoolArray, FloatArray]:
-    y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
-    if s.shape != y.shape:
-        raise ValueError(f"scores have shape {s.shape} but labels {y.shape}")
-    bad = np.flatnonzero(~np.isfinite(s).all(axis=1))
-    if len(bad):
-        raise ValueError(f"scores of {len(bad)} tracks hold NaN or infinity (first: row {bad[0]})")
-    return y, s
+def check_same_shape(labels: BoolArray, scores: FloatArray) -> None:
+    if scores.shape != labels.shape:
+        raise ValueError(f"scores have shape {scores.shape} but labels {labels.shape}")
 
 
 def _threshold_columns(thresholds: Mapping[str, float | npt.ArrayLike], n_genres: int) -> dict[str, FloatArray]:
@@ -301,13 +266,3 @@ def _threshold_columns(thresholds: Mapping[str, float | npt.ArrayLike], n_genres
             raise ValueError(f"thresholds {name!r} must be one finite number or {n_genres}, not shape {values.shape}")
         cuts[name] = np.broadcast_to(values, (n_genres,)).copy()
     return cuts
-
-
-def _f1(hits: npt.ArrayLike, total: npt.ArrayLike) -> FloatArray:
-    return _share(2 * np.asarray(hits), total)
-
-
-def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    share: FloatArray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return share

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .bootstrap import Estimate, Resampling, estimate
-from .multilabel import FloatArray
+from ..results import Result
+from .bootstrap import Estimate, FloatArray, IntArray, Resampling, estimate
 
 RANKS = (1, 5, 10)
 MAX_TRACKS = 20_000
@@ -27,7 +26,7 @@ _CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignment:
+class Alignment(Result):
     """Recall of both directions.
 
     Attributes
@@ -48,25 +47,13 @@ class Alignment:
     recall: Mapping[str, Mapping[int, Estimate]]
     chance: Mapping[int, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "n_tracks": self.n_tracks,
-            "n_left_out": self.n_left_out,
-            "recall": {
-                direction: {str(k): value.to_dict() for k, value in by_rank.items()}
-                for direction, by_rank in self.recall.items()
-            },
-            "chance": {str(k): value for k, value in self.chance.items()},
-        }
-
 
 def alignment(
     audio: npt.NDArray[np.float32],
     lyrics: npt.NDArray[np.float32],
     *,
-    track_key: npt.NDArray[np.int64],
-    lyrics_key: npt.NDArray[np.int64],
+    track_key: IntArray,
+    lyrics_key: IntArray,
     groups: npt.ArrayLike,
     n_replicates: int = 1000,
     seed: int = 0,
@@ -104,7 +91,7 @@ def alignment(
 
 
 def _standing(
-    own: FloatArray, other: FloatArray, keys: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    own: FloatArray, other: FloatArray, keys: tuple[IntArray, IntArray]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """For each track, (N,) each: candidates nearer than its own counterpart, others equally near, and candidates."""
     counts = np.empty((3, len(own)))

@@ -6,7 +6,6 @@ two neighbouring scores, not a grid.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +16,16 @@ import numpy.typing as npt
 
 from ...cache.errors import ConfigError
 from ...cache.messages import counted, join_names
-from .names import FIXED_THRESHOLD
-
-Scores = npt.NDArray[np.floating[Any]]
-LabelArray = npt.NDArray[np.generic]
+from ..results import Result
+from .bootstrap import BoolArray, FloatArray
+from .names import FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
 
 OVERALL, PER_GENRE = "overall", "per-genre"
 """Names that :meth:`Thresholds.cuts` knows, beside any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thresholds:
+class Thresholds(Result):
     """Thresholds over the kept genres.
 
     Attributes
@@ -45,10 +43,12 @@ class Thresholds:
     min_support: int
     n_tracks: int
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @property
+    def by_column(self) -> dict[str, float | FloatArray]:
+        """Columns of metrics with their thresholds."""
+        return {TUNED: self.overall, TUNED_PER_GENRE: np.asarray(self.per_genre, dtype=np.float64)}
 
-    def cuts(self, choice: str) -> npt.NDArray[np.float64]:
+    def cuts(self, choice: str) -> FloatArray:
         """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
 
         Raises
@@ -87,7 +87,7 @@ class Thresholds:
         return cls(**{**data, "per_genre": per_genre, "fallback": fallback})
 
 
-def tune_thresholds(labels: LabelArray, scores: Scores, *, min_support: int = 5) -> Thresholds:
+def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, min_support: int = 5) -> Thresholds:
     """Tune on validation labels and scores.
 
     Parameters
@@ -113,7 +113,7 @@ def tune_thresholds(labels: LabelArray, scores: Scores, *, min_support: int = 5)
     )
 
 
-def best_jaccard_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
+def best_jaccard_threshold(labels: BoolArray, scores: FloatArray) -> float:
     """The one threshold with the highest mean Jaccard index over tracks; of equally good cuts the one nearest 0.5.
 
     Notes
@@ -132,14 +132,14 @@ def best_jaccard_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np
     return _best_cut(np.take_along_axis(scores, order, axis=1).ravel(), gain)
 
 
-def best_f1_threshold(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
+def best_f1_threshold(labels: BoolArray, scores: FloatArray) -> float:
     """The threshold with the highest F1 over one genre's (N,) labels and scores; of equally good cuts nearest 0.5."""
     order = np.argsort(-scores, kind="stable")
     f1 = 2 * np.cumsum(labels[order]) / (np.arange(1, len(scores) + 1) + labels.sum())
     return _best_cut(scores[order], np.diff(f1, prepend=0.0))
 
 
-def _best_cut(scores: npt.NDArray[np.float64], gain: npt.NDArray[np.float64]) -> float:
+def _best_cut(scores: FloatArray, gain: FloatArray) -> float:
     """The cut that maximises the summed gain of the scores at or above it."""
     order = np.argsort(-scores, kind="stable")
     scores, total = scores[order], np.cumsum(gain[order])

@@ -12,15 +12,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .multilabel import BoolArray, FloatArray, label_matrix
+from .bootstrap import BoolArray, FloatArray
+from .multilabel import label_matrix
 
 _MAX_CANDIDATES = 1000
-
-
-def label_prior(train_labels: npt.ArrayLike) -> FloatArray:
-    """(C,) share of the training tracks that have each genre: the scores of a system that has seen no features."""
-    y = label_matrix(train_labels)
-    return y.mean(axis=0) if len(y) else np.zeros(y.shape[1])
 
 
 def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
@@ -62,7 +57,8 @@ def baseline_scores(
 
     Parameters
     ----------
-    prior, majority : (C,) of :func:`label_prior` and :func:`majority_set`.
+    prior : (C,) share of the training tracks that have each genre.
+    majority : (C,) of :func:`majority_set`.
     seed : of the draws of ``label_frequency``, whose scores are 0 or 1.
 
     Notes

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from .bootstrap import Resampling, estimate
-from .multilabel import decide, decision_metrics, jaccard_per_track, ranking_per_genre
-from .names import FIXED, FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
+from ..results import json_value
+from .bootstrap import BoolArray, FloatArray, Resampling, estimate, nan_mean
+from .multilabel import decide, decision_metrics, jaccard_per_track, ranking_metrics, ranking_per_genre
+from .names import FIXED, FIXED_THRESHOLD
 from .thresholds import Thresholds
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 CARD_REPLICATES = 200
 """Bootstrap draws for the figures of a model card: each better epoch pays for them."""
@@ -30,10 +27,9 @@ def validation_metrics(truth: BoolArray, scores: FloatArray, logits: FloatArray)
     """mAP over genres with a positive; Jaccard and empty predictions at 0.5; mean cross-entropy."""
     if not len(truth):
         return {"map": None, "jaccard": None, "empty_share": None, "bce": None}
-    precisions = ranking_per_genre(truth, scores)[0]
     predicted = decide(scores, FIXED_THRESHOLD)
     return {
-        "map": float(np.nanmean(precisions)) if np.isfinite(precisions).any() else None,
+        "map": json_value(nan_mean(ranking_per_genre(truth, scores)[0])),
         "jaccard": float(jaccard_per_track(truth, predicted).mean()),
         "empty_share": float((~predicted.any(axis=1)).mean()),
         "bce": float((np.logaddexp(0.0, logits) - truth * logits).mean()),
@@ -67,15 +63,9 @@ def validation_intervals(
     if not len(truth):
         return {}
     resampling = Resampling.of(np.asarray(groups), CARD_REPLICATES, seed=0)
-    precisions = ranking_per_genre(truth, scores)[0]
-    value = float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
-    intervals = {"map": estimate(value, resampling.ranking(truth, scores)[0])}
-    cuts = {
-        FIXED: np.asarray(FIXED_THRESHOLD),
-        TUNED: np.asarray(thresholds.overall),
-        TUNED_PER_GENRE: np.asarray(thresholds.per_genre),
-    }
-    for column, cut in cuts.items():
+    intervals = {"map": estimate(*ranking_metrics(truth, scores, resampling)["mean_average_precision"])}
+    for column, cut in {FIXED: FIXED_THRESHOLD, **thresholds.by_column}.items():
         metrics = decision_metrics(truth, decide(scores, cut), resampling)
         intervals |= {f"{name}_{column}": estimate(*metrics[name]) for name in ("jaccard", "f1")}
-    return {name: interval.to_dict() for name, interval in intervals.items()}
+    values: dict[str, dict[str, float | None]] = json_value(intervals)
+    return values

@@ -1,4 +1,4 @@
-"""The baseline ``pandeya``, reconstructed: a dense CNN over sound, concatenated with the mean of the words.
+"""The baselines ``santana`` and ``pandeya``, reconstructed.
 
 Shapes: B batch, M mel bands, T mel frames, F channels, D text width, C genres.
 """

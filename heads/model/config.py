@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 
 from ...cache.errors import ConfigError
 from ..bounds import Between, Count, check_options
-from .audio_cnn import EncoderName
+from .audio_cnn import EncoderName, MelLevel, Reference
 from .contrastive import TAU_MAX, TAU_MIN
 from .fusion import LyricsPooling
 from .graph import Conditional, GraphOptions, Normalisation, Similarity
-from .mel_level import MelLevel, Reference
 
 SystemName = Literal["ours", "santana", "pandeya"]
 Modalities = Literal["both", "audio", "lyrics"]
@@ -29,10 +28,10 @@ class ModelConfig:
     Attributes
     ----------
     n_genres, text_dim, n_mels : C, D and M, from the store and the labels.
-    model : which system (:mod:`mgc.heads.model.systems`). Of what follows, ``santana`` has encoder, mel and bias, and
-        ``pandeya`` also width and dropout, of its dense layer.
+    model : which system, as :data:`mgc.heads.model.model.ABOUT` describes them. Of what follows, ``santana`` has
+        encoder, mel and bias, and ``pandeya`` also width and dropout, of its dense layer.
     encoder : audio encoder; ``base`` is the paper's size.
-    mel_reference, mel_top_db : level of the spectrogram as read; see :class:`mgc.heads.model.mel_level.MelLevel`.
+    mel_reference, mel_top_db : level of the spectrogram as read; see :class:`mgc.heads.model.audio_cnn.MelLevel`.
     width, heads, dropout, ffn, attention, uniform_attention : fusion; ``heads=1`` is Eq. 1 to the letter,
         ``attention=False`` the ablation, ``uniform_attention`` a control.
     lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...cache.durable import finite_or_none
 from ...cache.errors import ConfigError
 from ...cache.messages import join_names, number
+from ..results import json_value
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -49,15 +49,11 @@ class GraphOptions:
     reweight: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("conditional", get_args(Conditional)),
-            ("similarity", get_args(Similarity)),
-            ("normalisation", get_args(Normalisation)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"graph {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}"
-                )
+        kinds = {"conditional": Conditional, "similarity": Similarity, "normalisation": Normalisation}
+        for name, kind in kinds.items():
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise ConfigError(f"graph {name} {value!r} is unknown; choose one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,13 +270,9 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
         "n_genres": len(names),
         "zero_count": [names[i] for i in np.flatnonzero(zero).tolist()],
         "isolated": [names[i] for i in np.flatnonzero(alone & ~zero).tolist()],
-        "mean_cosine": finite_or_none(graph.mean_cosine),
-        "mean_cosine_raw": finite_or_none(graph.mean_cosine_raw),
-        "self_weight": {
-            "min": float(graph.self_weight.min()),
-            "mean": float(graph.self_weight.mean()),
-            "max": float(graph.self_weight.max()),
-        },
+        "mean_cosine": json_value(graph.mean_cosine),
+        "mean_cosine_raw": json_value(graph.mean_cosine_raw),
+        "self_weight": {name: float(getattr(graph.self_weight, name)()) for name in ("min", "mean", "max")},
     }
 
 
@@ -315,16 +307,12 @@ def graph_document(
 
     ``adjacency[i][j]`` is the weight with which genre i draws on genre j (A_hat); `a1` and `a2` are Eq. 2 and Eq. 3.
     """
-    matrices = {name: _rounded(getattr(graph, name)) for name in ("self_weight", "a1", "a2", "adjacency")}
+    arrays = {name: getattr(graph, name).round(6).tolist() for name in ("self_weight", "a1", "a2", "adjacency")}
     return {
         "genres": list(names),
         "used": True,
         "options": dataclasses.asdict(options),
         "counts": graph.counts.tolist(),
         "summary": summary,
-        **matrices,
+        **arrays,
     }
-
-
-def _rounded(values: npt.NDArray[np.float64]) -> Any:
-    return np.round(values, 6).tolist()

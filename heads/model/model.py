@@ -1,4 +1,4 @@
-"""The model: audio encoder, fusion, genre graph and contrastive projections, put together from one configuration.
+"""The model: audio encoder, fusion, genre graph and contrastive projections; and the systems by name.
 
 Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from .audio_cnn import AudioEncoder, encoder_frames, valid_mask
+from .baselines import Pandeya, Santana
 from .batch import Batch, Outputs
 from .config import ModelConfig
 from .contrastive import ContrastiveProjection
 from .fusion import Fusion, masked_mean
 from .graph import CROWDED_COSINE, GenreGraph, centre
 from .system import System
+
+ABOUT: Mapping[str, str] = {
+    "ours": "the model of Ru et al. 2023, with the deviations that docs/model.md names",
+    "santana": "the audio baseline of Ru et al. 2023 after Santana et al. 2020, reconstructed: five convolutional "
+    "blocks, global average, one linear layer",
+    "pandeya": "the audio and lyrics baseline of Ru et al. 2023 after Pandeya and Lee 2021, reconstructed: a dense "
+    "CNN, concatenated with the mean of the lyrics",
+}
+"""One line for people on each system."""
 
 
 class GenreModel(System):
@@ -176,3 +187,19 @@ def _float64(array: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
     if isinstance(array, Tensor):
         return array.detach().cpu().double().numpy()
     return np.asarray(array, dtype=np.float64)
+
+
+def build_system(
+    config: ModelConfig,
+    *,
+    adjacency: npt.ArrayLike | Tensor | None = None,
+    genre_embedding: npt.ArrayLike | Tensor | None = None,
+    mel_mean: float = 0.0,
+    mel_std: float = 1.0,
+) -> System:
+    """A system with fresh weights; `adjacency` and `genre_embedding` are for those with a genre graph."""
+    if config.model == "santana":
+        return Santana(config, mel_mean=mel_mean, mel_std=mel_std)
+    if config.model == "pandeya":
+        return Pandeya(config, mel_mean=mel_mean, mel_std=mel_std)
+    return GenreModel(config, adjacency=adjacency, genre_embedding=genre_embedding, mel_mean=mel_mean, mel_std=mel_std)

@@ -19,7 +19,7 @@ from .config import ModelConfig
 
 
 class System(nn.Module):
-    """Base of the systems; :func:`mgc.heads.model.systems.build_system` makes the one that a configuration names.
+    """Base of the systems; :func:`mgc.heads.model.model.build_system` makes the one that a configuration names.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ class System(nn.Module):
     def output_bias(self) -> Tensor | None:
         """(C,) what is added to the logits; None where nothing is."""
         raise NotImplementedError
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def tau(self) -> Tensor | None:

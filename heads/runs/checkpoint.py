@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
 from ...cache.errors import RunError, StoreCorruptError
-from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors, tensor_bytes
+from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -90,14 +91,16 @@ def save_state(
     if not last.is_dir():
         last.mkdir(parents=True)
         fsync_dir(run)
-    files = dict(state.files)
+    files = {role: entry for role, entry in state.files.items() if role != "random"}
+    tensors = {"weights": model_tensors(model), "optimizer": optimizer_tensors(optimizer, model)}
+    if random is not None:
+        tensors["random"] = dict(random)
     try:
-        files["weights"] = _write_tensors(last / f"weights-{label}.safetensors", model_tensors(model))
-        moments = optimizer_tensors(optimizer, model)
-        files["optimizer"] = _write_tensors(last / f"optimizer-{label}.safetensors", moments)
-        files.pop("random", None)
-        if random is not None:
-            files["random"] = _write_tensors(last / f"random-{label}.safetensors", dict(random))
+        for role, values in tensors.items():
+            data = safetensors.torch.save(values)
+            name = f"{role}-{label}.safetensors"
+            replace_file(last / name, data)
+            files[role] = {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
         if state.within is None and state.best_epoch == state.epoch:
             files["best"] = files["weights"]
         document = {"format_version": FORMAT_VERSION, **vars(state), "files": files}
@@ -179,12 +182,11 @@ def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def sweep_drafts(run: Path) -> None:
     """Remove what writes that were cut off have left beside the files of a run."""
-    for path in run.glob(".*"):
-        if path.name.endswith((".partial", ".old")):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for path in (*run.glob(".*.partial"), *run.glob(".*.old")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -266,9 +268,3 @@ def _sweep(last: Path, *, at_most: Point) -> None:
     for path in last.iterdir():
         if path.name not in needed:
             path.unlink()
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
-    data = tensor_bytes(tensors)
-    replace_file(path, data)
-    return {"name": path.name, "sha256": hashlib.sha256(data).hexdigest()}

@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,17 +27,8 @@ from .checkpoint import RunState, find_state, read_sealed, sweep_drafts
 from .history import EpochRecord, rewind_history
 
 
-@dataclass(frozen=True, kw_only=True)
-class SavedRun:
-    """The contents of a run folder; `state` and `split` are None where there is nothing to resume from."""
-
-    state: RunState | None
-    split: Split | None
-    warnings: tuple[str, ...] = ()
-
-
-def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> SavedRun:
-    """Read the newest whole checkpoint of a run, and its split.
+def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunState | None, Split | None, list[str]]:
+    """Read the newest whole checkpoint of a run, and its split, both None where there is none; and warnings.
 
     Raises
     ------
@@ -55,7 +45,7 @@ def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> SavedRun:
                 f"{run}: best/ is there, but {run / 'last'} holds no checkpoint; restore it from a copy, or train "
                 "again in another folder"
             )
-        return SavedRun(state=None, split=None)
+        return None, None, []
     differences = config.differences(TrainConfig.from_dict(state.config))
     if differences:
         raise RunError(
@@ -67,14 +57,13 @@ def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> SavedRun:
         split = Split.load(run / "splits.json")
     except RunError as error:
         warnings.append(f"{error}; made again")  # and compared: it decides the tracks of `Task.identity`
-    return SavedRun(state=state, split=split, warnings=tuple(warnings))
+    return state, split, warnings
 
 
 def write_start(
-    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any], session: dict[str, Any]
+    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any]
 ) -> list[EpochRecord]:
     """Write what is known before the first epoch; returns the records of the epochs that are done."""
-    about = {**about, "sessions": [*earlier_sessions(run), session]}
     run.mkdir(parents=True, exist_ok=True)
     sweep_drafts(run)
     task.split.save(run / "splits.json")
@@ -148,17 +137,38 @@ def refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
     )
 
 
+LIBRARIES = ("mgc", "torch", "numpy")
+"""What computes."""
+
+
 def describe_run(
+    run: Path,
     store: FeatureStore,
     task: Task,
     *,
+    epoch: int,
     placement: Placement,
     device: torch.device,
     precision: str,
     n_parameters: int,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the values of ``run.json`` but for its sessions."""
+    """Return the values of ``run.json``; its last session is the training that begins now after `epoch` epochs."""
+    versions = library_versions()
+    session = {
+        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "after_epoch": epoch,
+        "command": _command_line(),
+        "versions": {"python": platform.python_version()}
+        | {name: versions[name] for name in LIBRARIES if name in versions},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": precision,
+        "n_threads": torch.get_num_threads(),
+    }
+    earlier: list[dict[str, Any]] = []
+    with contextlib.suppress(RunError, OSError):  # a file that is missing, damaged or older than sessions are
+        earlier = read_sealed(run / "run.json").get("sessions", [])
     return {
         "store": store.path.name,
         "fingerprints": dict(store.fingerprints),
@@ -179,38 +189,12 @@ def describe_run(
         "n_parameters": n_parameters,
         "graph": task.graph_summary,
         "warnings": list(warnings),
+        "sessions": [*earlier, session],
     }
 
 
-LIBRARIES = ("mgc", "torch", "numpy")
-"""What computes."""
-
-
-def this_session(*, epoch: int, device: torch.device, precision: str) -> dict[str, Any]:
-    """JSON values of the training that begins now after `epoch` epochs: time, command line, versions, where."""
-    versions = library_versions()
-    return {
-        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "after_epoch": epoch,
-        "command": command_line(),
-        "versions": {"python": platform.python_version()}
-        | {name: versions[name] for name in LIBRARIES if name in versions},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": precision,
-        "n_threads": torch.get_num_threads(),
-    }
-
-
-def command_line() -> str:
+def _command_line() -> str:
     """What this process was started with, without the folder that its program lies in."""
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     return shlex.join([name, *sys.argv[1:]])
-
-
-def earlier_sessions(run: Path) -> list[dict[str, Any]]:
-    """Those of the run before now; none where its ``run.json`` is missing, damaged or older than they are."""
-    with contextlib.suppress(RunError, OSError):
-        return list(read_sealed(run / "run.json").get("sessions", []))
-    return []

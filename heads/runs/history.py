@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.durable import replace_file
+from ..results import Result
 
 EVENTS = "events.out.tfevents.*"
 """File names of TensorBoard, which hold the same where they were asked for (:mod:`mgc.heads.runs.tensorboard`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochRecord:
+class EpochRecord(Result):
     """One line of ``metrics.jsonl``; means over tracks; None where undefined.
 
     Attributes
@@ -66,9 +65,4 @@ def append_record(path: Path, record: EpochRecord) -> None:
 
 
 def _line(record: EpochRecord) -> str:
-    values = dataclasses.asdict(record)
-    return json.dumps({name: value if _finite(value) else None for name, value in values.items()}) + "\n"
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+    return json.dumps(record.to_dict()) + "\n"

@@ -20,12 +20,20 @@ from ..config import TrainConfig
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
 from ..metrics.thresholds import Thresholds
-from ..model.systems import ABOUT
+from ..model.model import ABOUT
 
 _number = functools.partial(number, missing="undefined")
 TO_FILL_IN = "[to be filled in by whoever publishes this model]"
 _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
 """By the first part of a key of `CARD_METRICS`: the types of the Hugging Face hub."""
+
+_POLICIES = {
+    "artist": ": no artist is in two splits",
+    "random": ": tracks of one artist may be in several splits, which flatters a model",
+    "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
+    "manifest": ": as the collection came with",
+}
+_INPUTS = {"both": "sound and lyrics", "audio": "sound", "lyrics": "lyrics"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +96,7 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
 
 
 def _summary(task: Task, config: TrainConfig) -> str:
-    return f"""# Music genres from {_inputs(task)}
+    return f"""# Music genres from {_INPUTS[task.model.modalities]}
 
 A multi-label classifier made by `mgc train`: it scores {len(task.genres.names)} genres independently of each other.
 System `{config.model}`: {ABOUT[config.model]}.
@@ -128,6 +136,7 @@ def _data(task: Task, recipe: Recipe) -> str:
         )
     if lyrics is not None:
         words = f"at most {lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in {lyrics.precision}"
+    policy = _POLICIES.get(task.split.policy, "")
     labels = ""
     if task.labels_sha256 is not None:
         labels = f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
@@ -136,19 +145,10 @@ def _data(task: Task, recipe: Recipe) -> str:
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
   {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
-- Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{_policy(task)}.
+- Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(map(str, task.genres.steps))}.
 - Sound: {clip}.
 - Words: {words}."""
-
-
-def _policy(task: Task) -> str:
-    return {
-        "artist": ": no artist is in two splits",
-        "random": ": tracks of one artist may be in several splits, which flatters a model",
-        "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
-        "manifest": ": as the collection came with",
-    }.get(task.split.policy, "")
 
 
 def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
@@ -247,10 +247,6 @@ def _limits(task: Task, config: TrainConfig, facts: CardFacts) -> str:
 
 Ru, Zhang, Wang, Cheng and Xiao: "Improving Music Genre Classification from Multi-Modal Properties of Music and Genre
 Correlations Perspective", ICASSP 2023. This is mgc's reading of it, and these are not the authors' weights."""
-
-
-def _inputs(task: Task) -> str:
-    return {"both": "sound and lyrics", "audio": "sound", "lyrics": "lyrics"}[task.model.modalities]
 
 
 def _cell(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from ..metrics.thresholds import Thresholds
 from ..metrics.trivial_baselines import majority_set
 from ..model.config import ModelConfig
 from ..model.graph import graph_document
+from ..model.model import build_system
 from ..model.system import System
-from ..model.systems import build_system
 from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
 from .model_card import CardFacts, model_card
 from .tensor_files import load_weights
@@ -61,25 +62,42 @@ class LoadedModel:
     epoch: int
     validation: dict[str, Any]
 
+    @property
+    def label_prior(self) -> npt.NDArray[np.float64]:
+        """(C,) share of the training tracks that have each genre: the scores of a system that has seen no features."""
+        return self.train_counts / max(1, self.n_train)
+
 
 def bundle_files(
-    task: Task,
-    config: TrainConfig,
-    recipe: Recipe,
-    facts: CardFacts,
-    *,
-    weights: bytes,
+    task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts, *, weights: bytes
 ) -> dict[str, bytes]:
     """The files of ``best/`` by name; `weights` are the safetensors bytes of the best epoch, which `facts` are of."""
+    names, majority = list(task.genres.names), majority_set(task.train_labels)
+    preprocessor = {
+        "recipe": recipe.to_dict(),
+        "fingerprints": recipe.fingerprints(),
+        "mel_mean_db": task.statistics.mean_db,
+        "mel_std_db": task.statistics.std_db,
+        "mel_values_seen": task.statistics.n_values,
+    }
+    labels = {
+        "genres": names,
+        "train_counts": task.train_labels.sum(axis=0).tolist(),
+        "n_train": task.n_train,
+        "majority": list(itertools.compress(names, majority)),
+        "filters": [str(count) for count in task.genres.steps],
+    }
+    graph: dict[str, Any] = {"genres": names, "used": False}
+    if task.graph is not None and task.graph_summary is not None:
+        graph = graph_document(task.graph, task.graph_summary, names, task.model.graph_options)
     files = {
         WEIGHTS: weights,
-        "preprocessor.json": seal(_preprocessor(task, recipe)),
-        "labels.json": seal(_labels(task)),
-        "thresholds.json": seal({"genres": list(task.genres.names), **facts.thresholds.to_dict()}),
-        "graph.json": seal(_graph(task)),
-        "README.md": model_card(task, config, recipe, facts).encode(),
+        "preprocessor.json": seal(preprocessor),
+        "labels.json": seal(labels),
+        "thresholds.json": seal({"genres": names, **facts.thresholds.to_dict()}),
+        "graph.json": seal(graph),
     }
-    parts = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "README.md"}
+    parts = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     document = {
         "format_version": FORMAT_VERSION,
         "model": dataclasses.asdict(task.model),
@@ -92,7 +110,8 @@ def bundle_files(
         "n_without_lyrics": task.n_without_lyrics,
         "parts": parts,
     }
-    return {**files, "config.json": seal(document)}
+    card = model_card(task, config, recipe, facts).encode()
+    return {**files, "README.md": card, "config.json": seal(document)}
 
 
 def load_run(folder: Path) -> LoadedModel:
@@ -113,12 +132,12 @@ def load_run(folder: Path) -> LoadedModel:
     if config["format_version"] != FORMAT_VERSION:
         raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
     try:
-        for name, sha256 in config["parts"].items():
-            check_file(folder / name, sha256)
+        _check_parts(folder, config)
     except DamagedError as error:
         raise RunError(f"{error}; in a run, `mgc train --resume` makes best/ again; else restore it") from error
-    labels, preprocessor = read_sealed(folder / "labels.json"), read_sealed(folder / "preprocessor.json")
-    thresholds = read_sealed(folder / "thresholds.json")
+    labels, preprocessor, thresholds = (
+        read_sealed(folder / f"{name}.json") for name in ("labels", "preprocessor", "thresholds")
+    )
     thresholds.pop("genres")
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
         model = build_system(ModelConfig.from_dict(config["model"]))
@@ -144,36 +163,13 @@ def load_run(folder: Path) -> LoadedModel:
 def weights_sha256(folder: Path) -> str | None:
     """The hash of the weights published in `folder`; None where a file of it is missing, cut short or altered."""
     try:
-        parts = read_sealed(folder / "config.json")["parts"]
-        for name, sha256 in parts.items():
-            check_file(folder / name, sha256)
+        config = read_sealed(folder / "config.json")
+        _check_parts(folder, config)
     except RunError:
         return None
-    return str(parts[WEIGHTS]) if (folder / "README.md").is_file() else None
+    return str(config["parts"][WEIGHTS]) if (folder / "README.md").is_file() else None
 
 
-def _preprocessor(task: Task, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "recipe": recipe.to_dict(),
-        "fingerprints": recipe.fingerprints(),
-        "mel_mean_db": task.statistics.mean_db,
-        "mel_std_db": task.statistics.std_db,
-        "mel_values_seen": task.statistics.n_values,
-    }
-
-
-def _labels(task: Task) -> dict[str, Any]:
-    majority = majority_set(task.train_labels)
-    return {
-        "genres": list(task.genres.names),
-        "train_counts": task.train_labels.sum(axis=0).tolist(),
-        "n_train": task.n_train,
-        "majority": [name for name, predicted in zip(task.genres.names, majority, strict=True) if predicted],
-        "filters": [str(count) for count in task.genres.steps],
-    }
-
-
-def _graph(task: Task) -> dict[str, Any]:
-    if task.graph is None or task.graph_summary is None:
-        return {"genres": list(task.genres.names), "used": False}
-    return graph_document(task.graph, task.graph_summary, task.genres.names, task.model.graph_options)
+def _check_parts(folder: Path, config: dict[str, Any]) -> None:
+    for name, sha256 in config["parts"].items():
+        check_file(folder / name, sha256)

@@ -41,11 +41,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as ``<parameter>/<quantity>``; parameters without a gradient yet have none."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for quantity, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{quantity}"] = value.detach().cpu().contiguous()
-    return tensors
+    return {
+        f"{name}/{quantity}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -64,7 +64,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
         elif optimizer.defaults.get("fused"):
             value = value.to(parameter.device)
         optimizer.state[parameter][quantity] = value
-
-
-def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    return safetensors.torch.save(tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -54,14 +54,7 @@ class EventLog:
 
     def _add(self, record: EpochRecord) -> None:
         self._clock_s += record.seconds
-        for name, value in _values(record):
-            self._writer.add_scalar(f"epoch/{name}", value, record.epoch, walltime=self._clock_s)
-            self._writer.add_scalar(f"step/{name}", value, record.step, walltime=self._clock_s)
-
-
-def _values(record: EpochRecord) -> Iterator[tuple[str, float]]:
-    """Curve and value; what is undefined has no point."""
-    for field, name in _CURVES.items():
-        value = getattr(record, field)
-        if value is not None:
-            yield name, value
+        for field, name in _CURVES.items():
+            if (value := getattr(record, field)) is not None:  # what is undefined has no point
+                self._writer.add_scalar(f"epoch/{name}", value, record.epoch, walltime=self._clock_s)
+                self._writer.add_scalar(f"step/{name}", value, record.step, walltime=self._clock_s)

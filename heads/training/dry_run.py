@@ -18,9 +18,9 @@ from ..data.batches import FeatureBatches, Placement, choose_placement, epoch_ba
 from ..data.labels import GenresById
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, resolve_device, resolve_precision
-from ..evaluation.scoring import score
+from ..evaluation.predict import score
 from ..runs.tensor_files import model_tensors, optimizer_tensors
-from .loop import train_epoch
+from .loop import Learner, train_epoch
 from .start import make_model
 
 _BATCHES, _BUDGET_S = 12, 10.0
@@ -83,11 +83,7 @@ class DryRun:
 
 
 def dry_run(
-    store: FeatureStore,
-    config: TrainConfig,
-    *,
-    labels: GenresById | None = None,
-    on_progress: Progress = silent,
+    store: FeatureStore, config: TrainConfig, *, labels: GenresById | None = None, on_progress: Progress = silent
 ) -> DryRun:
     """Prepare and time what :func:`mgc.heads.training.train.train` would do; writes nothing.
 
@@ -108,19 +104,10 @@ def dry_run(
         started = time.perf_counter()
         batches = FeatureBatches(store, examples, placement=placement, device=device, text_dim=task.model.text_dim)
         read_s = (time.perf_counter() - started) / len(sample) * len(task.examples)
+        learner = Learner(model=model, optimizer=optimizer, config=config, device=device, precision=precision)
         clock = _Clock(device)
         with contextlib.suppress(_Enough):
-            train_epoch(
-                model,
-                optimizer,
-                batches,
-                len(sample),
-                config,
-                epoch=1,
-                device=device,
-                precision=precision,
-                wants_save=clock.tick,
-            )
+            train_epoch(learner, batches, len(sample), epoch=1, wants_save=clock.tick)
         step_s = statistics.median(clock.steps_s)
         few = np.arange(min(len(sample), 2 * config.batch_size), dtype=np.int64)
         started = time.perf_counter()
@@ -134,7 +121,7 @@ def dry_run(
         placement=placement,
         device=str(device),
         precision=precision,
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_parameters=model.n_parameters,
         n_steps=len(batches_of_epoch),
         step_s=step_s,
         timed_steps=len(clock.steps_s),

@@ -22,6 +22,17 @@ _CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at the loss; each look makes the host wait for a GPU."""
 
 
+@dataclass(kw_only=True)
+class Learner:
+    """A model in training; `precision` ``bf16`` runs its forward pass under autocast, losses and weights in float32."""
+
+    model: System
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    device: torch.device
+    precision: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochSums:
     """How far an epoch has come.
@@ -49,15 +60,11 @@ def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
 
 
 def train_epoch(
-    model: System,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     batches: FeatureBatches,
     n_train: int,
-    config: TrainConfig,
     *,
     epoch: int,
-    device: torch.device,
-    precision: str,
     start: tuple[EpochSums, Mapping[str, Tensor]] | None = None,
     wants_save: Callable[[], bool] | None = None,
     save: Callable[[EpochSums, dict[str, Tensor]], None] | None = None,
@@ -67,7 +74,6 @@ def train_epoch(
     Parameters
     ----------
     epoch : counted from 1; with the seed it decides order and dropout.
-    precision : ``bf16`` runs the forward pass under autocast; losses and weights stay float32.
     start : what `save` was given where the epoch was left.
     wants_save : asked after each step whether to `save`.
     save : given how far the epoch is, and the states of torch's generators.
@@ -77,6 +83,7 @@ def train_epoch(
     TrainingError
         If a loss or a gradient is not finite; names the tracks.
     """
+    model, optimizer, config, device = learner.model, learner.optimizer, learner.config, learner.device
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = config.lr_at(epoch - 1)
@@ -88,7 +95,7 @@ def train_epoch(
         _set_random(random, device)
         for step, batch in enumerate(batches(order[done.steps :]), start=done.steps + 1):
             changed = augment_batch(batch, config)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=learner.precision == "bf16"):
                 outputs = model(changed)
             losses = total_loss(
                 outputs, changed, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"

@@ -19,8 +19,8 @@ from ..data.splits import Split
 from ..data.task import Task, prepare
 from ..device import machine, resolve_precision
 from ..model.graph import graph_sentence
+from ..model.model import build_system
 from ..model.system import System
-from ..model.systems import build_system
 from ..runs.checkpoint import RunState, restore, saved_random
 from ..runs.folder import (
     describe_run,
@@ -28,17 +28,16 @@ from ..runs.folder import (
     refuse_other_machine,
     refuse_other_task,
     saving,
-    this_session,
     write_start,
 )
 from ..runs.history import EpochRecord
-from .loop import EpochSums, seeded
+from .loop import EpochSums, Learner, seeded
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class OpenRun:
+class OpenRun(Learner):
     """A run that can train: what it learns from, its model, and how far it is.
 
     Attributes
@@ -52,21 +51,12 @@ class OpenRun:
     started_s: float
     folder: Path
     store: FeatureStore
-    config: TrainConfig
     task: Task
-    model: System
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    precision: str
     placement: Placement
     state: RunState
     within: tuple[EpochSums, dict[str, Tensor]] | None
     history: list[EpochRecord]
     warnings: list[str]
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 def open_run(
@@ -80,30 +70,47 @@ def open_run(
     resume: bool,
     on_progress: Progress,
 ) -> OpenRun:
-    """Start a run, or resume it where it stopped; see :func:`mgc.heads.training.train.train`.
-
-    Raises
-    ------
-    RunError
-        If the folder holds a run already (without `resume`), or one of other options, data or bits (with it).
-    ConfigError, TrainingError
-        If the store lacks what the config needs, or nothing is left to learn from.
-    SaveError
-        If the files of the run cannot be written.
-    """
+    """Start a run, or resume it where it stopped; see :func:`mgc.heads.training.train.train`, also for errors."""
     started_s = time.monotonic()
     precision = resolve_precision(config.precision, device)
-    saved = read_saved(folder, config, resume=resume)
-    task = prepare(store, config, labels=labels, split=saved.split or split, on_progress=on_progress)
-    refuse_other_task(folder, saved.state, task)
+    state, saved_split, saved_warnings = read_saved(folder, config, resume=resume)
+    task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
+    refuse_other_task(folder, state, task)
     if task.graph_summary is not None:
         log.info("%s", graph_sentence(task.graph_summary))
     model, optimizer = make_model(task, config, device)
     placement = choose_placement(store, task.examples, device=device, wanted=config.home)
     log.info("%s", placement)
-    setting = machine(device, precision)
-    state = saved.state or RunState(epoch=0, step=0, config=config.to_dict(), task=task.identity, machine=setting)
-    run = OpenRun(
+    warnings = [*saved_warnings, *task.warnings, *model.start_warnings()]
+    setting, within = machine(device, precision), None
+    if state is None:
+        state = RunState(epoch=0, step=0, config=config.to_dict(), task=task.identity, machine=setting)
+    else:
+        other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
+        warnings += other_setting
+        for warning in (*saved_warnings, *other_setting):  # now, and not when the training is over
+            log.warning("%s", warning)
+        state.config = config.to_dict()
+        restore(folder, state, model, optimizer)
+        if state.within is not None:
+            sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
+            within = sums, saved_random(folder, state)
+    with saving(folder, "the files of a new run", whole_epochs=state.epoch):
+        about = describe_run(
+            folder,
+            store,
+            task,
+            epoch=state.epoch,
+            placement=placement,
+            device=device,
+            precision=precision,
+            n_parameters=model.n_parameters,
+            warnings=warnings,
+        )
+        history = write_start(folder, state, config, task, about)
+    if [record.epoch for record in history] != list(range(1, state.epoch + 1)):
+        warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
+    return OpenRun(
         started_s=started_s,
         folder=folder,
         store=store,
@@ -115,41 +122,10 @@ def open_run(
         precision=precision,
         placement=placement,
         state=state,
-        within=None,
-        history=[],
-        warnings=[*saved.warnings, *task.warnings, *model.start_warnings()],
+        within=within,
+        history=history,
+        warnings=warnings,
     )
-    if saved.state is not None:
-        other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
-        run.warnings += other_setting
-        for warning in (*saved.warnings, *other_setting):  # now, and not when the training is over
-            log.warning("%s", warning)
-        _restore(run)
-    about = describe_run(
-        store,
-        task,
-        placement=placement,
-        device=device,
-        precision=precision,
-        n_parameters=run.n_parameters,
-        warnings=run.warnings,
-    )
-    with saving(folder, "the files of a new run", whole_epochs=state.epoch):
-        session = this_session(epoch=state.epoch, device=device, precision=precision)
-        run.history = write_start(folder, state, config, task, about, session)
-    if [record.epoch for record in run.history] != list(range(1, state.epoch + 1)):
-        run.warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
-    return run
-
-
-def _restore(run: OpenRun) -> None:
-    """Give the model, the optimizer and an epoch that was left what they held when the state was saved."""
-    state = run.state
-    state.config = run.config.to_dict()
-    restore(run.folder, state, run.model, run.optimizer)
-    if state.within is not None:
-        sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
-        run.within = sums, saved_random(run.folder, state)
 
 
 def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:

@@ -28,7 +28,7 @@ from ..data.labels import GenresById
 from ..data.splits import Split
 from ..data.task import Task
 from ..device import compiling, deterministic, resolve_device, reused_memory
-from ..evaluation.scoring import probabilities, score
+from ..evaluation.predict import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
 from ..runs.checkpoint import publish_folder, save_state, state_file
@@ -146,7 +146,7 @@ def train(
     Raises
     ------
     RunError
-        If the folder holds a run already (without `resume`), or another one's (with it).
+        If the folder holds a run already (without `resume`), or one of other options, data or bits (with it).
     ConfigError, TrainingError
         If the store lacks what the config needs, nothing is left to learn from, or a loss is not finite.
     SaveError
@@ -227,7 +227,7 @@ class _Training:
             placement=placement,
             device=str(run.device),
             precision=run.precision,
-            n_parameters=run.n_parameters,
+            n_parameters=run.model.n_parameters,
             seconds=time.monotonic() - run.started_s,
             stopped_early=state.stopped_early,
             warnings=(*run.warnings, *([] if nothing is None else [nothing])),
@@ -241,14 +241,10 @@ class _Training:
         run, state, task, epoch = self.run, self.state, self.run.task, self.state.epoch + 1
         self.epoch_started_s = time.monotonic() - (0.0 if state.within is None else state.within["seconds"])
         sums = train_epoch(
-            run.model,
-            run.optimizer,
+            run,
             batches,
             task.n_train,
-            run.config,
             epoch=epoch,
-            device=run.device,
-            precision=run.precision,
             start=run.within,
             wants_save=self._wants_save,
             save=self._save_within,
@@ -298,7 +294,7 @@ class _Training:
         run, state, best = self.run, self.state, self.state.best
         facts = CardFacts(
             epoch=state.best_epoch,
-            n_parameters=run.n_parameters,
+            n_parameters=run.model.n_parameters,
             precision=run.precision,
             thresholds=Thresholds.from_dict(best["thresholds"]),
             validation=best["validation"],

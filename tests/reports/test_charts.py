@@ -18,14 +18,14 @@ def falling(top: float) -> list[float | None]:
 def line_chart(n_lines: int, *, long: bool) -> None:
     names = [f"runs/{'a-long-name-of-a-run-' * long}{i}" for i in range(n_lines)]
     lines = {name: falling(1.0 + i) for i, name in enumerate(names)}
-    charts.line_chart(X, lines, title="loss", x_label="epoch", y_label="nats", mark=(9.0, "best"))
+    charts.line_chart(X, lines, title="loss", y_label="nats", mark=(9.0, "best"))
 
 
 def reliability_chart() -> None:
     bins = [
         {"low": i / 10, "high": (i + 1) / 10, "n": 9, "mean_score": i / 10 + 0.05, "observed": 1.0} for i in range(10)
     ]
-    charts.reliability_chart(bins, title="reliability", x_label="score", y_label="share")
+    charts.reliability_chart(bins, title="reliability")
 
 
 def sweep() -> None:

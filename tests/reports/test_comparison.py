@@ -40,7 +40,7 @@ def test_runs_stand_side_by_side(runs: list[Path], browser: Chromium) -> None:
     values = [one["mean_average_precision"] for one in told]
     shown = " ".join(f"{one['value']:.3f} {one['low']:.3f} to {one['high']:.3f}" for one in values)
     assert f"mAP the ranking {shown} –" in plain
-    found = compare_runs(runs[0], runs[1])
+    found = compare_runs(runs[0], runs[1]).to_dict()
     difference = next(row for row in found["differences"] if row["column"] is None)["difference"]
     assert f"mAP the ranking {difference['value']:+.3f} {difference['low']:+.3f} to {difference['high']:+.3f}" in plain
     assert f"young less both Not told: {runs[2]}: no test tracks have been scored here" in plain

@@ -12,7 +12,7 @@ from mgc.heads.model.graph import (
     graph_summary,
     graph_warnings,
 )
-from mgc.reports.graph import clustered_order, neighbours
+from mgc.reports.run_sections import clustered_order, neighbours
 
 NAMES = ["blues", "folk", "jazz", "metal", "polka"]
 # blues with folk on two tracks of three; jazz with blues once; metal always alone; polka never.

@@ -26,8 +26,8 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.training.train import train
-from mgc.reports.graph import clustered_order
 from mgc.reports.run import write_report
+from mgc.reports.run_sections import clustered_order
 
 ODD_NAMES = (
     "<script>alert(1)</script>",

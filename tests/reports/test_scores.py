@@ -14,7 +14,7 @@ from mgc.heads.evaluation.scored_tracks import ScoredTracks
 from mgc.heads.metrics.confusions import confusions
 from mgc.reports.html import environment, render
 from mgc.reports.run import best_epoch
-from mgc.reports.scores import MAX_SHOWN, Player, confused_genres, worst_predictions
+from mgc.reports.run_sections import MAX_SHOWN, Player, confused_genres, worst_predictions
 
 GENRES = ("jazz", "rock", "<pop>", "folk")
 CUT = 0.4

@@ -30,8 +30,7 @@ from mgc.heads.ablation import workers
 from mgc.heads.ablation.ablate import ablate, dry_run
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
-from mgc.heads.ablation.runs import finished, names_of
-from mgc.heads.ablation.workers import Work
+from mgc.heads.ablation.runs import Work, finished, names_of
 from mgc.heads.data.folds import make_folds
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.reports.ablation import write_ablation
@@ -50,8 +49,7 @@ import torch
 from mgc.heads.ablation.ablate import ablate
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, TableSpec
-from mgc.heads.ablation.runs import finished
-from mgc.heads.ablation.workers import Work
+from mgc.heads.ablation.runs import Work, finished
 store, folder, options, when, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 def on_progress(step, done, total, note=""):
@@ -76,7 +74,7 @@ def few_plan(n_seeds: int) -> Grid:
 def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
     """The component table with two seeds, that nobody interrupted."""
     work = Work(folder=tmp_path_factory.mktemp("whole") / "ablation", store=small_store.path)
-    document = ablate(work, few_plan(2), n_replicates=N_REPLICATES)
+    document = ablate(work, few_plan(2), n_replicates=N_REPLICATES).to_dict()
     write_ablation(work.folder, document)
     return work, document
 
@@ -216,12 +214,16 @@ def test_an_ablation_killed_and_run_again_has_the_same_tables(
         assert child.returncode == -signal.SIGKILL
         sealed = {path: path.stat().st_mtime_ns for path in work.folder.glob("runs/*/result.json")}
         assert len(sealed) == n_finished
-    document = ablate(work, few_plan(1), n_replicates=N_REPLICATES)
+    document = ablate(work, few_plan(1), n_replicates=N_REPLICATES).to_dict()
     assert all(path.stat().st_mtime_ns == then for path, then in sealed.items())
     assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (3, [], [])
     told: list[tuple[str, int]] = []
-    undisturbed = ablate(whole[0], few_plan(1), n_replicates=N_REPLICATES,
-                         on_progress=lambda step, done, total, note="": told.append((step, done)))  # fmt: skip
+    undisturbed = ablate(
+        whole[0],
+        few_plan(1),
+        n_replicates=N_REPLICATES,
+        on_progress=lambda step, done, total, note="": told.append((step, done)),
+    ).to_dict()
     assert document["tables"] == undisturbed["tables"]
     assert [done for step, done in told if step == "runs"] == [3] * 3  # nothing was left to do
     assert row_of(undisturbed, "components", "GCEM")["metrics"]["accuracy"]["sd"] is None
@@ -237,7 +239,9 @@ def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
     world.write(tmp_path / "s.zarr")
     work = Work(folder=tmp_path / "a", store=tmp_path / "s.zarr", keep_runs=True)
     options = {**SMALL, "epochs": 1}
-    document = ablate(work, Grid(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES)
+    document = ablate(
+        work, Grid(tables=[SYSTEMS], seeds=[0], options=options), jobs=2, n_replicates=N_REPLICATES
+    ).to_dict()
     rows = {row["name"]: row for row in document["tables"][0]["rows"]}
     trained = {name for name, row in rows.items() if row["metrics"]}
     assert trained == {"usual genres", "label prior", "label frequency", "santana (reconstructed)"}
@@ -294,7 +298,7 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
     rows = tuple(row for row in PLUS_TABLE.rows if row.name in ("paper", "genre names"))
     options = {**SMALL, "epochs": 1, "model_options": {**SMALL["model_options"], "graph_similarity": "raw"}}
     plan = Grid(tables=[dataclasses.replace(PLUS_TABLE, rows=rows)], seeds=[0], options=options, names=names)
-    document = ablate(work, plan, n_replicates=N_REPLICATES)
+    document = ablate(work, plan, n_replicates=N_REPLICATES).to_dict()
     assert [row["n_seeds"] for row in document["tables"][0]["rows"]] == [1, 1]
     graphs = {
         run.serves[0]: json.loads((work.folder / "runs" / run.key / "best" / "graph.json").read_text())
@@ -302,14 +306,14 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
     }
     assert graphs["plus: paper"]["a1"] == graphs["plus: genre names"]["a1"]  # the same labels
     assert graphs["plus: paper"]["a2"] != graphs["plus: genre names"]["a2"]  # read aloud otherwise
-    without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES)
+    without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES).to_dict()
     assert "needs a second store" in without["tables"][0]["rows"][1]["note"]
 
 
 def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
     small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1))
+    found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)).to_dict()
     listed = api.ablate(small_store.path, tmp_path / "a", tables=["systems"], n_seeds=1, dry_run=True,
                         options={**SMALL, "model_options": {}}, settings=["width=16", "graph_hidden=16"])  # fmt: skip
     assert set(listed["epoch_s"]) == {
@@ -318,7 +322,7 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in found["runs"]] == ["to do"] * 3
     assert 0 < found["seconds"] == pytest.approx(3 * 2 * found["epoch_s"]["ours, both"])
-    again = dry_run(whole[0], few_plan(2), jobs=2)
+    again = dry_run(whole[0], few_plan(2), jobs=2).to_dict()
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
 
@@ -329,7 +333,7 @@ def test_runs_that_others_are_at_work_on_are_left_to_them(small_store: FeatureSt
     with ExitStack() as others:
         for run in plan.runs:
             others.enter_context(hold(work.folder / "claims" / run.key))
-        document = ablate(work, plan, shard=(1, 1))
+        document = ablate(work, plan, shard=(1, 1)).to_dict()
     assert document["claimed"] == [run.key for run in plan.runs]
     assert {row["note"] for row in document["tables"][0]["rows"]} == {"not run yet"}
     assert not list(work.folder.glob("runs/*"))

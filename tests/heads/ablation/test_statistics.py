@@ -48,13 +48,13 @@ def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said()
         "same": measure_system({seed: scored(80, seed + 10) for seed in range(3)}, resampling),
     }
     good, bad, same, later = fill_table(SPEC, measured, {})
-    assert good.cells["accuracy"].difference is None
-    assert bad.cells["accuracy"].verdict == bad.cells["map"].verdict == "worse"
-    assert bad.cells["accuracy"].difference.high < 0
-    assert same.cells["map"].verdict == "undecided"
-    assert (later.cells, later.note, later.n_seeds) == ({}, "not run yet", 0)
-    unjudged = fill_table(SPEC, measured, {}, judge=False)[1].cells["accuracy"]
-    assert (unjudged.verdict, unjudged.difference) == ("not judged", bad.cells["accuracy"].difference)
+    assert good.metrics["accuracy"].difference is None
+    assert bad.metrics["accuracy"].verdict == bad.metrics["map"].verdict == "worse"
+    assert bad.metrics["accuracy"].difference.high < 0
+    assert same.metrics["map"].verdict == "undecided"
+    assert (later.metrics, later.note, later.n_seeds) == ({}, "not run yet", 0)
+    unjudged = fill_table(SPEC, measured, {}, judge=False)[1].metrics["accuracy"]
+    assert (unjudged.verdict, unjudged.difference) == ("not judged", bad.metrics["accuracy"].difference)
 
 
 def test_seeds_that_disagree_leave_an_effect_undecided_that_artists_alone_would_decide() -> None:

@@ -143,7 +143,7 @@ def test_runs_that_were_tested_on_something_else_are_refused_with_what_differs(t
         with pytest.raises(RunError, match=f"(?s){said}"):
             compare_runs(one, as_run(tmp_path / name, other))
     shared = compare_runs(one, tmp_path / "tracks", common=True, n_replicates=10)
-    assert (shared["n_tracks"], shared["n_only_first"], shared["n_only_second"]) == (58, 2, 2)
+    assert (shared.n_tracks, shared.n_only_first, shared.n_only_second) == (58, 2, 2)
     with pytest.raises(RunError, match="no test tracks have been scored here"):
         compare_runs(one, tmp_path)
 

@@ -37,7 +37,7 @@ def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) 
 def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
     result: TrainingResult, small_store: FeatureStore
 ) -> None:
-    found = evaluate(result.run, small_store, n_replicates=50)
+    found = evaluate(result.run, small_store, n_replicates=50).to_dict()
     loaded = load_run(result.run)
     test = Split.load(result.run / "splits.json").ids["test"]
     tracks = small_store.tracks.to_pylist()
@@ -78,7 +78,7 @@ def test_tracks_are_scored_by_what_they_have(
     result: TrainingResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     """Every seventh track has no lyrics; no store has lyrics without sound beside tracks that have both."""
-    found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)
+    found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()
     loaded, parts = load_run(result.run), found["parts"]
     assert {name: part["n_tracks"] for name, part in parts.items()} == {
         "sound and lyrics": 34, "sound only": 6, "lyrics only": 0, "neither": 0,
@@ -94,7 +94,7 @@ def test_tracks_are_scored_by_what_they_have(
     store = words.write(tmp_path / "words.zarr")
     config = dataclasses.replace(CONFIG, epochs=1, modalities="lyrics", attention=False, contrastive=False)
     train(store, tmp_path / "words", config)
-    found = evaluate(tmp_path / "words", store, split="all", n_replicates=0)
+    found = evaluate(tmp_path / "words", store, split="all", n_replicates=0).to_dict()
     assert (found["parts"]["lyrics only"]["n_tracks"], found["parts"]["neither"]["n_tracks"]) == (34, 6)
     assert found["parts"]["sound and lyrics"]["columns"]["fixed"]["jaccard"]["value"] is None
     assert "no audio-lyrics projections" in found["alignment"]["reason"]
@@ -102,7 +102,7 @@ def test_tracks_are_scored_by_what_they_have(
 
 def test_sound_finds_its_lyrics_as_the_model_projects_them(result: TrainingResult, small_store: FeatureStore) -> None:
     """Against the scores of all pairs of the 34 tracks with lyrics, which all have sound and lyrics of their own."""
-    told = evaluate(result.run, small_store, split="all", n_replicates=20, save=False)["alignment"]
+    told = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()["alignment"]
     loaded, rows = load_run(result.run), np.flatnonzero(small_store.read("lyrics_tokens", np.arange(40)) > 0)
     scored = score_store(loaded, small_store, rows)
     nearness = scored.outputs.audio_embedding @ scored.outputs.lyrics_embedding.T
@@ -118,14 +118,16 @@ def test_sound_finds_its_lyrics_as_the_model_projects_them(result: TrainingResul
 
 
 def test_calibration_is_told_with_its_bins(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, n_replicates=0, save=False)["calibration"]
+    found = evaluate(result.run, small_store, n_replicates=0, save=False).to_dict()["calibration"]
     assert found["n_pairs"] == 8 * 5 == sum(one["n"] for one in found["bins"])
     distance = sum(one["n"] * abs(one["observed"] - one["mean_score"]) for one in found["bins"] if one["n"])
     assert found["expected_calibration_error"] == pytest.approx(distance / 40)
 
 
 def test_baselines_are_those_of_the_training_labels(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, n_replicates=0)["baselines"]
+    found = evaluate(result.run, small_store, n_replicates=0).to_dict()["baselines"]
+    labels = result.task.train_labels
+    np.testing.assert_array_equal(load_run(result.run).label_prior, labels.mean(axis=0))
     support = np.array([row["support"] for row in found["label_prior"]["genres"]])
     prevalence = (support / found["label_prior"]["n_tracks"])[support > 0]
     assert found["label_prior"]["mean_average_precision"]["value"] == pytest.approx(prevalence.mean())
@@ -134,8 +136,8 @@ def test_baselines_are_those_of_the_training_labels(result: TrainingResult, smal
 
 def test_results_of_each_split_are_kept_beside_the_model(result: TrainingResult, small_store: FeatureStore) -> None:
     before = {path.name: path.read_bytes() for path in (result.run / "best").iterdir()}
-    test = evaluate(result.run, small_store, n_replicates=0)
-    training = evaluate(result.run, small_store, split="train", n_replicates=0)
+    test = evaluate(result.run, small_store, n_replicates=0).to_dict()
+    training = evaluate(result.run, small_store, split="train", n_replicates=0).to_dict()
     evaluate(result.run, small_store, split="all", n_replicates=0, save=False)
     kept = read_sealed(result.run / "metrics.json")
     assert kept == {"test": test, "train": training}
@@ -159,7 +161,7 @@ def test_predictions_that_are_not_of_the_metrics_are_refused(
 
 
 def test_validation_metrics_are_those_of_the_best_epoch(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False)["metrics"]
+    found = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False).to_dict()["metrics"]
     assert found["mean_average_precision"]["value"] == pytest.approx(result.best_map)
     jaccard = {name: column["jaccard"]["value"] for name, column in found["columns"].items()}
     assert jaccard["fixed"] == pytest.approx(result.history[result.best_epoch - 1].val_jaccard)
@@ -177,7 +179,7 @@ def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
     store = world.write(tmp_path / "new.zarr")
     with pytest.raises(RunError, match="split=all"):
         evaluate(result.run, store)
-    found = evaluate(result.run / "best", store, split="all", n_replicates=0)
+    found = evaluate(result.run / "best", store, split="all", n_replicates=0).to_dict()
     assert (found["n_tracks"], found["n_left_out"], found["policy"]) == (10, 2, None)
     assert not (result.run / "best" / "metrics.json").exists()
     with pytest.raises(RunError, match=r"no splits\.json"):
@@ -190,14 +192,14 @@ def test_tracks_of_the_split_that_a_store_lacks_are_counted(
     split = Split.load(result.run / "splits.json")
     world = make_world()
     world.failed |= {int(name[1:]) for name in split.ids["test"][:3]}
-    found = evaluate(result.run, world.write(tmp_path / "s.zarr"), n_replicates=0, save=False)
+    found = evaluate(result.run, world.write(tmp_path / "s.zarr"), n_replicates=0, save=False).to_dict()
     assert (found["n_tracks"], found["n_missing"]) == (len(split.ids["test"]) - 3, 3)
 
 
 def test_other_labels_can_be_given(result: TrainingResult, small_store: FeatureStore) -> None:
     ids = small_store.tracks.column("id").to_pylist()
     found = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
-    support = {row["genre"]: row["support"] for row in found["metrics"]["genres"]}
+    support = {row.genre: row.support for row in found.metrics.genres}
     assert support == {"blues": 0, "folk": 0, "jazz": 0, "metal": 0, "rock": 8}
     with pytest.raises(RunError, match="none of the 8 tracks has a genre"):
         evaluate(result.run, small_store, labels={}, save=False)

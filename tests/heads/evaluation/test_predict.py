@@ -44,8 +44,8 @@ def test_best_alone_is_all_that_prediction_needs(
 ) -> None:
     shutil.copytree(result.run / "best", tmp_path / "model")
     scored = score_store(load_run(tmp_path / "model"), small_store)
-    ids, scores = scored.ids, scored.scores
-    assert ids == small_store.tracks.column("id").to_pylist()
+    ids, scores = scored.examples.ids, scored.scores
+    assert list(ids) == small_store.tracks.column("id").to_pylist()
     assert scores.shape == (40, 5)
     assert ((scores > 0) & (scores < 1)).all()
     assert np.array_equal(scores, score_store(load_run(result.run), small_store).scores)
@@ -101,7 +101,7 @@ def test_a_text_encoder_by_another_name_or_in_another_precision_will_do(
     result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     store = world_of(make_world, model="/some/where/tiny", precision="bf16").write(tmp_path / "s.zarr")
-    assert len(score_store(load_run(result.run), store).ids) == 4
+    assert len(score_store(load_run(result.run), store).examples.ids) == 4
 
 
 def test_genres_read_aloud_otherwise_matter_to_training_and_not_to_a_trained_model(

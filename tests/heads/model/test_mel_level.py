@@ -13,7 +13,7 @@ import torch
 
 from mgc.cache.errors import ConfigError
 from mgc.heads.data.normalisation import mel_statistics
-from mgc.heads.model.mel_level import MelLevel
+from mgc.heads.model.audio_cnn import MelLevel
 
 
 def power(n_tracks: int = 3, n_frames: int = 40) -> np.ndarray:

@@ -18,8 +18,8 @@ from mgc.heads.evaluation.predict import score_store
 from mgc.heads.model.batch import Batch
 from mgc.heads.model.config import ModelConfig
 from mgc.heads.model.losses import total_loss
+from mgc.heads.model.model import build_system
 from mgc.heads.model.system import System
-from mgc.heads.model.systems import build_system
 from mgc.heads.runs.published_model import load_run
 from mgc.heads.training.augment import augment_batch
 from mgc.heads.training.train import train
@@ -117,12 +117,12 @@ def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     result = train(small_store, tmp_path / "run", config)
     assert result.history[-1].classification < result.history[0].classification
     found = evaluate(tmp_path / "run", small_store, n_replicates=0)
-    assert found["metrics"]["n_tracks"] == 8
+    assert found.metrics.n_tracks == 8
     (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
     loaded = load_run(tmp_path / "elsewhere")
     assert loaded.training == config
     scored = score_store(loaded, small_store)
-    ids, scores = scored.ids, scored.scores
+    ids, scores = scored.examples.ids, scored.scores
     assert scores.shape == (len(ids), C)
     assert scores.std(axis=0).min() > 0
 

@@ -43,7 +43,7 @@ def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(resul
 def test_figures_and_intervals_are_those_of_the_validation_split(
     result: TrainingResult, small_store: FeatureStore
 ) -> None:
-    found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False)["metrics"]
+    found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False).metrics.to_dict()
     text = card_of(result.run)[1]
     estimates = {"mAP": found["mean_average_precision"]}
     for column, name in (("fixed", "at threshold 0.5"), ("tuned", "at the overall threshold"),

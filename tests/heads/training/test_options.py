@@ -15,8 +15,8 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import MODEL_OPTIONS, TrainConfig, read_settings
 from mgc.heads.model.batch import Batch, Outputs
 from mgc.heads.model.graph import build_adjacency
+from mgc.heads.model.model import build_system
 from mgc.heads.model.system import System
-from mgc.heads.model.systems import build_system
 from mgc.heads.runs.published_model import load_run
 from mgc.heads.training.train import TrainingResult, train
 

@@ -82,8 +82,8 @@ def test_only_true_labels_can_be_learned(make_world: MakeWorld, tmp_path: Path) 
         config = small_config(epochs=4, lr=3e-3, split="random")
         train(store, tmp_path / name, config, labels=labels)
         found = evaluate(tmp_path / name, store, labels=labels, n_replicates=0)
-        prevalence = found["baselines"]["label_prior"]["mean_average_precision"]["value"]
-        return float(found["metrics"]["mean_average_precision"]["value"]) - prevalence
+        prevalence = found.baselines["label_prior"].mean_average_precision.value
+        return found.metrics.mean_average_precision.value - prevalence
 
     assert excess("true", None) > 0.35
     assert abs(excess("shuffled", shuffled)) < 0.15
@@ -256,7 +256,7 @@ def test_nothing_of_a_test_track_reaches_the_model(make_world: MakeWorld, tmp_pa
     assert len(test) == 8
     assert folder_bytes(tmp_path / "a" / "best") == folder_bytes(tmp_path / "b" / "best")
     found = [evaluate(tmp_path / name, FeatureStore.open(tmp_path / f"{name}.zarr"), n_replicates=0) for name in "ab"]
-    assert found[0]["metrics"] != found[1]["metrics"]
+    assert found[0].metrics.to_dict() != found[1].metrics.to_dict()
 
 
 def test_the_sealed_form_of_a_store_gives_the_same_weights_and_scores(
@@ -266,8 +266,8 @@ def test_the_sealed_form_of_a_store_gives_the_same_weights_and_scores(
     with FeatureStore.open(tmp_path / "s.h5") as sealed:
         train(sealed, tmp_path / "run", read_config(whole))
         assert folder_bytes(tmp_path / "run" / "best") == folder_bytes(whole / "best")
-        scores = evaluate(tmp_path / "run", sealed, n_replicates=0)["metrics"]
-    assert scores == evaluate(whole, small_store, n_replicates=0, save=False)["metrics"]
+        scores = evaluate(tmp_path / "run", sealed, n_replicates=0).metrics.to_dict()
+    assert scores == evaluate(whole, small_store, n_replicates=0, save=False).metrics.to_dict()
 
 
 def read_config(run: Path) -> TrainConfig:
@@ -397,7 +397,7 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
 def test_every_ablation_trains_and_evaluates(small_store: FeatureStore, tmp_path: Path, parts: dict[str, Any]) -> None:
     result = train(small_store, tmp_path / "run", small_config(epochs=2, **parts))
     assert result.history[1].classification < result.history[0].classification
-    assert evaluate(tmp_path / "run", small_store, n_replicates=0)["metrics"]["n_tracks"] == 8
+    assert evaluate(tmp_path / "run", small_store, n_replicates=0).metrics.n_tracks == 8
 
 
 def test_a_store_without_text_trains_on_audio_alone_and_says_what_else_it_needs(

@@ -115,7 +115,7 @@ def test_it_is_trained_on_evaluated_and_predicted_from(made, tmp_path):
     folder, _, _ = made
     options = {"encoder": "tiny", "epochs": 1, "precision": "fp32", "device": "cpu", "split": "random"}
     api.train(folder / "s.zarr", tmp_path / "run", text="tiny", options=options)
-    assert api.evaluate(tmp_path / "run", folder / "s.zarr")["n_tracks"] > 0
+    assert api.evaluate(tmp_path / "run", folder / "s.zarr").n_tracks > 0
     from_store = api.predict(tmp_path / "run", [folder / "s.zarr"]).predictions
     assert sum(bool(one.scores) for one in from_store) == 14
     sealed = tmp_path / "s.h5"

@@ -1,4 +1,4 @@
-"""The scores on a run's page: calibration, genres, confusions, the worst predictions."""
+"""Sections of a run's page: calibration, genres, confusions, the worst predictions, the genre graph."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from ..heads.evaluation.scored_tracks import ScoredTracks
+from ..heads.metrics.bootstrap import BoolArray, FloatArray
 from ..heads.metrics.confusions import Confusions, confusions
-from ..heads.metrics.multilabel import BoolArray, FloatArray, decide, jaccard_per_track
+from ..heads.metrics.multilabel import decide, jaccard_per_track
 from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
 from .charts import Chart, heat_map, reliability_chart
-from .graph import clustered_order
 from .html import Json
 
 MAX_PAIRS = 60
 MAX_DRAWN = 120
-"""Genres in the picture of confusions; of more, those that most tracks have."""
+"""Genres in a map; of more, the most frequent."""
+N_NEIGHBOURS = 4
 MIN_MISSED = 3
 """Missed tracks below which a row's shares are left out of the picture: they could only be 0, a half or all."""
 MAX_SHOWN = 20
@@ -77,18 +80,12 @@ class Player:
             return file.resolve().as_uri()
 
 
-def filled_parts(evaluation: Json) -> dict[str, Json]:
-    """Return the figures of the tracks with audio and lyrics, audio only, lyrics only, where there are such tracks."""
-    return {name: part for name, part in evaluation.get("parts", {}).items() if part["n_tracks"]}
-
-
 def reliability(evaluation: Json) -> Chart | None:
     """Draw the reliability plot; None where the evaluation has no calibration."""
     calibration = evaluation.get("calibration")
     if not calibration or calibration["expected_calibration_error"] is None:
         return None
-    title = "Reliability of the scores"
-    return reliability_chart(calibration["bins"], title=title, x_label="score", y_label="share true")
+    return reliability_chart(calibration["bins"], title="Reliability of the scores")
 
 
 def genre_rows(evaluation: Json, labels: Json) -> list[tuple[Json, object, float]]:
@@ -135,17 +132,16 @@ def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]
     taking_part = np.flatnonzero(shares.any(axis=0) | shares.any(axis=1))
     if len(taking_part) < 2:
         return {"chart": None}
-    drawn = taking_part[np.sort(np.argsort(-counts.support[taking_part], kind="stable")[:MAX_DRAWN])]
-    drawn = drawn[clustered_order(shares[np.ix_(drawn, drawn)].copy())]
-    chart = heat_map(
-        [names[i] for i in drawn],
-        shares[np.ix_(drawn, drawn)],
+    chart = genre_map(
+        [names[i] for i in taking_part.tolist()],
+        shares[np.ix_(taking_part, taking_part)],
+        counts.support[taking_part],
         title="Confused genres",
         x_label="genre predicted wrongly",
         y_label="genre missed",
         unit="share of the tracks missed (0 to 1)",
     )
-    return {"chart": chart, "n_drawn": len(drawn), "n_genres": len(taking_part)}
+    return {"chart": chart, "n_drawn": min(len(taking_part), MAX_DRAWN), "n_genres": len(taking_part)}
 
 
 def worst_predictions(scored: ScoredTracks, listing: Sequence[Json], player: Player) -> dict[str, Any]:
@@ -194,3 +190,54 @@ def _scored_genres(scored: ScoredTracks, i: int, chosen: BoolArray, other: BoolA
     """Return the `chosen` genres of track `i` by score, the highest first; correct are those in `other` too."""
     order = np.flatnonzero(chosen)[np.argsort(-scored.scores[i][chosen], kind="stable")]
     return [{"name": scored.genres[j], "score": scored.scores[i, j], "correct": other[j]} for j in order]
+
+
+def genre_graph(graph: Json) -> dict[str, Any] | None:
+    """Return summary, map and neighbours of a ``graph.json``; None where the model uses no graph."""
+    if not graph.get("used"):
+        return None
+    names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
+    labels = {"x_label": "genre it draws on", "y_label": "genre", "unit": "weight (A_hat, no unit)"}
+    nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
+    by_count = np.argsort(-counts, kind="stable")
+    return {
+        "summary": graph["summary"],
+        "chart": genre_map(names, weights, counts, title="Genre graph", **labels),
+        "n_drawn": min(len(names), MAX_DRAWN),
+        "rows": [(names[i], counts[i], graph["self_weight"][i], nearest[i]) for i in by_count],
+    }
+
+
+def genre_map(
+    names: Sequence[str], weights: FloatArray, counts: npt.NDArray[np.int64], *, title: str, **labels: str
+) -> Chart:
+    """Draw weights between genres (C, C), related ones next to each other; `MAX_DRAWN` with the largest counts (C,)."""
+    frequent = np.sort(np.argsort(-counts, kind="stable")[:MAX_DRAWN])
+    drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
+    return heat_map([names[i] for i in drawn.tolist()], weights[np.ix_(drawn, drawn)], title=title, **labels)
+
+
+def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
+    """(C,) order that puts genres which draw on each other next to each other.
+
+    Notes
+    -----
+    Average linkage over ``1 - w_ij / max w`` of the symmetrised weights; leaves in optimal order (Bar-Joseph et al.
+    2001).
+    """
+    weights = (adjacency + adjacency.T) / 2
+    np.fill_diagonal(weights, 0.0)
+    top = float(weights.max(initial=0.0))
+    if len(weights) < 3 or top <= 0:
+        return np.arange(len(weights), dtype=np.int64)
+    distance = 1 - weights / top
+    np.fill_diagonal(distance, 0.0)
+    order = leaves_list(linkage(squareform(distance, checks=False), method="average", optimal_ordering=True))
+    return np.asarray(order, dtype=np.int64)
+
+
+def neighbours(adjacency: FloatArray, n: int) -> list[list[tuple[int, float]]]:
+    """For each genre the `n` others that it draws on most, with their weights; those of no weight are left out."""
+    others = np.where(np.eye(len(adjacency), dtype=bool), 0.0, adjacency)
+    order = np.argsort(-others, axis=1, kind="stable")[:, :n]
+    return [[(int(j), float(row[j])) for j in best if row[j] > 0] for row, best in zip(others, order, strict=True)]
