@@ -101,7 +101,9 @@ def record_files(store: Path, feature_set: str | None) -> list[tuple[int, int]]:
 def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
     """Read the record of a part that counts; None where the part is not committed."""
     n = newest_record(store, part, feature_set)
-    return None if n is None else unseal(store / commit_key(part, n, feature_set))
+    with contextlib.suppress(FileNotFoundError):  # put aside or removed since
+        return None if n is None else unseal(store / commit_key(part, n, feature_set))
+    return None
 
 
 def newest_record(store: Path, part: int, feature_set: str | None) -> int | None:

@@ -126,10 +126,12 @@ class _Inspection:
 
     def _metadata(self) -> Iterator[Damage]:
         for key, document in self._salvaged.plan.metadata.items():
-            file = self._store / key
-            if not file.is_file():
+            try:
+                text = (self._store / key).read_bytes()
+            except OSError:
                 yield self._damage("missing", key, "it is not there")
-            elif not layout.same_document(file.read_bytes(), document):
+                continue
+            if not layout.same_document(text, document):
                 yield self._damage("altered", key, "it is not what the plan makes it")
 
     def _part(self, part: int, feature_set: str | None, *, decodable: bool) -> Iterator[Damage]:

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fsync_dir, unseal
+from ..durable import fsync_dir
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.plan import FEATURES, Plan, object_keys, read_plan
 from ..format.records import (
     ROWS,
     commit_key,
-    newest_record,
     outcomes_key,
     parse_commit_key,
     quarantined,
@@ -69,11 +68,11 @@ def commit_part(
     plan = plan or current
     _refuse_removed(store, current, plan, feature_set)
     while True:
-        newest = newest_record(store, part, feature_set)
+        newest = read_commit(store, part, feature_set)
         if newest is not None and not again:
             roll_part_forward(store, current, part, feature_set)
-            return unseal(store / commit_key(part, newest, feature_set))
-        n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest)
+            return newest
+        n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest["n"])
         content, key = _record(part, n, plan, outcomes, feature_set), commit_key(part, n, feature_set)
         record = publish.publish(store, key, content, _encode_part(part, plan, arrays, outcomes, feature_set))
         current = read_plan(store)
@@ -87,7 +86,8 @@ def commit_part(
 
 
 def _refuse_removed(store: Path, current: Plan, plan: Plan, feature_set: str | None) -> None:
-    if current.sha256_of(feature_set) != plan.sha256_of(feature_set):
+    known = feature_set is None or feature_set in current.added
+    if not known or current.sha256_of(feature_set) != plan.sha256_of(feature_set):
         raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
 
 
@@ -120,11 +120,10 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     StoreCorruptError
         If the commit record belongs to another plan.
     """
-    n = newest_record(store, part, feature_set)
-    if n is None:
+    record = read_commit(store, part, feature_set)
+    if record is None:
         return
-    key = commit_key(part, n, feature_set)
-    record = unseal(store / key)
+    n, key = record["n"], commit_key(part, record["n"], feature_set)
     if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
     for older in range(n):  # first: whoever is still installing one of them must find it gone
@@ -176,11 +175,10 @@ def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
 
 
 def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
-    n = newest_record(store, part, feature_set)
-    if n is None:
+    record = read_commit(store, part, feature_set)
+    if record is None:
         return True
-    key = commit_key(part, n, feature_set)
-    record = unseal(store / key)
+    key = commit_key(part, record["n"], feature_set)
     if not publish.staged_folder(store, key, record).is_dir():
         return False
     return any(not (store / object_key).exists() for object_key in object_keys(record))
