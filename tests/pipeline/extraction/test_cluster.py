@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -90,6 +94,86 @@ def test_local_workers_listen_on_loopback_only(tmp_path):
     extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=look)
     assert heard, "nothing was looked at"
     assert heard <= {"127.0.0.1", "::1"}
+
+
+STRANGER = """
+import asyncio, os, sys
+from distributed.comm import connect
+from distributed.security import Security
+async def ask(port, protocol, security):
+    try:
+        options = security.get_connection_args("client")
+        await asyncio.wait_for(connect(f"{protocol}://127.0.0.1:{port}", 5, **options), 20)
+    except Exception as error:
+        print("refused", type(error).__name__)
+    else:
+        print("LET IN at", port, protocol)
+async def main():
+    kinds = (("tcp", Security()), ("tls", Security.temporary()))
+    await asyncio.gather(*(ask(port, *kind) for port in sys.argv[1:] for kind in kinds))
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+asyncio.run(main())
+"""
+"""Another user of the machine, where root runs the tests: he asks each port to run code, with and without TLS."""
+
+
+def test_another_user_cannot_run_code_on_the_local_workers(tmp_path):
+    source = tones(tmp_path, 2)
+    said: list[str] = []
+    answers: list[int] = []
+
+    def ask(*progress):
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = (c for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN)
+        ports = sorted({str(c.laddr.port) for c in listening})
+        if not ports or said:
+            return
+        command = [sys.executable, "-c", STRANGER, *ports]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=200)
+        said.extend(done.stdout.splitlines())
+        for port in ports:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/info/main/workers.html", timeout=3)
+                answers.append(int(port))
+
+    extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=ask)
+    assert len(said) >= 4, "nobody was asked"
+    assert all(line.startswith("refused") for line in said), said
+    assert answers == [], "HTTP tells what is extracted"
+
+
+def test_a_site_that_wants_encryption_is_served(tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", "True")
+    dask.config.refresh()
+    try:
+        assert extract(tones(tmp_path, 2), tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1).ok == 2
+    finally:
+        monkeypatch.undo()
+        dask.config.refresh()
+
+
+def test_where_no_worker_can_start_one_line_says_why_and_what_to_do(tmp_path, monkeypatch):
+    def no_lock(self):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", no_lock)
+    with pytest.raises(WorkerError, match=r"cannot start here \(.*Read-only file system\); give --workers 0") as raised:
+        extract(tones(tmp_path, 2), tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_read_only_shared_memory_is_named(tmp_path):
+    tones(tmp_path, 2)
+    mount = "mount -t tmpfs -o ro none /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting needs root")
+    run = f"{mount}; {sys.executable} -m mgc extract {tmp_path} -o {tmp_path}/s --features mel --clip-s 1 --workers 2"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", run], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "cannot start here (no lock for processes; on Linux they are files in /dev/shm: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "fault of mgc" not in done.stderr
 
 
 @pytest.mark.parametrize(
