@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache.durable import fsync_dir
+from ..cache.durable import fsync_dir, refuse_without_links
 from ..cache.errors import ConfigError, MgcError
 from ..cache.format.plan import SEALED_SUFFIXES, is_store, read_plan
 from ..cache.format.recipe import Recipe
@@ -51,6 +51,7 @@ def extract(
         If a name in `changes` is no option.
     """
     options = with_changes(options or ExtractOptions(), changes)
+    refuse_without_links(store)
     with extra("extract"):
         from ..pipeline.extraction.extract import add_features
         from ..pipeline.extraction.extract import extract as run

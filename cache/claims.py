@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .durable import link
+
 HEARTBEAT_S, STALE_S = 20.0, 120.0
 """How often the owner of a claim touches it; after how long without a touch a claim of another machine is void."""
 
@@ -100,7 +102,7 @@ def _take(file: Path, claim: dict[str, object]) -> bool:
         now = draft.stat().st_mtime  # by the clock of the file system, which all machines share
         for _ in range(2):
             try:
-                os.link(draft, file)
+                link(draft, file)
                 return True
             except FileExistsError:
                 if not _abandoned(file, now):

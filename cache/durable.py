@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreCorruptError
+from .errors import ConfigError, StoreCorruptError
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def fsync_dir(folder: Path) -> None:
@@ -56,6 +59,44 @@ def inside(store: Path, key: str) -> Path:
     if path.name in ("", "..") or not path.parent.resolve().is_relative_to(store.resolve()):
         raise StoreCorruptError(f"{store}: a record names {key!r}, outside the store; do not use this store")
     return path
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a further name, which must be new: of several processes one succeeds.
+
+    Raises
+    ------
+    FileExistsError
+        If another was first.
+    ConfigError
+        If the file system has no hard links.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise ConfigError(
+                f"{target.parent}: this file system has no hard links ({error.strerror}), as exFAT and many SMB, FUSE "
+                "and object-store mounts; work on another disk, and copy the finished store here: reading needs none"
+            ) from error
+        raise
+
+
+def refuse_without_links(path: Path) -> None:
+    """Try, before any work, whether stores can be written where `path` is to be.
+
+    Raises
+    ------
+    ConfigError
+        If the file system has no hard links.
+    """
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    probe = folder / f".{uuid.uuid4().hex}.probe"
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # what else fails is said where it matters
+        probe.touch(exist_ok=False)
+        for name in (probe, probe.with_suffix(".link")):
+            stack.callback(name.unlink, missing_ok=True)
+        link(probe, probe.with_suffix(".link"))
 
 
 def write_durable(path: Path, data: bytes) -> None:

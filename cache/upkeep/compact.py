@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..durable import refuse_without_links
 from ..errors import StoreCorruptError
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
@@ -40,6 +41,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     StoreCorruptError
         If a part to be built again is damaged: it has to be repaired first.
     """
+    refuse_without_links(store)
     publish.refuse_busy(store)
     finish(store)
     plan = read_plan(store)
@@ -54,6 +56,8 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     sweep_drafts(store)
     finish(store)
     for entry in list((store / QUARANTINE).glob("*/*")):  # the folder of a part stays: it records that its n is used
+        if entry.name.startswith("."):  # not ours, though a release before 0.2 may have put it there
+            continue
         if entry.is_dir():
             shutil.rmtree(entry)
         else:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import zarr
 
 from ..claims import lock
-from ..durable import fsync_dir, fsync_tree, hidden_path, inside, names_in, rename_durable
+from ..durable import fsync_dir, fsync_tree, hidden_path, inside, link, names_in, rename_durable
 from ..errors import ConfigError, StoreCorruptError, StoreFormatError
 from ..format import layout
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
@@ -82,7 +82,12 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
         with h5py.File(draft, "r", locking=False) as file:
             _check_equal(file, zarr.open_group(store, mode="r"))
         _write_seal(draft)
-        os.link(draft, path)
+        try:
+            link(draft, path)
+        except ConfigError:  # no hard links there: a rename does, unless two conversions write one file at once
+            if path.exists():
+                raise FileExistsError(path) from None
+            draft.rename(path)
         fsync_dir(path.parent)
     except FileExistsError:
         raise ConfigError(f"{path}: there is something already; name another file") from None

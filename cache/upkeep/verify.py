@@ -267,8 +267,9 @@ class _Inspection:
 
 
 def _keys_below(store: Path) -> Iterator[str]:
-    """Yield every file of the store but logs, staging, quarantine, takedowns, and hidden files of a file manager."""
+    """Yield the files that a record should list: none in logs, staging, quarantine, takedowns or behind a dot."""
     for folder, names, files in os.walk(store):
+        names[:] = [name for name in names if not name.startswith(".")]
         if Path(folder) == store:
             names[:] = [name for name in names if name not in ("log", STAGING, QUARANTINE, DROPS)]
         for name in sorted(files):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -22,7 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from ..claims import STALE_S, file_system_time
-from ..durable import file_sha256, fingerprint, fsync_dir, fsync_tree, inside, names_in, seal, unseal, write_durable
+from ..durable import (
+    file_sha256,
+    fingerprint,
+    fsync_dir,
+    fsync_tree,
+    inside,
+    link,
+    names_in,
+    seal,
+    unseal,
+    write_durable,
+)
 from ..errors import ConfigError, StoreError
 from ..format.records import ROWS
 
@@ -91,7 +101,7 @@ def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) ->
         fsync_dir(store / STAGING)
         try:
             if _is_whole(folder, record):
-                os.link(folder / _DRAFT, store / key)
+                link(folder / _DRAFT, store / key)
                 return
         except FileExistsError:
             return
@@ -242,10 +252,10 @@ def _label(key: str) -> str:
 
 def _link_over(source: Path, target: Path, draft: Path) -> None:
     try:
-        os.link(source, target)
+        link(source, target)
     except FileExistsError:
         if source.samefile(target):
             return
-        os.link(source, draft)
+        link(source, draft)
         draft.replace(target)
         draft.unlink(missing_ok=True)  # rename(2) between links of one file does nothing

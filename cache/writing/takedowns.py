@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fsync_dir, names_in, seal, unseal, write_durable
+from ..durable import fsync_dir, link, names_in, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..messages import join_names
 
@@ -72,7 +71,7 @@ def _publish(folder: Path, document: bytes) -> bool:
     try:
         for number in itertools.count(1 + max(_numbers(folder.parent), default=-1)):
             with contextlib.suppress(FileExistsError):
-                os.link(draft, folder / f"{number}.json")
+                link(draft, folder / f"{number}.json")
                 return True
     except FileNotFoundError:
         if not folder.exists():

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ...cache.claims import lock
+from ...cache.errors import RunError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..config import TrainConfig
@@ -34,6 +41,31 @@ from ..runs.history import EpochRecord
 from .loop import EpochSums, Learner, seeded
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def only_training(run: Path) -> Iterator[None]:
+    """Hold a run's folder in a ``with`` block, until the process ends at the latest.
+
+    Raises
+    ------
+    RunError
+        If another process trains in it.
+    """
+    mark, is_new = run / ".training", not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    with lock(mark, wait=False) as alone:
+        if not alone:
+            raise RunError(f"{run}: {mark.read_text()} trains in this folder; wait for it, or give another folder")
+        mark.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            yield
+        finally:
+            mark.unlink()
+            if is_new:
+                with contextlib.suppress(OSError):  # there is a run now
+                    run.rmdir()
 
 
 @dataclass(kw_only=True)

@@ -37,7 +37,7 @@ from ..runs.history import EpochRecord, append_record
 from ..runs.model_card import CardFacts
 from ..runs.published_model import bundle_files, weights_sha256
 from .loop import EpochSums, train_epoch
-from .start import OpenRun, open_run
+from .start import OpenRun, only_training, open_run
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def train(
         if stop():
             raise StoppedError(f"{run}: stopped before the first step; nothing new was to be saved")
 
-    with deterministic(config.deterministic), compiling(config.compile):
+    with only_training(run), deterministic(config.deterministic), compiling(config.compile):
         opened = open_run(
             store,
             run,

@@ -242,3 +242,17 @@ def test_a_takedown_that_cannot_be_read_hides_the_whole_store(joined, tmp_path):
     flip(store / "drops/0.json", 20)
     with pytest.raises(StoreCorruptError, match=r"drops/0\.json"):
         FeatureStore.open(store)
+
+
+def test_what_begins_with_a_dot_belongs_to_others(store):
+    """A user's git repository, a file manager's trash and thumbnails, at the top and in the rooms of a store."""
+    others = [".git/HEAD", ".git/objects/ab/cd", ".Trash-0/files/x", "mel/.hidden/x", "rows/.nfs001", ".DS_Store"]
+    for name in (*others, "quarantine/foreign/.git/HEAD"):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text("theirs")
+    assert verify(store, full=True) == []
+    (store / "stray.txt").write_text("x")
+    assert quarantine(store, verify(store)) == []
+    compact(store)
+    assert not (store / "stray.txt").exists()
+    assert {(store / name).read_text() for name in (*others, "quarantine/foreign/.git/HEAD")} == {"theirs"}

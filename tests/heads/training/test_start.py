@@ -1,0 +1,29 @@
+"""A run's folder has one training at a time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mgc.cache.errors import RunError
+from mgc.heads.training.start import only_training
+
+
+def test_a_second_training_in_a_folder_is_refused_and_told_who_has_it(tmp_path):
+    run = tmp_path / "deep" / "run"
+    with (
+        only_training(run),
+        pytest.raises(RunError, match=rf"run: process {os.getpid()} on .+ trains in this folder; wait for it"),
+        only_training(run),
+    ):
+        pytest.fail("it was let in")
+    assert not run.exists(), "nothing was trained, so nothing is left"
+
+
+def test_the_mark_of_a_training_that_was_killed_hinders_nobody(tmp_path):
+    (tmp_path / ".training").write_text("process 1 on another")
+    with only_training(tmp_path):
+        pass
+    assert tmp_path.exists()
+    assert not (tmp_path / ".training").exists()
