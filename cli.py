@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-import mgc
-
+from . import __version__
 from .cache.errors import MgcError
-from .commands import extraction, runs, stores, training
+from .commands import api, extraction, runs, stores, training
 from .commands.console import Terminal, to_stderr
 from .commands.options import Seed, takes_flags, verbose_flags
 
@@ -54,7 +53,7 @@ def demo(
     Example: [b]mgc demo -o demo[/b]
     """
     with terminal.progress() as steps:
-        report = mgc.api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
+        report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
     terminal.emit(report.to_dict(), lambda: _print_demo(report))
 
 
@@ -76,7 +75,7 @@ app.add_typer(stores.store_app, name="store")
 
 def _print_version(requested: bool) -> None:
     if requested:
-        print(mgc.__version__)
+        print(__version__)
         raise typer.Exit
 
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import mgc
-
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
+from . import api
 from .console import Terminal, duration, n_workers, print_table, to_stderr
 from .options import (
     SOURCE,
@@ -51,17 +50,17 @@ def manifest(
     [b]mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl[/b], [b]mgc manifest --list[/b]
     """
     if list_:
-        datasets = mgc.api.known_datasets()
+        datasets = api.known_datasets()
         terminal.emit({"datasets": datasets}, lambda: _print_datasets(datasets))
         return
     if source is None:
         raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
-    read = mgc.api.read_source(source, tracks)
+    read = api.read_source(source, tracks)
     terminal.remark(read.remarks)
     summary = read.to_dict()
     if output is not None:
-        written = mgc.api.write_manifest(read, output)
+        written = api.write_manifest(read, output)
         terminal.remark(written.remarks)
         summary |= written.to_dict() | {"remarks": [*read.remarks, *written.remarks]}
     terminal.emit(summary, lambda: _print_source(summary))
@@ -84,10 +83,10 @@ def extract(
     [b]mgc extract m4a.jsonl -o m4a.zarr --shard 3/8[/b]; docs/cluster.md has more for clusters
     """
     allowed = _allowed_failures(max_failures)
-    read = mgc.api.read_source(source, tracks)
+    read = api.read_source(source, tracks)
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
-        report = mgc.api.extract(read.source, output, options, on_progress=steps)
+        report = api.extract(read.source, output, options, on_progress=steps)
     terminal.emit(report.to_dict(), lambda: _print_extraction(report, options.add))
     failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if failed > allowed(report.planned):
@@ -121,10 +120,10 @@ def plan(
 
     Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
     """
-    read = mgc.api.read_source(source, tracks)
+    read = api.read_source(source, tracks)
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
-        forecast = mgc.api.plan(read.source, output, options, sample=sample, on_progress=steps)
+        forecast = api.plan(read.source, output, options, sample=sample, on_progress=steps)
     terminal.emit(forecast.to_dict(), lambda: _print_forecast(forecast, output))
 
 
@@ -134,7 +133,7 @@ def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
 
     Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
     """
-    installed = mgc.api.extractors()
+    installed = api.extractors()
     broken = [extractor for extractor in installed if extractor.error]
     working = [extractor.to_dict() for extractor in installed if not extractor.error]
     names = ("name", "input", "dims", "shape", "dtype", "unit", "version", "from")

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import mgc
-
 from ..cache.errors import ConfigError
 from ..cache.messages import counted, interval
 from ..heads.evaluation.predict_options import PredictOptions
 from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, RANKING_METRICS, TUNED, column_label
+from . import api
 from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr
 from .options import (
     Config,
@@ -54,7 +53,7 @@ def evaluate(
     Example: [b]mgc evaluate runs/first songs.zarr[/b]
     """
     with terminal.progress() as steps:
-        metrics = mgc.api.evaluate(
+        metrics = api.evaluate(
             run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
         ).to_dict()
     terminal.emit(metrics, lambda: print_metrics(metrics))
@@ -74,7 +73,7 @@ def compare(
 
     Example: [b]mgc compare runs/audio runs/both[/b]
     """
-    result = mgc.api.compare(first, second, common=common, n_replicates=replicates, seed=seed).to_dict()
+    result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed).to_dict()
     terminal.emit(result, lambda: print_comparison(result, terminal.quiet))
 
 
@@ -108,7 +107,7 @@ def report(
     [b]mgc report runs/audio runs/both -o page.html[/b], [b]mgc report songs.zarr[/b]
     """
     with terminal.progress() as steps:
-        page = mgc.api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
+        page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
     terminal.emit({"report": str(page)}, lambda: print(f"report: {page}"))
 
 
@@ -178,7 +177,7 @@ def predict(
         if not inputs:
             raise ConfigError("standard input names no songs; give one path a line")
     with terminal.progress() as steps:
-        result = mgc.api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
+        result = api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
     terminal.remark(result.remarks)
     terminal.emit({"model": str(run), **result.to_dict()}, lambda: print_predicted(result, listing, top))
     if result.n_failed == result.n_tracks:

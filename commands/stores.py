@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import mgc
-
 from ..cache.errors import ConfigError
 from ..cache.messages import counted, join_names
 from ..cache.steps import within
 from ..pipeline.sources.options import SourceOptions
+from . import api
 from .console import Listing, Terminal, command, print_list, print_table
 from .options import (
     GenreNames,
@@ -117,7 +116,7 @@ def store_verify(
     Example: [b]mgc store verify songs.zarr --full[/b]
     """
     with terminal.progress() as steps:
-        damages = mgc.api.store_verify(store, full=full, on_progress=steps)
+        damages = api.store_verify(store, full=full, on_progress=steps)
     document = {"store": str(store), "full": full, "damages": [damage.to_dict() for damage in damages]}
     terminal.emit(document, lambda: print_damages(damages, store, repair_advice(store)))
     if damages:
@@ -139,9 +138,9 @@ def store_repair(
 
     Example: [b]mgc store repair songs.zarr --source music4all/[/b]
     """
-    read = None if source is None else mgc.api.read_source(source, options).source
+    read = None if source is None else api.read_source(source, options).source
     with terminal.progress() as steps:
-        report = mgc.api.store_repair(
+        report = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )
     terminal.emit(report.to_dict(), lambda: print_repair(report, store, with_source=read is not None))
@@ -206,7 +205,7 @@ def store_select(
     [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
     """
     with terminal.progress() as steps:
-        result = mgc.api.store_select(store, output, **selection, on_progress=steps)
+        result = api.store_select(store, output, **selection, on_progress=steps)
     terminal.remark(result.remarks)
     text = f"{output}: {result.tracks} of the {result.of} tracks that have features"
     terminal.emit(result.to_dict(), lambda: print(text))
@@ -234,10 +233,10 @@ def store_drop(
     if bool(ids) == (feature is not None):
         raise ConfigError("name the tracks to take down, or features with --feature NAME, and not both")
     if feature is not None:
-        removal = mgc.api.store_drop_feature(store, feature, dry_run=dry_run)
+        removal = api.store_drop_feature(store, feature, dry_run=dry_run)
         terminal.emit(removal.to_dict(), lambda: print_removal(removal))
         return
-    new = mgc.api.store_drop(store, ids or (), dry_run=dry_run)
+    new = api.store_drop(store, ids or (), dry_run=dry_run)
     advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
     terminal.emit(
         {"store": str(store), "dropped": new, "dry_run": dry_run},
@@ -252,7 +251,7 @@ def store_compact(store: StoreArgument, terminal: Annotated[Terminal, print_flag
     Example: [b]mgc store compact songs.zarr[/b]
     """
     with terminal.progress() as steps:
-        parts = mgc.api.store_compact(store, on_progress=steps)
+        parts = api.store_compact(store, on_progress=steps)
     terminal.emit({"store": str(store), "parts": parts}, lambda: print(f"{counted(parts, 'part')} made anew"))
 
 

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-import mgc
-
 from ..cache.messages import counted
 from ..heads.metrics.names import ABLATION_METRICS
+from . import api
 from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently
 from .options import Config, GenreDelimiter, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
 
@@ -125,11 +124,11 @@ def train(
     learning["options"] |= _without_none(more | {"deterministic": deterministic})
     if dry_run:
         with terminal.progress() as steps:
-            forecast = mgc.api.train_dry_run(store, output, **labelled, **learning, on_progress=steps)
+            forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps)
         terminal.emit(forecast, lambda: print_dry_run(forecast))
         return
     with stopping_gently() as stop, terminal.progress() as steps:
-        result = mgc.api.train(
+        result = api.train(
             store,
             output,
             **labelled,
@@ -189,7 +188,7 @@ def ablate(
     """
     learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
     with stopping_gently() as stop, terminal.progress() as steps:
-        result = mgc.api.ablate(
+        result = api.ablate(
             store,
             output,
             tables=None if tables is None else split_names(tables),

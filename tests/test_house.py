@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -52,3 +53,13 @@ def test_folders_hold_nothing_but_a_docstring_in_their_init() -> None:
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if room != "api"):
         text = path.read_text(encoding="utf-8").strip()
         assert text == "" or (text.startswith('"""') and text.endswith('"""') and text.count('"""') == 2), path
+
+
+def test_readmes_name_files_that_are_there() -> None:
+    """A folder's README names its own files by their names, and others by their paths from the root."""
+    gone = []
+    for readme in (path for room in (*ROOMS, "benchmarks", "tests") for path in (ROOT / room).rglob("README.md")):
+        for name in re.findall(r"`([a-z_0-9/]+\.py)`", readme.read_text(encoding="utf-8")):
+            if not ((ROOT / name).is_file() or any(readme.parent.rglob(name)) or (readme.parents[1] / name).is_file()):
+                gone.append(f"{readme.relative_to(ROOT)}: {name}")
+    assert gone == []

@@ -1,0 +1,13 @@
+""":mod:`mgc.api`, imported when a command first calls it: ``mgc --help`` must not wait for it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(importlib.import_module("..api", __package__), name)
