@@ -7,7 +7,7 @@ from .schema import Flag, Reason
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EXT_MISMATCH: "The content is of another format than the file's name says; it was read as what it is.",
     Flag.TRUNCATED: "Less than 95 % of the sound that the header promises is in the file; was its copy cut short?",
-    Flag.DECODE_GAPS: "Damaged packets were skipped; the clip may jump where they were.",
+    Flag.DECODE_GAPS: "Damaged packets or bytes that are no sound were skipped; the clip may jump where they were.",
     Flag.UPSAMPLED: "The file's sample rate is below the recipe's, so its high mel bands hold next to nothing.",
     Flag.MULTICHANNEL: "More than two channels; the clip is their mean.",
     Flag.SILENT: "The whole clip is silent (peak below -80 dBFS). Its mel says nothing of a genre: listen to the file.",
@@ -35,7 +35,7 @@ _CAUSES: dict[Reason, str] = {
     Reason.TOO_LARGE: "Beyond a limit on bytes, hours, channels or sample rate; the detail says which.",
     Reason.BAD_HEADER: "A header that no decoder accepts.",
     Reason.DECODE_ERROR: "Too damaged to decode.",
-    Reason.UNSUPPORTED_CODEC: "No decoder here for this codec, or encrypted sound.",
+    Reason.UNSUPPORTED_CODEC: "No decoder for this codec or format (a video, for example), or encrypted sound.",
     Reason.DECODER_CRASH: "The decoder crashed on this file, twice; other tracks are unharmed.",
     Reason.DECODER_TIMEOUT: "Decoding took too long.",
     Reason.DECODER_MEMORY: "Decoding needed more memory than one file may have.",

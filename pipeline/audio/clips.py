@@ -19,8 +19,9 @@ import numpy as np
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
-from .containers import Caps, Sound, examine, extension_fits
+from .containers import MPEG, Caps, Sound, examine, extension_fits
 from .decoded import ClipFacts, Decoded, Float32, PlaceClip, Window
+from .joined import decode_joined
 from .libsndfile import decode_with_libsndfile
 
 NEARLY_A_CLIP_S = 1.0
@@ -116,21 +117,36 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
     Both decoders end a damaged or cut file without a word, so what comes out is always compared with what the file's
     own structure says (:class:`mgc.pipeline.audio.containers.Sound`).
     """
-    broken = sound.walk is not None and sound.walk.breaks > 0
-    first = decode_with_libsndfile(path, sound, plan, caps) if sound.container.libsndfile else None
+    if sound.parts:
+        return decode_joined(sound.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
+    broken = sound.unread or (sound.walk is not None and sound.walk.breaks > 0)
+    first = _decode_with_libsndfile(path, sound, plan, caps) if sound.container.libsndfile else None
     if first is not None and first.whole:
         return replace(first, gaps=broken)
     from .ffmpeg import decode_with_ffmpeg
 
     try:
         second = decode_with_ffmpeg(path, sound, plan, caps)
-    except ClipError:
+    except MemoryError:
+        raise
+    except Exception:  # of the file, or of the binding
         if first is None or 2 * len(first.mono) < min(first.window.stop, first.length) - first.window.first:
             raise
         return replace(first, gaps=True)
     if first is not None and len(first.mono) > len(second.mono):
         return replace(first, gaps=True)
-    return replace(second, gaps=broken) if sound.walk else second  # where MPEG files are joined, FFmpeg stumbles
+    stumbles = sound.container is MPEG and sound.walk is not None  # FFmpeg does, where MPEG files are joined
+    return replace(second, gaps=broken or (second.gaps and not stumbles))
+
+
+def _decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
+    """None where libsndfile or its binding raises: the other decoder may read the file."""
+    try:
+        return decode_with_libsndfile(path, sound, plan, caps)
+    except (ClipError, MemoryError):
+        raise
+    except Exception:
+        return None
 
 
 def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | None) -> Window:

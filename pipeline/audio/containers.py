@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
-from . import mpeg
+from . import mpeg, unread
+from .structure import joins, lost_tail, payload, voc_formats
+from .tags import after_tags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,9 @@ class Sound:
     share : part of the declared sample data that is in the file, 0 to 1; None where the container does not declare it.
     walk : the frames of an MPEG stream, counted; None for any other kind, or where they cannot be counted.
     has_payload : the section that holds the sound is there, whatever its state.
+    first, stop : the bytes of the file that decoders may read; to its end where `stop` is None.
+    unread : much of the file is neither sound nor tags, as far as its structure says.
+    parts : the files that are joined in this one, where there are several.
     """
 
     container: Container
@@ -63,6 +69,10 @@ class Sound:
     share: float | None = None
     walk: mpeg.Walk | None = None
     has_payload: bool = True
+    first: int = 0
+    stop: int | None = None
+    unread: bool = False
+    parts: tuple[Sound, ...] = ()
 
 
 MPEG = Container("MPEG audio", "mp3", "mp3 mp2 mp1 mpa mpga m2a m3a bit", libsndfile=True)
@@ -81,7 +91,7 @@ _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"riff\x2e\x91\xcf\x11", Container("Wave64", "w64", "w64", libsndfile=True)),
     (0, b".snd", AU),
     (0, b"dns.", AU),
-    (0, b"Creative Voice File\x1a", Container("VOC", "voc", "voc", libsndfile=True)),
+    (0, b"Creative Voice File\x1a", Container("VOC", "voc", "voc")),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", ASF),
     (0, b"MAC ", Container("Monkey's Audio", "ape", "ape apl", declares_length=True)),
     (0, b"MP+", Container("Musepack 7", "mpc", "mpc mp+ mpp", declares_length=True)),
@@ -97,21 +107,12 @@ _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"\x1a\x45\xdf\xa3", Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)),
     *((4, box, MP4) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
 )
-_NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"MThd", "a MIDI score, which holds no sound"),
-    (b"#EXTM3U", "a playlist"),
-    (b"[playlist]", "a playlist"),
-)
 _CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 _ASF_DATA = b"\x36\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
-_UNDECLARED_SIZES = {0, 0xFFFFFFFF}  # what programs leave there that write to a pipe; and near 2 GiB, see _payload
-_MPEG_SEARCH_BYTES = 1 << 16
+_NEAR_BYTES, _FAR_BYTES = 1 << 16, 1 << 24  # how far frames of an MPEG stream are searched, the latter behind tags
+_FAR_CHAIN = 16  # headers in a row that make a stream far from where one is expected
+_UNMISTAKABLE = re.compile(rb"fLaC[\0\x80]\0\0\x22|OggS\0\x02|RIFF....WAVE|FORM....AIF[FC]", re.DOTALL)
+_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 def examine(path: Path, caps: Caps) -> Sound:
@@ -120,23 +121,86 @@ def examine(path: Path, caps: Caps) -> Sound:
     Raises
     ------
     ClipError
-        ``SRC_MISSING``, ``SRC_NOT_REGULAR``, ``EMPTY``, ``TOO_LARGE`` or ``NOT_AUDIO``.
+        ``SRC_MISSING``, ``SRC_NOT_REGULAR``, ``EMPTY``, ``TOO_LARGE``, ``UNSUPPORTED_CODEC`` or ``NOT_AUDIO``.
     """
     with _map_file(path, caps) as data:
-        first = _after_id3(data)
-        container = _sniff(data, first)
-        if container is None:
-            foreign = data[first : first + 4] in _CHUNKED
-            start = None if foreign else mpeg.find_stream(data, first, _MPEG_SEARCH_BYTES)
-            if start is None:
-                raise _not_audio(data, first)
-            return Sound(container=MPEG, n_bytes=len(data), walk=mpeg.walk(data, start))
-        return Sound(
-            container=container,
-            n_bytes=len(data),
-            share=_share(data, container),
-            has_payload=container is not ASF or data.find(_ASF_DATA) >= 0,
+        first = after_tags(data, 0)
+        start = first if _sniff(data, first) or mpeg.find_stream(data, first, first + 2) == first else None
+        if start is None:
+            start = _search(data, first)
+        container = _sniff(data, start)
+        if container in (None, ADTS):
+            return _mpeg(data, 0 if start == first and container is None else start, start)
+        assert container is not None
+        starts = joins(data, start, container.demuxer)
+        sounds = [_sound(data, begin, stop, container) for begin, stop in zip(starts, [*starts[1:], None], strict=True)]
+        return sounds[0] if len(sounds) == 1 else replace(sounds[0], parts=tuple(sounds))
+
+
+def _sound(data: mmap.mmap, first: int, stop: int | None, container: Container) -> Sound:
+    """Describe one file of the kind `container` that occupies ``[first, stop)`` of `data`."""
+    end = len(data) if stop is None else stop
+    if container.demuxer == "voc" and len(voc_formats(data, first)) > 1:
+        raise ClipError(Reason.UNSUPPORTED_CODEC, "VOC blocks of several sample rates or formats")
+    return Sound(
+        container=container,
+        n_bytes=end - first,
+        share=_share(data, first, end, container),
+        has_payload=container is not ASF or data.find(_ASF_DATA) >= 0,
+        first=first,
+        stop=stop,
+        unread=lost_tail(data, first, end, container.demuxer),
+    )
+
+
+def _mpeg(data: mmap.mmap, begin: int, start: int) -> Sound:
+    """Describe MPEG frames that start at `start`; decoders read from `begin` on, tags included."""
+    sounds: list[Sound] = []
+    while True:
+        walk = mpeg.walk(data, start)
+        stop = walk.stop if walk else None
+        sounds.append(
+            Sound(
+                container=ADTS if mpeg.is_adts(data, start) else MPEG,
+                n_bytes=(len(data) if stop is None else stop) - begin,
+                walk=walk,
+                first=begin,
+                stop=stop,
+            )
         )
+        if stop is None:
+            return sounds[0] if len(sounds) == 1 else replace(sounds[0], parts=tuple(sounds))
+        begin = start = stop
+
+
+def _search(data: mmap.mmap, first: int) -> int:
+    """Where sound begins that is not at `first`, the end of the tags: their size may be wrong, and padding follow.
+
+    Raises
+    ------
+    ClipError
+        ``EMPTY``, ``UNSUPPORTED_CODEC`` or ``NOT_AUDIO``.
+    """
+    error = unread.named(data[first : first + 1024])
+    if error is not None and not first:
+        raise error
+    behind = _NOT_ZERO.search(data, first)
+    padded = behind.start() if behind else len(data)
+    if padded > first and _sniff(data, padded):
+        return padded
+    if data[first : first + 4] not in _CHUNKED:
+        near = mpeg.find_stream(data, padded, padded + _NEAR_BYTES)
+        # A tag may be larger than it says, or smaller: sound is searched in it too.
+        far = mpeg.find_stream(data, min(first, 10), min(padded, len(data)) + _FAR_BYTES, _FAR_CHAIN)
+        file = _UNMISTAKABLE.search(data, 10, padded + _FAR_BYTES) if first else None
+        start = min((at for at in (near, far, file.start() if file else None) if at is not None), default=None)
+        if start is not None:
+            return start
+    if error is not None:
+        raise error
+    if first:
+        raise ClipError(Reason.EMPTY, "an ID3 tag with no sound behind it")
+    raise unread.unnamed(data[:1024])
 
 
 def extension_fits(path: Path, container: Container) -> bool:
@@ -167,18 +231,6 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
             yield data
 
 
-def _after_id3(data: mmap.mmap) -> int:
-    """Offset behind any ID3v2 tags at the front (sizes are 28 bits, seven a byte)."""
-    position = 0
-    while data[position : position + 3] == b"ID3" and position + 10 <= len(data):
-        footer = 10 if data[position + 5] & 0x10 else 0
-        size = 0
-        for byte in data[position + 6 : position + 10]:
-            size = size << 7 | byte & 0x7F
-        position += 10 + size + footer
-    return position
-
-
 def _sniff(data: mmap.mmap, first: int) -> Container | None:
     head = data[first : first + 32]
     if head[:4] in _CHUNKED:
@@ -194,64 +246,7 @@ def _sniff(data: mmap.mmap, first: int) -> Container | None:
     return None
 
 
-def _not_audio(data: mmap.mmap, first: int) -> ClipError:
-    if first:
-        return ClipError(Reason.EMPTY, "an ID3 tag with no sound behind it")
-    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for signature, meaning in _NOT_AUDIO:
-        if head.startswith(signature):
-            return ClipError(Reason.NOT_AUDIO, f"the content is {meaning}")
-    if data[:4] in _CHUNKED:
-        return ClipError(Reason.NOT_AUDIO, "the content is a RIFF or IFF file of a kind that is not sound")
-    if head[:1] == b"<":
-        return ClipError(Reason.NOT_AUDIO, "the content is HTML or XML")
-    if head and not any(byte < 9 or 13 < byte < 32 for byte in head):
-        return ClipError(Reason.NOT_AUDIO, "the content is text")
-    return ClipError(Reason.NOT_AUDIO, "the content has no signature of any audio format")
-
-
-def _share(data: mmap.mmap, container: Container) -> float | None:
+def _share(data: mmap.mmap, first: int, end: int, container: Container) -> float | None:
     """Part of the declared bytes of sample data that the file really holds."""
-    if container is AU:
-        order = "big" if data[:4] == b".snd" else "little"
-        start, declared = (_integer(data, at, order) for at in (4, 8))
-    elif container in (WAV, AIFF):
-        start, declared = _payload(data)
-    elif container is CAF:
-        start, declared = _caf_payload(data)
-    else:
-        return None
-    if declared in _UNDECLARED_SIZES or abs(declared - 0x7FFF_FFFF) < 0x2000:
-        return None
-    return min(1.0, max(0, len(data) - start) / declared)
-
-
-def _payload(data: mmap.mmap) -> tuple[int, int]:
-    """Offset and declared size of the chunk that holds the samples; (0, 0) where there is none."""
-    order = "big" if data[:4] in (b"FORM", b"RIFX") else "little"
-    wide = 0
-    position = 12
-    while position + 8 <= len(data):
-        name, size = data[position : position + 4], _integer(data, position + 4, order)
-        position += 8
-        if name == b"ds64":
-            wide = _integer(data, position + 8, order, 8)
-        if name in (b"data", b"SSND"):
-            return position, wide if size == 0xFFFFFFFF and wide else size
-        position += size + size % 2
-    return 0, 0
-
-
-def _caf_payload(data: mmap.mmap) -> tuple[int, int]:
-    position = 8
-    while position + 12 <= len(data):
-        name, size = data[position : position + 4], _integer(data, position + 4, "big", 8)
-        position += 12
-        if name == b"data":
-            return position, 0 if size >> 63 else size  # -1: up to the end of the file
-        position += size
-    return 0, 0
-
-
-def _integer(data: mmap.mmap, position: int, order: str, width: int = 4) -> int:
-    return int.from_bytes(data[position : position + width], "big" if order == "big" else "little")
+    start, size = payload(data, first, container.demuxer)
+    return None if size is None else min(1.0, max(0, end - start) / size)

@@ -47,6 +47,7 @@ class Decoded:
     mixer : what it noted of the samples in the window.
     share : decoded over declared length, where the container declares one.
     whole : nothing that should be there was missing.
+    by_libsndfile : libsndfile, given the path of the file, reads the same.
     """
 
     mono: Float32
@@ -100,6 +101,12 @@ class Mixer:
     @property
     def clipped_share(self) -> float:
         return self._over / self._values if self._values else 0.0
+
+    def add(self, other: Mixer) -> None:
+        """Add what another mixer noted."""
+        self._over += other._over
+        self._values += other._values
+        self.finite = self.finite and other.finite
 
     def mix(self, block: Float32) -> Float32:
         """(n, channels) -> (n,): the mean of the channels, ``0.5 * (L + R)`` for two.

@@ -15,16 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 import soxr
+from av.stream import Disposition
 
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
 from .containers import ASF, Caps, Sound
 from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps
+from .file_range import open_range
 
 _PREROLL_S = 1  # decoders need packets before the window: overlap, bit reservoir, Opus' 80 ms
 _PRIMING_S = 0.1  # encoder delay that a container may count and a decoder removes
@@ -120,8 +122,10 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
 
 
 def _share(sound: Sound, extent: _Extent, length: int) -> float | None:
-    if sound.share is not None or extent.declared_s is None or extent.declared_share is None:
+    if sound.share is not None or extent.declared_share is None:
         return sound.share
+    if extent.declared_s is None:
+        return extent.declared_share
     return min(extent.declared_share, (length / extent.rate_hz + _PRIMING_S) / extent.declared_s)
 
 
@@ -142,7 +146,7 @@ class _LocalFile:
 
 @contextmanager
 def _open(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
-    with path.open("rb") as file:
+    with open_range(path, sound.first, sound.stop) as file:
         try:
             container = av.open(_LocalFile(file), mode="r", format=sound.container.demuxer, metadata_errors="replace")
         except av.FFmpegError as error:
@@ -150,16 +154,33 @@ def _open(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContaine
         with container:
             if not container.streams.audio:
                 raise ClipError(Reason.NOT_AUDIO, f"{sound.container.name} without an audio stream")
-            stream = container.streams.audio[0]
+            stream = _main_stream(container)
             context = stream.codec_context
             if context is None:
                 raise ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {sound.container.name}")
-            if context.codec_tag in _ENCRYPTED_TAGS:
-                raise ClipError(Reason.UNSUPPORTED_CODEC, f"encrypted sound ({context.codec_tag})")
+            if (tag := _codec_tag(context)) in _ENCRYPTED_TAGS:
+                raise ClipError(Reason.UNSUPPORTED_CODEC, f"encrypted sound ({tag})")
             context.thread_count = 1
             if context.name == "flac":  # or a frame with a wrong checksum comes out as noise
                 context.options = {"err_detect": "crccheck+explode"}
             yield container, stream
+
+
+def _main_stream(container: av.container.InputContainer) -> av.AudioStream:
+    """The audio stream that the container marks as default; of several, or of none, the first of most channels."""
+
+    def rank(stream: av.AudioStream) -> tuple[bool, int]:
+        context = stream.codec_context
+        return bool(stream.disposition & Disposition.default), context.layout.nb_channels if context else 0
+
+    return max(container.streams.audio, key=rank)
+
+
+def _codec_tag(context: av.AudioCodecContext) -> str:
+    try:
+        return context.codec_tag
+    except UnicodeDecodeError:  # PyAV reads it as ASCII; a tag beyond it is no tag of encryption
+        return ""
 
 
 def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
@@ -170,23 +191,30 @@ def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
             raise ClipError(Reason.BAD_HEADER, f"the header gives {channels} channels at {rate_hz} Hz")
         check_caps(rate_hz, channels, 0, caps)
         first = end = None
-        for packet in _packets(container, stream, _Take()):
-            if packet.pts is not None:
+        last_s = Fraction(0)  # of any stream: a picture may be longer than the sound
+        undivided = sound.container.declares_length and not stream.duration and len(container.streams) > 1
+        for packet in _packets(container, None if undivided else stream, _Take()):
+            if packet.pts is not None and packet.time_base:
+                last_s = max(last_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.pts is not None and packet.stream.index == stream.index:
                 after = packet.pts + (packet.duration or 0)
                 first = packet.pts if first is None else min(first, packet.pts)
                 end = after if end is None else max(end, after)
         origin = stream.start_time if stream.start_time is not None else first or 0
-        declared_s = None
-        if sound.container.declares_length and stream.duration:
-            declared_s = float(stream.duration * tick_s)
-        elif sound.container.declares_length and container.duration:
-            declared_s = container.duration / av.time_base
+        declared_s = share = None
+        whole_s = (container.duration or 0) / av.time_base
+        if undivided:
+            share = float(last_s) / whole_s if whole_s else None
+        elif sound.container.declares_length:
+            declared_s = float(stream.duration * tick_s) if stream.duration else whole_s or None
+        if declared_s and end is not None:
+            share = float((end - (first or 0)) * tick_s) / declared_s
         return _Extent(
             rate_hz=rate_hz,
             channels=channels,
             origin_s=origin * tick_s,
             end_s=None if end is None else end * tick_s,
-            declared_share=None if end is None or not declared_s else float((end - (first or 0)) * tick_s) / declared_s,
+            declared_share=share,
             declared_s=declared_s,
         )
 
@@ -256,10 +284,12 @@ def _decoded_length(path: Path, sound: Sound, extent: _Extent) -> int:
 
 
 def _packets(
-    container: av.container.InputContainer, stream: av.AudioStream, take: _Take
+    container: av.container.InputContainer, stream: av.AudioStream | None, take: _Take
 ) -> Iterator[av.Packet[av.AudioStream]]:
+    """Packets of one stream, or of all."""
     try:
-        yield from container.demux(stream)
+        packets: Any = container.demux() if stream is None else container.demux(stream)
+        yield from packets
     except av.FFmpegError as error:
         take.note(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ import soundfile
 
 from .containers import MPEG, Caps, Sound
 from .decoded import MPEG_SLACK, Decoded, Float32, Mixer, PlaceClip, Window, check_caps
+from .file_range import open_range
 
 _BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
 
 
 def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
     """Decode the window that `plan` asks for; None if libsndfile cannot read the file, or find its end."""
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))
-    except soundfile.LibsndfileError:
-        return None
-    with file:
+    in_part = bool(sound.first) or sound.stop is not None
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open_range(path, sound.first, sound.stop)) if in_part else os.fsencode(path)
+            file = stack.enter_context(soundfile.SoundFile(source))
+        except soundfile.LibsndfileError:
+            return None
         rate_hz, channels = file.samplerate, file.channels
         check_caps(rate_hz, channels, 0, caps)
         length, slack = file.frames, MPEG_SLACK if sound.container is MPEG else 0
@@ -50,6 +54,7 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
         mixer=mixer,
         share=share,
         whole=whole,
+        by_libsndfile=not in_part,
     )
 
 

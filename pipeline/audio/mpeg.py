@@ -1,4 +1,4 @@
-"""Walking the frames of an MPEG audio stream (MP3, MP2, MP1) without decoding it.
+"""Walking the frames of an MPEG audio stream (MP3, MP2, MP1, and AAC in ADTS) without decoding it.
 
 Nothing but the frames themselves says how long such a stream is: a Xing or VBRI header may lie, and without one
 decoders guess from the first frame's bit rate (libsndfile then stops early in a variable stream that begins loud). The
@@ -7,10 +7,11 @@ walk counts the frames, and the places where the chain of frames is broken.
 
 from __future__ import annotations
 
-import mmap
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+
+from .tags import Bytes, after_tags
 
 _KBPS = {  # (MPEG-1, layer) -> kbit/s by the header's index 1 to 14
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -21,16 +22,21 @@ _KBPS = {  # (MPEG-1, layer) -> kbit/s by the header's index 1 to 14
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES_HZ = (44_100, 48_000, 32_000)
+_AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 _TAG_NAMES = (b"Xing", b"Info", b"VBRI")
 _FREE_FORMAT_MAX_BYTES = 8192
-Bytes = bytes | mmap.mmap
 _CHAIN = 3  # headers in a row that make a stream, where the first one may be chance
+_LOST_SHARE, _LOST_MIN_BYTES = 0.05, 4096  # a longer tail without frames is lost sound
+_ADTS_SECOND = (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
 
 
 @dataclass(frozen=True)
 class Header:
-    """One frame header. `n_bytes` is 0 in a free-format stream, whose frames do not tell their size."""
+    """One frame header. `n_bytes` is 0 in a free-format stream, whose frames do not tell their size.
+
+    `stream` is the same in all frames of a stream.
+    """
 
     stream: int
     n_bytes: int
@@ -40,33 +46,45 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What the frames add up to: samples a channel, before any trimming of encoder delay; breaks in the chain."""
+    """What the frames add up to: samples a channel, before any trimming of encoder delay; breaks in the chain.
+
+    `stop` is where a stream of another layer or rate begins, None where this one is the last.
+    """
 
     samples: int
     rate_hz: int
     breaks: int
+    stop: int | None = None
 
 
-def find_stream(data: Bytes, first: int, reach: int) -> int | None:
-    """Offset of the first frame of an MPEG stream that starts within `reach` bytes of `first`, if any does.
+def find_stream(data: Bytes, first: int, stop: int, chain: int = _CHAIN) -> int | None:
+    """Offset of the first frame of an MPEG stream that starts in ``[first, stop)``, if any does.
 
-    A chain of three headers counts, as does a shorter one that fills the data exactly to the end. A free-format stream
-    is taken only at `first` itself: its headers are too easily met by chance.
+    A chain of `chain` headers counts, as does a shorter one that fills the data exactly to the end. A free-format
+    stream is taken only at `first` itself: its headers are too easily met by chance.
     """
-    head = data[first : first + reach]
-    for match in _SYNC.finditer(head):
-        at = first + match.start()
-        header = _header(data[at : at + 4])
+    for match in _SYNC.finditer(data, first, stop):
+        at = match.start()
+        header = _header_at(data, at)
         if header is None:
             continue
-        if _is_chain(data, at) if header.n_bytes else at == first and _free_format_repeats(data, at):
+        if (
+            _is_chain(data, at, chain, may_end=chain == _CHAIN)
+            if header.n_bytes
+            else at == first and _free_format_repeats(data, at)
+        ):
             return at
     return None
 
 
+def is_adts(data: Bytes, first: int) -> bool:
+    """Whether the frame at `first` is one of AAC."""
+    return data[first + 1] & 0xF6 == 0xF0
+
+
 def walk(data: Bytes, first: int) -> Walk | None:
     """Count the frames from `first` on; None where frames do not tell their size (free format)."""
-    header = _header(data[first : first + 4])
+    header = _header_at(data, first)
     if header is None or not header.n_bytes:
         return None
     stream, rate_hz = header.stream, header.rate_hz
@@ -74,29 +92,34 @@ def walk(data: Bytes, first: int) -> Walk | None:
     if any(name in data[first : first + 44] for name in _TAG_NAMES):
         position += header.n_bytes
     while position < end:
-        header = _header(data[position : position + 4])
+        header = _header_at(data, position)
         if header is not None and header.stream == stream and header.n_bytes:
             position += header.n_bytes
             samples += header.n_samples if position <= end else 0
             continue
-        resumed = _resume(data, position, stream)
+        resumed, behind_tags = _resume(data, position, stream), after_tags(data, position)
         if resumed is None:
+            breaks += end - behind_tags > max(_LOST_MIN_BYTES, _LOST_SHARE * (end - first))
             break
-        breaks += data[position : position + 3] != b"ID3"  # files joined end to end keep their tags
+        breaks += behind_tags == position < resumed  # files joined end to end keep their tags
         position = resumed
+        following = _header_at(data, resumed)
+        if following is not None and following.stream != stream:
+            return Walk(samples=samples, rate_hz=rate_hz, breaks=breaks, stop=resumed)
     return Walk(samples=samples, rate_hz=rate_hz, breaks=breaks)
 
 
-def _is_chain(data: Bytes, first: int) -> bool:
-    header = _header(data[first : first + 4])
+def _is_chain(data: Bytes, first: int, n_headers: int = _CHAIN, *, may_end: bool = True) -> bool:
+    """Whether headers of one stream follow one another; with `may_end`, fewer do if the data end with them."""
+    header = _header_at(data, first)
     if header is None or not header.n_bytes:
         return False
     position = first
-    for _ in range(_CHAIN - 1):
+    for _ in range(n_headers - 1):
         position += header.n_bytes
         if position >= len(data):
-            return first == 0 or position == len(data)
-        following = _header(data[position : position + 4])
+            return may_end and (first == 0 or position == len(data))
+        following = _header_at(data, position)
         if following is None or following.stream != header.stream or not following.n_bytes:
             return False
         header = following
@@ -112,14 +135,28 @@ def _free_format_repeats(data: Bytes, first: int) -> bool:
 
 
 def _resume(data: Bytes, lost: int, stream: int) -> int | None:
-    """Where the same stream goes on after a break, three headers in a row."""
-    position = data.find(b"\xff", lost + 1)
+    """Where frames go on after a break, three headers in a row: those of the same stream, or of another."""
+    position = data.find(b"\xff", lost)
     while position >= 0:
-        header = _header(data[position : position + 4])
-        if header is not None and header.stream == stream and _is_chain(data, position):
+        header = _header_at(data, position)
+        if header is not None and _is_chain(data, position, may_end=header.stream == stream):
             return position
         position = data.find(b"\xff", position + 1)
     return None
+
+
+def _header_at(data: Bytes, position: int) -> Header | None:
+    head = data[position : position + 4]
+    return _adts_header(data[position : position + 7]) if head[1:2] in _ADTS_SECOND else _header(head)
+
+
+def _adts_header(head: bytes) -> Header | None:
+    rate = head[2] >> 2 & 15 if len(head) == 7 else 15
+    n_bytes = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if len(head) == 7 else 0
+    if head[0] != 0xFF or rate >= len(_AAC_RATES_HZ) or n_bytes <= 7:
+        return None
+    stream = 1 << 16 | (head[2] & 0xFD) << 8 | head[3] & 0xC0  # profile, rate and channels, but no private bit
+    return Header(stream, n_bytes, 1024 * ((head[6] & 3) + 1), _AAC_RATES_HZ[rate])
 
 
 @lru_cache(maxsize=8192)
