@@ -180,7 +180,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(printable(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 120
