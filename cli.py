@@ -7,6 +7,8 @@ allows none); 4 damage found; 130 interrupted; 143 terminated.
 from __future__ import annotations
 
 import errno
+import io
+import os
 import signal
 import sys
 import traceback
@@ -18,7 +20,7 @@ import typer
 from . import __version__
 from .cache.errors import MgcError
 from .commands import api, extraction, runs, stores, training
-from .commands.console import Terminal, to_stderr
+from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.options import Seed, takes_flags, verbose_flags
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ _DISK_ERRORS = {
 def main() -> NoReturn:
     """Entry point of the ``mgc`` command."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    _in_utf8_mode()
     try:
         app()
     except MgcError as error:
@@ -121,6 +124,15 @@ def main() -> NoReturn:
     raise AssertionError("typer exits")
 
 
+def _in_utf8_mode() -> None:
+    """Start again where the locale would make Python read names of files as anything but UTF-8."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may ask for another encoding
+
+
 def _on_sigterm(*_: object) -> NoReturn:
     to_stderr("terminated; a store keeps the parts that are committed, a run its last checkpoint")
     sys.exit(143)
@@ -131,14 +143,14 @@ def _print_demo(report: DemoReport) -> None:
     ours, majority = (values["columns"]["fixed"]["jaccard"]["value"] for values in (metrics, baselines["majority"]))
     training = report.training
     for remark in report.remarks:
-        print(remark)
-    print(
+        to_stdout(remark)
+    to_stdout(
         f"{report.extraction['planned']} generated songs, {len(training['genres'])} genres; "
         f"tested on {metrics['n_tracks']} songs by artists not trained on"
     )
-    print(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
-    print(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
-    print(f"a new song, truly {', '.join(report.new_song_genres)}:")
+    to_stdout(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
+    to_stdout(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
+    to_stdout(f"a new song, truly {', '.join(report.new_song_genres)}:")
     runs.print_predictions([report.prediction], 5)
-    print("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
-    print(f"report: {report.report}")
+    to_stdout("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
+    to_stdout(f"report: {report.report}")

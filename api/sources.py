@@ -130,8 +130,11 @@ def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureSto
     if path is None:
         return ReplacementLabels()
     from ..pipeline.sources.label_tables import read_labels
+    from ..pipeline.sources.names import match_names, remark_names
 
     labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
+    other_forms = match_names(labels.keys() - ids, ids - labels.keys())
+    labels = {other_forms.get(name, name): genres for name, genres in labels.items()}
     n_labelled = len(ids & labels.keys())
     if not n_labelled:
         examples = f"there {min(ids)!r}, here {min(labels)!r}"
@@ -139,4 +142,5 @@ def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureSto
     remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others count as unlabelled"]
     if len(labels) > n_labelled:
         remarks.append(f"{counted(len(labels) - n_labelled, 'row')} of {path.name} without a track here")
+    remarks += remark_names("genres", Counter(name for genres in labels.values() for name in genres))
     return ReplacementLabels(genres=labels, remarks=tuple(remarks))

@@ -4,7 +4,35 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Escape what a terminal would obey instead of show: control characters and marks that turn the direction.
+
+    Parameters
+    ----------
+    lines : keep tabs and line ends.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\u001b[2Jb'
+    """
+    return (_LINES if lines else _CONTROL).sub(lambda char: f"\\u{ord(char[0]):04x}", text)
+
+
+def csv_row(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a row for a CSV file; text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    >>> csv_row({"id": "=1+2", "genre": "rock", "change": -0.5})
+    {'id': "'=1+2", 'genre': 'rock', 'change': -0.5}
+    """
+    formulas = {name for name, cell in row.items() if isinstance(cell, str) and cell.startswith(_FORMULA)}
+    return {name: f"'{cell}" if name in formulas else cell for name, cell in row.items()}
 
 
 def counted(n: int, noun: str, *, separator: str = "") -> str:

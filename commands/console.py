@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache import messages
 from ..cache.errors import StoppedError
-from ..cache.messages import counted, interval
+from ..cache.messages import counted, csv_row, interval, printable
 from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def stopping_gently() -> Iterator[Callable[[], bool]]:
 
 
 def to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text, lines=True), file=sys.stderr)
+
+
+def to_stdout(text: str) -> None:
+    print(printable(text, lines=True))
 
 
 def log_to_stderr(enabled: bool) -> bool:
@@ -124,17 +128,17 @@ class Terminal:
         from rich import progress as rich
         from rich.console import Console
 
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False, markup=False, highlight=False)
         if not console.is_terminal:
             yield _ProgressLines()
             return
         columns = (
-            rich.TextColumn("{task.description}"),
+            rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
             rich.TimeElapsedColumn(),
             rich.TimeRemainingColumn(),
-            rich.TextColumn("{task.fields[note]}"),
+            rich.TextColumn("{task.fields[note]}", markup=False),
         )
         with rich.Progress(*columns, console=console) as bars:
             tasks: dict[str, Any] = {}
@@ -172,13 +176,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(printable(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 120
-    Console(width=width, markup=False, highlight=False).print(table)
+    Console(width=width, emoji=False, markup=False, highlight=False).print(table)
 
 
 def print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing: Listing, *, empty: str) -> None:
@@ -188,11 +194,11 @@ def print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing:
     elif listing is Listing.CSV:
         writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(csv_row, rows))
     elif rows:
         print_table("", names, [[row[name] for name in names] for row in rows])
     else:
-        print(empty)
+        to_stdout(empty)
 
 
 def duration(seconds: float) -> str:

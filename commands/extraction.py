@@ -14,7 +14,7 @@ from ..cache.messages import counted
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
 from . import api
-from .console import Terminal, duration, n_workers, print_table, to_stderr
+from .console import Terminal, duration, n_workers, print_table, to_stderr, to_stdout
 from .options import (
     SOURCE,
     Config,
@@ -162,51 +162,51 @@ def _allowed_failures(text: str) -> Callable[[int], float]:
 
 def _print_datasets(datasets: Sequence[Mapping[str, str]]) -> None:
     for dataset in datasets:
-        print(f"{dataset['name']}: {dataset['title']}")
+        to_stdout(f"{dataset['name']}: {dataset['title']}")
         for label in ("needs", "terms"):
             text = f"{label}: {dataset[label]}"
-            print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
-    print("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
+            to_stdout(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+    to_stdout("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
 
 
 def _print_source(summary: Mapping[str, Any]) -> None:
     tracks, artists = counted(summary["tracks"], "track"), summary["artists"]
     by = counted(artists, "artist") if artists else "unnamed artists"
-    print(f"{tracks}, {summary['with_lyrics']} with lyrics, by {by}")
+    to_stdout(f"{tracks}, {summary['with_lyrics']} with lyrics, by {by}")
     print_table(counted(len(summary["genres"]), "genre"), ["genre", "tracks"], summary["genres"].items())
     if "manifest" in summary:
-        print(f"{tracks} written to {summary['manifest']}")
+        to_stdout(f"{tracks} written to {summary['manifest']}")
 
 
 def _print_extraction(report: ExtractReport, feature: str | None) -> None:
-    print(
+    to_stdout(
         f"planned {report.planned} = ok {report.ok} + failed {report.failed}"
         + (f" + pending {report.pending}" if report.pending else "")
     )
     if report.reasons:
         print_table("failed, by reason", ("reason", "tracks"), report.reasons.items())
-        print(f"list them: mgc store failures {report.store}" + (f" --feature {feature}" if feature else ""))
+        to_stdout(f"list them: mgc store failures {report.store}" + (f" --feature {feature}" if feature else ""))
     if report.flags:
         print_table("flags", ("flag", "tracks"), report.flags.items())
-        print("a flag is no failure; docs/store.md says what each means")
+        to_stdout("a flag is no failure; docs/store.md says what each means")
     built = f"{counted(report.parts_built, 'part')} built" if report.parts_built else "nothing to do"
-    print(f"{built} in {report.seconds:.1f} s; store: {report.store}")
+    to_stdout(f"{built} in {report.seconds:.1f} s; store: {report.store}")
     if forecast := report.forecast:
         predicted = f"predicted: {_duration_range(forecast)} with {n_workers(forecast.workers)}"
-        print(f"{predicted}; it took {duration(report.seconds)}")
+        to_stdout(f"{predicted}; it took {duration(report.seconds)}")
 
 
 def _print_forecast(forecast: Forecast, store: Path | None) -> None:
     tracks, parts = counted(forecast.tracks, "track"), counted(forecast.parts, "part")
     workers, size = n_workers(forecast.workers), f"{forecast.n_bytes / 1e9:.2f} GB"
-    print(f"{tracks} in {parts} of {forecast.part_rows}: {_duration_range(forecast)} with {workers}, {size}")
+    to_stdout(f"{tracks} in {parts} of {forecast.part_rows}: {_duration_range(forecast)} with {workers}, {size}")
     sample = f"from {forecast.sampled} of them, of which {forecast.failed} failed"
     rate = f"{forecast.track_s * 1e3:.0f} ms a track and worker, {forecast.start_s:.0f} s to start"
-    print(f"{sample}, tried on {n_workers(forecast.measured_workers)}: {rate}")
+    to_stdout(f"{sample}, tried on {n_workers(forecast.measured_workers)}: {rate}")
     if forecast.workers > max(1, forecast.measured_workers):
-        print("more workers than were tried: each is taken to have a core of its own, as fast as these")
+        to_stdout("more workers than were tried: each is taken to have a core of its own, as fast as these")
     if store is not None:
-        print(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
+        to_stdout(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
 
 
 def _duration_range(forecast: Forecast) -> str:

@@ -168,7 +168,7 @@ def read_flags(
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the table's own")
+        Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the source's own")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")

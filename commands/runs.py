@@ -15,7 +15,7 @@ from ..cache.messages import counted, interval
 from ..heads.evaluation.predict_options import PredictOptions
 from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, RANKING_METRICS, TUNED, column_label
 from . import api
-from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr
+from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr, to_stdout
 from .options import (
     Config,
     GenreDelimiter,
@@ -108,7 +108,7 @@ def report(
     """
     with terminal.progress() as steps:
         page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
-    terminal.emit({"report": str(page)}, lambda: print(f"report: {page}"))
+    terminal.emit({"report": str(page)}, lambda: to_stdout(f"report: {page}"))
 
 
 def predict_flags(
@@ -172,7 +172,7 @@ def predict(
     from ..cache.format.plan import is_store
 
     if inputs == [Path("-")]:
-        inputs = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+        inputs = [Path(line) for line in sys.stdin.read().split("\n") if line.strip()]
         options = dataclasses.replace(options, missing_ok=True)
         if not inputs:
             raise ConfigError("standard input names no songs; give one path a line")
@@ -203,12 +203,12 @@ def _retrieval(alignment: Mapping[str, Any]) -> str:
 def print_metrics(result: Mapping[str, Any]) -> None:
     metrics, baselines = result["metrics"], result["baselines"]
     tracks, artists = counted(metrics["n_tracks"], "track"), counted(metrics["n_groups"], "artist")
-    print(
+    to_stdout(
         f"{result['split']}: {tracks}, {artists}; epoch {result['epoch']}, "
         f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
     )
     for warning in result["warnings"]:
-        print(f"warning: {warning}")
+        to_stdout(f"warning: {warning}")
     systems = {
         **{label.short: (metrics, column) for column, label in COLUMNS.items() if column is not None},
         **{label.short: (baselines[name], FIXED) for name, label in BASELINES.items()},
@@ -221,15 +221,15 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     print_table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
     for name in RANKING_METRICS:
         prior = number(baselines["label_prior"][name]["value"])
-        print(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
+        to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
     _print_parts(result["parts"])
     scale = result["calibration"]
-    print(
+    to_stdout(
         f"calibration: expected error {number(scale['expected_calibration_error'])} over {scale['n_pairs']} scores in "
         f"{len(scale['bins'])} bins, a genre {number(scale['classwise_calibration_error'])}; Brier "
         f"{number(scale['brier'])} (each genre's share as its score: {number(scale['brier_of_genre_shares'])})"
     )
-    print(f"lyrics found by their sound, sound by its lyrics: {_retrieval(result['alignment'])}")
+    to_stdout(f"lyrics found by their sound, sound by its lyrics: {_retrieval(result['alignment'])}")
     print_table(
         "genres, at the tuned threshold",
         ("genre", "support", "AP", "precision", "recall", "F1"),
@@ -244,8 +244,8 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         ],
     )
     if metrics["undefined_genres"]:
-        print(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
-    print("brackets: 95 % bootstrap intervals, resampling artists")
+        to_stdout(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
+    to_stdout("brackets: 95 % bootstrap intervals, resampling artists")
 
 
 def _print_parts(parts: Mapping[str, Any]) -> None:
@@ -284,7 +284,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
     )
     if result["n_only_first"] or result["n_only_second"]:
         first, second = counted(result["n_only_first"], "track"), result["n_only_second"]
-        print(f"left out: {first} only of the first, {second} of the second")
+        to_stdout(f"left out: {first} only of the first, {second} of the second")
     if not quiet:
         to_stderr(
             "paired bootstrap over artists; undecided: the interval holds 0, or there are fewer than 20 artists. Where "
@@ -295,7 +295,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
 def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
     for prediction in predictions:
         if not prediction.scores:
-            print(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
+            to_stdout(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
             continue
         notes = []
         if prediction.windows is not None:
@@ -305,19 +305,21 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if flags := [flag for flag in prediction.flags if flag in DOUBTFUL]:
             notes.append(", ".join(flags))
         remarks = "".join(f" ({note})" for note in notes)
-        print(f"{prediction.id}{remarks}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+        to_stdout(f"{prediction.id}{remarks}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)
         for genre, score in best:
             mark = "*" if genre in prediction.genres else " "
-            print(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+            to_stdout(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
 
 
 def print_predicted(result: Predictions, listing: Listing, top: int) -> None:
     """Print predictions as a list, or what was written of them to a file."""
     if result.output is not None:
         scored = result.n_tracks - result.n_failed
-        print(f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without")
+        to_stdout(
+            f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without"
+        )
         if result.reasons:
             print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())
     elif listing is Listing.TABLE:

@@ -16,7 +16,7 @@ from ..cache.messages import counted, join_names
 from ..cache.steps import within
 from ..pipeline.sources.options import SourceOptions
 from . import api
-from .console import Listing, Terminal, command, print_list, print_table
+from .console import Listing, Terminal, command, print_list, print_table, to_stdout
 from .options import (
     GenreNames,
     StoreArgument,
@@ -81,7 +81,7 @@ def _watch(store: Path, every_s: float, terminal: Terminal) -> None:
                 print(line, flush=True)
                 last_line = line
     if not terminal.as_json:
-        print(f"{store}: complete, {counted(now.parts, 'part')}: ok {now.ok}, failed {now.failed}")
+        to_stdout(f"{store}: complete, {counted(now.parts, 'part')}: ok {now.ok}, failed {now.failed}")
 
 
 @store_command
@@ -162,7 +162,7 @@ def store_convert(
 
     with terminal.progress() as steps:
         convert(source, target, on_progress=within(steps, step="convert"))
-    terminal.emit({"store": str(target), "made_from": str(source)}, lambda: print(f"{target}: equal to {source}"))
+    terminal.emit({"store": str(target), "made_from": str(source)}, lambda: to_stdout(f"{target}: equal to {source}"))
 
 
 def selection_flags(
@@ -208,7 +208,7 @@ def store_select(
         result = api.store_select(store, output, **selection, on_progress=steps)
     terminal.remark(result.remarks)
     text = f"{output}: {result.tracks} of the {result.of} tracks that have features"
-    terminal.emit(result.to_dict(), lambda: print(text))
+    terminal.emit(result.to_dict(), lambda: to_stdout(text))
 
 
 @store_command
@@ -240,7 +240,7 @@ def store_drop(
     advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
     terminal.emit(
         {"store": str(store), "dropped": new, "dry_run": dry_run},
-        lambda: print(f"{counted(len(new), 'track')} {'would be ' if dry_run else ''}taken down; {advice}"),
+        lambda: to_stdout(f"{counted(len(new), 'track')} {'would be ' if dry_run else ''}taken down; {advice}"),
     )
 
 
@@ -252,12 +252,12 @@ def store_compact(store: StoreArgument, terminal: Annotated[Terminal, print_flag
     """
     with terminal.progress() as steps:
         parts = api.store_compact(store, on_progress=steps)
-    terminal.emit({"store": str(store), "parts": parts}, lambda: print(f"{counted(parts, 'part')} made anew"))
+    terminal.emit({"store": str(store), "parts": parts}, lambda: to_stdout(f"{counted(parts, 'part')} made anew"))
 
 
 def print_info(info: StoreInfo) -> None:
-    print(f"{info.store}: mgc feature store, format {info.format_version}, {info.bytes / 2**20:.1f} MiB")
-    print(f"planned {info.planned} = ok {info.ok} + failed {info.failed} + pending {info.pending}")
+    to_stdout(f"{info.store}: mgc feature store, format {info.format_version}, {info.bytes / 2**20:.1f} MiB")
+    to_stdout(f"planned {info.planned} = ok {info.ok} + failed {info.failed} + pending {info.pending}")
     print_table("arrays", ("name", "dims", "shape", "dtype", "unit"), map(astuple, info.arrays))
     if info.added:
         columns = ("name", "made by", "ok", "failed", "pending")
@@ -283,11 +283,11 @@ def print_failures(report: Failures, listing: Listing) -> None:
 
 def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
     if not damages:
-        print(f"{store}: as recorded")
+        to_stdout(f"{store}: as recorded")
         return
     rows = [(item.key, item.kind, item.part, item.array, join_names(item.tracks, 3), item.detail) for item in damages]
     print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
-    print(advice)
+    to_stdout(advice)
 
 
 def repair_advice(store: Path) -> str:
@@ -299,9 +299,9 @@ def repair_advice(store: Path) -> str:
 def print_removal(removal: FeatureRemoval) -> None:
     features = f"{removal.store}: the features {removal.feature}"
     if removal.info is None or removal.bytes is None:
-        print(f"{features} are taken out; others can join by that name")
+        to_stdout(f"{features} are taken out; others can join by that name")
         return
-    print(
+    to_stdout(
         f"{features} ({removal.info.made_by}) would be taken out; {counted(removal.info.ok, 'track')} have them, "
         f"{removal.bytes / 2**20:.1f} MiB; nothing was changed"
     )
@@ -310,30 +310,30 @@ def print_removal(removal: FeatureRemoval) -> None:
 def print_repair(report: RepairReport, store: Path, *, with_source: bool) -> None:
     built = counted(report.parts_built, "part")
     if report.damages:
-        print(f"{counted(len(report.damages), 'damage')} found, {len(report.left)} left, {built} made again")
+        to_stdout(f"{counted(len(report.damages), 'damage')} found, {len(report.left)} left, {built} made again")
     elif report.parts_built:
-        print(f"{store}: as recorded; {built} made that {'was' if report.parts_built == 1 else 'were'} pending")
+        to_stdout(f"{store}: as recorded; {built} made that {'was' if report.parts_built == 1 else 'were'} pending")
     else:
-        print(f"{store}: as recorded, nothing to mend")
+        to_stdout(f"{store}: as recorded, nothing to mend")
     if report.left:
         restore = "this source does not give them back: restore them from a copy of the store"
         advice = f"{repair_advice(store)}\nor restore them from a copy"
         print_damages(report.left, store, restore if with_source else advice)
         return
     if report.pending:
-        print(f"{counted(report.pending, 'track')} pending")
+        to_stdout(f"{counted(report.pending, 'track')} pending")
     for name, pending in report.pending_added.items():
-        print(f"{counted(pending, 'track')} of the features {name} pending")
+        to_stdout(f"{counted(pending, 'track')} of the features {name} pending")
     for name, reason in report.not_built.items():
-        print(f"the features {name} cannot be made: {reason}")
+        to_stdout(f"the features {name} cannot be made: {reason}")
     if not (report.pending or report.pending_added or report.not_built):
         return
     if not with_source:
-        print(f"make them, {_from_source(store)}")
+        to_stdout(f"make them, {_from_source(store)}")
     elif report.not_built:
-        print("once that is mended, run this command again")
+        to_stdout("once that is mended, run this command again")
     else:
-        print("not all of their tracks are in this source: run this again with the one that has them")
+        to_stdout("not all of their tracks are in this source: run this again with the one that has them")
 
 
 def _from_source(store: Path) -> str:

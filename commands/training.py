@@ -11,7 +11,7 @@ import typer
 from ..cache.messages import counted
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
-from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently
+from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently, to_stdout
 from .options import Config, GenreDelimiter, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
 
 
@@ -216,47 +216,47 @@ def ablate(
 
 def print_dry_run(result: Mapping[str, Any]) -> None:
     for line in result["kept"]:
-        print(line)
+        to_stdout(line)
     sizes = ", ".join(f"{name} {size}" for name, size in result["split"].items() if name != "policy")
-    print(f"split {result['split']['policy']}: {sizes}; {counted(len(result['genres']), 'genre')}")
+    to_stdout(f"split {result['split']['policy']}: {sizes}; {counted(len(result['genres']), 'genre')}")
     for warning in result["warnings"]:
-        print(f"warning: {warning}")
-    print(f"features kept in: {result['features']}")
-    print(
+        to_stdout(f"warning: {warning}")
+    to_stdout(f"features kept in: {result['features']}")
+    to_stdout(
         f"{result['n_parameters']:,} parameters; a checkpoint is {result['checkpoint_bytes'] / 1e6:.1f} MB, "
         "two are kept and a third is there while it is written"
     )
-    print(
+    to_stdout(
         f"batches of {result['batch_size']}, {result['steps_per_epoch']} steps an epoch, on {result['device']} in "
         f"{result['precision']}"
     )
-    print(
+    to_stdout(
         f"about {result['seconds_per_epoch']:.1f} s an epoch by {result['timed_steps']} real steps, {result['epochs']} "
         f"epochs in {result['epochs'] * result['seconds_per_epoch'] / 3600:.2f} h; "
         f"reading the features first: {result['seconds_to_read']:.1f} s"
     )
     if result["run_exists"]:
-        print(f"there is a run in {result['run']} already: go on with --resume, or give another folder")
-    print("nothing was written")
+        to_stdout(f"there is a run in {result['run']} already: go on with --resume, or give another folder")
+    to_stdout("nothing was written")
 
 
 def print_training(result: Mapping[str, Any]) -> None:
     for line in result["remarks"]:
-        print(line)
+        to_stdout(line)
     best = result["best_validation_map"]
-    print(
+    to_stdout(
         f"best epoch {result['best_epoch']} of {result['epochs']}, "
         f"validation mAP {number(best, missing='undefined')}, "
         f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
         f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
     )
-    print(
+    to_stdout(
         f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
         f"(tuned on {result['threshold_tuned_on']} validation tracks)"
     )
     if result["report"]:
-        print(f"report: {result['report']}")
-    print(f"next: mgc evaluate {result['run']} {result['store']}")
+        to_stdout(f"report: {result['report']}")
+    to_stdout(f"next: mgc evaluate {result['run']} {result['store']}")
 
 
 def print_planned_runs(result: Mapping[str, Any]) -> None:
@@ -266,9 +266,9 @@ def print_planned_runs(result: Mapping[str, Any]) -> None:
     ]
     print_table("runs", ("run", "fills", "seed", "fold", "state", "takes"), rows)
     for system, seconds in result["epoch_s"].items():
-        print(f"an epoch of {system}: about {seconds:.1f} s")
+        to_stdout(f"an epoch of {system}: about {seconds:.1f} s")
     over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
-    print(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} to go{over}")
+    to_stdout(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} to go{over}")
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
@@ -287,11 +287,11 @@ def print_ablation(result: Mapping[str, Any]) -> None:
             rows[-1] += [*accuracy, *([paper.get("accuracy"), paper.get("f1")] if published else [])]
         print_table(table["title"], ("", *heads), rows)
     about = result["caption"]
-    print(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
+    to_stdout(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
     if result["claimed"]:
-        print(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
+        to_stdout(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
     for failure in result["failures"]:
-        print(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
+        to_stdout(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
     for remark in result["remarks"]:
-        print(remark)
-    print(f"written: {', '.join(result['files'])}")
+        to_stdout(remark)
+    to_stdout(f"written: {', '.join(result['files'])}")

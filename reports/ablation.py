@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted, interval, number
+from ..cache.messages import counted, csv_row, interval, number
 from ..heads.ablation.paper_tables import PUBLISHED_ON
 from ..heads.metrics.bootstrap import LEVEL
 from ..heads.metrics.names import ABLATION_METRICS
@@ -167,7 +167,7 @@ def csv_text(document: Json) -> str:
                 cell = row["metrics"].get(metric)
                 published = (row["published"] or {}).get(metric)
                 if cell is not None or published is not None:
-                    writer.writerow({**start, "metric": metric, "published": published, **_csv_cells(cell)})
+                    writer.writerow(csv_row({**start, "metric": metric, "published": published, **_csv_cells(cell)}))
     return out.getvalue()
 
 

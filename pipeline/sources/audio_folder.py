@@ -6,42 +6,100 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from ...cache.errors import ManifestError
-from .manifest import KnownDataset, Source, Track, check_collisions, check_id
+from ...cache.errors import ClipError, ConfigError, ManifestError
+from ...cache.messages import counted, join_names
+from ..audio.containers import Caps, examine
+from .manifest import KnownDataset, Source, Track, check_collisions, check_id, remark_links
+from .names import lyrics_next_to
 from .tables import distinct_names
 
-NOT_AUDIO_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt", ".md")
+TABLE_AND_TEXT_SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt", ".lrc", ".md")
+_AUDIO_NAMES = """
+mp3 mp2 mp1 mpa mpga m2a m3a bit aac adts wav wave bwf rf64 w64 aif aiff aifc afc au snd caf flac fla ogg oga opus spx
+ogx voc wma asf m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac ape apl mpc mp+ mpp wv tta tak dsf dff amr awb dts ac3 eac3
+ec3 mka mkv webm weba mk3d ra rm shn ofr aa aax sph nist 8svx iff paf pvf dsd mlp thd
+"""
+AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO_NAMES.split())
+"""Files with such a name are tracks whatever they hold, so that a broken one is seen to fail."""
+
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "__macosx", "$recycle.bin", "#recycle", "#snapshot", "lost+found", "system volume information")
+)
 GTZAN_FOLDERS = ("", "genres", "genres_original", "Data/genres_original")
 
 
-def load_folder(folder: Path, *, genres_from_folders: bool = False) -> Source:
-    """Plan every regular file of a folder of audio; see :func:`load_source`."""
+def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: bool = False) -> Source:
+    """Plan the audio files of a folder; see :func:`load_source`. With `root`, links may lead anywhere inside it."""
+    prefix = _prefix(folder, root)
     names, notes = _walk(folder)
-    suffixes = NOT_AUDIO_SUFFIXES
-    audio = [name for name in names if not name.lower().endswith(suffixes)]
-    if len(audio) < len(names):
-        notes.append(f"{len(names) - len(audio)} tables and texts are no tracks (but NAME.txt is NAME.mp3's lyrics)")
+    others = [name for name in names if not name.lower().endswith(TABLE_AND_TEXT_SUFFIXES)]
+    if len(others) < len(names):
+        notes.append(
+            f"{len(names) - len(others)} tables and texts are no tracks (but NAME.txt or NAME.lrc is NAME.mp3's lyrics)"
+        )
+    audio = [name for name in others if _suffix(name) in AUDIO_SUFFIXES or _holds_audio(folder / name)]
+    notes += _remark_skipped(sorted(set(others) - set(audio)))
     if not audio:
-        raise ManifestError(f"{folder}: there is no audio file in this folder")
-    texts = {name.rpartition(".")[0]: name for name in names if name.endswith(".txt")}
+        raise ManifestError("; ".join([f"{folder}: there is no audio file in this folder", *notes]))
+    lyrics_of = lyrics_next_to(names)
     tracks = []
     for name in sorted(audio):
         check_id(name, str(folder))
         parent = name.partition("/")[0] if "/" in name else ""
+        lyrics = lyrics_of(name)
         tracks.append(
             Track(
                 id=name,
-                path=name,
+                path=prefix + name,
                 genres=distinct_names([parent]) if genres_from_folders else (),
-                lyrics_path=texts.get(os.path.splitext(name)[0]),  # noqa: PTH122 (pathlib keeps the dot of "song.")
+                lyrics_path=None if lyrics is None else prefix + lyrics,
             )
         )
     check_collisions([track.id for track in tracks], [folder.name] * len(tracks))
     if genres_from_folders and not any(track.genres for track in tracks):
         raise ManifestError(f"{folder}: no file lies in a folder of its own genre")
-    return Source(root=folder, tracks=tracks, notes=notes)
+    base = folder if root is None else root
+    paths = (path for track in tracks for path in (track.path, track.lyrics_path) if path is not None)
+    notes += remark_links(base, (path for path in paths if (base / path).is_symlink()), "give --root {}")
+    return Source(root=base, tracks=tracks, notes=notes)
+
+
+def _prefix(folder: Path, root: Path | None) -> str:
+    """Return the path from `root` to `folder`, for the front of a file's path."""
+    if root is None:
+        return ""
+    try:
+        inner = folder.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError as error:
+        raise ConfigError(f"--root {root}: {folder} is not inside it; name a folder that holds {folder}") from error
+    return "" if inner == "." else f"{inner}/"
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (pathlib knows no suffix of "song.")
+
+
+def _holds_audio(path: Path) -> bool:
+    try:
+        examine(path, Caps())
+    except ClipError:
+        return False
+    return True
+
+
+def _remark_skipped(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    kinds = Counter(_suffix(name) or "without a suffix" for name in names)
+    listed = join_names([f"{count} {kind}" for kind, count in kinds.most_common()], 12)
+    verbs = ("is", "was") if len(names) == 1 else ("are", "were")
+    return [
+        f"{counted(len(names), 'file')} that {verbs[0]} no audio by name and content {verbs[1]} passed over: {listed}; "
+        f"first: {names[0]!r}"
+    ]
 
 
 def _walk(folder: Path) -> tuple[list[str], list[str]]:
@@ -57,6 +115,9 @@ def _walk(folder: Path) -> tuple[list[str], list[str]]:
             skipped["feature stores inside were not entered"] += 1
             folders.clear()
             continue
+        systems = [name for name in folders if name.casefold() in SYSTEM_FOLDERS]
+        skipped["folders of the system, such as @eaDir, were not entered"] += len(systems)
+        folders[:] = [name for name in folders if name not in systems]
         links = [name for name in folders if Path(parent, name).is_symlink()]
         skipped["linked folders were not entered"] += len(links)
         skipped["hidden files and folders were passed over"] += sum(name.startswith(".") for name in files + folders)
@@ -85,7 +146,8 @@ def _encodable(name: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise ManifestError(
-            f"file name {os.fsencode(name)!r} is not UTF-8, so that no table can hold it; rename it"
+            f"file name {os.fsencode(name)!r} is not UTF-8, so that no table can hold it; rename it (convmv does this "
+            "for whole folders)"
         ) from error
     return name
 
@@ -97,24 +159,29 @@ def _gtzan_like(path: Path) -> Path | None:
 
 def _named_by_genre(folder: Path) -> bool:
     try:
-        genres = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        folders = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        genres = [name for name in folders if name.casefold() not in SYSTEM_FOLDERS]
         return len(genres) > 1 and all(_all_numbered(folder, genre) for genre in genres)
     except OSError:
         return False
 
 
 def _all_numbered(folder: Path, genre: str) -> bool:
-    names = [name for name in os.listdir(folder / genre) if not name.startswith(".")]
+    names = [
+        name for name in os.listdir(folder / genre) if not name.startswith(".") and _suffix(name) in AUDIO_SUFFIXES
+    ]
     return bool(names) and all(re.fullmatch(rf"{re.escape(genre)}\.\d+\.\w+", name) for name in names)
 
 
 AUDIO_FOLDER = KnownDataset(
     name="audio-folder",
     title="a folder of audio",
-    needs="audio files in folders as they come; song.txt beside song.mp3 is its lyrics; genres from --labels TABLE",
+    needs="audio files in folders as they come; song.txt or song.lrc next to song.mp3 is its lyrics; "
+    "genres from --labels TABLE",
     terms="your own",
     recognises=lambda path: path.is_dir(),
-    load=lambda path, options: load_folder(path),
+    load=lambda path, options: load_folder(path, root=options.root),
+    options=frozenset({"root"}),
 )
 GENRE_FOLDERS = KnownDataset(
     name="genre-folders",
@@ -123,6 +190,6 @@ GENRE_FOLDERS = KnownDataset(
     "in genres/ or genres_original/ below), else asked for with --genres-from-folders",
     terms="your own; GTZAN's makers stated no licence",
     recognises=lambda path: _gtzan_like(path) is not None,
-    load=lambda path, options: load_folder(_gtzan_like(path) or path, genres_from_folders=True),
-    options=frozenset({"genres_from_folders"}),
+    load=lambda path, options: load_folder(_gtzan_like(path) or path, root=options.root, genres_from_folders=True),
+    options=frozenset({"genres_from_folders", "root"}),
 )

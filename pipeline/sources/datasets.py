@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +15,12 @@ from ...cache.messages import counted, nearest
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .label_tables import labels_table
-from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, caseless, escaping_paths
+from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
+from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_for_nothing
 from .options import SourceOptions
-from .table_source import MANIFEST_COLUMNS, TABLE, relabel
+from .table_source import MANIFEST_COLUMNS, TABLE, relabel, sample_tracks
 from .tables import SEPARATORS
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
@@ -40,11 +44,13 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
 
     Notes
     -----
-    In a folder of audio every regular file is a track but tables and texts, hidden files and feature stores; its id is
-    its path with the extension, and ``song.txt`` beside ``song.mp3`` its lyrics.
+    In a folder of audio the tracks are the files that are audio by name or by content; hidden files and feature stores
+    are not looked into. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
+    ``song.mp3`` is its lyrics.
     """
     if options.root is not None and not options.root.is_dir():
         raise ManifestError(f"{options.root}: the root is no folder")
+    refuse_other_encodings()
     path = Path(source)
     kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
     _refuse_strange_options(path, kind, options)
@@ -55,7 +61,11 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
-    return replace(tracks, notes=tracks.notes + _remarks(tracks))
+    notes = tracks.notes + _remarks(tracks)
+    if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
+        paths = [track.path for track in sample_tracks(tracks.tracks)]
+        notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
+    return replace(tracks, notes=notes)
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
@@ -99,13 +109,18 @@ def _remarks(source: Source) -> list[str]:
         notes.append(
             f"{counted(instrumental, 'instrumental track')}, of language {NO_LANGUAGE!r} (no linguistic content)"
         )
-    genres: dict[str, set[str]] = {}
-    for name in {name for track in source.tracks for name in track.genres}:
-        genres.setdefault(caseless(name), set()).add(name)
-    for names in sorted(sorted(names) for names in genres.values() if len(names) > 1):
-        notes.append(f"genres that differ by case only are kept apart: {', '.join(map(repr, names))}")
+    genres = Counter(name for track in source.tracks for name in track.genres)
+    artists = Counter(name for track in source.tracks for name in track.artists)
+    notes += remark_names("genres", genres) + remark_names("artists", artists, ", in splits too")
+    placeholders = [track for track in source.tracks if track.lyrics and stands_for_nothing(track.lyrics)]
+    if placeholders:
+        first = placeholders[0]
+        notes.append(
+            f"lyrics of {counted(len(placeholders), 'track')} probably stand for a missing value: {first.lyrics!r} of "
+            f"{first.id!r}; leave the cell empty where there are none"
+        )
     for mark in SEPARATORS:
-        marked = sorted(name for names in genres.values() for name in names if mark in name)
+        marked = sorted(name for name in genres if mark in name)
         if marked:
             notes.append(
                 f"{counted(len(marked), 'genre')} with {mark!r} in the name, such as {marked[0]!r}: "
@@ -130,7 +145,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
 
     Parameters
     ----------
-    inputs : audio files, and folders of them; ``song.txt`` beside ``song.mp3`` is its lyrics.
+    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
 
@@ -139,6 +154,8 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
     ConfigError
         If a path does not exist and that is not ok, or `lyrics` is given with several songs.
     """
+    refuse_other_encodings()
+    lyrics_in = functools.cache(_lyrics_in)
     tracks: dict[str, Track] = {}
     for path in inputs:
         if not missing_ok and not path.exists():
@@ -150,8 +167,8 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
                 name, audio = str(path / track.id), _from_root(folder.root / track.path)
                 tracks[name] = replace(track, id=name, path=audio, lyrics_path=words)
         else:
-            text = path.with_suffix(".txt")
-            words = _from_root(text) if text.is_file() else None
+            text = lyrics_in(str(path.parent))(path.name)
+            words = None if text is None else _from_root(path.parent / text)
             tracks[str(path)] = Track(id=str(path), path=_from_root(path), lyrics_path=words)
     if lyrics is not None:
         if len(tracks) != 1:
@@ -161,6 +178,12 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
     return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
+
+
+def _lyrics_in(folder: str) -> Callable[[str], str | None]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return lyrics_next_to([entry.name for entry in entries if entry.is_file()])
+    return lyrics_next_to(())
 
 
 def _from_root(path: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...cache.errors import ManifestError
+from .names import clean_name
 from .tables import Row, Table, read_table
 
 T = TypeVar("T")
@@ -90,7 +91,9 @@ def genre_names(choice: str) -> dict[str, str]:
     if choice != COMMON:
         table = read_table(Path(choice), ("genre", "text"))
         table.require(("genre", "text"))
-        cells = ((row, row.required_text("genre").strip(), row.required_text("text").strip()) for row in table.rows)
+        cells = (
+            (row, clean_name(row.required_text("genre")), clean_name(row.required_text("text"))) for row in table.rows
+        )
         names = _unique("genre", cells, table.path)
     return {genre: text for genre, text in sorted(names.items()) if text != genre}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import posixpath
 import unicodedata
 from collections import Counter
@@ -21,7 +22,9 @@ import numpy as np
 from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
+from ...cache.messages import counted
 from ..text.lyrics import load_lyrics, read_lyrics
+from .names import find_file
 from .options import SourceOptions
 
 NO_LANGUAGE = "zxx"
@@ -100,7 +103,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
     name = f"path {relative!r}"
     if "\0" in relative or relative.startswith("/"):
         raise ClipError(Reason.PATH_ESCAPE, f"{name} is not relative to the source's root")
-    path = root / relative
+    path = find_file(root, relative)
     try:
         inside = path.resolve().is_relative_to(root.resolve())
         if inside:
@@ -234,6 +237,24 @@ def write_manifest(source: Source, path: Path) -> None:
 def escaping_paths(source: Source) -> list[str]:
     """Ids of the tracks whose paths are absolute or climb out of the root by themselves (links are not followed)."""
     return [track.id for track in source.tracks if _climbs_out(track.path)]
+
+
+def remark_links(root: Path, paths: Iterable[str], advice: str) -> list[str]:
+    """Remark those of `paths` that lead out of `root` through links; `advice` takes a folder that holds all files."""
+    inside, first = root.resolve(), None
+    away: list[Path] = []
+    for path in paths:
+        target = inside if _climbs_out(path) else find_file(root, path).resolve()
+        if not target.is_relative_to(inside):
+            first = first or path
+            away.append(target)
+    if not away:
+        return []
+    folder = os.path.commonpath([inside, *away])
+    return [
+        f"{counted(len(away), 'file')} {'is a link that leads' if len(away) == 1 else 'are links that lead'} out of "
+        f"{root} (PATH_ESCAPE); first: {first!r}. To read them, {advice.format(folder)}"
+    ]
 
 
 def _climbs_out(relative: str) -> bool:

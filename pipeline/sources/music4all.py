@@ -9,7 +9,7 @@ from pathlib import Path
 from ...cache.errors import ManifestError
 from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .options import SourceOptions
-from .tables import Table, distinct_names, read_quoted, read_unquoted
+from .tables import Table, distinct_names, read_quoted, read_unquoted, unquote
 
 MUSIC4ALL_TABLES = {
     "id_information.csv": ("artist", "song"),
@@ -58,8 +58,8 @@ def load_music4all(path: Path, options: SourceOptions) -> Source:
                 path=f"audios/{clips.get(track_id, f'{track_id}.mp3')}",
                 artists=distinct_names([cells.get("artist", "")]),
                 song=cells.get("song", "").strip() or None,
-                genres=distinct_names(cells.get("genres", "").split(",")),
-                language=normalise_language(cells.get("lang", "").strip() or None),
+                genres=distinct_names(unquote(cells.get("genres", "")).split(",")),
+                language=normalise_language(unquote(cells.get("lang", "")).strip() or None),
                 lyrics_path=f"lyrics/{texts[track_id]}" if track_id in texts else None,
                 lyrics=inline.get(track_id),
             )

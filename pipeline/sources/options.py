@@ -28,7 +28,8 @@ class SourceOptions:
     root : folder that audio paths start from, if it is not the source's own.
     labels : table with ``id`` or ``path`` whose other columns replace those of the source.
     genre_delimiter, artist_delimiter : separator of names in one cell of text. Without a genre delimiter a cell with
-        ``,`` ``;`` or ``|`` is refused. Without an artist delimiter a cell is one artist. Lists need neither.
+        ``,`` ``;`` or ``|`` (also full-width) is refused. Without an artist delimiter a cell is one artist. Lists need
+        neither.
     genres_from_folders : take the first folder of a file's path as its genre.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.

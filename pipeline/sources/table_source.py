@@ -12,6 +12,7 @@ from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
 from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
+from .names import find_file, look_alikes, match_names
 from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
@@ -104,18 +105,26 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     rows = {row.required_text(key): row for row in table.rows}
     check_collisions([row.required_text(key) for row in table.rows], (row.where for row in table.rows))
     keys = [track.id if key == "id" else track.path for track in source.tracks]
-    matched = [name for name in keys if name in rows]
+    row_of = match_names(keys, rows)
+    matched = [name for name in keys if name in row_of]
     if not matched:
         raise ManifestError(
             f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
         )
     tracks = [
-        replace(track, **_described_fields(rows[name], table.columns, options)) if name in rows else track
+        replace(track, **_described_fields(rows[row_of[name]], table.columns, options)) if name in row_of else track
         for name, track in zip(keys, source.tracks, strict=True)
     ]
     notes = [f"{table.path.name} describes {len(matched)} of {counted(len(keys), 'track')}"]
-    if len(rows) > len(matched):
-        notes.append(f"{counted(len(rows) - len(matched), 'row')} of {table.path.name} without a track here")
+    unused = rows.keys() - set(row_of.values())
+    if unused:
+        notes.append(f"{counted(len(unused), 'row')} of {table.path.name} without a track here")
+    alike = [group for group in look_alikes([*unused, *(set(keys) - row_of.keys())]) if unused & set(group)]
+    if alike:
+        notes.append(
+            f"{counted(len(alike), 'row')} of {table.path.name} would be of a track but for case, spaces, punctuation "
+            f"or width: {', '.join(map(repr, alike[0]))}"
+        )
     return replace(source, tracks=tracks, notes=source.notes + notes)
 
 
@@ -127,7 +136,7 @@ def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
 def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceOptions) -> list[str]:
     """Refuse a root in which no file of a sample of tracks exists; of few tracks, or with --root, only remark it."""
     sample = sample_tracks(tracks)
-    if any("\0" not in track.path and os.path.lexists(root / track.path) for track in sample):
+    if any("\0" not in track.path and os.path.lexists(find_file(root, track.path)) for track in sample):
         return []
     text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
     if len(sample) >= ROOT_CHECK_TRACKS and options.root is None:

@@ -11,7 +11,7 @@ import csv
 import functools
 import itertools
 import json
-import unicodedata
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +22,23 @@ import pyarrow.parquet as pq
 
 from ...cache.errors import ManifestError
 from ...cache.messages import nearest
+from .names import clean_name
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
-SEPARATORS = (",", ";", "|")
+SEPARATORS = (",", ";", "|", "，", "；", "、", "｜")
 MAX_CELL_CHARS = 1 << 24
+
+_BREAKS = "\0\n\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+_LIST_TEXT = re.compile(
+    r"""\s*(?:[\w.]*\()?[\[({]\s*(?:['"].*[\])}]|[\])}])\)*\s*|\s*\(.*[,;|].*\)\s*"""
+    r"""|\s*(?:[bu]|np\.\w+\()['"].*['"]\)?\s*""",
+    re.DOTALL,
+)
+"""Python's text of a list, tuple or set, and of numpy's and pandas' forms: ``('rock', 'pop')``, ``array(['rock'])``."""
+
+_QUOTED_NAME = re.compile(r"""(["']).*\1|[“„«].*[”“»]|‘.*’""", re.DOTALL)
+_QUOTED_CELL = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
+_BLANK_BEFORE_QUOTE = re.compile(' +"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,9 @@ class Row:
         """As :meth:`names`, but text without a given `delimiter` is one name: "Earth, Wind & Fire" is one artist."""
         value = self.cells.get(column)
         if isinstance(value, str) and delimiter is None:
-            return distinct_names([value])
+            if _LIST_TEXT.fullmatch(value) and ("'" in value or '"' in value):
+                raise self._written_list(column, value)
+            return distinct_names([self._encodable(column, value)])
         return self.names(column, delimiter)
 
     def verbatim(self, column: str) -> str | None:
@@ -86,20 +101,27 @@ class Row:
 
     def _split(self, column: str, value: str, delimiter: str | None) -> list[str]:
         value = self._encodable(column, value)
-        if value.lstrip().startswith("["):
+        if value.lstrip().startswith(("[", "{")) or _LIST_TEXT.fullmatch(value):
+            raise self._written_list(column, value)
+        names = value.split(delimiter) if delimiter else [value]
+        if quoted := next((name for name in (value, *names) if _QUOTED_NAME.fullmatch(name.strip())), None):
             raise ManifestError(
-                f"{self.where}: column {column!r} holds a list written as text ({_shorten(value)}); "
-                "write real lists in JSON Lines or Parquet, or separate the names and give --genre-delimiter"
+                f"{self.where}: column {column!r} holds quotation marks around names ({_shorten(quoted)}); remove "
+                'them. In CSV only " quotes, and it stands around the whole cell'
             )
-        if delimiter:
-            return value.split(delimiter)
-        for mark in SEPARATORS:
-            if mark in value:
+        for mark in (*(() if delimiter else SEPARATORS), *_BREAKS):
+            if any(mark in name.strip() for name in names):
                 raise ManifestError(
                     f"{self.where}: column {column!r} holds {_shorten(value)}; {mark!r} may separate names or belong "
                     f"to one: say which with --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
                 )
-        return [value]
+        return names
+
+    def _written_list(self, column: str, value: str) -> ManifestError:
+        return ManifestError(
+            f"{self.where}: column {column!r} holds a list written as text ({_shorten(value)}); "
+            "write real lists in JSON Lines or Parquet, or separate the names and give --genre-delimiter"
+        )
 
 
 @dataclass(frozen=True)
@@ -166,13 +188,33 @@ def read_table(path: Path, wanted: Sequence[str]) -> Table:
     if suffix in (".parquet", ".pq"):
         return _read_parquet(path, wanted)
     if suffix == ".tsv":
-        return read_unquoted(path)
+        return _read_tab_separated(path)
     if suffix == ".csv":
         header = next(_lines(path), (1, ""))[1]
-        return read_unquoted(path) if "\t" in header else read_quoted(path, ";" if "," not in header else ",")
+        return _read_tab_separated(path) if "\t" in header else read_quoted(path, ";" if "," not in header else ",")
     raise ManifestError(
         f"{path}: {suffix or 'no suffix'} names no table that is read here ({', '.join(TABLE_SUFFIXES)})"
     )
+
+
+def _read_tab_separated(path: Path) -> Table:
+    """Read tab-separated lines, from a spreadsheet or not: a cell in quotation marks is read without them.
+
+    Only where a line has too few or too many cells may a quoted cell hold tabs and line ends.
+    """
+    try:
+        return _with_header(path, ((number, list(map(unquote, cells))) for number, cells in tab_separated(path)))
+    except ManifestError as error:
+        try:
+            return read_quoted(path, "\t")
+        except ManifestError:
+            raise error from None
+
+
+def unquote(cell: str) -> str:
+    """Return what a cell holds that begins and ends with a quotation mark and doubles those inside; else the cell."""
+    quoted = _QUOTED_CELL.fullmatch(cell)
+    return cell if quoted is None else quoted[1].replace('""', '"')
 
 
 def read_unquoted(path: Path) -> Table:
@@ -192,11 +234,21 @@ def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of every record of :func:`read_quoted`, the header's too."""
-    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    lines: list[str] = []  # of the current record
+
+    def remembered() -> Iterator[str]:
+        for _, line in _lines(path):
+            lines.append(f"{line}\n")
+            yield lines[-1]
+
+    reader = csv.reader(remembered(), delimiter=delimiter, strict=True)
     first_line = 1
     limit = csv.field_size_limit(MAX_CELL_CHARS)
     try:
         for cells in reader:
+            if any(map(_BLANK_BEFORE_QUOTE.match, cells)):
+                cells = _without_blanks(cells, lines, delimiter)
+            lines.clear()
             if cells:
                 yield first_line, cells
             first_line = reader.line_num + 1
@@ -206,15 +258,23 @@ def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
         csv.field_size_limit(limit)
 
 
+def _without_blanks(cells: list[str], lines: Sequence[str], delimiter: str) -> list[str]:
+    """Read a record again in which blanks may stand before an opening quotation mark: ``1, "rock,pop"``."""
+    again = next(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True))
+    if len(again) != len(cells):
+        return again
+    pairs = zip(cells, again, strict=True)
+    return [new if _BLANK_BEFORE_QUOTE.match(old) else old for old, new in pairs]
+
+
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names in NFC, without surrounding white space, no empty ones, each once, in order of appearance."""
+    """Return names as :func:`~mgc.pipeline.sources.names.clean_name` has them, each once, in order of appearance."""
     return _distinct(tuple(names))
 
 
 @functools.lru_cache(maxsize=1 << 16)  # tracks share the tuple: in a large collection each has few genres of its own
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    cleaned = [unicodedata.normalize("NFC", name).strip() for name in names]
-    return tuple(dict.fromkeys(filter(None, cleaned)))
+    return tuple(dict.fromkeys(filter(None, map(clean_name, names))))
 
 
 def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table:

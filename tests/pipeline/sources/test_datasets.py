@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import wave
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +26,14 @@ SOURCE_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 def put(path: Path, text: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def write_wav(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(1600))
     return path
 
 
@@ -313,8 +322,9 @@ def test_music4all_without_clips_is_refused(music4all: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     root = tmp_path / "music"
-    for name in ("rock/a.mp3", "rock/live/b.full.flac", "jazz/c.MP3", "d", "d.d/e.bit"):
+    for name in ("rock/a.mp3", "rock/live/b.full.flac", "jazz/c.MP3", "d.d/e.bit"):
         put(root / name, "sound")
+    write_wav(root / "d")
     for name in (
         "readme.md",
         "list.TSV",
@@ -333,7 +343,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_folder_plans_every_file_that_is_no_text(folder: Path) -> None:
+def test_folder_plans_audio_by_name_or_content(folder: Path) -> None:
     source = load_source(folder)
     assert [t.id for t in source.tracks] == ["d", "d.d/e.bit", "jazz/c.MP3", "rock/a.mp3", "rock/live/b.full.flac"]
     assert all(t.path == t.id and t.genres == () for t in source.tracks)
@@ -341,7 +351,7 @@ def test_folder_plans_every_file_that_is_no_text(folder: Path) -> None:
     assert {
         "1 feature stores inside were not entered",
         "2 hidden files and folders were passed over",
-        "8 tables and texts are no tracks (but NAME.txt is NAME.mp3's lyrics)",
+        "8 tables and texts are no tracks (but NAME.txt or NAME.lrc is NAME.mp3's lyrics)",
     } <= set(source.notes)
 
 
@@ -395,8 +405,8 @@ def test_folders_without_audio_and_options_that_do_not_fit(folder: Path, tmp_pat
     put(tmp_path / "t.csv", "id,path\na,b\n")
     with pytest.raises(ManifestError, match="no audio file"):
         load_source(tmp_path / "empty")
-    with pytest.raises(ConfigError, match="--root goes with mtg-jamendo or table"):
-        load_source(folder, root=tmp_path)
+    with pytest.raises(ConfigError, match="--genre-level goes with fma"):
+        load_source(folder, genre_level="top")
     with pytest.raises(ConfigError, match="--genres-from-folders goes with genre-folders"):
         load_source(tmp_path / "t.csv", genres_from_folders=True)
     with pytest.raises(ConfigError, match="not from both"):

@@ -23,6 +23,7 @@ from mgc.pipeline.sources.manifest import (
     resolve_inside,
     write_manifest,
 )
+from mgc.pipeline.sources.names import clean_name
 
 PER_EXAMPLE_FILES = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -33,9 +34,7 @@ ID = TEXT.filter(lambda text: text.strip() and "\0" not in text and not set("/\\
 
 
 def names_as_loaded(names: list[str]) -> tuple[str, ...]:
-    import unicodedata
-
-    return tuple(dict.fromkeys(n for n in (unicodedata.normalize("NFC", name).strip() for name in names) if n))
+    return tuple(dict.fromkeys(filter(None, map(clean_name, names))))
 
 
 TRACK = st.builds(

@@ -1,0 +1,78 @@
+"""What a terminal and a spreadsheet get of names that mean something to them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from pathlib import Path
+
+import pytest
+
+from mgc.cache.messages import csv_row, printable
+from mgc.commands import console
+from mgc.commands.console import Listing, Terminal, print_list, print_table, to_stderr, to_stdout
+
+NAMES = ["cd:cd:7.mp3", "02 [Live at :rose: hall].mp3", "[red]x[/red]", "[/]", "a\\[b", "https://x.y/:cd:", "100%"]
+HOSTILE = "a\x1b[2J\x1b]0;t\x07b\x9bc\u202ed\x7f"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_show_names_as_they_are(capsys, name: str) -> None:
+    print_table(name, ("id", name), [(name, name)])
+    assert capsys.readouterr().out.count(name) == 4
+    print_list([{"id": name}], ["id"], Listing.TABLE, empty="none")
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_progress_bar_shows_names_as_they_are(capsys, monkeypatch, name: str) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with Terminal().progress() as steps:
+        steps(name, 1, 2, name)
+        to_stderr(f"remark {name}")
+    text = capsys.readouterr().err
+    assert f"remark {name}" in text
+    assert text.count(name) >= 3
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_tables_remarks_and_logs(capsys, monkeypatch) -> None:
+    print_table(HOSTILE, (HOSTILE,), [(HOSTILE,), ("line\nline",)])
+    to_stdout(HOSTILE)
+    to_stderr(f"two\nlines {HOSTILE}")
+    console.log_to_stderr(True)
+    logging.getLogger("mgc").warning("track %s", HOSTILE)
+    shown = capsys.readouterr()
+    assert not set("\x1b\x07\x9b\u202e\x7f") & set(shown.out + shown.err)
+    assert shown.out.count("a\\u001b[2J\\u001b]0;t\\u0007b\\u009bc\\u202ed\\u007f") == 4
+    assert "line\\u000aline" in shown.out
+    assert "two\nlines a\\u001b" in shown.err
+    assert "track a\\u001b" in shown.err
+    assert printable("caf\u00e9 \U0001f339\tx") == "caf\u00e9 \U0001f339\\u0009x"
+
+
+def test_text_is_no_formula_in_csv_and_numbers_stay(capsys) -> None:
+    cells = ["=HYPERLINK(1)", "+44.mp3", "-x", "@x", "\t=1", "rock", "1-2", ""]
+    print_list([{"id": cell, "n": -0.5} for cell in cells], ["id", "n"], Listing.CSV, empty="none")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["id"] for row in rows] == [f"'{cell}" for cell in cells[:5]] + cells[5:]
+    assert {row["n"] for row in rows} == {"-0.5"}
+    assert csv_row({"a": None, "b": True, "c": ["=x"]}) == {"a": None, "b": True, "c": ["=x"]}
+
+
+def test_ids_from_a_table_can_be_given_to_drop(call, tmp_path: Path) -> None:
+    for name in ("cd:cd:7.mp3", "02 [Live at :rose: hall].mp3"):
+        (tmp_path / name).write_text("junk")
+    store = tmp_path / "s.zarr"
+    call("extract", tmp_path, "-o", store, "--features", "mel", "--workers", 0, "--max-failures", "100%")
+    shown = call("store", "failures", store).out
+    assert "cd:cd:7.mp3 " in shown
+    assert "02 [Live at :rose: hall].mp3 " in shown
+    assert call("store", "drop", store, "02 [Live at :rose: hall].mp3").code == 0
+
+
+def test_a_standard_output_that_cannot_show_a_name_is_no_fault(mgc, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,path,genres\na,a,caf\u00e9\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "caf\\xe9" in mgc("manifest", tmp_path / "t.csv").stdout

@@ -1,0 +1,150 @@
+"""Folders of albums as people have them: what is a track, what is passed over, and links that lead elsewhere."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keywords import load_source
+
+from mgc.api import read_source, write_manifest
+from mgc.cache.errors import ClipError, ConfigError, ManifestError
+from mgc.pipeline.sources.manifest import resolve_inside
+
+COMPANIONS = {
+    "cover.JPG": b"\xff\xd8\xff\xe0JFIF" + bytes(100),
+    "folder.png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    "booklet.pdf": b"%PDF-1.4",
+    "album.cue": b'FILE "a.wav" WAVE',
+    "rip.log": b"EAC extraction logfile",
+    "list.m3u8": b"#EXTM3U\na.wav\n",
+    "list.PLS": b"[playlist]",
+    "info.nfo": b"\xda\xc4\xbf ripped",
+    "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512),
+    "desktop.ini": b"[.ShellClassInfo]",
+    "check.md5": b"d41d8cd98f00b204e9800998ecf8427e *a.wav",
+    "scan.zip": b"PK\x03\x04",
+    "README": b"read me",
+    "nothing": b"",
+}
+
+
+def put(path: Path, content: bytes = b"sound") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def write_wav(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(1600))
+    return path
+
+
+def test_what_comes_with_an_album_is_passed_over_and_counted_by_kind(tmp_path: Path) -> None:
+    album = tmp_path / "Band" / "[2003] Album"
+    write_wav(album / "01 Song.WAV")
+    for name, content in COMPANIONS.items():
+        put(album / name, content)
+    put(album / "01 Song.TXT")
+    put(album / "@eaDir" / "01 Song.WAV" / "SYNOAUDIO.mp3")
+    put(tmp_path / "__MACOSX" / "x.mp3")
+    put(album / "page.mp3", b"<html>404</html>")
+    source = load_source(tmp_path)
+    assert [track.id for track in source.tracks] == [
+        "Band/[2003] Album/01 Song.WAV",
+        "Band/[2003] Album/page.mp3",  # it is audio by its name, and is to be seen to fail
+    ]
+    assert source.tracks[0].lyrics_path == "Band/[2003] Album/01 Song.TXT"
+    (note,) = [note for note in source.notes if "by name and content" in note]
+    assert note.startswith(f"{len(COMPANIONS)} files that are no audio by name and content were passed over: ")
+    assert "2 without a suffix" in note
+    assert "1 .pls" in note
+    assert "2 folders of the system, such as @eaDir, were not entered" in source.notes
+
+
+def test_audio_under_any_name_is_a_track(tmp_path: Path) -> None:
+    for name in ("blob", "song.dat", "a.wav.bak"):
+        write_wav(tmp_path / name)
+    put(tmp_path / "broken.FLAC", b"no")
+    assert [track.id for track in load_source(tmp_path).tracks] == ["a.wav.bak", "blob", "broken.FLAC", "song.dat"]
+
+
+def test_images_and_noise_are_not_taken_for_mpeg_frames(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav")
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        put(tmp_path / f"{i}.jpg", b"\xff\xd8\xff\xe0" + rng.bytes(100_000))
+        put(tmp_path / f"{i}.db", rng.bytes(100_000))
+    assert [track.id for track in load_source(tmp_path).tracks] == ["a.wav"]
+
+
+def test_a_folder_without_audio_says_what_it_holds(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    with pytest.raises(ManifestError, match=r"no audio file in this folder; 1 file that is no audio .* 1 \.jpg"):
+        load_source(tmp_path)
+
+
+def test_gtzan_is_recognised_with_system_files_in_it(tmp_path: Path) -> None:
+    for genre in ("blues", "rock"):
+        write_wav(tmp_path / genre / f"{genre}.00000.wav")
+    put(tmp_path / "rock" / "Thumbs.db")
+    put(tmp_path / "@eaDir" / "x.jpg")
+    assert [track.genres for track in load_source(tmp_path).tracks] == [("blues",), ("rock",)]
+
+
+# ---------------------------------------------------------------- links
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A data set in the cache of the Hugging Face hub: every file is a link to a blob."""
+    base = tmp_path / "datasets--x--songs"
+    folder = base / "snapshots" / "abc"
+    for i, name in enumerate(("audio/a.wav", "audio/b.wav", "audio/a.txt")):
+        blob = write_wav(base / "blobs" / str(i))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(Path("../../../blobs") / blob.name)
+    return folder
+
+
+def test_links_that_leave_a_folder_are_remarked_with_the_root_that_holds_all(snapshot: Path) -> None:
+    base = snapshot.parents[1]
+    source = load_source(snapshot)
+    (note,) = [note for note in source.notes if "PATH_ESCAPE" in note]
+    assert note.startswith("3 files are links that lead out of")
+    assert note.endswith(f"To read them, give --root {base}")
+    with pytest.raises(ClipError, match="PATH_ESCAPE"):
+        resolve_inside(source.root, source.tracks[0].path)
+
+
+def test_a_folder_is_read_below_a_root_that_holds_what_its_links_lead_to(snapshot: Path, tmp_path: Path) -> None:
+    base = snapshot.parents[1]
+    source = load_source(snapshot, root=base)
+    assert [track.id for track in source.tracks] == ["audio/a.wav", "audio/b.wav"]
+    assert not [note for note in source.notes if "PATH_ESCAPE" in note]
+    for track in source.tracks:
+        assert resolve_inside(source.root, track.path).resolve().parent.name == "blobs"
+    assert source.tracks[0].lyrics_path == "snapshots/abc/audio/a.txt"
+    read = read_source(snapshot, root=base)
+    write_manifest(read, tmp_path / "tracks.jsonl")
+    again = load_source(tmp_path / "tracks.jsonl")
+    assert all(resolve_inside(again.root, track.path).is_file() for track in again.tracks)
+    assert load_source(snapshot, root=snapshot).tracks == load_source(snapshot).tracks
+    with pytest.raises(ConfigError, match="is not inside it"):
+        load_source(snapshot, root=snapshot / "audio")
+
+
+def test_links_in_a_table_are_remarked_and_the_advice_can_be_followed(snapshot: Path) -> None:
+    base = snapshot.parents[1]
+    put(snapshot / "t.csv", b"id,path\na,audio/a.wav\n")
+    read = read_source(snapshot / "t.csv")
+    assert any(f"write a manifest with -o {base}/tracks.jsonl" in note for note in read.remarks)
+    write_manifest(read, base / "tracks.jsonl")
+    again = load_source(base / "tracks.jsonl")
+    assert resolve_inside(again.root, again.tracks[0].path).is_file()
+    assert not [note for note in again.notes if "PATH_ESCAPE" in note]
