@@ -88,7 +88,7 @@ def demo(
         extraction = extract(source, store, text_model="minilm", workers=cores, on_progress=on_progress)
     with timed("train"):
         options = DEMO_OPTIONS | ({} if epochs is None else {"epochs": epochs}) | {"seed": seed}
-        training = train(store, run, options=options, resume=True, on_progress=on_progress)
+        training = train(store, run, options=options, resume=True, on_progress=on_progress).to_dict()
     with timed("evaluate"):
         metrics = evaluate(run, store, on_progress=on_progress)
         try_report(run, audio_root=collection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +15,59 @@ from .shared import extra
 from .sources import labels_for
 
 if TYPE_CHECKING:
+    from ..heads.ablation.ablate import AblationForecast
+    from ..heads.ablation.results import Ablation
     from ..heads.config import TrainConfig
     from ..heads.runs.tensorboard import EventLog
+    from ..heads.training.dry_run import DryRun
+    from ..heads.training.train import TrainingResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """What a training did, where its files are (`report` is None if it could not be written), and remarks."""
+
+    run: Path
+    store: Path
+    report: str | None
+    result: TrainingResult
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        places = {"run": str(self.run), "store": str(self.store), "report": self.report}
+        return {**places, **self.result.to_dict(), "remarks": self.remarks}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPreview:
+    """What a training would do, whether there is a run in its folder already, and remarks."""
+
+    run: Path
+    run_exists: bool
+    store: Path
+    result: DryRun
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        result = self.result.to_dict()
+        places = {"run": str(self.run), "run_exists": self.run_exists, "store": str(self.store)}
+        return {**places, **result, "warnings": [*self.remarks, *result["warnings"]]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationReport:
+    """Tables of many runs and the files that were written of them, or what a dry run foresees; and remarks."""
+
+    result: Ablation | AblationForecast
+    remarks: list[str]
+    files: list[str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        document = self.result.to_dict()
+        if self.files is None:
+            return {**document, "remarks": self.remarks}
+        claimed = document.pop("claimed")
+        return {**document, "files": self.files, "remarks": self.remarks, "claimed": claimed}
 
 
 def train(
@@ -34,7 +86,7 @@ def train(
     tensorboard: bool = False,
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> TrainingReport:
     """Train a model from a store and write its report.
 
     Parameters
@@ -46,11 +98,6 @@ def train(
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
     save_every_s, stop : see :func:`mgc.heads.training.train.train`.
-
-    Returns
-    -------
-    dict
-        Best epoch and its validation mAP, last losses, device, precision, where the run and report are, remarks.
 
     Raises
     ------
@@ -75,13 +122,8 @@ def train(
             on_progress=on_progress,
         )
     page, remarks = try_report(run)
-    return {
-        "run": str(run),
-        "store": str(store),
-        "report": page,
-        **result.to_dict(),
-        "remarks": [*relabelled.remarks, *result.remarks, *unlogged, *remarks],
-    }
+    remarks = [*relabelled.remarks, *result.remarks, *unlogged, *remarks]
+    return TrainingReport(run=run, store=store, report=page, result=result, remarks=remarks)
 
 
 def _event_log(run: Path, required: bool) -> tuple[type[EventLog] | None, list[str]]:
@@ -112,7 +154,7 @@ def train_dry_run(
     options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> TrainingPreview:
     """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
 
     Writes nothing.
@@ -127,14 +169,9 @@ def train_dry_run(
 
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(labels, genre_delimiter, features)
-        result = dry_run(features, config, labels=relabelled.genres, on_progress=on_progress).to_dict()
-    return {
-        "run": str(run),
-        "run_exists": any((run / name).exists() for name in ("config.yaml", "last", "best")),
-        "store": str(store),
-        **result,
-        "warnings": [*relabelled.remarks, *result["warnings"]],
-    }
+        result = dry_run(features, config, labels=relabelled.genres, on_progress=on_progress)
+    run_exists = any((run / name).exists() for name in ("config.yaml", "last", "best"))
+    return TrainingPreview(run=run, run_exists=run_exists, store=store, result=result, remarks=list(relabelled.remarks))
 
 
 def make_config(
@@ -189,7 +226,7 @@ def ablate(
     dry_run: bool = False,
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
-) -> dict[str, Any]:
+) -> AblationReport:
     """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablation.ablate.ablate`.
 
     Parameters
@@ -238,10 +275,9 @@ def ablate(
     )
     if dry_run:
         forecast = ablation.dry_run(work, grid, jobs=jobs, on_progress=on_progress)
-        return {**forecast.to_dict(), "remarks": list(relabelled.remarks)}
-    document = ablation.ablate(
-        work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress
-    ).to_dict()
-    claimed = document.pop("claimed")
+        return AblationReport(result=forecast, remarks=list(relabelled.remarks))
+    result = ablation.ablate(work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
+    document = result.to_dict()
+    del document["claimed"]  # of this moment; the files are of what is finished
     files, remarks = write_ablation(folder, document)
-    return {**document, "files": files, "remarks": [*relabelled.remarks, *remarks], "claimed": claimed}
+    return AblationReport(result=result, remarks=[*relabelled.remarks, *remarks], files=files)

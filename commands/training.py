@@ -124,7 +124,7 @@ def train(
     learning["options"] |= _without_none(more | {"deterministic": deterministic})
     if dry_run:
         with terminal.progress() as steps:
-            forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps)
+            forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps).to_dict()
         terminal.emit(forecast, lambda: print_dry_run(forecast))
         return
     with stopping_gently() as stop, terminal.progress() as steps:
@@ -138,7 +138,7 @@ def train(
             tensorboard=tensorboard,
             stop=stop,
             on_progress=steps,
-        )
+        ).to_dict()
     terminal.emit(result, lambda: print_training(result))
 
 
@@ -205,7 +205,7 @@ def ablate(
             dry_run=dry_run,
             stop=stop,
             on_progress=steps,
-        )
+        ).to_dict()
     if dry_run:
         terminal.emit(result, lambda: print_planned_runs(result))
         return

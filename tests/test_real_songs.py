@@ -95,8 +95,16 @@ def test_another_recipe_is_refused_with_the_difference(songs, real_data, mgc):
 def test_killed_and_run_again_equals_never_killed(songs, real_data, mgc_json, tmp_path):
     path = tmp_path / "killed.zarr"
     command = [
-        "extract", str(real_data / "songs"), "-o", str(path), *FP32, "--part-rows", "8", "--workers", "1",
-    ]  # fmt: skip
+        "extract",
+        str(real_data / "songs"),
+        "-o",
+        str(path),
+        *FP32,
+        "--part-rows",
+        "8",
+        "--workers",
+        "1",
+    ]
     commits = path / "commits"
     process = subprocess.Popen([sys.executable, "-m", "mgc", *command], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -271,9 +279,29 @@ def test_every_system_is_tabled_on_folds_of_whole_songs_and_nothing_is_claimed(
     short_clips, real_data, mgc_json, tmp_path
 ):
     result = mgc_json(
-        "ablate", short_clips, "-o", tmp_path / "a", "--tables", "systems", "--seeds", 1, "--folds", 3, "--fold-by",
-        "song", "--encoder", "tiny", "--epochs", 1, "--lr", 1e-3, "--device", "cpu", "--precision", "fp32",
-    )  # fmt: skip
+        "ablate",
+        short_clips,
+        "-o",
+        tmp_path / "a",
+        "--tables",
+        "systems",
+        "--seeds",
+        1,
+        "--folds",
+        3,
+        "--fold-by",
+        "song",
+        "--encoder",
+        "tiny",
+        "--epochs",
+        1,
+        "--lr",
+        1e-3,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    )
     rows = {row["name"]: row for row in result["tables"][0]["rows"]}
     assert len(rows) == 8
     assert all(0 <= row["metrics"]["map"]["value"] <= 1 for row in rows.values())

@@ -60,8 +60,15 @@ def made(tmp_path_factory):
     tracks = []
     for i in range(12):
         soundfile.write(folder / f"{i}.wav", rng.normal(0, 0.1, 22_050).astype(np.float32), 22_050)
-        tracks.append(Track(id=f"t{i}", path=f"{i}.wav", genres=(("rock", "jazz")[i % 2],), artists=(f"a{i}",),
-                            lyrics="unmistakable words of a song"))  # fmt: skip
+        tracks.append(
+            Track(
+                id=f"t{i}",
+                path=f"{i}.wav",
+                genres=(("rock", "jazz")[i % 2],),
+                artists=(f"a{i}",),
+                lyrics="unmistakable words of a song",
+            )
+        )
     tracks.append(Track(id="gone", path="gone.wav", genres=("rock",)))
     api.extract(Source(root=folder, tracks=tracks), folder / "s.zarr", text_model="minilm", workers=0, clip_s=1.0)
     convert(folder / "s.zarr", folder / "s.h5")

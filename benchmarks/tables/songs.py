@@ -57,7 +57,7 @@ def main() -> int:
     )
     page = (options.folder / "ablation" / "tables.md").read_text(encoding="utf-8")
     print("\n".join(line for line in page.splitlines()[2:] if not line.startswith("![")).strip())
-    return 1 if tables["failures"] else 0
+    return 1 if tables.to_dict()["failures"] else 0
 
 
 if __name__ == "__main__":

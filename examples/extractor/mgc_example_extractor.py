@@ -30,11 +30,25 @@ def word_variety(text):
 
 
 BRIGHTNESS = Extractor(
-    name="brightness", version="1", input="clip", dims=("energy_quantile",), shape=(len(QUANTILES),), dtype="float32",
-    unit="Hz", description="frequencies below which these shares of the energy lie", compute=brightness,
+    name="brightness",
+    version="1",
+    input="clip",
+    dims=("energy_quantile",),
+    shape=(len(QUANTILES),),
+    dtype="float32",
+    unit="Hz",
+    description="frequencies below which these shares of the energy lie",
+    compute=brightness,
     parameters={"quantiles": QUANTILES},
-)  # fmt: skip
+)
 WORD_VARIETY = Extractor(
-    name="word_variety", version="1", input="text", dims=(), shape=(), dtype="float32", unit="1",
-    description="distinct words by all words", compute=word_variety,
-)  # fmt: skip
+    name="word_variety",
+    version="1",
+    input="text",
+    dims=(),
+    shape=(),
+    dtype="float32",
+    unit="1",
+    description="distinct words by all words",
+    compute=word_variety,
+)

@@ -45,8 +45,10 @@ def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
     assert done.code == 3
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert [(row["id"], row["reason"]) for row in rows] == [
-        (names[0], None), (names[1], "SRC_MISSING"), (names[2], None)
-    ]  # fmt: skip
+        (names[0], None),
+        (names[1], "SRC_MISSING"),
+        (names[2], None),
+    ]
     alone = call("predict", model, names[2], "--json").json["predictions"][0]["scores"]
     assert rows[2]["scores"] == pytest.approx(alone, abs=1e-5)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))

@@ -49,9 +49,12 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
     )
     folders = [entry for entry in [__file__.rpartition("/")[0], *sys.path] if entry]
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
         env={"PYTHONPATH": ":".join(folders), "MALLOC_TRIM_THRESHOLD_": "65536"},
-    )  # fmt: skip
+    )
     asked = int(done.stdout)
     assert asked < 100 if again else asked >= n_mb // 2
 

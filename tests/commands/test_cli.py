@@ -39,10 +39,15 @@ def write_tone(path: Path, hz: float) -> None:
 def table(tmp_path) -> Path:
     """Five tones, a missing file, a text named .wav and a path that leaves the folder; lyrics in the table."""
     rows = [
-        {"id": f"tone{i}", "path": f"audio/{i}.wav", "genres": "rock|jazz" if i % 2 else "jazz", "artist": f"A{i}",
-         "lyrics": "the same words" if i < 2 else ""}
+        {
+            "id": f"tone{i}",
+            "path": f"audio/{i}.wav",
+            "genres": "rock|jazz" if i % 2 else "jazz",
+            "artist": f"A{i}",
+            "lyrics": "the same words" if i < 2 else "",
+        }
         for i in range(GOOD)
-    ]  # fmt: skip
+    ]
     for i in range(GOOD):
         write_tone(tmp_path / "audio" / f"{i}.wav", 220 * (i + 1))
     (tmp_path / "audio" / "page.wav").write_text("<html>404</html>")
@@ -72,8 +77,10 @@ def test_every_track_ends_ok_or_failed_with_a_reason(call, table, tmp_path):
     assert report["reasons"] == {"SRC_MISSING": 1, "NOT_AUDIO": 1, "PATH_ESCAPE": 1}
     failures = call("store", "failures", store, "--json").json["failures"]
     assert {row["id"]: row["reason"] for row in failures} == {
-        "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO",
-    }  # fmt: skip
+        "away": "PATH_ESCAPE",
+        "gone": "SRC_MISSING",
+        "page": "NOT_AUDIO",
+    }
     lines = call("store", "failures", store, "--format", "csv").out.splitlines()
     assert lines[0] == "id,path,reason,detail,attempts"
     assert len(list(csv.DictReader(io.StringIO("\n".join(lines))))) == 3
@@ -214,7 +221,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "/proc/no/such.jsonl"), "/proc/no"),
         (("train", "{tmp}/s", "-o", "{tmp}/r"), "no feature store here"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_with_what_to_do_and_no_traceback(call, table, tmp_path, args, said):
     before = table.read_bytes()
     done = call(*(arg.format(tmp=tmp_path) for arg in args))
@@ -238,8 +245,21 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     for i in range(40):
         write_tone(tmp_path / "audio" / f"{i:02}.wav", 200 + i)
     store = tmp_path / "s.zarr"
-    command = [sys.executable, "-m", "mgc", "extract", tmp_path / "audio", "-o", store, "--features", "mel",
-               "--workers", "1", "--part-rows", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mgc",
+        "extract",
+        tmp_path / "audio",
+        "-o",
+        store,
+        "--features",
+        "mel",
+        "--workers",
+        "1",
+        "--part-rows",
+        "1",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
     while not ((store / "commits").is_dir() and any((store / "commits").iterdir())):
@@ -285,11 +305,16 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     assert call("extract", table, "-o", store, *mel, "--max-failures", 2).code == 3
     failures = call("store", "failures", store, "--json").json
     assert {row["id"]: row["reason"] for row in failures["failures"]} == {
-        "away": "PATH_ESCAPE", "gone": "SRC_MISSING", "page": "NOT_AUDIO", "tone0": "DROPPED", "tone3": "DROPPED",
-    }  # fmt: skip
+        "away": "PATH_ESCAPE",
+        "gone": "SRC_MISSING",
+        "page": "NOT_AUDIO",
+        "tone0": "DROPPED",
+        "tone3": "DROPPED",
+    }
     assert {row["name"]: (row["planned"], row["ok"]) for row in failures["coverage"]["genre"]} == {
-        "rock": (5, 1), "jazz": (5, 3),
-    }  # fmt: skip
+        "rock": (5, 1),
+        "jazz": (5, 3),
+    }
     assert "genres that lost tracks" in call("store", "failures", store).out
 
 
@@ -392,8 +417,14 @@ def test_help_of_train_lists_every_option_of_the_configuration(call):
     from mgc.heads.config import MODEL_OPTIONS, TrainConfig
 
     told = call("train", "--help").out
-    elsewhere = {"lambda_": "--lambda", "genres": "--genres-file", "contrastive": "--no-contrastive",
-                 "attention": "--no-attention", "graph": "--no-graph", "model_options": "--set"}  # fmt: skip
+    elsewhere = {
+        "lambda_": "--lambda",
+        "genres": "--genres-file",
+        "contrastive": "--no-contrastive",
+        "attention": "--no-attention",
+        "graph": "--no-graph",
+        "model_options": "--set",
+    }
     for field in dataclasses.fields(TrainConfig):
         flag = elsewhere.get(field.name, "--" + field.name.replace("_", "-"))
         assert flag in told or f"{field.name}=" in told, field.name

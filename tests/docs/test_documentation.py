@@ -25,8 +25,16 @@ from mgc.pipeline.synth.world import make_collection
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-WRITTEN = [*PAGES, *sorted(path.relative_to(ROOT).as_posix() for folder in ("docs/design", "examples", "benchmarks")
-                           for path in (ROOT / folder).rglob("*.md")), "CHANGELOG.md", "CONTRIBUTING.md"]  # fmt: skip
+WRITTEN = [
+    *PAGES,
+    *sorted(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("docs/design", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.md")
+    ),
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+]
 """Every page with links, those that only show figures among them."""
 BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(\*Not run in the tests: .+?\*)$)?", re.M | re.S)
 ELSEWHERE = {"mgc demo": "tests/commands/test_demo.py"}

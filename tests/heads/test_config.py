@@ -72,11 +72,24 @@ def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"epochs": 0}, {"batch_size": 1}, {"lr": -1.0}, {"lr": float("nan")}, {"lambda_": 1.5}, {"seed": -1},
-        {"split": "fold"}, {"encoder": "huge"}, {"top_genres": 0}, {"patience": 0}, {"genres": ()},
-        {"genres": ("a", "a")}, {"attention": 1}, {"epochs": 2.5}, {"precision": "fp16"}, {"min_labels": 0},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"lambda_": 1.5},
+        {"seed": -1},
+        {"split": "fold"},
+        {"encoder": "huge"},
+        {"top_genres": 0},
+        {"patience": 0},
+        {"genres": ()},
+        {"genres": ("a", "a")},
+        {"attention": 1},
+        {"epochs": 2.5},
+        {"precision": "fp16"},
+        {"min_labels": 0},
     ],
-)  # fmt: skip
+)
 def test_senseless_values_are_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         TrainConfig(**options)

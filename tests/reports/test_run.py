@@ -159,13 +159,18 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None
     told = [test["metrics"]["mean_average_precision"]["value"], majority]
     told += [fixed[name][part] for name in ("jaccard", "micro_f1", "hamming_loss") for part in ("value", "low", "high")]
     told += [row["average_precision"] for row in test["metrics"]["genres"] if row["support"]]
-    told += [recall[k][part] for recall in test["alignment"]["recall"].values() for k in ("1", "10")
-             for part in ("value", "low", "high")]  # fmt: skip
+    told += [
+        recall[k][part]
+        for recall in test["alignment"]["recall"].values()
+        for k in ("1", "10")
+        for part in ("value", "low", "high")
+    ]
     assert [value for value in told if f"{value:.3f}" not in page] == []
     assert f"sound of each of {test['alignment']['n_tracks']} tracks" in page
     assert f"F1 at {test['threshold']:.3g} own threshold" in page
-    for row, cut in zip(test["metrics"]["genres"], test["metrics"]["columns"]["tuned_per_genre"]["thresholds"],
-                        strict=True):  # fmt: skip
+    for row, cut in zip(
+        test["metrics"]["genres"], test["metrics"]["columns"]["tuned_per_genre"]["thresholds"], strict=True
+    ):
         assert f"{row['f1']['tuned']:.3f} {cut:.3g} {row['f1']['tuned_per_genre']:.3f}" in page
     for row in test["metrics"]["genres"]:
         assert row["genre"] in page
@@ -198,8 +203,10 @@ def test_the_heat_map_holds_the_graph(run: Path, written: Path) -> None:
     from PIL import Image
 
     source = written.read_text(encoding="utf-8")
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
-                for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
+        for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)
+    ]
     graph = json.loads((run / "best/graph.json").read_text())
     order = clustered_order(np.asarray(graph["adjacency"]))
     weights = np.asarray(graph["adjacency"])[np.ix_(order, order)]

@@ -28,9 +28,14 @@ def scored() -> ScoredTracks:
     scores = (0.35 * labels + 0.65 * random.random((80, 4))).astype(np.float32)
     scores[3, 1] = 0.0  # certain, and where it is wrong infinitely so
     return ScoredTracks(
-        run=Path("run"), ids=tuple(f"t{i}" for i in range(80)), groups=("a",) * 80, genres=GENRES, labels=labels,
-        scores=scores, thresholds={"tuned": np.full(4, CUT)},
-    )  # fmt: skip
+        run=Path("run"),
+        ids=tuple(f"t{i}" for i in range(80)),
+        groups=("a",) * 80,
+        genres=GENRES,
+        labels=labels,
+        scores=scores,
+        thresholds={"tuned": np.full(4, CUT)},
+    )
 
 
 def _section(scored: ScoredTracks) -> str:
@@ -78,8 +83,10 @@ def test_a_system_that_errs_never_or_only_alone_is_told_as_such(scored: ScoredTr
 
 
 def _listing() -> list[dict[str, object]]:
-    return [{"id": f"t{i}", "artists": [f"Artist & {i}"], "song": f"Song {i}", "path": f"a/{i}.mp3", "offset_s": 0.0}
-            for i in range(80)]  # fmt: skip
+    return [
+        {"id": f"t{i}", "artists": [f"Artist & {i}"], "song": f"Song {i}", "path": f"a/{i}.mp3", "offset_s": 0.0}
+        for i in range(80)
+    ]
 
 
 def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
@@ -113,7 +120,7 @@ def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
         ("/etc/passwd", 0.0, "/etc/passwd is not below"),
         (None, None, "not known; run mgc evaluate again"),
     ],
-)  # fmt: skip
+)
 def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
     tmp_path: Path, path: str | None, offset_s: float | None, want: str
 ) -> None:

@@ -45,8 +45,11 @@ def odd(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
         n_tracks=n, failed=failed, flags=flags, seconds={i: 20.0 + i for i in range(n - 1)} | {n - 1: 4e4}
     )
     for i, track in enumerate(world.tracks):
-        track |= {"genres": sorted({names[i % 87], names[i * 7 % 87]}), "split": SPLITS[i % 5],
-                  "language": LANGUAGES[i % 4]}  # fmt: skip
+        track |= {
+            "genres": sorted({names[i % 87], names[i * 7 % 87]}),
+            "split": SPLITS[i % 5],
+            "language": LANGUAGES[i % 4],
+        }
     world.tracks[5]["id"] = world.tracks[4]["id"] + "<img src=x>"
     world.tracks[-1]["genres"] = []
     path = tmp_path_factory.mktemp("odd") / "odd.zarr"
@@ -149,8 +152,10 @@ def test_mels_are_pictures_of_the_stored_values(odd: tuple[Path, Any]) -> None:
     source = _source(page)
     shown = re.findall(r"<h3>[^<]*: (t\d+)</h3>", source)
     assert len(shown) == len(set(shown)) == 6
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"), dtype=float)
-                for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)]  # fmt: skip
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"), dtype=float)
+        for code in re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)", source)
+    ]
     wide = [picture for picture in pictures if picture.shape[0] == 128]
     assert len(wide) == 6
     tracks = [int(name[1:]) for name in shown]

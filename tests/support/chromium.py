@@ -23,13 +23,25 @@ class Chromium:
     def __init__(self, program: str, profile: Path) -> None:
         commands_out, commands_in = os.pipe()
         answers_out, answers_in = os.pipe()
-        options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                   "--disable-background-networking", "--disable-component-update", "--mute-audio",
-                   f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank")  # fmt: skip
+        options = (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--mute-audio",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(commands_out), str(answers_in), program, *options],
-            pass_fds=(commands_out, answers_in), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=(commands_out, answers_in),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(commands_out)
         os.close(answers_in)
         self._commands, self._answers = os.fdopen(commands_in, "wb"), os.fdopen(answers_out, "rb")

@@ -59,10 +59,15 @@ class World:
         labels[np.arange(self.n_tracks), np.arange(self.n_tracks) % len(GENRES)] = True
         if not self.tracks:
             self.tracks = [
-                {"id": f"t{i:04d}", "path": f"t{i:04d}.wav", "artists": [f"artist {i // 2}"], "song": f"song {i}",
-                 "genres": [name for name, has in zip(GENRES, labels[i], strict=True) if has]}
+                {
+                    "id": f"t{i:04d}",
+                    "path": f"t{i:04d}.wav",
+                    "artists": [f"artist {i // 2}"],
+                    "song": f"song {i}",
+                    "genres": [name for name, has in zip(GENRES, labels[i], strict=True) if has],
+                }
                 for i in range(self.n_tracks)
-            ]  # fmt: skip
+            ]
         n_frames = MEL.n_frames
         mel = random.normal(-40, 5, (self.n_tracks, MEL.n_mels, n_frames))
         for genre in range(len(GENRES)):
@@ -90,8 +95,14 @@ class World:
         embedding = np.stack([self.name_vector(name) for name in names])
         table = plan_table(self.tracks)
         assert table.column("id").to_pylist() == [track["id"] for track in self.tracks]
-        create_store(path, tracks=table, recipe=self.recipe, part_rows=part_rows, genres=names,
-                     genre_embedding=embedding if self.recipe.lyrics else None)  # fmt: skip
+        create_store(
+            path,
+            tracks=table,
+            recipe=self.recipe,
+            part_rows=part_rows,
+            genres=names,
+            genre_embedding=embedding if self.recipe.lyrics else None,
+        )
         for part in range(-(-self.n_tracks // part_rows)):
             rows = range(part * part_rows, min((part + 1) * part_rows, self.n_tracks))
             commit_part(
@@ -116,8 +127,12 @@ class World:
             arrays |= {"mel": self.mel[rows], "mel_frames": self.mel_frames[rows]}
         if self.recipe.lyrics:
             tokens = self.lyrics_tokens[rows]
-            arrays |= {"lyrics": self.lyrics[rows], "lyrics_tokens": tokens, "lyrics_pooled": self.pooled[rows],
-                       "lyrics_tokens_full": tokens.astype(np.uint32)}  # fmt: skip
+            arrays |= {
+                "lyrics": self.lyrics[rows],
+                "lyrics_tokens": tokens,
+                "lyrics_pooled": self.pooled[rows],
+                "lyrics_tokens_full": tokens.astype(np.uint32),
+            }
         return arrays
 
     def _outcomes(self, rows: range) -> list[dict[str, Any]]:
@@ -132,9 +147,17 @@ class World:
                     "detail": "text",
                 }
             lyrics = _sha256(self.lyrics[i]) if self.recipe.lyrics and self.lyrics_tokens[i] else None
-            return {"row": i, "status": OK, "flags": flags, "source_sha256": _sha256(self.mel[i]),
-                    "lyrics_sha256": lyrics, "offset_s": 0.0, "seconds": self.seconds.get(i, 1.0),
-                    "sample_rate_hz": 22_050, "channels": 1}  # fmt: skip
+            return {
+                "row": i,
+                "status": OK,
+                "flags": flags,
+                "source_sha256": _sha256(self.mel[i]),
+                "lyrics_sha256": lyrics,
+                "offset_s": 0.0,
+                "seconds": self.seconds.get(i, 1.0),
+                "sample_rate_hz": 22_050,
+                "channels": 1,
+            }
 
         return [outcome(i) for i in rows]
 

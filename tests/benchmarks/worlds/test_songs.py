@@ -114,8 +114,11 @@ def test_artists_keep_to_one_split_and_to_their_own_words(songs):
     assert all(len({song.split for song in theirs}) == 1 for theirs in by_artist.values())
     shares = Counter(song.split for song in songs)
     assert all(abs(shares[split] / N_SONGS - share) < 0.03 for split, share in SPLIT_SHARES.items())
-    homely = [len(set(a.genres) & set(b.genres)) > 0 for theirs in by_artist.values()
-              for a, b in itertools.combinations(theirs, 2)]  # fmt: skip
+    homely = [
+        len(set(a.genres) & set(b.genres)) > 0
+        for theirs in by_artist.values()
+        for a, b in itertools.combinations(theirs, 2)
+    ]
     strangers = [len(set(a.genres) & set(b.genres)) > 0 for a, b in zip(songs, songs[400:], strict=False)]
     assert np.mean(homely) > 1.5 * np.mean(strangers)
 

@@ -191,8 +191,11 @@ def test_staging_may_vanish_under_one_who_looks_into_it(store_path, monkeypatch)
 
     for name in ("scandir", "listdir"):
         monkeypatch.setattr(os, name, vanishing(getattr(os, name)))
-    for look in (lambda: publish.sweep(store_path, "commits/0.json"), lambda: publish.refuse_busy(store_path),
-                 lambda: next(watch(store_path))):  # fmt: skip
+    for look in (
+        lambda: publish.sweep(store_path, "commits/0.json"),
+        lambda: publish.refuse_busy(store_path),
+        lambda: next(watch(store_path)),
+    ):
         staging.mkdir(exist_ok=True)
         look()
 

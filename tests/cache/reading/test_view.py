@@ -60,11 +60,13 @@ def test_selections_hold_what_the_source_said(store: mgc.StoreView) -> None:
     said = {i: song(i) for i in OK_SONGS}
     cases: list[tuple[dict[str, Any], Any]] = [
         ({"genre": "jazz"}, lambda one: "jazz" in one["genres"]),
-        ({"genre": ["jazz", "folk"], "split": "train"}, lambda one: {"jazz", "folk"} & {*one["genres"]}
-         and one["split"] == "train"),
+        (
+            {"genre": ["jazz", "folk"], "split": "train"},
+            lambda one: {"jazz", "folk"} & {*one["genres"]} and one["split"] == "train",
+        ),
         ({"language": "pt", "artist": ("artist 1", "artist 2")}, lambda one: one["artists"] == ["artist 1"]),
         ({"id": "song07"}, lambda one: one["id"] == "song07"),
-    ]  # fmt: skip
+    ]
     for asked, right in cases:
         chosen = store.sel(**asked)
         assert chosen.tracks.column("id").to_pylist() == [one["id"] for one in said.values() if right(one)]
@@ -161,14 +163,38 @@ def test_a_smaller_store_is_whole_and_holds_the_same_features(
     call: Any, store: mgc.StoreView, tmp_path: Path, form: str
 ) -> None:
     small = tmp_path / f"small.{form}"
-    done = call("store", "select", store.store.path, "--split", "train", "--split", "test", "--genre", "jazz", "-o",
-                small, "--json")  # fmt: skip
+    done = call(
+        "store",
+        "select",
+        store.store.path,
+        "--split",
+        "train",
+        "--split",
+        "test",
+        "--genre",
+        "jazz",
+        "-o",
+        small,
+        "--json",
+    )
     chosen = store.sel(split=["train", "test"], genre="jazz")
     assert (done.json["tracks"], done.json["of"]) == (len(chosen), len(OK_SONGS))
     assert call("store", "verify", small, "--full").code == 0
     copied = mgc.open(small)
-    names = ["id", "path", "artists", "song", "genres", "language", "split", "status", "flags", "source_sha256",
-             "lyrics_sha256", "seconds"]  # fmt: skip
+    names = [
+        "id",
+        "path",
+        "artists",
+        "song",
+        "genres",
+        "language",
+        "split",
+        "status",
+        "flags",
+        "source_sha256",
+        "lyrics_sha256",
+        "seconds",
+    ]
     assert copied.tracks.select(names) == chosen.tracks.select(names)
     for name in chosen.features:
         np.testing.assert_array_equal(copied[name][:], chosen[name][:])
@@ -179,15 +205,21 @@ def test_a_smaller_store_is_whole_and_holds_the_same_features(
     np.testing.assert_array_equal(copied.store.genre_embedding, np.stack([every[name] for name in copied.store.genres]))
     assert [path.name for path in tmp_path.iterdir()] == [small.name]
     assert call("store", "select", store.store.path, "--split", "test", "-o", small).code == 2
-    assert "no track here has the genre 'polka'" in call(
-        "store", "select", store.store.path, "--genre", "polka", "-o", tmp_path / "none.h5"
-    ).err  # fmt: skip
+    assert (
+        "no track here has the genre 'polka'"
+        in call("store", "select", store.store.path, "--genre", "polka", "-o", tmp_path / "none.h5").err
+    )
 
 
 def add_negated_text(path: Path, parts: range) -> None:
     """Let a second text encoder, whose states are the first one's negated, join a store; in some parts only."""
-    plan = add_feature_set(path, read_plan(path), "neg", dataclasses.replace(TEXT, weights_sha256="c" * 64),
-                           np.eye(3, 12, dtype=np.float32))  # fmt: skip
+    plan = add_feature_set(
+        path,
+        read_plan(path),
+        "neg",
+        dataclasses.replace(TEXT, weights_sha256="c" * 64),
+        np.eye(3, 12, dtype=np.float32),
+    )
     for part in parts:
         every, failed = [features(i) for i in plan.part_range(part)], [i == FAILED_SONG for i in plan.part_range(part)]
         arrays = {

@@ -30,8 +30,9 @@ def both(tmp_path_factory) -> tuple[Path, Path]:
     store = create(folder / "s.zarr")
     fill(store)
     late = plan_table([{"id": "t99", "path": "99.mp3", "artists": ["b", "c"], "genres": ["soul"], "song": "Näme"}])
-    append_generation(store, read_plan(store), "append", late, new_genres=["soul"],
-                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    append_generation(
+        store, read_plan(store), "append", late, new_genres=["soul"], genre_embedding=np.ones((1, 12), np.float32)
+    )
     fill(store, [3])
     drop(store, ["t02"], planned=["t02"])
     with pytest.raises(ConfigError, match="mgc store compact"):

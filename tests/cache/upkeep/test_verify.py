@@ -30,8 +30,9 @@ def whole(tmp_path_factory) -> Path:
     path = create(tmp_path_factory.mktemp("whole") / "s.zarr")
     fill(path)
     late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
-    append_generation(path, read_plan(path), "append", late, new_genres=["soul"],
-                      genre_embedding=np.ones((1, 12), np.float32))  # fmt: skip
+    append_generation(
+        path, read_plan(path), "append", late, new_genres=["soul"], genre_embedding=np.ones((1, 12), np.float32)
+    )
     fill(path, [3])
     return path
 
@@ -212,9 +213,18 @@ def joined(tmp_path_factory) -> Path:
     return create_full(tmp_path_factory.mktemp("joined") / "s.zarr")
 
 
-@pytest.mark.parametrize("key", ["features/other.json", "features/other.1.json", "features/tempo.json",
-                                 "genre_embedding_other/c/2/0", "commits/other/0.1.json", "commits/0.json",
-                                 "drops/0.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [
+        "features/other.json",
+        "features/other.1.json",
+        "features/tempo.json",
+        "genre_embedding_other/c/2/0",
+        "commits/other/0.1.json",
+        "commits/0.json",
+        "drops/0.json",
+    ],
+)
 def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tmp_path, key):
     store, before = Path(shutil.copytree(joined, tmp_path / "s.zarr")), tree(joined)
     flip(store / key, len(before[key]) // 2)

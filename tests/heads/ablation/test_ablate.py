@@ -37,9 +37,14 @@ from mgc.reports.ablation import write_ablation
 
 MakeWorld = Callable[..., Any]
 SMALL: dict[str, Any] = {
-    "encoder": "tiny", "epochs": 2, "lr": 3e-3, "batch_size": 28, "precision": "fp32", "top_genres": 3,
+    "encoder": "tiny",
+    "epochs": 2,
+    "lr": 3e-3,
+    "batch_size": 28,
+    "precision": "fp32",
+    "top_genres": 3,
     "model_options": {"width": 16, "graph_hidden": 16, "projection_dim": 8},
-}  # fmt: skip
+}
 N_REPLICATES = 50
 
 CHILD = """
@@ -101,11 +106,18 @@ def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() 
 def test_published_numbers_are_the_papers() -> None:
     published = {row.name: row.published for spec in (SYSTEMS, COMPONENTS) for row in spec.rows if row.published}
     assert published == {
-        "santana (reconstructed)": (0.354, 0.419), "pandeya (reconstructed)": (0.387, 0.442), "ours": (0.456, 0.534),
-        "none": (0.372, 0.438), "A-L": (0.396, 0.475), "SCMA": (0.408, 0.491), "GCEM": (0.403, 0.487),
-        "A-L + SCMA": (0.425, 0.513), "A-L + GCEM": (0.419, 0.508), "SCMA + GCEM": (0.437, 0.515),
+        "santana (reconstructed)": (0.354, 0.419),
+        "pandeya (reconstructed)": (0.387, 0.442),
+        "ours": (0.456, 0.534),
+        "none": (0.372, 0.438),
+        "A-L": (0.396, 0.475),
+        "SCMA": (0.408, 0.491),
+        "GCEM": (0.403, 0.487),
+        "A-L + SCMA": (0.425, 0.513),
+        "A-L + GCEM": (0.419, 0.508),
+        "SCMA + GCEM": (0.437, 0.515),
         "all": (0.456, 0.534),
-    }  # fmt: skip
+    }
 
 
 def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
@@ -252,8 +264,10 @@ def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
     assert (about["home"]["name"], about["home"]["free_bytes"]) == ("mapped", 1000)
     tracks = load_predictions(next(work.folder.glob("runs/*/result.json")).parent)
     share = rows["usual genres"]["metrics"]["accuracy"]["value"]
-    sets = [jaccard_score(tracks.labels, np.tile(one, (len(tracks.labels), 1)), average="samples", zero_division=0)
-            for one in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)]  # fmt: skip
+    sets = [
+        jaccard_score(tracks.labels, np.tile(one, (len(tracks.labels), 1)), average="samples", zero_division=0)
+        for one in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)
+    ]
     assert min(abs(share - value) for value in sets) < 1e-9  # one and the same set for all
 
 
@@ -314,11 +328,22 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
     small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)).to_dict()
-    listed = api.ablate(small_store.path, tmp_path / "a", tables=["systems"], n_seeds=1, dry_run=True,
-                        options={**SMALL, "model_options": {}}, settings=["width=16", "graph_hidden=16"])  # fmt: skip
+    listed = api.ablate(
+        small_store.path,
+        tmp_path / "a",
+        tables=["systems"],
+        n_seeds=1,
+        dry_run=True,
+        options={**SMALL, "model_options": {}},
+        settings=["width=16", "graph_hidden=16"],
+    ).to_dict()
     assert set(listed["epoch_s"]) == {
-        "santana, audio", "pandeya, both", "ours, audio", "ours, lyrics", "ours, both",
-    }  # fmt: skip
+        "santana, audio",
+        "pandeya, both",
+        "ours, audio",
+        "ours, lyrics",
+        "ours, both",
+    }
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in found["runs"]] == ["to do"] * 3
     assert 0 < found["seconds"] == pytest.approx(3 * 2 * found["epoch_s"]["ours, both"])

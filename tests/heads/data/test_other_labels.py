@@ -73,8 +73,19 @@ def test_genres_of_tracks_that_are_not_there_need_no_embedding(
     call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
 ) -> None:
     labels.write_text(labels.read_text() + "somebody,polka\n")
-    dry = call("train", small_store.path, "-o", tmp_path / "run", *TRAIN, "--labels", labels, "--genre-delimiter", "|",
-               "--dry-run", "--json").json  # fmt: skip
+    dry = call(
+        "train",
+        small_store.path,
+        "-o",
+        tmp_path / "run",
+        *TRAIN,
+        "--labels",
+        labels,
+        "--genre-delimiter",
+        "|",
+        "--dry-run",
+        "--json",
+    ).json
     assert dry["genres"] == ["jazz", "rock"]
 
 

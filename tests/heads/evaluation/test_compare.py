@@ -56,8 +56,9 @@ def test_differences_are_of_the_metrics_and_intervals_of_copied_artists():
     one, other = scored("a", 1, skill=0.3), scored("b", 2, skill=0.4)
     found = {(d.column, d.metric): d for d in paired_differences([one], [other], n_replicates=40, seed=3)}
     for system, part in ((one, "first"), (other, "second")):
-        alone = evaluate_predictions(system.labels, system.scores, thresholds=system.thresholds, groups=system.groups,
-                                     n_replicates=40, seed=3)  # fmt: skip
+        alone = evaluate_predictions(
+            system.labels, system.scores, thresholds=system.thresholds, groups=system.groups, n_replicates=40, seed=3
+        )
         assert getattr(found[None, "mean_average_precision"], part) == alone.mean_average_precision
         for column in ("fixed", "tuned", "top1_where_empty"):
             for metric in ("jaccard", "hamming_loss", "micro_f1", "macro_f1"):
@@ -119,9 +120,12 @@ def test_the_order_of_the_tracks_does_not_matter(tmp_path):
     one, other = scored("a", 1, skill=0.3), scored("b", 2, skill=0.4)
     order = np.random.default_rng(0).permutation(60)
     turned = dataclasses.replace(
-        other, ids=tuple(np.array(other.ids)[order].tolist()), groups=tuple(np.array(other.groups)[order].tolist()),
-        labels=other.labels[order], scores=other.scores[order],
-    )  # fmt: skip
+        other,
+        ids=tuple(np.array(other.ids)[order].tolist()),
+        groups=tuple(np.array(other.groups)[order].tolist()),
+        labels=other.labels[order],
+        scores=other.scores[order],
+    )
     assert paired_differences([one], [turned], n_replicates=20) == paired_differences([one], [other], n_replicates=20)
 
 

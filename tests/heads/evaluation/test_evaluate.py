@@ -45,8 +45,14 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
     truth = np.array([[name in tracks[row]["genres"] for name in loaded.genres] for row in rows])
     scores = score_store(loaded, small_store, rows).scores
     tuned = {"tuned": loaded.thresholds.overall, "tuned_per_genre": loaded.thresholds.per_genre}
-    expected = evaluate_predictions(truth, scores, genres=loaded.genres, thresholds=tuned, n_replicates=50,
-                                    groups=[tracks[row]["artists"][0] for row in rows])  # fmt: skip
+    expected = evaluate_predictions(
+        truth,
+        scores,
+        genres=loaded.genres,
+        thresholds=tuned,
+        n_replicates=50,
+        groups=[tracks[row]["artists"][0] for row in rows],
+    )
     assert found["metrics"] == expected.to_dict()
     kept = pq.read_table(result.run / "predictions.parquet")
     assert kept.column_names == [
@@ -81,11 +87,15 @@ def test_tracks_are_scored_by_what_they_have(
     found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()
     loaded, parts = load_run(result.run), found["parts"]
     assert {name: part["n_tracks"] for name, part in parts.items()} == {
-        "sound and lyrics": 34, "sound only": 6, "lyrics only": 0, "neither": 0,
-    }  # fmt: skip
+        "sound and lyrics": 34,
+        "sound only": 6,
+        "lyrics only": 0,
+        "neither": 0,
+    }
     rows = np.arange(0, 40, 7)
-    truth = np.array([[name in small_store.tracks.column("genres")[row].as_py() for name in loaded.genres]
-                      for row in rows.tolist()])  # fmt: skip
+    truth = np.array(
+        [[name in small_store.tracks.column("genres")[row].as_py() for name in loaded.genres] for row in rows.tolist()]
+    )
     alone = evaluate_predictions(truth, score_store(loaded, small_store, rows).scores, genres=loaded.genres)
     assert parts["sound only"]["columns"]["fixed"]["jaccard"]["value"] == alone.columns["fixed"].jaccard.value
     assert parts["sound only"]["undefined_genres"] == alone.undefined_genres

@@ -56,8 +56,12 @@ def test_scores_are_those_that_training_chose_the_epoch_by(result: TrainingResul
     wanted = Split.load(result.run / "splits.json").ids["validation"]
     rows = np.flatnonzero(np.isin(small_store.tracks.column("id").to_pylist(), wanted))
     scores = score_store(loaded, small_store, rows).scores
-    truth = np.array([[name in genres for name in loaded.genres]
-                      for genres in small_store.tracks.column("genres").take(rows).to_pylist()])  # fmt: skip
+    truth = np.array(
+        [
+            [name in genres for name in loaded.genres]
+            for genres in small_store.tracks.column("genres").take(rows).to_pylist()
+        ]
+    )
     found = jaccard_per_track(truth, decide(scores, 0.5)).mean()
     assert found == pytest.approx(result.history[result.best_epoch - 1].val_jaccard)
     assert loaded.validation["map"] == result.best_map
@@ -152,8 +156,9 @@ def test_a_track_that_failed_is_named(result: TrainingResult, make_world: MakeWo
         score_store(load_run(result.run), world.write(tmp_path / "s.zarr"), np.array([1, 2]))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "labels.json", "preprocessor.json",
-                                  "thresholds.json", "graph.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "labels.json", "preprocessor.json", "thresholds.json", "graph.json"]
+)
 def test_an_altered_model_is_refused_by_name(result: TrainingResult, tmp_path: Path, name: str) -> None:
     shutil.copytree(result.run / "best", tmp_path / "best")
     data = bytearray((tmp_path / "best" / name).read_bytes())
@@ -190,15 +195,17 @@ def test_a_catalogue_becomes_a_file_with_a_row_a_track(
 ) -> None:
     loaded = load_run(result.run)
     scores = score_store(loaded, patchy).scores
-    done = call("predict", result.run, patchy.path, "-o", tmp_path / f"scores.{form}", "--threshold", "per-genre",
-                "--json").json  # fmt: skip
+    done = call(
+        "predict", result.run, patchy.path, "-o", tmp_path / f"scores.{form}", "--threshold", "per-genre", "--json"
+    ).json
     assert (done["tracks"], done["failed"], done["reasons"]) == (40, 2, {"NOT_AUDIO": 2})
     assert [path.name for path in tmp_path.iterdir()] == [f"scores.{form}"]
     rows = _read(tmp_path / f"scores.{form}", loaded.genres)
     assert [row["id"] for row in rows] == patchy.tracks.column("id").to_pylist()
     assert [(row["id"], row["reason"]) for row in rows if not row["scores"]] == [
-        ("t0003", "NOT_AUDIO"), ("t0017", "NOT_AUDIO"),
-    ]  # fmt: skip
+        ("t0003", "NOT_AUDIO"),
+        ("t0017", "NOT_AUDIO"),
+    ]
     good = [row for row in rows if row["scores"]]
     np.testing.assert_allclose([[row["scores"][name] for name in loaded.genres] for row in good], scores, rtol=1e-6)
     for row, values in zip(good, scores, strict=True):

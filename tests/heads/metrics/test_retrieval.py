@@ -19,9 +19,8 @@ def _slow(own: np.ndarray, other: np.ndarray, track_key: np.ndarray, lyrics_key:
     with_both = [i for i in range(len(own)) if lyrics_key[i] != -1]
     for i in with_both:
         candidates = [
-            j for j in with_both
-            if j == i or (track_key[i] != track_key[j] and lyrics_key[i] != lyrics_key[j])
-        ]  # fmt: skip
+            j for j in with_both if j == i or (track_key[i] != track_key[j] and lyrics_key[i] != lyrics_key[j])
+        ]
         order = sorted(candidates, key=lambda j: -float(np.dot(own[i].astype(float), other[j].astype(float))))
         for k in RANKS:
             hits[k].append(i in order[:k])

@@ -56,8 +56,9 @@ def part(whole: Batch, rows: list[int]) -> Batch:
 
 def made(**options: Any) -> System:
     torch.manual_seed(1)
-    return build_system(ModelConfig(**{"n_genres": C, "text_dim": D, "encoder": "tiny", **options}),
-                        mel_mean=-40.0, mel_std=20.0).eval()  # fmt: skip
+    return build_system(
+        ModelConfig(**{"n_genres": C, "text_dim": D, "encoder": "tiny", **options}), mel_mean=-40.0, mel_std=20.0
+    ).eval()
 
 
 @pytest.mark.parametrize("options", [SANTANA, PANDEYA])
@@ -112,8 +113,9 @@ def test_parameters_of_pandeya() -> None:
 def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     small_store: FeatureStore, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    config = TrainConfig(encoder="tiny", lr=1e-3, epochs=3, precision="fp32",
-                         model_options={"width": 32, "graph_hidden": 32}, **options)  # fmt: skip
+    config = TrainConfig(
+        encoder="tiny", lr=1e-3, epochs=3, precision="fp32", model_options={"width": 32, "graph_hidden": 32}, **options
+    )
     result = train(small_store, tmp_path / "run", config)
     assert result.history[-1].classification < result.history[0].classification
     found = evaluate(tmp_path / "run", small_store, n_replicates=0)

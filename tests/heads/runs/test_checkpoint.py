@@ -85,10 +85,14 @@ def test_the_newest_two_ends_of_epochs_and_the_best_weights_are_kept(tmp_path: P
     model, _ = saved_run(tmp_path / "first")
     state = three_epochs(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "last").iterdir()} == {
-        "state-000002.json", "optimizer-000002.safetensors", "weights-000002.safetensors",
-        "state-000003.json", "optimizer-000003.safetensors", "weights-000003.safetensors",
+        "state-000002.json",
+        "optimizer-000002.safetensors",
+        "weights-000002.safetensors",
+        "state-000003.json",
+        "optimizer-000003.safetensors",
+        "weights-000003.safetensors",
         "weights-000001.safetensors",
-    }  # fmt: skip
+    }
     kept = small_model(5)
     kept.load_state_dict(load_file(state_file(tmp_path / "run", state, "best")))
     assert all(torch.equal(value, kept.state_dict()[name]) for name, value in model.state_dict().items())

@@ -46,8 +46,11 @@ def test_figures_and_intervals_are_those_of_the_validation_split(
     found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False).metrics.to_dict()
     text = card_of(result.run)[1]
     estimates = {"mAP": found["mean_average_precision"]}
-    for column, name in (("fixed", "at threshold 0.5"), ("tuned", "at the overall threshold"),
-                         ("tuned_per_genre", "at the thresholds a genre")):  # fmt: skip
+    for column, name in (
+        ("fixed", "at threshold 0.5"),
+        ("tuned", "at the overall threshold"),
+        ("tuned_per_genre", "at the thresholds a genre"),
+    ):
         estimates[f"Jaccard {name}"] = found["columns"][column]["jaccard"]
     for name, one in estimates.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name}")]
@@ -86,8 +89,10 @@ def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
 
 def test_it_tells_data_thresholds_and_limits_and_no_path(result: TrainingResult, small_store: FeatureStore) -> None:
     text, loaded = card_of(result.run)[1], load_run(result.run)
-    artists = {small_store.tracks.column("artists")[int(row)].as_py()[0] for row in
-               result.task.examples.rows[: result.task.n_train]}  # fmt: skip
+    artists = {
+        small_store.tracks.column("artists")[int(row)].as_py()[0]
+        for row in result.task.examples.rows[: result.task.n_train]
+    }
     assert f"Trained on {result.task.n_train} tracks by {len(artists)} artists" in text
     assert "Split `artist`: no artist is in two splits" in text
     for genre, count, cut in zip(loaded.genres, loaded.train_counts, loaded.thresholds.per_genre, strict=True):

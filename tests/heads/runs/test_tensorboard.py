@@ -17,9 +17,12 @@ from mgc.heads.runs.history import EVENTS
 from mgc.heads.training.train import train
 
 CONFIG = TrainConfig(
-    lr=2e-3, epochs=3, precision="fp32", encoder="tiny",
+    lr=2e-3,
+    epochs=3,
+    precision="fp32",
+    encoder="tiny",
     model_options={"width": 32, "graph_hidden": 32, "projection_dim": 16},
-)  # fmt: skip
+)
 
 
 def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
@@ -48,10 +51,17 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     read = EventAccumulator(str(run)).Reload()
-    names = {"loss/total": "loss", "loss/contrastive": "contrastive", "loss/classification": "classification",
-             "training/tau": "tau", "training/learning_rate": "lr", "validation/mAP": "val_map",
-             "validation/jaccard": "val_jaccard", "validation/bce": "val_bce",
-             "validation/empty_share": "val_empty_share"}  # fmt: skip
+    names = {
+        "loss/total": "loss",
+        "loss/contrastive": "contrastive",
+        "loss/classification": "classification",
+        "training/tau": "tau",
+        "training/learning_rate": "lr",
+        "validation/mAP": "val_map",
+        "validation/jaccard": "val_jaccard",
+        "validation/bce": "val_bce",
+        "validation/empty_share": "val_empty_share",
+    }
     for name, field in names.items():
         for axis in ("epoch", "step"):
             points = read.Scalars(f"{axis}/{name}")

@@ -86,8 +86,13 @@ def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
 
 def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
     """A run stopped after its first epoch goes on to the same bytes as one never stopped, all switches on."""
-    options = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32}, "precision": "fp32", "epochs": 3,
-               "lr": 1e-3}  # fmt: skip
+    options = {
+        "encoder": "tiny",
+        "model_options": {"width": 32, "graph_hidden": 32},
+        "precision": "fp32",
+        "epochs": 3,
+        "lr": 1e-3,
+    }
     config = TrainConfig(**switched_on(*SWITCHES), **options)
 
     class StopError(Exception):

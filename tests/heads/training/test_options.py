@@ -23,17 +23,39 @@ from mgc.heads.training.train import TrainingResult, train
 C, D = 6, 24
 
 MODEL_SETTINGS = [
-    "width=64", "heads=1", "dropout=0.5", "ffn=true", "uniform_attention=true", "lyrics_pooling=cls",
-    "graph_conditional=lhs", "graph_similarity=raw", "graph_normalisation=row", "graph_hidden=32", "logit_scale=true",
-    "bias=false", "projection_dim=16", "normalise=false", "tau_init=0.2", "mel_reference=max", "mel_top_db=20",
-]  # fmt: skip
+    "width=64",
+    "heads=1",
+    "dropout=0.5",
+    "ffn=true",
+    "uniform_attention=true",
+    "lyrics_pooling=cls",
+    "graph_conditional=lhs",
+    "graph_similarity=raw",
+    "graph_normalisation=row",
+    "graph_hidden=32",
+    "logit_scale=true",
+    "bias=false",
+    "projection_dim=16",
+    "normalise=false",
+    "tau_init=0.2",
+    "mel_reference=max",
+    "mel_top_db=20",
+]
 OF_ML_GCN = ["graph_threshold=0.05", "graph_reweight=0.6"]
 
 TRAINING_SETTINGS = [
-    "loss=asymmetric", "bce_reduction=sum", "prior_bias=true", "modality_dropout=0.5", "spec_augment=true",
-    "schedule=cosine", "lr_halve_every=1", "warmup_epochs=1", "weight_decay=0.1", "grad_clip=0.01",
+    "loss=asymmetric",
+    "bce_reduction=sum",
+    "prior_bias=true",
+    "modality_dropout=0.5",
+    "spec_augment=true",
+    "schedule=cosine",
+    "lr_halve_every=1",
+    "warmup_epochs=1",
+    "weight_decay=0.1",
+    "grad_clip=0.01",
     "lambda=0.9",
-]  # fmt: skip
+]
 
 
 def test_no_option_of_the_model_is_left_out_here() -> None:
@@ -148,11 +170,19 @@ def test_a_summed_loss_is_the_mean_times_the_genres(small_store: FeatureStore, t
 
 def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
     assert read_settings(["lr=1e-4", "heads=2", "mel_top_db=null", "lambda=0", "genres=[rock, jazz]"]) == {
-        "lr": 1e-4, "lambda_": 0, "genres": ["rock", "jazz"], "model_options": {"heads": 2, "mel_top_db": None},
-    }  # fmt: skip
+        "lr": 1e-4,
+        "lambda_": 0,
+        "genres": ["rock", "jazz"],
+        "model_options": {"heads": 2, "mel_top_db": None},
+    }
     assert read_settings([]) == {}
-    for setting, says in [("headz=1", "did you mean 'heads'"), ("heads", "want key=value"), ("heads=[", "YAML"),
-                          ("preset=plus", "no option 'preset'"), ("n_genres=4", "no option 'n_genres'")]:  # fmt: skip
+    for setting, says in [
+        ("headz=1", "did you mean 'heads'"),
+        ("heads", "want key=value"),
+        ("heads=[", "YAML"),
+        ("preset=plus", "no option 'preset'"),
+        ("n_genres=4", "no option 'n_genres'"),
+    ]:
         with pytest.raises(ConfigError, match=says):
             read_settings([setting])
 
@@ -160,12 +190,18 @@ def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["heads=two"], "heads is 'two'"), (["ffn=1"], "true or false"), (["dropout=x"], "want a number"),
-        (["graph_similarity=rwa"], "rwa"), (["mel_top_db=loud"], "mel_top_db"), (["loss=mse"], "loss='mse'"),
-        (["warmup_epochs=100"], "fewer than the 100 epochs"), (["model=santana", "modalities=lyrics"], "santana"),
-        (["modality_dropout=2"], "modality_dropout"), (["spec_augment=1"], "spec_augment"),
+        (["heads=two"], "heads is 'two'"),
+        (["ffn=1"], "true or false"),
+        (["dropout=x"], "want a number"),
+        (["graph_similarity=rwa"], "rwa"),
+        (["mel_top_db=loud"], "mel_top_db"),
+        (["loss=mse"], "loss='mse'"),
+        (["warmup_epochs=100"], "fewer than the 100 epochs"),
+        (["model=santana", "modalities=lyrics"], "santana"),
+        (["modality_dropout=2"], "modality_dropout"),
+        (["spec_augment=1"], "spec_augment"),
     ],
-)  # fmt: skip
+)
 def test_values_without_meaning_are_refused_before_anything_is_read(settings: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         TrainConfig.from_dict(read_settings(settings))

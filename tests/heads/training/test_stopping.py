@@ -24,8 +24,23 @@ def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
     small_store: FeatureStore, tmp_path: Path, asked: signal.Signals, code: int
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "mgc", "train", str(small_store.path), "-o", str(run), "--encoder", "tiny",
-               "--epochs", "100000", "--batch-size", "4", "--precision", "fp32"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mgc",
+        "train",
+        str(small_store.path),
+        "-o",
+        str(run),
+        "--encoder",
+        "tiny",
+        "--epochs",
+        "100000",
+        "--batch-size",
+        "4",
+        "--precision",
+        "fp32",
+    ]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env={**os.environ, **threads}, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

@@ -50,12 +50,22 @@ def test_loss_halves_and_the_run_folder_tells_the_story(small_store: FeatureStor
     assert [record.epoch for record in history] == list(range(1, 16))
     assert result.best_map == max(record.val_map for record in history if record.val_map is not None)
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "run.json", "splits.json", "metrics.jsonl", "last", "best",
-    }  # fmt: skip
+        "config.yaml",
+        "run.json",
+        "splits.json",
+        "metrics.jsonl",
+        "last",
+        "best",
+    }
     assert {path.name for path in (run / "best").iterdir()} == {
-        "model.safetensors", "config.json", "preprocessor.json", "labels.json", "graph.json", "thresholds.json",
+        "model.safetensors",
+        "config.json",
+        "preprocessor.json",
+        "labels.json",
+        "graph.json",
+        "thresholds.json",
         "README.md",
-    }  # fmt: skip
+    }
     assert read_config(run) == small_config(epochs=15, lr=2e-3)
     assert [report for report in reports if report[0] == "train"] == [("train", epoch, 15) for epoch in range(1, 16)]
     assert {report[0] for report in reports} == {"statistics", "train"}
@@ -101,8 +111,10 @@ def assert_same_run(run: Path, whole: Path) -> None:
     """Every byte of checkpoints and model, and the history but for its times."""
     assert folder_bytes(run / "last") == folder_bytes(whole / "last")
     assert folder_bytes(run / "best") == folder_bytes(whole / "best")
-    timeless = [[dataclasses.replace(record, seconds=0) for record in read_history(folder / "metrics.jsonl")]
-                for folder in (run, whole)]  # fmt: skip
+    timeless = [
+        [dataclasses.replace(record, seconds=0) for record in read_history(folder / "metrics.jsonl")]
+        for folder in (run, whole)
+    ]
     assert timeless[0] == timeless[1]
     assert not [path for path in run.rglob("*") if path.name.startswith(".")]
 
@@ -309,8 +321,11 @@ def test_a_deterministic_run_goes_on_only_where_it_can_be_exact(small_store: Fea
 def test_a_compiled_run_learns_what_any_run_learns(small_store: FeatureStore, tmp_path: Path) -> None:
     """Of words alone: compiling the encoder of sound takes a minute."""
     options: dict[str, Any] = {
-        "modalities": "lyrics", "graph": False, "epochs": 2, "model_options": {**SMALL["model_options"], "dropout": 0.0}
-    }  # fmt: skip
+        "modalities": "lyrics",
+        "graph": False,
+        "epochs": 2,
+        "model_options": {**SMALL["model_options"], "dropout": 0.0},
+    }
     plain = train(small_store, tmp_path / "plain", small_config(**options))
     torch._dynamo.utils.counters.clear()
     compiled = train(small_store, tmp_path / "compiled", small_config(**options, compile=True))
@@ -376,8 +391,14 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
         track["genres"] = ["spoken word"]
     world.tracks[4]["genres"] = []
     world.failed.add(5)
-    config = small_config(epochs=1, split="random", genres=("rock", "jazz", "spoken word", "folk"), top_genres=3,
-                          min_genre_count=5, min_labels=1)  # fmt: skip
+    config = small_config(
+        epochs=1,
+        split="random",
+        genres=("rock", "jazz", "spoken word", "folk"),
+        top_genres=3,
+        min_genre_count=5,
+        min_labels=1,
+    )
     result = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", config)
     steps = [(count.filter, count.kept, count.of) for count in result.task.filters]
     assert steps[:4] == [("labelled", 38, 39), ("genres", 4, 6), ("top_genres=3", 3, 4), ("min_genre_count=5", 3, 3)]
@@ -389,11 +410,13 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
 @pytest.mark.parametrize(
     "parts",
     [
-        {"contrastive": False}, {"attention": False}, {"graph": False},
+        {"contrastive": False},
+        {"attention": False},
+        {"graph": False},
         {"modalities": "audio", "attention": False, "contrastive": False},
         {"modalities": "lyrics", "attention": False, "contrastive": False},
     ],
-)  # fmt: skip
+)
 def test_every_ablation_trains_and_evaluates(small_store: FeatureStore, tmp_path: Path, parts: dict[str, Any]) -> None:
     result = train(small_store, tmp_path / "run", small_config(epochs=2, **parts))
     assert result.history[1].classification < result.history[0].classification

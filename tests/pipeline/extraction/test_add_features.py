@@ -42,8 +42,9 @@ def make_tracks(folder: Path, n: int) -> list[Track]:
         t = np.arange(22_050) / 22_050
         soundfile.write(folder / f"{i}.wav", (0.2 * np.sin(2 * np.pi * (200 + 50 * i) * t)).astype(np.float32), 22_050)
         words = None if i == 1 else f"song number {i} " * (i + 1)
-        tracks.append(Track(id=f"t{i:02}", path=f"{i}.wav", genres=(("rock", "jazz")[i % 2],), artists=(f"a{i}",),
-                            lyrics=words))  # fmt: skip
+        tracks.append(
+            Track(id=f"t{i:02}", path=f"{i}.wav", genres=(("rock", "jazz")[i % 2],), artists=(f"a{i}",), lyrics=words)
+        )
     return tracks
 
 
@@ -150,12 +151,15 @@ def test_other_words_than_the_stores_are_refused_track_by_track(made, tmp_path):
     (tmp_path / "a.txt").write_text("the first words")
     for file in ("0.wav", "2.wav"):
         shutil.copy(folder / file, tmp_path / file)
-    tracks = [Track(id="a", path="0.wav", genres=("rock",), lyrics_path="a.txt"),
-              Track(id="b", path="2.wav", genres=("rock",), lyrics="other words")]  # fmt: skip
+    tracks = [
+        Track(id="a", path="0.wav", genres=("rock",), lyrics_path="a.txt"),
+        Track(id="b", path="2.wav", genres=("rock",), lyrics="other words"),
+    ]
     api.extract(Source(root=tmp_path, tracks=tracks), tmp_path / "s", text_model="minilm", **OPTIONS)
     (tmp_path / "a.txt").write_text("rewritten meanwhile")
-    report = api.extract(Source(root=tmp_path, tracks=tracks), tmp_path / "s", add="tiny",
-                         text_model=str(folder / "bert"), **OPTIONS)  # fmt: skip
+    report = api.extract(
+        Source(root=tmp_path, tracks=tracks), tmp_path / "s", add="tiny", text_model=str(folder / "bert"), **OPTIONS
+    )
     assert (report.ok, report.reasons) == (1, {"LYRICS_CHANGED": 1})
     with FeatureStore.open(tmp_path / "s", text="tiny") as store, pytest.raises(TrackUnavailableError):
         store.read("lyrics", [0])

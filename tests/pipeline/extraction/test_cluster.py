@@ -216,10 +216,28 @@ def running(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def make_certificate(folder: Path) -> None:
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
 
 
 @pytest.mark.parametrize("form", ["tls", "file"])
@@ -230,24 +248,49 @@ def test_a_real_scheduler_and_workers_in_processes_of_their_own(tmp_path, form):
     if form == "tls":
         make_certificate(tmp_path)
         options = ["--tls-ca-file", "../cert.pem", "--tls-cert", "../cert.pem", "--tls-key", "../key.pem"]
-        scheduler = Scheduler(address=f"tls://{address}", tls_ca=tmp_path / "cert.pem", tls_cert=tmp_path / "cert.pem",
-                              tls_key=tmp_path / "key.pem")  # fmt: skip
+        scheduler = Scheduler(
+            address=f"tls://{address}",
+            tls_ca=tmp_path / "cert.pem",
+            tls_cert=tmp_path / "cert.pem",
+            tls_key=tmp_path / "key.pem",
+        )
     else:
         scheduler = Scheduler(file=tmp_path / "net" / "scheduler.json")
     protocol = "tls" if form == "tls" else "tcp"
     with ExitStack() as stack:
         listen = ["--host", "127.0.0.1", "--port", address.split(":")[1], "--no-dashboard", "--protocol", protocol]
-        stack.enter_context(running(sys.executable, "-m", "distributed.cli.dask_scheduler", *listen, *options,
-                                    "--scheduler-file", "scheduler.json", folder=tmp_path / "net"))  # fmt: skip
+        stack.enter_context(
+            running(
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_scheduler",
+                *listen,
+                *options,
+                "--scheduler-file",
+                "scheduler.json",
+                folder=tmp_path / "net",
+            )
+        )
         deadline = time.monotonic() + 60
         while not (tmp_path / "net" / "scheduler.json").exists():
             assert time.monotonic() < deadline, (tmp_path / "net" / "distributed.cli.dask_scheduler.log").read_text()
             time.sleep(0.1)
         for _ in range(2):
             stack.enter_context(
-                running(sys.executable, "-m", "distributed.cli.dask_worker", f"{protocol}://{address}", *options,
-                        "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", folder=tmp_path / "net")
-            )  # fmt: skip
+                running(
+                    sys.executable,
+                    "-m",
+                    "distributed.cli.dask_worker",
+                    f"{protocol}://{address}",
+                    *options,
+                    "--nthreads",
+                    "1",
+                    "--host",
+                    "127.0.0.1",
+                    "--no-dashboard",
+                    folder=tmp_path / "net",
+                )
+            )
         report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, scheduler=scheduler)
     assert (report.ok, report.parts_built) == (6, 6)
     extract(source, tmp_path / "here", recipe=RECIPE, text=None, part_rows=1)
@@ -266,15 +309,34 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
             running(sys.executable, "-m", "distributed.cli.dask_scheduler", *listen, folder=tmp_path / "net")
         )
         stack.enter_context(
-            running(sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://{address}", "--nthreads", "1",
-                    "--host", "127.0.0.1", "--no-dashboard", "--death-timeout", "60", folder=tmp_path / "net")
-        )  # fmt: skip
+            running(
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                f"tcp://{address}",
+                "--nthreads",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--no-dashboard",
+                "--death-timeout",
+                "60",
+                folder=tmp_path / "net",
+            )
+        )
 
         def end(step, done, total, note=""):
             if done:
                 scheduler.kill()
 
         with pytest.raises(WorkerError, match="scheduler is lost; committed parts are kept"):
-            extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, on_progress=end,
-                    scheduler=Scheduler(address=f"tcp://{address}"))  # fmt: skip
+            extract(
+                source,
+                tmp_path / "s",
+                recipe=RECIPE,
+                text=None,
+                part_rows=1,
+                on_progress=end,
+                scheduler=Scheduler(address=f"tcp://{address}"),
+            )
     assert len(FeatureStore.open(tmp_path / "s").ok_rows) >= 1

@@ -157,8 +157,24 @@ def test_a_retry_cut_off_is_finished_not_started_again(tmp_path):
 def test_two_extractions_help_each_other(tmp_path):
     source, recipe = tones(tmp_path, 40), Recipe(mel=MEL, lyrics=None)
     script = "import sys; from mgc.cli import main; main()"
-    command = [sys.executable, "-c", script, "extract", tmp_path / "songs.jsonl", "-o", tmp_path / "s",
-               "--features", "mel", "--clip-s", "1", "--part-rows", "1", "--workers", "0", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "extract",
+        tmp_path / "songs.jsonl",
+        "-o",
+        tmp_path / "s",
+        "--features",
+        "mel",
+        "--clip-s",
+        "1",
+        "--part-rows",
+        "1",
+        "--workers",
+        "0",
+        "--json",
+    ]
     write_manifest(source, tmp_path / "songs.jsonl")
     both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     reports = [json.loads(process.communicate(timeout=300)[0]) for process in both]
@@ -186,8 +202,11 @@ def test_a_claim_is_a_hint(tmp_path, owner):
         extract(source, tmp_path / "s", recipe=recipe, text=None, on_progress=interrupt)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    who = {"dead": (socket.gethostname(), ended.pid), "alive": (socket.gethostname(), os.getpid()),
-           "elsewhere": ("another-host", 1)}[owner]  # fmt: skip
+    who = {
+        "dead": (socket.gethostname(), ended.pid),
+        "alive": (socket.gethostname(), os.getpid()),
+        "elsewhere": ("another-host", 1),
+    }[owner]
     (tmp_path / "s" / "staging").mkdir()
     file = tmp_path / "s" / "staging" / "commits+0~claim"
     file.write_text(json.dumps({"host": who[0], "pid": who[1], "id": "x"}))

@@ -14,9 +14,20 @@ from mgc.pipeline.extraction.forecast import Forecast, forecast_path, load_forec
 from mgc.pipeline.extraction.trial import _track_seconds, default_sample
 
 HOUR = Forecast(
-    tracks=12_800, parts=100, part_rows=128, workers=4, seconds=3610.0, low_s=3410.0, high_s=3810.0, n_bytes=10**9,
-    track_s=1.125, start_s=10.0, sampled=64, failed=1, measured_workers=2,
-)  # fmt: skip
+    tracks=12_800,
+    parts=100,
+    part_rows=128,
+    workers=4,
+    seconds=3610.0,
+    low_s=3410.0,
+    high_s=3810.0,
+    n_bytes=10**9,
+    track_s=1.125,
+    start_s=10.0,
+    sampled=64,
+    failed=1,
+    measured_workers=2,
+)
 
 
 @pytest.fixture

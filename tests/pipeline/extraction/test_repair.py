@@ -40,9 +40,19 @@ def made(tmp_path_factory) -> tuple[Source, Path]:
 
 @pytest.mark.parametrize(
     "key",
-    ["tracks/0.parquet", "tracks/1.parquet", "genres/0.parquet", "genres/1.parquet", "genre_embedding/c/0/0",
-     "genre_embedding/c/2/0", "commits/1.json", "mel/c/3/0/0", "plan.json", "generations/1.json"],
-)  # fmt: skip
+    [
+        "tracks/0.parquet",
+        "tracks/1.parquet",
+        "genres/0.parquet",
+        "genres/1.parquet",
+        "genre_embedding/c/0/0",
+        "genre_embedding/c/2/0",
+        "commits/1.json",
+        "mel/c/3/0/0",
+        "plan.json",
+        "generations/1.json",
+    ],
+)
 def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
     source, whole = made
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))

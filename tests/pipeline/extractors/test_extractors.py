@@ -39,8 +39,19 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example package, installed into a folder of its own."""
     folder = tmp_path_factory.mktemp("installed")
     shutil.copytree(PACKAGE, folder / "source")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-               "--disable-pip-version-check", "--target", folder / "site", folder / "source"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--target",
+        folder / "site",
+        folder / "source",
+    ]
     subprocess.run(command, check=True)
     return folder / "site"
 
@@ -180,8 +191,17 @@ def test_damage_is_named_and_mended_and_what_is_taken_down_leaves(store: Path, s
 
 
 def other(**changed: Any) -> Extractor:
-    given = {"name": "other", "version": "1", "input": "clip", "dims": (), "shape": (), "dtype": "float32", "unit": "1",
-             "description": "of a test", "compute": lambda samples, rate: float(samples.max())}  # fmt: skip
+    given = {
+        "name": "other",
+        "version": "1",
+        "input": "clip",
+        "dims": (),
+        "shape": (),
+        "dtype": "float32",
+        "unit": "1",
+        "description": "of a test",
+        "compute": lambda samples, rate: float(samples.max()),
+    }
     return Extractor(**{**given, **changed})
 
 
@@ -298,8 +318,12 @@ def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
     assert verify(store, full=True) == []
     listed = {one["name"]: one for one in call("store", "info", store, "--json").json["added"]}
     assert listed["other"] == {
-        "name": "other", "made_by": "extractor, version 2", "ok": 5, "failed": 0, "pending": 0,
-    }  # fmt: skip
+        "name": "other",
+        "made_by": "extractor, version 2",
+        "ok": 5,
+        "failed": 0,
+        "pending": 0,
+    }
     assert "features that joined" in call("store", "info", store).out
 
 

@@ -161,10 +161,18 @@ def test_circular_links_are_missing_not_a_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given_tag", "tag"),
     [
-        ("en", "en"), ("EN", "en"), ("eng", "en"), ("zh-cn", "zh-CN"), ("pt_BR", "pt-BR"), ("english", "english"),
-        ("INTRUMENTAL", "zxx"), ("Instrumental", "zxx"), ("?", "?"), (None, None),
+        ("en", "en"),
+        ("EN", "en"),
+        ("eng", "en"),
+        ("zh-cn", "zh-CN"),
+        ("pt_BR", "pt-BR"),
+        ("english", "english"),
+        ("INTRUMENTAL", "zxx"),
+        ("Instrumental", "zxx"),
+        ("?", "?"),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_languages(given_tag: str | None, tag: str | None) -> None:
     assert normalise_language(given_tag) == tag
 

@@ -112,9 +112,13 @@ def test_the_real_jamendo_label_files(real_data: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- FMA
 
 FMA_GENRES = {  # genre_id: #tracks, parent, title, top_level
-    2: (5271, 0, "International", 2), 12: (32923, 0, "Rock", 12), 25: (9261, 12, "Punk", 12),
-    31: (1498, 12, "Metal", 12), 109: (1503, 25, "Hardcore", 12), 130: (652, 2, "Europe", 2),
-}  # fmt: skip
+    2: (5271, 0, "International", 2),
+    12: (32923, 0, "Rock", 12),
+    25: (9261, 12, "Punk", 12),
+    31: (1498, 12, "Metal", 12),
+    109: (1503, 25, "Hardcore", 12),
+    130: (652, 2, "Europe", 2),
+}
 FMA_TRACKS = {  # track_id: split, subset, genre_top, genres, genres_all, language_code, title, artist
     2: ("training", "small", "Rock", [109], [12, 25, 109], "en", 'Say "No",\nplease', "AWOL"),
     3: ("validation", "medium", None, [31, 130], [2, 12, 31, 130], None, "NA", "Kurt, Vile & Co"),
@@ -128,9 +132,15 @@ def fma(tmp_path: Path) -> Path:
     """FMA's folder, its tables written by pandas as the makers wrote theirs, with the columns of every kind."""
     root = tmp_path / "fma"
     columns = [
-        "set.split", "set.subset", "track.genre_top", "track.genres", "track.genres_all", "track.language_code",
-        "track.title", "artist.name",
-    ]  # fmt: skip
+        "set.split",
+        "set.subset",
+        "track.genre_top",
+        "track.genres",
+        "track.genres_all",
+        "track.language_code",
+        "track.title",
+        "artist.name",
+    ]
     table = pd.DataFrame(
         [[*cells, 0, "<p>Two lines\nof it</p>"] for cells in FMA_TRACKS.values()],
         index=pd.Index(FMA_TRACKS, name="track_id"),
@@ -182,8 +192,9 @@ def test_fma_subsets_hold_the_smaller_ones(fma: Path) -> None:
         load_source(fma)
     source = load_source(fma / "fma_small")
     assert (source.root, [t.path for t in source.tracks]) == (
-        fma / "fma_small", ["000/000002.mp3", "140/140567.mp3"],
-    )  # fmt: skip
+        fma / "fma_small",
+        ["000/000002.mp3", "140/140567.mp3"],
+    )
 
 
 FMA_FAULTS = {
@@ -228,9 +239,11 @@ def test_gtzan_is_known_by_the_names_of_its_files(tmp_path: Path, inner: str) ->
     put(tmp_path / "gtzan" / "features_30_sec.csv", "filename,tempo\n")
     source = load_source(tmp_path / "gtzan")
     assert [(t.id, t.genres) for t in source.tracks] == [
-        ("blues/blues.00000.wav", ("blues",)), ("blues/blues.00001.wav", ("blues",)),
-        ("hiphop/hiphop.00000.wav", ("hiphop",)), ("hiphop/hiphop.00001.wav", ("hiphop",)),
-    ]  # fmt: skip
+        ("blues/blues.00000.wav", ("blues",)),
+        ("blues/blues.00001.wav", ("blues",)),
+        ("hiphop/hiphop.00000.wav", ("hiphop",)),
+        ("hiphop/hiphop.00001.wav", ("hiphop",)),
+    ]
     assert all((source.root / track.path).is_file() for track in source.tracks)
 
 
@@ -277,6 +290,19 @@ def test_the_list_names_needs_and_terms_of_each(call: Any) -> None:
 def test_jamendo_to_a_store_and_its_split(call: Any, tmp_path: Path) -> None:
     jamendo_labels(tmp_path / "labels")
     jamendo_audio(tmp_path / "audio")
-    done = call("extract", tmp_path / "labels", "--root", tmp_path / "audio", "-o", tmp_path / "j.zarr", "--features",
-                "mel", "--workers", 0, "--max-failures", 3, "--json")  # fmt: skip
+    done = call(
+        "extract",
+        tmp_path / "labels",
+        "--root",
+        tmp_path / "audio",
+        "-o",
+        tmp_path / "j.zarr",
+        "--features",
+        "mel",
+        "--workers",
+        0,
+        "--max-failures",
+        3,
+        "--json",
+    )
     assert (done.json["planned"], done.json["reasons"]) == (3, {"NOT_AUDIO": 3})

@@ -37,9 +37,22 @@ def genres_of(path: Path, **options: object) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["hip hop", "hip\u00a0hop", " hip  hop\u200b", "hip\u3000hop", "\ufeffhip hop", "hip\u2009hop\u200d", "hip\thop",
-     "\u202ahip hop\u202c", "h\u00adip hop", "hip\r\nhop", "hip\x00hop", "hip hop\u2060", "\u200ehip hop"],
-)  # fmt: skip
+    [
+        "hip hop",
+        "hip\u00a0hop",
+        " hip  hop\u200b",
+        "hip\u3000hop",
+        "\ufeffhip hop",
+        "hip\u2009hop\u200d",
+        "hip\thop",
+        "\u202ahip hop\u202c",
+        "h\u00adip hop",
+        "hip\r\nhop",
+        "hip\x00hop",
+        "hip hop\u2060",
+        "\u200ehip hop",
+    ],
+)
 def test_spaces_and_invisible_characters_make_no_other_name(name: str) -> None:
     assert clean_name(name) == "hip hop"
 
@@ -72,9 +85,16 @@ def test_invisible_characters_make_no_class_of_their_own_in_any_kind_of_table(tm
 
 @pytest.mark.parametrize(
     "pair",
-    [("Hip-Hop", "hip hop"), ("hiphop", "hip-hop"), ("\uff32\uff4f\uff43\uff4b", "rock"), ("r\u2019n\u2019b", "r'n'b"),
-     ("hip\u2010hop", "hip-hop"), ("stra\u00dfe", "STRASSE"), ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e")],
-)  # fmt: skip
+    [
+        ("Hip-Hop", "hip hop"),
+        ("hiphop", "hip-hop"),
+        ("\uff32\uff4f\uff43\uff4b", "rock"),
+        ("r\u2019n\u2019b", "r'n'b"),
+        ("hip\u2010hop", "hip-hop"),
+        ("stra\u00dfe", "STRASSE"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e"),
+    ],
+)
 def test_names_that_only_look_alike_are_remarked_as_pairs(tmp_path: Path, pair: tuple[str, str]) -> None:
     assert look_alikes([*pair, "jazz"]) == [sorted(pair)]
     put(tmp_path / "t.csv", f"id,path,genres,artist\na,a,{pair[0]},X\nb,b,{pair[1]},x\n")
@@ -129,10 +149,23 @@ def test_csv_with_blanks_before_quotation_marks(tmp_path: Path) -> None:
 
 
 WRITTEN_LISTS = (
-    "('rock', 'pop')", "('rock',)", "{'rock'}", '{"rock", "pop"}', "{rock,pop}", "frozenset({'rock'})",
-    "['rock' 'pop']", "array(['rock'], dtype=object)", "set(['rock'])", "(rock, pop)", "dict_keys(['rock'])",
-    "Index(['rock'], dtype='object')", "b'rock'", "np.str_('rock')", "(np.str_('rock'), np.str_('pop'))", '["rock"]',
-)  # fmt: skip
+    "('rock', 'pop')",
+    "('rock',)",
+    "{'rock'}",
+    '{"rock", "pop"}',
+    "{rock,pop}",
+    "frozenset({'rock'})",
+    "['rock' 'pop']",
+    "array(['rock'], dtype=object)",
+    "set(['rock'])",
+    "(rock, pop)",
+    "dict_keys(['rock'])",
+    "Index(['rock'], dtype='object')",
+    "b'rock'",
+    "np.str_('rock')",
+    "(np.str_('rock'), np.str_('pop'))",
+    '["rock"]',
+)
 
 
 @pytest.mark.parametrize("delimiter", [None, ","])

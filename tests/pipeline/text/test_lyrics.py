@@ -16,10 +16,36 @@ from mgc.pipeline.text.lyrics import MAX_LYRICS_BYTES, clean_lyrics, load_lyrics
 NONE = Flag(0)
 WORD = st.text("abcdefghij' \n\u00e9\u4f60", min_size=1, max_size=8)
 MARKUP = st.sampled_from(
-    ["<br>", "<b>", "</b>", "<p class='x'>", "&amp;", "&lt;", "&gt;", "&lt;b&gt;", "&amp;lt;", "<", ">", "&", ";",
-     "amp", "<!--", "-->", "<script>", "</script>", "<3", "\0", "\x85", "\u200b", "\r", "\u0301", "#38", "\ud800",
-     "&#0;"]
-)  # fmt: skip
+    [
+        "<br>",
+        "<b>",
+        "</b>",
+        "<p class='x'>",
+        "&amp;",
+        "&lt;",
+        "&gt;",
+        "&lt;b&gt;",
+        "&amp;lt;",
+        "<",
+        ">",
+        "&",
+        ";",
+        "amp",
+        "<!--",
+        "-->",
+        "<script>",
+        "</script>",
+        "<3",
+        "\0",
+        "\x85",
+        "\u200b",
+        "\r",
+        "\u0301",
+        "#38",
+        "\ud800",
+        "&#0;",
+    ]
+)
 
 
 @pytest.mark.parametrize(
@@ -61,23 +87,37 @@ def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, flags: Fla
     ("raw", "clean"),
     [
         ("one<br/>two<BR >three", "one\ntwo\nthree"),
-        ("<div class=\"lyrics\"><p>one</p>\n<p>two <i>soft</i>ly</p></div>", "one\n\n\ntwo softly"),
+        ('<div class="lyrics"><p>one</p>\n<p>two <i>soft</i>ly</p></div>', "one\n\n\ntwo softly"),
         ("<!-- ad --><script>var x = '<p>';</script>one<style type=x>p {}</style>", "one"),
         ("I &lt;3 you &amp;amp; me &#39;n&#x27; all &eacute;", "I <3 you & me 'n' all \u00e9"),
         ("&amp;lt;b&amp;gt;bold", "bold"),
         ("ring\a the\x1b bell\x7f so\u00adft \u200bzero\x0bnew\x85line", "ring the bell soft zero\nnew\nline"),
         ("half \ud83d", "half"),
     ],
-)  # fmt: skip
+)
 def test_markup_and_control_characters_go(raw: str, clean: str) -> None:
     assert clean_lyrics(raw) == (clean, True)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["I <3 U", "<chorus>", "a < b > c", "AT&T", "love &not hate", "R&B; soul", "x &unknown; y", "tab\there",
-     "\u0646\u200c\u0645", "\U0001f468\u200d\U0001f469", "[Verse 1]\n\nline", "-->", "<!-- open", "<script> open"],
-)  # fmt: skip
+    [
+        "I <3 U",
+        "<chorus>",
+        "a < b > c",
+        "AT&T",
+        "love &not hate",
+        "R&B; soul",
+        "x &unknown; y",
+        "tab\there",
+        "\u0646\u200c\u0645",
+        "\U0001f468\u200d\U0001f469",
+        "[Verse 1]\n\nline",
+        "-->",
+        "<!-- open",
+        "<script> open",
+    ],
+)
 def test_what_is_no_markup_stays(text: str) -> None:
     cleaned, changed = clean_lyrics(text)
     assert cleaned in (text, text.replace("<script> ", ""))
