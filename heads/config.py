@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from ..cache.bounds import Between, Count, check_options
 from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
-from .bounds import Between, Count, check_options
 from .model.audio_cnn import EncoderName
 from .model.config import BASELINE_MODALITIES, Modalities, ModelConfig, SystemName
 from .model.losses import Loss

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
-from ..bounds import Between, Count, check_options
 
 
 @dataclass(frozen=True, kw_only=True)

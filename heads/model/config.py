@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
-from ..bounds import Between, Count, check_options
 from .audio_cnn import EncoderName, MelLevel, Reference
 from .contrastive import TAU_MAX, TAU_MIN
 from .fusion import LyricsPooling

@@ -10,9 +10,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -91,19 +92,19 @@ class ExtractOptions:
     Raises
     ------
     ConfigError
-        If options exclude each other.
+        If a value is out of bounds, or options exclude each other.
     """
 
     features: Sequence[str] = ("mel", "lyrics", "genres")
     audio_backend: Literal["fast", "librosa"] = "fast"
-    clip_s: float = 30.0
+    clip_s: Annotated[float, Between(0.1)] = 30.0
     offset: Literal["start", "middle"] = "middle"
     text_model: str | None = None
     text_precision: Literal["auto", "fp32", "bf16"] = "auto"
     text_device: str = "cpu"
     genre_names: str | None = None
-    part_rows: int | None = None
-    workers: int | None = None
+    part_rows: Count | None = None
+    workers: Annotated[int, Between(0)] | None = None
     scheduler: Scheduler | None = None
     shard: tuple[int, int] | None = None
     append: bool = False
@@ -111,6 +112,7 @@ class ExtractOptions:
     add: str | None = None
 
     def __post_init__(self) -> None:
+        check_options(self)
         unknown = set(self.features) - {"mel", "lyrics", "genres"}
         if unknown or not set(self.features) & {"mel", "lyrics"}:
             raise ConfigError(f"features {','.join(self.features)!r}: want mel, lyrics or both, and genres with lyrics")

@@ -58,7 +58,8 @@ def _run_child(job: PartJob, start: int) -> int | None:
 
 def _as_json(job: PartJob) -> dict[str, Any]:
     """Return what rebuilds the job; a path that is not Unicode has surrogates, which JSON escapes."""
-    data = {name: getattr(job, name) for name in ("store", "root", "part", "inline_lyrics", "starts_s", "feature_set")}
+    names = ("store", "root", "part", "inline_lyrics", "starts_s", "feature_set", "retry_of")
+    data = {name: getattr(job, name) for name in names}
     return data | {"text": None if job.text is None else dataclasses.asdict(job.text)}
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
 
 GenreLevel = Literal["own", "all", "top"]
@@ -51,9 +52,9 @@ class SourceOptions:
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
     languages: Sequence[str] = ()
-    min_labels: int = 0
+    min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False
-    limit: int | None = None
+    limit: Count | None = None
 
     def __post_init__(self) -> None:
         for name in ("root", "labels"):
@@ -61,8 +62,7 @@ class SourceOptions:
                 object.__setattr__(self, name, Path(path))  # callers may give a str
         if "" in (self.genre_delimiter, self.artist_delimiter):
             raise ConfigError("a delimiter must be at least one character")
-        if self.min_labels < 0 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(f"min_labels is {self.min_labels}, limit is {self.limit}; they must be at least 0 and 1")
+        check_options(self)
 
     @property
     def reader_options(self) -> list[str]:

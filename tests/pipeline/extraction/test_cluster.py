@@ -25,9 +25,12 @@ from keywords import extract
 from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.reading.store import FeatureStore
+from mgc.pipeline.extraction import probe
 from mgc.pipeline.extraction.cluster import run_on_cluster
 from mgc.pipeline.extraction.options import Scheduler
+from mgc.pipeline.extraction.part import PartJob
 from mgc.pipeline.sources.manifest import Source, Track
+from mgc.pipeline.text.encoder import TextSource
 
 RECIPE = Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None)
 
@@ -81,6 +84,21 @@ def test_a_track_that_ends_its_worker_is_named_and_its_neighbours_are_unharmed(t
     hurt, whole = FeatureStore.open(tmp_path / "s"), FeatureStore.open(clean)
     assert hurt.ok_rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
     np.testing.assert_array_equal(hurt.read("mel", hurt.ok_rows), whole.read("mel", hurt.ok_rows))
+
+
+def test_a_job_reaches_the_process_that_probes_it_whole():
+    job = PartJob(
+        store=Path("s"),
+        part=3,
+        root=Path("r\udce9"),
+        text=TextSource(model="tiny"),
+        inline_lyrics={"a": "la"},
+        starts_s={"a": 1.5},
+        feature_set="tempo",
+        retry_of=2,
+    )
+    sent = json.dumps(probe._as_json(job), default=str)
+    assert probe._from_json(json.loads(sent)) == job
 
 
 def test_local_workers_listen_on_loopback_only(tmp_path):

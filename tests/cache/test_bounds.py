@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from mgc.cache.bounds import Between, check_options
 from mgc.cache.errors import ConfigError
-from mgc.heads.bounds import Between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)

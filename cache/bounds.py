@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..cache.errors import ConfigError
+from .errors import ConfigError
 
 
 @dataclass(frozen=True)
