@@ -61,7 +61,7 @@ def check(store: Path, events: list[Event], record: str) -> list[str]:
     staged, building, folder = max(
         rename for rename in renames if rename[0] < commit and rename[2].name.startswith(f"{label}~")
     )
-    links = [link for link in links if link[1].is_relative_to(folder)]
+    links = [link for link in links if link[0] != commit and link[1].is_relative_to(folder)]
     assert links, record
     fsynced = {path for call, path, _ in events[:staged] if call == "fsync"}
     for _, source, _ in links:
@@ -71,7 +71,9 @@ def check(store: Path, events: list[Event], record: str) -> list[str]:
             assert str(building / parent) in fsynced, f"folder {parent} was not fsynced before it was staged"
     first_after = next(i for i, event in enumerate(events) if i > staged and event == ("fsync", str(folder.parent), ""))
     assert staged < first_after < commit, "the staged name was not fsynced before the record"
-    assert ("fsync", draft, "") in events[:commit], "the record's bytes were not fsynced before it was linked"
+    assert Path(draft).is_relative_to(folder), "the draft is not in the staged folder"
+    draft = str(building / Path(draft).relative_to(folder))
+    assert ("fsync", draft, "") in events[:staged], "the record's bytes were not fsynced before it was linked"
     sealed = next(
         i for i, event in enumerate(events) if i > commit and event == ("fsync", str((store / record).parent), "")
     )
@@ -80,10 +82,9 @@ def check(store: Path, events: list[Event], record: str) -> list[str]:
         later = [j for j, event in enumerate(events) if i < j and event == ("fsync", str(to.parent), "")]
         assert later, f"the folder of {to} was not fsynced"
     return [
-        f"{len(fsynced)} fsyncs up to here, all {len(links)} objects and their folders among them",
+        f"{len(fsynced)} fsyncs up to here, all {len(links)} objects, their folders and the record's draft among them",
         f"rename to `staging/{label}~<digest>`",
         "fsync of `staging/`",
-        "fsync of the record's draft",
         f"link to `{record}`: the decision",
         f"fsync of `{Path(record).parent}/`",
         f"{len(links)} links to keys, fsync of their folders",

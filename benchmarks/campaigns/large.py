@@ -175,7 +175,7 @@ def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
     for spec in plan.arrays():
         if (source := store / object_key(spec, 0)).exists():
             objects[object_key(spec, part)] = source.read_bytes()
-    (to / "commits").mkdir(exist_ok=True)
+    (to / "commits").mkdir(parents=True, exist_ok=True)
     (to / commit_key(part)).write_bytes(seal(with_objects(content, write_objects(to, objects.items()))))
 
 

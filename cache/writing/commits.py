@@ -75,11 +75,12 @@ def commit_part(
         n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest["n"])
         content, key = _record(part, n, plan, outcomes, feature_set), commit_key(part, n, feature_set)
         record = publish.publish(store, key, content, _encode_part(part, plan, arrays, outcomes, feature_set))
-        current = read_plan(store)
-        if not belongs(record, part, current, feature_set) and belongs(record, part, plan, feature_set):
-            (store / key).unlink(missing_ok=True)  # the features were removed while this was published
-            publish.sweep(store, key)
-        _refuse_removed(store, current, plan, feature_set)
+        if feature_set is not None:  # which may have been removed while this was published
+            current = read_plan(store)
+            if not belongs(record, part, current, feature_set) and belongs(record, part, plan, feature_set):
+                (store / key).unlink(missing_ok=True)
+                publish.sweep(store, key)
+            _refuse_removed(store, current, plan, feature_set)
         roll_part_forward(store, current, part, feature_set)
         if n > quarantined(store, feature_set).get(part, -1):  # else repair has put this record aside since
             return record
