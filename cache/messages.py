@@ -19,6 +19,8 @@ def printable(text: str, *, lines: bool = False) -> str:
     ----------
     lines : keep tabs and line ends.
 
+    Examples
+    --------
     >>> printable("a\x1b[2Jb")
     'a\\u001b[2Jb'
     """
