@@ -42,9 +42,9 @@ def test_flags_take_the_place_of_the_value_they_make() -> None:
     def command(*, source: str, chosen: Annotated[SourceOptions, read_flags], quiet: bool = False) -> Any:
         return source, chosen, quiet
 
-    names = list(inspect.signature(command).parameters)
-    assert names == ["source", *inspect.signature(read_flags).parameters, "quiet"]
-    given = dict.fromkeys(inspect.signature(read_flags).parameters) | {"genre_delimiter": "|"}
+    names, flags = list(inspect.signature(command).parameters), inspect.signature(read_flags).parameters
+    assert names == ["source", *flags, "quiet"]
+    given = {name: flag.default for name, flag in flags.items()} | {"genre_delimiter": "|"}
     source, chosen, quiet = command(source="songs/", quiet=True, **given)
     assert (source, chosen.genre_delimiter, quiet) == ("songs/", "|", True)
 
