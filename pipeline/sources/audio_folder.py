@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...cache.errors import ClipError, ConfigError, ManifestError
+from ...cache.format.schema import Reason
 from ...cache.messages import counted, join_names
 from ..audio.containers import Caps, examine
 from .manifest import KnownDataset, Source, Track, check_collisions, check_id, remark_links
@@ -83,10 +84,11 @@ def _suffix(name: str) -> str:
 
 
 def _holds_audio(path: Path) -> bool:
+    """Whether a file is audio by content; one of a format that is known but not read is, and fails with advice."""
     try:
         examine(path, Caps())
-    except ClipError:
-        return False
+    except ClipError as error:
+        return error.reason == Reason.UNSUPPORTED_CODEC
     return True
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 from keywords import load_source
+from source_files import put, write_wav
 
 from mgc.api import read_source, write_manifest
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
+from mgc.cache.format.schema import Reason
+from mgc.pipeline.audio.containers import Caps, examine
 from mgc.pipeline.sources.manifest import resolve_inside
 
 COMPANIONS = {
@@ -29,20 +31,6 @@ COMPANIONS = {
     "README": b"read me",
     "nothing": b"",
 }
-
-
-def put(path: Path, content: bytes = b"sound") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def write_wav(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(1600))
-    return path
 
 
 def test_what_comes_with_an_album_is_passed_over_and_counted_by_kind(tmp_path: Path) -> None:
@@ -148,3 +136,17 @@ def test_links_in_a_table_are_remarked_and_the_advice_can_be_followed(snapshot: 
     again = load_source(base / "tracks.jsonl")
     assert resolve_inside(again.root, again.tracks[0].path).is_file()
     assert not [note for note in again.notes if "PATH_ESCAPE" in note]
+
+
+def test_a_video_is_a_track_and_is_to_be_seen_to_fail(tmp_path: Path) -> None:
+    """It may hold the song: passed over, it would be lost without advice to convert it."""
+    write_wav(tmp_path / "a.wav")
+    put(tmp_path / "b.avi", b"RIFF" + bytes(4) + b"AVI " + bytes(512))
+    put(tmp_path / "c.flv", b"FLV\x01" + bytes(512))
+    put(tmp_path / "d.mpg", b"\x00\x00\x01\xba" + bytes(512))
+    source = load_source(tmp_path)
+    assert [track.id for track in source.tracks] == ["a.wav", "b.avi", "c.flv", "d.mpg"]
+    for name in ("b.avi", "c.flv", "d.mpg"):
+        with pytest.raises(ClipError, match="a format that is not read here") as raised:
+            examine(tmp_path / name, Caps())
+        assert raised.value.reason == Reason.UNSUPPORTED_CODEC
