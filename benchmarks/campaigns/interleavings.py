@@ -1,7 +1,7 @@
-"""A writer sleeps at any of its operations (a laptop's lid, SIGSTOP, a paused machine) while something else is done.
+"""A writer is suspended at any of its operations (SIGSTOP, a paused machine) while another command runs.
 
 In one process: an audit hook runs the other command in the middle of the writer's call, at its n-th operation on the
-store, reads included. No claim holds the other command back, as after two minutes of sleep.
+store, reads included. No claim holds the other command back, as after a suspension of two minutes.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def n_operations(whole: Path, folder: Path, writer: Callable[[Path], None]) -> i
 def interleave(
     whole: Path, folder: Path, writer: Callable[[Path], None], other: Callable[[Path], None], at: int
 ) -> list[str]:
-    """Let a writer sleep at an operation while something else is done; return the errors that they end with.
+    """Suspend a writer at an operation while another command runs; return the errors that they end with.
 
     The store is right afterwards, whatever the writer did, and the next extraction completes it.
     """

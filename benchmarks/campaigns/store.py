@@ -79,7 +79,7 @@ def n_interleavings() -> int:
 
 
 def interleave(number: int, folder: Path) -> dict[str, Any]:
-    """Let a writer sleep at each of its operations, and meanwhile extract, append, add, retry, repair, drop or delete.
+    """Suspend a writer at each of its operations, and meanwhile extract, append, add, retry, repair, drop or delete.
 
     Afterwards the store is right, or the writer ends with an error that says what to do; the next extraction completes
     the store.

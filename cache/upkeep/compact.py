@@ -28,8 +28,8 @@ from .verify import verify
 def compact(store: Path, *, on_progress: Progress = silent) -> int:
     """Build every part again that still holds bytes of a track taken down, and empty the quarantine.
 
-    Readers that have the store open keep what they have mapped. Staging goes once its record is decided; what an
-    extraction has staged and nobody has committed stays for it.
+    Readers that have the store open keep what they have mapped. Staging is removed once its record is decided;
+    what an extraction has staged but not committed is kept for it.
 
     Returns
     -------

@@ -76,7 +76,7 @@ def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set
     fsync_dir(store / QUARANTINE)
     key = commit_key(part, n, feature_set)
     _move(store, key, f"{folder}/{key}")
-    sweep(store, key)  # before its objects move: whoever is still installing them must find it gone
+    sweep(store, key)  # before its objects move, so that no process can still install them
     for key in sorted(keys_of_part(salvaged.plan, part, feature_set), key=lambda key: not key.startswith("status")):
         _move(store, key, f"{folder}/{key}")
 

@@ -63,6 +63,8 @@ def commit_part(
     ------
     ConfigError
         If the feature set was removed from the store since `plan` was read.
+    StoreError
+        If the staging was removed while it was built.
     """
     current = read_plan(store)
     plan = plan or current
@@ -127,7 +129,7 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     n, key = record["n"], commit_key(part, record["n"], feature_set)
     if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
-    for older in range(n):  # first: whoever is still installing one of them must find it gone
+    for older in range(n):  # first, so that no process can still install one of them
         publish.sweep(store, commit_key(part, older, feature_set))
     publish.install(store, key, record)
     if n > 0:

@@ -5,8 +5,8 @@
 3. Roll forward: link the objects to their keys, then remove the folder. Any process may do this, repeatedly.
 
 A process killed at any instant leaves either no record (the content is built again) or a record to roll forward. One
-that sleeps at any instant, and wakes when others have decided, cleared up or repaired, can do no harm: a folder is
-taken away by one rename, and draft, objects and temporary links are all in it. Whoever wakes finds none of them.
+that is suspended at any instant, and resumed after others have decided, cleared up or repaired, can do no harm: a
+folder is removed by one rename, and the draft, the objects and temporary links are all inside it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview]
 
 
 def make_folders(root: Path, key: str) -> None:
-    """Create the folders between `root` and an object; `root` itself must be there: nobody creates it again."""
+    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
     for folder in reversed(Path(key).parents[:-1]):
         with contextlib.suppress(FileExistsError):
             (root / folder).mkdir()
@@ -169,7 +169,7 @@ def sweep(store: Path, key: str) -> None:
 
 
 def remove_staging(entry: Path) -> None:
-    """Remove an entry of ``staging/``; a folder by one rename first, so that nobody uses a part of it."""
+    """Remove an entry of ``staging/``; a folder by one rename first, so that no process uses a part of it."""
     if not entry.is_dir():
         entry.unlink(missing_ok=True)
         return

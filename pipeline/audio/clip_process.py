@@ -43,7 +43,7 @@ class DecoderDiedError(Exception):
 
 
 class Child:
-    """One decoding process and its three pipes; it ends with `owner`, a reader that nobody may have closed."""
+    """One decoding process and its three pipes; it ends with `owner`, a reader that may never be closed."""
 
     def __init__(self, command: tuple[str, ...], settings: dict[str, Any], *, owner: object) -> None:
         search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)

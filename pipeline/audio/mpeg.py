@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .tags import Bytes, after_tags
+from .tags import Bytes, after_tags, is_much
 
 _KBPS = {  # (MPEG-1, layer) -> kbit/s by the header's index 1 to 14
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -27,13 +27,12 @@ _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 _TAG_NAMES = (b"Xing", b"Info", b"VBRI")
 _FREE_FORMAT_MAX_BYTES = 8192
 _CHAIN = 3  # headers in a row that make a stream, where the first one may be chance
-_LOST_SHARE, _LOST_MIN_BYTES = 0.05, 4096  # a longer tail without frames is lost sound
 _ADTS_SECOND = (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
 
 
 @dataclass(frozen=True)
 class Header:
-    """One frame header. `n_bytes` is 0 in a free-format stream, whose frames do not tell their size.
+    """One frame header. `n_bytes` is 0 in a free-format stream, whose frames do not state their size.
 
     `stream` is the same in all frames of a stream.
     """
@@ -99,7 +98,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
             continue
         resumed, behind_tags = _resume(data, position, stream), after_tags(data, position)
         if resumed is None:
-            breaks += end - behind_tags > max(_LOST_MIN_BYTES, _LOST_SHARE * (end - first))
+            breaks += is_much(end - behind_tags, end - first)
             break
         breaks += behind_tags == position < resumed  # files joined end to end keep their tags
         position = resumed

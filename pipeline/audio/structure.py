@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import re
 
-from .tags import after_tags
+from .tags import after_tags, is_much
 
 _UNDECLARED_SIZES = {0, 0xFFFFFFFF}  # what programs leave there that write to a pipe; and near 2 GiB, see payload
 _KEYS = {  # kind -> bytes of a file by which another file of its kind is found, first and last
@@ -18,7 +18,6 @@ _KEYS = {  # kind -> bytes of a file by which another file of its kind is found,
     "voc": (0, 20),
 }
 _BLOCK_BYTES = 1 << 20
-_LOST_SHARE, _LOST_MIN_BYTES = 0.05, 4096
 
 
 def payload(data: mmap.mmap, first: int, kind: str) -> tuple[int, int | None]:
@@ -74,7 +73,7 @@ def lost_tail(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
         position = _after_chunks(data, position + size % 2, end, order)
     elif kind == "caf":
         return False
-    return end - after_tags(data, position) > max(_LOST_MIN_BYTES, _LOST_SHARE * (end - first))
+    return is_much(end - after_tags(data, position), end - first)
 
 
 def voc_formats(data: mmap.mmap, first: int) -> set[bytes]:

@@ -10,6 +10,11 @@ _ID3V1_BYTES = 128
 _LYRICS3_MAX_BYTES = 1 << 20
 
 
+def is_much(n_bytes: int, of: int) -> bool:
+    """Whether so many bytes of a file that are neither sound nor tags are more than programs leave there."""
+    return n_bytes > max(4096, 0.05 * of)
+
+
 def after_tags(data: Bytes, position: int) -> int:
     """Offset behind any ID3, APE and Lyrics3 tags at `position`; beyond the end where a tag says that it is larger."""
     while position < len(data):

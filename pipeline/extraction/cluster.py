@@ -94,7 +94,7 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
 
 @contextlib.contextmanager
 def _local_client(n_workers: int) -> Iterator[Client]:
-    """Start workers on loopback that hear no other process: certificates are made for this run and kept in memory.
+    """Start workers on loopback that accept this process only: certificates are made for it and kept in memory.
 
     Raises
     ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import json
 import os
 import socket
@@ -151,7 +152,7 @@ def test_another_user_cannot_run_code_on_the_local_workers(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=200)
         said.extend(done.stdout.splitlines())
         for port in ports:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/info/main/workers.html", timeout=3)
                 answers.append(int(port))
 

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import wave
 from collections import Counter
 from pathlib import Path
 
@@ -16,25 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keywords import load_source
+from source_files import put, write_wav
 
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.manifest import write_manifest
 
 SOURCE_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
-def put(path: Path, text: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def write_wav(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(1600))
-    return path
 
 
 # ---------------------------------------------------------------- tables

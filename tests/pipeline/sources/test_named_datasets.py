@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from keywords import load_source
+from source_files import put
 
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.datasets import DATASETS
@@ -21,12 +22,6 @@ JAMENDO_ROWS = {
     "validation": [("track_0000773", "artist_000104", "73/773.mp3", "genre---electronic")],
     "test": [("track_0000214", "artist_000014", "14/214.mp3", "genre---60s\tinstrument---piano\tgenre---jazz")],
 }
-
-
-def put(path: Path, text: str | bytes = "sound") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
 
 
 # ---------------------------------------------------------------- MTG-Jamendo

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keywords import load_source
+from source_files import put
 
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources import names
@@ -20,12 +21,6 @@ from mgc.pipeline.sources.manifest import resolve_inside
 from mgc.pipeline.sources.names import clean_name, look_alikes, lyrics_next_to, stands_for_nothing
 
 NFC, NFD = "Beyonc\u00e9", "Beyonce\u0301"
-
-
-def put(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
 
 
 def genres_of(path: Path, **options: object) -> list[tuple[str, ...]]:
