@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import ConfigError, WorkerError
-from ...cache.machine import ONE_THREAD
+from ...cache.machine import ONE_THREAD, without_interrupts
 from .builder import PartJob
 from .options import Scheduler
 from .part import Receipt, build_and_commit
@@ -104,6 +104,7 @@ def _local_client(n_workers: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
     from distributed.security import Security
+    from distributed.utils import LoopRunner
 
     settings = {
         "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
@@ -115,8 +116,13 @@ def _local_client(n_workers: int) -> Iterator[Client]:
     }
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         try:
-            _refuse_missing_semaphores()
+            runner = LoopRunner()
+            with without_interrupts():
+                _refuse_missing_semaphores()
+                runner.start()  # in a thread, from which the workers start
+            stack.callback(runner.stop)
             cluster = LocalCluster(
+                loop=runner.loop,
                 n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
