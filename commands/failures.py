@@ -40,6 +40,8 @@ def explain(error: BaseException) -> str | None:
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return f"no further thread can be started here (limits: ulimit -u, ulimit -v); {_FEW_PROCESSES}"
+    if "No usable temporary directory" in str(error):
+        return "no folder for temporary files can be written to: set TMPDIR to one"
     number = error.errno if isinstance(error, OSError) else None
     if match := _IN_HDF5.search(str(error)):
         number = int(match[1])

@@ -33,11 +33,12 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIG
 
 @dataclass
 class _State:
-    """What this process was sent: the first signal; whether work asks for it; whether a line was printed about it."""
+    """What this process was sent: the first signal; whether work asks for it; whether and where a line was printed."""
 
     first: int | None = None
     is_asked_for: bool = False
     is_reported: bool = False
+    stderr: int = 2
 
 
 _state = _State()
@@ -45,14 +46,15 @@ _state = _State()
 
 def install() -> None:
     """Let signals end this process in time. One that is ignored, as under nohup, stays so."""
-    vars(_state).update(vars(_State()))
+    vars(_state).update(vars(_State(stderr=os.dup(2))))  # workers that start take the original for a while
     for number in _WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _receive)
     read, write = os.pipe()
     os.set_blocking(write, False)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(read,), name="mgc-signals", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no further thread is allowed: only the first signal counts
+        threading.Thread(target=_watch, args=(read,), name="mgc-signals", daemon=True).start()
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 
 
 def _receive(number: int, _: object) -> None:
@@ -81,7 +83,7 @@ def _watch(wakeups: int) -> NoReturn:
 def _end(number: int) -> NoReturn:
     if not _state.is_reported:
         with contextlib.suppress(OSError):
-            os.write(2, f"{_line(number)}\n".encode())
+            os.write(_state.stderr, f"{_line(number)}\n".encode())
     os._exit(128 + number)
 
 
