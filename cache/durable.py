@@ -47,6 +47,13 @@ def _fsync(path: Path, flags: int) -> None:
         os.close(handle)
 
 
+def make_folders(root: Path, key: str) -> None:
+    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
+    for folder in reversed(Path(key).parents[:-1]):
+        with contextlib.suppress(FileExistsError):
+            (root / folder).mkdir()
+
+
 def inside(store: Path, key: str) -> Path:
     """Return the path of an object of a store.
 
