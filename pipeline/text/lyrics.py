@@ -20,6 +20,7 @@ from html.entities import html5
 from pathlib import Path
 
 from ...cache.format.schema import Flag
+from ...cache.normalise import limit_marks, normalise
 
 CLEANING_RULE = 1
 MAX_LYRICS_BYTES = 1 << 20
@@ -129,8 +130,9 @@ def read_lyrics(data: bytes | str) -> Lyrics:
 def clean_lyrics(text: str) -> tuple[str, bool]:
     """Clean lyrics by rule 1; cleaning twice is cleaning once.
 
-    Returns the text and whether markup, entities, control or invisible characters were taken out. Unicode NFC, one
-    kind of line end and no white space around lines or the whole are applied too, without counting as a change.
+    Returns the text and whether markup, entities, control or invisible characters, or surplus combining marks
+    (:func:`mgc.cache.normalise.limit_marks`), were removed. Unicode NFC, one kind of line end and no white space around
+    lines or the whole are applied too, without counting as a change.
 
     Notes
     -----
@@ -140,12 +142,13 @@ def clean_lyrics(text: str) -> tuple[str, bool]:
     (``<chorus>``) stays. Text that still changes after eight passes is no lyric but a trap, and loses every ``<``,
     ``>`` and ``&``.
     """
+    text, unlimited = limit_marks(text), text
     plain = current = _tidy(text)
     # An entity may spell a tag, and a removal may join the parts of one.
     for _ in range(_MAX_PASSES):
         previous, current = current, _without_markup(current)
         if current == previous:
-            return current, current != plain
+            return current, current != plain or text != unlimited
     return _tidy(_visible(re.sub("[<>&]", "", current))), True
 
 
@@ -176,7 +179,7 @@ def _visible(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    lines = _LINE_END.sub("\n", unicodedata.normalize("NFC", text)).split("\n")
+    lines = _LINE_END.sub("\n", normalise("NFC", text)).split("\n")
     return "\n".join(line.strip(_BLANKS) for line in lines).strip("\n")
 
 
