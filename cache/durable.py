@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import os
@@ -23,12 +24,28 @@ def fsync_dir(folder: Path) -> None:
     _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is missing, which it may be from one call to the next."""
+def names_in(folder: Path, pattern: str | None = None) -> list[str]:
+    """Return the names in a folder, in any order; none where it is missing, which it may be from one call to the next.
+
+    Parameters
+    ----------
+    pattern : that the names match, as in a shell.
+    """
     try:
-        return os.listdir(folder)
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return names if pattern is None else fnmatch.filter(names, pattern)
+
+
+def bytes_below(path: Path) -> int:
+    """Add up the sizes of the files at and below a path; one that is removed meanwhile does not count."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(folder, name).stat().st_size
+    return size if path.is_dir() else path.stat().st_size
 
 
 def fsync_tree(folder: Path) -> None:

@@ -12,7 +12,6 @@ folder is removed by one rename, and the draft, the objects and temporary links 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -175,7 +174,7 @@ def remove_staging(entry: Path) -> None:
 
 def staged(store: Path, pattern: str) -> list[Path]:
     """Return the entries of ``staging/`` that match `pattern`; any reader may remove an empty ``staging/``."""
-    return [store / STAGING / name for name in fnmatch.filter(names_in(store / STAGING), pattern)]
+    return [store / STAGING / name for name in names_in(store / STAGING, pattern)]
 
 
 def remove_empty_staging(store: Path) -> None:

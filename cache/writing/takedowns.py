@@ -83,8 +83,8 @@ def _publish(folder: Path, document: bytes) -> bool:
 
 def sweep_drafts(store: Path) -> None:
     """Remove the drafts of takedowns that were killed; one that is running writes its draft again."""
-    for draft in (store / DROPS).glob(_DRAFT.format("*")):
-        draft.unlink(missing_ok=True)
+    for name in names_in(store / DROPS, _DRAFT.format("*")):
+        (store / DROPS / name).unlink(missing_ok=True)
 
 
 def _numbers(store: Path) -> list[int]:
