@@ -65,7 +65,7 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
     if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
         paths = [track.path for track in sample_tracks(tracks.tracks)]
         notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
-    return replace(tracks, notes=notes)
+    return replace(tracks, notes=notes, lyrics_encoding=options.lyrics_encoding)
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
@@ -140,7 +140,13 @@ def _remarks(source: Source) -> list[str]:
     return notes
 
 
-def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
+def songs_source(
+    inputs: Sequence[Path],
+    lyrics: Path | None = None,
+    *,
+    missing_ok: bool = False,
+    lyrics_encoding: str | None = None,
+) -> Source:
     """Return songs named one by one as a source; ids are the paths as the user wrote them.
 
     Parameters
@@ -148,6 +154,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
     inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
 
     Raises
     ------
@@ -177,7 +184,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
+    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), lyrics_encoding=lyrics_encoding)
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:

@@ -59,11 +59,15 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out."""
+    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out.
+
+    `lyrics_encoding` is that of lyrics files that are neither marked nor UTF-8; None detects it.
+    """
 
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+    lyrics_encoding: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +217,9 @@ def filter_tracks(
         enough = [track for track in kept if len(track.genres) >= options.min_labels]
         kept = count(f"min-labels {options.min_labels}", enough, "give labels, or ask for fewer")
     if options.require_lyrics:
-        kept = count("require-lyrics", [t for t in kept if _has_words(t, root)], "no lyrics were found")
+        kept = count(
+            "require-lyrics", [t for t in kept if _has_words(t, root, options.lyrics_encoding)], "no lyrics were found"
+        )
     if options.limit is not None:
         kept = count(f"limit {options.limit}", kept[: options.limit], "")
     return kept, counts
@@ -266,12 +272,12 @@ def _speaks(language: str | None, wanted: Sequence[str]) -> bool:
     return language is not None and any(language == tag or language.startswith(f"{tag}-") for tag in wanted)
 
 
-def _has_words(track: Track, root: Path | None) -> bool:
+def _has_words(track: Track, root: Path | None, encoding: str | None) -> bool:
     if track.lyrics is not None:
         return read_lyrics(track.lyrics).text is not None
     if track.lyrics_path is None or root is None:
         return track.lyrics_path is not None
     try:
-        return load_lyrics(resolve_inside(root, track.lyrics_path)).text is not None
+        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding).text is not None
     except ClipError:
         return False
