@@ -190,6 +190,9 @@ def read_flags(
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
     lyrics_encoding: LyricsEncoding = None,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
+    ] = False,
 ) -> SourceOptions:
     return SourceOptions(**locals())
 

@@ -11,11 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
+from ...cache.format.schema import Flag
 from ...cache.messages import counted, nearest
+from ..text.language import detect_language
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .label_tables import labels_table
-from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
+from .manifest import (
+    NO_LANGUAGE,
+    KnownDataset,
+    Source,
+    Track,
+    escaping_paths,
+    normalise_language,
+    remark_links,
+    track_lyrics,
+)
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
 from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_for_nothing
@@ -62,10 +73,25 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
     notes = tracks.notes + _remarks(tracks)
+    if options.detect_language:
+        detected = [_with_language(track, tracks.root, options.lyrics_encoding) for track in tracks.tracks]
+        n_before, n_after = (sum(t.language is not None for t in each) for each in (tracks.tracks, detected))
+        notes.append(f"language of {counted(n_after - n_before, 'track')} detected; {len(detected) - n_after} without")
+        tracks = replace(tracks, tracks=detected)
     if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
         paths = [track.path for track in sample_tracks(tracks.tracks)]
         notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
     return replace(tracks, notes=notes, lyrics_encoding=options.lyrics_encoding)
+
+
+def _with_language(track: Track, root: Path, encoding: str | None) -> Track:
+    """Return the track with the language of its lyrics, if it has none and they are certain."""
+    if track.language is not None:
+        return track
+    lyrics = track_lyrics(track, root, encoding)
+    if Flag.INSTRUMENTAL in lyrics.flags:
+        return replace(track, language=NO_LANGUAGE)
+    return replace(track, language=normalise_language(None if lyrics.text is None else detect_language(lyrics.text)))
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:

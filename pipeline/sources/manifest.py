@@ -20,10 +20,10 @@ import numpy as np
 
 from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
-from ...cache.format.schema import Reason
+from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
 from ...cache.normalise import normalise
-from ..text.lyrics import load_lyrics, read_lyrics
+from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
 from .names import find_file
 from .options import SourceOptions
 
@@ -212,6 +212,8 @@ def filter_tracks(
     if wanted:
         languages = Counter(track.language or "none" for track in kept)
         advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in languages.most_common(10))
+        if languages["none"]:
+            advice += "; --detect-language detects it from the lyrics"
         kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
     if options.min_labels:
         enough = [track for track in kept if len(track.genres) >= options.min_labels]
@@ -273,11 +275,18 @@ def _speaks(language: str | None, wanted: Sequence[str]) -> bool:
 
 
 def _has_words(track: Track, root: Path | None, encoding: str | None) -> bool:
-    if track.lyrics is not None:
-        return read_lyrics(track.lyrics).text is not None
-    if track.lyrics_path is None or root is None:
+    if root is None and track.lyrics is None:
         return track.lyrics_path is not None
+    return track_lyrics(track, root or Path(), encoding).text is not None
+
+
+def track_lyrics(track: Track, root: Path, encoding: str | None) -> Lyrics:
+    """Return the lyrics of a track, cleaned by the newest rule."""
+    if track.lyrics is not None:
+        return read_lyrics(track.lyrics)
+    if track.lyrics_path is None:
+        return Lyrics(None, Flag.NO_LYRICS)
     try:
-        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding).text is not None
+        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding)
     except ClipError:
-        return False
+        return Lyrics(None, Flag.LYRICS_FAILED)

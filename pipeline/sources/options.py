@@ -34,6 +34,7 @@ class SourceOptions:
     genres_from_folders : take the first folder of a file's path as its genre.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
     lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
+    detect_language : detect the language of tracks that have none, from their lyrics.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
     require_lyrics : keep tracks whose lyrics hold words.
@@ -53,6 +54,7 @@ class SourceOptions:
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
     lyrics_encoding: Encoding | None = None
+    detect_language: bool = False
     languages: Sequence[str] = ()
     min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from keywords import extract, filter_tracks
-from multilingual import ENCODINGS, LINES, encode
 
+from benchmarks.worlds.multilingual import ENCODINGS, LINES, encode
 from mgc.cache.errors import ConfigError
 from mgc.cache.format.recipe import Recipe
 from mgc.cache.format.schema import Flag

@@ -1,4 +1,4 @@
-"""Lines of songs that never were, written for the tests, in thirty languages."""
+"""Lines of songs that never were, written for this project, in 32 languages."""
 
 from __future__ import annotations
 
@@ -196,6 +196,12 @@ LINES: dict[str, list[str]] = {
         "不要忘記我愛你",
     ],
 }
+
+_TAGS = """
+en de fr nl it es pt sv da no fi pl cs sk hu ro hr tr lt et vi ru uk bg sr el he ar th ja ko zh zh
+"""
+TAGS = dict(zip(LINES, _TAGS.split(), strict=True))
+"""Language -> BCP 47 tag."""
 
 ENCODINGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
