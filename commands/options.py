@@ -85,6 +85,10 @@ SOURCE = typer.Argument(
 )
 SourceArgument = Annotated[Path, SOURCE]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+MergeGenres = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Merge spellings of one genre: a table (from, to), or 'common'."),
+]
 GenreNames = Annotated[
     str | None,
     typer.Option(
@@ -193,6 +197,7 @@ def read_flags(
     detect_language: Annotated[
         bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
     ] = False,
+    merge_genres: MergeGenres = None,
 ) -> SourceOptions:
     return SourceOptions(**locals())
 

@@ -20,6 +20,7 @@ from .options import (
     Config,
     GenreDelimiter,
     LyricsEncoding,
+    MergeGenres,
     OtherLabels,
     RunArgument,
     Seed,
@@ -46,6 +47,7 @@ def evaluate(
     ] = "test",
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
+    merge_genres: MergeGenres = None,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
@@ -55,7 +57,13 @@ def evaluate(
     """
     with terminal.progress() as steps:
         metrics = api.evaluate(
-            run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
+            run,
+            store,
+            split=split,
+            labels=labels,
+            genre_delimiter=genre_delimiter,
+            merge_genres=merge_genres,
+            on_progress=steps,
         ).to_dict()
     terminal.emit(metrics, lambda: print_metrics(metrics))
 

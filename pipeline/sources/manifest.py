@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import langcodes
 import numpy as np
@@ -24,6 +25,7 @@ from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
 from ...cache.normalise import normalise
 from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
+from .genre_aliases import MergedGenre
 from .names import find_file
 from .options import SourceOptions
 
@@ -59,7 +61,7 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out.
+    """Tracks sorted by id, the folder their paths start from, remarks on them, and the genres that were merged.
 
     `lyrics_encoding` is that of lyrics files that are neither marked nor UTF-8; None detects it.
     """
@@ -68,6 +70,13 @@ class Source:
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
     lyrics_encoding: str | None = None
+    merged_genres: list[MergedGenre] = field(default_factory=list)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was changed in what the source says, as data; nothing where nothing was."""
+        merged = [genre.to_dict() for genre in self.merged_genres]
+        return {"merged_genres": merged} if merged else {}
 
 
 @dataclass(frozen=True, kw_only=True)
