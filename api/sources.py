@@ -75,7 +75,8 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions | None = 
         from ..pipeline.sources.datasets import load_source
         from ..pipeline.sources.manifest import filter_tracks
 
-    whole = load_source(source, options)
+    with extra("language"):
+        whole = load_source(source, options)
     kept, counts = filter_tracks(whole.tracks, options, whole.root)
     remarks = [*whole.notes, f"{counted(len(whole.tracks), 'track')} in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]

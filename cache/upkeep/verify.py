@@ -131,7 +131,7 @@ class _Inspection:
             except OSError:
                 yield self._damage("missing", key, "it is not there")
                 continue
-            if not layout.same_document(text, document):
+            if not layout.same_metadata(text, document):
                 yield self._damage("altered", key, "it is not what the plan makes it")
 
     def _part(self, part: int, feature_set: str | None, *, decodable: bool) -> Iterator[Damage]:
