@@ -91,12 +91,13 @@ def refuse_without_links(path: Path) -> None:
         If the file system has no hard links.
     """
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    probe = folder / f".{uuid.uuid4().hex}.probe"
+    probe, other = folder / ".mgc.probe", folder / ".mgc.link"  # always the same names: a kill leaves them to the next
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # what else fails is said where it matters
-        probe.touch(exist_ok=False)
-        for name in (probe, probe.with_suffix(".link")):
+        other.unlink(missing_ok=True)
+        probe.touch()
+        for name in (probe, other):
             stack.callback(name.unlink, missing_ok=True)
-        link(probe, probe.with_suffix(".link"))
+        link(probe, other)
 
 
 def write_durable(path: Path, data: bytes) -> None:

@@ -147,7 +147,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
             continue
         found[key.as_posix()] = None if path.is_dir() else path.read_bytes()
         if path.name in _VARY:
-            found[key.as_posix()] = path.read_bytes()[-8:]
+            found[key.as_posix()] = path.read_bytes()[-3:]
         if path.name == "metrics.jsonl":
             lines = [{**json.loads(line), "seconds": 0} for line in path.read_text().splitlines()]
             found[key.as_posix()] = json.dumps(lines).encode()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..durable import refuse_without_links
+from ..durable import fsync_dir, refuse_without_links
 from ..errors import StoreCorruptError
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
@@ -62,6 +62,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+        fsync_dir(entry.parent)
     return len(parts)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from ...cache.durable import fsync_dir
 from ...cache.errors import StoppedError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
@@ -209,6 +210,7 @@ class _Training:
                 self._publish()  # a kill fell between the checkpoint and best/
             if not self._epochs_left():  # a kill or a power cut may have left older checkpoints, which no save removes
                 sweep_points(run.folder / "last", at_most=state.point)
+                fsync_dir(run.folder / "last")
         placement = run.placement if self._epochs_left() else None
         if placement is not None:
             batches = FeatureBatches(
