@@ -85,6 +85,10 @@ SOURCE = typer.Argument(
 )
 SourceArgument = Annotated[Path, SOURCE]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+MergeGenres = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Merge spellings of one genre: a table (from, to), or 'common'."),
+]
 GenreNames = Annotated[
     str | None,
     typer.Option(
@@ -185,6 +189,7 @@ def read_flags(
     ] = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+    merge_genres: MergeGenres = None,
 ) -> SourceOptions:
     return SourceOptions(**locals())
 
@@ -216,7 +221,7 @@ def feature_flags(
     offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
     text_model: TextModel = None,
     text_precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where --text-device computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:

@@ -10,11 +10,11 @@ import functools
 import json
 import os
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import langcodes
 import numpy as np
@@ -23,7 +23,9 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted
+from ...cache.normalise import normalise
 from ..text.lyrics import load_lyrics, read_lyrics
+from .genre_aliases import MergedGenre
 from .names import find_file
 from .options import SourceOptions
 
@@ -59,11 +61,18 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out."""
+    """Tracks sorted by id, the folder their paths start from, remarks on them, and the genres that were merged."""
 
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+    merged_genres: list[MergedGenre] = field(default_factory=list)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was changed in what the source says, as data; nothing where nothing was."""
+        merged = [genre.to_dict() for genre in self.merged_genres]
+        return {"merged_genres": merged} if merged else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +163,8 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
 
 def caseless(text: str) -> str:
     """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFD", folded)
+    folded = normalise("NFD", text).casefold()
+    return normalise("NFD", folded)
 
 
 @functools.lru_cache(maxsize=4096)
