@@ -135,12 +135,13 @@ def _links_work(folder: Path) -> bool:
 @contextmanager
 def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a new, empty file, and a further name for it; both are removed at the end."""
-    probe = folder / f".{uuid.uuid4().hex}.probe"
+    names = folder / ".mgc.probe", folder / ".mgc.link"  # the same each time, so that those of a killed process go
     with contextlib.ExitStack() as stack:
-        probe.touch(exist_ok=False)
-        for name in (probe, probe.with_suffix(".link")):
+        for name in names:
+            name.unlink(missing_ok=True)
             stack.callback(name.unlink, missing_ok=True)
-        yield probe, probe.with_suffix(".link")
+        names[0].touch(exist_ok=False)
+        yield names
 
 
 def write_durable(path: Path, data: bytes) -> None:

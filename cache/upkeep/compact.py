@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..durable import names_in, refuse_without_links
+from ..durable import fsync_dir, names_in, refuse_without_links
 from ..errors import StoreCorruptError
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
@@ -69,6 +69,7 @@ def _remove(entry: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+        fsync_dir(entry.parent)
 
 
 def uncompacted(store: Path) -> list[tuple[str | None, int]]:
