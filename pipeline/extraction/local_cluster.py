@@ -89,7 +89,7 @@ def _start(n_workers: int, stack: contextlib.ExitStack) -> Client:
         memory_limit=0,  # a limit of Dask's own would pause workers half way; decoding has one for each file
         silence_logs=logging.CRITICAL,
     )
-    client = stack.enter_context(Client(stack.enter_context(cluster)))
+    client: Client = stack.enter_context(Client(stack.enter_context(cluster)))
     client.wait_for_workers(1, timeout=WORKER_START_S)
     return client
 
