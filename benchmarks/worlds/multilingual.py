@@ -258,6 +258,8 @@ def encode(text: str, encoding: str) -> bytes:
             parts.append(char.encode(encoding))
         except UnicodeEncodeError:
             base, *marks = unicodedata.normalize("NFD", char)
+            if not marks:
+                raise
             marks.sort(key=lambda mark: mark in "\u0300\u0301\u0303\u0309\u0323")  # the tone last
             parts.append((unicodedata.normalize("NFC", base + "".join(marks[:-1])) + marks[-1]).encode(encoding))
     return b"".join(parts)
