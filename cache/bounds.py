@@ -28,11 +28,23 @@ class Between:
         return f" from {self.low:g} to {'below ' if self.below else ''}{self.high:g}"
 
 
+class EncodingName:
+    """Names of text encodings that Python knows."""
+
+    def __contains__(self, value: str) -> bool:
+        try:
+            "a".encode(value)
+        except (LookupError, UnicodeError, ValueError):
+            return False
+        return True
+
+
 Count = Annotated[int, Between(1)]
+Encoding = Annotated[str, EncodingName()]
 
 
 def check_options(options: Any) -> None:
-    """Check every field of a dataclass whose type is bool, int, float or Literal, with or without bounds or None.
+    """Check every field of a dataclass whose type is bool, int, float, Literal or Encoding, or one of these or None.
 
     Raises
     ------
@@ -58,6 +70,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{name}={value!r}: unknown choice. Choose one of {', '.join(arguments)}.")
     else:
         kind, bounds = arguments if origin is Annotated else (hint, Between())
+        if kind is str and isinstance(bounds, EncodingName) and not (isinstance(value, str) and value in bounds):
+            raise ConfigError(f"{name} is {value!r}: unknown encoding. Use a name such as cp1251 or gb18030.")
         if kind is bool and not isinstance(value, bool):
             raise ConfigError(f"{name} is {value!r}: want true or false.")
         if kind in (int, float):
