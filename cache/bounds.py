@@ -121,9 +121,9 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         return
     if origin in (Union, UnionType):
         if value is not None or NoneType not in arguments:
-            found = [problem(value, each, name) for each in arguments if each is not NoneType]
-            if all(found):
-                yield found[0] or ""
+            found = {problem(value, each, name): each for each in arguments if each is not NoneType}
+            if None not in found:  # of several objects, the message is about the one that has most of the keys
+                yield max(found, key=lambda message: _n_shared_keys(value, found[message])) or ""
         return
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
@@ -182,6 +182,11 @@ def _keys(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
     missing = dataclasses.MISSING
     fields = [item for item in dataclasses.fields(kind) if item.default is missing and item.default_factory is missing]
     return hints, frozenset(item.name for item in fields)
+
+
+def _n_shared_keys(value: Any, kind: Any) -> int:
+    is_object = isinstance(value, dict) and (is_typeddict(kind) or dataclasses.is_dataclass(kind))
+    return len(value.keys() & _keys(kind)[0].keys()) if is_object else 0
 
 
 def _shown(value: Any) -> str:

@@ -139,8 +139,8 @@ def read_rows(store: Path, spec: ArraySpec, rows: range, part_rows: int) -> npt.
         return values
     except MemoryError as error:
         raise StoreError(f"{store}: {spec.name} needs more memory than there is; read fewer tracks at once") from error
-    except (ValueError, RuntimeError, TypeError, pa.ArrowException) as error:
-        if isinstance(error, StoreError):
+    except (ValueError, RuntimeError, TypeError, OSError, pa.ArrowException) as error:
+        if isinstance(error, StoreError) or getattr(error, "errno", None) is not None:  # of the disk
             raise
         raise StoreCorruptError(
             f"{store}: {spec.name} does not match its checksum or cannot be decoded ({error}); "
@@ -240,8 +240,11 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
 
 
 def _is_document(file: Path, document: bytes) -> bool:
+    if file.is_symlink() or not file.exists():
+        return False
     try:
-        return same_document(file.read_bytes(), document)
+        with open_regular(file) as opened:
+            return same_document(opened.read(), document)
     except FileNotFoundError:
         return False
 

@@ -21,7 +21,7 @@ LARGE_VALUES = 1024
 array is read whole."""
 
 MAX_CHUNK_BYTES, MAX_SHARD_BYTES = 2**30, 2**36
-"""What a part of an array may take: of one that is read whole, and of one that is read by track."""
+"""Bytes that may be read at once (a part of an array that is read whole, a row of another), and of any part."""
 
 ABSENT, OK, FAILED = 0, 1, 2
 """Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
@@ -189,9 +189,10 @@ def _track_array(
 def size_problem(specs: Iterable[ArraySpec], part_rows: int) -> str | None:
     """Return which array is too large to be read; None if none is."""
     for spec in specs:
-        n_bytes = part_rows * math.prod(spec.tail) * np.dtype(spec.dtype).itemsize
-        if n_bytes > (MAX_SHARD_BYTES if spec.sharded else MAX_CHUNK_BYTES):
-            return f"{spec.name} has {n_bytes:.3g} bytes per part"
+        row_bytes = math.prod(spec.tail) * np.dtype(spec.dtype).itemsize
+        at_once = row_bytes if spec.sharded else part_rows * row_bytes
+        if at_once > MAX_CHUNK_BYTES or part_rows * row_bytes > MAX_SHARD_BYTES:
+            return f"{spec.name} has {part_rows * row_bytes:.3g} bytes per part"
     return None
 
 

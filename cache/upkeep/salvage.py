@@ -130,7 +130,10 @@ class SalvagedPlan:
             records: list[dict[str, Any]] = []
             for key in feature_set_keys(self.store, name) or [feature_set_key(name, 0)]:
                 try:
-                    records.append(read_record(self.store, key))
+                    record = read_record(self.store, key)
+                    if record["recipe"] != attribute["recipe"]:
+                        raise StoreCorruptError(f"{self.store / key}: another recipe than in zarr.json")
+                    records.append(record)
                 except (OSError, StoreCorruptError):
                     if records:  # only the first can be rebuilt
                         break

@@ -100,8 +100,11 @@ class _Inspection:
             yield from damages
             yield from self._objects(generation.record, None)
         for name, added in plan.added.items():
-            for key in feature_set_keys(self._store, name) or [feature_set_key(name, 0)]:
-                yield from self._sealed(key)
+            for n, key in enumerate(feature_set_keys(self._store, name) or [feature_set_key(name, 0)]):
+                damages = list(self._sealed(key))
+                if not damages and n < len(added.records) and read_record(self._store, key) != added.records[n]:
+                    damages = [self._damage("altered", key, "it belongs to another store")]
+                yield from damages
             for record in added.records:
                 yield from self._objects(record, None)
         metadata = list(self._metadata())

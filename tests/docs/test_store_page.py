@@ -74,7 +74,7 @@ def test_the_keys_of_both_recipes_are_listed() -> None:
 
 def test_the_keys_of_every_record_are_listed() -> None:
     listed: dict[str, set[str]] = {}
-    for record, keys, *_ in table("| record | key | type | meaning |"):
+    for record, keys, *_ in table("| record | key | type | content |"):
         listed.setdefault(record.strip("`"), set()).update(re.findall(r"`(\w+\??)`", keys))
     documented = {}
     for record in listed:
