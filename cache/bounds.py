@@ -64,11 +64,23 @@ class AtMost:
         return f" of at most {self.length} items or characters"
 
 
+class EncodingName:
+    """Names of text encodings that Python knows."""
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            "a".encode(str(value))
+        except (LookupError, UnicodeError, ValueError):
+            return False
+        return True
+
+
 Count = Annotated[int, Between(1)]
+Encoding = Annotated[str, EncodingName()]
 
 
 def check_options(options: Any) -> None:
-    """Check every field of a dataclass whose type is bool, int, float or Literal, with or without bounds or None.
+    """Check every field of a dataclass whose type is bool, int, float, Literal or Encoding, or one of these or None.
 
     Raises
     ------
@@ -93,7 +105,9 @@ def _check(name: str, value: Any, hint: Any) -> None:
         if value not in arguments:
             raise ConfigError(f"{name}={value!r}: unknown choice. Choose one of {', '.join(arguments)}.")
     else:
-        kind, *_ = arguments if origin is Annotated else (hint,)
+        kind, *bounds = arguments if origin is Annotated else (hint,)
+        if any(isinstance(each, EncodingName) and value not in each for each in bounds):
+            raise ConfigError(f"{name} is {value!r}: unknown encoding. Use a name such as cp1251 or gb18030.")
         if kind in (bool, int, float) and (wrong := problem(value, hint, name)):
             raise ConfigError(f"{wrong}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import io
 import json
@@ -29,12 +30,28 @@ def fsync_dir(folder: Path) -> None:
     _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is missing, which it may be from one call to the next."""
+def names_in(folder: Path, pattern: str | None = None) -> list[str]:
+    """Return the names in a folder, in any order; none where it is missing, which it may be from one call to the next.
+
+    Parameters
+    ----------
+    pattern : that the names match, as in a shell.
+    """
     try:
-        return os.listdir(folder)
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return names if pattern is None else fnmatch.filter(names, pattern)
+
+
+def bytes_below(path: Path) -> int:
+    """Add up the sizes of the files at and below a path; one that is removed meanwhile does not count."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(folder, name).stat().st_size
+    return size if path.is_dir() else path.stat().st_size
 
 
 def fsync_tree(folder: Path) -> None:
@@ -51,6 +68,13 @@ def _fsync(path: Path, flags: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folders(root: Path, key: str) -> None:
+    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
+    for folder in reversed(Path(key).parents[:-1]):
+        with contextlib.suppress(FileExistsError):
+            (root / folder).mkdir()
 
 
 def inside(store: Path, key: str) -> Path:
@@ -95,12 +119,18 @@ def link(source: Path, target: Path) -> None:
     FileExistsError
         If another was first.
     ConfigError
-        If the file system has no hard links.
+        If the file system has no hard links, or the kernel refuses one to this file.
     """
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno in _NO_LINKS:
+            if _links_work(target.parent):
+                raise ConfigError(
+                    f"{source}: the kernel refuses a hard link to this file ({error.strerror}), as it does for files "
+                    "of other users that one cannot write to (Linux: fs.protected_hardlinks), and for immutable ones; "
+                    "give the command as the user who owns the file, or get write access to the whole folder"
+                ) from error
             raise ConfigError(
                 f"{target.parent}: this file system has no hard links ({error.strerror}), as exFAT and many SMB, FUSE "
                 "and object-store mounts; work on another disk, and copy the finished store here: reading needs none"
@@ -117,12 +147,27 @@ def refuse_without_links(path: Path) -> None:
         If the file system has no hard links.
     """
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    probe = folder / f".{uuid.uuid4().hex}.probe"
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # what else fails is said where it matters
-        probe.touch(exist_ok=False)
-        for name in (probe, probe.with_suffix(".link")):
+    with contextlib.suppress(OSError), _probe(folder) as (probe, second):  # what else fails is said where it matters
+        link(probe, second)
+
+
+def _links_work(folder: Path) -> bool:
+    with contextlib.suppress(OSError), _probe(folder) as (probe, second):
+        os.link(probe, second)
+        return True
+    return False
+
+
+@contextmanager
+def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a new, empty file, and a further name for it; both are removed at the end."""
+    names = folder / ".mgc.probe", folder / ".mgc.link"  # the same each time, so that those of a killed process go
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            name.unlink(missing_ok=True)
             stack.callback(name.unlink, missing_ok=True)
-        link(probe, probe.with_suffix(".link"))
+        names[0].touch(exist_ok=False)
+        yield names
 
 
 def write_durable(path: Path, data: bytes) -> None:

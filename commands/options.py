@@ -85,6 +85,10 @@ SOURCE = typer.Argument(
 )
 SourceArgument = Annotated[Path, SOURCE]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+MergeGenres = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Merge spellings of one genre: a table (from, to), or 'common'."),
+]
 GenreNames = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +107,10 @@ TextModel = Annotated[
         show_default="bert-base-uncased",
         autocompletion=complete_text_model,
     ),
+]
+LyricsEncoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"),
 ]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
 
@@ -185,6 +193,11 @@ def read_flags(
     ] = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+    lyrics_encoding: LyricsEncoding = None,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
+    ] = False,
+    merge_genres: MergeGenres = None,
 ) -> SourceOptions:
     return SourceOptions(**locals())
 
@@ -216,7 +229,7 @@ def feature_flags(
     offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
     text_model: TextModel = None,
     text_precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where --text-device computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:

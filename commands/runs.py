@@ -19,6 +19,8 @@ from .console import Listing, Terminal, estimate, number, print_list, print_tabl
 from .options import (
     Config,
     GenreDelimiter,
+    LyricsEncoding,
+    MergeGenres,
     OtherLabels,
     RunArgument,
     Seed,
@@ -32,7 +34,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
 
-DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED")
+DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED", "ENCODING_DOUBTFUL")
 """Flags that make a prediction doubtful."""
 
 
@@ -45,6 +47,7 @@ def evaluate(
     ] = "test",
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
+    merge_genres: MergeGenres = None,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
@@ -54,7 +57,13 @@ def evaluate(
     """
     with terminal.progress() as steps:
         metrics = api.evaluate(
-            run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
+            run,
+            store,
+            split=split,
+            labels=labels,
+            genre_delimiter=genre_delimiter,
+            merge_genres=merge_genres,
+            on_progress=steps,
         ).to_dict()
     terminal.emit(metrics, lambda: print_metrics(metrics))
 
@@ -128,6 +137,7 @@ def predict_flags(
         ),
     ] = None,
     text_device: TextDevice = "cpu",
+    lyrics_encoding: LyricsEncoding = None,
     workers: Annotated[
         int | None,
         typer.Option(

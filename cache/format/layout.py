@@ -25,10 +25,21 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
-from ..durable import fsync_dir, inside, open_regular, write_durable
+from ..durable import fsync_dir, inside, make_folders, open_regular, write_durable
 from ..errors import StoreCorruptError, StoreError
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
-from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, array_name, track_arrays
+from .schema import (
+    ABSENT,
+    FAILED,
+    FIRST_FLAGS,
+    FORMAT_VERSION,
+    OK,
+    ArraySpec,
+    Flag,
+    added_arrays,
+    array_name,
+    track_arrays,
+)
 
 RECORDED_LIBRARIES = (
     *("mgc", "numpy", "zarr", "pyarrow"),
@@ -230,7 +241,7 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
         while not _is_document(target, documents[key]):
             with contextlib.suppress(FileExistsError):
                 drafts.mkdir()
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(store, key)
             draft = drafts / f"metadata~{uuid.uuid4().hex}"
             with contextlib.suppress(FileNotFoundError):  # another process removed the drafts: retry
                 write_durable(draft, documents[key])
@@ -255,3 +266,14 @@ def same_document(text: bytes, other: bytes) -> bool:
         return bool(json.loads(text) == json.loads(other))
     except (ValueError, RecursionError):
         return False
+
+
+def same_metadata(text: bytes, document: bytes) -> bool:
+    """Whether `text` is the metadata `document`, also as an earlier version wrote it, which had fewer flags."""
+    ours = json.loads(document)
+    flags = list(ours.get("attributes", {}).get("flag_bits", {}).items())
+    for n_flags in range(FIRST_FLAGS, len(flags) + 1):
+        ours["attributes"]["flag_bits"] = dict(flags[:n_flags])
+        if same_document(text, json.dumps(ours).encode()):
+            return True
+    return same_document(text, document)

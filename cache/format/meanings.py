@@ -7,7 +7,7 @@ from .schema import Flag, Reason
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EXT_MISMATCH: "The content is of another format than the file's name says; it was read as what it is.",
     Flag.TRUNCATED: "Less than 95 % of the sound that the header promises is in the file; was its copy cut short?",
-    Flag.DECODE_GAPS: "Damaged packets or bytes that are no sound were skipped; the clip may jump where they were.",
+    Flag.DECODE_GAPS: "Damaged packets, or much of the file, are not in the sound; the clip may jump where they were.",
     Flag.UPSAMPLED: "The file's sample rate is below the recipe's, so its high mel bands hold next to nothing.",
     Flag.MULTICHANNEL: "More than two channels; the clip is their mean.",
     Flag.SILENT: "The whole clip is silent (peak below -80 dBFS). Its mel says nothing of a genre: listen to the file.",
@@ -15,12 +15,13 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.SHORT: "Shorter than the clip, however little, so padded with zeros; mel_frames says where the sound ends.",
     Flag.LONG: "Longer than the clip, however little, so cut; offset_s says where the clip begins.",
     Flag.TEXT_RECODED: "The lyrics file was not plain UTF-8 (another encoding, or a byte order mark).",
-    Flag.LYRICS_FAILED: "There are lyrics, but not such as can be read as text; the track counts as one without.",
+    Flag.LYRICS_FAILED: "The lyrics are unreadable or of an unknown encoding (--lyrics-encoding); they do not count.",
     Flag.NO_LYRICS: "The source names no lyrics, or the file that it names is not there.",
     Flag.EMPTY_LYRICS: "The lyrics hold nothing but white space.",
     Flag.INSTRUMENTAL: "The lyrics are the one word that says there are none.",
     Flag.LYRICS_TRUNCATED: "More tokens than the text encoder takes; the later ones were cut.",
-    Flag.TEXT_CLEANED: "Markup, entities, control or invisible characters were taken out of the lyrics.",
+    Flag.TEXT_CLEANED: "Markup, entities, time stamps, control or invisible characters were removed from the lyrics.",
+    Flag.ENCODING_DOUBTFUL: "Two encodings fit the lyrics file; accents may be wrong. Extract with --lyrics-encoding.",
     Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
 }
 """One or two sentences per flag."""
@@ -42,7 +43,7 @@ _CAUSES: dict[Reason, str] = {
     Reason.NONFINITE: "Samples that are NaN, infinite, or absurdly large.",
     Reason.WORKER_CRASH: "It ended the worker process that had it, three times.",
     Reason.LYRICS_CHANGED: "For features that joined later: the lyrics are not those of the store.",
-    Reason.SOURCE_CHANGED: "For features that joined later: the audio file is not that of the store.",
+    Reason.SOURCE_CHANGED: "The audio file changed while it was read; for added features, it is not that of the store.",
     Reason.EXTRACTOR_FAILED: "The added extractor raised an error on this track; the detail says which.",
     Reason.DROPPED: "Taken down with mgc store drop.",
 }
@@ -64,7 +65,7 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NONFINITE: "Write the file anew from its original.",
     Reason.WORKER_CRASH: "Convert the file with another program; log/ in the store tells more.",
     Reason.LYRICS_CHANGED: "Restore the lyrics, then --add with --retry-failed; or make a store of what there is.",
-    Reason.SOURCE_CHANGED: "Restore the file, then --add with --retry-failed; or make a store of what there is.",
+    Reason.SOURCE_CHANGED: "Once nothing writes to it, --retry-failed; for added features, restore the file first.",
     Reason.EXTRACTOR_FAILED: "Tell the extractor's author; once it is mended, --add with --retry-failed.",
     Reason.DROPPED: "Nothing: this is as somebody wished it.",
 }

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..durable import file_sha256, inside, names_in
-from ..errors import StoreCorruptError
+from ..errors import StoreCorruptError, StoreError
 from . import layout
 from .documents import NUMBER, read_record
 from .plan import Plan
@@ -157,6 +157,8 @@ def read_part(
     ------
     StoreCorruptError
         If an object is missing or altered: a part built from it would commit the damage.
+    StoreError
+        If another command put the part aside or replaced it meanwhile.
     """
     record = read_commit(store, part, feature_set)
     for item in () if record is None else record["objects"]:
@@ -169,4 +171,8 @@ def read_part(
             )
     rows, specs = plan.part_range(part), plan.arrays(feature_set)
     arrays = {spec.name: layout.read_rows(store, spec, rows, plan.part_rows) for spec in specs}
-    return arrays, read_outcomes(store, plan, part, feature_set)
+    with contextlib.suppress(FileNotFoundError):
+        outcomes = read_outcomes(store, plan, part, feature_set)
+        if record is not None and read_commit(store, part, feature_set) == record:  # a record leaves before its objects
+            return arrays, outcomes
+    raise StoreError(f"{store}: part {part} was put aside or replaced while it was read; give the command again")

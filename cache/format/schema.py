@@ -27,6 +27,10 @@ ABSENT, OK, FAILED = 0, 1, 2
 """Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
 
 
+FIRST_FLAGS = 17
+"""Number of flags in the first version of the format."""
+
+
 class Flag(enum.IntFlag):
     """What is unusual about a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
 
@@ -47,6 +51,7 @@ class Flag(enum.IntFlag):
     LYRICS_TRUNCATED = 1 << 14
     TEXT_CLEANED = 1 << 15
     NO_LABEL = 1 << 16
+    ENCODING_DOUBTFUL = 1 << 17
 
     @property
     def names(self) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..bounds import problem
-from ..durable import fingerprint, inside, open_regular
+from ..durable import fingerprint, inside, names_in, open_regular
 from ..errors import StoreCorruptError, StoreNotFoundError
 from ..format.documents import AddedAttribute, Name, read_record, record_problem
 from ..format.plan import (
@@ -112,7 +112,8 @@ class SalvagedPlan:
             added = read_added(self.store, plan)
         except (OSError, StoreCorruptError):
             return self._added_from_zarr(plan)
-        committed_names = {record.parent.name for record in (self.store / COMMITS).glob("*/*.json")}
+        folders = [name for name in names_in(self.store / COMMITS) if not name.endswith(".json")]
+        committed_names = {name for name in folders if names_in(self.store / COMMITS / name, "*.json")}
         known = {*added, *unfinished_drops(self.store)}
         return added if committed_names <= known else self._added_from_zarr(plan)
 
@@ -171,16 +172,16 @@ class SalvagedPlan:
 
     @cached_property
     def _feature_set_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*/*.json", "feature_set")
+        return self._hashes("feature_set", *(f"{COMMITS}/{name}" for name in names_in(self.store / COMMITS)))
 
     @cached_property
     def _generation_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*.json", "generation") | self._hashes("generations/*.json", "previous")
+        return self._hashes("generation", COMMITS) | self._hashes("previous", "generations")
 
-    def _hashes(self, records: str, key: str) -> set[str]:
-        """Return the values of `key` in the undamaged records that match a pattern."""
+    def _hashes(self, key: str, *folders: str) -> set[str]:
+        """Return the values of `key` in the undamaged records of some folders."""
         hashes = set()
-        for file in self.store.glob(records):
+        for file in (self.store / folder / name for folder in folders for name in names_in(self.store / folder)):
             with contextlib.suppress(OSError, StoreCorruptError):
                 hashes.add(str(read_record(self.store, file.relative_to(self.store).as_posix()).get(key)))
         return hashes

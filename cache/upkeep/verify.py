@@ -139,7 +139,7 @@ class _Inspection:
             except StoreCorruptError as error:
                 yield self._damage("altered", key, str(error))
                 continue
-            if not layout.same_document(text, document):
+            if not layout.same_metadata(text, document):
                 yield self._damage("altered", key, "it is not what the plan makes it")
 
     def _part(self, part: int, feature_set: str | None, *, decodable: bool) -> Iterator[Damage]:

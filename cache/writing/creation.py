@@ -31,6 +31,7 @@ from ..format.plan import (
     name_clash,
     plan_problem,
     read_plan,
+    unfinished_drops,
 )
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
@@ -180,7 +181,8 @@ def add_feature_set(
     Raises
     ------
     ConfigError
-        If the store has an array of that name, or a dimension of another length.
+        If the store has an array of that name, or a dimension of another length, or features of that name are being
+        removed from it.
 
     Returns
     -------
@@ -188,6 +190,8 @@ def add_feature_set(
         With the feature set. It may be that of another process, which was first: compare recipes before relying on it.
     """
     added = plan.added.get(name)
+    if name in unfinished_drops(store):
+        raise ConfigError(f"{store}: the features {name!r} are being removed; wait for that")
     if added is None and (
         wrong := name_clash(plan, name, recipe) or size_problem(added_arrays(name, recipe), plan.part_rows)
     ):
@@ -205,7 +209,12 @@ def add_feature_set(
     }
     key = feature_set_key(name, 0 if added is None else len(added.records))
     publish.publish(store, key, content, _encode_embedding(genres, genre_embedding, name))
-    roll_plan_forward(store, key)
+    try:
+        roll_plan_forward(store, key)
+    except FileNotFoundError as error:
+        if (store / key).exists() or not store.exists():
+            raise
+        raise ConfigError(f"{store}: the features {name!r} were taken out of it while they were added") from error
     return read_plan(store)
 
 

@@ -20,7 +20,7 @@ from ...cache.format.schema import FAILED, OK, Flag, Reason
 from ...cache.format.tables import OUTCOME_SCHEMA
 from ..audio.clip_reader import ClipMel, ClipReader
 from ..sources.manifest import resolve_inside
-from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
+from ..text.lyrics import CLEANING_RULE, Lyrics, load_lyrics, read_lyrics
 
 if TYPE_CHECKING:
     from ..text.encoder import TextEncoder, TextSource, TokenStates
@@ -39,6 +39,7 @@ class PartJob:
     Attributes
     ----------
     inline_lyrics : by track id, where the source's table holds them.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
     starts_s : by track id, where a clip begins, if not where the recipe says.
     crashing_rows : array rows that end the process that works on them; they fail unseen.
     after_crash : the worker that had the part is dead, so its claim does not count.
@@ -51,6 +52,7 @@ class PartJob:
     root: Path
     text: TextSource | None
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+    lyrics_encoding: str | None = None
     starts_s: Mapping[str, float] = field(default_factory=dict)
     crashing_rows: tuple[int, ...] = ()
     after_crash: bool = False
@@ -85,6 +87,7 @@ class PartBuilder:
     ) -> None:
         self._job, self._clips, self._encoder = job, clips, encoder
         self._recipe = recipe or plan.recipe
+        self._cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
         self._suffix = "" if job.feature_set is None else f"_{job.feature_set}"
         self.stderr: dict[str, str] = {}
         n_rows, specs = len(plan.part_range(job.part)), plan.arrays(job.feature_set)
@@ -126,10 +129,10 @@ class PartBuilder:
             embedding = executor.submit(self._embed, encoder, rows_of, cancelled)
             try:
                 outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
+                embedding.result()
             except BaseException:
                 cancelled.set()
                 raise
-            embedding.result()
         return [self._finish_row(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
 
     def _check(self, i: int, track: Track, dropped: Collection[str]) -> None:
@@ -214,10 +217,11 @@ class PartBuilder:
                 raise ConfigError(
                     f"track {track['id']}: the source's lyrics are not those that the store was planned with"
                 )
-            return read_lyrics(words)
+            return read_lyrics(words, rule=self._cleaning)
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:
-            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]))
+            path = resolve_inside(self._job.root, track["lyrics_path"])
+            return load_lyrics(path, rule=self._cleaning, encoding=self._job.lyrics_encoding)
         except ClipError:  # the path leaves the root: the lyrics only fail
             return Lyrics(None, Flag.LYRICS_FAILED)

@@ -7,11 +7,14 @@ added to a store that exists, then built for every part that lacks it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...cache.durable import atomic_write, fsync_dir
 from ...cache.errors import ConfigError
 from ...cache.format.plan import PLAN_FILE, is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
@@ -22,7 +25,9 @@ from ..extractors.extractor import NAME
 from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
+from ..text.lyrics import CLEANING_RULE
 from . import reconcile
+from .added_builders import extractor_cleaning
 from .options import ExtractOptions
 from .pending import ExtractReport, PendingParts
 
@@ -64,11 +69,15 @@ def extract(
     tracks = reconcile.source_table(source)
     if not (path / PLAN_FILE).is_file():
         reconcile.plan_store(path, tracks, recipe, text, options)
+    with contextlib.suppress(PermissionError):
+        fsync_dir(path.parent)  # the process that created the store may have been killed before it did this
     plan = read_plan(path)
     reconcile.refuse_other_recipe(path, plan, recipe, options)
     finish(path)
     retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
     plan = reconcile.plan_source(path, plan, tracks, text, append=options.append, may_change=options.retry_failed)
+    if source.provenance:
+        _note_provenance(path, source, len(plan.generations) - 1)
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, starts_s=starts_s or {}
     )
@@ -137,14 +146,22 @@ def add_features(
 
 def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
     """Return the recipe of the text encoder that the user named, else of the extractor of that name."""
+    plan = read_plan(path)
     if text is not None:
         if name in extractor_names():
             raise ConfigError(
                 f"--add {name}: an extractor's name, but a text encoder is named too. Leave --text-model out for the "
                 "extractor's features, or call the text features something else"
             )
-        return encoder_recipe(text, precision)
+        cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
+        return encoder_recipe(text, precision, cleaning=cleaning)
     try:
-        return load_extractor(name).recipe(read_plan(path).recipe.mel)
+        return load_extractor(name).recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
         raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error
+
+
+def _note_provenance(path: Path, source: Source, generation: int) -> None:
+    """Write what was changed in the source into the log, which is no part of the store's content."""
+    with contextlib.suppress(OSError), atomic_write(path / "log" / f"source-{generation}.json") as draft:
+        draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -11,11 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
+from ...cache.format.schema import Flag
 from ...cache.messages import counted, nearest
+from ..text.language import detect_language
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
+from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
-from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
+from .manifest import (
+    NO_LANGUAGE,
+    KnownDataset,
+    Source,
+    Track,
+    escaping_paths,
+    normalise_language,
+    remark_links,
+    track_lyrics,
+)
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
 from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_for_nothing
@@ -61,11 +73,28 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
+    if options.merge_genres is not None:
+        tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)
+    if options.detect_language:
+        detected = [_with_language(track, tracks.root, options.lyrics_encoding) for track in tracks.tracks]
+        n_before, n_after = (sum(t.language is not None for t in each) for each in (tracks.tracks, detected))
+        notes.append(f"language of {counted(n_after - n_before, 'track')} detected; {len(detected) - n_after} without")
+        tracks = replace(tracks, tracks=detected)
     if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
         paths = [track.path for track in sample_tracks(tracks.tracks)]
         notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
-    return replace(tracks, notes=notes)
+    return replace(tracks, notes=notes, lyrics_encoding=options.lyrics_encoding)
+
+
+def _with_language(track: Track, root: Path, encoding: str | None) -> Track:
+    """Return the track with the language of its lyrics, if it has none and they are certain."""
+    if track.language is not None:
+        return track
+    lyrics = track_lyrics(track, root, encoding)
+    if Flag.INSTRUMENTAL in lyrics.flags:
+        return replace(track, language=NO_LANGUAGE)
+    return replace(track, language=normalise_language(None if lyrics.text is None else detect_language(lyrics.text)))
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
@@ -102,6 +131,17 @@ def _refuse_strange_options(path: Path, kind: KnownDataset, options: SourceOptio
             raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")
 
 
+def _merge_genres(source: Source, aliases: GenreAliases) -> Source:
+    before = {name for track in source.tracks for name in track.genres}
+    genres, merged = merge_genres((track.genres for track in source.tracks), aliases)
+    tracks = [
+        track if names == track.genres else replace(track, genres=names)
+        for track, names in zip(source.tracks, genres, strict=True)
+    ]
+    notes = source.notes + remark_merged(merged, aliases, before)
+    return replace(source, tracks=tracks, notes=notes, merged_genres=merged)
+
+
 def _remarks(source: Source) -> list[str]:
     notes = []
     instrumental = sum(track.language == NO_LANGUAGE for track in source.tracks)
@@ -111,7 +151,9 @@ def _remarks(source: Source) -> list[str]:
         )
     genres = Counter(name for track in source.tracks for name in track.genres)
     artists = Counter(name for track in source.tracks for name in track.artists)
-    notes += remark_names("genres", genres) + remark_names("artists", artists, ", in splits too")
+    notes += (
+        remark_names("genres", genres) + remark_mergeable(genres) + remark_names("artists", artists, ", in splits too")
+    )
     placeholders = [track for track in source.tracks if track.lyrics and stands_for_nothing(track.lyrics)]
     if placeholders:
         first = placeholders[0]
@@ -140,7 +182,13 @@ def _remarks(source: Source) -> list[str]:
     return notes
 
 
-def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
+def songs_source(
+    inputs: Sequence[Path],
+    lyrics: Path | None = None,
+    *,
+    missing_ok: bool = False,
+    lyrics_encoding: str | None = None,
+) -> Source:
     """Return songs named one by one as a source; ids are the paths as the user wrote them.
 
     Parameters
@@ -148,6 +196,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
     inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
 
     Raises
     ------
@@ -177,7 +226,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
+    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), lyrics_encoding=lyrics_encoding)
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:

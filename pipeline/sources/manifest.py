@@ -10,20 +10,22 @@ import functools
 import json
 import os
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import langcodes
 import numpy as np
 
 from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
-from ...cache.format.schema import Reason
+from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
-from ..text.lyrics import load_lyrics, read_lyrics
+from ...cache.normalise import normalise
+from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
+from .genre_aliases import MergedGenre
 from .names import find_file
 from .options import SourceOptions
 
@@ -59,11 +61,22 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out."""
+    """Tracks sorted by id, the folder their paths start from, remarks on them, and the genres that were merged.
+
+    `lyrics_encoding` is that of lyrics files that are neither marked nor UTF-8; None detects it.
+    """
 
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+    lyrics_encoding: str | None = None
+    merged_genres: list[MergedGenre] = field(default_factory=list)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was changed in what the source says, as data; nothing where nothing was."""
+        merged = [genre.to_dict() for genre in self.merged_genres]
+        return {"merged_genres": merged} if merged else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +167,8 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
 
 def caseless(text: str) -> str:
     """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFD", folded)
+    folded = normalise("NFD", text).casefold()
+    return normalise("NFD", folded)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -208,12 +221,16 @@ def filter_tracks(
     if wanted:
         languages = Counter(track.language or "none" for track in kept)
         advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in languages.most_common(10))
+        if languages["none"]:
+            advice += "; --detect-language detects it from the lyrics"
         kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
     if options.min_labels:
         enough = [track for track in kept if len(track.genres) >= options.min_labels]
         kept = count(f"min-labels {options.min_labels}", enough, "give labels, or ask for fewer")
     if options.require_lyrics:
-        kept = count("require-lyrics", [t for t in kept if _has_words(t, root)], "no lyrics were found")
+        kept = count(
+            "require-lyrics", [t for t in kept if _has_words(t, root, options.lyrics_encoding)], "no lyrics were found"
+        )
     if options.limit is not None:
         kept = count(f"limit {options.limit}", kept[: options.limit], "")
     return kept, counts
@@ -266,12 +283,19 @@ def _speaks(language: str | None, wanted: Sequence[str]) -> bool:
     return language is not None and any(language == tag or language.startswith(f"{tag}-") for tag in wanted)
 
 
-def _has_words(track: Track, root: Path | None) -> bool:
-    if track.lyrics is not None:
-        return read_lyrics(track.lyrics).text is not None
-    if track.lyrics_path is None or root is None:
+def _has_words(track: Track, root: Path | None, encoding: str | None) -> bool:
+    if root is None and track.lyrics is None:
         return track.lyrics_path is not None
+    return track_lyrics(track, root or Path(), encoding).text is not None
+
+
+def track_lyrics(track: Track, root: Path, encoding: str | None) -> Lyrics:
+    """Return the lyrics of a track, cleaned by the newest rule."""
+    if track.lyrics is not None:
+        return read_lyrics(track.lyrics)
+    if track.lyrics_path is None:
+        return Lyrics(None, Flag.NO_LYRICS)
     try:
-        return load_lyrics(resolve_inside(root, track.lyrics_path)).text is not None
+        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding)
     except ClipError:
-        return False
+        return Lyrics(None, Flag.LYRICS_FAILED)

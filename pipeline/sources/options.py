@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ...cache.bounds import Between, Count, check_options
+from ...cache.bounds import Between, Count, Encoding, check_options
 from ...cache.errors import ConfigError
 
 GenreLevel = Literal["own", "all", "top"]
@@ -32,7 +32,11 @@ class SourceOptions:
         ``,`` ``;`` or ``|`` (also full-width) is refused. Without an artist delimiter a cell is one artist. Lists need
         neither.
     genres_from_folders : take the first folder of a file's path as its genre.
+    merge_genres : ``common`` merges spellings of one genre by a built-in table, a file by a table of its own, with
+        the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
+    detect_language : detect the language of tracks that have none, from their lyrics.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
     require_lyrics : keep tracks whose lyrics hold words.
@@ -51,6 +55,9 @@ class SourceOptions:
     artist_delimiter: str | None = None
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
+    lyrics_encoding: Encoding | None = None
+    detect_language: bool = False
+    merge_genres: str | None = None
     languages: Sequence[str] = ()
     min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False

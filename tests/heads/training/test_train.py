@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,16 @@ def test_a_run_can_be_taken_further_and_a_finished_one_stays(
     assert ends[0] == ends[1]
 
 
+def test_resume_of_a_finished_run_removes_older_checkpoints_left_by_a_power_cut(
+    small_store: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / "last" / "state-000002+000001.json").write_bytes((run / "last" / "state-000002.json").read_bytes())
+    (run / "last" / "random-000002+000001.safetensors").write_bytes(b"")
+    train(small_store, run, small_config(), resume=True)
+    assert_same_run(run, whole)
+
+
 def test_best_is_published_again_if_a_kill_fell_before_it(small_store: FeatureStore, tmp_path: Path) -> None:
     train(small_store, tmp_path / "run", small_config(epochs=1))
     best = folder_bytes(tmp_path / "run" / "best")
@@ -348,10 +359,15 @@ def test_where_torch_cannot_compile_it_says_so() -> None:
 
 
 def test_an_operation_without_a_deterministic_form_is_refused() -> None:
+    before = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    with deterministic(True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
     values = torch.rand(1, 1, 4, 4, requires_grad=True)
     pooled, places = torch.nn.functional.max_pool2d(values, 2, return_indices=True)
     with pytest.raises(TrainingError, match="max_unpooling2d.*train without it"), deterministic(True):
         torch.nn.functional.max_unpool2d(pooled, places, 2)
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
 
 
 @pytest.mark.parametrize(("where", "steps_between_looks"), [("mel", 1), ("lyrics", 1), ("lyrics", 16)])  # 16: on a GPU
