@@ -156,7 +156,8 @@ def mutate_table(data: bytes, rng: random.Random) -> bytes:
         if rows:
             rows[rng.randrange(n)][name] = rng.choice((None, 0, 3, 255, 2**31 - 1, -1, "", "x" * 100, [None], ["a"]))
         with contextlib.suppress(pa.ArrowException, TypeError, OverflowError):
-            table = pa.Table.from_pylist(rows, schema=table.schema)
+            nullable = pa.schema([field.with_nullable(True) for field in table.schema])
+            table = pa.Table.from_pylist(rows, schema=nullable)
     else:
         table = table.take(pa.array(rng.sample(range(n), n))) if n else table
     sink = io.BytesIO()
