@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns import disk, inputs, kills, large, power, processes, store, training
+from benchmarks.campaigns import disk, hostile, inputs, kills, large, power, processes, store, training
 from benchmarks.machine import ROOT, print_heading
 
 
@@ -65,6 +65,7 @@ CAMPAIGNS = {
     "worker": Campaign(kills.worker, "workers killed", 100),
     "blame": Campaign(inputs.blame, "files blamed", 60),
     "mutants": Campaign(inputs.mutants, "files", 20_000),
+    "hostile": Campaign(hostile.hostile, "mutants", 20_000),
     "disk-full": Campaign(kills.disk_full, "times full", 100, missing=processes.missing),
     "power": Campaign(power.cut, "cuts", 300, missing=disk.missing),
     "flip": Campaign(store.flip, "bits flipped", 1000),
