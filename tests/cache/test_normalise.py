@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgc.cache.format.schema import Flag
 from mgc.cache.normalise import MAX_MARKS, limit_marks, normalise
 from mgc.heads.data.artist_groups import comparable_artists
 from mgc.pipeline.sources.manifest import caseless
@@ -47,7 +48,7 @@ def test_work_of_normalisation_is_linear_in_the_text(trap: str, monkeypatch: pyt
 
     original, text = unicodedata.normalize, TRAPS[trap]
     monkeypatch.setattr(unicodedata, "normalize", normalize)
-    read_lyrics(text)
+    assert Flag.TEXT_CLEANED in read_lyrics(text).flags
     look_alikes([clean_name(text), text])
     match_names([text], [caseless(text)])
     comparable_artists([text])
