@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import os
@@ -23,12 +24,28 @@ def fsync_dir(folder: Path) -> None:
     _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is missing, which it may be from one call to the next."""
+def names_in(folder: Path, pattern: str | None = None) -> list[str]:
+    """Return the names in a folder, in any order; none where it is missing, which it may be from one call to the next.
+
+    Parameters
+    ----------
+    pattern : that the names match, as in a shell.
+    """
     try:
-        return os.listdir(folder)
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return names if pattern is None else fnmatch.filter(names, pattern)
+
+
+def bytes_below(path: Path) -> int:
+    """Add up the sizes of the files at and below a path; one that is removed meanwhile does not count."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(folder, name).stat().st_size
+    return size if path.is_dir() else path.stat().st_size
 
 
 def fsync_tree(folder: Path) -> None:
@@ -118,12 +135,13 @@ def _links_work(folder: Path) -> bool:
 @contextmanager
 def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a new, empty file, and a further name for it; both are removed at the end."""
-    probe = folder / f".{uuid.uuid4().hex}.probe"
+    names = folder / ".mgc.probe", folder / ".mgc.link"  # the same each time, so that those of a killed process go
     with contextlib.ExitStack() as stack:
-        probe.touch(exist_ok=False)
-        for name in (probe, probe.with_suffix(".link")):
+        for name in names:
+            name.unlink(missing_ok=True)
             stack.callback(name.unlink, missing_ok=True)
-        yield probe, probe.with_suffix(".link")
+        names[0].touch(exist_ok=False)
+        yield names
 
 
 def write_durable(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ..durable import fingerprint, unseal
+from ..durable import fingerprint, names_in, unseal
 from ..errors import StoreCorruptError, StoreNotFoundError
 from ..format.plan import (
     PLAN_FILE,
@@ -100,7 +100,8 @@ class SalvagedPlan:
             added = read_added(self.store, fingerprint(self.plan_document))
         except (OSError, StoreCorruptError):
             return self._added_from_zarr()
-        committed_names = {record.parent.name for record in (self.store / COMMITS).glob("*/*.json")}
+        folders = [name for name in names_in(self.store / COMMITS) if not name.endswith(".json")]
+        committed_names = {name for name in folders if names_in(self.store / COMMITS / name, "*.json")}
         return added if committed_names <= {*added, *unfinished_drops(self.store)} else self._added_from_zarr()
 
     def _added_from_zarr(self) -> dict[str, AddedFeatureSet]:
@@ -150,16 +151,16 @@ class SalvagedPlan:
 
     @cached_property
     def _feature_set_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*/*.json", "feature_set")
+        return self._hashes("feature_set", *(f"{COMMITS}/{name}" for name in names_in(self.store / COMMITS)))
 
     @cached_property
     def _generation_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*.json", "generation") | self._hashes("generations/*.json", "previous")
+        return self._hashes("generation", COMMITS) | self._hashes("previous", "generations")
 
-    def _hashes(self, records: str, key: str) -> set[str]:
-        """Return the values of `key` in the undamaged records that match a pattern."""
+    def _hashes(self, key: str, *folders: str) -> set[str]:
+        """Return the values of `key` in the undamaged records of some folders."""
         hashes = set()
-        for file in self.store.glob(records):
+        for file in (self.store / folder / name for folder in folders for name in names_in(self.store / folder)):
             with contextlib.suppress(OSError, StoreCorruptError):
                 hashes.add(str(unseal(file).get(key)))
         return hashes

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from ..durable import file_sha256, inside, unseal
+from ..durable import file_sha256, inside, names_in, unseal
 from ..errors import StoreCorruptError, StoreError
 from ..format import layout
 from ..format.plan import PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
@@ -106,8 +106,8 @@ class _Inspection:
                 yield from self._objects(record, None)
         metadata = list(self._metadata())
         yield from metadata
-        for file in sorted((self._store / DROPS).glob("*.json")):
-            yield from self._sealed(file.relative_to(self._store).as_posix())
+        for name in sorted(names_in(self._store / DROPS, "*.json")):
+            yield from self._sealed(f"{DROPS}/{name}")
         for done, (feature_set, part) in enumerate(self._salvaged.records, start=1):
             for damage in self._part(part, feature_set, decodable=not metadata):
                 yield replace(damage, feature_set=feature_set)

@@ -52,14 +52,14 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
             f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
         )
     new = sorted(requested - dropped_ids(store))
-    if not new or dry_run:
+    if dry_run or not requested:
         return new
     folder = store / DROPS
     folder.mkdir(exist_ok=True)
     document = seal({"ids": new})
-    while not _publish(folder, document):
+    while new and not _publish(folder, document):
         pass
-    fsync_dir(folder)
+    fsync_dir(folder)  # also where nothing is new: a process may have been killed before it did this
     fsync_dir(store)
     return new
 
@@ -83,8 +83,8 @@ def _publish(folder: Path, document: bytes) -> bool:
 
 def sweep_drafts(store: Path) -> None:
     """Remove the drafts of takedowns that were killed; one that is running writes its draft again."""
-    for draft in (store / DROPS).glob(_DRAFT.format("*")):
-        draft.unlink(missing_ok=True)
+    for name in names_in(store / DROPS, _DRAFT.format("*")):
+        (store / DROPS / name).unlink(missing_ok=True)
 
 
 def _numbers(store: Path) -> list[int]:

@@ -107,10 +107,10 @@ def save_state(
         replace_file(last / f"state-{label}.json", seal(document))
     except OSError:
         with contextlib.suppress(OSError):
-            _sweep(last, at_most=state.point)  # room for other people; the point before needs none of it
+            sweep_points(last, at_most=state.point)  # room for other people; the point before needs none of it
         raise
     state.files = files
-    _sweep(last, at_most=state.point)
+    sweep_points(last, at_most=state.point)
 
 
 def find_state(run: Path) -> tuple[RunState | None, list[str]]:
@@ -256,7 +256,7 @@ def _check_or_repair(run: Path, entry: Mapping[str, str]) -> str | None:
     return None
 
 
-def _sweep(last: Path, *, at_most: Point) -> None:
+def sweep_points(last: Path, *, at_most: Point) -> None:
     """Keep the newest two ends of epochs up to a point, and it; remove whatever else is there."""
     points = sorted(point for point in _points(last) if point <= at_most)
     ends = [point for point in points if point[1] == 0]

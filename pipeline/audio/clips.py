@@ -120,7 +120,8 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
     if sound.parts:
         return decode_joined(sound.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
     broken = sound.unread or (sound.walk is not None and sound.walk.breaks > 0)
-    first = _decode_with_libsndfile(path, sound, plan, caps) if sound.container.libsndfile else None
+    by_libsndfile = sound.container.libsndfile and not sound.misread_by_libsndfile
+    first = _decode_with_libsndfile(path, sound, plan, caps) if by_libsndfile else None
     if first is not None and first.whole:
         return replace(first, gaps=broken)
     from .ffmpeg import decode_with_ffmpeg

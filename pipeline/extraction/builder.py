@@ -129,10 +129,10 @@ class PartBuilder:
             embedding = executor.submit(self._embed, encoder, rows_of, cancelled)
             try:
                 outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
+                embedding.result()
             except BaseException:
                 cancelled.set()
                 raise
-            embedding.result()
         return [self._finish_row(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
 
     def _check(self, i: int, track: Track, dropped: Collection[str]) -> None:
