@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns import disk, inputs, kills, large, power, processes, store, training
+from benchmarks.campaigns import disk, hostile, inputs, kills, large, power, processes, store, training
 from benchmarks.machine import ROOT, print_heading
 
 
@@ -64,6 +65,7 @@ CAMPAIGNS = {
     "worker": Campaign(kills.worker, "workers killed", 100),
     "blame": Campaign(inputs.blame, "files blamed", 60),
     "mutants": Campaign(inputs.mutants, "files", 20_000),
+    "hostile": Campaign(hostile.hostile, "mutants", 20_000),
     "disk-full": Campaign(kills.disk_full, "times full", 100, missing=processes.missing),
     "power": Campaign(power.cut, "cuts", 300, missing=disk.missing),
     "flip": Campaign(store.flip, "bits flipped", 1000),
@@ -247,6 +249,7 @@ def main() -> int:
     if options.action == "report":
         report(options.folder)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trials unmount what they have mounted
     names = options.names or list(CAMPAIGNS)
     passed = run(options.folder, names, options.minutes, more=options.more, again=options.again)
     return 0 if passed else 1

@@ -160,7 +160,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     started, first = time.monotonic(), 0
     while True:
         plan = read_plan(store)
-        for part in committed(store).keys() & set(range(plan.n_parts)) - seen:
+        for part in {part for part in committed(store) if part < plan.n_parts} - seen:
             record = read_commit(store, part)
             if record is not None:
                 seen.add(part)

@@ -30,10 +30,10 @@ from ..durable import (
     make_folders,
     names_in,
     seal,
-    unseal,
     write_durable,
 )
 from ..errors import ConfigError, StoreError
+from ..format.documents import read_record
 from ..format.records import ROWS
 
 STAGING = "staging"
@@ -77,7 +77,7 @@ def publish(
         shutil.rmtree(building, ignore_errors=True)
     try:
         fsync_dir(record_file.parent)
-        return unseal(record_file)
+        return read_record(store, key)
     except FileNotFoundError as error:
         raise StoreError(
             f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "

@@ -12,18 +12,19 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fsync_dir, link, names_in, seal, unseal, write_durable
+from ..durable import fsync_dir, link, names_in, seal, write_durable
 from ..errors import ConfigError
+from ..format.documents import NUMBER, read_record
 from ..messages import join_names
 
 DROPS = "drops"
-_NAME = re.compile(r"(\d+)\.json")
+_NAME = re.compile(rf"({NUMBER})\.json")
 _DRAFT = ".{}.partial"
 
 
 def dropped_ids(store: Path) -> set[str]:
     """Return the ids of all tracks that were taken down."""
-    return {track for number in _numbers(store) for track in unseal(store / DROPS / f"{number}.json")["ids"]}
+    return {track for number in _numbers(store) for track in read_record(store, f"{DROPS}/{number}.json")["ids"]}
 
 
 def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bool = False) -> list[str]:

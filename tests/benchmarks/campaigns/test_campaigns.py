@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.campaigns import inputs, kills, large, reliability, store, training
+from benchmarks.campaigns import hostile, inputs, kills, large, reliability, store, training
 from benchmarks.campaigns.store_machine import run_sequences
 from benchmarks.machine import ROOT
 
@@ -156,3 +156,20 @@ def test_system_calls_come_in_the_right_order():
         pytest.skip("this machine does not allow strace")
     assert done.returncode == 0, done.stderr
     assert "the order holds for 5 records" in done.stdout
+
+
+def test_hostile_stores_and_models_are_read_rightly_or_refused(tmp_path):
+    found = hostile.hostile(0, tmp_path, n_mutants=60)
+    assert found["mutants"] == found["read"] + found["refused"] == 60
+    assert found["refused"] > 20
+    assert hostile.KINDS.keys() <= found.keys()
+    assert "% of" in found["lines of cache/ that they ran"]
+
+
+def test_a_mutant_that_raises_anything_else_fails_its_trial(tmp_path, monkeypatch):
+    def broken(folder: Path, rng: object) -> bool:
+        raise KeyError("first_row")
+
+    monkeypatch.setattr(hostile, "KINDS", {"records": broken})
+    with pytest.raises(AssertionError, match=r"mutant 0 of trial 3 \(records\): KeyError"):
+        hostile.hostile(3, tmp_path, n_mutants=1)

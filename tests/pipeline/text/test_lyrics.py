@@ -87,6 +87,13 @@ def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, flags: Fla
     assert (read.text, read.flags) == (text, flags)
 
 
+def test_a_very_long_run_of_combining_marks_is_cut_and_flagged() -> None:
+    lyrics = read_lyrics(("la" + "\u0323" * 200).encode())
+    assert lyrics.text is not None
+    assert lyrics.text.count("\u0323") <= 30
+    assert lyrics.flags == Flag.TEXT_CLEANED
+
+
 @pytest.mark.parametrize(
     ("raw", "clean"),
     [
