@@ -112,13 +112,13 @@ def main() -> NoReturn:
         sys.exit(2)
     except OSError as error:
         if error.filename is None and error.errno not in _DISK_ERRORS:
-            traceback.print_exc()
+            to_stderr(traceback.format_exc())
             sys.exit(1)
         advice = _DISK_ERRORS.get(error.errno or 0, "")
         to_stderr(f"error: {error.filename or 'the disk'}: {error.strerror}{advice}")
         sys.exit(2)
     except Exception:
-        traceback.print_exc()
+        to_stderr(traceback.format_exc())
         to_stderr("error: this is a fault of mgc, not of your input; please report it with the lines above")
         sys.exit(1)
     raise AssertionError("typer exits")

@@ -261,7 +261,8 @@ def _predict(
         with _extracted(source, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
     place = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
-    return dataclasses.replace(result, predictions=sorted(result.predictions, key=lambda song: place[song.id]))
+    ordered = sorted(result.predictions, key=lambda song: place[song.id])
+    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
 
 
 def _predict_store(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
+from ..cache.names import match_names
 from ..cache.reading.store import FeatureStore
 from ..pipeline.sources.options import SourceOptions
 from .shared import extra, with_changes
@@ -158,7 +159,6 @@ def _listed_labels(
     store: FeatureStore, path: Path, genre_delimiter: str | None
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
     from ..pipeline.sources.label_tables import read_labels
-    from ..pipeline.sources.names import match_names
 
     listed, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
     other_forms = match_names(listed.keys() - ids, ids - listed.keys())

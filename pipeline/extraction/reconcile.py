@@ -22,7 +22,7 @@ from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
 from ..sources.label_tables import genre_names
-from ..sources.manifest import Source
+from ..sources.manifest import Source, check_collisions
 from ..text.encoder import TextSource, embed_prompts, encoder_recipe
 from .options import ExtractOptions
 
@@ -150,6 +150,8 @@ def plan_source(
         in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
         in_source = pc.is_in(planned.column("id"), tracks.column("id"))
         new, missing = tracks.filter(pc.invert(in_plan)), planned.filter(pc.invert(in_source))
+        if new.num_rows:
+            _refuse_same_ids(path, planned, new)
         differences = []
         if not append:
             sides = (("only here", missing), ("only there", new))
@@ -164,6 +166,12 @@ def plan_source(
         plan, is_ours = _plan_tracks(path, plan, "append", new, text)
         if is_ours:
             return plan  # else another process planned something meanwhile: compare again
+
+
+def _refuse_same_ids(path: Path, planned: pa.Table, new: pa.Table) -> None:
+    """Raise ManifestError if new tracks have ids of planned ones but for case or Unicode form."""
+    ids = [*planned.column("id").to_pylist(), *new.column("id").to_pylist()]
+    check_collisions(ids, [str(path)] * planned.num_rows + ["this source"] * new.num_rows)
 
 
 def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
 from ...cache.messages import counted, nearest
+from ...cache.names import find_file
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
@@ -49,15 +50,9 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
     are not looked into. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
     ``song.mp3`` is its lyrics.
     """
-    if options.root is not None and not options.root.is_dir():
-        raise ManifestError(f"{options.root}: the root is no folder")
-    refuse_other_encodings()
     path = Path(source)
-    kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
-    _refuse_strange_options(path, kind, options)
-    tracks = kind.load(path, options)
-    if kind not in (AUDIO_FOLDER, TABLE):
-        tracks = replace(tracks, notes=[f"read as {kind.title}", *tracks.notes])
+    kind = _choose_kind(path, options)
+    tracks = _read(path, kind, options)
     if options.labels is not None:
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
@@ -69,6 +64,23 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
         paths = [track.path for track in sample_tracks(tracks.tracks)]
         notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
     return replace(tracks, notes=notes)
+
+
+def _choose_kind(path: Path, options: SourceOptions) -> KnownDataset:
+    if options.root is not None and not options.root.is_dir():
+        raise ManifestError(f"{options.root}: the root is no folder")
+    refuse_other_encodings()
+    kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
+    _refuse_strange_options(path, kind, options)
+    return kind
+
+
+def _read(path: Path, kind: KnownDataset, options: SourceOptions) -> Source:
+    """Read a source as it is, with remarks on what was passed over."""
+    source = kind.load(path, options)
+    if kind in (AUDIO_FOLDER, TABLE):
+        return source
+    return replace(source, notes=[f"read as {kind.title}", *source.notes])
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
@@ -173,19 +185,23 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
     refuse_other_encodings()
     lyrics_in = functools.cache(_lyrics_in)
     tracks: dict[str, Track] = {}
-    for path in inputs:
+    notes: list[str] = []
+    for song in inputs:
+        path = find_file(Path(song.anchor), str(song.relative_to(song.anchor)))
         if not missing_ok and not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         if path.is_dir():
-            folder = load_source(path, SourceOptions())
+            options = SourceOptions()
+            folder = _read(path, _choose_kind(path, options), options)
+            notes += [f"{song}: {note}" for note in folder.notes]
             for track in folder.tracks:
                 words = None if track.lyrics_path is None else _from_root(folder.root / track.lyrics_path)
-                name, audio = str(path / track.id), _from_root(folder.root / track.path)
+                name, audio = str(song / track.id), _from_root(folder.root / track.path)
                 tracks[name] = replace(track, id=name, path=audio, lyrics_path=words)
         else:
             text = lyrics_in(str(path.parent))(path.name)
             words = None if text is None else _from_root(path.parent / text)
-            tracks[str(path)] = Track(id=str(path), path=_from_root(path), lyrics_path=words)
+            tracks[str(song)] = Track(id=str(song), path=_from_root(path), lyrics_path=words)
     if lyrics is not None:
         if len(tracks) != 1:
             raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")
@@ -193,7 +209,7 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()))
+    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes)
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:

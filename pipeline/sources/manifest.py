@@ -24,9 +24,9 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted
+from ...cache.names import find_file
 from ..text.lyrics import load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
-from .names import find_file
 from .options import SourceOptions
 
 NO_LANGUAGE = "zxx"

@@ -11,8 +11,9 @@ from typing import Any
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
+from ...cache.names import find_file, match_names
 from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
-from .names import find_file, look_alikes, match_names
+from .names import look_alikes
 from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
@@ -122,8 +123,8 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     alike = [group for group in look_alikes([*unused, *(set(keys) - row_of.keys())]) if unused & set(group)]
     if alike:
         notes.append(
-            f"{counted(len(alike), 'row')} of {table.path.name} would be of a track but for case, spaces, punctuation "
-            f"or width: {', '.join(map(repr, alike[0]))}"
+            f"{counted(len(alike), 'row')} of {table.path.name} would be of a track but for case, spaces, punctuation, "
+            f"width or letters of another script: {', '.join(map(repr, alike[0]))}"
         )
     return replace(source, tracks=tracks, notes=source.notes + notes)
 
