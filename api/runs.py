@@ -27,13 +27,14 @@ def evaluate(
     split: str = "test",
     labels: Path | None = None,
     genre_delimiter: str | None = None,
+    merge_genres: str | None = None,
     on_progress: Progress = silent,
 ) -> Evaluation:
     """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
 
     Parameters
     ----------
-    labels, genre_delimiter : as for :func:`train`.
+    labels, genre_delimiter, merge_genres : as for :func:`train`.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def evaluate(
         from ..heads.runs.published_model import load_run
 
     with open_for(load_run(run), store) as features:
-        relabelled = labels_for(labels, genre_delimiter, features)
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         result = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
     try_report(run)
     return dataclasses.replace(result, warnings=[*relabelled.remarks, *result.warnings])

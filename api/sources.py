@@ -29,7 +29,7 @@ class ReadSource:
     read_from: tuple[str | os.PathLike[str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Count what it holds: ``tracks``, ``with_lyrics``, ``artists``, and of tracks for each of ``genres``."""
+        """Count ``tracks``, those ``with_lyrics``, ``artists``, and tracks per genre; list ``merged_genres``."""
         tracks = self.source.tracks
         genres = Counter(genre for track in tracks for genre in track.genres)
         return {
@@ -37,6 +37,7 @@ class ReadSource:
             "with_lyrics": sum(track.lyrics is not None or track.lyrics_path is not None for track in tracks),
             "artists": len({artist for track in tracks for artist in track.artists}),
             "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
+            "merged_genres": [merged.to_dict() for merged in self.source.merged_genres],
             "remarks": self.remarks,
         }
 
@@ -125,16 +126,43 @@ class ReplacementLabels:
     remarks: tuple[str, ...] = ()
 
 
-def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureStore) -> ReplacementLabels:
-    """Read labels from a table that lists at least one track of the store."""
-    if path is None:
+def labels_for(
+    store: FeatureStore, path: Path | None, genre_delimiter: str | None, merge_genres: str | None
+) -> ReplacementLabels:
+    """Read labels from a table that lists at least one track of the store, else take the store's own; merge genres."""
+    if path is None and merge_genres is None:
         return ReplacementLabels()
-    from ..pipeline.sources.label_tables import read_labels
-    from ..pipeline.sources.names import match_names, remark_names
+    from ..pipeline.sources.genre_aliases import genre_aliases, remark_mergeable, remark_merged
+    from ..pipeline.sources.genre_aliases import merge_genres as merge
+    from ..pipeline.sources.names import remark_names
 
-    labels, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
-    other_forms = match_names(labels.keys() - ids, ids - labels.keys())
-    labels = {other_forms.get(name, name): genres for name, genres in labels.items()}
+    remarks: list[str] = []
+    if path is None:
+        tracks = store.tracks
+        labels = dict(zip(tracks.column("id").to_pylist(), tracks.column("genres").to_pylist(), strict=True))
+    else:
+        labels, remarks = _listed_labels(store, path, genre_delimiter)
+    names = {name for genres in labels.values() for name in genres}
+    if merge_genres is None:
+        remarks += remark_mergeable(names)
+    else:
+        aliases = genre_aliases(merge_genres)
+        kept, merged = merge(labels.values(), aliases)
+        labels = dict(zip(labels, kept, strict=True))
+        remarks += remark_merged(merged, aliases, names)
+    remarks += remark_names("genres", Counter(name for genres in labels.values() for name in genres))
+    return ReplacementLabels(genres=labels, remarks=tuple(remarks))
+
+
+def _listed_labels(
+    store: FeatureStore, path: Path, genre_delimiter: str | None
+) -> tuple[dict[str, Sequence[str]], list[str]]:
+    from ..pipeline.sources.label_tables import read_labels
+    from ..pipeline.sources.names import match_names
+
+    listed, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
+    other_forms = match_names(listed.keys() - ids, ids - listed.keys())
+    labels: dict[str, Sequence[str]] = {other_forms.get(name, name): genres for name, genres in listed.items()}
     n_labelled = len(ids & labels.keys())
     if not n_labelled:
         examples = f"there {min(ids)!r}, here {min(labels)!r}"
@@ -142,5 +170,4 @@ def labels_for(path: Path | None, genre_delimiter: str | None, store: FeatureSto
     remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others count as unlabelled"]
     if len(labels) > n_labelled:
         remarks.append(f"{counted(len(labels) - n_labelled, 'row')} of {path.name} without a track here")
-    remarks += remark_names("genres", Counter(name for genres in labels.values() for name in genres))
-    return ReplacementLabels(genres=labels, remarks=tuple(remarks))
+    return labels, remarks

@@ -78,6 +78,7 @@ def train(
     genres_file: Path | None = None,
     labels: Path | None = None,
     genre_delimiter: str | None = None,
+    merge_genres: str | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
@@ -93,6 +94,8 @@ def train(
     ----------
     labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
         does not list has none.
+    merge_genres : aliases of genres to merge in these labels, or in the store's own: ``common``, or a table; see
+        :mod:`mgc.pipeline.sources.genre_aliases`.
     text : name of the added text features to learn from; None for the store's own.
     options : fields of :class:`mgc.heads.config.TrainConfig`; or one of these, and then no preset, file or settings.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
@@ -109,7 +112,7 @@ def train(
         from ..heads.training.train import train as fit
     event_log, unlogged = _event_log(run, tensorboard)
     with FeatureStore.open(store, text=text) as features:
-        relabelled = labels_for(labels, genre_delimiter, features)
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         result = fit(
             features,
             run,
@@ -150,6 +153,7 @@ def train_dry_run(
     genres_file: Path | None = None,
     labels: Path | None = None,
     genre_delimiter: str | None = None,
+    merge_genres: str | None = None,
     text: str | None = None,
     options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
@@ -168,7 +172,7 @@ def train_dry_run(
         from ..heads.training.dry_run import dry_run
 
     with FeatureStore.open(store, text=text) as features:
-        relabelled = labels_for(labels, genre_delimiter, features)
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         result = dry_run(features, config, labels=relabelled.genres, on_progress=on_progress)
     run_exists = any((run / name).exists() for name in ("config.yaml", "last", "best"))
     return TrainingPreview(run=run, run_exists=run_exists, store=store, result=result, remarks=list(relabelled.remarks))
@@ -215,6 +219,7 @@ def ablate(
     genres_file: Path | None = None,
     labels: Path | None = None,
     genre_delimiter: str | None = None,
+    merge_genres: str | None = None,
     text: str | None = None,
     names_store: Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -235,7 +240,7 @@ def ablate(
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.data.folds.make_folds`.
     names_store : a store of the same tracks with other genre name prompts, for the rows about those.
-    preset, labels, options, settings : as for :func:`train`, for every run.
+    preset, labels, merge_genres, options, settings : as for :func:`train`, for every run.
     dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablation.ablate.dry_run`.
 
     Raises
@@ -251,7 +256,7 @@ def ablate(
         from ..reports.ablation import write_ablation
 
     with FeatureStore.open(store, text=text) as features:
-        relabelled = labels_for(labels, genre_delimiter, features)
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
         names = None
         if names_store is not None:

@@ -87,7 +87,8 @@ def extract(
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
         report = api.extract(read.source, output, options, on_progress=steps)
-    terminal.emit(report.to_dict(), lambda: _print_extraction(report, options.add))
+    document = report.to_dict() | read.source.provenance
+    terminal.emit(document, lambda: _print_extraction(report, options.add))
     failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
     if failed > allowed(report.planned):
         to_stderr(f"{failed} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
@@ -124,7 +125,8 @@ def plan(
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
         forecast = api.plan(read.source, output, options, sample=sample, on_progress=steps)
-    terminal.emit(forecast.to_dict(), lambda: _print_forecast(forecast, output))
+    document = forecast.to_dict() | read.source.provenance
+    terminal.emit(document, lambda: _print_forecast(forecast, output))
 
 
 def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
@@ -173,6 +175,8 @@ def _print_source(summary: Mapping[str, Any]) -> None:
     tracks, artists = counted(summary["tracks"], "track"), summary["artists"]
     by = counted(artists, "artist") if artists else "unnamed artists"
     to_stdout(f"{tracks}, {summary['with_lyrics']} with lyrics, by {by}")
+    if merged := summary["merged_genres"]:
+        print_table("merged genres", ["genre", "into", "tracks"], [list(genre.values()) for genre in merged])
     print_table(counted(len(summary["genres"]), "genre"), ["genre", "tracks"], summary["genres"].items())
     if "manifest" in summary:
         to_stdout(f"{tracks} written to {summary['manifest']}")

@@ -85,6 +85,10 @@ SOURCE = typer.Argument(
 )
 SourceArgument = Annotated[Path, SOURCE]
 GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+MergeGenres = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Merge spellings of one genre: a table (from, to), or 'common'."),
+]
 GenreNames = Annotated[
     str | None,
     typer.Option(
@@ -185,6 +189,7 @@ def read_flags(
     ] = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+    merge_genres: MergeGenres = None,
 ) -> SourceOptions:
     return SourceOptions(**locals())
 

@@ -19,6 +19,7 @@ from .console import Listing, Terminal, estimate, number, print_list, print_tabl
 from .options import (
     Config,
     GenreDelimiter,
+    MergeGenres,
     OtherLabels,
     RunArgument,
     Seed,
@@ -45,6 +46,7 @@ def evaluate(
     ] = "test",
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
+    merge_genres: MergeGenres = None,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
@@ -54,7 +56,13 @@ def evaluate(
     """
     with terminal.progress() as steps:
         metrics = api.evaluate(
-            run, store, split=split, labels=labels, genre_delimiter=genre_delimiter, on_progress=steps
+            run,
+            store,
+            split=split,
+            labels=labels,
+            genre_delimiter=genre_delimiter,
+            merge_genres=merge_genres,
+            on_progress=steps,
         ).to_dict()
     terminal.emit(metrics, lambda: print_metrics(metrics))
 

@@ -12,13 +12,14 @@ from ..cache.messages import counted
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
 from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently, to_stdout
-from .options import Config, GenreDelimiter, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
+from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
 
 
 def label_flags(
     text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
+    merge_genres: MergeGenres = None,
 ) -> dict[str, Any]:
     return locals()
 

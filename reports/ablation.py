@@ -67,7 +67,7 @@ def caption_text(about: Json) -> str:
         f"({about['runs_finished']} of {about['runs']} runs finished)."
     ]
     if about["labels_sha256"] is not None:
-        sentences.append(f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]}).")
+        sentences.append(f"Labels in place of the store's (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
         return " ".join(sentences)
     songs, artists = counted(about["n_songs"], "song"), counted(about["n_artists"], "artist")

@@ -222,9 +222,9 @@ def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:
     if learned == judged:
         return []
     own = "the store's own labels"
-    source = own if learned is None else "a labels file"
-    judge = own if judged is None else "another" if learned else "a labels file"
-    return [f"the run learned from {source} and is judged by {judge}: see --labels"]
+    source = own if learned is None else "other labels"
+    judge = own if judged is None else "other labels"
+    return [f"the run learned from {source} and is judged by {judge}: see --labels and --merge-genres"]
 
 
 def _by_modalities(store: FeatureStore, has_lyrics: BoolArray) -> dict[str, BoolArray]:

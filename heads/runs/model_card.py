@@ -139,7 +139,7 @@ def _data(task: Task, recipe: Recipe) -> str:
     policy = _POLICIES.get(task.split.policy, "")
     labels = ""
     if task.labels_sha256 is not None:
-        labels = f"\n- Labels: of a table given in place of the collection's own, sha256 `{task.labels_sha256}`."
+        labels = f"\n- Labels: given in place of the collection's own, sha256 `{task.labels_sha256}`."
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}

@@ -7,11 +7,14 @@ added to a store that exists, then built for every part that lacks it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...cache.durable import atomic_write
 from ...cache.errors import ConfigError
 from ...cache.format.plan import PLAN_FILE, is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
@@ -69,6 +72,8 @@ def extract(
     finish(path)
     retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
     plan = reconcile.plan_source(path, plan, tracks, text, append=options.append, may_change=options.retry_failed)
+    if source.provenance:
+        _note_provenance(path, source, len(plan.generations) - 1)
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, starts_s=starts_s or {}
     )
@@ -148,3 +153,9 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str
         return load_extractor(name).recipe(read_plan(path).recipe.mel)
     except ConfigError as error:
         raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error
+
+
+def _note_provenance(path: Path, source: Source, generation: int) -> None:
+    """Write what was changed in the source into the log, which is no part of the store's content."""
+    with contextlib.suppress(OSError), atomic_write(path / "log" / f"source-{generation}.json") as draft:
+        draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

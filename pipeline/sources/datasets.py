@@ -14,6 +14,7 @@ from ...cache.errors import ConfigError, ManifestError
 from ...cache.messages import counted, nearest
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
+from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
 from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
 from .mtg_jamendo import MTG_JAMENDO
@@ -61,6 +62,8 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
+    if options.merge_genres is not None:
+        tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)
     if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
         paths = [track.path for track in sample_tracks(tracks.tracks)]
@@ -102,6 +105,17 @@ def _refuse_strange_options(path: Path, kind: KnownDataset, options: SourceOptio
             raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")
 
 
+def _merge_genres(source: Source, aliases: GenreAliases) -> Source:
+    before = {name for track in source.tracks for name in track.genres}
+    genres, merged = merge_genres((track.genres for track in source.tracks), aliases)
+    tracks = [
+        track if names == track.genres else replace(track, genres=names)
+        for track, names in zip(source.tracks, genres, strict=True)
+    ]
+    notes = source.notes + remark_merged(merged, aliases, before)
+    return replace(source, tracks=tracks, notes=notes, merged_genres=merged)
+
+
 def _remarks(source: Source) -> list[str]:
     notes = []
     instrumental = sum(track.language == NO_LANGUAGE for track in source.tracks)
@@ -111,7 +125,9 @@ def _remarks(source: Source) -> list[str]:
         )
     genres = Counter(name for track in source.tracks for name in track.genres)
     artists = Counter(name for track in source.tracks for name in track.artists)
-    notes += remark_names("genres", genres) + remark_names("artists", artists, ", in splits too")
+    notes += (
+        remark_names("genres", genres) + remark_mergeable(genres) + remark_names("artists", artists, ", in splits too")
+    )
     placeholders = [track for track in source.tracks if track.lyrics and stands_for_nothing(track.lyrics)]
     if placeholders:
         first = placeholders[0]

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import langcodes
 import numpy as np
@@ -24,6 +25,7 @@ from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted
 from ..text.lyrics import load_lyrics, read_lyrics
+from .genre_aliases import MergedGenre
 from .names import find_file
 from .options import SourceOptions
 
@@ -59,11 +61,18 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, and remarks on what it holds or leaves out."""
+    """Tracks sorted by id, the folder their paths start from, remarks on them, and the genres that were merged."""
 
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+    merged_genres: list[MergedGenre] = field(default_factory=list)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was changed in what the source says, as data; nothing where nothing was."""
+        merged = [genre.to_dict() for genre in self.merged_genres]
+        return {"merged_genres": merged} if merged else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ class SourceOptions:
         ``,`` ``;`` or ``|`` (also full-width) is refused. Without an artist delimiter a cell is one artist. Lists need
         neither.
     genres_from_folders : take the first folder of a file's path as its genre.
+    merge_genres : ``common`` merges spellings of one genre by a built-in table, a file by a table of its own, with
+        the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
@@ -51,6 +53,7 @@ class SourceOptions:
     artist_delimiter: str | None = None
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
+    merge_genres: str | None = None
     languages: Sequence[str] = ()
     min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False

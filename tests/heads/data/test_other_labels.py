@@ -43,11 +43,11 @@ def test_a_run_learns_and_is_judged_by_other_labels(
     assert not [line for line in judged["warnings"] if "learned from" in line]
     assert load_predictions(run).labels[:, 0].all()  # jazz
     wrong = call("evaluate", run, store, "--json").json
-    assert [line for line in wrong["warnings"] if "learned from a labels file and is judged by the store's own" in line]
+    assert [line for line in wrong["warnings"] if "learned from other labels and is judged by the store's own" in line]
     refused = call("train", store, "-o", run, *TRAIN, "--resume")
     assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
     sha256 = json.loads((run / "run.json").read_text())["labels_sha256"]
-    assert f"a table given in place of the collection's own, sha256 `{sha256}`" in (run / "best/README.md").read_text()
+    assert f"given in place of the collection's own, sha256 `{sha256}`" in (run / "best/README.md").read_text()
 
 
 def test_tables_are_filled_from_other_labels_in_a_folder_of_their_own(
@@ -62,8 +62,7 @@ def test_tables_are_filled_from_other_labels_in_a_folder_of_their_own(
     assert (about["runs_finished"], about["genres"], about["mgc"]) == (1, ["jazz", "rock"], [__version__])
     assert found["remarks"][0] == dry["remarks"][0]
     assert (
-        f"Labels of a table in place of the store's (sha256 {about['labels_sha256'][:12]})"
-        in (folder / "tables.md").read_text()
+        f"Labels in place of the store's (sha256 {about['labels_sha256'][:12]})" in (folder / "tables.md").read_text()
     )
     refused = call(*asked, "--shard", "1/8")
     assert (refused.code, "(tracks or labels differ)" in refused.err) == (2, True)
