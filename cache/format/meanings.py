@@ -20,7 +20,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EMPTY_LYRICS: "The lyrics hold nothing but white space.",
     Flag.INSTRUMENTAL: "The lyrics are the one word that says there are none.",
     Flag.LYRICS_TRUNCATED: "More tokens than the text encoder takes; the later ones were cut.",
-    Flag.TEXT_CLEANED: "Markup, entities, control or invisible characters were taken out of the lyrics.",
+    Flag.TEXT_CLEANED: "Markup, entities, time stamps, control or invisible characters were removed from the lyrics.",
     Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
 }
 """One or two sentences per flag."""

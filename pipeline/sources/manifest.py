@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -24,6 +23,7 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted
+from ...cache.normalise import normalise
 from ..text.lyrics import load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
 from .names import find_file
@@ -163,8 +163,8 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
 
 def caseless(text: str) -> str:
     """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFD", folded)
+    folded = normalise("NFD", text).casefold()
+    return normalise("NFD", folded)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from ...cache.errors import ConfigError
 from ...cache.messages import counted, join_names, limit_lines
+from ...cache.normalise import normalise
 
 LISTED_NAMES = 20
 LYRICS_SUFFIXES = (".lrc", ".txt")
@@ -57,9 +58,9 @@ def clean_name(name: str) -> str:
     """
     if name.isascii() and name.isprintable():
         return " ".join(name.split())
-    text = _INVISIBLE.sub("", _CONTROL.sub(" ", unicodedata.normalize("NFC", name)))
+    text = _INVISIBLE.sub("", _CONTROL.sub(" ", normalise("NFC", name)))
     text = _JOINERS.sub("", " ".join(text.split()))
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    return normalise("NFC", " ".join(text.split()))
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
@@ -71,7 +72,7 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def _skeleton(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
+    folded = normalise("NFKC", normalise("NFKD", name).casefold())
     letters = [c for c in folded if unicodedata.category(c)[0] not in "PZC" and not "\ufe00" <= c <= "\ufe0f"]
     return "".join(letters) or folded
 
@@ -91,7 +92,7 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
     """
     notes = []
     for group in look_alikes(tracks):
-        by_case = len({unicodedata.normalize("NFC", name.casefold()) for name in group}) == 1
+        by_case = len({normalise("NFC", name.casefold()) for name in group}) == 1
         difference = "by case only" if by_case else "only by case, width, spaces or punctuation"
         notes.append(f"{noun} that differ {difference} are kept apart{effect}: {', '.join(map(repr, group))}")
     notes = limit_lines(notes, f"such groups of {noun}", LISTED_NAMES)
@@ -107,7 +108,7 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
 def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
     """Return for each wanted name the equal one of `names`, or else the only one that differs by Unicode form alone."""
     present, forms = set(names), names_by_form(names)
-    matches = ((name, name if name in present else forms.get(unicodedata.normalize("NFC", name))) for name in wanted)
+    matches = ((name, name if name in present else forms.get(normalise("NFC", name))) for name in wanted)
     return {name: match for name, match in matches if match is not None}
 
 
@@ -115,7 +116,7 @@ def names_by_form(names: Iterable[str]) -> dict[str, str]:
     """Map the NFC form of each name to the name, where no other name has this form."""
     forms: dict[str, set[str]] = {}
     for name in names:
-        forms.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+        forms.setdefault(normalise("NFC", name), set()).add(name)
     return {form: group.pop() for form, group in forms.items() if len(group) == 1}
 
 
@@ -130,7 +131,7 @@ def find_file(root: Path, relative: str) -> Path:
     found = root
     for part in PurePosixPath(relative).parts:
         if not part.isascii() and not os.path.lexists(found / part):
-            part = _forms_in(found).get(unicodedata.normalize("NFC", part), part)
+            part = _forms_in(found).get(normalise("NFC", part), part)
         found /= part
     return found
 
