@@ -50,12 +50,10 @@ def hold(file: Path, *, over: bool = False) -> Iterator[bool]:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Lock a file or folder in a ``with`` block; yield False if that fails, or if `path` was replaced meanwhile.
+def lock(path: Path) -> Iterator[bool]:
+    """Lock a file or folder in a ``with`` block; yield False if another process has, or `path` was replaced.
 
-    Parameters
-    ----------
-    wait : for a process that holds the lock, instead of failing.
+    It never waits: the process that holds the lock may be suspended.
     """
     import fcntl  # POSIX; reading a store does not need it
 
@@ -67,7 +65,7 @@ def lock(path: Path, *, wait: bool) -> Iterator[bool]:
     try:
         free = True
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             free = False
         except OSError:

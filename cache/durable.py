@@ -47,6 +47,13 @@ def _fsync(path: Path, flags: int) -> None:
         os.close(handle)
 
 
+def make_folders(root: Path, key: str) -> None:
+    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
+    for folder in reversed(Path(key).parents[:-1]):
+        with contextlib.suppress(FileExistsError):
+            (root / folder).mkdir()
+
+
 def inside(store: Path, key: str) -> Path:
     """Return the path of an object of a store.
 
@@ -69,12 +76,18 @@ def link(source: Path, target: Path) -> None:
     FileExistsError
         If another was first.
     ConfigError
-        If the file system has no hard links.
+        If the file system has no hard links, or the kernel refuses one to this file.
     """
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno in _NO_LINKS:
+            if _links_work(target.parent):
+                raise ConfigError(
+                    f"{source}: the kernel refuses a hard link to this file ({error.strerror}), as it does for files "
+                    "of other users that one cannot write to (Linux: fs.protected_hardlinks), and for immutable ones; "
+                    "give the command as the user who owns the file, or get write access to the whole folder"
+                ) from error
             raise ConfigError(
                 f"{target.parent}: this file system has no hard links ({error.strerror}), as exFAT and many SMB, FUSE "
                 "and object-store mounts; work on another disk, and copy the finished store here: reading needs none"
@@ -91,12 +104,26 @@ def refuse_without_links(path: Path) -> None:
         If the file system has no hard links.
     """
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    with contextlib.suppress(OSError), _probe(folder) as (probe, second):  # what else fails is said where it matters
+        link(probe, second)
+
+
+def _links_work(folder: Path) -> bool:
+    with contextlib.suppress(OSError), _probe(folder) as (probe, second):
+        os.link(probe, second)
+        return True
+    return False
+
+
+@contextmanager
+def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a new, empty file, and a further name for it; both are removed at the end."""
     probe = folder / f".{uuid.uuid4().hex}.probe"
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # what else fails is said where it matters
+    with contextlib.ExitStack() as stack:
         probe.touch(exist_ok=False)
         for name in (probe, probe.with_suffix(".link")):
             stack.callback(name.unlink, missing_ok=True)
-        link(probe, probe.with_suffix(".link"))
+        yield probe, probe.with_suffix(".link")
 
 
 def write_durable(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
@@ -24,15 +24,15 @@ ONE_THREAD = {f"{pool}_THREADS": "1" for pool in _THREAD_POOLS}
 
 
 @contextlib.contextmanager
-def one_thread_environment() -> Iterator[None]:
-    """Give processes started meanwhile one thread each, from their first import on."""
-    before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-    os.environ.update(ONE_THREAD)
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them at the end."""
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in ONE_THREAD:
-            del os.environ[name]
+        for name in variables:
+            os.environ.pop(name, None)
         os.environ.update(before)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
+
+from .normalise import normalise
 
 
 def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
     """Return for each wanted name the equal one of `names`, or else the only one that differs by Unicode form alone."""
     present, forms = set(names), names_by_form(names)
-    matches = ((name, name if name in present else forms.get(unicodedata.normalize("NFC", name))) for name in wanted)
+    matches = ((name, name if name in present else forms.get(normalise("NFC", name))) for name in wanted)
     return {name: match for name, match in matches if match is not None}
 
 
@@ -20,7 +21,7 @@ def names_by_form(names: Iterable[str]) -> dict[str, str]:
     """Map the NFC form of each name to the name, where no other name has this form."""
     forms: dict[str, set[str]] = {}
     for name in names:
-        forms.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+        forms.setdefault(normalise("NFC", name), set()).add(name)
     return {form: group.pop() for form, group in forms.items() if len(group) == 1}
 
 
@@ -35,7 +36,7 @@ def find_file(root: Path, relative: str) -> Path:
     found = root
     for part in PurePosixPath(relative).parts:
         if not part.isascii() and not os.path.lexists(found / part):
-            part = _forms_in(found).get(unicodedata.normalize("NFC", part), part)
+            part = _forms_in(found).get(normalise("NFC", part), part)
         found /= part
     return found
 

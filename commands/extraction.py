@@ -87,6 +87,7 @@ def extract(
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
         report = api.extract(read.source, output, options, on_progress=steps)
+    terminal.remark(report.remarks)
     document = report.to_dict() | read.source.provenance
     terminal.emit(document, lambda: _print_extraction(report, options.add))
     failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure

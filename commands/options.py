@@ -221,7 +221,7 @@ def feature_flags(
     offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
     text_model: TextModel = None,
     text_precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where this CPU computes in it.")
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where --text-device computes in it.")
     ] = "auto",
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from ..cache.errors import ConfigError, MgcError, TrainingError
-from ..cache.machine import cpu_has_bf16, keeping_freed_memory
+from ..cache.machine import cpu_has_bf16, environment, keeping_freed_memory
 
 ROOMY_BYTES = 8 * 2**30
 """Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""
 
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _share_bytes = sys.maxsize
 
 
@@ -71,11 +72,14 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may choose by what else is running
+    cublas = {_CUBLAS: os.environ.get(_CUBLAS, ":4096:8")}  # else cuBLAS may choose by what else is running
     cudnn = torch.backends.cudnn
     torch.use_deterministic_algorithms(True)
     try:
-        with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        with (
+            environment(cublas),
+            cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32),
+        ):
             yield
     except RuntimeError as error:
         if isinstance(error, MgcError) or "deterministic" not in str(error):

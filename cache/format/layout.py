@@ -20,7 +20,7 @@ from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from ..durable import fsync_dir, write_durable
+from ..durable import fsync_dir, make_folders, write_durable
 from ..errors import StoreCorruptError
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
 from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, array_name, track_arrays
@@ -158,7 +158,7 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
         while not _is_document(target, documents[key]):
             with contextlib.suppress(FileExistsError):
                 drafts.mkdir()
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(store, key)
             draft = drafts / f"metadata~{uuid.uuid4().hex}"
             with contextlib.suppress(FileNotFoundError):  # another process removed the drafts: retry
                 write_durable(draft, documents[key])

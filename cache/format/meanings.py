@@ -20,7 +20,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EMPTY_LYRICS: "The lyrics hold nothing but white space.",
     Flag.INSTRUMENTAL: "The lyrics are the one word that says there are none.",
     Flag.LYRICS_TRUNCATED: "More tokens than the text encoder takes; the later ones were cut.",
-    Flag.TEXT_CLEANED: "Markup, entities, control or invisible characters were taken out of the lyrics.",
+    Flag.TEXT_CLEANED: "Markup, entities, time stamps, control or invisible characters were removed from the lyrics.",
     Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
 }
 """One or two sentences per flag."""
@@ -42,7 +42,7 @@ _CAUSES: dict[Reason, str] = {
     Reason.NONFINITE: "Samples that are NaN, infinite, or absurdly large.",
     Reason.WORKER_CRASH: "It ended the worker process that had it, three times.",
     Reason.LYRICS_CHANGED: "For features that joined later: the lyrics are not those of the store.",
-    Reason.SOURCE_CHANGED: "For features that joined later: the audio file is not that of the store.",
+    Reason.SOURCE_CHANGED: "The audio file changed while it was read; for added features, it is not that of the store.",
     Reason.EXTRACTOR_FAILED: "The added extractor raised an error on this track; the detail says which.",
     Reason.DROPPED: "Taken down with mgc store drop.",
 }
@@ -64,7 +64,7 @@ _REMEDIES: dict[Reason, str] = {
     Reason.NONFINITE: "Write the file anew from its original.",
     Reason.WORKER_CRASH: "Convert the file with another program; log/ in the store tells more.",
     Reason.LYRICS_CHANGED: "Restore the lyrics, then --add with --retry-failed; or make a store of what there is.",
-    Reason.SOURCE_CHANGED: "Restore the file, then --add with --retry-failed; or make a store of what there is.",
+    Reason.SOURCE_CHANGED: "Once nothing writes to it, --retry-failed; for added features, restore the file first.",
     Reason.EXTRACTOR_FAILED: "Tell the extractor's author; once it is mended, --add with --retry-failed.",
     Reason.DROPPED: "Nothing: this is as somebody wished it.",
 }

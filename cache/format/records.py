@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import zarr
 
 from ..durable import file_sha256, inside, names_in, unseal
-from ..errors import StoreCorruptError
+from ..errors import StoreCorruptError, StoreError
 from . import layout
 from .plan import Plan
 from .schema import OK, array_name
@@ -147,6 +147,8 @@ def read_part(
     ------
     StoreCorruptError
         If an object is missing or altered: a part built from it would commit the damage.
+    StoreError
+        If another command put the part aside or replaced it meanwhile.
     """
     record = read_commit(store, part, feature_set)
     for item in () if record is None else record["objects"]:
@@ -159,4 +161,8 @@ def read_part(
             )
     rows, group = plan.part_range(part), zarr.open_group(store, mode="r")
     arrays = {spec.name: layout.read_rows(group, spec.name, rows) for spec in plan.arrays(feature_set)}
-    return arrays, read_outcomes(store, part, feature_set)
+    with contextlib.suppress(FileNotFoundError):
+        outcomes = read_outcomes(store, part, feature_set)
+        if record is not None and read_commit(store, part, feature_set) == record:  # a record leaves before its objects
+            return arrays, outcomes
+    raise StoreError(f"{store}: part {part} was put aside or replaced while it was read; give the command again")

@@ -53,34 +53,25 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
     Raises
     ------
     ConfigError
-        If `path` exists, tracks are pending, or takedowns are not compacted.
+        If `path` exists, tracks are pending, takedowns are not compacted, or the store was changed meanwhile.
     StoreCorruptError
         If the store is damaged.
     """
     if path.exists():
         raise ConfigError(f"{path}: there is something already; name another file")
     commits.finish(store)
-    reader = ZarrReader(store, mapped=False)
-    pending = int((np.asarray(reader.tracks.column("status")) == ABSENT).sum())
-    if pending:
-        raise ConfigError(
-            f"{store}: {counted(pending, 'track')} not extracted yet; a sealed store holds all: extract first"
-        )
-    if damages := verify(store):
-        raise StoreCorruptError(f"{store}: {damages[0].key}: {damages[0].detail}; run `mgc store repair {store}` first")
-    if uncompacted(store):
-        raise ConfigError(
-            f"{store}: tracks were taken down; run `mgc store compact {store}` first, so that they stay out"
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = hidden_path(path)
     try:
-        with _SurvivingFile(draft) as raw:
-            with h5py.File(raw, "w", userblock_size=USER_BLOCK, libver="v110") as file:
-                _write(file, store, reader, on_progress, raw)
-            raw.raise_fault()
-        with h5py.File(draft, "r", locking=False) as file:
-            _check_equal(file, zarr.open_group(store, mode="r"))
+        with _unchanged(store):
+            reader = ZarrReader(store, mapped=False)
+            _refuse_unfinished(store, reader)
+            with _SurvivingFile(draft) as raw:
+                with h5py.File(raw, "w", userblock_size=USER_BLOCK, libver="v110") as file:
+                    _write(file, store, reader, on_progress, raw)
+                raw.raise_fault()
+            with h5py.File(draft, "r", locking=False) as file:
+                _check_equal(file, zarr.open_group(store, mode="r"))
         _write_seal(draft)
         try:
             link(draft, path)
@@ -93,6 +84,35 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
         raise ConfigError(f"{path}: there is something already; name another file") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _refuse_unfinished(store: Path, reader: StoreReader) -> None:
+    if pending := int((np.asarray(reader.tracks.column("status")) == ABSENT).sum()):
+        raise ConfigError(
+            f"{store}: {counted(pending, 'track')} not extracted yet; a sealed store holds all: extract first"
+        )
+    if damages := verify(store):
+        raise StoreCorruptError(f"{store}: {damages[0].key}: {damages[0].detail}; run `mgc store repair {store}` first")
+    if uncompacted(store):
+        raise ConfigError(
+            f"{store}: tracks were taken down; run `mgc store compact {store}` first, so that they stay out"
+        )
+
+
+@contextmanager
+def _unchanged(store: Path) -> Iterator[None]:
+    """Refuse what a ``with`` block read, or the error it met, if the records of the store are others at its end."""
+
+    def records() -> tuple[Any, ...]:
+        added = read_plan(store).added
+        return list(_record_keys(store)), {name: feature_set.records for name, feature_set in added.items()}
+
+    before = records()
+    try:
+        yield
+    finally:
+        if not store.is_dir() or records() != before:
+            raise ConfigError(f"{store}: another command changed it while it was sealed; give the command again")
 
 
 def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> None:
@@ -221,9 +241,7 @@ def _check_equal(file: h5py.File, group: zarr.Group) -> None:
         for first in range(0, array.shape[0], _BATCH_ROWS):
             written = file[name][first : first + _BATCH_ROWS]
             if np.asarray(array[first : first + _BATCH_ROWS]).tobytes() != written.tobytes():
-                raise StoreCorruptError(
-                    f"{file.filename}: {name} reads back otherwise than written; is the disk sound?"
-                )
+                raise StoreCorruptError(f"{file.filename}: {name} reads back otherwise than written; check the disk")
 
 
 def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
@@ -316,7 +334,7 @@ def only_writer(sealed: Path) -> Iterator[Path]:
     """
     folder = sealed.with_name(f".{sealed.name}.making")
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder, wait=False) as locked:
+    with lock(folder) as locked:
         if not locked:
             raise ConfigError(f"{sealed}: another extraction makes it; a sealed store has one writer: wait for it")
         try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fingerprint, fsync_dir, replace_file, seal
+from ..durable import fingerprint, fsync_dir, make_folders, replace_file, seal
 from ..format import layout
 from ..format.plan import PLAN_FILE
 from ..format.records import QUARANTINE, commit_key, keys_of_part, quarantine_folder
+from ..writing.feature_removal import refuse_running_drops
 from ..writing.publish import STAGING, refuse_busy, remove_empty_staging, sweep
 from .salvage import SalvagedPlan
 from .verify import Damage
@@ -27,6 +28,7 @@ def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
         Damage that is left: it needs the source (tables of the plan, genre embeddings) or a copy.
     """
     refuse_busy(store)
+    refuse_running_drops(store)
     salvaged = SalvagedPlan(store)
     left = []
     parts: set[tuple[int, str]] = set()
@@ -72,9 +74,9 @@ def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set
     """Move a part into quarantine: its record first, so that a kill in between leaves the part pending."""
     n, _ = salvaged.records.get((feature_set, part), (0, None))
     folder = quarantine_folder(part, n, feature_set)
-    (store / folder).mkdir(parents=True, exist_ok=True)
-    fsync_dir(store / QUARANTINE)
     key = commit_key(part, n, feature_set)
+    make_folders(store, f"{folder}/{key}")  # though the record be lost: the folder says that its n is used
+    fsync_dir(store / QUARANTINE)
     _move(store, key, f"{folder}/{key}")
     sweep(store, key)  # before its objects move, so that no process can still install them
     for key in sorted(keys_of_part(salvaged.plan, part, feature_set), key=lambda key: not key.startswith("status")):
@@ -84,7 +86,8 @@ def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set
 def _move(store: Path, key: str, to: str) -> None:
     if not (store / key).exists():
         return
-    (store / to).parent.mkdir(parents=True, exist_ok=True)
+    make_folders(store, to)
     (store / key).replace(store / to)
-    fsync_dir((store / to).parent)
+    for folder in Path(to).parents:
+        fsync_dir(store / folder)
     fsync_dir((store / key).parent)

@@ -20,7 +20,17 @@ import pyarrow as pa
 from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
 from ..errors import ConfigError
 from ..format import layout
-from ..format.plan import FOLDERS, PLAN_FILE, RESERVED, Kind, Plan, feature_set_key, generation_key, read_plan
+from ..format.plan import (
+    FOLDERS,
+    PLAN_FILE,
+    RESERVED,
+    Kind,
+    Plan,
+    feature_set_key,
+    generation_key,
+    read_plan,
+    unfinished_drops,
+)
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, added_arrays, array_name
 from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
@@ -162,7 +172,8 @@ def add_feature_set(
     Raises
     ------
     ConfigError
-        If the store has an array of that name, or a dimension of another length.
+        If the store has an array of that name, or a dimension of another length, or features of that name are being
+        removed from it.
 
     Returns
     -------
@@ -170,6 +181,8 @@ def add_feature_set(
         With the feature set. It may be that of another process, which was first: compare recipes before relying on it.
     """
     added = plan.added.get(name)
+    if name in unfinished_drops(store):
+        raise ConfigError(f"{store}: the features {name!r} are being removed; wait for that")
     if added is None:
         _refuse_taken_names(plan, name, recipe)
     first = 0 if added is None else added.n_genres
@@ -185,7 +198,12 @@ def add_feature_set(
     }
     key = feature_set_key(name, 0 if added is None else len(added.records))
     publish.publish(store, key, content, _encode_embedding(genres, genre_embedding, name))
-    roll_plan_forward(store, key)
+    try:
+        roll_plan_forward(store, key)
+    except FileNotFoundError as error:
+        if (store / key).exists() or not store.exists():
+            raise
+        raise ConfigError(f"{store}: the features {name!r} were taken out of it while they were added") from error
     return read_plan(store)
 
 

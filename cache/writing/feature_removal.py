@@ -28,7 +28,7 @@ def drop_feature(store: Path, name: str) -> None:
     Raises
     ------
     ConfigError
-        If there is no such feature set, or an extraction is running on the store.
+        If there is no such feature set, an extraction is running on the store, or another process is removing the same.
     """
     if name not in unfinished_drops(store):
         added = added_names(store)
@@ -38,16 +38,33 @@ def drop_feature(store: Path, name: str) -> None:
                 "made with stays"
             )
         refuse_busy(store)
-        (store / feature_set_key(name, 0)).replace(_marker(store, name))
+        with contextlib.suppress(FileNotFoundError):  # another process has decided the same
+            (store / feature_set_key(name, 0)).replace(_marker(store, name))
         fsync_dir(store / FEATURES)
     finish_drops(store)
+    refuse_running_drops(store)
+
+
+def refuse_running_drops(store: Path) -> None:
+    """Refuse work that must not run while another process removes features.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in unfinished_drops(store):
+        with lock(_marker(store, name)) as locked:
+            if not locked and name in unfinished_drops(store):
+                raise ConfigError(
+                    f"{store}: another process is removing the features {name!r}; wait for it, or stop it"
+                )
 
 
 def finish_drops(store: Path) -> None:
-    """Complete the removal of feature sets that is decided; do nothing if that is done."""
+    """Complete the removal of feature sets that is decided; do nothing if that is done, or another process is at it."""
     for name in unfinished_drops(store):
         # One process removes: a second one, late, would remove a feature set that was added by the same name since.
-        with lock(_marker(store, name), wait=True) as locked:
+        with lock(_marker(store, name)) as locked:
             if locked:
                 _remove(store, name)
 

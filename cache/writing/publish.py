@@ -28,6 +28,7 @@ from ..durable import (
     fsync_tree,
     inside,
     link,
+    make_folders,
     names_in,
     seal,
     unseal,
@@ -127,13 +128,6 @@ def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview]
             file.write(data)
         described.append({"key": key, "size": len(data), "sha256": sha256(data).hexdigest()})
     return sorted(described, key=lambda item: str(item["key"]))
-
-
-def make_folders(root: Path, key: str) -> None:
-    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
-    for folder in reversed(Path(key).parents[:-1]):
-        with contextlib.suppress(FileExistsError):
-            (root / folder).mkdir()
 
 
 def install(store: Path, key: str, record: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...cache.errors import MgcError, StoppedError, WorkerError
-from ...cache.machine import one_thread_environment
+from ...cache.machine import ONE_THREAD, environment
 from ..device import free_bytes, take_at_most
 from .grid import GridRun
 from .runs import Failure, Outcome, Work, attempt, finished
@@ -142,8 +142,7 @@ def _perform_in_workers(
                     workers.remove(worker)
                     message = _fail_killed(worker)
                 elif waiting:
-                    worker.run = waiting.popleft()
-                    worker.pipe.send(worker.run)
+                    _hand_over(worker, waiting.popleft())
                 else:
                     workers.remove(worker)
                     worker.pipe.close()
@@ -160,11 +159,19 @@ def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
-    with one_thread_environment():
+    with environment(ONE_THREAD):
         process.start()
     theirs.close()
-    ours.send(run)
-    return _Worker(process=process, pipe=ours, run=run)
+    worker = _Worker(process=process, pipe=ours, run=run)
+    _hand_over(worker, run)
+    return worker
+
+
+def _hand_over(worker: _Worker, run: GridRun) -> None:
+    """Send a worker its next run; of a worker that died meanwhile, `_receive` reports the end of the pipe."""
+    worker.run = run
+    with suppress(BrokenPipeError, ConnectionResetError):
+        worker.pipe.send(run)
 
 
 def _receive(worker: _Worker) -> _Epoch | Outcome | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from ...cache.normalise import normalise
 
 NOT_ARTISTS = frozenset({"various artists", ""})
 NOT_ARTISTS_EXACT = frozenset({"NA"})
@@ -56,7 +57,7 @@ def comparable_artists(names: Sequence[str] | None) -> list[str]:
     """
     artists = []
     for name in names or ():
-        plain = " ".join(unicodedata.normalize("NFKC", name).split())
+        plain = " ".join(normalise("NFKC", name).split())
         if plain.casefold() not in NOT_ARTISTS and plain not in NOT_ARTISTS_EXACT:
             artists.append(plain.casefold())
     return artists
@@ -104,7 +105,7 @@ def _keys(
 ) -> Iterator[tuple[str, str]]:
     artists = comparable_artists(names)
     yield from (("artist", name) for name in artists)
-    title = " ".join(unicodedata.normalize("NFKC", song or "").split()).casefold()
+    title = " ".join(normalise("NFKC", song or "").split()).casefold()
     if not artists and title not in ("", "na"):
         yield "song of unknown artists", title
     if lyrics_sha256:

@@ -55,7 +55,7 @@ def only_training(run: Path) -> Iterator[None]:
     mark, is_new = run / ".training", not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     mark.touch()
-    with lock(mark, wait=False) as alone:
+    with lock(mark) as alone:
         if not alone:
             raise RunError(f"{run}: {mark.read_text()} trains in this folder; wait for it, or give another folder")
         mark.write_text(f"process {os.getpid()} on {socket.gethostname()}")

@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -30,12 +31,14 @@ from ...cache.format.schema import Reason
 from ...cache.machine import reuse_freed_blocks
 from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples
-from .clips import decode_clip, sound_seconds
+from .clips import Clip, decode_clip, sound_seconds
 from .containers import Caps
 from .mel import log_mel, mel_frames
 
 Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | float]
 
+_READS = 2
+_COARSEST_CLOCK_NS = 2_500_000_000  # FAT counts modifications in steps of 2 s, ext4 in some milliseconds
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = {"reason": Reason.DECODER_MEMORY, "detail": "more memory needed than the limit allows"}
 
@@ -46,9 +49,10 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
     Raises
     ------
     ClipError
-        As :func:`mgc.pipeline.audio.clips.decode_clip` does, and ``NONFINITE`` for samples whose power overflows.
+        As :func:`mgc.pipeline.audio.clips.decode_clip` does, ``NONFINITE`` for samples whose power overflows, and
+        ``SOURCE_CHANGED`` for a file that is written to or replaced meanwhile.
     """
-    clip = decode_clip(path, recipe, caps, start_s)
+    clip, source_sha256 = _decode_and_hash(path, recipe, caps, start_s)
     mel = log_mel(clip.samples, recipe)
     if not np.isfinite(mel).all():
         raise ClipError(Reason.NONFINITE, "samples so large that their power overflows")
@@ -60,14 +64,14 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
         sample_rate_hz=clip.sample_rate_hz,
         channels=clip.channels,
         flags=clip.flags,
-        source_sha256=_sha256(path),
+        source_sha256=source_sha256,
     )
 
 
 def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipSamples:
-    """The sound of a file's clip; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
-    clip = decode_clip(path, recipe, caps, start_s)
-    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=_sha256(path))
+    """The sound of a file's clip; raises as :func:`extract` does, without ``NONFINITE`` for the power."""
+    clip, source_sha256 = _decode_and_hash(path, recipe, caps, start_s)
+    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=source_sha256)
 
 
 def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> float:
@@ -78,13 +82,42 @@ def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
 FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "seconds": measure}
 
 
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
+def _decode_and_hash(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None) -> tuple[Clip, str]:
+    """Decode a clip, and hash the file, which is the same all the while: one that changes is read a second time.
+
+    A file just written may change again without another time of modification, so it is hashed before and after.
+    """
+    for _ in range(_READS):
+        state = _state(path)
+        try:
+            is_fresh = state is not None and time.time_ns() - state[0] < _COARSEST_CLOCK_NS
+            before = file_sha256(path) if is_fresh and state is not None and state[1] <= caps.max_bytes else None
+            clip = decode_clip(path, recipe, caps, start_s)
+            after = file_sha256(path) if before else _sha256_of(path, state)
+        except Exception:  # perhaps for no other cause than the change
+            if _state(path) == state:
+                raise
+            continue
+        if _state(path) == state and before in (None, after):
+            return clip, after
+        _sha256_of.cache_clear()
+    raise ClipError(Reason.SOURCE_CHANGED, "the file was written to or replaced while it was read")
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content: first the time of the last change in ns, then the size; None for no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return max(times), status.st_size, *times, status.st_ino, status.st_dev
 
 
 @functools.lru_cache(maxsize=1)
-def _sha256_of(path: Path, *state: int) -> str:
+def _sha256_of(path: Path, state: tuple[int, ...] | None) -> str:
     """Hash a file in one state, once for all windows of a song."""
     return file_sha256(path)
 

@@ -15,7 +15,8 @@ class FileRange(io.RawIOBase):
         super().__init__()
         self._file = path.open("rb", buffering=0)
         self._first = first
-        self._n_bytes = (os.fstat(self._file.fileno()).st_size if stop is None else stop) - first
+        stop = os.fstat(self._file.fileno()).st_size if stop is None else stop
+        self._n_bytes = max(0, stop - first)  # the file may have been truncated meanwhile
         self._position = 0
 
     def readable(self) -> bool:

@@ -12,12 +12,23 @@ from ...cache.format.recipe import ExtractorRecipe, Recipe, TextRecipe
 from ...cache.format.records import read_outcomes, read_part
 from ...cache.format.schema import FAILED, OK, Reason
 from ...cache.format.tables import ADDED_OUTCOME_SCHEMA
+from ..extractors.extractor import CLEANING
 from ..extractors.registry import load_extractor
 from ..sources.manifest import resolve_inside
-from ..text.lyrics import Lyrics
+from ..text.lyrics import CLEANING_RULE, Lyrics
 from .builder import Clips, Encoder, PartBuilder, PartJob, Track
 
 log = logging.getLogger(__name__)
+
+
+def extractor_cleaning(plan: Plan, name: str) -> int | None:
+    """Return the rule that cleans the lyrics for an extractor; None if the recipe of the store's lyrics names it."""
+    if plan.recipe.lyrics is not None:
+        return None
+    if name not in plan.added:
+        return CLEANING_RULE
+    recipe = plan.added[name].recipe
+    return recipe.cleaning if isinstance(recipe, TextRecipe) else recipe.parameters.get(CLEANING, 1)
 
 
 class _AddedBuilder(PartBuilder):
@@ -85,7 +96,9 @@ class ExtractorBuilder(_AddedBuilder):
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=recipe)
         self._has_lyrics = plan.recipe.lyrics is not None
         self._extractor = load_extractor(added.extractor)
-        if self._extractor.recipe(plan.recipe.mel) != added:
+        cleaning = extractor_cleaning(plan, added.extractor)
+        self._cleaning = self._cleaning if cleaning is None else cleaning
+        if self._extractor.recipe(plan.recipe.mel, cleaning) != added:
             raise ConfigError(
                 f"extractor {added.extractor!r} is another here than the one that {job.store} was planned with; "
                 "install the same version everywhere"

@@ -20,7 +20,7 @@ from ...cache.format.schema import FAILED, OK, Flag, Reason
 from ...cache.format.tables import OUTCOME_SCHEMA
 from ..audio.clip_reader import ClipMel, ClipReader
 from ..sources.manifest import resolve_inside
-from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
+from ..text.lyrics import CLEANING_RULE, Lyrics, load_lyrics, read_lyrics
 
 if TYPE_CHECKING:
     from ..text.encoder import TextEncoder, TextSource, TokenStates
@@ -85,6 +85,7 @@ class PartBuilder:
     ) -> None:
         self._job, self._clips, self._encoder = job, clips, encoder
         self._recipe = recipe or plan.recipe
+        self._cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
         self._suffix = "" if job.feature_set is None else f"_{job.feature_set}"
         self.stderr: dict[str, str] = {}
         n_rows, specs = len(plan.part_range(job.part)), plan.arrays(job.feature_set)
@@ -214,10 +215,10 @@ class PartBuilder:
                 raise ConfigError(
                     f"track {track['id']}: the source's lyrics are not those that the store was planned with"
                 )
-            return read_lyrics(words)
+            return read_lyrics(words, rule=self._cleaning)
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:
-            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]))
+            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]), rule=self._cleaning)
         except ClipError:  # the path leaves the root: the lyrics only fail
             return Lyrics(None, Flag.LYRICS_FAILED)

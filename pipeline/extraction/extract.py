@@ -25,7 +25,9 @@ from ..extractors.extractor import NAME
 from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
+from ..text.lyrics import CLEANING_RULE
 from . import reconcile
+from .added_builders import extractor_cleaning
 from .options import ExtractOptions
 from .pending import ExtractReport, PendingParts
 
@@ -142,15 +144,17 @@ def add_features(
 
 def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
     """Return the recipe of the text encoder that the user named, else of the extractor of that name."""
+    plan = read_plan(path)
     if text is not None:
         if name in extractor_names():
             raise ConfigError(
                 f"--add {name}: an extractor's name, but a text encoder is named too. Leave --text-model out for the "
                 "extractor's features, or call the text features something else"
             )
-        return encoder_recipe(text, precision)
+        cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
+        return encoder_recipe(text, precision, cleaning=cleaning)
     try:
-        return load_extractor(name).recipe(read_plan(path).recipe.mel)
+        return load_extractor(name).recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
         raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error
 

@@ -24,6 +24,7 @@ from ...cache.writing.commits import finish
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, embed_prompts, load_encoder
+from ..text.lyrics import CLEANING_RULE
 from .builder import PartJob
 from .cluster import run_on_cluster
 from .options import ExtractOptions
@@ -192,19 +193,26 @@ def _rotate(parts: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport(Counts):
-    """What an extraction did, and the forecast for it, if there is one."""
+    """What an extraction did, what the user should know about it, and the forecast for it, if there is one."""
 
     store: str
     parts_built: int
     seconds: float
     forecast: Forecast | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of_store(cls, path: Path, feature_set: str | None = None, *, parts_built: int, seconds: float) -> ExtractReport:
         """Count what a store holds, or a feature set of it, after so many parts were built."""
         with FeatureStore.open(path) as store:
-            counts = store.counts(feature_set)
-        return cls(store=str(path), parts_built=parts_built, seconds=round(seconds, 2), **vars(counts))
+            counts, lyrics = store.counts(feature_set), store.recipe.lyrics
+        remarks: tuple[str, ...] = ()
+        if parts_built and lyrics is not None and lyrics.cleaning < CLEANING_RULE:
+            remarks = (
+                f"lyrics were cleaned by rule {lyrics.cleaning}, the one of this store; a new store uses rule "
+                f"{CLEANING_RULE}, which removes time stamps",
+            )
+        return cls(store=str(path), parts_built=parts_built, seconds=round(seconds, 2), remarks=remarks, **vars(counts))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

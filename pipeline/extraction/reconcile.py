@@ -24,6 +24,7 @@ from ...cache.writing.creation import append_generation, create_store
 from ..sources.label_tables import genre_names
 from ..sources.manifest import Source, check_collisions
 from ..text.encoder import TextSource, embed_prompts, encoder_recipe
+from ..text.lyrics import CLEANING_RULE
 from .options import ExtractOptions
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,13 @@ def choose_recipe(options: ExtractOptions, before: Recipe | None) -> tuple[Recip
         names = genre_names(options.genre_names)
     if "lyrics" not in options.features:
         return Recipe(mel=mel, lyrics=None, genre_names=names), None
-    model, precision = options.text_model, options.text_precision
+    model, precision, cleaning = options.text_model, options.text_precision, CLEANING_RULE
     if before is not None and before.lyrics is not None:
         model = model or before.lyrics.model
         precision = before.lyrics.precision if precision == "auto" else precision
+        cleaning = before.lyrics.cleaning
     text = TextSource(model=model, device=options.text_device)
-    return Recipe(mel=mel, lyrics=encoder_recipe(text, precision), genre_names=names), text
+    return Recipe(mel=mel, lyrics=encoder_recipe(text, precision, cleaning=cleaning), genre_names=names), text
 
 
 def source_table(source: Source) -> pa.Table:

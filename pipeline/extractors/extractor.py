@@ -19,6 +19,9 @@ FLOATS = ("float16", "float32", "float64")
 DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 """What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
 
+CLEANING = "lyrics_cleaning"
+"""Parameter of a text extractor's recipe: the rule that cleans lyrics, unless the store has lyrics. Default: 1."""
+
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
 """Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that decide what a clip is."""
 
@@ -74,8 +77,13 @@ class Extractor:
             return f"its parameters cannot be written as JSON: {error}"
         return None
 
-    def recipe(self, mel: MelRecipe | None) -> ExtractorRecipe:
+    def recipe(self, mel: MelRecipe | None, cleaning: int | None = None) -> ExtractorRecipe:
         """Return what a store records of it.
+
+        Parameters
+        ----------
+        mel : recipe of the store's mels.
+        cleaning : rule that cleans the lyrics, if the recipe of the store's lyrics does not name it.
 
         Raises
         ------
@@ -87,6 +95,8 @@ class Extractor:
         clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
         fields = {name: value for name, value in vars(self).items() if name not in ("name", "compute")}
         fields["parameters"] = json.loads(json.dumps(dict(self.parameters)))
+        if self.input == "text" and cleaning not in (None, 1):
+            fields["parameters"][CLEANING] = cleaning
         return ExtractorRecipe(extractor=self.name, clip=clip, **fields)
 
     def values(self, *arguments: Any) -> npt.NDArray[Any]:

@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,6 +24,7 @@ from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted
 from ...cache.names import find_file
+from ...cache.normalise import normalise
 from ..text.lyrics import load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
 from .options import SourceOptions
@@ -163,8 +163,8 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
 
 def caseless(text: str) -> str:
     """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
-    folded = unicodedata.normalize("NFD", text).casefold()
-    return unicodedata.normalize("NFD", folded)
+    folded = normalise("NFD", text).casefold()
+    return normalise("NFD", folded)
 
 
 @functools.lru_cache(maxsize=4096)

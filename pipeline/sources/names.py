@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ...cache.errors import ConfigError
 from ...cache.messages import counted, join_names, limit_lines
+from ...cache.normalise import normalise
 
 LISTED_NAMES = 20
 LYRICS_SUFFIXES = (".lrc", ".txt")
@@ -58,9 +59,9 @@ def clean_name(name: str) -> str:
     """
     if name.isascii() and name.isprintable():
         return " ".join(name.split())
-    text = _INVISIBLE.sub("", _CONTROL.sub(" ", unicodedata.normalize("NFC", name)))
+    text = _INVISIBLE.sub("", _CONTROL.sub(" ", normalise("NFC", name)))
     text = _JOINERS.sub("", " ".join(text.split()))
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    return normalise("NFC", " ".join(text.split()))
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
@@ -75,7 +76,7 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def _skeleton(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
+    folded = normalise("NFKC", normalise("NFKD", name).casefold())
     letters = [c for c in folded if unicodedata.category(c)[0] not in "PZC" and not "\ufe00" <= c <= "\ufe0f"]
     return "".join(letters) or folded
 
@@ -115,7 +116,7 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
     notes = []
     groups = look_alikes(tracks)
     for group in groups:
-        if len({unicodedata.normalize("NFC", name.casefold()) for name in group}) == 1:
+        if len({normalise("NFC", name.casefold()) for name in group}) == 1:
             difference = "differ by case only"
         elif len(set(map(_skeleton, group))) == 1:
             difference = "differ only by case, width, spaces or punctuation"

@@ -58,6 +58,7 @@ class TextEncoder:
     max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
         ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
     pack_tokens : tokens that may run through the model together; None takes what pays, 0 is one text at a time.
+    cleaning : rule that cleaned the texts, for the recipe.
 
     Attributes
     ----------
@@ -89,8 +90,9 @@ class TextEncoder:
         device: str = "cpu",
         max_tokens: int = 512,
         pack_tokens: int | None = None,
+        cleaning: int = CLEANING_RULE,
     ) -> None:
-        self.recipe = text_recipe(files, precision=precision, max_tokens=max_tokens)
+        self.recipe = text_recipe(files, precision=precision, max_tokens=max_tokens, cleaning=cleaning)
         self._device = device
         self._model = _load_model(files, precision).to(device)
         if pack_tokens is None:
@@ -141,7 +143,13 @@ class TextEncoder:
         return [states.numpy() for states in hidden.float().cpu().split(lengths)]
 
 
-def text_recipe(files: TextModelFiles, *, precision: Precision = "fp32", max_tokens: int = 512) -> TextRecipe:
+def text_recipe(
+    files: TextModelFiles,
+    *,
+    precision: Precision = "fp32",
+    max_tokens: int = 512,
+    cleaning: int = CLEANING_RULE,
+) -> TextRecipe:
     """The recipe of a :class:`TextEncoder` made with these arguments, without loading the model.
 
     Raises
@@ -151,6 +159,11 @@ def text_recipe(files: TextModelFiles, *, precision: Precision = "fp32", max_tok
     """
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision {precision!r} is unknown; use fp32 or bf16")
+    if not 1 <= cleaning <= CLEANING_RULE:
+        raise ConfigError(
+            f"lyrics cleaned by rule {cleaning}: this version of mgc knows the rules 1 to {CLEANING_RULE}. Install a "
+            "newer one."
+        )
     if max_tokens < 3:
         raise ConfigError(f"max_tokens is {max_tokens}; with [CLS] and [SEP] at least 3 are needed")
     return TextRecipe(
@@ -160,7 +173,7 @@ def text_recipe(files: TextModelFiles, *, precision: Precision = "fp32", max_tok
         hidden_size=files.hidden_size,
         max_tokens=min(max_tokens, files.max_tokens or max_tokens),
         precision=precision,
-        cleaning=CLEANING_RULE,
+        cleaning=cleaning,
     )
 
 
@@ -271,9 +284,16 @@ class TextSource:
     emulates: bool = False
 
 
-def encoder_recipe(text: TextSource, precision: str) -> TextRecipe:
-    """Return the recipe of the encoder that `text` names, without loading it; see :func:`resolve_precision`."""
-    return text_recipe(find_text_model(text.model), precision=resolve_precision(precision))
+def encoder_recipe(text: TextSource, precision: str, *, cleaning: int = CLEANING_RULE) -> TextRecipe:
+    """Return the recipe of the encoder that `text` names, without loading it.
+
+    Parameters
+    ----------
+    precision : as for :func:`resolve_precision`, on the device of `text`.
+    cleaning : rule that cleans the lyrics.
+    """
+    precision = resolve_precision(precision, text.device)
+    return text_recipe(find_text_model(text.model), precision=precision, cleaning=cleaning)
 
 
 @functools.lru_cache(maxsize=1)
@@ -292,7 +312,13 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
             "other features, slowly. Leave this machine out, or make the store with --text-precision fp32"
         )
     files = find_text_model(text.model or recipe.model)
-    encoder = TextEncoder(files, precision=recipe.precision, device=text.device, max_tokens=recipe.max_tokens)
+    encoder = TextEncoder(
+        files,
+        precision=recipe.precision,
+        device=text.device,
+        max_tokens=recipe.max_tokens,
+        cleaning=recipe.cleaning,
+    )
     actual = encoder.recipe
     if (actual.weights_sha256, actual.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
         raise TextModelError(

@@ -1,7 +1,7 @@
 """Lyrics as they lie on disk -> clean text, or a flag that says why there is none.
 
 Decoding: by a byte order mark (UTF-8, UTF-16, UTF-32) where there is one, else UTF-8, else Windows-1252, each strictly;
-else the lyrics fail and the track's audio does not. Cleaning follows rule 1 (:func:`clean_lyrics`), whose number is
+else the lyrics fail and the track's audio does not. Cleaning follows a rule (:func:`clean_lyrics`) whose number is
 part of the recipe.
 """
 
@@ -20,8 +20,11 @@ from html.entities import html5
 from pathlib import Path
 
 from ...cache.format.schema import Flag
+from ...cache.normalise import limit_marks, normalise
+from .timing import without_timing
 
-CLEANING_RULE = 1
+CLEANING_RULE = 2
+"""Newest rule of :func:`clean_lyrics`. A store keeps the rule that its recipe names."""
 MAX_LYRICS_BYTES = 1 << 20
 
 # UTF-32's little-endian mark starts with UTF-16's, so it is tried first.
@@ -74,7 +77,7 @@ class Lyrics:
         return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def load_lyrics(path: Path) -> Lyrics:
+def load_lyrics(path: Path, *, rule: int = CLEANING_RULE) -> Lyrics:
     """Read a lyrics file: ``NO_LYRICS`` where there is none, ``LYRICS_FAILED`` where it cannot be read as text.
 
     A folder, a FIFO, an unreadable file and one above 1 MiB fail; no such thing blocks.
@@ -83,7 +86,7 @@ def load_lyrics(path: Path) -> Lyrics:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LYRICS_BYTES:
-                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1))
+                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1), rule=rule)
     except (FileNotFoundError, NotADirectoryError):
         return Lyrics(None, Flag.NO_LYRICS)
     except OSError:  # a folder, a file that may not be read, a disk or a share that fails half-way
@@ -95,12 +98,13 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO without a writer would block a plain open
 
 
-def read_lyrics(data: bytes | str) -> Lyrics:
+def read_lyrics(data: bytes | str, *, rule: int = CLEANING_RULE) -> Lyrics:
     """Decode and clean the lyrics of one track; no input raises.
 
     Parameters
     ----------
     data : the file's bytes, or text from a table (which has been decoded already).
+    rule : of :func:`clean_lyrics`.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def read_lyrics(data: bytes | str) -> Lyrics:
         ``text`` None with ``EMPTY_LYRICS`` (nothing but white space), ``INSTRUMENTAL`` (only that word, in any case,
         misspelled as in Music4All, in brackets or not) or ``LYRICS_FAILED`` (no declared encoding fits, or over
         1 MiB); otherwise the text, with ``TEXT_RECODED`` where it was not UTF-8 without a mark, and ``TEXT_CLEANED``
-        where rule 1 took something out.
+        where cleaning removed something.
     """
     if len(data) > MAX_LYRICS_BYTES:
         return Lyrics(None, Flag.LYRICS_FAILED)
@@ -116,7 +120,7 @@ def read_lyrics(data: bytes | str) -> Lyrics:
     if decoded is None:
         return Lyrics(None, Flag.LYRICS_FAILED)
     raw, flags = decoded
-    text, changed = clean_lyrics(raw)
+    text, changed = clean_lyrics(raw, rule)
     if changed:
         flags |= Flag.TEXT_CLEANED
     if _is_blank(text):
@@ -126,11 +130,12 @@ def read_lyrics(data: bytes | str) -> Lyrics:
     return Lyrics(text, flags)
 
 
-def clean_lyrics(text: str) -> tuple[str, bool]:
-    """Clean lyrics by rule 1; cleaning twice is cleaning once.
+def clean_lyrics(text: str, rule: int = CLEANING_RULE) -> tuple[str, bool]:
+    """Clean lyrics by a numbered rule; cleaning twice is cleaning once.
 
-    Returns the text and whether markup, entities, control or invisible characters were taken out. Unicode NFC, one
-    kind of line end and no white space around lines or the whole are applied too, without counting as a change.
+    Returns the text and whether markup, entities, time stamps, control or invisible characters, or surplus combining
+    marks (:func:`mgc.cache.normalise.limit_marks`), were removed. Unicode NFC, one kind of line end and no white space
+    around lines or the whole are applied too, without counting as a change.
 
     Notes
     -----
@@ -139,18 +144,25 @@ def clean_lyrics(text: str) -> tuple[str, bool]:
     newline and tab, half surrogates, soft hyphens and zero-width spaces go. Text in angle brackets that is no HTML tag
     (``<chorus>``) stays. Text that still changes after eight passes is no lyric but a trap, and loses every ``<``,
     ``>`` and ``&``.
+
+    Rule 2 is rule 1 and :func:`mgc.pipeline.text.timing.without_timing`, whose traps lose square brackets too.
     """
+    text, unlimited = limit_marks(text), text
     plain = current = _tidy(text)
     # An entity may spell a tag, and a removal may join the parts of one.
     for _ in range(_MAX_PASSES):
-        previous, current = current, _without_markup(current)
+        previous, current = current, _without_markup(current, rule)
         if current == previous:
-            return current, current != plain
-    return _tidy(_visible(re.sub("[<>&]", "", current))), True
+            return current, current != plain or text != unlimited
+    if rule == 1:
+        return _tidy(_visible(re.sub("[<>&]", "", current))), True
+    return _tidy(without_timing(_tidy(_visible(re.sub(r"[<>&\[\]]", "", current))))), True
 
 
-def _without_markup(text: str) -> str:
+def _without_markup(text: str, rule: int) -> str:
     text = _visible(text)
+    if rule > 1:
+        text = without_timing(text)
     for opening, closing in _BLOCKS:
         text = _without_blocks(text, opening, closing)
     text = _TAG.sub(lambda tag: "\n" if _LINE_TAG.match(tag.group()) else "", text)
@@ -176,7 +188,7 @@ def _visible(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    lines = _LINE_END.sub("\n", unicodedata.normalize("NFC", text)).split("\n")
+    lines = _LINE_END.sub("\n", normalise("NFC", text)).split("\n")
     return "\n".join(line.strip(_BLANKS) for line in lines).strip("\n")
 
 

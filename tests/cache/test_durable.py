@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ import soundfile
 from benchmarks.worlds.full_store import create_full
 from benchmarks.worlds.small_store import create, fill, tree
 from mgc import api
-from mgc.cache.durable import refuse_without_links
+from mgc.cache.durable import link, refuse_without_links
 from mgc.cache.errors import ConfigError
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
@@ -74,3 +77,38 @@ def test_where_there_are_links_nothing_is_left_of_the_trial(tmp_path):
     assert list(tmp_path.iterdir()) == []
     shutil.rmtree(tmp_path)
     refuse_without_links(tmp_path)
+
+
+def test_a_link_that_only_this_file_is_refused_names_the_true_cause(tmp_path, monkeypatch):
+    """As Linux refuses a link to another user's file (fs.protected_hardlinks)."""
+    theirs, own_link = tmp_path / "theirs", os.link
+    theirs.touch()
+
+    def protected(source, target, **options):
+        if source == theirs:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+        own_link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", protected)
+    with pytest.raises(ConfigError, match=r"theirs: the kernel refuses .* fs\.protected_hardlinks") as error:
+        link(theirs, tmp_path / "second")
+    assert "no hard links" not in str(error.value)
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
+def test_another_users_file_is_named(tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "theirs").touch(mode=0o644)
+    script = (
+        "import os, sys; from pathlib import Path; from mgc.cache.durable import link\n"
+        "os.setuid(12345); os.chdir(sys.argv[1]); link(Path('theirs'), Path('second'))"
+    )
+    code = [sys.executable, "-c", script, tmp_path]
+    lock = Path("/proc/sys/fs/protected_hardlinks")
+    if not lock.exists() or lock.read_text() != "1\n":
+        pytest.skip("this kernel lets users link files of others")
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert "fs.protected_hardlinks" in done.stderr.splitlines()[-1]

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from mgc.cache.machine import ONE_THREAD, keeping_freed_memory, one_thread_environment
+from mgc.cache.machine import ONE_THREAD, environment, keeping_freed_memory
 
 MB = 2**20
 needs_glibc = pytest.mark.skipif(
@@ -72,6 +72,6 @@ def test_processes_started_meanwhile_get_one_thread_and_the_environment_is_as_be
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    with one_thread_environment():
+    with environment(ONE_THREAD):
         assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD
     assert dict(os.environ) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -348,10 +349,15 @@ def test_where_torch_cannot_compile_it_says_so() -> None:
 
 
 def test_an_operation_without_a_deterministic_form_is_refused() -> None:
+    before = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    with deterministic(True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
     values = torch.rand(1, 1, 4, 4, requires_grad=True)
     pooled, places = torch.nn.functional.max_pool2d(values, 2, return_indices=True)
     with pytest.raises(TrainingError, match="max_unpooling2d.*train without it"), deterministic(True):
         torch.nn.functional.max_unpool2d(pooled, places, 2)
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
 
 
 @pytest.mark.parametrize(("where", "steps_between_looks"), [("mel", 1), ("lyrics", 1), ("lyrics", 16)])  # 16: on a GPU

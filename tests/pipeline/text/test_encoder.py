@@ -19,7 +19,14 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Distil
 from mgc.cache.errors import ConfigError, TextModelError
 from mgc.pipeline.text import encoder as text_module
 from mgc.pipeline.text import models
-from mgc.pipeline.text.encoder import TextEncoder, TextSource, load_encoder, resolve_precision, text_recipe
+from mgc.pipeline.text.encoder import (
+    TextEncoder,
+    TextSource,
+    encoder_recipe,
+    load_encoder,
+    resolve_precision,
+    text_recipe,
+)
 from mgc.pipeline.text.lyrics import load_lyrics
 from mgc.pipeline.text.models import find_text_model
 from mgc.pipeline.text.packing import in_packs
@@ -235,6 +242,16 @@ def test_precision_and_length_are_checked(encoder: TextEncoder) -> None:
         resolve_precision("fp16")
     with pytest.raises(ConfigError, match="max_tokens is 2"):
         text_recipe(find_text_model("minilm"), max_tokens=2)
+
+
+def test_auto_precision_of_a_recipe_is_decided_by_the_text_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capable in ("cpu", "cuda"):
+        monkeypatch.setattr(text_module, "computes_in", lambda precision, device, capable=capable: device == capable)
+        precision = {
+            device: encoder_recipe(TextSource(model="minilm", device=device), "auto").precision
+            for device in ("cpu", "cuda")
+        }
+        assert precision == {"cpu": "fp32", "cuda": "fp32"} | {capable: "bf16"}
 
 
 # ---------------------------------------------------------------- the hub, in a process of its own

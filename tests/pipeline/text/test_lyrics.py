@@ -93,6 +93,7 @@ def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, flags: Fla
         ("&amp;lt;b&amp;gt;bold", "bold"),
         ("ring\a the\x1b bell\x7f so\u00adft \u200bzero\x0bnew\x85line", "ring the bell soft zero\nnew\nline"),
         ("half \ud83d", "half"),
+        ("a" + "\u0301" * 40, "\u00e1" + "\u0301" * 29),
     ],
 )
 def test_markup_and_control_characters_go(raw: str, clean: str) -> None:
@@ -159,7 +160,11 @@ def test_wrapping_words_in_tags_changes_nothing(parts: list[tuple[str, str]]) ->
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "trap", ["<!--", "<script>", "<b ", "<", "&amp;", "&", "amp;", "<b", "<b>", "&lt;", "instrumental ", "*"]
+    "trap",
+    [
+        *("<!--", "<script>", "<b ", "<", "&amp;", "&", "amp;", "<b", "<b>", "&lt;", "instrumental ", "*", "la", "!?"),
+        *("\u200b", "\U0001f468\u200d", "\u0301\u0316", "\u0f73", "&#769;&#790;", "e\u0301", "\n", "\r", "\u3042"),
+    ],
 )
 def test_a_million_characters_of_one_trap_take_no_quadratic_time(trap: str) -> None:
     text = trap * (MAX_LYRICS_BYTES // len(trap))
