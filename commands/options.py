@@ -190,8 +190,10 @@ def read_flags(
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
     merge_genres: MergeGenres = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Leave the tags of audio files unread.")] = False,
 ) -> SourceOptions:
-    return SourceOptions(**locals())
+    flags = locals()
+    return SourceOptions(tags=not flags.pop("no_tags"), **flags)
 
 
 def source_flags(

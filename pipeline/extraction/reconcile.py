@@ -136,7 +136,14 @@ def newest_tracks(path: Path, plan: Plan) -> pa.Table:
 
 
 def plan_source(
-    path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None, *, append: bool, may_change: bool
+    path: Path,
+    plan: Plan,
+    tracks: pa.Table,
+    text: TextSource | None,
+    *,
+    append: bool,
+    may_change: bool,
+    uses_tags: bool = False,
 ) -> Plan:
     """Return the plan with the tracks of the source in it; refuse a source that is not the store's.
 
@@ -144,6 +151,7 @@ def plan_source(
     ----------
     append : plan new tracks, and accept that planned ones are missing in the source.
     may_change : accept other values (path, genres, ...) of planned tracks.
+    uses_tags : some values are from the tags of audio files, for the advice.
     """
     while True:
         planned = newest_tracks(path, plan)
@@ -161,6 +169,7 @@ def plan_source(
         if not may_change:
             differences += track_differences(planned.filter(in_source), tracks.filter(in_plan))
         hint = " New tracks join a store with --append." if new.num_rows and not append else ""
+        hint += " A store that was made without the tags of audio files is continued with --no-tags." * uses_tags
         refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
         _refuse_pending_elsewhere(path, plan, missing)
         if not new.num_rows:

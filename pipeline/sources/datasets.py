@@ -13,29 +13,32 @@ from pathlib import Path
 from ...cache.errors import ConfigError, ManifestError
 from ...cache.messages import counted, nearest
 from ...cache.names import find_file
+from ...cache.steps import Progress, silent
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
-from .manifest import NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
+from .manifest import COLUMNS, NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
 from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_for_nothing
 from .options import SourceOptions
 from .table_source import MANIFEST_COLUMNS, TABLE, relabel, sample_tracks
 from .tables import SEPARATORS
+from .tags import add_tags
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
 """In the order in which a source is offered to them; the last two take every folder and every file."""
 
 
-def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Source:
+def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_progress: Progress = silent) -> Source:
     """List all tracks of `source`, sorted by id.
 
     Parameters
     ----------
     source : a folder that holds one of :data:`DATASETS`, a table of tracks, or a folder of audio files.
     options : how to read it; its filters are for :func:`mgc.pipeline.sources.manifest.filter_tracks`.
+    on_progress : receives files whose tags were read, of many.
 
     Raises
     ------
@@ -48,7 +51,8 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
     -----
     In a folder of audio the tracks are the files that are audio by name or by content; hidden files and feature stores
     are not looked into. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
-    ``song.mp3`` is its lyrics.
+    ``song.mp3`` is its lyrics. What neither a table nor such a file says of a folder or a table of songs is taken from
+    the tags of the audio files, unless ``options.tags`` is false.
     """
     path = Path(source)
     kind = _choose_kind(path, options)
@@ -57,6 +61,8 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
+    if options.tags:
+        tracks = add_tags(tracks, options, COLUMNS.keys() - tracks.given, on_progress=on_progress)
     if options.merge_genres is not None:
         tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)
@@ -78,6 +84,8 @@ def _choose_kind(path: Path, options: SourceOptions) -> KnownDataset:
 def _read(path: Path, kind: KnownDataset, options: SourceOptions) -> Source:
     """Read a source as it is, with remarks on what was passed over."""
     source = kind.load(path, options)
+    if not source.columns:
+        source = source.with_origins(dict.fromkeys(COLUMNS, kind.name))
     if kind in (AUDIO_FOLDER, TABLE):
         return source
     return replace(source, notes=[f"read as {kind.title}", *source.notes])
@@ -168,12 +176,19 @@ def _remarks(source: Source) -> list[str]:
     return notes
 
 
-def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_ok: bool = False) -> Source:
+def songs_source(
+    inputs: Sequence[Path],
+    lyrics: Path | None = None,
+    *,
+    missing_ok: bool = False,
+    on_progress: Progress = silent,
+) -> Source:
     """Return songs named one by one as a source; ids are the paths as the user wrote them.
 
     Parameters
     ----------
-    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics.
+    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics, or else
+        those in its tags.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
 
@@ -209,7 +224,8 @@ def songs_source(inputs: Sequence[Path], lyrics: Path | None = None, *, missing_
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes)
+    source = Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes)
+    return add_tags(source, SourceOptions(), {"lyrics"}, on_progress=on_progress)
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:

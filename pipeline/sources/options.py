@@ -34,6 +34,7 @@ class SourceOptions:
     genres_from_folders : take the first folder of a file's path as its genre.
     merge_genres : ``common`` merges spellings of one genre by a built-in table, a file by a table of its own, with
         the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
+    tags : take what neither a table nor a file next to a song says from the tags of the audio files.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
@@ -54,6 +55,7 @@ class SourceOptions:
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
     merge_genres: str | None = None
+    tags: bool = True
     languages: Sequence[str] = ()
     min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False
