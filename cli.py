@@ -1,12 +1,12 @@
 """The command line: parse, call one library function, print, exit. Commands import heavy packages only when they run.
 
 Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed (`predict`
-allows none); 4 damage found; 130 interrupted; 143 terminated.
+allows none); 4 damage found; 128 + the number of a signal (130 interrupted, 143 terminated, 141 output closed).
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import io
 import os
 import signal
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
-from .cache.errors import MgcError
-from .commands import api, extraction, runs, stores, training
+from .commands import api, extraction, runs, signals, stores, training
 from .commands.console import Terminal, to_stderr, to_stdout
+from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
 
 if TYPE_CHECKING:
@@ -90,38 +90,57 @@ def _root(
     pass
 
 
-_FULL = "; make room and give the same command again: what was finished is kept"
-
-_DISK_ERRORS = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EIO: "; see whether the disk is sound, then give the same command again: what was finished is kept",
-    errno.EROFS: "; name a place that can be written to",
-}
-"""Errors of the disk, with advice; fsync and others report them without a file name."""
-
-
 def main() -> NoReturn:
     """Entry point of the ``mgc`` command."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
     _in_utf8_mode()
+    _open_missing_streams()
+    signals.install()
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else _fail(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again at its end
+    sys.exit(status)
+
+
+def _open_missing_streams() -> None:
+    """Open what the caller closed (``>&-``), or what libraries print would go into the next file that is opened."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    for handle, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(handle, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _run() -> int:
     try:
         app()
-    except MgcError as error:
-        to_stderr(f"error: {error}")
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None and error.errno not in _DISK_ERRORS:
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's; whoever read the output has had enough
+            return 128 + signal.SIGPIPE
+        code = end.code
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        code = _fail(error)
+    return signals.exit_status() or (code if isinstance(code, int) else 0)
+
+
+def _fail(error: Exception) -> int:
+    """Report an error; return the exit status."""
+    if signals.exit_status() is not None:  # of what was interrupted
+        return 2
+    line = explain(error)
+    with contextlib.suppress(OSError):  # standard error may be closed, too
+        if line is None:
             to_stderr(traceback.format_exc())
-            sys.exit(1)
-        advice = _DISK_ERRORS.get(error.errno or 0, "")
-        to_stderr(f"error: {error.filename or 'the disk'}: {error.strerror}{advice}")
-        sys.exit(2)
-    except Exception:
-        to_stderr(traceback.format_exc())
-        to_stderr("error: this is a fault of mgc, not of your input; please report it with the lines above")
-        sys.exit(1)
-    raise AssertionError("typer exits")
+            line = "this is a fault of mgc, not of your input; please report it with the lines above"
+            to_stderr(f"error: {line}")
+            return 1
+        to_stderr(f"error: {line}")
+    return 2
 
 
 def _in_utf8_mode() -> None:
@@ -131,11 +150,6 @@ def _in_utf8_mode() -> None:
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may ask for another encoding
-
-
-def _on_sigterm(*_: object) -> NoReturn:
-    to_stderr("terminated; a store keeps the parts that are committed, a run its last checkpoint")
-    sys.exit(143)
 
 
 def _print_demo(report: DemoReport) -> None:

@@ -254,7 +254,9 @@ def _predict(
         from ..pipeline.sources.datasets import songs_source
 
     missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
-    source = songs_source(inputs, lyrics, missing_ok=missing_ok, on_progress=on_progress)
+    source = songs_source(
+        inputs, lyrics, missing_ok=missing_ok, lyrics_encoding=options.lyrics_encoding, on_progress=on_progress
+    )
     if options.windows == "all":
         result = _predict_whole_songs(loaded, source, options, output, on_progress)
     else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..cache.errors import MissingExtraError
+from ..cache.machine import is_out_of_memory
 from ..cache.messages import did_you_mean
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         missing = error.name or str(error)
         raise MissingExtraError(f"{missing} is not installed; run: pip install 'mgc[{name}]'") from error
 

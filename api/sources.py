@@ -84,7 +84,8 @@ def read_source(
         from ..pipeline.sources.datasets import load_source
         from ..pipeline.sources.manifest import filter_tracks
 
-    whole = load_source(source, options, on_progress=on_progress)
+    with extra("language"):
+        whole = load_source(source, options, on_progress=on_progress)
     kept, counts = filter_tracks(whole.tracks, options, whole.root)
     remarks = [*whole.notes, *whole.describe_columns(), f"{counted(len(whole.tracks), 'track')} in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]

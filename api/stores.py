@@ -15,9 +15,9 @@ from ..cache.reading.store import FeatureStore
 from ..cache.reading.view import Names, StoreView
 from ..cache.steps import Progress, silent
 from ..cache.upkeep.compact import compact
-from ..cache.upkeep.hdf5_writer import seal_problem
 from ..cache.upkeep.info import FeatureSetInfo, describe_feature, feature_bytes
 from ..cache.upkeep.quarantine import quarantine
+from ..cache.upkeep.seal import verify_sealed
 from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import drop_feature
@@ -87,8 +87,7 @@ class Selection:
 def store_verify(path: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
     """Compare a store with its records (:func:`mgc.cache.upkeep.verify.verify`); read the HDF5 form whole."""
     if path.is_file():
-        problem = seal_problem(path)
-        return [Damage(kind="altered", key=path.name, detail=problem)] if problem else []
+        return verify_sealed(path)
     return verify(path, full=full, on_progress=on_progress)
 
 

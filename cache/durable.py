@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
+import io
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,10 @@ from typing import Any
 
 from .errors import ConfigError, StoreCorruptError
 
+LINK = (
+    "a symbolic link, which may lead outside the store; a store holds no links. Copy a store that has them (such as a "
+    "snapshot in the Hugging Face cache) with `cp -rL`, if you trust its files, and use the copy"
+)
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -23,12 +30,28 @@ def fsync_dir(folder: Path) -> None:
     _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is missing, which it may be from one call to the next."""
+def names_in(folder: Path, pattern: str | None = None) -> list[str]:
+    """Return the names in a folder, in any order; none where it is missing, which it may be from one call to the next.
+
+    Parameters
+    ----------
+    pattern : that the names match, as in a shell.
+    """
     try:
-        return os.listdir(folder)
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return names if pattern is None else fnmatch.filter(names, pattern)
+
+
+def bytes_below(path: Path) -> int:
+    """Add up the sizes of the files at and below a path; one that is removed meanwhile does not count."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(folder, name).stat().st_size
+    return size if path.is_dir() else path.stat().st_size
 
 
 def fsync_tree(folder: Path) -> None:
@@ -60,12 +83,32 @@ def inside(store: Path, key: str) -> Path:
     Raises
     ------
     StoreCorruptError
-        If it is outside the store, by ``..`` or by a link: records may come from other people.
+        If it is outside the store, or behind a symbolic link: stores and records may come from other people.
     """
-    path = store / key
-    if path.name in ("", "..") or not path.parent.resolve().is_relative_to(store.resolve()):
-        raise StoreCorruptError(f"{store}: a record names {key!r}, outside the store; do not use this store")
+    pieces = key.split("/")
+    if not {"", ".", ".."}.isdisjoint(pieces) or "\0" in key:
+        raise StoreCorruptError(f"{store}: a record names {key[:80]!r}, outside the store; do not use this store")
+    path = store
+    for piece in pieces:
+        path = path / piece
+        if path.is_symlink():
+            raise StoreCorruptError(f"{path}: {LINK}")
     return path
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file of a store for reading.
+
+    Raises
+    ------
+    StoreCorruptError
+        If it is a folder, a pipe or a device.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise StoreCorruptError(f"{path}: not a regular file; remove it, or restore it from a copy")
+    return os.fdopen(handle, "rb")
 
 
 def link(source: Path, target: Path) -> None:
@@ -118,12 +161,13 @@ def _links_work(folder: Path) -> bool:
 @contextmanager
 def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a new, empty file, and a further name for it; both are removed at the end."""
-    probe = folder / f".{uuid.uuid4().hex}.probe"
+    names = folder / ".mgc.probe", folder / ".mgc.link"  # the same each time, so that those of a killed process go
     with contextlib.ExitStack() as stack:
-        probe.touch(exist_ok=False)
-        for name in (probe, probe.with_suffix(".link")):
+        for name in names:
+            name.unlink(missing_ok=True)
             stack.callback(name.unlink, missing_ok=True)
-        yield probe, probe.with_suffix(".link")
+        names[0].touch(exist_ok=False)
+        yield names
 
 
 def write_durable(path: Path, data: bytes) -> None:
@@ -180,8 +224,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a file."""
-    with path.open("rb") as file:
+    """Return the sha256 (hex) of a regular file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -199,14 +243,18 @@ def unseal(path: Path) -> dict[str, Any]:
     StoreCorruptError
         If the text is not a JSON object, or does not match its own sha256.
     """
+    with open_regular(path) as file:
+        text = file.read()
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
         digest = document.pop("sha256")
-    except (ValueError, KeyError, AttributeError) as error:
+        is_whole = hashlib.sha256(canonical_json(document)).hexdigest() == digest
+    except (ValueError, KeyError, RecursionError) as error:
         raise StoreCorruptError(f"{path}: not a sealed JSON document ({error}); restore it from a copy") from error
-    if hashlib.sha256(canonical_json(document)).hexdigest() != digest:
+    if not is_whole:
         raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered; restore it from a copy")
-    assert isinstance(document, dict)
     return document
 
 

@@ -35,7 +35,7 @@ class StoreFormatError(StoreError, ValueError):
 
 
 class StoreCorruptError(StoreError, ValueError):
-    """Bytes of the store do not match their checksum."""
+    """Bytes of the store do not match their checksum, or what they say breaks the format."""
 
 
 class RecipeMismatchError(StoreError, ValueError):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
+import re
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -34,6 +37,22 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in variables:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Keep what a terminal sends to all from processes and threads that are started meanwhile; their parent acts."""
+    from multiprocessing import resource_tracker  # here, as every command imports this module
+
+    from_terminal = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, from_terminal)
+    try:
+        with environment({"PYTHONWARNINGS": "ignore:resource_tracker"}):  # it warns where its parent was ended
+            resource_tracker.ensure_running()  # now, as its start unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, from_terminal)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def reuse_freed_blocks() -> None:
@@ -66,6 +85,16 @@ def _set_allocator(parameters: dict[int, int]) -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for parameter, value in parameters.items():
             mallopt(parameter, value)
+
+
+_NO_MEMORY = re.compile(r"(can't|cannot|unable to) allocate|not enough memory|out of memory|failed to map segment")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had; torch and the loader of libraries say so in words only."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error).lower()) is not None
 
 
 def cpu_has_bf16() -> bool:

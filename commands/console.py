@@ -1,4 +1,4 @@
-"""Output of commands (progress bars, remarks, tables, lists, JSON), and stops on a signal."""
+"""Output of commands: progress bars, remarks, tables, lists, JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..cache import messages
-from ..cache.errors import StoppedError
 from ..cache.messages import counted, csv_header, csv_row, interval, printable
 from ..cache.steps import Progress, silent
 
@@ -35,39 +33,8 @@ class Listing(StrEnum):
 
 number = functools.partial(messages.number, missing="-")
 
-GRACE_PERIOD_S = 8
-"""How long work may take to stop without loss after a signal."""
-
 LOG_INTERVAL_S = 60
 """Between two lines of progress in a log."""
-
-
-@contextmanager
-def stopping_gently() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True once SIGTERM or SIGINT came, so that work can stop by itself.
-
-    A second signal, or the end of `GRACE_PERIOD_S`, ends the process.
-    """
-    signals: list[int] = []
-
-    def request_stop(number: int, _: object) -> None:
-        if signals:
-            sys.exit(128 + signals[0])
-        signals.append(number)
-        signal.alarm(GRACE_PERIOD_S)
-
-    handlers = {
-        number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-    }
-    try:
-        yield lambda: bool(signals)
-    except StoppedError as error:
-        to_stderr(str(error))
-        sys.exit(128 + signals[0])
-    finally:
-        signal.alarm(0)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def to_stderr(text: str) -> None:

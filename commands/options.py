@@ -108,6 +108,10 @@ TextModel = Annotated[
         autocompletion=complete_text_model,
     ),
 ]
+LyricsEncoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"),
+]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
 
 
@@ -189,6 +193,10 @@ def read_flags(
     ] = None,
     genre_delimiter: GenreDelimiter = None,
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+    lyrics_encoding: LyricsEncoding = None,
+    detect_language: Annotated[
+        bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
+    ] = False,
     merge_genres: MergeGenres = None,
     no_tags: Annotated[bool, typer.Option("--no-tags", help="Leave the tags of audio files unread.")] = False,
 ) -> SourceOptions:

@@ -19,6 +19,7 @@ from .console import Listing, Terminal, estimate, number, print_list, print_tabl
 from .options import (
     Config,
     GenreDelimiter,
+    LyricsEncoding,
     MergeGenres,
     OtherLabels,
     RunArgument,
@@ -33,7 +34,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
 
-DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED")
+DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED", "ENCODING_DOUBTFUL")
 """Flags that make a prediction doubtful."""
 
 
@@ -136,6 +137,7 @@ def predict_flags(
         ),
     ] = None,
     text_device: TextDevice = "cpu",
+    lyrics_encoding: LyricsEncoding = None,
     workers: Annotated[
         int | None,
         typer.Option(

@@ -11,8 +11,9 @@ import typer
 from ..cache.messages import counted
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
-from .console import Terminal, duration, estimate, number, print_table, split_names, stopping_gently, to_stdout
+from .console import Terminal, duration, estimate, number, print_table, split_names, to_stdout
 from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
+from .signals import stopping_gently
 
 
 def label_flags(

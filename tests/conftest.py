@@ -85,7 +85,7 @@ class Done:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Done]]:
     """Run `mgc ARGS` in this process, through the real entry point."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
     def run(*args: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["mgc", *map(str, args)])
@@ -97,7 +97,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Done(code if isinstance(code, int) else 0 if code is None else 1, out, err)
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     logging.getLogger("mgc").handlers = []
 
 

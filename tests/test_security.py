@@ -25,7 +25,8 @@ from mgc.cache.durable import fingerprint, seal, unseal
 from mgc.cache.errors import ClipError, StoreCorruptError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.reading.store import FeatureStore
-from mgc.cache.upkeep.hdf5_writer import _write_seal, convert
+from mgc.cache.upkeep.hdf5_writer import convert
+from mgc.cache.upkeep.seal import write_seal
 from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.audio.clip_reader import ClipReader
 from mgc.pipeline.sources.manifest import Source, Track
@@ -191,8 +192,7 @@ def test_a_record_that_leads_out_of_a_store_writes_nothing_there(trap):
             (store / "link").symlink_to(trap)
         with pytest.raises(StoreCorruptError, match="outside the store"):
             FeatureStore.open(store)
-        with pytest.raises(StoreCorruptError, match="outside the store"):
-            verify(store)
+        assert any("outside the store" in damage.detail for damage in verify(store))
         assert (trap / "precious.txt").read_text() == "precious"
         shutil.rmtree(store / "staging")
 
@@ -202,8 +202,8 @@ def test_nor_does_a_sealed_store(trap):
     with h5py.File(trap / "s.h5", "r+") as file:
         up = file["records"].create_group("..")
         up.create_dataset("precious.txt", data=np.frombuffer(b"evil", np.uint8))
-    _write_seal(trap / "s.h5")
-    with pytest.raises(StoreCorruptError, match="outside the store"):
+    write_seal(trap / "s.h5")
+    with pytest.raises(StoreCorruptError, match=r"records/\.\./precious\.txt: no record of that name is documented"):
         convert(trap / "s.h5", trap / "out.zarr")
     assert (trap / "precious.txt").read_text() == "precious"
     assert not (trap / "out.zarr").exists()

@@ -44,6 +44,7 @@ class Watch:
     ----------
     fault : a function is called, and the operation then goes on: what another process does meanwhile.
     reads : count files opened for reading, and folders listed, too.
+    undurable : names that were made and whose folder was not fsynced since: a power cut may take them.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Watch:
     at: int
     reads: bool = False
     operations: list[str] = field(default_factory=list)
+    undurable: set[Path] = field(default_factory=set)
     fired: bool = False
 
     def count(self, name: str, path: str) -> None:
@@ -101,7 +103,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     elif event in ("os.listdir", "os.scandir") and _watches[0].reads:
         _watches[0].count(event, str(args[0]))
     elif event in ("os.link", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
-        _watches[0].count(event, str(args[1] if event in ("os.link", "os.rename") else args[0]))
+        watch, path = _watches[0], str(args[1] if event in ("os.link", "os.rename") else args[0])
+        watch.count(event, path)
+        if event in ("os.link", "os.rename", "os.mkdir"):
+            watch.undurable.add(Path(path))
 
 
 @functools.cache
@@ -113,6 +118,8 @@ def _add_hooks() -> None:
     def fsync(handle: int) -> None:
         for watch in _watches:
             watch.count("fsync", str(watch.folder))
+            path = Path(f"/proc/self/fd/{handle}").readlink()
+            watch.undurable = {name for name in watch.undurable if name.parent != path}
         real(handle)
 
     os.fsync = fsync
@@ -154,6 +161,10 @@ def check_fault(folder: Path, fault: Fault, at: int, clean: dict[str, bytes | No
     with faults(folder, fault, at) as watch, contextlib.suppress(Killed, OSError):
         life(path)
     assert watch.fired, f"the fault at operation {at} did not happen"
-    check_state(path)
-    life(path)
+    with faults(folder) as second:
+        second.undurable = watch.undurable
+        check_state(path)
+        life(path)
     assert tree(path) == clean, f"{fault} at operation {at} ({watch.operations[at]})"
+    lost = second.undurable & {path / key for key in clean}
+    assert not lost, f"a power cut may take {lost} after {fault} at operation {at} ({watch.operations[at]})"

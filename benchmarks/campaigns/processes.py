@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start ``mgc ARGUMENTS`` as the leader of its own process group; `env` is added to this environment."""
+def start(*arguments: object, env: dict[str, str] | None = None, folder: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start ``mgc ARGUMENTS`` as the leader of its own process group, in `folder`; `env` adds to this environment."""
     return subprocess.Popen(
         [sys.executable, "-m", "mgc", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        cwd=folder,
         env={**os.environ, **(env or {})},
     )
 
@@ -44,6 +45,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     return alive
+
+
+def missing() -> str:
+    """Return why no file system can be mounted here, or an empty text."""
+    return "" if os.geteuid() == 0 else "only root can mount file systems"
 
 
 @contextlib.contextmanager

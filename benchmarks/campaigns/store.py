@@ -24,8 +24,9 @@ from benchmarks.worlds.small_store import FAILED_ROW, create, features, tree
 from mgc.cache.errors import StoreCorruptError
 from mgc.cache.reading.hdf5_reader import USER_BLOCK
 from mgc.cache.reading.store import FeatureStore
-from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store
+from mgc.cache.upkeep.hdf5_writer import seal_store
 from mgc.cache.upkeep.quarantine import quarantine
+from mgc.cache.upkeep.seal import seal_problem
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing.takedowns import drop
 

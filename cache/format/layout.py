@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -12,18 +14,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import zarr
+from zarr.abc.store import ByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ZarrUserWarning
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore, StorePath
 
-from ..durable import fsync_dir, make_folders, write_durable
-from ..errors import StoreCorruptError
+from ..durable import fsync_dir, inside, make_folders, open_regular, write_durable
+from ..errors import StoreCorruptError, StoreError
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
-from .schema import ABSENT, FAILED, FORMAT_VERSION, OK, ArraySpec, Flag, added_arrays, array_name, track_arrays
+from .schema import (
+    ABSENT,
+    FAILED,
+    FIRST_FLAGS,
+    FORMAT_VERSION,
+    OK,
+    ArraySpec,
+    Flag,
+    added_arrays,
+    array_name,
+    track_arrays,
+)
 
 RECORDED_LIBRARIES = (
     *("mgc", "numpy", "zarr", "pyarrow"),
@@ -87,18 +103,85 @@ def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[by
     return [memory[object_key(spec, part)].to_bytes() for part in range(n_parts)]
 
 
-def read_rows(group: zarr.Group, name: str, rows: range) -> npt.NDArray[Any]:
-    """Read consecutive rows of an array.
+class _StoreFiles(LocalStore):
+    """The files of a store as zarr reads them: regular ones inside the store only."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        path = inside(self.root, key)
+        if path.exists():
+            open_regular(path).close()
+        return await super().get(key, prototype, byte_range)
+
+
+def open_array(store: Path, spec: ArraySpec, n_rows: int, part_rows: int) -> zarr.Array[Any]:
+    """Open an array by its description: its ``zarr.json`` may have been altered, or lag behind the plan."""
+    metadata = _array_metadata(spec, n_rows, part_rows)
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(_StoreFiles(store), spec.name)))
+
+
+@functools.lru_cache(maxsize=256)
+def _array_metadata(spec: ArraySpec, n_rows: int, part_rows: int) -> Any:
+    return create_array(zarr.create_group(MemoryStore(), zarr_format=3), spec, n_rows, part_rows).metadata
+
+
+def read_rows(store: Path, spec: ArraySpec, rows: range, part_rows: int) -> npt.NDArray[Any]:
+    """Read consecutive rows of an array, (len(rows), *tail); a missing object reads as fill.
 
     Raises
     ------
     StoreCorruptError
-        If there is no such array.
+        If an object is damaged, or does not hold what the array's description says.
+    StoreError
+        If there is not enough memory.
     """
-    array = group.get(name)
-    if not isinstance(array, zarr.Array):
-        raise StoreCorruptError(f"{group.store}: no array {name!r}; was it taken out meanwhile? Open the store again")
-    return np.asarray(array[rows.start : rows.stop])
+    try:
+        if spec.sharded:
+            array = open_array(store, spec, -(-rows.stop // part_rows) * part_rows, part_rows)
+            return np.asarray(array[rows.start : rows.stop])
+        values = np.full((len(rows), *spec.tail), spec.fill, np.dtype(spec.dtype))
+        for part in range(rows.start // part_rows, -(-rows.stop // part_rows)):
+            path, first = inside(store, object_key(spec, part)), part * part_rows
+            if path.exists():
+                span = range(max(first, rows.start), min(first + part_rows, rows.stop))
+                chunk = _decode_chunk(path, spec, part_rows)
+                values[span.start - rows.start : span.stop - rows.start] = chunk[span.start - first : span.stop - first]
+        return values
+    except MemoryError as error:
+        raise StoreError(f"{store}: {spec.name} needs more memory than there is; read fewer tracks at once") from error
+    except (ValueError, RuntimeError, TypeError, OSError, pa.ArrowException) as error:
+        if isinstance(error, StoreError) or getattr(error, "errno", None) is not None:  # of the disk
+            raise
+        raise StoreCorruptError(
+            f"{store}: {spec.name} does not match its checksum or cannot be decoded ({error}); "
+            "`mgc store verify --full` names the part"
+        ) from error
+
+
+def _decode_chunk(path: Path, spec: ArraySpec, part_rows: int) -> npt.NDArray[Any]:
+    """Decode a chunk of an array that is not sharded, (part_rows, *tail): crc32c of a zstd frame of plain values.
+
+    zarr would allocate what the frame claims to hold, before it compares that with the array.
+    """
+    with open_regular(path) as file:
+        data = file.read()
+    shape, dtype = (part_rows, *spec.tail), np.dtype(spec.dtype)
+    n_bytes, frame = math.prod(shape) * dtype.itemsize, data[:-4]
+    if len(data) < 4 or int(google_crc32c.value(frame)) != int.from_bytes(data[-4:], "little"):
+        raise StoreCorruptError(f"{path}: does not match its checksum; `mgc store repair` makes the part again")
+    if _frame_bytes(frame) != n_bytes:
+        raise StoreCorruptError(f"{path}: does not hold {n_bytes} bytes of {spec.name}; do not use this store")
+    return np.frombuffer(pa.decompress(frame, n_bytes, codec="zstd"), dtype.newbyteorder("<")).reshape(shape)
+
+
+def _frame_bytes(frame: bytes) -> int | None:
+    """Return how many bytes a zstd frame says it holds (RFC 8878, 3.1.1.1); None where it is no such frame."""
+    if len(frame) < 6 or frame[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    single, size_flag, dictionary = frame[4] >> 5 & 1, frame[4] >> 6, (0, 1, 2, 4)[frame[4] & 3]
+    start, length = 6 - single + dictionary, (single, 2, 4, 8)[size_flag]
+    return int.from_bytes(frame[start : start + length], "little") + 256 * (length == 2) if length else None
 
 
 def metadata_documents(
@@ -168,8 +251,11 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
 
 
 def _is_document(file: Path, document: bytes) -> bool:
+    if file.is_symlink() or not file.exists():
+        return False
     try:
-        return same_document(file.read_bytes(), document)
+        with open_regular(file) as opened:
+            return same_document(opened.read(), document)
     except FileNotFoundError:
         return False
 
@@ -178,5 +264,16 @@ def same_document(text: bytes, other: bytes) -> bool:
     """Whether two JSON texts have equal content; another release of zarr may order or indent them otherwise."""
     try:
         return bool(json.loads(text) == json.loads(other))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
+
+
+def same_metadata(text: bytes, document: bytes) -> bool:
+    """Whether `text` is the metadata `document`, also as an earlier version wrote it, which had fewer flags."""
+    ours = json.loads(document)
+    flags = list(ours.get("attributes", {}).get("flag_bits", {}).items())
+    for n_flags in range(FIRST_FLAGS, len(flags) + 1):
+        ours["attributes"]["flag_bits"] = dict(flags[:n_flags])
+        if same_document(text, json.dumps(ours).encode()):
+            return True
+    return same_document(text, document)

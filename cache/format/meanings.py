@@ -7,7 +7,7 @@ from .schema import Flag, Reason
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EXT_MISMATCH: "The content is of another format than the file's name says; it was read as what it is.",
     Flag.TRUNCATED: "Less than 95 % of the sound that the header promises is in the file; was its copy cut short?",
-    Flag.DECODE_GAPS: "Damaged packets or bytes that are no sound were skipped; the clip may jump where they were.",
+    Flag.DECODE_GAPS: "Damaged packets, or much of the file, are not in the sound; the clip may jump where they were.",
     Flag.UPSAMPLED: "The file's sample rate is below the recipe's, so its high mel bands hold next to nothing.",
     Flag.MULTICHANNEL: "More than two channels; the clip is their mean.",
     Flag.SILENT: "The whole clip is silent (peak below -80 dBFS). Its mel says nothing of a genre: listen to the file.",
@@ -15,12 +15,13 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.SHORT: "Shorter than the clip, however little, so padded with zeros; mel_frames says where the sound ends.",
     Flag.LONG: "Longer than the clip, however little, so cut; offset_s says where the clip begins.",
     Flag.TEXT_RECODED: "The lyrics file was not plain UTF-8 (another encoding, or a byte order mark).",
-    Flag.LYRICS_FAILED: "There are lyrics, but not such as can be read as text; the track counts as one without.",
+    Flag.LYRICS_FAILED: "The lyrics are unreadable or of an unknown encoding (--lyrics-encoding); they do not count.",
     Flag.NO_LYRICS: "The source names no lyrics, or the file that it names is not there.",
     Flag.EMPTY_LYRICS: "The lyrics hold nothing but white space.",
     Flag.INSTRUMENTAL: "The lyrics are the one word that says there are none.",
     Flag.LYRICS_TRUNCATED: "More tokens than the text encoder takes; the later ones were cut.",
     Flag.TEXT_CLEANED: "Markup, entities, time stamps, control or invisible characters were removed from the lyrics.",
+    Flag.ENCODING_DOUBTFUL: "Two encodings fit the lyrics file; accents may be wrong. Extract with --lyrics-encoding.",
     Flag.NO_LABEL: "The source gives the track no genre: it can be predicted for, not learned from.",
 }
 """One or two sentences per flag."""
@@ -36,7 +37,7 @@ _CAUSES: dict[Reason, str] = {
     Reason.BAD_HEADER: "A header that no decoder accepts.",
     Reason.DECODE_ERROR: "Too damaged to decode.",
     Reason.UNSUPPORTED_CODEC: "No decoder for this codec or format (a video, for example), or encrypted sound.",
-    Reason.DECODER_CRASH: "The decoder crashed on this file, twice; other tracks are unharmed.",
+    Reason.DECODER_CRASH: "The decoder crashed on this file, more than once; other tracks are unharmed.",
     Reason.DECODER_TIMEOUT: "Decoding took too long.",
     Reason.DECODER_MEMORY: "Decoding needed more memory than one file may have.",
     Reason.NONFINITE: "Samples that are NaN, infinite, or absurdly large.",

@@ -8,8 +8,9 @@ generation, and its commit record holds the hash of that generation.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ..durable import file_sha256, fingerprint, names_in, unseal
-from ..errors import StoreCorruptError, StoreFormatError, StoreNotFoundError
+from ..durable import LINK, file_sha256, fingerprint, inside, names_in
+from ..errors import StoreCorruptError, StoreNotFoundError
 from . import layout
-from .recipe import FeatureSetRecipe, Recipe, feature_set_recipe
-from .schema import FORMAT_VERSION, ArraySpec, added_arrays, track_arrays
+from .documents import NAME, read_record
+from .recipe import FeatureSetRecipe, Recipe, TextRecipe, feature_set_recipe
+from .schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
 from .tables import GENRE_SCHEMA, PLAN_SCHEMA, read_table
 
 PLAN_FILE = "plan.json"
@@ -33,7 +35,7 @@ RESERVED = frozenset({*FOLDERS, FEATURES, "drops", "quarantine", "staging"})
 
 SEALED_SUFFIXES = (".h5", ".hdf5")
 
-_FEATURE_SET_FILE = re.compile(r"([a-z][a-z0-9_]*)\.(json|dropped)")
+_FEATURE_SET_FILE = re.compile(rf"({NAME})\.(json|dropped)")
 
 Kind = Literal["first", "append", "retry"]
 
@@ -187,26 +189,63 @@ def read_plan(store: Path) -> Plan:
     """
     if not (store / PLAN_FILE).is_file():
         raise StoreNotFoundError(f"{store}: no feature store here ({PLAN_FILE} is missing); `mgc extract` makes one")
-    document = unseal(store / PLAN_FILE)
-    refuse_other_format(store, document["format_version"])
-    generations = tuple(_read_generations(store, fingerprint(document)))
-    if not generations:
+    for name in RESERVED:
+        if (store / name).is_symlink():
+            raise StoreCorruptError(f"{store / name}: {LINK}")
+    document = read_record(store, PLAN_FILE)
+    if wrong := plan_problem(document):
+        raise StoreCorruptError(f"{store / PLAN_FILE}: {wrong}; do not use this store")
+    plan = Plan(document=document, generations=())
+    for number in itertools.count():
+        if not (store / generation_key(number)).exists():
+            break
+        record = read_record(store, generation_key(number))
+        if wrong := generation_problem(plan, record):
+            raise StoreCorruptError(
+                f"{store}: {generation_key(number)} belongs to another store ({wrong}); restore the store's own from "
+                "a copy"
+            )
+        plan = replace(plan, generations=(*plan.generations, parse_generation(number, record)))
+    if not plan.generations:
         raise StoreCorruptError(f"{store}: generations/0.json is missing; see `mgc store verify`")
-    return Plan(document=document, generations=generations, added=read_added(store, fingerprint(document)))
+    return replace(plan, added=read_added(store, plan))
 
 
-def refuse_other_format(store: Path, version: int) -> None:
-    """Refuse a store of another format version.
+def plan_problem(document: Mapping[str, Any]) -> str | None:
+    """Return how ``plan.json``, whose keys and types are right, contradicts itself; None if it does not."""
+    recipe = Recipe.from_dict(document["recipe"])
+    if recipe.mel is None and recipe.lyrics is None:
+        return "its recipe has neither mel nor lyrics"
+    if document["embeds_genres"] and recipe.lyrics is None:
+        return "it embeds genres without a text encoder"
+    if document["fingerprints"].keys() != recipe.fingerprints().keys():
+        return "its fingerprints are not those of its features"
+    return size_problem(track_arrays(recipe), document["part_rows"])
 
-    Raises
-    ------
-    StoreFormatError
-    """
-    if version != FORMAT_VERSION:
-        raise StoreFormatError(
-            f"{store}: store format {version}, but this mgc reads format {FORMAT_VERSION}; "
-            "install a matching version of mgc"
-        )
+
+def generation_problem(plan: Plan, record: Mapping[str, Any]) -> str | None:
+    """Return how a record is not that of the generation that follows those of `plan`; None if it is."""
+    number, first = len(plan.generations), not plan.generations
+    hashes = (fingerprint(dict(plan.document)), None if first else plan.generations[-1].sha256)
+    if (record["plan"], record["previous"]) != hashes:
+        return "other hashes"
+    if record["generation"] != number or (record["kind"] == "first") != first:
+        return "another number or kind"
+    if record["first_row"] != (0 if first else plan.n_rows) or record["first_genre"] != (0 if first else plan.n_genres):
+        return "other rows"
+    genres = record["n_genres"] if plan.embeds_genres else 0
+    if not first and not record["n_tracks"]:
+        return "no tracks"
+    if len(record["objects"]) != 2 + genres:
+        return "other objects"
+    keys = {f"tracks/{number}.parquet", f"genres/{number}.parquet"}
+    keys |= genre_keys(range(record["first_genre"], record["first_genre"] + genres))
+    return None if set(object_keys(record)) == keys else "other objects"
+
+
+def genre_keys(rows: range, feature_set: str | None = None) -> set[str]:
+    """Return the keys of the genre embeddings of these genres."""
+    return {f"{array_name('genre_embedding', feature_set)}/c/{row}/0" for row in rows}
 
 
 def object_keys(record: Mapping[str, Any]) -> list[str]:
@@ -261,25 +300,57 @@ def _feature_set_files(store: Path, suffix: str) -> list[str]:
     return sorted(match[1] for match in matches if match is not None and match[2] == suffix)
 
 
-def read_added(store: Path, plan_sha256: str) -> dict[str, AddedFeatureSet]:
-    """Read the added feature sets of a store, by name.
+def read_added(store: Path, plan: Plan) -> dict[str, AddedFeatureSet]:
+    """Read the added feature sets of a store, by name; `plan` needs none of them.
 
     Raises
     ------
     StoreCorruptError
     """
-    added = {}
+    added: dict[str, AddedFeatureSet] = {}
     for name in added_names(store):
         records: tuple[dict[str, Any], ...] = ()
         with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-            records = tuple(unseal(store / key) for key in feature_set_keys(store, name))
+            records = tuple(read_record(store, key) for key in feature_set_keys(store, name))
         if not records:
             continue
-        if any(record["plan"] != plan_sha256 for record in records):
-            raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store")
         recipe = feature_set_recipe(records[0]["recipe"])
-        added[name] = AddedFeatureSet(name=name, recipe=recipe, records=records)
+        of_set = AddedFeatureSet(name=name, recipe=recipe, records=records)
+        if wrong := feature_set_problem(replace(plan, added=added), of_set):
+            raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store ({wrong})")
+        added[name] = of_set
     return added
+
+
+def feature_set_problem(plan: Plan, added: AddedFeatureSet) -> str | None:
+    """Return how records are not those of a feature set that was added to `plan`; None if they are."""
+    n_genres, plan_sha256 = 0, fingerprint(dict(plan.document))
+    for record in added.records:
+        if record["plan"] != plan_sha256:
+            return "another plan"
+        rows = range(n_genres, n_genres + record["n_genres"])
+        if record["feature_set"] != added.name or record["first_genre"] != n_genres or rows.stop > plan.n_genres:
+            return "another name or other genres"
+        is_text = isinstance(added.recipe, TextRecipe)
+        if len(record["objects"]) != len(rows) or set(object_keys(record)) != genre_keys(rows, added.name):
+            return "other objects"
+        if len(rows) and not is_text:
+            return "genres of an extractor"
+        n_genres = rows.stop
+    return name_clash(plan, added.name, added.recipe) or size_problem(
+        added_arrays(added.name, added.recipe), plan.part_rows
+    )
+
+
+def name_clash(plan: Plan, name: str, recipe: FeatureSetRecipe) -> str | None:
+    """Return which name or dimension of a feature set `plan` has already, in another meaning; None if none."""
+    sets = (None, *plan.added)
+    existing = [spec for feature_set in sets for spec in plan.arrays(feature_set)]
+    new = added_arrays(name, recipe)
+    names = {spec.name for spec in existing} | {array_name("genre_embedding", other) for other in sets} | RESERVED
+    if clash := sorted(names & {*(spec.name for spec in new), array_name("genre_embedding", name)}):
+        return f"the store has arrays or folders of that name already ({', '.join(clash)})"
+    return dimension_clash(existing, new, name)
 
 
 def read_tracks(store: Path, generation: Generation) -> pa.Table:
@@ -301,28 +372,15 @@ def read_genres(store: Path, plan: Plan) -> list[str]:
 
 
 def _read_checked(store: Path, generation: Generation, key: str, schema: pa.Schema) -> pa.Table:
-    path = store / key
-    expected = next(item["sha256"] for item in generation.record["objects"] if item["key"] == key)
-    if not path.is_file() or file_sha256(path) != expected:
+    path, digest = inside(store, key), None
+    with contextlib.suppress(FileNotFoundError):
+        digest = file_sha256(path)
+    if digest != next(item["sha256"] for item in generation.record["objects"] if item["key"] == key):
         raise StoreCorruptError(
             f"{path}: missing or altered since it was planned; "
             f"`mgc store repair {store} --source SOURCE` writes it again"
         )
-    return read_table(path, schema)
-
-
-def _read_generations(store: Path, plan_sha256: str) -> Iterator[Generation]:
-    previous, number = None, 0
-    while (store / generation_key(number)).exists():
-        record = unseal(store / generation_key(number))
-        if record["plan"] != plan_sha256 or record["previous"] != previous:
-            raise StoreCorruptError(
-                f"{store}: {generation_key(number)} belongs to another store; restore the store's own from a copy"
-            )
-        generation = parse_generation(number, record)
-        previous = generation.sha256
-        yield generation
-        number += 1
+    return read_table(path, schema, generation.rows if schema is PLAN_SCHEMA else generation.genres)
 
 
 def is_store(path: Path) -> bool:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from ..bounds import AtMost, Between, Count, Matching
 from ..durable import fingerprint
+
+_Rate = Annotated[float, Between(0, 1e6)]
+_Samples = Annotated[int, Between(1, 2**20)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +23,15 @@ class MelRecipe:
     """
 
     backend: Literal["fast", "librosa"] = "fast"
-    sample_rate_hz: int = 22_050
-    clip_s: float = 30.0
+    sample_rate_hz: Annotated[int, Between(100, 10**6)] = 22_050
+    clip_s: Annotated[float, Between(0.001, 1e6)] = 30.0
     offset: Literal["start", "middle"] = "middle"
-    n_fft: int = 2048
-    hop_length: int = 512
-    n_mels: int = 128
-    fmin_hz: float = 0.0
-    fmax_hz: float = 11_025.0
-    min_clip_s: float = 0.05
+    n_fft: _Samples = 2048
+    hop_length: _Samples = 512
+    n_mels: Annotated[int, Between(1, 2**12)] = 128
+    fmin_hz: _Rate = 0.0
+    fmax_hz: _Rate = 11_025.0
+    min_clip_s: Annotated[float, Between(0, 1e6)] = 0.05
 
     @property
     def n_samples(self) -> int:
@@ -47,11 +51,11 @@ class TextRecipe:
     model: str
     weights_sha256: str
     tokenizer_sha256: str
-    hidden_size: int
-    max_tokens: int = 512
+    hidden_size: Annotated[int, Between(1, 2**16)]
+    max_tokens: Annotated[int, Between(1, 2**16 - 1)] = 512
     precision: Literal["fp32", "bf16"] = "fp32"
     pooling: Literal["mean_non_special"] = "mean_non_special"
-    cleaning: int = 1
+    cleaning: Annotated[int, Between(0, 2**31)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +74,9 @@ class ExtractorRecipe:
     extractor: str
     version: str
     input: Literal["clip", "text"]
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
+    dims: Annotated[tuple[str, ...], AtMost(20)]
+    shape: Annotated[tuple[Count, ...], AtMost(20)]
+    dtype: Annotated[str, Matching("float(16|32|64)|u?int(8|16|32|64)", "a type of numbers such as float32")]
     unit: str
     description: str
     parameters: Mapping[str, Any]

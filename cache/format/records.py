@@ -16,17 +16,17 @@ from typing import Any
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 
-from ..durable import file_sha256, inside, names_in, unseal
+from ..durable import file_sha256, inside, names_in
 from ..errors import StoreCorruptError, StoreError
 from . import layout
+from .documents import NUMBER, read_record
 from .plan import Plan
 from .schema import OK, array_name
 from .tables import outcome_schema, read_table
 
 COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
-_RECORD = re.compile(rf"{COMMITS}/(?:(.+)/)?(\d+)(?:\.(\d+))?\.json")
+_RECORD = re.compile(rf"{COMMITS}/(?:(.+)/)?({NUMBER})(?:\.({NUMBER}))?\.json")
 _SEARCH_DEPTH = 8
 """Numbers to look at beyond the last record found: older ones may have been lost, or deleted with a quarantine/."""
 
@@ -99,10 +99,19 @@ def record_files(store: Path, feature_set: str | None) -> list[tuple[int, int]]:
 
 
 def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
-    """Read the record of a part that counts; None where the part is not committed."""
+    """Read the record of a part that counts; None where the part is not committed.
+
+    Raises
+    ------
+    StoreCorruptError
+        If it is altered, or that of another part.
+    """
     n = newest_record(store, part, feature_set)
     with contextlib.suppress(FileNotFoundError):  # put aside or removed since
-        return None if n is None else unseal(store / commit_key(part, n, feature_set))
+        record = None if n is None else read_record(store, commit_key(part, n, feature_set))
+        if record is not None and (record["part"], record["n"]) != (part, n):
+            raise StoreCorruptError(f"{store}: {commit_key(part, n or 0, feature_set)} is the record of another part")
+        return record
     return None
 
 
@@ -128,14 +137,15 @@ def quarantined(store: Path, feature_set: str | None) -> dict[int, int]:
     return highest
 
 
-def read_outcomes(store: Path, part: int, feature_set: str | None = None) -> pa.Table:
+def read_outcomes(store: Path, plan: Plan, part: int, feature_set: str | None = None) -> pa.Table:
     """Read the outcome table of a committed part.
 
     Raises
     ------
     StoreCorruptError
     """
-    return read_table(store / outcomes_key(part, feature_set), outcome_schema(feature_set))
+    path = inside(store, outcomes_key(part, feature_set))
+    return read_table(path, outcome_schema(feature_set), plan.part_range(part))
 
 
 def read_part(
@@ -159,10 +169,10 @@ def read_part(
             raise StoreCorruptError(
                 f"{file}: part {part} is damaged; run `mgc store repair {store} --source SOURCE` first"
             )
-    rows, group = plan.part_range(part), zarr.open_group(store, mode="r")
-    arrays = {spec.name: layout.read_rows(group, spec.name, rows) for spec in plan.arrays(feature_set)}
+    rows, specs = plan.part_range(part), plan.arrays(feature_set)
+    arrays = {spec.name: layout.read_rows(store, spec, rows, plan.part_rows) for spec in specs}
     with contextlib.suppress(FileNotFoundError):
-        outcomes = read_outcomes(store, part, feature_set)
+        outcomes = read_outcomes(store, plan, part, feature_set)
         if record is not None and read_commit(store, part, feature_set) == record:  # a record leaves before its objects
             return arrays, outcomes
     raise StoreError(f"{store}: part {part} was put aside or replaced while it was read; give the command again")

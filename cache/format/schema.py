@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,15 @@ LARGE_VALUES = 1024
 """An extractor's array with at least so many values per track has one chunk per track, which can be mapped; a smaller
 array is read whole."""
 
+MAX_CHUNK_BYTES, MAX_SHARD_BYTES = 2**30, 2**36
+"""Bytes that may be read at once (a part of an array that is read whole, a row of another), and of any part."""
+
 ABSENT, OK, FAILED = 0, 1, 2
 """Values of the ``status`` array: no committed outcome yet, features present, failed with a reason."""
+
+
+FIRST_FLAGS = 17
+"""Number of flags in the first version of the format."""
 
 
 class Flag(enum.IntFlag):
@@ -44,6 +51,7 @@ class Flag(enum.IntFlag):
     LYRICS_TRUNCATED = 1 << 14
     TEXT_CLEANED = 1 << 15
     NO_LABEL = 1 << 16
+    ENCODING_DOUBTFUL = 1 << 17
 
     @property
     def names(self) -> list[str]:
@@ -181,6 +189,29 @@ def _track_array(
     return ArraySpec(
         name=name, dims=dims, tail=tail, dtype=dtype, fill=fill, unit=unit, description=DESCRIPTIONS[name], inner=inner
     )
+
+
+def size_problem(specs: Iterable[ArraySpec], part_rows: int) -> str | None:
+    """Return which array is too large to be read; None if none is."""
+    for spec in specs:
+        row_bytes = math.prod(spec.tail) * np.dtype(spec.dtype).itemsize
+        at_once = row_bytes if spec.sharded else part_rows * row_bytes
+        if at_once > MAX_CHUNK_BYTES or part_rows * row_bytes > MAX_SHARD_BYTES:
+            return f"{spec.name} has {part_rows * row_bytes:.3g} bytes per part"
+    return None
+
+
+def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], name: str) -> str | None:
+    """Return which dimension of the feature set `name` has another length in the arrays that exist; None if none."""
+    lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
+    for spec in new:
+        for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
+            if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
+                return (
+                    f"its dimension {dim!r} is {length} long, the store's {lengths.get(dim, 'another thing')}; give it "
+                    f"a name of its own, such as {name}_{dim}"
+                )
+    return None
 
 
 def is_fill(values: npt.NDArray[Any], fill: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..durable import open_regular
 from ..errors import StoreCorruptError
-from .schema import ABSENT
+from .schema import ABSENT, FAILED, OK
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -126,17 +128,55 @@ def table_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a Parquet file and cast its columns to the types of `schema`.
+def read_table(path: Path, schema: pa.Schema, rows: range) -> pa.Table:
+    """Read a Parquet file of a store; its columns get the types of `schema`.
+
+    Parameters
+    ----------
+    rows : what its column ``row`` must hold.
 
     Raises
     ------
     StoreCorruptError
-        If the file is missing or truncated, or lacks a column.
+        If the file is missing or truncated, or its columns, types, rows, nulls or texts are not those of the format.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # Not pq.read_table, which takes twice as long; opening a store of a million tracks reads 8000 such files.
-            return pq.ParquetFile(file).read(use_threads=False).select(schema.names).cast(schema)
-    except (FileNotFoundError, KeyError, pa.ArrowException) as error:
+            parquet = pq.ParquetFile(file)
+            if parquet.metadata.num_rows != len(rows):
+                raise ValueError(f"{parquet.metadata.num_rows} rows instead of {len(rows)}")
+            if names := sorted(set(parquet.schema_arrow.names) ^ set(schema.names)):
+                raise ValueError(f"columns that are missing or not documented: {', '.join(names)[:200]}")
+            table = parquet.read(use_threads=False).select(schema.names).cast(schema)
+        table.validate(full=True)
+        check_content(table, rows)
+        return table
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            raise
         raise StoreCorruptError(f"{path}: not the table it should be ({error}); restore it from a copy") from error
+
+
+def check_content(table: pa.Table, rows: range | None) -> None:
+    """Compare rows, nulls and status of a table with what the format says.
+
+    Parameters
+    ----------
+    rows : what the column ``row`` must hold; None for any.
+
+    Raises
+    ------
+    ValueError
+    """
+    for field in table.schema:
+        column = table.column(field.name)
+        nulls = column.null_count
+        if pa.types.is_list(field.type):
+            nulls += sum(chunk.values.null_count for chunk in column.chunks)
+        if nulls and not field.nullable:
+            raise ValueError(f"{field.name} has {nulls} null values")
+    if rows is not None and not np.array_equal(table.column("row"), np.arange(rows.start, rows.stop)):
+        raise ValueError(f"its rows are not {rows.start} to {rows.stop - 1}")
+    if "status" in table.column_names and not np.isin(np.asarray(table.column("status")), (OK, FAILED)).all():
+        raise ValueError("a status that is neither ok nor failed")

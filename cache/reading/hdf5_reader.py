@@ -11,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..errors import StoreCorruptError, StoreFormatError
-from ..format.plan import refuse_other_format
-from ..format.recipe import Recipe, feature_set_recipe
-from ..format.schema import ArraySpec, array_name
-from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA
+from ..bounds import problem
+from ..errors import StoreCorruptError, StoreError, StoreFormatError
+from ..format.documents import Attributes, refuse_other_format
+from ..format.layout import genre_spec
+from ..format.plan import plan_problem
+from ..format.recipe import Recipe, TextRecipe, feature_set_recipe
+from ..format.schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
+from ..format.tables import ADDED_OUTCOME_SCHEMA, GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, check_content
+from ..messages import printable
+from .hdf5_contents import array_fault, column_fault, dtype_of, foreign_contents, unknown_names
 from .reader import StoreReader
 
 USER_BLOCK = 512
-RECORDS = "records"
+_TRACKS = pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]])
 SEALED_FORMAT = "mgc feature store"
 JSON_ATTRIBUTES = ("recipe", "added", "fingerprints", "library_versions", "flag_bits", "status_codes")
 
@@ -36,21 +41,77 @@ class Hdf5Reader(StoreReader):
         self._path = path
         try:
             self._file = h5py.File(path, "r", locking=False)
-            attributes = dict(self._file.attrs)
-            version = attributes["mgc_format_version"]
-        except (OSError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
-        refuse_other_format(path, version)
-        self.recipe = Recipe.from_dict(json.loads(attributes["recipe"]))
-        self.fingerprints = json.loads(attributes["fingerprints"])
-        self.library_versions = json.loads(attributes["library_versions"])
-        self.part_rows = int(attributes["part_rows"])
-        self.n_rows = int(self._file["status"].shape[0])
-        self.embeds_genres = "genre_embedding" in self._file
-        added = json.loads(attributes.get("added", "{}"))
+        try:
+            self._open()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+            self._file.close()
+            if isinstance(error, StoreError):
+                raise
+            raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        for name, wrong in foreign_contents(self._file):
+            raise self._foreign(name, wrong)
+        attributes = self._attributes()
+        self.recipe = Recipe.from_dict(attributes["recipe"])
+        self.fingerprints, self.library_versions = attributes["fingerprints"], attributes["library_versions"]
+        self.part_rows = attributes["part_rows"]
+        added = attributes.get("added", {})
         self.added = {name: feature_set_recipe(entry["recipe"]) for name, entry in added.items()}
-        self.tracks = self._table("tracks", pa.schema([*PLAN_SCHEMA, *list(OUTCOME_SCHEMA)[1:]]))
-        self.genres = [name.decode() for name in self._file["genres/name"][:].tolist()]
+        self.embeds_genres = "genre_embedding" in self._file
+        self.tracks = self._table("tracks", _TRACKS)
+        rows = np.asarray(self.tracks.column("row"))
+        self.n_rows = -(-(int(rows[-1]) + 1) // self.part_rows) * self.part_rows if len(rows) else 0
+        if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any() or self.n_rows > len(rows) * self.part_rows):
+            raise self._foreign("tracks/row", "is not ascending, or leaves out too many rows")
+        self.genres = self._table("genres", GENRE_SCHEMA).column("name").to_pylist()
+        self._check_arrays()
+
+    def _attributes(self) -> dict[str, Any]:
+        stored = self._file.attrs
+        if "mgc_format_version" not in stored:
+            raise KeyError("no attribute mgc_format_version")
+        attributes: dict[str, Any] = {}
+        for name in stored:
+            value = stored[name]
+            if name in JSON_ATTRIBUTES:
+                attributes[name] = json.loads(value)
+            else:
+                attributes[name] = int(value) if isinstance(value, np.integer) else str(value)
+        refuse_other_format(self._path, attributes["mgc_format_version"])
+        plan = {"recipe": attributes.get("recipe"), "embeds_genres": "genre_embedding" in self._file}
+        if wrong := problem(attributes, Attributes) or plan_problem({**attributes, **plan}):
+            raise StoreCorruptError(f"{self._path}: attribute {wrong}; do not use this store")
+        return attributes
+
+    def _check_arrays(self) -> None:
+        """Refuse arrays that are not those of the recipe, before a value of them is read."""
+        specs, tables = track_arrays(self.recipe), {"tracks": _TRACKS, "genres": GENRE_SCHEMA}
+        genres = [] if not self.embeds_genres else [genre_spec(self.recipe.lyrics.hidden_size)]  # type: ignore[union-attr]
+        for name, recipe in self.added.items():
+            if wrong := dimension_clash(specs, added_arrays(name, recipe), name):
+                raise self._foreign(name, wrong)
+            specs += added_arrays(name, recipe)
+            tables[f"added/{name}"] = ADDED_OUTCOME_SCHEMA
+            genres += [genre_spec(recipe.hidden_size, name)] if isinstance(recipe, TextRecipe) else []
+        names = {
+            f"{table}/{field.name}{end}" for table in tables for field in tables[table] for end in ("", "_missing")
+        }
+        if unknown := unknown_names(self._file, names | {spec.name for spec in [*specs, *genres]}):
+            raise self._foreign(unknown[0], "no group or dataset of that name is documented")
+        if wrong := size_problem(specs, self.part_rows):
+            raise self._foreign("recipe", wrong)
+        for spec, n_rows in [*((spec, self.n_rows) for spec in specs), *((spec, len(self.genres)) for spec in genres)]:
+            if wrong := array_fault(self._file, spec, n_rows):
+                raise self._foreign(spec.name, wrong)
+
+    def _foreign(self, name: str, wrong: str) -> StoreCorruptError:
+        return StoreCorruptError(f"{self._path}: {printable(name)}: {wrong}; do not use this store")
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         return self._array(array_name("genre_embedding", feature_set)).astype(np.float32)
@@ -77,22 +138,41 @@ class Hdf5Reader(StoreReader):
             return np.asarray(self._file[name][:])
         except OSError as error:
             raise self._damaged(name) from error
+        except MemoryError as error:
+            raise StoreError(f"{self._path}: {name} needs more memory than there is") from error
 
     def _damaged(self, name: str) -> StoreCorruptError:
         return StoreCorruptError(f"{self._path}: {name} does not match its checksum; restore the file from a copy")
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        length: int | None = None
+        columns = {}
+        for field in schema:
+            key = f"{name}/{field.name}"
+            if wrong := column_fault(self._file, key, dtype_of(field), length):
+                raise self._foreign(key, wrong)
+            try:
+                columns[field.name] = self._values(key, field)
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
+                if isinstance(error, StoreError):
+                    raise
+                raise self._damaged(key) from error
+            length = len(columns[field.name])
+        table = pa.table(columns, schema=schema)
         try:
-            columns = {field.name: self._values(f"{name}/{field.name}", field) for field in schema}
-        except (OSError, KeyError) as error:
-            raise self._damaged(name) from error
-        return pa.table(columns, schema=schema)
+            check_content(table, None if name == "tracks" or name.startswith("added") else range(length or 0))
+        except ValueError as error:
+            raise self._foreign(name, str(error)) from error
+        return table
 
     def _values(self, name: str, field: pa.Field) -> pa.Array:
-        values = self._file[name][:]
+        values, missing = self._file[name][:], None
+        if f"{name}_missing" in self._file:
+            if wrong := column_fault(self._file, f"{name}_missing", "bool", len(values)):
+                raise self._foreign(f"{name}_missing", wrong)
+            missing = self._file[f"{name}_missing"][:]
         if pa.types.is_list(field.type):
-            return pa.array([json.loads(text) for text in values.tolist()], field.type)
-        missing = self._file[f"{name}_missing"][:] if f"{name}_missing" in self._file else None
+            return pa.array([json.loads(text) for text in values.tolist()], field.type, mask=missing)
         if pa.types.is_string(field.type):
             values = np.asarray([text.decode() for text in values.tolist()], dtype=object)
         return pa.array(values, field.type, mask=missing)

@@ -8,6 +8,7 @@ The index is checked when the file is mapped, a chunk when it is first read.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from ..durable import open_regular
 from ..errors import StoreCorruptError
 from ..format.schema import ArraySpec
 
@@ -38,31 +40,36 @@ class MappedShard:
         self._spec = spec
         self._chunk_shape = spec.inner[1:]
         self._dtype = np.dtype(spec.dtype)
-        self._n_bytes = int(np.prod(self._chunk_shape)) * self._dtype.itemsize
+        self._n_bytes = math.prod(self._chunk_shape) * self._dtype.itemsize
         self._map: mmap.mmap | None = None
-        index = np.full((part_rows, -(-spec.tail[0] // spec.inner[1]), 2), _NO_CHUNK, dtype=np.uint64)
+        self._offsets: list[list[int]] = []
         if path.exists():
             self._map = _mapped(path)
-            index = self._read_index(self._map, index)
-        # Lists: reading a clip takes 100 us; indexing NumPy arrays number by number would add 10 %.
-        self._offsets: list[list[int]] = index[..., 0].tolist()
-        self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
+            index = self._read_index(self._map, (part_rows, -(-spec.tail[0] // spec.inner[1]), 2))
+            # Lists: reading a clip takes 100 us; indexing NumPy arrays number by number would add 10 %.
+            self._offsets = index[..., 0].tolist()
+            self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
 
     def fetch(self, row: int, length: int) -> None:
         """Request the chunks for :meth:`read_into` from the disk, unless they were read before; do not wait."""
+        if self._map is None:
+            return
         for k in range(-(-length // self._chunk_shape[0])):
             offset = self._offsets[row][k]
-            if self._map is not None and not self._checked[row][k] and offset != _NO_CHUNK:
+            if not self._checked[row][k] and offset != _NO_CHUNK:
                 start = offset // mmap.PAGESIZE * mmap.PAGESIZE
                 self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
 
     def read_into(self, out: npt.NDArray[Any], row: int) -> None:
         """Fill `out` with the first ``len(out)`` values of a track along the first dimension."""
+        if self._map is None:
+            out[...] = self._spec.fill
+            return
         step = self._chunk_shape[0]
         for k in range(-(-len(out) // step)):
             target = out[k * step : (k + 1) * step]
             offset = self._offsets[row][k]
-            if offset == _NO_CHUNK or self._map is None:
+            if offset == _NO_CHUNK:
                 target[...] = self._spec.fill
                 continue
             if not self._checked[row][k]:
@@ -77,12 +84,12 @@ class MappedShard:
                 self._map.close()
             self._map = None
 
-    def _read_index(self, data: mmap.mmap, empty: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        start = len(data) - empty.nbytes - _CHECKSUM_BYTES
+    def _read_index(self, data: mmap.mmap, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+        start = len(data) - 8 * math.prod(shape) - _CHECKSUM_BYTES
         stored = np.frombuffer(data, np.uint8, offset=max(start, 0))
         if start < 0 or not _matches(stored):
             raise StoreCorruptError(f"{self._path}: its shard index is damaged; extract the part again")
-        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(empty.shape)
+        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(shape)
         present = index[..., 0] != _NO_CHUNK
         offsets, sizes = index[..., 0][present], index[..., 1][present]
         wrong_size = (sizes != self._n_bytes + _CHECKSUM_BYTES).any()
@@ -109,7 +116,7 @@ def max_mapped_files() -> int:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             if sys.version_info >= (3, 13):
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 
-from ..errors import StoreCorruptError, StoreFormatError
-from ..format.layout import object_key, read_rows
+from ..durable import inside
+from ..errors import StoreCorruptError
+from ..format.documents import refuse_foreign_files
+from ..format.layout import genre_spec, object_key, read_rows
 from ..format.plan import Plan, object_keys, read_genres, read_plan, read_tracks
+from ..format.recipe import TextRecipe
 from ..format.records import committed, read_commit, read_outcomes
-from ..format.schema import FAILED, ArraySpec, Reason, added_arrays, array_name
+from ..format.schema import FAILED, ArraySpec, Reason, added_arrays
 from ..format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, absent_outcomes, with_column
 from ..writing import commits, publish
 from ..writing.takedowns import dropped_ids
@@ -47,11 +49,8 @@ class ZarrReader(StoreReader):
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self._path = path
-        plan = _visible_plan(path)
-        try:
-            self._group = zarr.open_group(path, mode="r")
-        except (OSError, ValueError) as error:
-            raise StoreFormatError(f"{path}: zarr cannot open the group ({error}); is zarr.json whole?") from error
+        refuse_foreign_files(path)
+        plan = self._plan = _visible_plan(path)
         self._mapped = mapped
         self._shards: OrderedDict[tuple[str, int], MappedShard] = OrderedDict()
         self.recipe = plan.recipe
@@ -65,18 +64,19 @@ class ZarrReader(StoreReader):
         self.genres = read_genres(path, plan)
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
-        name = array_name("genre_embedding", feature_set)
-        return read_rows(self._group, name, range(len(self.genres))).astype(np.float32)
+        text = self.recipe.lyrics if feature_set is None else self.added[feature_set]
+        assert isinstance(text, TextRecipe)
+        return read_rows(self._path, genre_spec(text.hidden_size, feature_set), range(len(self.genres)), 1)
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
-        parts = _visible_parts(self._path, feature_set)
-        tables = [read_outcomes(self._path, part, feature_set) for part in sorted(parts)]
+        parts = sorted(part for part in _visible_parts(self._path, feature_set) if part < self._plan.n_parts)
+        tables = [read_outcomes(self._path, self._plan, part, feature_set) for part in parts]
         return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         for part in np.unique(rows // self.part_rows).tolist():
             self._refuse_missing_object(spec, part)
-        return read_rows(self._group, spec.name, range(self.n_rows))
+        return read_rows(self._path, spec, range(self.n_rows), self.part_rows)
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         if self._mapped:
@@ -84,11 +84,9 @@ class ZarrReader(StoreReader):
                 batch = slice(first, first + _FETCH_ROWS)
                 self._read_mapped(spec, out[batch], rows[batch])
             return
-        array = self._group[spec.name]
-        assert isinstance(array, zarr.Array)
         for i, row in enumerate(rows.tolist()):
             self._refuse_missing_object(spec, row // self.part_rows)
-            out[i] = array[(row, slice(out.shape[1]))]
+            out[i] = read_rows(self._path, spec, range(row, row + 1), self.part_rows)[0, : out.shape[1]]
 
     def _read_mapped(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         """Request all rows from the disk before waiting for the first; page faults would request them bit by bit."""
@@ -107,7 +105,7 @@ class ZarrReader(StoreReader):
         shard = self._shards.get((spec.name, part))
         if shard is None:
             self._refuse_missing_object(spec, part)
-            shard = MappedShard(self._path / object_key(spec, part), spec, self.part_rows)
+            shard = MappedShard(inside(self._path, object_key(spec, part)), spec, self.part_rows)
             self._shards[spec.name, part] = shard
             if len(self._shards) > _MAX_MAPPED:
                 self._shards.popitem(last=False)[1].close()
@@ -159,12 +157,8 @@ def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:
         planned.append(read_tracks(store, generation))
         for part in plan.parts_of(generation):
             rows = plan.part_range(part)
-            outcomes.append(read_outcomes(store, part) if part in visible else absent_outcomes(rows))
+            outcomes.append(read_outcomes(store, plan, part) if part in visible else absent_outcomes(rows))
     tracks, outcome = pa.concat_tables(planned), pa.concat_tables(outcomes)
-    if outcome.num_rows != tracks.num_rows:
-        raise StoreCorruptError(
-            f"{store}: {outcome.num_rows} outcomes of {tracks.num_rows} tracks; run `mgc store verify`"
-        )
     for name in OUTCOME_SCHEMA.names[1:]:
         tracks = tracks.append_column(OUTCOME_SCHEMA.field(name), outcome.column(name))
     return _without_dropped(tracks.combine_chunks(), dropped_ids(store))

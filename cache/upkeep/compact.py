@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..durable import refuse_without_links
+from ..durable import fsync_dir, names_in, refuse_without_links
 from ..errors import StoreCorruptError
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
@@ -55,14 +56,20 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
         on_progress("compact", done, len(parts))
     sweep_drafts(store)
     finish(store)
-    for entry in list((store / QUARANTINE).glob("*/*")):  # the folder of a part stays: it records that its n is used
-        if entry.name.startswith("."):  # not ours, though a release before 0.2 may have put it there
-            continue
+    for folder in names_in(store / QUARANTINE):  # the folder of a part stays: it records that its n is used
+        for name in names_in(store / QUARANTINE / folder):
+            if not name.startswith("."):  # not ours, though a release before 0.2 may have put it there
+                _remove(store / QUARANTINE / folder / name)
+    return len(parts)
+
+
+def _remove(entry: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # two may compact
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    return len(parts)
+        fsync_dir(entry.parent)
 
 
 def uncompacted(store: Path) -> list[tuple[str | None, int]]:

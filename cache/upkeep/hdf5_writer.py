@@ -9,11 +9,9 @@ sha256 of the rest of the file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,22 +24,25 @@ import pyarrow as pa
 import zarr
 
 from ..claims import lock
-from ..durable import fsync_dir, fsync_tree, hidden_path, inside, link, names_in, rename_durable
-from ..errors import ConfigError, StoreCorruptError, StoreFormatError
+from ..durable import fsync_dir, fsync_tree, hidden_path, inside, link, names_in, open_regular, rename_durable
+from ..errors import ConfigError, MgcError, StoreCorruptError, StoreFormatError
 from ..format import layout
+from ..format.documents import is_record_key
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
 from ..format.recipe import TextRecipe
 from ..format.records import COMMITS, ROWS, committed, part_folder
-from ..format.schema import ABSENT, FORMAT_VERSION, ArraySpec, added_arrays, is_fill, track_arrays
+from ..format.schema import ABSENT, ArraySpec, added_arrays, is_fill, track_arrays
 from ..format.tables import genre_table
-from ..messages import counted
-from ..reading.hdf5_reader import JSON_ATTRIBUTES, RECORDS, SEALED_FORMAT, USER_BLOCK
+from ..messages import counted, printable
+from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, unstored
+from ..reading.hdf5_reader import JSON_ATTRIBUTES, USER_BLOCK
 from ..reading.reader import StoreReader
 from ..reading.zarr_reader import ZarrReader
 from ..steps import Progress, silent
 from ..writing import commits, publish
 from ..writing.takedowns import DROPS
 from .compact import uncompacted
+from .seal import seal_problem, write_seal
 from .verify import verify
 
 _BATCH_ROWS = 64
@@ -71,8 +72,8 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
                     _write(file, store, reader, on_progress, raw)
                 raw.raise_fault()
             with h5py.File(draft, "r", locking=False) as file:
-                _check_equal(file, zarr.open_group(store, mode="r"))
-        _write_seal(draft)
+                _check_equal(file, store)
+        write_seal(draft)
         try:
             link(draft, path)
         except ConfigError:  # no hard links there: a rename does, unless two conversions write one file at once
@@ -104,8 +105,8 @@ def _unchanged(store: Path) -> Iterator[None]:
     """Refuse what a ``with`` block read, or the error it met, if the records of the store are others at its end."""
 
     def records() -> tuple[Any, ...]:
-        added = read_plan(store).added
-        return list(_record_keys(store)), {name: feature_set.records for name, feature_set in added.items()}
+        plan = read_plan(store)
+        return list(_record_keys(store, plan)), {name: of_set.records for name, of_set in plan.added.items()}
 
     before = records()
     try:
@@ -129,7 +130,7 @@ def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> 
         raise StoreCorruptError(f"{path}: {problem}; restore the file from a copy")
     partial = hidden_path(store)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with _foreign_file(path) as file:
             _unpack(file, partial, on_progress)
         rename_durable(partial, store)
     finally:
@@ -144,79 +145,56 @@ def unpack_records(path: Path, store: Path) -> None:
     StoreFormatError, StoreCorruptError
         If the file cannot be read, or its records do not match their own checksums.
     """
+    with _foreign_file(path) as file:
+        _unpack_records(file, store)
+
+
+@contextmanager
+def _foreign_file(path: Path) -> Iterator[h5py.File]:
+    """Open a file that may come from other people, and name it in the errors of HDF5."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _unpack_records(file, store)
-    except (OSError, KeyError) as error:
+            yield file
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        if isinstance(error, MgcError) or getattr(error, "errno", None) is not None:  # of the disk
+            raise
         raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
 
 
-def seal_problem(path: Path) -> str | None:
-    """Return what is wrong with the seal of a file, or None; reads every byte."""
-    with path.open("rb") as file:
-        block = file.read(USER_BLOCK)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-    try:
-        seal = json.loads(block.rstrip(b"\0"))
-    except ValueError:
-        return "its user block is not the seal of a feature store"
-    if block != _seal_text(seal.get("sha256"), seal.get("bytes")):
-        return "its seal was altered"
-    if (seal["sha256"], seal["bytes"]) != (digest, size):
-        return "its bytes are not those that were sealed"
-    return None
-
-
-def _seal_text(sha256: Any, n_bytes: Any) -> bytes:
-    seal = {"sealed": SEALED_FORMAT, "format_version": FORMAT_VERSION, "bytes": n_bytes, "sha256": sha256}
-    return json.dumps(seal).encode().ljust(USER_BLOCK, b"\0")
-
-
-def _write_seal(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(USER_BLOCK)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        file.seek(0)
-        file.write(_seal_text(digest, size))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress, raw: _SurvivingFile) -> None:
-    group = zarr.open_group(store, mode="r")
-    for name, value in dict(group.attrs).items():
+    plan = read_plan(store)
+    for name, value in json.loads(plan.metadata["zarr.json"])["attributes"].items():
         file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
     specs = track_arrays(reader.recipe)
     for name, recipe in reader.added.items():
         specs += added_arrays(name, recipe)
     total = len(specs) * reader.n_rows
     for number, spec in enumerate(specs):
-        for rows in _copy(file, group, spec, reader.n_rows):
+        for rows in _copy(file, store, spec, reader.n_rows, reader.part_rows):
             progress("seal", number * reader.n_rows + rows, total)
             raw.raise_fault()
     if reader.embeds_genres:
         assert reader.recipe.lyrics is not None
-        list(_copy(file, group, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres)))
+        list(_copy(file, store, layout.genre_spec(reader.recipe.lyrics.hidden_size), len(reader.genres), 1))
     for name, recipe in reader.added.items():
         if isinstance(recipe, TextRecipe):
-            list(_copy(file, group, layout.genre_spec(recipe.hidden_size, name), len(reader.genres)))
+            list(_copy(file, store, layout.genre_spec(recipe.hidden_size, name), len(reader.genres), 1))
         _write_table(file, f"added/{name}", reader.added_outcomes(name))
     _write_table(file, "tracks", reader.tracks)
     _write_table(file, "genres", genre_table(range(len(reader.genres)), reader.genres))
-    for key in _record_keys(store):
-        data = np.frombuffer((store / key).read_bytes(), np.uint8)
+    for key in _record_keys(store, plan):
+        with open_regular(inside(store, key)) as record:
+            data = np.frombuffer(record.read(), np.uint8)
         file.create_dataset(f"{RECORDS}/{key}", data=data, fletcher32=True)
 
 
-def _copy(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> Iterator[int]:
+def _copy(file: h5py.File, store: Path, spec: ArraySpec, n_rows: int, part_rows: int) -> Iterator[int]:
     """Copy an array; yield how many rows are done."""
     dataset = file.create_dataset(
         spec.name,
         shape=(n_rows, *spec.tail),
         dtype=spec.dtype,
-        chunks=(spec.inner or (min(n_rows, 4096), *spec.tail)) if n_rows else None,
+        chunks=(spec.inner or (min(n_rows, ROW_CHUNK), *spec.tail)) if n_rows else None,
         fillvalue=spec.fill,
         fletcher32=bool(n_rows),
     )
@@ -224,7 +202,7 @@ def _copy(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> I
         dataset.dims[axis].label = name
     dataset.attrs["units"], dataset.attrs["description"] = spec.unit, spec.description
     for first in range(0, n_rows, _BATCH_ROWS):
-        values = layout.read_rows(group, spec.name, range(first, first + _BATCH_ROWS))
+        values = layout.read_rows(store, spec, range(first, min(first + _BATCH_ROWS, n_rows)), part_rows)
         if spec.sharded:
             for i, start in itertools.product(range(len(values)), range(0, spec.tail[0], spec.inner[1])):
                 block = values[i, start : start + spec.inner[1]]
@@ -235,9 +213,9 @@ def _copy(file: h5py.File, group: zarr.Group, spec: ArraySpec, n_rows: int) -> I
         yield first + len(values)
 
 
-def _check_equal(file: h5py.File, group: zarr.Group) -> None:
-    """Read back every value of every array."""
-    for name, array in group.arrays():
+def _check_equal(file: h5py.File, store: Path) -> None:
+    """Read back every value of every array, and compare it with what zarr reads."""
+    for name, array in zarr.open_group(store, mode="r").arrays():
         for first in range(0, array.shape[0], _BATCH_ROWS):
             written = file[name][first : first + _BATCH_ROWS]
             if np.asarray(array[first : first + _BATCH_ROWS]).tobytes() != written.tobytes():
@@ -262,9 +240,8 @@ def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
             file.create_dataset(f"{key}_missing", data=np.asarray(column.is_null()))
 
 
-def _record_keys(store: Path) -> Iterator[str]:
+def _record_keys(store: Path, plan: Plan) -> Iterator[str]:
     """Yield all keys but those of track arrays, which are datasets here, and of ``zarr.json``, which the plan gives."""
-    plan = read_plan(store)
     yield PLAN_FILE
     for generation in plan.generations:
         yield generation.key
@@ -275,20 +252,24 @@ def _record_keys(store: Path) -> Iterator[str]:
             yield from object_keys(record)
     of_sets = [part_folder(kind, name) for kind in (COMMITS, ROWS) for name in plan.added]
     for folder in (COMMITS, ROWS, DROPS, *of_sets):
-        names = sorted(name for name in names_in(store / folder) if name.endswith((".json", ".parquet")))
-        yield from (f"{folder}/{name}" for name in names)
+        keys = (f"{folder}/{name}" for name in sorted(names_in(store / folder)))
+        yield from filter(is_record_key, keys)
 
 
 def _unpack_records(file: h5py.File, store: Path) -> Plan:
+    for name, wrong in foreign_contents(file):
+        raise StoreCorruptError(f"{file.filename}: {printable(name)}: {wrong}; do not use this store")
     store.mkdir(parents=True)
     for folder in FOLDERS:
         (store / folder).mkdir()
     keys: list[str] = []
     file[RECORDS].visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
     for key in keys:
-        target = inside(store, key)
+        dataset, target = file[RECORDS][key], inside(store, key)
+        if fault := "it is not a list of bytes" if dataset.dtype != np.uint8 else unstored(dataset):
+            raise StoreCorruptError(f"{file.filename}: {key}: {fault}; do not use this store")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file[RECORDS][key][:].tobytes())
+        target.write_bytes(dataset[:].tobytes())
     plan = read_plan(store)
     layout.install_metadata(store, plan.metadata, store / publish.STAGING)
     return plan
@@ -296,6 +277,9 @@ def _unpack_records(file: h5py.File, store: Path) -> Plan:
 
 def _unpack(file: h5py.File, store: Path, progress: Progress) -> None:
     plan = _unpack_records(file, store)
+    for spec in itertools.chain(*(plan.arrays(name) for name in (None, *plan.added))):
+        if fault := array_fault(file, spec, plan.n_rows):
+            raise StoreCorruptError(f"{file.filename}: {spec.name} {fault}; do not use this store")
     parts = [(name, part) for name in (None, *plan.added) for part in sorted(committed(store, name))]
     for done, (feature_set, part) in enumerate(parts, start=1):
         rows = plan.part_range(part)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from ..durable import bytes_below
 from ..format.plan import read_plan
 from ..format.recipe import Recipe, TextRecipe
 from ..format.records import committed, read_commit
@@ -78,7 +79,7 @@ def describe(store: FeatureStore) -> StoreInfo:
     return StoreInfo(
         store=str(path),
         format_version=FORMAT_VERSION,
-        bytes=sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()),
+        bytes=bytes_below(path),
         **asdict(store.counts()),
         part_rows=store.part_rows,
         arrays=[
@@ -117,8 +118,7 @@ def describe_feature(store: FeatureStore, name: str) -> FeatureSetInfo:
 
 def feature_bytes(store: FeatureStore, name: str) -> int:
     """Return the size of the arrays of an added feature set of a store in its Zarr form."""
-    folders = [store.path / spec.name for spec in added_arrays(name, store.added[name])]
-    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    return sum(bytes_below(store.path / spec.name) for spec in added_arrays(name, store.added[name]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     started, first = time.monotonic(), 0
     while True:
         plan = read_plan(store)
-        for part in committed(store).keys() & set(range(plan.n_parts)) - seen:
+        for part in {part for part in committed(store) if part < plan.n_parts} - seen:
             record = read_commit(store, part)
             if record is not None:
                 seen.add(part)

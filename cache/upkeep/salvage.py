@@ -8,30 +8,38 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..durable import fingerprint, unseal
+from ..bounds import problem
+from ..durable import fingerprint, inside, names_in, open_regular
 from ..errors import StoreCorruptError, StoreNotFoundError
+from ..format.documents import AddedAttribute, Name, read_record, record_problem
 from ..format.plan import (
     PLAN_FILE,
     AddedFeatureSet,
-    Generation,
     Kind,
     Plan,
     feature_set_key,
     feature_set_keys,
+    feature_set_problem,
     generation_key,
+    generation_problem,
+    genre_keys,
     parse_generation,
+    plan_problem,
     read_added,
     unfinished_drops,
 )
 from ..format.recipe import feature_set_recipe
 from ..format.records import COMMITS, commit_key, committed
 from ..format.schema import FORMAT_VERSION, array_name
+from ..format.tables import PLAN_SCHEMA, read_table
 from ..writing.creation import generation_record
 from ..writing.publish import describe_objects, with_objects
 
@@ -56,13 +64,20 @@ class SalvagedPlan:
     def plan_document(self) -> dict[str, Any]:
         """Document of ``plan.json``; if that is damaged, from Zarr's attributes, which hold the same."""
         try:
-            return unseal(self.store / PLAN_FILE)
+            document = read_record(self.store, PLAN_FILE)
         except (OSError, StoreCorruptError):
-            return self._document_from_zarr()
+            document = self._document_from_zarr()
+        if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
+            raise StoreCorruptError(f"{self.store / PLAN_FILE}: {wrong}; restore it from a copy")
+        return document
+
+    def _root_metadata(self) -> Any:
+        with open_regular(inside(self.store, "zarr.json")) as file:
+            return json.loads(file.read())
 
     def _document_from_zarr(self) -> dict[str, Any]:
         try:
-            root = json.loads((self.store / "zarr.json").read_bytes())
+            root = self._root_metadata()
             attributes = root["attributes"]
             return {
                 "format_version": FORMAT_VERSION,
@@ -72,56 +87,63 @@ class SalvagedPlan:
                 "part_rows": attributes["part_rows"],
                 "library_versions": attributes["library_versions"],
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreCorruptError(
                 f"{self.store}: both {PLAN_FILE} and zarr.json are damaged; restore one from a copy"
             ) from error
 
     @cached_property
     def plan(self) -> Plan:
-        generations: list[Generation] = []
-        while (self.store / generation_key(len(generations))).exists() or self._table(len(generations)).exists():
-            number = len(generations)
-            previous = generations[-1] if generations else None
-            try:
-                record = unseal(self.store / generation_key(number))
-            except (OSError, StoreCorruptError):
-                record = {}
-            if not self._follows(record, number, previous):
-                record = self._generation_from_tables(number, previous)
-            generations.append(parse_generation(number, record))
-        if not generations:
+        plan = Plan(document=self.plan_document, generations=())
+        while (self.store / generation_key(n := len(plan.generations))).exists() or self._table(n).exists():
+            record: dict[str, Any] | None = None
+            with contextlib.suppress(OSError, StoreCorruptError):
+                record = read_record(self.store, generation_key(n))
+            if record is None or generation_problem(plan, record):
+                record = self._generation_from_tables(plan)
+            plan = replace(plan, generations=(*plan.generations, parse_generation(n, record)))
+        if not plan.generations:
             raise StoreCorruptError(f"{self.store}: no generation of the plan is left; restore it from a copy")
-        return Plan(document=self.plan_document, generations=tuple(generations), added=self._added())
+        return replace(plan, added=self._added(plan))
 
-    def _added(self) -> dict[str, AddedFeatureSet]:
+    def _added(self, plan: Plan) -> dict[str, AddedFeatureSet]:
         """Read the added feature sets; if a record is damaged, rebuild it from Zarr's attributes and the objects."""
         try:
-            added = read_added(self.store, fingerprint(self.plan_document))
+            added = read_added(self.store, plan)
         except (OSError, StoreCorruptError):
-            return self._added_from_zarr()
-        committed_names = {record.parent.name for record in (self.store / COMMITS).glob("*/*.json")}
-        return added if committed_names <= {*added, *unfinished_drops(self.store)} else self._added_from_zarr()
+            return self._added_from_zarr(plan)
+        folders = [name for name in names_in(self.store / COMMITS) if not name.endswith(".json")]
+        committed_names = {name for name in folders if names_in(self.store / COMMITS / name, "*.json")}
+        known = {*added, *unfinished_drops(self.store)}
+        return added if committed_names <= known else self._added_from_zarr(plan)
 
-    def _added_from_zarr(self) -> dict[str, AddedFeatureSet]:
+    def _added_from_zarr(self, plan: Plan) -> dict[str, AddedFeatureSet]:
         try:
-            attributes = json.loads((self.store / "zarr.json").read_bytes())["attributes"]["added"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            attributes = self._root_metadata()["attributes"]["added"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged; restore one") from error
-        added = {}
+        if wrong := problem(attributes, dict[Name, AddedAttribute], "added"):
+            raise StoreCorruptError(f"{self.store / 'zarr.json'}: {wrong}; restore it from a copy")
+        added: dict[str, AddedFeatureSet] = {}
         for name, attribute in attributes.items():
             if name in unfinished_drops(self.store):
                 continue
-            records = []
+            records: list[dict[str, Any]] = []
             for key in feature_set_keys(self.store, name) or [feature_set_key(name, 0)]:
                 try:
-                    records.append(unseal(self.store / key))
+                    record = read_record(self.store, key)
+                    if record["recipe"] != attribute["recipe"]:
+                        raise StoreCorruptError(f"{self.store / key}: another recipe than in zarr.json")
+                    records.append(record)
                 except (OSError, StoreCorruptError):
                     if records:  # only the first can be rebuilt
                         break
                     records.append(self._first_record(name, attribute))
             recipe = feature_set_recipe(attribute["recipe"])
-            added[name] = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+            of_set = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+            if wrong := feature_set_problem(replace(plan, added=added), of_set):
+                raise StoreCorruptError(f"{self.store}: features/{name}.json: {wrong}; restore it from a copy")
+            added[name] = of_set
         return added
 
     def _first_record(self, name: str, attribute: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,45 +172,49 @@ class SalvagedPlan:
 
     @cached_property
     def _feature_set_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*/*.json", "feature_set")
+        return self._hashes("feature_set", *(f"{COMMITS}/{name}" for name in names_in(self.store / COMMITS)))
 
     @cached_property
     def _generation_hashes(self) -> set[str]:
-        return self._hashes(f"{COMMITS}/*.json", "generation") | self._hashes("generations/*.json", "previous")
+        return self._hashes("generation", COMMITS) | self._hashes("previous", "generations")
 
-    def _hashes(self, records: str, key: str) -> set[str]:
-        """Return the values of `key` in the undamaged records that match a pattern."""
+    def _hashes(self, key: str, *folders: str) -> set[str]:
+        """Return the values of `key` in the undamaged records of some folders."""
         hashes = set()
-        for file in self.store.glob(records):
+        for file in (self.store / folder / name for folder in folders for name in names_in(self.store / folder)):
             with contextlib.suppress(OSError, StoreCorruptError):
-                hashes.add(str(unseal(file).get(key)))
+                hashes.add(str(read_record(self.store, file.relative_to(self.store).as_posix()).get(key)))
         return hashes
-
-    def _follows(self, record: Mapping[str, Any], number: int, previous: Generation | None) -> bool:
-        """Whether a record is that of this store's generation, by the hashes in it."""
-        expected = (number, fingerprint(self.plan_document), None if previous is None else previous.sha256)
-        return (record.get("generation"), record.get("plan"), record.get("previous")) == expected
 
     def _table(self, number: int) -> Path:
         return self.store / "tracks" / f"{number}.parquet"
 
-    def _generation_from_tables(self, number: int, previous: Generation | None) -> dict[str, Any]:
-        """Rebuild a lost or damaged generation record; the commits of its parts hold its hash."""
+    def _generation_from_tables(self, plan: Plan) -> dict[str, Any]:
+        """Rebuild the record of the generation after those of `plan`; the commits of its parts hold its hash."""
+        number, first = len(plan.generations), not plan.generations
         keys = [f"genres/{number}.parquet", f"tracks/{number}.parquet"]
-        genres, tracks = (pq.read_table(self.store / key) for key in keys)
-        if self.plan_document["embeds_genres"]:
-            keys += [f"genre_embedding/c/{row}/0" for row in genres.column("row").to_pylist()]
+        lengths = [self._table_length(key) for key in keys]
+        genre_rows = range(0 if first else plan.n_genres, (0 if first else plan.n_genres) + lengths[0])
+        first_row = 0 if first else plan.n_rows
+        tracks = read_table(inside(self.store, keys[1]), PLAN_SCHEMA, range(first_row, first_row + lengths[1]))
+        if plan.embeds_genres:
+            keys += genre_keys(genre_rows)
         keys = [key for key in keys if (self.store / key).exists()]
-        first_genre = 0 if previous is None else previous.genres.stop
-        genre_rows = range(first_genre, first_genre + genres.num_rows)
-        kinds: tuple[Kind, ...] = ("first",) if previous is None else ("append", "retry")
-        hashes = (fingerprint(self.plan_document), None if previous is None else previous.sha256)
+        kinds: tuple[Kind, ...] = ("first",) if first else ("append", "retry")
+        hashes = (fingerprint(self.plan_document), None if first else plan.generations[-1].sha256)
         for kind in kinds:
             content = generation_record(kind, number, tracks, genre_rows, *hashes)
             record = with_objects(content, describe_objects(self.store, keys))
-            if fingerprint(record) in self._generation_hashes:
+            if fingerprint(record) in self._generation_hashes and not generation_problem(plan, record):
                 return record
         raise StoreCorruptError(f"{self.store / generation_key(number)}: damaged; restore it from a copy")
+
+    def _table_length(self, key: str) -> int:
+        try:
+            with open_regular(inside(self.store, key)) as file:
+                return int(pq.ParquetFile(file).metadata.num_rows)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise StoreCorruptError(f"{self.store / key}: not a table ({error}); restore it from a copy") from error
 
     @cached_property
     def records(self) -> dict[tuple[str | None, int], tuple[int, dict[str, Any] | None]]:
@@ -201,7 +227,7 @@ class SalvagedPlan:
             for part, n in sorted(committed(self.store, feature_set).items()):
                 document = None
                 with contextlib.suppress(OSError, StoreCorruptError):
-                    document = unseal(self.store / commit_key(part, n, feature_set))
+                    document = read_record(self.store, commit_key(part, n, feature_set))
                 records[feature_set, part] = (n, document)
         return records
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import hidden_path, rename_durable
+from ..durable import fsync_dir, hidden_path, rename_durable
 from ..errors import ConfigError
 from ..format.plan import SEALED_SUFFIXES, Plan, default_part_rows, read_plan
 from ..format.recipe import TextRecipe
@@ -18,7 +18,7 @@ from ..format.tables import PLAN_SCHEMA, outcome_schema, plan_table, with_column
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
 from ..steps import Progress, silent
-from ..writing.commits import commit_part
+from ..writing.commits import commit_part, finish
 from ..writing.creation import add_feature_set, create_store
 from .hdf5_writer import seal_store
 
@@ -49,6 +49,8 @@ def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> 
         if target.suffix in SEALED_SUFFIXES:
             seal_store(draft, target)
         else:
+            finish(draft)
+            fsync_dir(draft)  # so that a power cut does not bring its staging back
             rename_durable(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

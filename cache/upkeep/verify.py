@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import zarr
 
-from ..durable import file_sha256, inside, unseal
+from ..durable import file_sha256, inside, names_in, open_regular
 from ..errors import StoreCorruptError, StoreError
 from ..format import layout
+from ..format.documents import foreign_entry, is_record_key, read_record
 from ..format.plan import PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
 from ..format.records import (
     QUARANTINE,
@@ -95,19 +95,23 @@ class _Inspection:
         plan = self._salvaged.plan
         for generation in plan.generations:
             damages = list(self._sealed(generation.key))
-            if not damages and unseal(self._store / generation.key) != generation.record:
+            if not damages and read_record(self._store, generation.key) != generation.record:
                 damages = [self._damage("altered", generation.key, "it belongs to another store")]
             yield from damages
             yield from self._objects(generation.record, None)
         for name, added in plan.added.items():
-            for key in feature_set_keys(self._store, name) or [feature_set_key(name, 0)]:
-                yield from self._sealed(key)
+            for n, key in enumerate(feature_set_keys(self._store, name) or [feature_set_key(name, 0)]):
+                damages = list(self._sealed(key))
+                if not damages and n < len(added.records) and read_record(self._store, key) != added.records[n]:
+                    damages = [self._damage("altered", key, "it belongs to another store")]
+                yield from damages
             for record in added.records:
                 yield from self._objects(record, None)
         metadata = list(self._metadata())
         yield from metadata
-        for file in sorted((self._store / DROPS).glob("*.json")):
-            yield from self._sealed(file.relative_to(self._store).as_posix())
+        for key in sorted(f"{DROPS}/{name}" for name in names_in(self._store / DROPS)):
+            if is_record_key(key):
+                yield from self._sealed(key)
         for done, (feature_set, part) in enumerate(self._salvaged.records, start=1):
             for damage in self._part(part, feature_set, decodable=not metadata):
                 yield replace(damage, feature_set=feature_set)
@@ -120,31 +124,35 @@ class _Inspection:
             yield self._damage("missing", key, "it is not there")
             return
         try:
-            unseal(self._store / key)
-        except (OSError, StoreCorruptError):
-            yield self._damage("altered", key, "it does not match its own sha256")
+            read_record(self._store, key)
+        except (OSError, StoreError) as error:
+            yield self._damage("altered", key, str(error).removeprefix(f"{self._store / key}: "))
 
     def _metadata(self) -> Iterator[Damage]:
         for key, document in self._salvaged.plan.metadata.items():
             try:
-                text = (self._store / key).read_bytes()
+                with open_regular(inside(self._store, key)) as file:
+                    text = file.read()
             except OSError:
                 yield self._damage("missing", key, "it is not there")
                 continue
-            if not layout.same_document(text, document):
+            except StoreCorruptError as error:
+                yield self._damage("altered", key, str(error))
+                continue
+            if not layout.same_metadata(text, document):
                 yield self._damage("altered", key, "it is not what the plan makes it")
 
     def _part(self, part: int, feature_set: str | None, *, decodable: bool) -> Iterator[Damage]:
         n, record = self._salvaged.records[feature_set, part]
         key = commit_key(part, n, feature_set)
-        if record is None:
-            yield self._damage("altered", key, "it does not match its own sha256", part)
+        if part >= self._salvaged.plan.n_parts:
+            yield self._damage("foreign", key, f"the plan ends with part {self._salvaged.plan.n_parts - 1}")
             return
-        if not belongs(record, part, self._salvaged.plan, feature_set):
-            if part < self._salvaged.plan.n_parts:
-                yield self._damage("altered", key, "it belongs to another plan or part", part)
-            else:
-                yield self._damage("foreign", key, f"the plan ends with part {self._salvaged.plan.n_parts - 1}")
+        if record is None:
+            yield from (replace(damage, part=part, tracks=self._ids(part)) for damage in self._sealed(key))
+            return
+        if record["n"] != n or not belongs(record, part, self._salvaged.plan, feature_set):
+            yield self._damage("altered", key, "it belongs to another plan or part", part)
             return
         damages = list(self._objects(record, part)) or list(self._named(record, part, feature_set))
         yield from damages
@@ -157,14 +165,20 @@ class _Inspection:
             keys = {commit_key(*numbers, feature_set): numbers for numbers in record_files(self._store, feature_set)}
             for key, (part, n) in sorted(keys.items()):
                 newest, _ = self._salvaged.records.get((feature_set, part), (-1, None))
-                if n != newest and list(self._sealed(key)):
-                    yield self._damage("foreign", key, "an older record, which no longer counts, is damaged")
+                for damage in self._sealed(key) if n != newest else ():
+                    detail = f"an older record, which no longer counts, is damaged: {damage.detail}"
+                    yield self._damage("foreign", key, detail)
 
     def _objects(self, record: Mapping[str, Any], part: int | None) -> Iterator[Damage]:
         """Compare the objects of a record with their list."""
         for item in record["objects"]:
-            file, key, folder = inside(self._store, item["key"]), item["key"], item["key"].partition("/")[0]
+            key, folder = item["key"], item["key"].partition("/")[0]
             array = None if folder in (ROWS, "tracks", "genres") else folder
+            try:
+                file = inside(self._store, key)
+            except StoreCorruptError as error:
+                yield self._damage("foreign", key, str(error), part, array)
+                continue
             if not file.is_file():
                 yield self._damage("missing", key, "it is not there", part, array)
             elif file.stat().st_size != item["size"]:
@@ -176,9 +190,9 @@ class _Inspection:
     def _named(self, record: Mapping[str, Any], part: int, feature_set: str | None) -> Iterator[Damage]:
         """Compare the objects that a record names with those that the plan and the outcomes require."""
         try:
-            outcomes = read_outcomes(self._store, part, feature_set)
-        except StoreCorruptError:
-            yield self._damage("altered", outcomes_key(part, feature_set), "it cannot be read", part)
+            outcomes = read_outcomes(self._store, self._salvaged.plan, part, feature_set)
+        except StoreCorruptError as error:
+            yield self._damage("altered", outcomes_key(part, feature_set), f"it cannot be read ({error})", part)
             return
         named, plan = set(object_keys(record)), self._salvaged.plan
         for key in sorted(named - keys_of_part(plan, part, feature_set)):
@@ -189,15 +203,19 @@ class _Inspection:
 
     def _values(self, part: int, record: Mapping[str, Any], feature_set: str | None) -> Iterator[Damage]:
         """Check the values of a part whose bytes are as committed."""
-        rows, table = self._salvaged.plan.part_range(part), outcomes_key(part, feature_set)
-        outcomes = read_outcomes(self._store, part, feature_set)
+        plan, table = self._salvaged.plan, outcomes_key(part, feature_set)
+        rows, stored = plan.part_range(part), {}
+        outcomes = read_outcomes(self._store, plan, part, feature_set)
         status = np.asarray(outcomes.column("status"))
-        group = zarr.open_group(self._store, mode="r")
-        specs = self._salvaged.plan.arrays(feature_set)
-        stored = {spec.name: layout.read_rows(group, spec.name, rows) for spec in specs}
+        for spec in plan.arrays(feature_set):
+            try:
+                stored[spec.name] = layout.read_rows(self._store, spec, rows, plan.part_rows)
+            except StoreError as error:
+                yield self._damage("values", layout.object_key(spec, part), str(error), part, spec.name)
+                return
         ok = status == OK
-        if outcomes.column("row").to_pylist() != list(rows) or int(ok.sum()) != record["counts"]["ok"]:
-            yield self._damage("values", table, "its rows or counts are not the record's", part)
+        if int(ok.sum()) != record["counts"]["ok"]:
+            yield self._damage("values", table, "its counts are not the record's", part)
         name = array_name("status", feature_set)
         if not np.array_equal(stored[name], status):
             yield self._damage("values", name, "it differs from the table of outcomes", part, name)
@@ -217,16 +235,19 @@ class _Inspection:
         expected, plan = fresh._expected_keys(), self._salvaged.plan
         owner = {spec.name: feature_set for feature_set in (None, *plan.added) for spec in plan.arrays(feature_set)}
         lost: dict[tuple[str | None, int], list[str]] = {}
-        for key in keys:
-            if key in expected or not (self._store / key).exists():
+        for key, fault in keys:
+            if key in expected or not os.path.lexists(self._store / key):
+                continue
+            if fault is not None:
+                yield self._damage("foreign", key, fault)
                 continue
             part_of_set = _part_of(key, owner)
             if part_of_set in fresh._salvaged.records or part_of_set is None or part_of_set[1] >= plan.n_parts:
                 yield self._damage("foreign", key, "no record names it")
             else:
                 lost.setdefault(part_of_set, []).append(key)
-        for (feature_set, part), keys in sorted(lost.items(), key=lambda item: (item[0][0] or "", item[0][1])):
-            detail = f"{len(keys)} objects of this part are there, but its record is not"
+        for (feature_set, part), names in sorted(lost.items(), key=lambda item: (item[0][0] or "", item[0][1])):
+            detail = f"{len(names)} objects of this part are there, but its record is not"
             damage = self._damage("lost record", commit_key(part, 0, feature_set), detail, part)
             yield replace(damage, feature_set=feature_set)
 
@@ -243,6 +264,7 @@ class _Inspection:
                 expected |= keys_of_part(plan, part, feature_set)
             else:
                 expected.update(object_keys(record))
+        expected |= {f"{DROPS}/{name}" for name in names_in(self._store / DROPS) if is_record_key(f"{DROPS}/{name}")}
         for feature_set in (None, *plan.added):  # records up to one in quarantine do not count, wherever they are
             for part, last in quarantined(self._store, feature_set).items():
                 expected |= {commit_key(part, n, feature_set) for n in range(last + 1)}
@@ -266,15 +288,19 @@ class _Inspection:
         return tuple(track for track, row in ids if rows is None or row in rows)
 
 
-def _keys_below(store: Path) -> Iterator[str]:
-    """Yield the files that a record should list: none in logs, staging, quarantine, takedowns or behind a dot."""
-    for folder, names, files in os.walk(store):
-        names[:] = [name for name in names if not name.startswith(".")]
-        if Path(folder) == store:
-            names[:] = [name for name in names if name not in ("log", STAGING, QUARANTINE, DROPS)]
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(folder, name).relative_to(store).as_posix()
+def _keys_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    """Yield the files that a record should list (none in logs, staging, quarantine or behind a dot), without a fault;
+    and links, pipes and devices with theirs."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: (entry.is_dir(), entry.name)):
+            key, fault = f"{prefix}{entry.name}", foreign_entry(entry)
+            if entry.name.startswith("."):
+                continue
+            if fault is None and entry.is_dir():
+                if key not in (STAGING, QUARANTINE):
+                    yield from _keys_below(folder / entry.name, f"{key}/")
+            elif fault is not None or not key.startswith("log/"):
+                yield key, fault
 
 
 def _part_of(key: str, owner: Mapping[str, str | None]) -> tuple[str | None, int] | None:

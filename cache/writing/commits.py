@@ -6,6 +6,7 @@ A part is one shard of every sharded array and one chunk of every other array, w
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -141,9 +142,10 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
     """Remove objects that only an older record lists: an array that is now fill throughout has no object."""
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
-        if key not in listed and (store / key).exists():
+        if key not in listed:
             (store / key).unlink(missing_ok=True)
-            fsync_dir((store / key).parent)
+            with contextlib.suppress(FileNotFoundError):
+                fsync_dir((store / key).parent)
 
 
 def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:

@@ -17,22 +17,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, unseal, write_durable
+from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, write_durable
 from ..errors import ConfigError
 from ..format import layout
+from ..format.documents import read_record, record_problem
 from ..format.plan import (
     FOLDERS,
     PLAN_FILE,
-    RESERVED,
     Kind,
     Plan,
     feature_set_key,
     generation_key,
+    name_clash,
+    plan_problem,
     read_plan,
     unfinished_drops,
 )
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
-from ..format.schema import FORMAT_VERSION, added_arrays, array_name
+from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
 from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
 from . import publish
 
@@ -60,19 +62,26 @@ def create_store(
     -------
     bool
         False if another process published a store at `store` first; nothing was changed then.
+
+    Raises
+    ------
+    ConfigError
+        If no reader would accept the plan, such as one with parts of many gigabytes.
     """
+    document = {
+        "format_version": FORMAT_VERSION,
+        "recipe": recipe.to_dict(),
+        "fingerprints": recipe.fingerprints(),
+        "embeds_genres": genre_embedding is not None,
+        "part_rows": part_rows,
+        "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
+    }
+    if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
+        raise ConfigError(f"{store}: a store cannot be made with these options: {wrong}")
     partial = hidden_path(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     partial.mkdir()
     try:
-        document = {
-            "format_version": FORMAT_VERSION,
-            "recipe": recipe.to_dict(),
-            "fingerprints": recipe.fingerprints(),
-            "embeds_genres": genre_embedding is not None,
-            "part_rows": part_rows,
-            "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
-        }
         n_rows = -(-tracks.num_rows // part_rows) * part_rows
         metadata = layout.metadata_documents(document, {}, n_rows=n_rows, n_genres=len(genres))
         for key, text in metadata.items():
@@ -135,7 +144,7 @@ def append_generation(
 def roll_plan_forward(store: Path, key: str) -> None:
     """Install the metadata of all arrays, and the objects of a decided generation or feature set."""
     update_metadata(store)
-    publish.install(store, key, unseal(store / key))
+    publish.install(store, key, read_record(store, key))
     publish.sweep(store, key)
 
 
@@ -183,8 +192,10 @@ def add_feature_set(
     added = plan.added.get(name)
     if name in unfinished_drops(store):
         raise ConfigError(f"{store}: the features {name!r} are being removed; wait for that")
-    if added is None:
-        _refuse_taken_names(plan, name, recipe)
+    if added is None and (
+        wrong := name_clash(plan, name, recipe) or size_problem(added_arrays(name, recipe), plan.part_rows)
+    ):
+        raise ConfigError(f"feature set {name!r}: {wrong}")
     first = 0 if added is None else added.n_genres
     genres = range(first, first + (0 if genre_embedding is None else len(genre_embedding)))
 
@@ -205,25 +216,6 @@ def add_feature_set(
             raise
         raise ConfigError(f"{store}: the features {name!r} were taken out of it while they were added") from error
     return read_plan(store)
-
-
-def _refuse_taken_names(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
-    sets = (None, *plan.added)
-    existing = [spec for feature_set in sets for spec in plan.arrays(feature_set)]
-    new = added_arrays(name, recipe)
-    names = {spec.name for spec in existing} | {array_name("genre_embedding", other) for other in sets} | RESERVED
-    if clash := sorted(names & {*(spec.name for spec in new), array_name("genre_embedding", name)}):
-        raise ConfigError(
-            f"feature set {name!r}: the store has arrays or folders of that name already ({', '.join(clash)})"
-        )
-    lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
-    for spec in new:
-        for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
-            if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
-                raise ConfigError(
-                    f"feature set {name!r}: its dimension {dim!r} is {length} long, the store's "
-                    f"{lengths.get(dim, 'another thing')}; give it a name of its own, such as {name}_{dim}"
-                )
 
 
 def generation_record(

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from ..claims import lock
-from ..durable import fsync_dir
+from ..durable import fsync_dir, names_in
 from ..errors import ConfigError
 from ..format.plan import FEATURES, RESERVED, added_names, feature_set_key, read_plan, unfinished_drops
 from ..format.records import COMMITS, ROWS, part_folder
@@ -79,8 +79,8 @@ def _remove(store: Path, name: str) -> None:
         for folder in (part_folder(COMMITS, name), part_folder(ROWS, name), *arrays):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(store / folder)
-        for record in (store / FEATURES).glob(f"{name}.*.json"):
-            record.unlink(missing_ok=True)
+        for record in names_in(store / FEATURES, f"{name}.*.json"):
+            (store / FEATURES / record).unlink(missing_ok=True)
         for folder in (COMMITS, ROWS, "."):
             fsync_dir(store / folder)
     _marker(store, name).unlink(missing_ok=True)

@@ -12,7 +12,6 @@ folder is removed by one rename, and the draft, the objects and temporary links 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -31,10 +30,10 @@ from ..durable import (
     make_folders,
     names_in,
     seal,
-    unseal,
     write_durable,
 )
 from ..errors import ConfigError, StoreError
+from ..format.documents import read_record
 from ..format.records import ROWS
 
 STAGING = "staging"
@@ -78,7 +77,7 @@ def publish(
         shutil.rmtree(building, ignore_errors=True)
     try:
         fsync_dir(record_file.parent)
-        return unseal(record_file)
+        return read_record(store, key)
     except FileNotFoundError as error:
         raise StoreError(
             f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "
@@ -145,6 +144,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     if not staged.is_dir():
         return
     folders = set()
+    fsync_dir((store / key).parent)  # the process that decided may have been killed before it did this
     for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
         with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
@@ -175,7 +175,7 @@ def remove_staging(entry: Path) -> None:
 
 def staged(store: Path, pattern: str) -> list[Path]:
     """Return the entries of ``staging/`` that match `pattern`; any reader may remove an empty ``staging/``."""
-    return [store / STAGING / name for name in fnmatch.filter(names_in(store / STAGING), pattern)]
+    return [store / STAGING / name for name in names_in(store / STAGING, pattern)]
 
 
 def remove_empty_staging(store: Path) -> None:

@@ -12,19 +12,20 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fsync_dir, link, names_in, seal, unseal, write_durable
+from ..durable import fsync_dir, link, names_in, seal, write_durable
 from ..errors import ConfigError
+from ..format.documents import NUMBER, read_record
 from ..messages import join_names
 from ..names import match_names
 
 DROPS = "drops"
-_NAME = re.compile(r"(\d+)\.json")
+_NAME = re.compile(rf"({NUMBER})\.json")
 _DRAFT = ".{}.partial"
 
 
 def dropped_ids(store: Path) -> set[str]:
     """Return the ids of all tracks that were taken down."""
-    return {track for number in _numbers(store) for track in unseal(store / DROPS / f"{number}.json")["ids"]}
+    return {track for number in _numbers(store) for track in read_record(store, f"{DROPS}/{number}.json")["ids"]}
 
 
 def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bool = False) -> list[str]:
@@ -54,14 +55,14 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
             f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
         )
     new = sorted({*matches.values()} - dropped_ids(store))
-    if not new or dry_run:
+    if dry_run or not requested:
         return new
     folder = store / DROPS
     folder.mkdir(exist_ok=True)
     document = seal({"ids": new})
-    while not _publish(folder, document):
+    while new and not _publish(folder, document):
         pass
-    fsync_dir(folder)
+    fsync_dir(folder)  # also where nothing is new: a process may have been killed before it did this
     fsync_dir(store)
     return new
 
@@ -85,8 +86,8 @@ def _publish(folder: Path, document: bytes) -> bool:
 
 def sweep_drafts(store: Path) -> None:
     """Remove the drafts of takedowns that were killed; one that is running writes its draft again."""
-    for draft in (store / DROPS).glob(_DRAFT.format("*")):
-        draft.unlink(missing_ok=True)
+    for name in names_in(store / DROPS, _DRAFT.format("*")):
+        (store / DROPS / name).unlink(missing_ok=True)
 
 
 def _numbers(store: Path) -> list[int]:

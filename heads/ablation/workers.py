@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...cache.errors import MgcError, StoppedError, WorkerError
-from ...cache.machine import ONE_THREAD, environment
+from ...cache.machine import ONE_THREAD, environment, is_out_of_memory, without_interrupts
 from ..device import free_bytes, take_at_most
 from .grid import GridRun
 from .runs import Failure, Outcome, Work, attempt, finished
@@ -159,7 +159,7 @@ def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
-    with environment(ONE_THREAD):
+    with environment(ONE_THREAD), without_interrupts():
         process.start()
     theirs.close()
     worker = _Worker(process=process, pipe=ours, run=run)
@@ -170,7 +170,7 @@ def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
 def _hand_over(worker: _Worker, run: GridRun) -> None:
     """Send a worker its next run; of a worker that died meanwhile, `_receive` reports the end of the pipe."""
     worker.run = run
-    with suppress(BrokenPipeError, ConnectionResetError):
+    with suppress(ConnectionError):
         worker.pipe.send(run)
 
 
@@ -208,8 +208,7 @@ def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
         return ended.is_set() or (parent is not None and not parent.is_alive())
 
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says what to do
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, ConnectionError):
         while not ended.is_set():
             run = pipe.recv()
             try:
@@ -217,3 +216,8 @@ def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
             except MgcError as error:  # what concerns all runs, such as a full disk
                 pipe.send(error)
                 return
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = "out of memory; run again, with fewer --jobs"
+                pipe.send(Failure(key=run.key, serves=run.serves, reason=reason))

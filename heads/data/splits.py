@@ -14,11 +14,13 @@ from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ...cache.bounds import Between, problem
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError
 from ...cache.format.tables import SPLIT_SPELLINGS
@@ -29,6 +31,25 @@ FloatArray = npt.NDArray[np.float64]
 SPLITS = ("train", "validation", "test")
 SHARES = (0.7, 0.1, 0.2)
 FEW_GROUPS = 20
+
+
+class SplitIds(TypedDict):
+    """Ids of the tracks of each split."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+
+class SplitDocument(TypedDict):
+    """``splits.json``."""
+
+    policy: str
+    requested: str
+    seed: Annotated[int, Between(0)]
+    sizes: NotRequired[dict[str, int]]
+    notes: list[str]
+    ids: SplitIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +92,8 @@ class Split:
             data = unseal(path)
         except (OSError, StoreCorruptError) as error:
             raise RunError(f"{path}: the split of this run cannot be read ({error})") from error
+        if wrong := problem(data, SplitDocument):
+            raise RunError(f"{path}: {wrong}; restore it from a copy")
         ids = {name: tuple(data["ids"][name]) for name in SPLITS}
         return cls(ids=ids, notes=tuple(data["notes"]), **{key: data[key] for key in ("policy", "requested", "seed")})
 

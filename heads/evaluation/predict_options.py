@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ...cache.bounds import Between, Count, check_options
+from ...cache.bounds import Between, Count, Encoding, check_options
 from ...cache.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ class PredictOptions:
         where several are named.
     workers : processes that decode songs and embed lyrics; None takes one per core for 32 songs or more, and 0 (this
         process) for fewer.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
     text_model, text_device : where the model's own text encoder lies on this machine (its hashes must match), and the
         device that it runs on.
     """
@@ -37,6 +38,7 @@ class PredictOptions:
     windows: str = "one"
     missing_ok: bool | None = None
     workers: Annotated[int, Between(0)] | None = None
+    lyrics_encoding: Encoding | None = None
     text_model: str | None = None
     text_device: str = "cpu"
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
 from ...cache.errors import RunError, StoreCorruptError
+from .documents import FORMAT_VERSION, StateDocument, check_document
 from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors
 
-FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 """Weights in ``best/``: the same bytes as the best epoch's in ``last/``, so that either mends the other."""
 
@@ -107,10 +107,10 @@ def save_state(
         replace_file(last / f"state-{label}.json", seal(document))
     except OSError:
         with contextlib.suppress(OSError):
-            _sweep(last, at_most=state.point)  # room for other people; the point before needs none of it
+            sweep_points(last, at_most=state.point)  # room for other people; the point before needs none of it
         raise
     state.files = files
-    _sweep(last, at_most=state.point)
+    sweep_points(last, at_most=state.point)
 
 
 def find_state(run: Path) -> tuple[RunState | None, list[str]]:
@@ -235,13 +235,12 @@ def _points(last: Path) -> Iterator[Point]:
 
 def _read_state(path: Path) -> RunState:
     data = read_sealed(path)
-    version = data.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise RunError(f"{path}: checkpoint format {version}, but this mgc reads {FORMAT_VERSION}")
-    try:
-        return RunState(**data)
-    except TypeError as error:
-        raise RunError(f"{path}: not a checkpoint of this mgc ({error})") from error
+    check_document(path, data, StateDocument)
+    state = RunState(**{name: value for name, value in data.items() if name != "format_version"})
+    roles = {role for role, wanted in (("best", state.best_epoch), ("random", state.within)) if wanted}
+    if roles - state.files.keys() or path.name != f"state-{_label(state.point)}.json":
+        raise RunError(f"{path}: the checkpoint of another point; restore it from a copy")
+    return state
 
 
 def _check_or_repair(run: Path, entry: Mapping[str, str]) -> str | None:
@@ -256,7 +255,7 @@ def _check_or_repair(run: Path, entry: Mapping[str, str]) -> str | None:
     return None
 
 
-def _sweep(last: Path, *, at_most: Point) -> None:
+def sweep_points(last: Path, *, at_most: Point) -> None:
     """Keep the newest two ends of epochs up to a point, and it; remove whatever else is there."""
     points = sorted(point for point in _points(last) if point <= at_most)
     ends = [point for point in points if point[1] == 0]

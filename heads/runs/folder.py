@@ -91,8 +91,8 @@ def saving(run: Path, what: str, *, whole_epochs: int) -> Iterator[None]:
         reason = error.strerror or type(error).__name__
         safe = f"the run is whole up to epoch {whole_epochs}" if whole_epochs else "no epoch was saved before"
         raise SaveError(
-            f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or mend the disk), "
-            "then run the same command with --resume"
+            f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or "
+            "raise ulimit -f, or repair the disk), then run the same command with --resume"
         ) from error
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ...cache.durable import seal
-from ...cache.errors import RunError
+from ...cache.errors import MgcError, RunError
 from ...cache.format.recipe import Recipe
+from ...cache.messages import join_names
 from ..config import TrainConfig
 from ..data.labels import LabelMatrix
 from ..data.task import Task
@@ -28,9 +30,18 @@ from ..model.config import ModelConfig
 from ..model.graph import graph_document
 from ..model.model import build_system
 from ..model.system import System
-from .checkpoint import FORMAT_VERSION, WEIGHTS, DamagedError, check_file, read_sealed
+from .checkpoint import WEIGHTS, DamagedError, check_file, read_sealed
+from .documents import (
+    FORMAT_VERSION,
+    LabelsDocument,
+    ModelDocument,
+    PartName,
+    PreprocessorDocument,
+    ThresholdsDocument,
+    check_document,
+)
 from .model_card import CardFacts, model_card
-from .tensor_files import load_weights
+from .tensor_files import load_weights, tensor_shapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,27 +139,32 @@ def load_run(folder: Path) -> LoadedModel:
             f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its best/; if "
             "that run was cut off, `mgc train --resume` makes best/ again"
         )
-    config = read_sealed(folder / "config.json")
-    if config["format_version"] != FORMAT_VERSION:
-        raise RunError(f"{folder}: model format {config['format_version']}, but this mgc reads {FORMAT_VERSION}")
+    config = _read(folder, "config.json", ModelDocument)
     try:
         _check_parts(folder, config)
     except DamagedError as error:
         raise RunError(f"{error}; in a run, `mgc train --resume` makes best/ again; else restore it") from error
-    labels, preprocessor, thresholds = (
-        read_sealed(folder / f"{name}.json") for name in ("labels", "preprocessor", "thresholds")
-    )
-    thresholds.pop("genres")
+    labels, preprocessor, thresholds = (_read(folder, name, kind) for name, kind in _DOCUMENTS.items())
+    shape, names = ModelConfig.from_dict(config["model"]), labels["genres"]
+    lengths = {shape.n_genres, len(set(names)), len(labels["train_counts"])}
+    lengths |= {len(thresholds["per_genre"]), len(thresholds["fallback"])}
+    if lengths != {len(names)} or thresholds.pop("genres") != names:
+        raise RunError(f"{folder}: labels.json, thresholds.json and config.json are about other genres; restore them")
+    recipe = Recipe.from_dict(preprocessor["recipe"])
+    if preprocessor["fingerprints"].keys() != recipe.fingerprints().keys():
+        raise RunError(f"{folder / 'preprocessor.json'}: its fingerprints are not those of its features; restore it")
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
-        model = build_system(ModelConfig.from_dict(config["model"]))
+        model = _build(folder, shape)
     load_weights(model, folder / WEIGHTS)
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise RunError(f"{folder / WEIGHTS}: weights that are not finite; restore the file from a copy")
     model.eval()
     return LoadedModel(
         folder=folder,
         model=model,
         genres=tuple(labels["genres"]),
         thresholds=Thresholds.from_dict(thresholds),
-        recipe=Recipe.from_dict(preprocessor["recipe"]),
+        recipe=recipe,
         fingerprints=preprocessor["fingerprints"],
         training=TrainConfig.from_dict(config["training"]),
         train_counts=np.asarray(labels["train_counts"], dtype=np.int64),
@@ -163,13 +179,52 @@ def load_run(folder: Path) -> LoadedModel:
 def weights_sha256(folder: Path) -> str | None:
     """The hash of the weights published in `folder`; None where a file of it is missing, cut short or altered."""
     try:
-        config = read_sealed(folder / "config.json")
+        config = _read(folder, "config.json", ModelDocument)
         _check_parts(folder, config)
     except RunError:
         return None
     return str(config["parts"][WEIGHTS]) if (folder / "README.md").is_file() else None
 
 
+_DOCUMENTS = {
+    "labels.json": LabelsDocument,
+    "preprocessor.json": PreprocessorDocument,
+    "thresholds.json": ThresholdsDocument,
+}
+
+
+def _read(folder: Path, name: str, kind: Any) -> dict[str, Any]:
+    document = read_sealed(folder / name)
+    check_document(folder / name, document, kind)
+    return document
+
+
+def _build(folder: Path, config: ModelConfig) -> System:
+    """Build a system for the weights of a folder; they must have its shapes before memory is taken for it.
+
+    Raises
+    ------
+    RunError
+    """
+    stored = tensor_shapes(folder / WEIGHTS)
+    n_values = sum(map(math.prod, stored.values()))
+    if config.graph and config.n_genres * max(config.n_genres, config.text_dim) > n_values:
+        raise RunError(f"{folder / WEIGHTS}: has no weights for {config.n_genres} genres; restore it from a copy")
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in build_system(config).state_dict().items()}
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, MgcError):
+            raise
+        raise RunError(f"{folder / 'config.json'}: no model has this shape ({error}); restore it") from error
+    if wanted != stored:
+        names = sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
+        raise RunError(f"{folder / WEIGHTS}: these are not weights of this model: {join_names(names)} differ")
+    return build_system(config)
+
+
 def _check_parts(folder: Path, config: dict[str, Any]) -> None:
+    if missing := sorted(set(get_args(PartName)) - config["parts"].keys()):
+        raise RunError(f"{folder / 'config.json'}: it names no {missing[0]}; restore it from a copy")
     for name, sha256 in config["parts"].items():
         check_file(folder / name, sha256)

@@ -28,8 +28,23 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     try:
         model.load_state_dict(load_tensors(path))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise RunError(f"{path}: these are not weights of this model: {error}") from error
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a safetensors file, by name, from its header alone.
+
+    Raises
+    ------
+    RunError
+        If it is not such a file.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"{path}: cannot be read as safetensors ({error})") from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -55,10 +70,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     """
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
-        name, quantity = key.rsplit("/", 1)
+        name, _, quantity = key.rpartition("/")
         if name not in parameters:
             raise RunError(f"the checkpoint's optimizer has state for {name!r}, which this model does not have")
         parameter = parameters[name]
+        if value.shape not in ((), parameter.shape):
+            raise RunError(f"the checkpoint's optimizer has {quantity!r} of {name!r} in another shape")
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         elif optimizer.defaults.get("fused"):

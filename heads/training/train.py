@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from ...cache.durable import fsync_dir
 from ...cache.errors import StoppedError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
@@ -31,7 +32,7 @@ from ..device import compiling, deterministic, resolve_device, reused_memory
 from ..evaluation.predict import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
-from ..runs.checkpoint import publish_folder, save_state, state_file
+from ..runs.checkpoint import publish_folder, save_state, state_file, sweep_points
 from ..runs.folder import saving
 from ..runs.history import EpochRecord, append_record
 from ..runs.model_card import CardFacts
@@ -207,6 +208,9 @@ class _Training:
         with saving(run.folder, "best/", whole_epochs=state.epoch):
             if state.best_epoch and weights_sha256(run.folder / "best") != state.files["best"]["sha256"]:
                 self._publish()  # a kill fell between the checkpoint and best/
+            if not self._epochs_left():  # a kill or a power cut may have left older checkpoints, which no save removes
+                sweep_points(run.folder / "last", at_most=state.point)
+                fsync_dir(run.folder / "last")
         placement = run.placement if self._epochs_left() else None
         if placement is not None:
             batches = FeatureBatches(

@@ -17,8 +17,8 @@ from pathlib import Path
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
 from . import mpeg, unread
-from .structure import joins, lost_tail, payload, voc_formats
-from .tags import after_tags
+from .structure import joins, lost_tail, misread_by_libsndfile, payload, voc_fault
+from .tags import after_id3, after_tags, before_tags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,14 @@ class Sound:
 
     Attributes
     ----------
+    n_bytes : of the file, without the tags in front of it and behind it.
     share : part of the declared sample data that is in the file, 0 to 1; None where the container does not declare it.
     walk : the frames of an MPEG stream, counted; None for any other kind, or where they cannot be counted.
     has_payload : the section that holds the sound is there, whatever its state.
     first, stop : the bytes of the file that decoders may read; to its end where `stop` is None.
     unread : much of the file is neither sound nor tags, as far as its structure says.
     parts : the files that are joined in this one, where there are several.
+    misread_by_libsndfile : libsndfile would read only a part of it, or something else.
     """
 
     container: Container
@@ -73,6 +75,7 @@ class Sound:
     stop: int | None = None
     unread: bool = False
     parts: tuple[Sound, ...] = ()
+    misread_by_libsndfile: bool = False
 
 
 MPEG = Container("MPEG audio", "mp3", "mp3 mp2 mp1 mpa mpga m2a m3a bit", libsndfile=True)
@@ -83,6 +86,7 @@ AU = Container("Sun AU", "au", "au snd", libsndfile=True)
 CAF = Container("CAF", "caf", "caf", libsndfile=True)
 ASF = Container("ASF", "asf", "wma asf wmv", declares_length=True)
 MP4 = Container("MP4", "mov", "m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac", declares_length=True)
+MATROSKA = Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)
 
 _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"fLaC", Container("FLAC", "flac", "flac fla", libsndfile=True, declares_length=True)),
@@ -104,12 +108,13 @@ _SIGNATURES: tuple[tuple[int, bytes, Container], ...] = (
     (0, b"#!AMR", Container("AMR", "amr", "amr awb")),
     (0, b"\x7f\xfe\x80\x01", Container("DTS", "dts", "dts")),
     (0, b"\x0b\x77", Container("AC-3", "ac3", "ac3 eac3 ec3")),
-    (0, b"\x1a\x45\xdf\xa3", Container("Matroska", "matroska", "mka mkv webm weba mk3d", declares_length=True)),
+    (0, b"\x1a\x45\xdf\xa3", MATROSKA),
     *((4, box, MP4) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),
 )
 _CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM")
 _ASF_DATA = b"\x36\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
 _NEAR_BYTES, _FAR_BYTES = 1 << 16, 1 << 24  # how far frames of an MPEG stream are searched, the latter behind tags
+_HEADLINE_BYTES = 4096  # how far a file of another kind is searched behind something that is no tag
 _FAR_CHAIN = 16  # headers in a row that make a stream far from where one is expected
 _UNMISTAKABLE = re.compile(rb"fLaC[\0\x80]\0\0\x22|OggS\0\x02|RIFF....WAVE|FORM....AIF[FC]", re.DOTALL)
 _NOT_ZERO = re.compile(rb"[^\0]")
@@ -130,7 +135,8 @@ def examine(path: Path, caps: Caps) -> Sound:
             start = _search(data, first)
         container = _sniff(data, start)
         if container in (None, ADTS):
-            return _mpeg(data, 0 if start == first and container is None else start, start)
+            skipped = container is None and start == after_id3(data, 0)  # libsndfile passes over no other tags
+            return _mpeg(data, 0 if skipped else start, start)
         assert container is not None
         starts = joins(data, start, container.demuxer)
         sounds = [_sound(data, begin, stop, container) for begin, stop in zip(starts, [*starts[1:], None], strict=True)]
@@ -140,16 +146,17 @@ def examine(path: Path, caps: Caps) -> Sound:
 def _sound(data: mmap.mmap, first: int, stop: int | None, container: Container) -> Sound:
     """Describe one file of the kind `container` that occupies ``[first, stop)`` of `data`."""
     end = len(data) if stop is None else stop
-    if container.demuxer == "voc" and len(voc_formats(data, first)) > 1:
-        raise ClipError(Reason.UNSUPPORTED_CODEC, "VOC blocks of several sample rates or formats")
+    if container.demuxer == "voc" and (fault := voc_fault(data, first)):
+        raise ClipError(Reason.UNSUPPORTED_CODEC, fault)
     return Sound(
         container=container,
-        n_bytes=end - first,
+        n_bytes=before_tags(data, end) - first,
         share=_share(data, first, end, container),
         has_payload=container is not ASF or data.find(_ASF_DATA) >= 0,
         first=first,
         stop=stop,
         unread=lost_tail(data, first, end, container.demuxer),
+        misread_by_libsndfile=misread_by_libsndfile(data, first, end, container.demuxer),
     )
 
 
@@ -184,15 +191,15 @@ def _search(data: mmap.mmap, first: int) -> int:
     error = unread.named(data[first : first + 1024])
     if error is not None and not first:
         raise error
-    behind = _NOT_ZERO.search(data, first)
-    padded = behind.start() if behind else len(data)
-    if padded > first and _sniff(data, padded):
-        return padded
+    padded = _behind_zeros(data, first)
+    for at in range(padded, max(first, padded - 4), -1):  # an MP4 file begins with zeros itself
+        if _sniff(data, at):
+            return at
     if data[first : first + 4] not in _CHUNKED:
         near = mpeg.find_stream(data, padded, padded + _NEAR_BYTES)
         # A tag may be larger than it says, or smaller: sound is searched in it too.
         far = mpeg.find_stream(data, min(first, 10), min(padded, len(data)) + _FAR_BYTES, _FAR_CHAIN)
-        file = _UNMISTAKABLE.search(data, 10, padded + _FAR_BYTES) if first else None
+        file = _UNMISTAKABLE.search(data, min(first, 10), padded + _FAR_BYTES if first else _HEADLINE_BYTES)
         start = min((at for at in (near, far, file.start() if file else None) if at is not None), default=None)
         if start is not None:
             return start
@@ -201,6 +208,16 @@ def _search(data: mmap.mmap, first: int) -> int:
     if first:
         raise ClipError(Reason.EMPTY, "an ID3 tag with no sound behind it")
     raise unread.unnamed(data[:1024])
+
+
+def _behind_zeros(data: mmap.mmap, first: int) -> int:
+    """Offset behind any zeros at `first`, and any tags and zeros that follow."""
+    while True:
+        behind = _NOT_ZERO.search(data, first)
+        padded = behind.start() if behind else len(data)
+        first = after_tags(data, padded)
+        if first in (padded, len(data)) or first > len(data):
+            return padded
 
 
 def extension_fits(path: Path, container: Container) -> bool:

@@ -24,12 +24,13 @@ from av.stream import Disposition
 
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
-from .containers import ASF, Caps, Sound
-from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps
-from .file_range import open_range
+from .containers import ASF, MATROSKA, WAV, Caps, Sound
+from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps, open_range
 
 _PREROLL_S = 1  # decoders need packets before the window: overlap, bit reservoir, Opus' 80 ms
 _PRIMING_S = 0.1  # encoder delay that a container may count and a decoder removes
+_SHORT_PACKET_S = 0.1
+_OVERHEAD_BYTES = 1 << 16  # of a container around its packets: indices, texts, padding
 _LONGEST_FILL_S = 5  # a longer jump of the clock is a new clock, not lost sound
 _ENCRYPTED_TAGS = {"enca", "drms", "drmi", "aavd", "aavx"}
 _HEADERLESS = {"mp3", "aac", "ac3", "dts"}
@@ -38,10 +39,43 @@ _NO_DECODER = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
 av.logging.set_level(av.logging.PANIC)
 
 
+@dataclass(kw_only=True)
+class _Span:
+    """The packets of one stream: where its clock begins, goes to and jumps, in ticks; and their bytes."""
+
+    first: int | None = None
+    end: int | None = None
+    longest: int = 0
+    goes_back: bool = False
+    n_bytes: int = 0
+
+    def add(self, packet: av.Packet[Any]) -> None:
+        self.n_bytes += packet.size
+        if packet.pts is None:
+            return
+        behind = packet.pts + (packet.duration or 0)
+        if self.first is None or self.end is None:
+            self.first, self.end = packet.pts, packet.pts
+        self.goes_back = self.goes_back or (packet.pts < self.end and behind < self.end)
+        self.longest = max(self.longest, behind - self.end)
+        self.first, self.end = min(self.first, packet.pts), max(self.end, behind)
+
+    def seconds(self, tick_s: Fraction) -> Fraction:
+        return Fraction(0) if self.first is None or self.end is None else (self.end - self.first) * tick_s
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Extent:
-    """What the packets of a file say, unread: seconds on the stream's own clock."""
+    """What the packets of a file say, unread: seconds on the stream's own clock.
 
+    Attributes
+    ----------
+    seekable : its clock never goes back.
+    partial : much of the file, or of the sound in it, is not in the stream.
+    """
+
+    seekable: bool
+    partial: bool
     rate_hz: int
     channels: int
     origin_s: Fraction
@@ -115,7 +149,7 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
         rate_hz=extent.rate_hz,
         channels=extent.channels,
         mixer=take.mixer,
-        gaps=take.damaged,
+        gaps=take.damaged or extent.partial,
         share=_share(sound, extent, length),
         by_libsndfile=False,
     )
@@ -185,38 +219,48 @@ def _codec_tag(context: av.AudioCodecContext) -> str:
 
 def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
     with _open(path, sound) as (container, stream):
-        context, tick_s = stream.codec_context, _tick_s(stream)
+        spans: dict[int, _Span] = {one.index: _Span() for one in container.streams}
+        last_s = Fraction(0)  # of any stream: a picture may be longer than the sound
+        for packet in _packets(container, None, _Take()):
+            spans[packet.stream.index].add(packet)
+            if packet.pts is not None and packet.time_base:
+                last_s = max(last_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        longest_s = max(spans[one.index].seconds(_tick_s(one)) for one in container.streams.audio)
+        context, tick_s, span = stream.codec_context, _tick_s(stream), spans[stream.index]
         rate_hz, channels = context.sample_rate, context.layout.nb_channels
         if rate_hz < 1 or channels < 1:
             raise ClipError(Reason.BAD_HEADER, f"the header gives {channels} channels at {rate_hz} Hz")
         check_caps(rate_hz, channels, 0, caps)
-        first = end = None
-        last_s = Fraction(0)  # of any stream: a picture may be longer than the sound
+        origin = stream.start_time if stream.start_time is not None else span.first or 0
         undivided = sound.container.declares_length and not stream.duration and len(container.streams) > 1
-        for packet in _packets(container, None if undivided else stream, _Take()):
-            if packet.pts is not None and packet.time_base:
-                last_s = max(last_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            if packet.pts is not None and packet.stream.index == stream.index:
-                after = packet.pts + (packet.duration or 0)
-                first = packet.pts if first is None else min(first, packet.pts)
-                end = after if end is None else max(end, after)
-        origin = stream.start_time if stream.start_time is not None else first or 0
         declared_s = share = None
         whole_s = (container.duration or 0) / av.time_base
         if undivided:
             share = float(last_s) / whole_s if whole_s else None
         elif sound.container.declares_length:
             declared_s = float(stream.duration * tick_s) if stream.duration else whole_s or None
-        if declared_s and end is not None:
-            share = float((end - (first or 0)) * tick_s) / declared_s
+        if declared_s and span.end is not None:
+            share = float(span.seconds(tick_s)) / declared_s
+        # Matroska does not say how long the last packet is; after a clock goes back, it says nothing of the length.
+        vague = span.goes_back or (sound.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
         return _Extent(
+            seekable=not span.goes_back,
+            partial=longest_s > 2 * span.seconds(tick_s) or _unread_bytes(container, spans, sound),
             rate_hz=rate_hz,
             channels=channels,
             origin_s=origin * tick_s,
-            end_s=None if end is None else end * tick_s,
+            end_s=None if vague or span.end is None else span.end * tick_s,
             declared_share=share,
             declared_s=declared_s,
         )
+
+
+def _unread_bytes(container: av.container.InputContainer, spans: dict[int, _Span], sound: Sound) -> bool:
+    """Whether more of the file is outside of all packets than containers need for themselves."""
+    if sound.misread_by_libsndfile or any(stream.type == "attachment" for stream in container.streams):
+        return False  # bursts in a WAV file are padded with zeros; attachments are no packets
+    n_bytes = sound.n_bytes - sum(span.n_bytes for span in spans.values())
+    return n_bytes > max(_OVERHEAD_BYTES, (0.5 if sound.container is ASF else 0.2) * sound.n_bytes)
 
 
 def _tick_s(stream: av.AudioStream) -> Fraction:
@@ -228,7 +272,8 @@ def _tick_s(stream: av.AudioStream) -> Fraction:
 def _take(path: Path, sound: Sound, window: Window, extent: _Extent) -> _Take:
     """Decode `window`, from a seek where the container can, else from the start."""
     far = window.first > 2 * _PREROLL_S * extent.rate_hz
-    if far and sound.container is not ASF:  # after a seek, Windows Media gives frames the time of their neighbours
+    # After a seek, Windows Media gives frames the time of their neighbours, and WAV one guessed from its byte rate.
+    if far and extent.seekable and sound.container not in (ASF, WAV):
         take = _decode(path, sound, window, extent, seek=True)
         if take is not None:
             return take

@@ -10,8 +10,7 @@ import numpy as np
 import soundfile
 
 from .containers import MPEG, Caps, Sound
-from .decoded import MPEG_SLACK, Decoded, Float32, Mixer, PlaceClip, Window, check_caps
-from .file_range import open_range
+from .decoded import MPEG_SLACK, Decoded, Float32, Mixer, PlaceClip, Window, check_caps, open_range
 
 _BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
 

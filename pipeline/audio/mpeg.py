@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .tags import Bytes, after_tags, is_much
+from .tags import Bytes, after_tags, before_tags, is_much
 
 _KBPS = {  # (MPEG-1, layer) -> kbit/s by the header's index 1 to 14
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -87,7 +87,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
     if header is None or not header.n_bytes:
         return None
     stream, rate_hz = header.stream, header.rate_hz
-    samples, breaks, position, end = 0, 0, first, len(data)
+    samples, breaks, position, end = 0, 0, first, before_tags(data, len(data))
     if any(name in data[first : first + 44] for name in _TAG_NAMES):
         position += header.n_bytes
     while position < end:
@@ -97,7 +97,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
             samples += header.n_samples if position <= end else 0
             continue
         resumed, behind_tags = _resume(data, position, stream), after_tags(data, position)
-        if resumed is None:
+        if resumed is None or resumed >= end:
             breaks += is_much(end - behind_tags, end - first)
             break
         breaks += behind_tags == position < resumed  # files joined end to end keep their tags

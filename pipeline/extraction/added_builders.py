@@ -37,7 +37,7 @@ class _AddedBuilder(PartBuilder):
     def __init__(self, *, job: PartJob, plan: Plan, clips: Clips, encoder: Encoder, recipe: Recipe) -> None:
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=recipe)
         self._plan = plan
-        self._base = read_outcomes(job.store, job.part).to_pylist()
+        self._base = read_outcomes(job.store, plan, job.part).to_pylist()
         """Outcomes of the store's own features."""
         self._previous: list[dict[str, Any]] = []
         """Outcomes of the record that is retried."""

@@ -39,6 +39,7 @@ class PartJob:
     Attributes
     ----------
     inline_lyrics : by track id, where the source's table holds them.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
     starts_s : by track id, where a clip begins, if not where the recipe says.
     crashing_rows : array rows that end the process that works on them; they fail unseen.
     after_crash : the worker that had the part is dead, so its claim does not count.
@@ -51,6 +52,7 @@ class PartJob:
     root: Path
     text: TextSource | None
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
+    lyrics_encoding: str | None = None
     starts_s: Mapping[str, float] = field(default_factory=dict)
     crashing_rows: tuple[int, ...] = ()
     after_crash: bool = False
@@ -127,10 +129,10 @@ class PartBuilder:
             embedding = executor.submit(self._embed, encoder, rows_of, cancelled)
             try:
                 outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
+                embedding.result()
             except BaseException:
                 cancelled.set()
                 raise
-            embedding.result()
         return [self._finish_row(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
 
     def _check(self, i: int, track: Track, dropped: Collection[str]) -> None:
@@ -219,6 +221,7 @@ class PartBuilder:
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:
-            return load_lyrics(resolve_inside(self._job.root, track["lyrics_path"]), rule=self._cleaning)
+            path = resolve_inside(self._job.root, track["lyrics_path"])
+            return load_lyrics(path, rule=self._cleaning, encoding=self._job.lyrics_encoding)
         except ClipError:  # the path leaves the root: the lyrics only fail
             return Lyrics(None, Flag.LYRICS_FAILED)

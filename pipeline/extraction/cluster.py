@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import ConfigError, WorkerError
-from ...cache.machine import ONE_THREAD
 from .builder import PartJob
+from .local_cluster import local_client
 from .options import Scheduler
 from .part import Receipt, build_and_commit
 from .probe import probe
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-
-WORKER_START_S = 300
-"""How long the first local worker may take to start; imports from a cold network file system are slow."""
 
 DEATHS_ALLOWED = 3
 """Workers that one part may end in all before the run gives up: machines are preempted too."""
@@ -43,7 +39,7 @@ def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterato
     Exception
         Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
     """
-    with _local_client(workers) if isinstance(workers, int) else _remote_client(workers) as client:
+    with local_client(workers) if isinstance(workers, int) else _remote_client(workers) as client:
         yield from _receipts(client, jobs)
 
 
@@ -93,70 +89,13 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
 
 
 @contextlib.contextmanager
-def _local_client(n_workers: int) -> Iterator[Client]:
-    """Start workers on loopback that accept this process only: certificates are made for it and kept in memory.
-
-    Raises
-    ------
-    WorkerError
-        If no worker process can start.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-    from distributed.security import Security
-
-    settings = {
-        "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
-        "distributed.admin.tick.interval": "1s",  # default: 50 per second; see Growth in benchmarks/speed/speed.md
-        "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
-        "distributed.scheduler.http.routes": [],  # HTTP has no secret: nothing is served
-        "distributed.worker.http.routes": [],
-        "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
-    }
-    with dask.config.set(settings), contextlib.ExitStack() as stack:
-        try:
-            _refuse_missing_semaphores()
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                security=Security.temporary(),
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=0,  # a limit of Dask's own would pause workers half way; decoding has one for each file
-                silence_logs=logging.CRITICAL,
-            )
-            client = stack.enter_context(Client(stack.enter_context(cluster)))
-            client.wait_for_workers(1, timeout=WORKER_START_S)
-        except (OSError, RuntimeError, TimeoutError, ValueError, TypeError) as error:
-            raise WorkerError(
-                f"worker processes cannot start here ({_cause(error)}); give --workers 0, or --shard I/N in N shells"
-            ) from error
-        yield client
-
-
-def _refuse_missing_semaphores() -> None:
-    """Fail at once, and in plain words, where processes would die one by one for want of a lock."""
-    try:
-        multiprocessing.get_context("spawn").Lock()
-    except OSError as error:
-        raise OSError(f"no lock for processes; on Linux they are files in /dev/shm: {error.strerror}") from None
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first cause of an error in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextlib.contextmanager
 def _remote_client(scheduler: Scheduler) -> Iterator[Client]:
-    from distributed import Client
-    from distributed.security import Security
-
     address = scheduler.checked_address()
+    try:
+        from distributed import Client
+        from distributed.security import Security
+    except ValueError as error:  # of a file of settings
+        raise ConfigError(f"Dask cannot be loaded: {' '.join(str(error).split())}; correct its settings") from error
     security = None
     if address.startswith("tls://"):
         security = Security(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...cache.durable import atomic_write
+from ...cache.durable import atomic_write, fsync_dir
 from ...cache.errors import ConfigError
 from ...cache.format.plan import PLAN_FILE, is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
@@ -69,6 +69,8 @@ def extract(
     tracks = reconcile.source_table(source)
     if not (path / PLAN_FILE).is_file():
         reconcile.plan_store(path, tracks, recipe, text, options)
+    with contextlib.suppress(PermissionError):
+        fsync_dir(path.parent)  # the process that created the store may have been killed before it did this
     plan = read_plan(path)
     reconcile.refuse_other_recipe(path, plan, recipe, options)
     finish(path)

@@ -154,6 +154,7 @@ class PendingParts:
             root=self.source.root,
             text=self.text,
             inline_lyrics={track_id: self._inline[track_id] for track_id in ids if track_id in self._inline},
+            lyrics_encoding=self.source.lyrics_encoding,
             starts_s={track_id: self.starts_s[track_id] for track_id in ids if track_id in self.starts_s},
             feature_set=self.feature_set,
             retry_of=retry_of,

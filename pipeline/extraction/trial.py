@@ -5,6 +5,7 @@ Every worker's first part includes its start-up (processes, the encoder's weight
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import statistics
@@ -53,7 +54,7 @@ def forecast(
     with tempfile.TemporaryDirectory(prefix="mgc-plan-") as scratch:
         store, started = Path(scratch) / "sample.zarr", time.monotonic()
         report = extract(
-            Source(root=source.root, tracks=[source.tracks[row] for row in rows]),
+            dataclasses.replace(source, tracks=[source.tracks[row] for row in rows]),
             store,
             ExtractOptions(features=options.features, part_rows=sample_rows, workers=measured),
             recipe=recipe,

@@ -76,11 +76,11 @@ def batch_songs(
     source: Source, counts: Sequence[int], recipe: MelRecipe, *, max_windows: int = MAX_WINDOWS
 ) -> Iterator[WindowBatch]:
     """Batch songs in order of id, each batch of at most `max_windows` windows; a longer song is alone."""
-    batch = WindowBatch(source=Source(root=source.root, tracks=[]))
+    batch = WindowBatch(source=dataclasses.replace(source, tracks=[]))
     for song, n_windows in sorted(zip(source.tracks, counts, strict=True), key=lambda pair: pair[0].id):
         if batch.songs and len(batch.source.tracks) + n_windows > max_windows:
             yield batch
-            batch = WindowBatch(source=Source(root=source.root, tracks=[]))
+            batch = WindowBatch(source=dataclasses.replace(source, tracks=[]))
         batch.add(song, n_windows, recipe.clip_s)
     if batch.songs:
         yield batch

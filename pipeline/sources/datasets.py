@@ -11,14 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ConfigError, ManifestError
+from ...cache.format.schema import Flag
 from ...cache.messages import counted, nearest
 from ...cache.names import find_file
 from ...cache.steps import Progress, silent
+from ..text.language import detect_language
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
-from .manifest import COLUMNS, NO_LANGUAGE, KnownDataset, Source, Track, escaping_paths, remark_links
+from .manifest import (
+    COLUMNS,
+    NO_LANGUAGE,
+    KnownDataset,
+    Source,
+    Track,
+    escaping_paths,
+    normalise_language,
+    remark_links,
+    track_lyrics,
+)
 from .mtg_jamendo import MTG_JAMENDO
 from .music4all import MUSIC4ALL
 from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_for_nothing
@@ -66,10 +78,25 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_pr
     if options.merge_genres is not None:
         tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)
+    if options.detect_language:
+        detected = [_with_language(track, tracks.root, options.lyrics_encoding) for track in tracks.tracks]
+        n_before, n_after = (sum(t.language is not None for t in each) for each in (tracks.tracks, detected))
+        notes.append(f"language of {counted(n_after - n_before, 'track')} detected; {len(detected) - n_after} without")
+        tracks = replace(tracks, tracks=detected)
     if kind not in (AUDIO_FOLDER, GENRE_FOLDERS):
         paths = [track.path for track in sample_tracks(tracks.tracks)]
         notes += remark_links(tracks.root, paths, "write a manifest with -o {}/tracks.jsonl and extract from that")
-    return replace(tracks, notes=notes)
+    return replace(tracks, notes=notes, lyrics_encoding=options.lyrics_encoding)
+
+
+def _with_language(track: Track, root: Path, encoding: str | None) -> Track:
+    """Return the track with the language of its lyrics, if it has none and they are certain."""
+    if track.language is not None:
+        return track
+    lyrics = track_lyrics(track, root, encoding)
+    if Flag.INSTRUMENTAL in lyrics.flags:
+        return replace(track, language=NO_LANGUAGE)
+    return replace(track, language=normalise_language(None if lyrics.text is None else detect_language(lyrics.text)))
 
 
 def _choose_kind(path: Path, options: SourceOptions) -> KnownDataset:
@@ -181,6 +208,7 @@ def songs_source(
     lyrics: Path | None = None,
     *,
     missing_ok: bool = False,
+    lyrics_encoding: str | None = None,
     on_progress: Progress = silent,
 ) -> Source:
     """Return songs named one by one as a source; ids are the paths as the user wrote them.
@@ -191,6 +219,7 @@ def songs_source(
         those in its tags.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
 
     Raises
     ------
@@ -224,7 +253,9 @@ def songs_source(
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    source = Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes)
+    source = Source(
+        root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes, lyrics_encoding=lyrics_encoding
+    )
     return add_tags(source, SourceOptions(), {"lyrics"}, on_progress=on_progress)
 
 

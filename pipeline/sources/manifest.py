@@ -21,11 +21,11 @@ import numpy as np
 
 from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
-from ...cache.format.schema import Reason
+from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
 from ...cache.names import find_file
 from ...cache.normalise import normalise
-from ..text.lyrics import load_lyrics, read_lyrics
+from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
 from .options import SourceOptions
 
@@ -77,6 +77,7 @@ class Source:
     ----------
     given : the :data:`COLUMNS` that the source itself decides, also where a cell is empty; tags fill the others.
     columns : column -> origin (such as the name of a table) -> number of tracks that have their value from there.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
     """
 
     root: Path
@@ -84,6 +85,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     given: frozenset[str] = frozenset(COLUMNS)
     columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    lyrics_encoding: str | None = None
     merged_genres: list[MergedGenre] = field(default_factory=list)
 
     def with_origins(self, origins: Mapping[str, str]) -> Source:
@@ -257,12 +259,16 @@ def filter_tracks(
     if wanted:
         languages = Counter(track.language or "none" for track in kept)
         advice = "languages there: " + ", ".join(f"{name} ({n})" for name, n in languages.most_common(10))
+        if languages["none"]:
+            advice += "; --detect-language detects it from the lyrics"
         kept = count(f"language {','.join(wanted)}", [t for t in kept if _speaks(t.language, wanted)], advice)
     if options.min_labels:
         enough = [track for track in kept if len(track.genres) >= options.min_labels]
         kept = count(f"min-labels {options.min_labels}", enough, "give labels, or ask for fewer")
     if options.require_lyrics:
-        kept = count("require-lyrics", [t for t in kept if _has_words(t, root)], "no lyrics were found")
+        kept = count(
+            "require-lyrics", [t for t in kept if _has_words(t, root, options.lyrics_encoding)], "no lyrics were found"
+        )
     if options.limit is not None:
         kept = count(f"limit {options.limit}", kept[: options.limit], "")
     return kept, counts
@@ -315,12 +321,19 @@ def _speaks(language: str | None, wanted: Sequence[str]) -> bool:
     return language is not None and any(language == tag or language.startswith(f"{tag}-") for tag in wanted)
 
 
-def _has_words(track: Track, root: Path | None) -> bool:
-    if track.lyrics is not None:
-        return read_lyrics(track.lyrics).text is not None
-    if track.lyrics_path is None or root is None:
+def _has_words(track: Track, root: Path | None, encoding: str | None) -> bool:
+    if root is None and track.lyrics is None:
         return track.lyrics_path is not None
+    return track_lyrics(track, root or Path(), encoding).text is not None
+
+
+def track_lyrics(track: Track, root: Path, encoding: str | None) -> Lyrics:
+    """Return the lyrics of a track, cleaned by the newest rule."""
+    if track.lyrics is not None:
+        return read_lyrics(track.lyrics)
+    if track.lyrics_path is None:
+        return Lyrics(None, Flag.NO_LYRICS)
     try:
-        return load_lyrics(resolve_inside(root, track.lyrics_path)).text is not None
+        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding)
     except ClipError:
-        return False
+        return Lyrics(None, Flag.LYRICS_FAILED)

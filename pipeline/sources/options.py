@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ...cache.bounds import Between, Count, check_options
+from ...cache.bounds import Between, Count, Encoding, check_options
 from ...cache.errors import ConfigError
 
 GenreLevel = Literal["own", "all", "top"]
@@ -36,6 +36,8 @@ class SourceOptions:
         the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
     tags : take what neither a table nor a file next to a song says from the tags of the audio files.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
+    detect_language : detect the language of tracks that have none, from their lyrics.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
     require_lyrics : keep tracks whose lyrics hold words.
@@ -54,6 +56,8 @@ class SourceOptions:
     artist_delimiter: str | None = None
     genres_from_folders: bool = False
     genre_level: GenreLevel | None = None
+    lyrics_encoding: Encoding | None = None
+    detect_language: bool = False
     merge_genres: str | None = None
     tags: bool = True
     languages: Sequence[str] = ()

@@ -1,14 +1,13 @@
 """Lyrics as they lie on disk -> clean text, or a flag that says why there is none.
 
-Decoding: by a byte order mark (UTF-8, UTF-16, UTF-32) where there is one, else UTF-8, else Windows-1252, each strictly;
-else the lyrics fail and the track's audio does not. Cleaning follows a rule (:func:`clean_lyrics`) whose number is
+Decoding (:func:`_decode`) is strict. If no encoding is certain enough, the lyrics fail and the track's audio does not.
+Cleaning follows a rule (:func:`clean_lyrics`) whose number is
 part of the recipe.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
 import html
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from ...cache.format.schema import Flag
 from ...cache.normalise import limit_marks, normalise
+from .encodings import decode_escaped, decode_legacy, decode_strictly, decode_wide, has_controls
 from .timing import without_timing
 
 CLEANING_RULE = 2
@@ -35,7 +35,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_UNMARKED = ((b"", "utf-8", Flag(0)), (b"", "cp1252", Flag.TEXT_RECODED))
 _TAG_NAMES = (
     "a|abbr|article|aside|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|figure|font|footer|form|h[1-6]|"
     "head|header|hr|html|i|iframe|img|ins|label|li|link|main|mark|meta|nav|noscript|ol|p|pre|q|s|script|section|small|"
@@ -77,7 +76,7 @@ class Lyrics:
         return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def load_lyrics(path: Path, *, rule: int = CLEANING_RULE) -> Lyrics:
+def load_lyrics(path: Path, *, rule: int = CLEANING_RULE, encoding: str | None = None) -> Lyrics:
     """Read a lyrics file: ``NO_LYRICS`` where there is none, ``LYRICS_FAILED`` where it cannot be read as text.
 
     A folder, a FIFO, an unreadable file and one above 1 MiB fail; no such thing blocks.
@@ -86,7 +85,7 @@ def load_lyrics(path: Path, *, rule: int = CLEANING_RULE) -> Lyrics:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_LYRICS_BYTES:
-                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1), rule=rule)
+                return read_lyrics(file.read(MAX_LYRICS_BYTES + 1), rule=rule, encoding=encoding)
     except (FileNotFoundError, NotADirectoryError):
         return Lyrics(None, Flag.NO_LYRICS)
     except OSError:  # a folder, a file that may not be read, a disk or a share that fails half-way
@@ -98,25 +97,27 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO without a writer would block a plain open
 
 
-def read_lyrics(data: bytes | str, *, rule: int = CLEANING_RULE) -> Lyrics:
+def read_lyrics(data: bytes | str, *, rule: int = CLEANING_RULE, encoding: str | None = None) -> Lyrics:
     """Decode and clean the lyrics of one track; no input raises.
 
     Parameters
     ----------
     data : the file's bytes, or text from a table (which has been decoded already).
     rule : of :func:`clean_lyrics`.
+    encoding : of bytes that are neither marked nor valid UTF-8; None detects it.
 
     Returns
     -------
     Lyrics
         ``text`` None with ``EMPTY_LYRICS`` (nothing but white space), ``INSTRUMENTAL`` (only that word, in any case,
-        misspelled as in Music4All, in brackets or not) or ``LYRICS_FAILED`` (no declared encoding fits, or over
-        1 MiB); otherwise the text, with ``TEXT_RECODED`` where it was not UTF-8 without a mark, and ``TEXT_CLEANED``
+        misspelled as in Music4All, in brackets or not) or ``LYRICS_FAILED`` (no encoding fits, or several do, or over
+        1 MiB); otherwise the text, with ``TEXT_RECODED`` where it was not UTF-8 without a mark, with
+        ``ENCODING_DOUBTFUL`` where another encoding fits nearly as well, and with ``TEXT_CLEANED``
         where cleaning removed something.
     """
     if len(data) > MAX_LYRICS_BYTES:
         return Lyrics(None, Flag.LYRICS_FAILED)
-    decoded = (data, Flag(0)) if isinstance(data, str) else _decode(data)
+    decoded = (data, Flag(0)) if isinstance(data, str) else _decode(data, encoding)
     if decoded is None:
         return Lyrics(None, Flag.LYRICS_FAILED)
     raw, flags = decoded
@@ -197,9 +198,32 @@ def _is_blank(text: str) -> bool:
     return all(char == "\ufffd" or unicodedata.category(char)[0] in "CZ" for char in text)
 
 
-def _decode(data: bytes) -> tuple[str, Flag] | None:
-    marked = [(mark, encoding, Flag.TEXT_RECODED) for mark, encoding in _MARKS if data.startswith(mark)]
-    for mark, encoding, flag in marked or _UNMARKED:
-        with contextlib.suppress(UnicodeDecodeError):
-            return data[len(mark) :].decode(encoding), flag
-    return None
+def _is_unicode(encoding: str) -> bool:
+    return codecs.lookup(encoding).name.startswith(("utf-8", "utf-16", "utf-32"))
+
+
+def _decode(data: bytes, encoding: str | None) -> tuple[str, Flag] | None:
+    """Decode the bytes of a file: by its mark, else as UTF-8, else by `encoding`, else by what is detected.
+
+    Bytes with control characters are no UTF-8 text: they are UTF-16 or UTF-32 without a mark, contain escape sequences,
+    or fail. A named encoding comes before UTF-8 for bytes that are all ASCII, such as those of UTF-7 or ISO-2022-JP.
+    """
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            text = decode_strictly(data[len(mark) :], name)
+            return None if text is None else (text, Flag.TEXT_RECODED)
+    text, escaped = decode_strictly(data, "utf-8"), decode_escaped(data)
+    is_text = text is not None and escaped is None and not has_controls(text)
+    if encoding is not None and (not is_text or (data.isascii() and not _is_unicode(encoding))):
+        named = decode_strictly(data, encoding)
+        if named is None or has_controls(named):
+            return None
+        return named, Flag(0) if named == text else Flag.TEXT_RECODED
+    if text is not None and (is_text or _is_blank(text)):
+        return text, Flag(0)
+    decoded = escaped or decode_wide(data)
+    if decoded is None and text is None and b"\x1b" not in data:
+        decoded = decode_legacy(data)
+    if decoded is None:
+        return None
+    return decoded.text, Flag.TEXT_RECODED | (Flag(0) if decoded.is_certain else Flag.ENCODING_DOUBTFUL)

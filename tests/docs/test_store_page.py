@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import NotRequired, get_origin, get_type_hints
 
 import h5py
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 import zarr
 
+from mgc.cache.format.documents import DOCUMENTS
 from mgc.cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, TextRecipe
@@ -68,6 +70,20 @@ def test_the_keys_of_both_recipes_are_listed() -> None:
     for listed, recipe in ((mel, MelRecipe), (text, TextRecipe)):
         keys = [name for line in listed.splitlines() for name in names(line.split("|")[1])]
         assert sorted(keys) == sorted(one.name for one in dataclasses.fields(recipe))
+
+
+def test_the_keys_of_every_record_are_listed() -> None:
+    listed: dict[str, set[str]] = {}
+    for record, keys, *_ in table("| record | key | type | content |"):
+        listed.setdefault(record.strip("`"), set()).update(re.findall(r"`(\w+\??)`", keys))
+    documented = {}
+    for record in listed:
+        key = re.sub("<(g|part|n)>", "0", record).replace("<name>", "more")
+        (kind,) = (kind for pattern, kind in DOCUMENTS if pattern.fullmatch(key))
+        hints = get_type_hints(kind, include_extras=True)
+        documented[record] = {name + "?" * (get_origin(hint) is NotRequired) for name, hint in hints.items()}
+    assert listed == documented
+    assert len(listed) == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize(("rate_hz", "samples"), [(22_050, 1), (8000, 3217), (44_100, 22_051), (48_000, 200_001)])

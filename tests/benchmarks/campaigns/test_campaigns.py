@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.campaigns import inputs, kills, large, reliability, store, training
+from benchmarks.campaigns import hostile, inputs, kills, large, reliability, store, training
 from benchmarks.campaigns.store_machine import run_sequences
 from benchmarks.machine import ROOT
 
@@ -113,6 +113,25 @@ def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, 
     assert "| kill | something holds | 18 kills | 7 | 7 | 1, all passed since | 5 more |" in capsys.readouterr().out
 
 
+def test_figures_are_those_of_trials_that_carry_a_commit(tmp_path):
+    lines = [{"trial": i, "passed": True, "result": {"kills": 2}, "date": "2026-11-25", "code": "a"} for i in range(3)]
+    lines[1]["code"], lines[2]["passed"] = "b", False
+    without = {"trial": 3, "passed": True, "result": {"kills": 100}, "date": "2026-11-24"}
+    (tmp_path / "kill.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [without, *lines]))
+    row = reliability.row("kill", reliability.read_lines(tmp_path, "kill"))
+    assert "| 4 kills | 450 | 3 |" in row
+    assert row.endswith("| b: 2 kills, a: 2 kills |")
+    assert reliability.row("power", []).endswith("| not run yet |")
+
+
+def test_campaign_that_this_machine_cannot_run_is_reported(tmp_path, monkeypatch, capsys):
+    campaign = reliability.Campaign(lambda *_: {"cuts": 1}, "cuts", 1, missing=lambda: "only root can mount")
+    monkeypatch.setattr(reliability, "CAMPAIGNS", {"power": campaign})
+    reliability.run(tmp_path, ["power"], minutes=1)
+    assert "power: not run, because only root can mount\n" in capsys.readouterr().err
+    assert reliability.read_lines(tmp_path, "power") == []
+
+
 @pytest.mark.parametrize("name", ["faults", "train-faults"])
 def test_a_campaign_over_every_operation_ends(name):
     campaign, lines = reliability.CAMPAIGNS[name], []
@@ -137,3 +156,20 @@ def test_system_calls_come_in_the_right_order():
         pytest.skip("this machine does not allow strace")
     assert done.returncode == 0, done.stderr
     assert "the order holds for 5 records" in done.stdout
+
+
+def test_hostile_stores_and_models_are_read_rightly_or_refused(tmp_path):
+    found = hostile.hostile(0, tmp_path, n_mutants=60)
+    assert found["mutants"] == found["read"] + found["refused"] == 60
+    assert found["refused"] > 20
+    assert hostile.KINDS.keys() <= found.keys()
+    assert "% of" in found["lines of cache/ that they ran"]
+
+
+def test_a_mutant_that_raises_anything_else_fails_its_trial(tmp_path, monkeypatch):
+    def broken(folder: Path, rng: object) -> bool:
+        raise KeyError("first_row")
+
+    monkeypatch.setattr(hostile, "KINDS", {"records": broken})
+    with pytest.raises(AssertionError, match=r"mutant 0 of trial 3 \(records\): KeyError"):
+        hostile.hostile(3, tmp_path, n_mutants=1)

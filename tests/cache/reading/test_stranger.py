@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -114,3 +115,16 @@ def test_the_golden_store_is_read_by_us(form):
         assert sorted(ok) == sorted(said)
         for name, row in ok.items():
             assert hashlib.sha256(store.read("mel", [row])[0].tobytes()).hexdigest() == said[name]["mel_sha256"]
+
+
+def test_the_golden_store_is_as_recorded_though_later_versions_have_more_flags(tmp_path):
+    from mgc.cache.format.schema import FIRST_FLAGS, Flag
+    from mgc.cache.upkeep.verify import verify
+
+    store = Path(shutil.copytree(GOLDEN / "golden.zarr", tmp_path / "s.zarr"))
+    assert len(json.loads((store / "zarr.json").read_text())["attributes"]["flag_bits"]) == FIRST_FLAGS < len(Flag)
+    assert verify(store, full=True) == []
+    document = json.loads((store / "zarr.json").read_text())
+    document["attributes"]["flag_bits"].popitem()
+    (store / "zarr.json").write_text(json.dumps(document))
+    assert [damage.key for damage in verify(store)] == ["zarr.json"]

@@ -177,6 +177,7 @@ def test_a_smaller_store_is_whole_and_holds_the_same_features(
         small,
         "--json",
     )
+    assert not (small / "staging").exists()
     chosen = store.sel(split=["train", "test"], genre="jazz")
     assert (done.json["tracks"], done.json["of"]) == (len(chosen), len(OK_SONGS))
     assert call("store", "verify", small, "--full").code == 0

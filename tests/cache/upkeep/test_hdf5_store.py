@@ -18,7 +18,8 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.tables import plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
-from mgc.cache.upkeep.hdf5_writer import seal_problem, seal_store, unpack_store
+from mgc.cache.upkeep.hdf5_writer import seal_store, unpack_store
+from mgc.cache.upkeep.seal import seal_problem
 from mgc.cache.writing.creation import append_generation
 from mgc.cache.writing.takedowns import drop
 

@@ -217,6 +217,16 @@ def test_a_run_can_be_taken_further_and_a_finished_one_stays(
     assert ends[0] == ends[1]
 
 
+def test_resume_of_a_finished_run_removes_older_checkpoints_left_by_a_power_cut(
+    small_store: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / "last" / "state-000002+000001.json").write_bytes((run / "last" / "state-000002.json").read_bytes())
+    (run / "last" / "random-000002+000001.safetensors").write_bytes(b"")
+    train(small_store, run, small_config(), resume=True)
+    assert_same_run(run, whole)
+
+
 def test_best_is_published_again_if_a_kill_fell_before_it(small_store: FeatureStore, tmp_path: Path) -> None:
     train(small_store, tmp_path / "run", small_config(epochs=1))
     best = folder_bytes(tmp_path / "run" / "best")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.format.schema import Flag
 from mgc.pipeline.audio import clips
 from mgc.pipeline.audio.clips import Clip, decode_clip
-from mgc.pipeline.audio.tags import after_tags
+from mgc.pipeline.audio.tags import after_tags, before_tags
 
 RECIPE = MelRecipe()
 NOISE = np.random.default_rng(4).bytes(300_000)
@@ -56,7 +59,9 @@ def decoded(path: Path, content: bytes) -> Clip:
         (id3(1 << 27, bytes(500)), 0),  # larger than the file
         (id3(60_000, bytes(500)), 0.1),  # it would swallow sound
         (bytes(3_000_000), 0),
+        (bytes(2000) + id3(100, bytes(100)), 0),
         (ape(bytes(700), header=True), 0),
+        (ape(NOISE, header=True), 0),
     ],
 )
 def test_sound_behind_tags_and_padding(tmp_path: Path, kind: str, before: bytes, lost_s: float) -> None:
@@ -73,9 +78,22 @@ def test_an_mp3_that_begins_in_mid_frame(tmp_path: Path, at: int) -> None:
     assert set(clip.flags) == {Flag.SHORT}
 
 
-@pytest.mark.parametrize("behind", [ape(NOISE, header=True), b"TAG" + bytes(125)])
-def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, behind: bytes) -> None:
-    clip = decoded(tmp_path / "a.mp3", sound(tmp_path, "mp3") + behind)
+COVER = struct.pack("<II", len(NOISE), 2) + b"Cover Art (Front)\0" + NOISE
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac", "ogg", "wav"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        ape(COVER, header=True),
+        ape(COVER, header=False),
+        ape(COVER, header=False) + b"TAG" + bytes(125),
+        b"TAG" + bytes(125),
+        b"LYRICSBEGIN" + b"LYR50000" + b"la " * 16_667 + b"050020LYRICS200" + b"TAG" + bytes(125),
+    ],
+)
+def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, kind: str, behind: bytes) -> None:
+    clip = decoded(tmp_path / f"a.{kind}", sound(tmp_path, kind) + behind)
     assert clip.seconds == pytest.approx(6, abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
 
@@ -83,6 +101,35 @@ def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, behind: bytes) -> 
 def test_a_tag_of_tags() -> None:
     tags = id3(50, bytes(50)) + ape(b"x" * 40, header=True) + b"TAG" + bytes(125) + b"LYRICSBEGINabc000014LYRICS200"
     assert after_tags(tags + b"sound", 0) == len(tags)
+
+
+@given(st.lists(st.sampled_from([b"TAG", b"APETAGEX", b"LYRICS200", b"3DI", b"000015", bytes(4), b"\x7f" * 8])))
+def test_any_bytes_have_a_place_before_their_tags(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    assert 0 <= before_tags(data, len(data)) <= len(data)
+
+
+@pytest.mark.parametrize(
+    "before", [b"\xef\xbb\xbf", b"\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: audio/mpeg\r\n\r\n"]
+)
+@pytest.mark.parametrize("kind", ["mp3", "flac", "ogg", "wav"])
+def test_sound_behind_a_few_lines(tmp_path: Path, kind: str, before: bytes) -> None:
+    clip = decoded(tmp_path / f"a.{kind}", before + sound(tmp_path, kind))
+    assert clip.seconds == pytest.approx(6, abs=0.11)
+    assert set(clip.flags) == {Flag.SHORT}
+
+
+def test_an_mp4_behind_zeros(tmp_path: Path) -> None:
+    """Its first bytes are zeros too."""
+    with av.open(tmp_path / "a.m4a", "w", format="ipod") as out:
+        stream = out.add_stream("aac", rate=44_100, layout="mono")
+        for _ in range(100):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1024), 0.1, np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 44_100
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    clip = decoded(tmp_path / "b.m4a", bytes(100_000) + (tmp_path / "a.m4a").read_bytes())
+    assert clip.seconds == pytest.approx(100 * 1024 / 44_100, abs=0.1)
 
 
 @pytest.mark.parametrize(

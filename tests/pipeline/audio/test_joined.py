@@ -17,6 +17,7 @@ from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
 from mgc.cache.format.schema import Flag
 from mgc.pipeline.audio.clips import Clip, decode_clip
+from mgc.pipeline.audio.structure import lost_tail
 
 RECIPE = MelRecipe()
 TARGET_HZ = 22_050
@@ -60,14 +61,25 @@ def encode(path: Path, sounds: Sequence[tuple[Float32, int]], codec: str, contai
     return path.read_bytes()
 
 
-CONTAINERS = {"aac": "adts", "mp2": "mp2", "wavpack": "wv", "tta": "tta", "alac": "ipod"}
+CONTAINERS = {
+    "aac": "adts",
+    "mp2": "mp2",
+    "wavpack": "wv",
+    "tta": "tta",
+    "alac": "ipod",
+    "ac3": "ac3",
+    "eac3": "eac3",
+    "aac.mkv": "matroska",
+    "tta.mkv": "matroska",
+    "wavpack.mkv": "matroska",
+}
 SOUNDFILE = {"wav": "PCM_16", "aiff": "PCM_16", "au": "PCM_16", "caf": "PCM_16", "flac": "PCM_16", "w64": "PCM_16"}
 
 
 def made(folder: Path, kind: str, seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> bytes:
     samples, path = stairs(seconds, rate_hz, low_hz, channels), folder / f"part.{kind}"
     if kind in CONTAINERS:
-        return encode(path, [(samples, rate_hz)], kind, CONTAINERS[kind])
+        return encode(path, [(samples, rate_hz)], kind.partition(".")[0], CONTAINERS[kind])
     if kind in ("vorbis", "opus"):
         soundfile.write(path, samples, rate_hz, format="OGG", subtype=kind.upper())
     elif kind == "flac.ogg":
@@ -120,6 +132,8 @@ JOINED = [
     (("wavpack", 44_100, 2), ("wavpack", 44_100, 2)),
     (("tta", 44_100, 2), ("tta", 44_100, 2)),
     (("alac", 44_100, 2), ("alac", 44_100, 2)),
+    (("ac3", 48_000, 1), ("ac3", 48_000, 2)),
+    (("eac3", 48_000, 1), ("eac3", 48_000, 2)),
 ]
 
 
@@ -170,13 +184,145 @@ def test_a_part_that_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
     assert set(clip.flags) == {Flag.SHORT, Flag.DECODE_GAPS}
 
 
-@pytest.mark.parametrize("kind", ["mp3", "aac", "wav", "au"])
+BOUNDED = ["mp3", "aac", "wav", "au", "aiff", "caf", "w64", "flac", "vorbis", "ac3", "eac3", "wavpack", "alac"]
+
+
+@pytest.mark.parametrize("kind", [*BOUNDED, "tta", "aac.mkv"])
 def test_a_small_part_of_the_bytes_is_never_all_without_a_flag(tmp_path: Path, kind: str) -> None:
+    path, content = tmp_path / "song", made(tmp_path, kind, 3, 48_000, SONG_HZ)
+    path.write_bytes(content)
+    assert set(decode_clip(path, RECIPE).flags) == {Flag.SHORT}
+    path.write_bytes(content + np.random.default_rng(3).bytes(2_000_000))
+    assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
+    path.write_bytes(content + bytes(2_000_000))
+    assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [("wav", "flac"), ("wav", "wavpack"), ("aiff", "vorbis"), ("flac", "vorbis"), ("ac3", "mp3"), ("alac", "aac")],
+)
+def test_a_file_of_another_kind_behind_is_not_lost_without_a_flag(tmp_path: Path, kind: str, other: str) -> None:
+    """Also where its first bytes could be a chunk of the file in front of it."""
     path = tmp_path / "song"
-    path.write_bytes(made(tmp_path, kind, 3, 44_100, SONG_HZ) + np.random.default_rng(3).bytes(2_000_000))
+    path.write_bytes(made(tmp_path, kind, 3, 44_100, JINGLE_HZ) + made(tmp_path, other, 12, 44_100, SONG_HZ))
     assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
-    path.write_bytes(made(tmp_path, kind, 3, 44_100, SONG_HZ) + bytes(2_000_000))
+
+
+# Lengths that are declared
+
+
+def with_samples(flac: bytes, n_samples: int) -> bytes:
+    """STREAMINFO has the number of samples in its bits 108 to 143."""
+    return flac[:21] + bytes([flac[21] & 0xF0 | n_samples >> 32]) + (n_samples & 0xFFFFFFFF).to_bytes(4) + flac[26:]
+
+
+@pytest.mark.parametrize("declared_s", [0.0001, 5, 20, 39])
+def test_flac_frames_beyond_the_declared_length_are_read(tmp_path: Path, declared_s: float) -> None:
+    path = tmp_path / "a.flac"
+    path.write_bytes(with_samples(made(tmp_path, "flac", 40, 44_100, SONG_HZ), round(declared_s * 44_100)))
+    assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
+
+
+@pytest.mark.parametrize("n_samples", [0, 3 * 44_100])
+@pytest.mark.parametrize("rate_hz", [44_100, 48_000])
+def test_flac_frames_of_another_file_without_its_header_are_read(tmp_path: Path, n_samples: int, rate_hz: int) -> None:
+    path, song = tmp_path / "a.flac", made(tmp_path, "flac", 40, rate_hz, SONG_HZ)
+    jingle = with_samples(made(tmp_path, "flac", 3, 44_100, JINGLE_HZ), n_samples)
+    path.write_bytes(jingle + song[song.index(b"\xff\xf8") :])
+    clip = decode_clip(path, RECIPE)
+    assert clip.seconds == pytest.approx(43, abs=0.1)
+    assert pitch_hz(clip, 14.75) == pytest.approx(SONG_HZ + 40 * np.floor(clip.offset_s + 14.75 - 3), abs=41)
+
+
+def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for kind, key, at, order, width in [
+        ("wav", b"data", 4, "little", 4),
+        ("aiff", b"SSND", 4, "big", 4),
+        ("au", b".snd", 8, "big", 4),
+        ("caf", b"data", 4, "big", 8),
+        ("w64", b"data\xf3\xac", 16, "little", 8),
+    ]:
+        content = bytearray(made(tmp_path, kind, 12, 44_100, SONG_HZ))
+        at += content.index(key)
+        content[at : at + width] = (3 * 4 * 44_100).to_bytes(width, order)
+        path.write_bytes(content)
+        assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags, kind
+        content[at : at + width] = (40 * 4 * 44_100).to_bytes(width, order)
+        path.write_bytes(content)
+        assert Flag.TRUNCATED in decode_clip(path, RECIPE).flags, kind
+
+
+@pytest.mark.parametrize("kind", ["tta.mkv", "wavpack.mkv"])
+def test_a_long_last_packet_of_matroska_is_counted_by_its_samples(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.mka"
+    path.write_bytes(made(tmp_path, kind, 40, 44_100, SONG_HZ))
+    assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
+
+
+def chunks(*parts: tuple[bytes, bytes]) -> bytes:
+    body = b"WAVE" + b"".join(name + struct.pack("<I", len(data)) + data for name, data in parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def pcm(seconds: float, low_hz: float) -> bytes:
+    return (stairs(seconds, 48_000, low_hz) * 32767).astype("<i2").tobytes()
+
+
+WAVE_FORMAT = struct.pack("<HHIIHH", 1, 2, 48_000, 192_000, 4, 16)
+
+
+@pytest.mark.parametrize("seconds", [(3, 12), (12, 3), (60, 1)])
+def test_a_second_data_chunk_is_not_lost_without_a_flag(tmp_path: Path, seconds: tuple[int, int]) -> None:
+    path = tmp_path / "a.wav"
+    data = [(b"data", pcm(part_s, SONG_HZ)) for part_s in seconds]
+    path.write_bytes(chunks((b"fmt ", WAVE_FORMAT), data[0], (b"LIST", b"INFOISFT\4\0\0\0abc\0"), data[1]))
     assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
+    path.write_bytes(chunks((b"fmt ", WAVE_FORMAT), data[0], (b"LIST", b"INFOISFT\4\0\0\0abc\0")))
+    assert Flag.DECODE_GAPS not in decode_clip(path, RECIPE).flags
+
+
+def test_coded_sound_in_a_wav_file_is_no_noise(tmp_path: Path) -> None:
+    """AC-3 in bursts as for S/PDIF (IEC 61937): the header says 16-bit samples, and libsndfile reads them as such."""
+    ac3, path = made(tmp_path, "ac3", 40, 48_000, SONG_HZ), tmp_path / "a.wav"
+    size = next(at for at in range(2, len(ac3)) if ac3[at : at + 2] == ac3[:2] and len(ac3) % at == 0)
+    preamble = struct.pack("<HHHH", 0xF872, 0x4E1F, 1, 8 * size)
+    words = np.frombuffer(ac3, ">u2").astype("<u2").tobytes()
+    bursts = b"".join((preamble + words[i : i + size]).ljust(6144, b"\0") for i in range(0, len(words), size))
+    path.write_bytes(chunks((b"fmt ", WAVE_FORMAT), (b"data", bursts)))
+    assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
+
+
+DTS_FRAME = b"\x7f\xfe\x80\x01\xfc\x3c\x3f\x30" + bytes(1004)  # its size, less one, in bits 46 to 59
+DTS_EXTENSION = b"\x64\x58\x20\x25\0\x10\0\x01\xe0\0" + bytes(6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames"),
+    [
+        ("dts", DTS_FRAME * 50),
+        ("dts", (DTS_FRAME + DTS_EXTENSION) * 50),
+        ("amr", b"#!AMR\n" + (b"\x3c" + bytes(31)) * 500),
+        ("amr", b"#!AMR-WB\n" + (b"\x24" + bytes(40) + b"\x44" + bytes(5)) * 500),
+    ],
+)
+def test_frames_that_no_encoder_here_writes_are_followed_to_their_end(kind: str, frames: bytes) -> None:
+    assert not lost_tail(frames, 0, len(frames), kind)
+    assert lost_tail(frames + b"\xff" * len(frames), 0, 2 * len(frames), kind)
+
+
+def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -> None:
+    path, mp3 = tmp_path / "a.wav", made(tmp_path, "mp3", 40, 44_100, SONG_HZ)
+    layer_3 = struct.pack("<HHIIHHHHIHHH", 0x55, 2, 44_100, 16_000, 1, 0, 12, 1, 2, 418, 1, 0)
+    path.write_bytes(chunks((b"fmt ", layer_3), (b"data", mp3 + bytes(len(mp3) % 2))))
+    assert decode_clip(path, RECIPE).seconds == pytest.approx(40, abs=0.08)
+
+
+def test_wavpack_files_of_one_block_each_are_joined_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.wv"
+    path.write_bytes(made(tmp_path, "wavpack", 0.4, 44_100, SONG_HZ) * 3)
+    assert decode_clip(path, RECIPE).seconds == pytest.approx(1.2, abs=0.01)
 
 
 # Creative Voice Files: blocks
@@ -213,7 +359,34 @@ def test_a_voc_file_of_several_rates_is_refused(tmp_path: Path) -> None:
     assert reason(path) == "UNSUPPORTED_CODEC"
 
 
+@pytest.mark.parametrize("size", [4_093, 100_001])
+def test_voc_blocks_that_end_within_a_sample_are_refused(tmp_path: Path, size: int) -> None:
+    """No decoder puts the two halves of a sample together again."""
+    samples = stairs(10, 44_100, SONG_HZ, 1)
+    rest = (samples * 32767).astype("<i2").tobytes()
+    blocks = [voc_block(2, rest[i : i + size]) for i in range(0, len(rest), size)]
+    path = tmp_path / "a.voc"
+    path.write_bytes(voc(sixteen_bit(44_100, samples[:100]), *blocks))
+    assert reason(path) == "UNSUPPORTED_CODEC"
+
+
 # Several streams side by side
+
+
+@pytest.mark.parametrize("codec", ["libopus", "flac"])
+@pytest.mark.parametrize("jingle_first", [True, False])
+def test_of_ogg_streams_side_by_side_the_first_is_read_and_a_much_shorter_one_flagged(
+    tmp_path: Path, codec: str, jingle_first: bool
+) -> None:
+    sounds = [(stairs(3, 48_000, JINGLE_HZ), 48_000), (stairs(40, 48_000, SONG_HZ), 48_000)]
+    path = tmp_path / "a.ogg"
+    encode(path, sounds if jingle_first else sounds[::-1], codec, "ogg")
+    clip = decode_clip(path, RECIPE)
+    if jingle_first:
+        assert clip.seconds == pytest.approx(3, abs=0.1)
+        assert set(clip.flags) == {Flag.SHORT, Flag.DECODE_GAPS}
+    else:
+        assert_all_is_read(clip, 40, 0)
 
 
 @pytest.mark.parametrize("default", [0, 1])
@@ -227,7 +400,7 @@ def test_of_several_audio_streams_the_default_is_taken(
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx((5, 12)[default], abs=0.1)
     assert pitch_hz(clip, 2.2) == pytest.approx((JINGLE_HZ, SONG_HZ)[default] + 80, abs=4)
-    assert Flag.TRUNCATED not in clip.flags
+    assert set(clip.flags) == {Flag.SHORT} | ({Flag.DECODE_GAPS} if default == 0 else set())
 
 
 @pytest.mark.parametrize("cut", [False, True])

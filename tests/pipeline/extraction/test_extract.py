@@ -340,8 +340,8 @@ def test_a_part_reads_the_plan_twice_to_build_and_to_commit(tmp_path, monkeypatc
     source, recipe, store = tones(tmp_path, 4), Recipe(mel=MEL, lyrics=None), tmp_path / "s"
     extract(source, store, recipe=recipe, text=None, part_rows=2, shard=(10**9, 10**9))
     read: list[str] = []
-    unseal = plan_format.unseal
-    monkeypatch.setattr(plan_format, "unseal", lambda path: read.append(path.name) or unseal(path))
+    read_record = plan_format.read_record
+    monkeypatch.setattr(plan_format, "read_record", lambda store, key: read.append(key) or read_record(store, key))
     for part in range(2):
         read.clear()
         build_and_commit(PartJob(store=store, part=part, root=tmp_path, text=None))

@@ -64,7 +64,7 @@ MARKUP = st.sampled_from(
         (b"\x81\x8d\xff", None, Flag.LYRICS_FAILED),  # undefined in Windows-1252
         (b"\xff\xfea", None, Flag.LYRICS_FAILED),  # a mark, then half a character
         (b"\xef\xbb\xbf\xff", None, Flag.LYRICS_FAILED),
-        (b"h\0i\0", "hi", Flag.TEXT_CLEANED),  # UTF-16 without its mark
+        (b"h\0i\0", "hi", Flag.TEXT_RECODED),  # UTF-16 without its mark
         (b"", None, Flag.EMPTY_LYRICS),
         (b" \r\n\t\xc2\xa0\n", None, Flag.EMPTY_LYRICS),
         (b"<p></p>&nbsp;", None, Flag.EMPTY_LYRICS | Flag.TEXT_CLEANED),
@@ -81,6 +81,13 @@ MARKUP = st.sampled_from(
 def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, flags: Flag) -> None:
     read = read_lyrics(data)
     assert (read.text, read.flags) == (text, flags)
+
+
+def test_a_very_long_run_of_combining_marks_is_cut_and_flagged() -> None:
+    lyrics = read_lyrics(("la" + "\u0323" * 200).encode())
+    assert lyrics.text is not None
+    assert lyrics.text.count("\u0323") <= 30
+    assert lyrics.flags == Flag.TEXT_CLEANED
 
 
 @pytest.mark.parametrize(

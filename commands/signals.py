@@ -1,0 +1,121 @@
+"""Signals: a command that is asked to end does so within seconds, with one line and the exit status shells expect.
+
+The first SIGINT, SIGTERM or SIGHUP raises SystemExit, or asks work that can save itself to stop. A second one, or the
+end of `GRACE_PERIOD_S`, ends the process whatever it is busy with: a thread waits for that. Children notice the end of
+their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ..cache.errors import StoppedError
+from .console import to_stderr
+
+GRACE_PERIOD_S = 8
+"""How long work may take to stop without loss after a signal."""
+
+_ONE_SIGNAL_S = 0.5
+"""Job schedulers may send the same signal to a process and to its group; within this time it counts once."""
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "ended with its terminal (SIGHUP)"}
+
+
+@dataclass
+class _State:
+    """What this process was sent: the first signal; whether work asks for it; whether and where a line was printed."""
+
+    first: int | None = None
+    is_asked_for: bool = False
+    is_reported: bool = False
+    stderr: int = 2
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Let signals end this process in time. One that is ignored, as under nohup, stays so."""
+    vars(_state).update(vars(_State(stderr=os.dup(2))))  # workers that start take the original for a while
+    for number in _WORDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _receive)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(RuntimeError):  # no further thread is allowed: only the first signal counts
+        threading.Thread(target=_watch, args=(read,), name="mgc-signals", daemon=True).start()
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+
+def _receive(number: int, _: object) -> None:
+    if _state.first is None:
+        _state.first = number
+        if not _state.is_asked_for:
+            raise SystemExit(128 + number)
+
+
+def _watch(wakeups: int) -> NoReturn:
+    """End the process at a second signal, or when time is up; no lock and no handler of Python's can prevent it."""
+    first, first_s = 0, 0.0
+    while True:
+        left_s = max(0.0, first_s + GRACE_PERIOD_S - time.monotonic()) if first else None
+        if not select.select([wakeups], [], [], left_s)[0]:
+            _end(first)
+        for number in os.read(wakeups, 64):
+            if number not in _WORDS:
+                continue
+            if not first:
+                first, first_s = number, time.monotonic()
+            elif time.monotonic() - first_s > _ONE_SIGNAL_S:
+                _end(first)
+
+
+def _end(number: int) -> NoReturn:
+    if not _state.is_reported:
+        with contextlib.suppress(OSError):
+            os.write(_state.stderr, f"{_line(number)}\n".encode())
+    with contextlib.suppress(Exception):
+        for child in sys.modules["multiprocessing"].active_children():  # a worker would save its run first
+            child.kill()
+    os._exit(128 + number)
+
+
+def _line(number: int) -> str:
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    resume = " with --resume" if words[:1] == ["train"] else ""
+    return f"{_WORDS[signal.Signals(number)]}; what was finished is kept: give the same command again{resume}"
+
+
+def exit_status() -> int | None:
+    """Report the signal that ended the command, if one did; return the exit status then."""
+    if _state.first is None:
+        return None
+    if not _state.is_reported:
+        _state.is_reported = True
+        with contextlib.suppress(OSError):
+            to_stderr(_line(_state.first))
+    return 128 + _state.first
+
+
+@contextmanager
+def stopping_gently() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns True once a signal came, so that work can save itself and raise StoppedError."""
+    _state.is_asked_for = True
+    try:
+        yield lambda: _state.first is not None
+    except StoppedError as error:
+        to_stderr(str(error))
+        _state.is_reported = True
+        sys.exit(128 + (_state.first or 0))
+    finally:
+        _state.is_asked_for = False

@@ -1,0 +1,124 @@
+"""The JSON documents of a run and of a published model: their keys, types and bounds.
+
+A model may come from other people. Its files are checked before they are used, and its weights before memory is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from ...cache.bounds import Between, Matching, problem
+from ...cache.errors import RunError
+from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
+from ..config import TrainConfig
+from ..model.config import ModelConfig
+
+FORMAT_VERSION = 1
+
+Number = Annotated[int, Between(0, 2**53)]
+Share = Annotated[float, Between(0, 1)]
+FileName = Annotated[str, Matching(r"[\w+-][\w.+-]*\.safetensors", "the name of a safetensors file")]
+PartName = Literal["model.safetensors", "preprocessor.json", "labels.json", "thresholds.json", "graph.json"]
+
+
+class ModelDocument(TypedDict):
+    """``best/config.json``."""
+
+    format_version: Literal[1]
+    model: ModelConfig
+    training: TrainConfig
+    precision: NotRequired[str]
+    epoch: Number
+    validation: dict[str, Any]
+    validation_intervals: NotRequired[dict[str, Any]]
+    n_parameters: NotRequired[Number]
+    n_without_lyrics: Number
+    parts: dict[PartName, Sha256]
+
+
+class LabelsDocument(TypedDict):
+    """``best/labels.json``."""
+
+    genres: list[str]
+    train_counts: list[Number]
+    n_train: Number
+    majority: list[str]
+    filters: NotRequired[list[str]]
+
+
+class PreprocessorDocument(TypedDict):
+    """``best/preprocessor.json``."""
+
+    recipe: RecipeDocument
+    fingerprints: Fingerprints
+    mel_mean_db: float | None
+    mel_std_db: float | None
+    mel_values_seen: Number
+
+
+class ThresholdsDocument(TypedDict):
+    """``best/thresholds.json``."""
+
+    genres: list[str]
+    overall: Share
+    per_genre: list[Share]
+    fallback: list[bool]
+    min_support: Number
+    n_tracks: Number
+
+
+class TensorFile(TypedDict):
+    """One file of a checkpoint."""
+
+    name: FileName
+    sha256: Sha256
+
+
+class StateFiles(TypedDict):
+    """The files of a checkpoint by role."""
+
+    weights: TensorFile
+    optimizer: TensorFile
+    best: NotRequired[TensorFile]
+    random: NotRequired[TensorFile]
+
+
+class WithinDocument(TypedDict):
+    """How far an epoch has come."""
+
+    steps: Number
+    sums: Any
+    seconds: float
+
+
+class StateDocument(TypedDict):
+    """``last/state-<epoch>.json``."""
+
+    format_version: Literal[1]
+    epoch: Number
+    step: Number
+    config: TrainConfig
+    task: dict[str, Any]
+    machine: NotRequired[dict[str, Any]]
+    within: NotRequired[WithinDocument | None]
+    best_epoch: NotRequired[Number]
+    best_map: NotRequired[float | None]
+    best: NotRequired[dict[str, Any]]
+    stopped_early: NotRequired[bool]
+    files: StateFiles
+
+
+def check_document(path: Path, document: Mapping[str, Any], kind: Any) -> None:
+    """Refuse a document that breaks the format.
+
+    Raises
+    ------
+    RunError
+    """
+    version = document.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise RunError(f"{path}: format {version!r:.20}, but this mgc reads {FORMAT_VERSION}; install a matching mgc")
+    if wrong := problem(document, kind):
+        raise RunError(f"{path}: {wrong}; do not use this file, or restore it from a copy")

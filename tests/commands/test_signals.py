@@ -1,0 +1,240 @@
+"""Commands that are told to end: one line, the exit status that shells expect, and no process is left.
+
+A command is held in the middle of its work, where it reports progress, so that what it started is running.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.verify import verify
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mgc.commands import console
+
+if __name__ == "__main__":  # not in workers
+    mark, obeys, n_reports = Path(sys.argv[1]), sys.argv[2] == "obeys", int(sys.argv[3])
+    sys.argv[1:4] = []
+    show = console._ProgressLines.__call__
+
+    def hold(self, step, done, total, note=""):
+        global n_reports
+        show(self, step, done, total, note)
+        n_reports -= 1
+        if n_reports == 0:
+            mark.touch()
+            while True:
+                try:
+                    time.sleep(60)
+                except BaseException:  # as where it is raised in a destructor, or C code goes on
+                    if obeys:
+                        raise
+
+    console._ProgressLines.__call__ = hold
+    from mgc.cli import main
+    main()
+"""
+WITHIN_S = 30
+"""Upper bound for a busy machine; the deadline in the code is 8 s."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    err: str
+
+
+@pytest.fixture
+def interrupt(tmp_path: Path) -> Callable[..., Ended]:
+    """Run a command in a group of its own, held at its n-th report of progress; send signals to the group."""
+    (tmp_path / "hold.py").write_text(HOLD)
+
+    def run(*args: object, signals: list[int], at: int = 1, obeys: bool = True) -> Ended:
+        mark = tmp_path / "mark"
+        mark.unlink(missing_ok=True)
+        held = [sys.executable, tmp_path / "hold.py", mark, "obeys" if obeys else "does not", at, *args]
+        process = subprocess.Popen(
+            list(map(str, held)), start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        wait_for(lambda: mark.exists() or process.poll() is not None, 120)
+        assert mark.exists(), process.communicate()[1]
+        for i, number in enumerate(signals):
+            if i:
+                time.sleep(0.7)
+            os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=WITHIN_S)
+        wait_for(lambda: not group(process.pid), WITHIN_S)
+        return Ended(process.returncode, err)
+
+    return run
+
+
+def wait_for(condition: Callable[[], bool], at_most_s: float) -> None:
+    deadline = time.monotonic() + at_most_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def group(number: int) -> bool:
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def check(ended: Ended, number: int) -> None:
+    assert ended.status == 128 + number, ended.err
+    lines = ended.err.splitlines()
+    progress = [i for i, line in enumerate(lines) if re.match(r"[\w ]+: \d+ of \d+", line)]
+    said = lines[progress[-1] + 1 :]
+    assert len(said) == 1, ended.err
+    assert re.match(
+        r"(interrupted|terminated|ended with its terminal \(SIGHUP\));.* give the same command again", said[0]
+    )
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("songs")
+    for i in range(6):
+        t = np.arange(22_050) / 22_050
+        soundfile.write(folder / f"{i}.wav", 0.3 * np.sin(2 * np.pi * (200 + 50 * i) * t), 22_050)
+        (folder / f"{i}.txt").write_text(f"some words, number {i}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("workers", "signals", "obeys"),
+    [
+        (0, [signal.SIGTERM], True),
+        (0, [signal.SIGTERM], False),
+        (2, [signal.SIGINT], True),
+        (2, [signal.SIGHUP], True),
+        (2, [signal.SIGINT, signal.SIGINT], False),
+    ],
+)
+def test_an_extraction_ends_with_its_workers_and_decoders_and_goes_on(
+    interrupt: Callable[..., Ended],
+    mgc: Callable[..., object],
+    songs: Path,
+    tmp_path: Path,
+    workers: int,
+    signals: list[int],
+    obeys: bool,
+) -> None:
+    arguments = ["extract", songs, "-o", tmp_path / "s.zarr", "--features", "mel", "--part-rows", 1]
+    check(interrupt(*arguments, "--workers", workers, signals=signals, at=3, obeys=obeys), signals[0])
+    mgc(*arguments, "--workers", 0)
+    assert verify(tmp_path / "s.zarr", full=True) == []
+    assert len(FeatureStore.open(tmp_path / "s.zarr").ok_rows) == 6
+    assert list((tmp_path / "s.zarr" / "staging").glob("*")) == []
+
+
+TRAINING = ["--encoder", "tiny", "--epochs", 3, "--precision", "fp32", "--top-genres", 3]
+
+
+@pytest.mark.parametrize(
+    ("command", "signals", "at", "obeys"),
+    [
+        (["extract", "{songs}", "-o", "{out}.zarr", "--text-model", "minilm"], [signal.SIGTERM], 2, True),
+        (["plan", "{songs}", "--features", "mel", "--workers", 0], [signal.SIGINT], 2, True),
+        (["store", "verify", "{store}", "--full"], [signal.SIGINT], 1, True),
+        (["store", "convert", "{store}", "{out}.h5"], [signal.SIGHUP], 1, True),
+        (["train", "{store}", "-o", "{out}", *TRAINING], [signal.SIGINT, signal.SIGINT], 3, False),
+        (["train", "{store}", "-o", "{out}", *TRAINING, "--dry-run"], [signal.SIGTERM], 1, True),
+        (["evaluate", "{run}", "{store}"], [signal.SIGINT], 1, True),
+        (["predict", "{run}", "{store}"], [signal.SIGTERM], 1, True),
+        (["ablate", "{store}", "-o", "{out}", *TRAINING, "--jobs", 2], [signal.SIGINT] * 2, 2, False),
+        (["demo", "-o", "{out}", "--songs", 40], [signal.SIGTERM], 3, True),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
+)
+def test_any_long_command_ends_with_one_line(
+    interrupt: Callable[..., Ended],
+    small_store: FeatureStore,
+    evaluated_run: Path,
+    songs: Path,
+    tmp_path: Path,
+    command: list[object],
+    signals: list[int],
+    at: int,
+    obeys: bool,
+) -> None:
+    places = {"store": small_store.path, "run": evaluated_run, "songs": songs, "out": tmp_path / "out"}
+    arguments = [str(word).format(**places) for word in command]
+    check(interrupt(*arguments, signals=signals, at=at, obeys=obeys), signals[0])
+
+
+def test_a_signal_that_is_ignored_stays_ignored(songs: Path, tmp_path: Path) -> None:
+    """As under nohup."""
+    script = f"trap '' HUP; exec {sys.executable} -c '{NOHUP}' manifest {songs}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+NOHUP = """
+import os, signal
+from mgc.commands import api
+from mgc.cli import main
+real = api.read_source
+api.read_source = lambda *args: [os.kill(os.getpid(), signal.SIGHUP), real(*args)][1]
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_fault(songs: Path, tmp_path: Path, closed: str) -> None:
+    """And what is printed goes into no file that takes their numbers."""
+    script = f"exec {sys.executable} -m mgc extract {songs} -o {tmp_path}/s.zarr --features mel --workers 0 {closed}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert verify(tmp_path / "s.zarr", full=True) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["manifest", "{songs}"], ["store", "info", "{store}", "--json"], ["--help"], ["manifest", "--list"]]
+)
+def test_output_that_nobody_reads_ends_a_command_quietly(
+    songs: Path, small_store: FeatureStore, arguments: list[str]
+) -> None:
+    words = [word.format(songs=songs, store=small_store.path) for word in arguments]
+    command = [sys.executable, "-m", "mgc", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert process.returncode == 141
+    assert not re.search("Traceback|Exception|error", err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_output_is_reported(songs: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mgc", "manifest", songs],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr.splitlines()[-1]

@@ -1,0 +1,120 @@
+"""A published model from a stranger: what is sealed and yet wrong is refused by name, before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from mgc.cache.durable import seal, unseal
+from mgc.cache.errors import MgcError, RunError
+from mgc.heads.data.splits import Split
+from mgc.heads.runs.checkpoint import find_state
+from mgc.heads.runs.published_model import load_run
+
+
+@pytest.fixture
+def run(evaluated_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+
+
+def rewrite(run: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a document of ``best/``, and seal it and what names it."""
+    path = run / "best" / name
+    document = unseal(path)
+    change(document)
+    path.write_bytes(seal(document))
+    name_part(run, name)
+
+
+def name_part(run: Path, name: str) -> None:
+    config = unseal(run / "best/config.json")
+    if name in config.get("parts", {}):
+        config["parts"][name] = hashlib.sha256((run / "best" / name).read_bytes()).hexdigest()
+        (run / "best/config.json").write_bytes(seal(config))
+
+
+HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
+    ("config.json", lambda d: d.update(more=1), "'more' is not a documented key"),
+    ("config.json", lambda d: d.pop("epoch"), "epoch is missing"),
+    ("config.json", lambda d: d["parts"].update({"../../secret": "0" * 64}), "parts is '../../secret'"),
+    ("config.json", lambda d: d["parts"].pop("labels.json"), "names no labels.json"),
+    ("config.json", lambda d: d["model"].update(n_genres=10**9), "other genres"),
+    ("config.json", lambda d: d["model"].update(text_dim=10**9), "no weights for 5 genres"),
+    ("config.json", lambda d: d["model"].update(width=10**12), "not weights of this model|no model has this shape"),
+    ("config.json", lambda d: d["model"].update(heads=7), "no model has this shape|heads"),
+    ("config.json", lambda d: d["model"].update(encoder="huge"), "model.encoder is 'huge'"),
+    ("config.json", lambda d: d["training"].update(epochs="x"), "training.epochs is 'x'"),
+    ("labels.json", lambda d: d["genres"].append("more"), "other genres"),
+    ("labels.json", lambda d: d.update(train_counts=[-1] * 5), r"train_counts\[0\] is -1"),
+    ("labels.json", lambda d: d.update(genres=[["rock"]] * 5), r"genres\[0\] is \['rock'\]"),
+    ("thresholds.json", lambda d: d["per_genre"].pop(), "other genres"),
+    ("thresholds.json", lambda d: d.update(overall=2), "overall is 2"),
+    ("preprocessor.json", lambda d: d["recipe"]["mel"].update(hop_length=0), "hop_length is 0"),
+    ("preprocessor.json", lambda d: d.update(fingerprints={}), "fingerprints"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), HOSTILE)
+def test_a_sealed_document_that_breaks_the_format_is_refused(
+    run: Path, name: str, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    rewrite(run, name, change)
+    with pytest.raises(MgcError, match=message):
+        load_run(run)
+
+
+def test_weights_of_other_shapes_are_refused_from_their_header(run: Path) -> None:
+    path = run / "best/model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    for name, value in [
+        ("mel_mean", torch.zeros(3)),
+        ("smuggled", torch.zeros(1)),
+        ("mel_std", torch.tensor(torch.nan)),
+    ]:
+        path.write_bytes(safetensors.torch.save({**weights, name: value}))
+        name_part(run, path.name)
+        with pytest.raises(RunError, match=f"{name} differ|not finite"):
+            load_run(run)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    name_part(run, path.name)
+    with pytest.raises(RunError, match="cannot be read as safetensors"):
+        load_run(run)
+
+
+CHECKPOINTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda d: d["files"]["weights"].update(name="../best/model.safetensors"), "files.weights.name"),
+    (lambda d: d["files"].pop("optimizer"), "files.optimizer is missing"),
+    (lambda d: d.update(epoch="1"), "epoch is '1'"),
+    (lambda d: d.update(epoch=7), "of another point"),
+    (lambda d: d.update(within={"steps": None}), "within"),
+    (lambda d: d.update(config={"epochs": -1}), "config.epochs is -1"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHECKPOINTS)
+def test_a_checkpoint_that_breaks_the_format_is_refused(
+    run: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    for path in (run / "last").glob("state-*.json"):
+        document = unseal(path)
+        change(document)
+        path.write_bytes(seal(document))
+    with pytest.raises(RunError, match=message):
+        find_state(run)
+
+
+def test_a_split_that_breaks_the_format_is_refused(run: Path) -> None:
+    document = unseal(run / "splits.json")
+    for change in ({"ids": {"train": []}}, {"ids": None}, {"notes": [1]}, {"seed": -1}, {"more": 1}):
+        (run / "splits.json").write_bytes(seal({**document, **change}))
+        with pytest.raises(RunError, match=next(iter(change))):
+            Split.load(run / "splits.json")

@@ -1,0 +1,79 @@
+"""Workers on this machine start whatever the site's settings are; where none can, one line says why and what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+STRANGE = """
+distributed:
+  comm: {timeouts: {connect: 1ms}, default-scheme: ucx, require-encryption: true}
+  worker: {preload: [no_such_module], memory: {terminate: 0.0001}}
+  nanny: {pre-spawn-environ: 3}
+  scheduler: {work-stealing: maybe}
+temporary-directory: /proc/none
+"""
+
+UNABLE = """
+import os, sys
+if "--multiprocessing-fork" in sys.orig_argv and "resource_tracker" not in str(sys.orig_argv):
+    os.write(2, b"Traceback (most recent call last):\\nModuleNotFoundError: No module named 'absent'\\n")
+    os._exit(7)
+"""
+
+
+def run(folder: Path, *, limits: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Extract one song with two workers."""
+    (folder / "songs").mkdir()
+    soundfile.write(folder / "songs" / "a.wav", np.zeros(22_050), 22_050)
+    command = [sys.executable, "-m", "mgc", "extract", folder / "songs", "-o", folder / "s.zarr", "--workers", 2]
+    script = limits + " exec " + shlex.join([*map(str, command), "--features", "mel"])
+    variables = {**os.environ, **environment}
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=variables, timeout=300, check=False
+    )
+
+
+def test_the_settings_of_a_site_do_not_reach_local_workers(tmp_path: Path) -> None:
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "site.yaml").write_text(STRANGE)
+    done = run(tmp_path, DASK_CONFIG=str(tmp_path / "dask"), DASK_DISTRIBUTED__COMM__TLS__CIPHERS="none such")
+    assert done.returncode == 0, done.stderr
+
+
+def test_few_open_files_and_a_home_that_is_not_there_are_no_fault(tmp_path: Path) -> None:
+    """The soft limit on open files is raised as far as the hard one allows."""
+    done = run(
+        tmp_path, limits="ulimit -S -n 24;", HOME="/nonexistent", TMPDIR="/nonexistent", XDG_CACHE_HOME="/nonexistent"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_more_files_than_allowed_are_opened(tmp_path: Path) -> None:
+    refused(run(tmp_path, limits="ulimit -n 24;"), "24 open files are allowed, .*: ulimit -n")
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("distributed: [1\n")
+    refused(run(tmp_path, DASK_CONFIG=str(tmp_path / "broken.yaml")), "broken.yaml.* is malformed")
+
+
+def test_the_cause_is_that_of_the_worker_that_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(UNABLE)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    refused(run(tmp_path, PYTHONPATH=path), r"\(ModuleNotFoundError: No module named 'absent'\)")
+
+
+def refused(done: subprocess.CompletedProcess[str], cause: str) -> None:
+    __tracebackhide__ = True
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert re.search(rf"worker processes cannot start here .*{cause}.*; give --workers 0, or --shard I/N", line), line
