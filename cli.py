@@ -135,7 +135,7 @@ def _fail(error: Exception) -> int:
     line = explain(error)
     with contextlib.suppress(OSError):  # standard error may be closed, too
         if line is None:
-            traceback.print_exc()
+            to_stderr(traceback.format_exc())
             line = "this is a fault of mgc, not of your input; please report it with the lines above"
             to_stderr(f"error: {line}")
             return 1

@@ -254,14 +254,17 @@ def _predict(
         from ..pipeline.sources.datasets import songs_source
 
     missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
-    source = songs_source(inputs, lyrics, missing_ok=missing_ok, lyrics_encoding=options.lyrics_encoding)
+    source = songs_source(
+        inputs, lyrics, missing_ok=missing_ok, lyrics_encoding=options.lyrics_encoding, on_progress=on_progress
+    )
     if options.windows == "all":
         result = _predict_whole_songs(loaded, source, options, output, on_progress)
     else:
         with _extracted(source, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
     place = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
-    return dataclasses.replace(result, predictions=sorted(result.predictions, key=lambda song: place[song.id]))
+    ordered = sorted(result.predictions, key=lambda song: place[song.id])
+    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
 
 
 def _predict_store(

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
+from ..cache.names import match_names
 from ..cache.reading.store import FeatureStore
+from ..cache.steps import Progress, silent
 from ..pipeline.sources.options import SourceOptions
 from .shared import extra, with_changes
 
@@ -29,7 +31,7 @@ class ReadSource:
     read_from: tuple[str | os.PathLike[str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Count ``tracks``, those ``with_lyrics``, ``artists``, and tracks per genre; list ``merged_genres``."""
+        """Count tracks, those with lyrics, artists, and tracks per genre; say where ``columns`` come from."""
         tracks = self.source.tracks
         genres = Counter(genre for track in tracks for genre in track.genres)
         return {
@@ -37,6 +39,7 @@ class ReadSource:
             "with_lyrics": sum(track.lyrics is not None or track.lyrics_path is not None for track in tracks),
             "artists": len({artist for track in tracks for artist in track.artists}),
             "genres": dict(sorted(genres.items(), key=lambda item: (-item[1], item[0]))),
+            "columns": self.source.provenance.get("columns", {}),
             "merged_genres": [merged.to_dict() for merged in self.source.merged_genres],
             "remarks": self.remarks,
         }
@@ -54,7 +57,13 @@ class WrittenManifest:
         return dataclasses.asdict(self)
 
 
-def read_source(source: str | os.PathLike[str], options: SourceOptions | None = None, **changes: Any) -> ReadSource:
+def read_source(
+    source: str | os.PathLike[str],
+    options: SourceOptions | None = None,
+    *,
+    on_progress: Progress = silent,
+    **changes: Any,
+) -> ReadSource:
     """List the tracks of a source and filter them.
 
     Parameters
@@ -76,9 +85,9 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions | None = 
         from ..pipeline.sources.manifest import filter_tracks
 
     with extra("language"):
-        whole = load_source(source, options)
+        whole = load_source(source, options, on_progress=on_progress)
     kept, counts = filter_tracks(whole.tracks, options, whole.root)
-    remarks = [*whole.notes, f"{counted(len(whole.tracks), 'track')} in {source}"]
+    remarks = [*whole.notes, *whole.describe_columns(), f"{counted(len(whole.tracks), 'track')} in {source}"]
     remarks += [f"  {name}: {n} kept" for name, n in counts]
     read_from = (source,) if options.labels is None else (source, options.labels)
     return ReadSource(source=dataclasses.replace(whole, tracks=kept), remarks=remarks, read_from=read_from)
@@ -159,7 +168,6 @@ def _listed_labels(
     store: FeatureStore, path: Path, genre_delimiter: str | None
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
     from ..pipeline.sources.label_tables import read_labels
-    from ..pipeline.sources.names import match_names
 
     listed, ids = read_labels(path, genre_delimiter), set(store.tracks.column("id").to_pylist())
     other_forms = match_names(listed.keys() - ids, ids - listed.keys())

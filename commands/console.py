@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..cache import messages
-from ..cache.messages import counted, csv_row, interval, printable
+from ..cache.messages import counted, csv_header, csv_row, interval, printable
 from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ def to_stderr(text: str) -> None:
 
 def to_stdout(text: str) -> None:
     print(printable(text, lines=True))
+
+
+def print_json(data: Mapping[str, Any], **options: Any) -> None:
+    """Print a JSON document; what a terminal would obey is escaped, which a reader of JSON undoes."""
+    print(printable(json.dumps(data, ensure_ascii=False, **options), lines=True))
 
 
 def log_to_stderr(enabled: bool) -> bool:
@@ -77,7 +82,7 @@ class Terminal:
 
     def emit(self, data: Mapping[str, Any], show: Callable[[], None]) -> None:
         if self.as_json:
-            print(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False, default=str))
+            print_json(data, indent=1, allow_nan=False, default=str)
         else:
             show()
 
@@ -112,8 +117,8 @@ class Terminal:
 
             def show(step: str, done: int, total: int, note: str = "") -> None:
                 if step not in tasks:
-                    tasks[step] = bars.add_task(step, note="")
-                bars.update(tasks[step], completed=done, total=total, note=note)
+                    tasks[step] = bars.add_task(printable(step), note="")
+                bars.update(tasks[step], completed=done, total=total, note=printable(note))
 
             yield show
 
@@ -157,10 +162,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing: Listing, *, empty: str) -> None:
     if listing is Listing.JSONL:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print_json(row)
     elif listing is Listing.CSV:
         writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
+        writer.writerow(csv_header(names))
         writer.writerows(map(csv_row, rows))
     elif rows:
         print_table("", names, [[row[name] for name in names] for row in rows])

@@ -56,7 +56,8 @@ def manifest(
     if source is None:
         raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
 
-    read = api.read_source(source, tracks)
+    with terminal.progress() as steps:
+        read = api.read_source(source, tracks, on_progress=steps)
     terminal.remark(read.remarks)
     summary = read.to_dict()
     if output is not None:
@@ -83,7 +84,8 @@ def extract(
     [b]mgc extract m4a.jsonl -o m4a.zarr --shard 3/8[/b]; docs/cluster.md has more for clusters
     """
     allowed = _allowed_failures(max_failures)
-    read = api.read_source(source, tracks)
+    with terminal.progress() as steps:
+        read = api.read_source(source, tracks, on_progress=steps)
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
         report = api.extract(read.source, output, options, on_progress=steps)
@@ -122,7 +124,8 @@ def plan(
 
     Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
     """
-    read = api.read_source(source, tracks)
+    with terminal.progress() as steps:
+        read = api.read_source(source, tracks, on_progress=steps)
     terminal.remark(read.remarks)
     with terminal.progress() as steps:
         forecast = api.plan(read.source, output, options, sample=sample, on_progress=steps)

@@ -198,8 +198,10 @@ def read_flags(
         bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
     ] = False,
     merge_genres: MergeGenres = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Leave the tags of audio files unread.")] = False,
 ) -> SourceOptions:
-    return SourceOptions(**locals())
+    flags = locals()
+    return SourceOptions(tags=not flags.pop("no_tags"), **flags)
 
 
 def source_flags(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted, interval
+from ..cache.messages import counted, interval, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, RANKING_METRICS, TUNED, column_label
 from . import api
@@ -305,7 +305,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
 def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
     for prediction in predictions:
         if not prediction.scores:
-            to_stdout(f"{prediction.id}: failed, {prediction.reason}: {prediction.detail}")
+            to_stdout(f"{printable(prediction.id)}: failed, {prediction.reason}: {prediction.detail}")
             continue
         notes = []
         if prediction.windows is not None:
@@ -315,7 +315,8 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if flags := [flag for flag in prediction.flags if flag in DOUBTFUL]:
             notes.append(", ".join(flags))
         remarks = "".join(f" ({note})" for note in notes)
-        to_stdout(f"{prediction.id}{remarks}: {', '.join(prediction.genres) or 'no genre passes its threshold'}")
+        genres = ", ".join(prediction.genres) or "no genre passes its threshold"
+        to_stdout(f"{printable(prediction.id)}{remarks}: {genres}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)
         for genre, score in best:

@@ -138,8 +138,8 @@ def store_repair(
 
     Example: [b]mgc store repair songs.zarr --source music4all/[/b]
     """
-    read = None if source is None else api.read_source(source, options).source
     with terminal.progress() as steps:
+        read = None if source is None else api.read_source(source, options, on_progress=steps).source
         report = api.store_repair(
             store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
         )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from ..cache.names import find_file
 from ..heads.evaluation.scored_tracks import ScoredTracks
 from ..heads.metrics.bootstrap import BoolArray, FloatArray
 from ..heads.metrics.confusions import Confusions, confusions
@@ -62,9 +63,9 @@ class Player:
         if path is None:
             return Song(problem="Its file is not known; run mgc evaluate again.")
         parts = PurePosixPath(path)
-        file = self.root / parts
         if parts.is_absolute() or ".." in parts.parts:
             return Song(problem=f"{path} is not below the audio root.")
+        file = find_file(self.root, path)
         if not file.is_file():
             return Song(problem=f"No file {path} below the audio root.")
         if not offset_s:

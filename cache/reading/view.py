@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ..errors import ConfigError
 from ..format.schema import OK, ArraySpec
 from ..messages import did_you_mean
+from ..names import match_names
 from .store import FeatureStore
 
 Names = str | Iterable[str]
@@ -114,6 +115,8 @@ class StoreView:
         feature: Names | None = None,
     ) -> StoreView:
         """Select the tracks that have one of the given values, in every given column.
+
+        A value matches in another Unicode form too, where that is unique.
 
         Parameters
         ----------
@@ -237,10 +240,13 @@ class StoreView:
             if column == "split":
                 message += "; a run keeps the one that training made in its splits.json: select by those ids"
             raise ConfigError(message)
-        for name in names:
-            if name not in existing:
-                hint = did_you_mean(name, sorted(existing), 10)
-                raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
+        if not existing.issuperset(names):
+            matches = match_names(names, existing)
+            for name in names:
+                if name not in matches:
+                    hint = did_you_mean(name, sorted(existing), 10)
+                    raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
+            names = list(matches.values())
         return np.asarray([not set(names).isdisjoint(entry) for entry in lists], dtype=np.bool_)
 
 

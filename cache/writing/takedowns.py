@@ -16,6 +16,7 @@ from ..durable import fsync_dir, link, names_in, seal, write_durable
 from ..errors import ConfigError
 from ..format.documents import NUMBER, read_record
 from ..messages import join_names
+from ..names import match_names
 
 DROPS = "drops"
 _NAME = re.compile(rf"({NUMBER})\.json")
@@ -32,7 +33,7 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
 
     Parameters
     ----------
-    ids : of the tracks.
+    ids : of the tracks; the Unicode form may be another, where only one track has such an id.
     planned : ids of all planned tracks.
     dry_run : change nothing.
 
@@ -46,13 +47,14 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
     ConfigError
         If a track is not planned; none is taken down then.
     """
-    requested = set(ids)
-    unknown = sorted(requested - set(planned))
+    requested, existing = set(ids), list(planned)
+    matches = match_names(requested, existing)
+    unknown = sorted(requested - matches.keys())
     if unknown:
         raise ConfigError(
             f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
         )
-    new = sorted(requested - dropped_ids(store))
+    new = sorted({*matches.values()} - dropped_ids(store))
     if dry_run or not requested:
         return new
     folder = store / DROPS

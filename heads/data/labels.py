@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, TrainingError
 from ...cache.messages import join_names, nearest
+from ...cache.names import match_names
 
 LabelMatrix = npt.NDArray[np.bool_]
 """(n_tracks, n_genres)."""
@@ -155,7 +156,8 @@ def choose_genres(
 
 def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
     position = {name: column for column, name in enumerate(names)}
-    unknown = [name for name in listed if name not in position]
+    matches = match_names(listed, names)
+    unknown = [name for name in listed if name not in matches]
     if unknown:
         near = nearest(unknown[0], names, cutoff=0.6)
         hint = "" if near is None else f" (nearest: {near!r})"
@@ -163,4 +165,4 @@ def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
             f"genres: {len(unknown)} of {len(listed)} are not among the store's {len(names)} genres: "
             f"{join_names([repr(name) for name in unknown])}{hint}"
         )
-    return [position[name] for name in listed]
+    return list(dict.fromkeys(position[matches[name]] for name in listed))

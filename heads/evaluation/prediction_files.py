@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ...cache.durable import atomic_write
 from ...cache.errors import ConfigError
 from ...cache.format.schema import Flag
-from ...cache.messages import csv_row
+from ...cache.messages import csv_header, csv_row
 from .predict import PredictedBlock
 from .scored_tracks import SCORE_PREFIX
 
@@ -125,7 +125,7 @@ def _write_csv(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
             if n == 0:
                 columns = [*(name for name, _ in _about(block)), *(f"{SCORE_PREFIX}{genre}" for genre in block.genres)]
                 writer = csv.DictWriter(file, columns, lineterminator="\n")
-                writer.writeheader()
+                writer.writerow(csv_header(columns))
             writer.writerows(csv_row(flat_row(row)) for row in predicted_rows(block))
 
 

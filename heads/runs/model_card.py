@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...cache.format.recipe import Recipe
-from ...cache.messages import interval, number
+from ...cache.messages import interval, number, printable
 from ..config import TrainConfig
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
@@ -250,8 +250,8 @@ Correlations Perspective", ICASSP 2023. This is mgc's reading of it, and these a
 
 
 def _cell(name: str) -> str:
-    """A name that cannot leave its cell."""
-    return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """A name that cannot leave its cell, and that no terminal obeys."""
+    return printable(" ".join(name.split())).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _on(used: bool) -> str:

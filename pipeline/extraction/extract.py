@@ -75,7 +75,10 @@ def extract(
     reconcile.refuse_other_recipe(path, plan, recipe, options)
     finish(path)
     retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
-    plan = reconcile.plan_source(path, plan, tracks, text, append=options.append, may_change=options.retry_failed)
+    may_change, uses_tags = options.retry_failed, source.uses_tags
+    plan = reconcile.plan_source(
+        path, plan, tracks, text, append=options.append, may_change=may_change, uses_tags=uses_tags
+    )
     if source.provenance:
         _note_provenance(path, source, len(plan.generations) - 1)
     pending = PendingParts(
@@ -124,7 +127,8 @@ def add_features(
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
     finish(path)
-    plan = reconcile.plan_source(path, plan, reconcile.source_table(source), text, append=False, may_change=False)
+    tracks = reconcile.source_table(source)
+    plan = reconcile.plan_source(path, plan, tracks, text, append=False, may_change=False, uses_tags=source.uses_tags)
     if name in plan.added:
         reconcile.refuse(
             path,
@@ -162,6 +166,6 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str
 
 
 def _note_provenance(path: Path, source: Source, generation: int) -> None:
-    """Write what was changed in the source into the log, which is no part of the store's content."""
+    """Write where the columns of a source come from into the log, which is no part of the store's content."""
     with contextlib.suppress(OSError), atomic_write(path / "log" / f"source-{generation}.json") as draft:
         draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
 from ..sources.label_tables import genre_names
-from ..sources.manifest import Source
+from ..sources.manifest import Source, check_collisions
 from ..text.encoder import TextSource, embed_prompts, encoder_recipe
 from ..text.lyrics import CLEANING_RULE
 from .options import ExtractOptions
@@ -136,7 +136,14 @@ def newest_tracks(path: Path, plan: Plan) -> pa.Table:
 
 
 def plan_source(
-    path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None, *, append: bool, may_change: bool
+    path: Path,
+    plan: Plan,
+    tracks: pa.Table,
+    text: TextSource | None,
+    *,
+    append: bool,
+    may_change: bool,
+    uses_tags: bool = False,
 ) -> Plan:
     """Return the plan with the tracks of the source in it; refuse a source that is not the store's.
 
@@ -144,6 +151,7 @@ def plan_source(
     ----------
     append : plan new tracks, and accept that planned ones are missing in the source.
     may_change : accept other values (path, genres, ...) of planned tracks.
+    uses_tags : some values are from the tags of audio files, for the advice.
     """
     while True:
         planned = newest_tracks(path, plan)
@@ -152,6 +160,8 @@ def plan_source(
         in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
         in_source = pc.is_in(planned.column("id"), tracks.column("id"))
         new, missing = tracks.filter(pc.invert(in_plan)), planned.filter(pc.invert(in_source))
+        if new.num_rows:
+            _refuse_same_ids(path, planned, new)
         differences = []
         if not append:
             sides = (("only here", missing), ("only there", new))
@@ -159,6 +169,7 @@ def plan_source(
         if not may_change:
             differences += track_differences(planned.filter(in_source), tracks.filter(in_plan))
         hint = " New tracks join a store with --append." if new.num_rows and not append else ""
+        hint += " A store that was made without the tags of audio files is continued with --no-tags." * uses_tags
         refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
         _refuse_pending_elsewhere(path, plan, missing)
         if not new.num_rows:
@@ -166,6 +177,12 @@ def plan_source(
         plan, is_ours = _plan_tracks(path, plan, "append", new, text)
         if is_ours:
             return plan  # else another process planned something meanwhile: compare again
+
+
+def _refuse_same_ids(path: Path, planned: pa.Table, new: pa.Table) -> None:
+    """Raise ManifestError if new tracks have ids of planned ones but for case or Unicode form."""
+    ids = [*planned.column("id").to_pylist(), *new.column("id").to_pylist()]
+    check_collisions(ids, [str(path)] * planned.num_rows + ["this source"] * new.num_rows)
 
 
 def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None:

@@ -65,7 +65,9 @@ def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: 
     base = folder if root is None else root
     paths = (path for track in tracks for path in (track.path, track.lyrics_path) if path is not None)
     notes += remark_links(base, (path for path in paths if (base / path).is_symlink()), "give --root {}")
-    return Source(root=base, tracks=tracks, notes=notes)
+    given = frozenset({"genres"} if genres_from_folders else ())
+    source = Source(root=base, tracks=tracks, notes=notes, given=given)
+    return source.with_origins({"genres": "folder names", "lyrics": "files next to songs"})
 
 
 def _prefix(folder: Path, root: Path | None) -> str:
@@ -183,7 +185,7 @@ AUDIO_FOLDER = KnownDataset(
     terms="your own",
     recognises=lambda path: path.is_dir(),
     load=lambda path, options: load_folder(path, root=options.root),
-    options=frozenset({"root"}),
+    options=frozenset({"root", "genre_delimiter", "artist_delimiter"}),
 )
 GENRE_FOLDERS = KnownDataset(
     name="genre-folders",
@@ -193,5 +195,5 @@ GENRE_FOLDERS = KnownDataset(
     terms="your own; GTZAN's makers stated no licence",
     recognises=lambda path: _gtzan_like(path) is not None,
     load=lambda path, options: load_folder(_gtzan_like(path) or path, root=options.root, genres_from_folders=True),
-    options=frozenset({"genres_from_folders", "root"}),
+    options=frozenset({"genres_from_folders", "root", "artist_delimiter"}),
 )

@@ -13,12 +13,15 @@ from pathlib import Path
 from ...cache.errors import ConfigError, ManifestError
 from ...cache.format.schema import Flag
 from ...cache.messages import counted, nearest
+from ...cache.names import find_file
+from ...cache.steps import Progress, silent
 from ..text.language import detect_language
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
 from .manifest import (
+    COLUMNS,
     NO_LANGUAGE,
     KnownDataset,
     Source,
@@ -34,18 +37,20 @@ from .names import lyrics_next_to, refuse_other_encodings, remark_names, stands_
 from .options import SourceOptions
 from .table_source import MANIFEST_COLUMNS, TABLE, relabel, sample_tracks
 from .tables import SEPARATORS
+from .tags import add_tags
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
 """In the order in which a source is offered to them; the last two take every folder and every file."""
 
 
-def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Source:
+def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_progress: Progress = silent) -> Source:
     """List all tracks of `source`, sorted by id.
 
     Parameters
     ----------
     source : a folder that holds one of :data:`DATASETS`, a table of tracks, or a folder of audio files.
     options : how to read it; its filters are for :func:`mgc.pipeline.sources.manifest.filter_tracks`.
+    on_progress : receives files whose tags were read, of many.
 
     Raises
     ------
@@ -58,21 +63,18 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions) -> Sourc
     -----
     In a folder of audio the tracks are the files that are audio by name or by content; hidden files and feature stores
     are not looked into. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
-    ``song.mp3`` is its lyrics.
+    ``song.mp3`` is its lyrics. What neither a table nor such a file says of a folder or a table of songs is taken from
+    the tags of the audio files, unless ``options.tags`` is false.
     """
-    if options.root is not None and not options.root.is_dir():
-        raise ManifestError(f"{options.root}: the root is no folder")
-    refuse_other_encodings()
     path = Path(source)
-    kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
-    _refuse_strange_options(path, kind, options)
-    tracks = kind.load(path, options)
-    if kind not in (AUDIO_FOLDER, TABLE):
-        tracks = replace(tracks, notes=[f"read as {kind.title}", *tracks.notes])
+    kind = _choose_kind(path, options)
+    tracks = _read(path, kind, options)
     if options.labels is not None:
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
+    if options.tags:
+        tracks = add_tags(tracks, options, COLUMNS.keys() - tracks.given, on_progress=on_progress)
     if options.merge_genres is not None:
         tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)
@@ -95,6 +97,25 @@ def _with_language(track: Track, root: Path, encoding: str | None) -> Track:
     if Flag.INSTRUMENTAL in lyrics.flags:
         return replace(track, language=NO_LANGUAGE)
     return replace(track, language=normalise_language(None if lyrics.text is None else detect_language(lyrics.text)))
+
+
+def _choose_kind(path: Path, options: SourceOptions) -> KnownDataset:
+    if options.root is not None and not options.root.is_dir():
+        raise ManifestError(f"{options.root}: the root is no folder")
+    refuse_other_encodings()
+    kind = _detect(path, options.genres_from_folders) if options.dataset is None else _named(options.dataset, path)
+    _refuse_strange_options(path, kind, options)
+    return kind
+
+
+def _read(path: Path, kind: KnownDataset, options: SourceOptions) -> Source:
+    """Read a source as it is, with remarks on what was passed over."""
+    source = kind.load(path, options)
+    if not source.columns:
+        source = source.with_origins(dict.fromkeys(COLUMNS, kind.name))
+    if kind in (AUDIO_FOLDER, TABLE):
+        return source
+    return replace(source, notes=[f"read as {kind.title}", *source.notes])
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
@@ -188,12 +209,14 @@ def songs_source(
     *,
     missing_ok: bool = False,
     lyrics_encoding: str | None = None,
+    on_progress: Progress = silent,
 ) -> Source:
     """Return songs named one by one as a source; ids are the paths as the user wrote them.
 
     Parameters
     ----------
-    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics.
+    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics, or else
+        those in its tags.
     lyrics : of the one song given, instead.
     missing_ok : a path that does not exist fails alone, as a track.
     lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
@@ -206,19 +229,23 @@ def songs_source(
     refuse_other_encodings()
     lyrics_in = functools.cache(_lyrics_in)
     tracks: dict[str, Track] = {}
-    for path in inputs:
+    notes: list[str] = []
+    for song in inputs:
+        path = find_file(Path(song.anchor), str(song.relative_to(song.anchor)))
         if not missing_ok and not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         if path.is_dir():
-            folder = load_source(path, SourceOptions())
+            options = SourceOptions()
+            folder = _read(path, _choose_kind(path, options), options)
+            notes += [f"{song}: {note}" for note in folder.notes]
             for track in folder.tracks:
                 words = None if track.lyrics_path is None else _from_root(folder.root / track.lyrics_path)
-                name, audio = str(path / track.id), _from_root(folder.root / track.path)
+                name, audio = str(song / track.id), _from_root(folder.root / track.path)
                 tracks[name] = replace(track, id=name, path=audio, lyrics_path=words)
         else:
             text = lyrics_in(str(path.parent))(path.name)
             words = None if text is None else _from_root(path.parent / text)
-            tracks[str(path)] = Track(id=str(path), path=_from_root(path), lyrics_path=words)
+            tracks[str(song)] = Track(id=str(song), path=_from_root(path), lyrics_path=words)
     if lyrics is not None:
         if len(tracks) != 1:
             raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")
@@ -226,7 +253,10 @@ def songs_source(
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()
         tracks[name] = replace(track, lyrics=None, lyrics_path=_from_root(lyrics))
-    return Source(root=Path(Path.cwd().anchor), tracks=list(tracks.values()), lyrics_encoding=lyrics_encoding)
+    source = Source(
+        root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes, lyrics_encoding=lyrics_encoding
+    )
+    return add_tags(source, SourceOptions(), {"lyrics"}, on_progress=on_progress)
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:

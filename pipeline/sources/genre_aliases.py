@@ -8,7 +8,6 @@ to each other stay apart: ``electronica`` and ``electronic``, ``rap`` and ``hip 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ...cache.errors import ManifestError
 from ...cache.messages import counted, join_names, limit_lines
+from ...cache.normalise import normalise
 from .label_tables import COMMON
 from .names import clean_name
 from .tables import Row, read_table
@@ -65,7 +65,7 @@ def spelling_key(name: str) -> str:
     >>> spelling_key("Drum'n'Bass"), spelling_key("drum & bass"), spelling_key("Hip-Hop")
     ('drumandbass', 'drumandbass', 'hiphop')
     """
-    folded = unicodedata.normalize("NFKC", clean_name(name).casefold())
+    folded = normalise("NFKC", clean_name(name).casefold())
     return _BETWEEN_WORDS.sub("", _LETTERS_FOR_AND.sub("and", folded)) or folded
 
 

@@ -11,8 +11,8 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,22 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
+from ...cache.names import find_file
 from ...cache.normalise import normalise
 from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
-from .names import find_file
 from .options import SourceOptions
 
 NO_LANGUAGE = "zxx"
 """ISO 639-2's code for "no linguistic content": what Music4All spells ``INTRUMENTAL``."""
 
 LISTED_PAIRS = 50
+
+COLUMNS = {"artist": "artists", "song": "song", "genres": "genres", "lyrics": "lyrics"}
+"""Column of a table -> field of a track, of what the tags of audio files may say too."""
+
+TAGS = "tags"
+"""Origin of what the tags of audio files say; see :class:`Source`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,25 +64,57 @@ class Track:
     lyrics_path: str | None = None
     lyrics: str | None = None
 
+    def has(self, field: str) -> bool:
+        """Return whether one of :data:`COLUMNS` has a value; lyrics may be in a file."""
+        return bool(getattr(self, field) or (field == "lyrics" and self.lyrics_path is not None))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, remarks on them, and the genres that were merged.
+    """Tracks sorted by id, the folder their paths start from, remarks on them, and where their columns come from.
 
-    `lyrics_encoding` is that of lyrics files that are neither marked nor UTF-8; None detects it.
+    Attributes
+    ----------
+    given : the :data:`COLUMNS` that the source itself decides, also where a cell is empty; tags fill the others.
+    columns : column -> origin (such as the name of a table) -> number of tracks that have their value from there.
+    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
     """
 
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
+    given: frozenset[str] = frozenset(COLUMNS)
+    columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lyrics_encoding: str | None = None
     merged_genres: list[MergedGenre] = field(default_factory=list)
 
+    def with_origins(self, origins: Mapping[str, str]) -> Source:
+        """Return the source with its columns counted, all values of a column having one origin."""
+        counts = {name: sum(track.has(COLUMNS[name]) for track in self.tracks) for name in origins}
+        return replace(self, columns={name: {origins[name]: n} for name, n in counts.items() if n})
+
+    @property
+    def uses_tags(self) -> bool:
+        """Whether a value is from the tags of an audio file."""
+        return any(TAGS in origins for origins in self.columns.values())
+
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was changed in what the source says, as data; nothing where nothing was."""
+        """Where its columns come from and which genres were merged, as data; what is empty is left out."""
         merged = [genre.to_dict() for genre in self.merged_genres]
-        return {"merged_genres": merged} if merged else {}
+        columns = {name: dict(self.columns[name]) for name in COLUMNS if self.columns.get(name)}
+        return {name: value for name, value in (("columns", columns), ("merged_genres", merged)) if value}
+
+    def describe_columns(self) -> list[str]:
+        """Return a remark on where its columns come from."""
+        total = len(self.tracks)
+        columns = (
+            f"{name}: " + ", ".join(f"{origin} ({n} of {total})" for origin, n in self.columns[name].items())
+            for name in COLUMNS
+            if self.columns.get(name)
+        )
+        line = "; ".join(columns)
+        return [line] if line else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Names as a reader sees them: cleaning, pairs that look alike, and matching across Unicode forms.
+"""Names as a reader sees them: cleaning, pairs that look alike, and lyrics next to songs.
 
 A name that looks like another one but is a different string would become a class, an artist or a missing file of its
 own. What can be changed safely is changed (:func:`clean_name`), the rest is remarked (:func:`remark_names`).
@@ -6,13 +6,11 @@ own. What can be changed safely is changed (:func:`clean_name`), the rest is rem
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Mapping
 
 from ...cache.errors import ConfigError
 from ...cache.messages import counted, join_names, limit_lines
@@ -21,6 +19,9 @@ from ...cache.normalise import normalise
 LISTED_NAMES = 20
 LYRICS_SUFFIXES = (".lrc", ".txt")
 """Of lyrics next to a song, in any case; the later one is preferred."""
+
+_SHAPES = str.maketrans("авеёкмнорстухіјѕԁԛԝһαβεζηικμνορτυχ", "abeekmhopctyxijsdqwhabezhikmnoptyx")
+"""Letters of Cyrillic and Greek, in lower case -> the Latin letter of the same shape, in upper or in lower case."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
@@ -64,10 +65,13 @@ def clean_name(name: str) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ only by case, width, spaces, punctuation or invisible characters."""
+    """Return groups of names that differ only by case, width, spaces, punctuation, invisible or look-alike letters.
+
+    Look-alike letters are those of Cyrillic and Greek that Latin has in the same shape.
+    """
     groups: dict[str, set[str]] = {}
     for name in names:
-        groups.setdefault(_skeleton(name), set()).add(name)
+        groups.setdefault(_skeleton(name).translate(_SHAPES), set()).add(name)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
@@ -75,6 +79,25 @@ def _skeleton(name: str) -> str:
     folded = normalise("NFKC", normalise("NFKD", name).casefold())
     letters = [c for c in folded if unicodedata.category(c)[0] not in "PZC" and not "\ufe00" <= c <= "\ufe0f"]
     return "".join(letters) or folded
+
+
+def _odd_letters(name: str) -> list[str]:
+    """Return the letters of Cyrillic and Greek that stand in a word with Latin ones, in order."""
+    if name.isascii():
+        return []
+    odd: list[str] = []
+    for word in re.findall(r"[^\W\d_]+", name):
+        others = [letter for letter in word if unicodedata.name(letter, "").startswith(("CYRILLIC", "GREEK"))]
+        if others and any(unicodedata.name(letter, "").startswith("LATIN") for letter in word):
+            odd += others
+    return list(dict.fromkeys(odd))
+
+
+def _with_scripts(name: str) -> str:
+    """Return the name in quotation marks, and which of its letters are of another script."""
+    odd = _odd_letters(name) or [letter for letter in name if letter.lower().translate(_SHAPES) != letter.lower()]
+    letters = join_names([f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in dict.fromkeys(odd)], 3)
+    return f"{name!r} ({letters})" if odd else repr(name)
 
 
 def stands_for_nothing(text: str) -> bool:
@@ -91,11 +114,20 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
     effect : of keeping look-alikes apart, in a few words.
     """
     notes = []
-    for group in look_alikes(tracks):
-        by_case = len({normalise("NFC", name.casefold()) for name in group}) == 1
-        difference = "by case only" if by_case else "only by case, width, spaces or punctuation"
-        notes.append(f"{noun} that differ {difference} are kept apart{effect}: {', '.join(map(repr, group))}")
+    groups = look_alikes(tracks)
+    for group in groups:
+        if len({normalise("NFC", name.casefold()) for name in group}) == 1:
+            difference = "differ by case only"
+        elif len(set(map(_skeleton, group))) == 1:
+            difference = "differ only by case, width, spaces or punctuation"
+        else:
+            difference = "look alike but have letters of other scripts"
+        notes.append(f"{noun} that {difference} are kept apart{effect}: {', '.join(map(_with_scripts, group))}")
     notes = limit_lines(notes, f"such groups of {noun}", LISTED_NAMES)
+    listed = {name for group in groups for name in group}
+    mixed = [_with_scripts(name) for name in sorted(tracks) if name not in listed and _odd_letters(name)]
+    if mixed:
+        notes.append(f"{noun} that mix letters of several scripts in one word: {join_names(mixed)}")
     missing = [f"{name!r} ({counted(n, 'track')})" for name, n in sorted(tracks.items()) if stands_for_nothing(name)]
     if missing:
         notes.append(
@@ -103,37 +135,6 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
             "is none"
         )
     return notes
-
-
-def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
-    """Return for each wanted name the equal one of `names`, or else the only one that differs by Unicode form alone."""
-    present, forms = set(names), names_by_form(names)
-    matches = ((name, name if name in present else forms.get(normalise("NFC", name))) for name in wanted)
-    return {name: match for name, match in matches if match is not None}
-
-
-def names_by_form(names: Iterable[str]) -> dict[str, str]:
-    """Map the NFC form of each name to the name, where no other name has this form."""
-    forms: dict[str, set[str]] = {}
-    for name in names:
-        forms.setdefault(normalise("NFC", name), set()).add(name)
-    return {form: group.pop() for form, group in forms.items() if len(group) == 1}
-
-
-def find_file(root: Path, relative: str) -> Path:
-    """Return ``root / relative``; where nothing has that name, the path that differs from it by Unicode form alone.
-
-    macOS and many archives write file names in NFD, tables and other systems in NFC.
-    """
-    path = root / relative
-    if relative.isascii() or os.path.lexists(path):
-        return path
-    found = root
-    for part in PurePosixPath(relative).parts:
-        if not part.isascii() and not os.path.lexists(found / part):
-            part = _forms_in(found).get(normalise("NFC", part), part)
-        found /= part
-    return found
 
 
 def lyrics_next_to(names: Iterable[str]) -> Callable[[str], str | None]:
@@ -154,15 +155,3 @@ def lyrics_next_to(names: Iterable[str]) -> Callable[[str], str | None]:
         return exact.get(stem) or (exact[next(iter(stems))] if len(stems) == 1 else None)
 
     return lyrics_of
-
-
-def _forms_in(folder: Path) -> dict[str, str]:
-    try:
-        return _listed_forms(str(folder), folder.stat().st_mtime_ns)
-    except OSError:
-        return {}
-
-
-@functools.lru_cache(maxsize=16)  # by the time of the last change, so that a file that joins is seen
-def _listed_forms(folder: str, _: int) -> dict[str, str]:
-    return names_by_form(os.listdir(folder))

@@ -34,6 +34,7 @@ class SourceOptions:
     genres_from_folders : take the first folder of a file's path as its genre.
     merge_genres : ``common`` merges spellings of one genre by a built-in table, a file by a table of its own, with
         the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
+    tags : take what neither a table nor a file next to a song says from the tags of the audio files.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
     lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
     detect_language : detect the language of tracks that have none, from their lyrics.
@@ -58,6 +59,7 @@ class SourceOptions:
     lyrics_encoding: Encoding | None = None
     detect_language: bool = False
     merge_genres: str | None = None
+    tags: bool = True
     languages: Sequence[str] = ()
     min_labels: Annotated[int, Between(0)] = 0
     require_lyrics: bool = False

@@ -11,8 +11,9 @@ from typing import Any
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
-from .manifest import KnownDataset, Source, Track, check_collisions, check_id, normalise_language
-from .names import find_file, look_alikes, match_names
+from ...cache.names import find_file, match_names
+from .manifest import COLUMNS, KnownDataset, Source, Track, check_collisions, check_id, normalise_language
+from .names import look_alikes
 from .options import SourceOptions
 from .tables import TABLE_SUFFIXES, Row, Table, read_table
 
@@ -21,6 +22,12 @@ DESCRIPTIONS = ("artist", "artists", "song", "title", "genres", "language", "spl
 
 MANIFEST_COLUMNS = ("id", "path", *DESCRIPTIONS, "lyrics", "lyrics_path")
 ROOT_CHECK_TRACKS = 20
+_SYNONYMS = {
+    "artist": {"artist", "artists"},
+    "song": {"song", "title"},
+    "genres": {"genres"},
+    "lyrics": {"lyrics", "lyrics_path"},
+}
 
 
 def load_table(path: Path, options: SourceOptions) -> Source:
@@ -48,7 +55,14 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     if others and "genres" not in table.columns:
         have = ", ".join(map(repr, others))
         notes.append(f"{path}: no column 'genres', but {have}; rename the one that holds the genres, if one does")
-    return Source(root=base, tracks=tracks, notes=notes)
+    given = given_columns(table.columns)
+    source = Source(root=base, tracks=tracks, notes=notes, given=given)
+    return source.with_origins(dict.fromkeys(sorted(given), path.name))
+
+
+def given_columns(columns: Collection[str]) -> frozenset[str]:
+    """Return which of :data:`mgc.pipeline.sources.manifest.COLUMNS` a table with these columns decides."""
+    return frozenset(name for name, synonyms in _SYNONYMS.items() if not synonyms.isdisjoint(columns))
 
 
 def read_track(row: Row, options: SourceOptions) -> Track:
@@ -122,10 +136,18 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     alike = [group for group in look_alikes([*unused, *(set(keys) - row_of.keys())]) if unused & set(group)]
     if alike:
         notes.append(
-            f"{counted(len(alike), 'row')} of {table.path.name} would be of a track but for case, spaces, punctuation "
-            f"or width: {', '.join(map(repr, alike[0]))}"
+            f"{counted(len(alike), 'row')} of {table.path.name} would be of a track but for case, spaces, punctuation, "
+            f"width or letters of another script: {', '.join(map(repr, alike[0]))}"
         )
-    return replace(source, tracks=tracks, notes=source.notes + notes)
+    columns = dict(source.columns)
+    for column in given_columns(set(table.columns) & set(DESCRIPTIONS)):
+        has = [track.has(COLUMNS[column]) for track in tracks]
+        listed = sum(has[i] for i, name in enumerate(keys) if name in row_of)
+        others = sum(has) - listed
+        origin = next(iter(columns.get(column, ())), "")
+        columns[column] = {table.path.name: listed} | ({origin: others} if others else {})
+    given = source.given | given_columns(set(table.columns) & set(DESCRIPTIONS))
+    return replace(source, tracks=tracks, notes=source.notes + notes, given=given, columns=columns)
 
 
 def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:

@@ -160,7 +160,7 @@ def test_a_store_of_merged_genres_is_continued_with_the_option_and_refused_witho
     for _ in range(2):
         assert call("extract", path, *options, "--merge-genres", "common", "--json").json["merged_genres"] == merged
     assert list(FeatureStore.open(store).genres) == ["hip hop"]
-    assert json.loads((store / "log" / "source-0.json").read_text()) == {"merged_genres": merged}
+    assert json.loads((store / "log" / "source-0.json").read_text())["merged_genres"] == merged
     refused = call("extract", path, *options)
     assert (refused.code, "genres: ['hip hop'] here, ['hiphop'] there" in refused.err) == (2, True)
     assert call("store", "verify", store, "--full").code == 0

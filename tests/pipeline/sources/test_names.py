@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from keywords import load_source
 from source_files import put
 
+from mgc.cache import names
 from mgc.cache.errors import ConfigError, ManifestError
-from mgc.pipeline.sources import names
 from mgc.pipeline.sources.datasets import songs_source
 from mgc.pipeline.sources.manifest import resolve_inside
-from mgc.pipeline.sources.names import clean_name, look_alikes, lyrics_next_to, stands_for_nothing
+from mgc.pipeline.sources.names import clean_name, look_alikes, lyrics_next_to, remark_names, stands_for_nothing
 
 NFC, NFD = "Beyonc\u00e9", "Beyonce\u0301"
 
@@ -97,6 +97,28 @@ def test_names_that_only_look_alike_are_remarked_as_pairs(tmp_path: Path, pair: 
     assert len(notes) == 2
     assert all(repr(name) in notes[0] for name in pair)
     assert "artists that differ by case only are kept apart, in splits too: 'X', 'x'" in notes
+
+
+LOOK_ALIKE = [("Pop", "\u0420op"), ("rock", "r\u043e\u0441k"), ("HOUSE", "\u0397OUSE"), ("\u0440\u043e\u0440", "pop")]
+
+
+@pytest.mark.parametrize("pair", LOOK_ALIKE)
+def test_look_alike_letters_of_other_scripts_are_remarked_and_not_merged(tmp_path: Path, pair: tuple[str, str]) -> None:
+    put(tmp_path / "t.csv", f"id,path,genres\na,a,{pair[0]}\nb,b,{pair[1]}\n")
+    source = load_source(tmp_path / "t.csv")
+    assert [track.genres for track in source.tracks] == [(pair[0],), (pair[1],)]
+    (note,) = (note for note in source.notes if "letters of other scripts" in note)
+    assert all(repr(name) in note for name in pair)
+    assert "(U+04" in note or "(U+0397 GREEK CAPITAL LETTER ETA)" in note
+    assert not [note for note in source.notes if "mix letters" in note]
+
+
+def test_a_word_of_several_scripts_is_remarked_without_its_like_too() -> None:
+    names = ("\u0420op", "\u0440\u043e\u043a", "\u0411-pop", "caf\u00e9", "\uc74c\uc545 pop")
+    notes = remark_names("genres", dict.fromkeys(names, 1))
+    assert notes == [
+        "genres that mix letters of several scripts in one word: '\u0420op' (U+0420 CYRILLIC CAPITAL LETTER ER)"
+    ]
 
 
 def test_different_names_are_not_taken_for_alike() -> None:

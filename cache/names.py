@@ -1,0 +1,53 @@
+"""Names that are equal but for their Unicode form: macOS and many archives write file names in NFD, tables in NFC."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from .normalise import normalise
+
+
+def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
+    """Return for each wanted name the equal one of `names`, or else the only one that differs by Unicode form alone."""
+    present, forms = set(names), names_by_form(names)
+    matches = ((name, name if name in present else forms.get(normalise("NFC", name))) for name in wanted)
+    return {name: match for name, match in matches if match is not None}
+
+
+def names_by_form(names: Iterable[str]) -> dict[str, str]:
+    """Map the NFC form of each name to the name, where no other name has this form."""
+    forms: dict[str, set[str]] = {}
+    for name in names:
+        forms.setdefault(normalise("NFC", name), set()).add(name)
+    return {form: group.pop() for form, group in forms.items() if len(group) == 1}
+
+
+def find_file(root: Path, relative: str) -> Path:
+    """Return ``root / relative``; where nothing has that name, the path that differs from it by Unicode form alone.
+
+    macOS and many archives write file names in NFD, tables and other systems in NFC.
+    """
+    path = root / relative
+    if relative.isascii() or os.path.lexists(path):
+        return path
+    found = root
+    for part in PurePosixPath(relative).parts:
+        if not part.isascii() and not os.path.lexists(found / part):
+            part = _forms_in(found).get(normalise("NFC", part), part)
+        found /= part
+    return found
+
+
+def _forms_in(folder: Path) -> dict[str, str]:
+    try:
+        return _listed_forms(str(folder), folder.stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=16)  # by the time of the last change, so that a file that joins is seen
+def _listed_forms(folder: str, _: int) -> dict[str, str]:
+    return names_by_form(os.listdir(folder))
