@@ -183,9 +183,9 @@ def foreign_entry(entry: os.DirEntry[str]) -> str | None:
     """Return what an entry of a folder is, if it is neither a folder nor a regular file."""
     if entry.is_symlink():
         return LINK
-    if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
-        return "neither a file nor a folder; remove it"
-    return None
+    if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path):
+        return None  # also where it was removed since
+    return "neither a file nor a folder; remove it"
 
 
 def is_record_key(key: str) -> bool:

@@ -27,7 +27,7 @@ from ..claims import lock
 from ..durable import fsync_dir, fsync_tree, hidden_path, inside, link, names_in, open_regular, rename_durable
 from ..errors import ConfigError, MgcError, StoreCorruptError, StoreFormatError
 from ..format import layout
-from ..format.documents import is_record_key
+from ..format.documents import is_record_key, refuse_foreign_files
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
 from ..format.recipe import TextRecipe
 from ..format.records import COMMITS, ROWS, committed, part_folder
@@ -60,6 +60,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
     """
     if path.exists():
         raise ConfigError(f"{path}: there is something already; name another file")
+    refuse_foreign_files(store)
     commits.finish(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = hidden_path(path)
