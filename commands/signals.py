@@ -84,6 +84,9 @@ def _end(number: int) -> NoReturn:
     if not _state.is_reported:
         with contextlib.suppress(OSError):
             os.write(_state.stderr, f"{_line(number)}\n".encode())
+    with contextlib.suppress(Exception):
+        for child in sys.modules["multiprocessing"].active_children():  # a worker would save its run first
+            child.kill()
     os._exit(128 + number)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -248,6 +249,7 @@ def main() -> int:
     if options.action == "report":
         report(options.folder)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trials unmount what they have mounted
     names = options.names or list(CAMPAIGNS)
     passed = run(options.folder, names, options.minutes, more=options.more, again=options.again)
     return 0 if passed else 1

@@ -37,7 +37,7 @@ _CAUSES: dict[Reason, str] = {
     Reason.BAD_HEADER: "A header that no decoder accepts.",
     Reason.DECODE_ERROR: "Too damaged to decode.",
     Reason.UNSUPPORTED_CODEC: "No decoder for this codec or format (a video, for example), or encrypted sound.",
-    Reason.DECODER_CRASH: "The decoder crashed on this file, twice; other tracks are unharmed.",
+    Reason.DECODER_CRASH: "The decoder crashed on this file, more than once; other tracks are unharmed.",
     Reason.DECODER_TIMEOUT: "Decoding took too long.",
     Reason.DECODER_MEMORY: "Decoding needed more memory than one file may have.",
     Reason.NONFINITE: "Samples that are NaN, infinite, or absurdly large.",

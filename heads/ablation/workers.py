@@ -170,7 +170,7 @@ def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
 def _hand_over(worker: _Worker, run: GridRun) -> None:
     """Send a worker its next run; of a worker that died meanwhile, `_receive` reports the end of the pipe."""
     worker.run = run
-    with suppress(BrokenPipeError, ConnectionResetError):
+    with suppress(ConnectionError):
         worker.pipe.send(run)
 
 
@@ -208,7 +208,7 @@ def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
         return ended.is_set() or (parent is not None and not parent.is_alive())
 
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, ConnectionError):
         while not ended.is_set():
             run = pipe.recv()
             try:

@@ -29,6 +29,7 @@ from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Reason
 from ...cache.machine import reuse_freed_blocks
+from . import clips
 from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples
 from .clips import Clip, decode_clip, sound_seconds
@@ -133,6 +134,7 @@ def serve(extract: Extract | None = None) -> None:
     settings: dict[str, Any] = json.loads(message)
     recipe, caps = MelRecipe(**settings["recipe"]), Caps(**settings["caps"])
     limits = ClipLimits(**settings["limits"])
+    clips.use_libsndfile = settings["use_libsndfile"]
     extract = extract or FORMS[settings["form"]]
     _die_with(settings["parent"])
     # Private memory only: RLIMIT_AS would count a large source file too, which is mapped and costs no memory.

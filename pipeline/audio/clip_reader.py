@@ -68,6 +68,7 @@ class ClipReader:
     """Reads clips in a child process, started at once and again whenever a file has ended it.
 
     A child that dies is given the same file once more before the file is blamed: it may have been killed from outside.
+    A file that crashes it again is read by FFmpeg alone, in a child of its own.
     A reader serves one thread. POSIX only.
 
     Parameters
@@ -163,7 +164,7 @@ class ClipReader:
         return answer, payload
 
     def _ask(self, request: bytes) -> Answer:
-        for last_try in (False, True):
+        for is_last in (False, True):
             if self._child is not None and not self._child.alive():
                 self.close()
             child = self._child or self._start()
@@ -173,7 +174,9 @@ class ClipReader:
                 self._child = child
                 return answer
             except DecoderDiedError as death:
-                if last_try or death.timed_out:
+                if is_last and not death.timed_out and death.returncode != -signal.SIGKILL:
+                    return self._ask_ffmpeg(request, death)
+                if is_last or death.timed_out:
                     raise
             except BaseException:
                 child.kill()
@@ -182,13 +185,29 @@ class ClipReader:
                 self.stderr_tail = child.stderr_tail
         raise AssertionError("unreachable")
 
-    def _start(self) -> Child:
+    def _ask_ffmpeg(self, request: bytes, death: DecoderDiedError) -> Answer:
+        """Ask a child that does without libsndfile; raise `death` where it does not read the file either."""
+        child = self._start(use_libsndfile=False)
+        try:
+            answer = child.ask(request, self._limits.wall_s)
+        except DecoderDiedError:
+            raise death from None
+        except BaseException:
+            child.kill()
+            raise
+        child.stop()
+        if "reason" in answer[0]:
+            raise death
+        return answer
+
+    def _start(self, *, use_libsndfile: bool = True) -> Child:
         settings = {
             "recipe": dataclasses.asdict(self._recipe),
             "caps": dataclasses.asdict(self._caps),
             "limits": dataclasses.asdict(self._limits),
             "parent": os.getpid(),
             "form": self._form,
+            "use_libsndfile": use_libsndfile,
         }
         self._files_read = 0
         return Child(self.command, settings, owner=self)
@@ -205,4 +224,4 @@ class ClipReader:
         if death.returncode < 0:
             with contextlib.suppress(ValueError):
                 cause = signal.Signals(-death.returncode).name
-        return ClipError(Reason.DECODER_CRASH, f"the decoder ended with {cause}, twice")
+        return ClipError(Reason.DECODER_CRASH, f"the decoder ended with {cause}, more than once")

@@ -31,6 +31,9 @@ SILENT_PEAK = 1e-4
 CLIPPED_SHARE = 1e-3
 TRUNCATED_SHARE = 0.95
 
+use_libsndfile = True
+"""Of this process; False in the child that follows one that crashed."""
+
 _SETTLE_S = 0.5  # decoded on either side of a crop, so that resampling it equals cropping the whole file resampled
 _GRID_S = 0.05
 
@@ -120,7 +123,7 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
     if sound.parts:
         return decode_joined(sound.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
     broken = sound.unread or (sound.walk is not None and sound.walk.breaks > 0)
-    by_libsndfile = sound.container.libsndfile and not sound.misread_by_libsndfile
+    by_libsndfile = use_libsndfile and sound.container.libsndfile and not sound.misread_by_libsndfile
     first = _decode_with_libsndfile(path, sound, plan, caps) if by_libsndfile else None
     if first is not None and first.whole:
         return replace(first, gaps=broken)

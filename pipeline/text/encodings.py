@@ -43,6 +43,7 @@ _CANDIDATES = {
     **dict.fromkeys(("cp932", "euc_jp"), "Japanese"),
     **dict.fromkeys(("cp949", "johab"), "Korean"),
 }
+LANGUAGES = tuple(dict.fromkeys(" ".join(_CANDIDATES.values()).split()))
 _RARITY = {
     **dict.fromkeys(("cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "cp874"), 0.0),
     **dict.fromkeys(("gb18030", "cp950", "cp932", "euc_jp", "cp949"), 0.0),
@@ -139,19 +140,19 @@ def decode_escaped(data: bytes) -> Decoded | None:
         names.append("hz")
     for name in names:
         text = decode_strictly(data, name)
-        if text is not None and not has_controls(text):
+        if text is not None and count_controls(text) == 0:
             return Decoded(text, name)
     return None
 
 
 def decode_wide(data: bytes) -> Decoded | None:
-    """Decode UTF-16 or UTF-32 without a mark; None where NUL bytes and ASCII characters do not show that it is one."""
+    """Decode UTF-16 or UTF-32 without a mark; None if there is no NUL byte, or no text of a known language."""
     if b"\0" not in data:
         return None
     found = []
     for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         text = decode_strictly(data, name)
-        if text and not any(unicodedata.category(char) in ("Cn", "Co") for char in text) and not has_controls(text):
+        if text and count_controls(text) == 0 and _is_sound(text[:SAMPLE_BYTES]):
             found.append((sum(map(str.isascii, text)), text, name))
     found.sort(reverse=True)
     if not found or found[0][0] == 0 or (len(found) > 1 and found[1][0] == found[0][0]):
@@ -185,10 +186,15 @@ def decode_legacy(data: bytes) -> Decoded | None:
     return Decoded(data.decode(best.encoding), best.encoding, is_certain)
 
 
-def has_controls(text: str) -> bool:
-    """Whether more than one character in a hundred is a control character that no text file holds."""
-    n_controls = sum(unicodedata.category(char) == "Cc" for char in text if char not in "\t\n\v\f\r\x85")
-    return n_controls > len(text) / 100
+def count_controls(text: str) -> int:
+    """Count the control characters other than white space."""
+    return sum(n for char, n in Counter(text).items() if unicodedata.category(char) == "Cc" and not char.isspace())
+
+
+def _is_sound(text: str) -> bool:
+    """Whether the letters of a text are those of some language."""
+    counted = _Sample(normalise("NFC", text), "utf-16")
+    return any(counted.read(language, is_usual=True).is_sound for language in LANGUAGES)
 
 
 def decode_strictly(data: bytes, encoding: str) -> str | None:

@@ -20,12 +20,14 @@ from pathlib import Path
 
 from ...cache.format.schema import Flag
 from ...cache.normalise import limit_marks, normalise
-from .encodings import decode_escaped, decode_legacy, decode_strictly, decode_wide, has_controls
+from .encodings import count_controls, decode_escaped, decode_legacy, decode_strictly, decode_wide
 from .timing import without_timing
 
 CLEANING_RULE = 2
 """Newest rule of :func:`clean_lyrics`. A store keeps the rule that its recipe names."""
 MAX_LYRICS_BYTES = 1 << 20
+MAX_CONTROLS, MAX_CONTROL_SHARE = 2, 0.05
+"""Control characters that may be removed from a text: so many, or this share of it. Other bytes are no text."""
 
 # UTF-32's little-endian mark starts with UTF-16's, so it is tried first.
 _MARKS = (
@@ -205,23 +207,26 @@ def _is_unicode(encoding: str) -> bool:
 def _decode(data: bytes, encoding: str | None) -> tuple[str, Flag] | None:
     """Decode the bytes of a file: by its mark, else as UTF-8, else by `encoding`, else by what is detected.
 
-    Bytes with control characters are no UTF-8 text: they are UTF-16 or UTF-32 without a mark, contain escape sequences,
-    or fail. A named encoding comes before UTF-8 for bytes that are all ASCII, such as those of UTF-7 or ISO-2022-JP.
+    Bytes with many control characters are no UTF-8 text: they are UTF-16 or UTF-32 without a mark, contain escape
+    sequences, or fail. A named encoding comes before UTF-8 for bytes that are all ASCII, such as those of UTF-7 or
+    ISO-2022-JP.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):
             text = decode_strictly(data[len(mark) :], name)
             return None if text is None else (text, Flag.TEXT_RECODED)
     text, escaped = decode_strictly(data, "utf-8"), decode_escaped(data)
-    is_text = text is not None and escaped is None and not has_controls(text)
+    n_controls = 0 if text is None else count_controls(text)
+    is_text = text is not None and escaped is None and n_controls <= max(MAX_CONTROLS, MAX_CONTROL_SHARE * len(text))
+    is_text &= n_controls < len(data) / 4  # as in UTF-16
     if encoding is not None and (not is_text or (data.isascii() and not _is_unicode(encoding))):
         named = decode_strictly(data, encoding)
-        if named is None or has_controls(named):
+        if named is None or count_controls(named) > max(MAX_CONTROLS, MAX_CONTROL_SHARE * len(named)):
             return None
         return named, Flag(0) if named == text else Flag.TEXT_RECODED
     if text is not None and (is_text or _is_blank(text)):
         return text, Flag(0)
-    decoded = escaped or decode_wide(data)
+    decoded = escaped or (decode_wide(data) if text is None or n_controls >= len(data) / 4 else None)
     if decoded is None and text is None and b"\x1b" not in data:
         decoded = decode_legacy(data)
     if decoded is None:

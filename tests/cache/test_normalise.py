@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgc.cache.format.schema import Flag
 from mgc.cache.normalise import MAX_MARKS, limit_marks, normalise
 from mgc.heads.data.artist_groups import comparable_artists
 from mgc.pipeline.sources.manifest import caseless
@@ -54,6 +55,7 @@ def test_work_of_normalisation_is_linear_in_the_text(trap: str, monkeypatch: pyt
 
 
 def test_surplus_marks_are_removed_and_others_stay() -> None:
+    assert read_lyrics("a" + "\u0301" * 500).flags == Flag.TEXT_CLEANED
     assert limit_marks("Z\u0301\u0316a\u0308lgo e\u0301") == "Z\u0301\u0316a\u0308lgo e\u0301"
     assert limit_marks("a" + "\u0301" * 500 + "b" + "\u0316" * 31) == "a" + "\u0301" * 30 + "b" + "\u0316" * 30
     assert limit_marks("\u266a" * 100 + "\u2014" * 50) == "\u266a" * 100 + "\u2014" * 50  # symbols are no marks

@@ -216,12 +216,13 @@ def test_output_that_nobody_reads_ends_a_command_quietly(
     songs: Path, small_store: FeatureStore, arguments: list[str]
 ) -> None:
     words = [word.format(songs=songs, store=small_store.path) for word in arguments]
-    process = subprocess.Popen([sys.executable, "-m", "mgc", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    err = process.stderr.read().decode()
-    assert process.wait(timeout=120) == 141
+    command = [sys.executable, "-m", "mgc", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert process.returncode == 141
     assert not re.search("Traceback|Exception|error", err)
 
 

@@ -205,6 +205,32 @@ def test_the_last_words_of_a_crash_are_kept(tmp_path: Path, faulty: type[ClipRea
         assert "Segmentation fault" in reader.stderr_tail
 
 
+@pytest.mark.parametrize("ffmpeg_reads", [True, False])
+def test_a_file_that_crashes_libsndfile_is_read_by_ffmpeg(
+    tmp_path: Path, reader: ClipReader, ffmpeg_reads: bool
+) -> None:
+    script, path = tmp_path / "child.py", tone(tmp_path / "a.wav")
+    script.write_text(
+        "import ctypes\nfrom mgc.pipeline.audio import clip_child, clips\n"
+        "clips.decode_with_libsndfile = lambda *_: ctypes.string_at(0)\nclip_child.serve()\n"
+    )
+
+    class Crashing(ClipReader):
+        command = (str(script),)
+
+    if not ffmpeg_reads:
+        path.write_bytes(path.read_bytes()[:20].ljust(1000, b"\1"))
+    with Crashing(RECIPE) as crashing:
+        if ffmpeg_reads:
+            clip, wanted = crashing.read(path), reader.read(path)
+            assert (clip.flags, clip.seconds) == (wanted.flags, wanted.seconds)
+            np.testing.assert_allclose(clip.mel[:, :50], wanted.mel[:, :50], atol=0.5)
+            assert same(crashing.read(path), clip), "the child without libsndfile served this file only"
+        else:
+            assert failure(crashing, path).reason == "DECODER_CRASH"
+        assert "Segmentation fault" in crashing.stderr_tail
+
+
 def test_a_reader_may_be_closed_and_used_again(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.wav")
     reader = ClipReader(RECIPE)

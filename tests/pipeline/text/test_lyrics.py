@@ -65,6 +65,10 @@ MARKUP = st.sampled_from(
         (b"\xff\xfea", None, Flag.LYRICS_FAILED),  # a mark, then half a character
         (b"\xef\xbb\xbf\xff", None, Flag.LYRICS_FAILED),
         (b"h\0i\0", "hi", Flag.TEXT_RECODED),  # UTF-16 without its mark
+        (b"words\0", "words", Flag.TEXT_CLEANED),
+        (b"ring\a the bell", "ring the bell", Flag.TEXT_CLEANED),
+        (b"wo\1rd\2s of a \3song", None, Flag.LYRICS_FAILED),
+        ("le caf\xe9 \xe9".encode("cp1252") + b"\0", None, Flag.LYRICS_FAILED),
         (b"", None, Flag.EMPTY_LYRICS),
         (b" \r\n\t\xc2\xa0\n", None, Flag.EMPTY_LYRICS),
         (b"<p></p>&nbsp;", None, Flag.EMPTY_LYRICS | Flag.TEXT_CLEANED),
@@ -81,6 +85,13 @@ MARKUP = st.sampled_from(
 def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, flags: Flag) -> None:
     read = read_lyrics(data)
     assert (read.text, read.flags) == (text, flags)
+
+
+def test_a_very_long_run_of_combining_marks_is_cut_and_flagged() -> None:
+    lyrics = read_lyrics(("la" + "\u0323" * 200).encode())
+    assert lyrics.text is not None
+    assert lyrics.text.count("\u0323") <= 30
+    assert lyrics.flags == Flag.TEXT_CLEANED
 
 
 @pytest.mark.parametrize(
