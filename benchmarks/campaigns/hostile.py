@@ -239,7 +239,7 @@ def model(folder: Path, rng: random.Random) -> bool:
         target.write_bytes(seal(document))
     config = json.loads((best / "config.json").read_bytes())
     del config["sha256"]
-    if name in config.get("parts", {}) and isinstance(config["parts"], dict):
+    if isinstance(config.get("parts"), dict) and name in config["parts"]:
         config["parts"][name] = hashlib.sha256(target.read_bytes()).hexdigest()
         (best / "config.json").write_bytes(seal(config))
     return any([_attempt(lambda: _use_model(best)), _attempt(lambda: find_state(run))])

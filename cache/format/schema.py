@@ -205,6 +205,8 @@ def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], nam
     """Return which dimension of the feature set `name` has another length in the arrays that exist; None if none."""
     lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
     for spec in new:
+        if len(spec.dims) != 1 + len(spec.tail):
+            return f"its dims {spec.dims[1:]} and shape {spec.tail} do not go together"
         for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
             if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
                 return (
