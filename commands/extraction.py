@@ -103,7 +103,9 @@ def plan(
     source: SourceArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The store to be: the prediction is kept beside it.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="Store to extract later; the forecast is saved next to it.", show_default=False
+        ),
     ] = None,
     sample: Annotated[
         int | None,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..cache.upkeep.info import StoreInfo
     from ..cache.upkeep.verify import Damage
 
-store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
+store_app = typer.Typer(no_args_is_help=True, help="Inspect and maintain a feature store.")
 
 
 def store_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +48,7 @@ def store_command(function: Callable[..., None]) -> Callable[..., None]:
 def store_info(
     *,
     store: StoreArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Tell how far it is, until every part is there.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print progress until all parts are extracted.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
@@ -89,7 +89,7 @@ def store_failures(
     *,
     store: StoreArgument,
     feature: Annotated[
-        str | None, typer.Option(help="Features that joined the store (--add): which tracks lack them, and why.")
+        str | None, typer.Option(help="List tracks that lack this added feature set (--add), and why.")
     ] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     terminal: Annotated[Terminal, json_flags],
@@ -127,7 +127,7 @@ def store_verify(
 def store_repair(
     *,
     store: StoreArgument,
-    source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Source of the store: extracts damaged parts again.")] = None,
     options: Annotated[SourceOptions, read_flags],
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
@@ -176,7 +176,7 @@ def selection_flags(
     text_model: Annotated[
         str | None,
         typer.Option(
-            help="Where the store's own text encoder lies, for that.",
+            help="Path of the store's own text encoder, for --genre-names.",
             show_default="by its name",
             autocompletion=complete_text_model,
         ),
@@ -220,9 +220,9 @@ def store_drop(
     ] = None,
     feature: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Features that joined the store (--add): take them out, bytes too."),
+        typer.Option(metavar="NAME", help="Delete this added feature set (--add), bytes included."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; change nothing.")] = False,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
