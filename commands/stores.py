@@ -52,7 +52,7 @@ def store_info(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """What a store holds: tracks, arrays, genres, recipe. With --watch, how far its extractions are, wherever they run.
+    """Show the contents of a store: tracks, arrays, genres, recipe. With --watch, show the progress of its extractions.
 
     Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
     """
@@ -134,7 +134,7 @@ def store_repair(
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Verify in full, put damaged parts into quarantine/, write metadata anew; with --source make the parts again.
+    """Verify in full, move damaged parts to quarantine/, rewrite metadata; with --source extract the parts again.
 
     Example: [b]mgc store repair songs.zarr --source music4all/[/b]
     """
@@ -226,7 +226,7 @@ def store_drop(
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
-    take out features that joined the store: at once, bytes too; others of the same name can join after that.
+    delete an added feature set at once, bytes included; its name can then be used again.
 
     Examples: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b], [b]mgc store drop songs.zarr --feature loudness[/b]
     """
