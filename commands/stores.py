@@ -267,7 +267,7 @@ def print_info(info: StoreInfo) -> None:
     parameters = [(f"{part}.{key}", value) for part, values in recipe.items() for key, value in values.items()]
     print_table("recipe", ("parameter", "value"), parameters)
     if prompts:
-        print_table("genres read aloud as", ("genre", "text"), prompts.items())
+        print_table("genre name prompts", ("genre", "text"), prompts.items())
     print_table("genres", ("genre", "tracks"), info.genres.items())
 
 
