@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Multi-label music genre classification from sound and lyrics.\n\n"
     "[b]mgc extract[/b] turns a collection into a feature store, once; [b]mgc train[/b] learns from the store; "
-    "[b]mgc predict[/b] names the genres of songs nobody has seen. Start with [b]mgc demo[/b].",
+    "[b]mgc predict[/b] predicts the genres of new songs. Start with [b]mgc demo[/b].",
 )
 
 

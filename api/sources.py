@@ -70,12 +70,15 @@ def read_source(
     ----------
     source : a folder or a table; see :func:`mgc.pipeline.sources.datasets.load_source`.
     options : how to read it and which tracks to keep.
+    on_progress : receives the number of files whose tags were read, where there are many.
     changes : options by name, in place of those in `options`: ``read_source("songs/", min_labels=1)``.
 
     Raises
     ------
     ManifestError
         Where the source breaks a rule; names file, line and column.
+    MissingExtraError
+        If languages are to be detected, and the extra ``language`` is not installed.
     TypeError
         If a name in `changes` is no option.
     """

@@ -241,7 +241,7 @@ def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, tex
         from ..pipeline.text.encoder import TextSource, embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
-        raise ConfigError(f"{store.path}: no genre embeddings in this store, so no names to read aloud by others")
+        raise ConfigError(f"{store.path}: no genre embeddings in this store, so it takes no other genre name prompts")
     recipe = dataclasses.replace(store.recipe, genre_names=genre_names(choice))
     source = TextSource(model=text_model or store.recipe.lyrics.model, device=text_device)
     store.use_genre_names(recipe.genre_names, embed_prompts(store.genres, recipe, source))

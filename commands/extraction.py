@@ -103,7 +103,9 @@ def plan(
     source: SourceArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The store to be: the prediction is kept beside it.", show_default=False),
+        typer.Option(
+            "--output", "-o", help="Store to extract later; the forecast is saved next to it.", show_default=False
+        ),
     ] = None,
     sample: Annotated[
         int | None,
@@ -134,8 +136,8 @@ def plan(
 
 
 def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
-    """The extractors that are installed: features that join a store with [b]mgc extract ... --add NAME[/b]. One that
-    cannot be loaded is named with its error; the exit status is then 2.
+    """List the installed extractors, whose features [b]mgc extract ... --add NAME[/b] adds to a store. One that cannot
+    be loaded is listed with its error; the exit status is then 2.
 
     Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
     """

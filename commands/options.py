@@ -77,7 +77,7 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", callback=_load_config, is_eager=True, help="YAML file with values for these options."),
 ]
-Seed = Annotated[int, typer.Option(help="Decides everything random.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 SOURCE = typer.Argument(
     metavar="SOURCE",
     help="A data set's folder (see `mgc manifest --list`), CSV, TSV, JSON Lines, Parquet, or a folder of audio.",
@@ -91,9 +91,7 @@ MergeGenres = Annotated[
 ]
 GenreNames = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="How genres are read aloud to the text encoder: a table (genre, text), or 'common'."
-    ),
+    typer.Option(metavar="FILE", help="Genre name prompts for the text encoder: a table (genre, text), or 'common'."),
 ]
 OtherLabels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Genres by track (columns id, genres) instead of the store's.")
@@ -110,7 +108,9 @@ TextModel = Annotated[
 ]
 LyricsEncoding = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"),
+    typer.Option(
+        metavar="NAME", help="Encoding of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"
+    ),
 ]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
 
@@ -160,7 +160,7 @@ def verbose_flags(
     *,
     terminal: Annotated[Terminal, print_flags],
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", callback=log_to_stderr, help="Tell each part and epoch.")
+        bool, typer.Option("--verbose", "-v", callback=log_to_stderr, help="Log each part and epoch.")
     ] = False,
 ) -> Terminal:
     return terminal
@@ -195,10 +195,10 @@ def read_flags(
     artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
     lyrics_encoding: LyricsEncoding = None,
     detect_language: Annotated[
-        bool, typer.Option("--detect-language", help="Detect languages that SOURCE lacks, from the lyrics.")
+        bool, typer.Option("--detect-language", help="Detect missing languages from the lyrics.")
     ] = False,
     merge_genres: MergeGenres = None,
-    no_tags: Annotated[bool, typer.Option("--no-tags", help="Leave the tags of audio files unread.")] = False,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Do not read the tags of audio files.")] = False,
 ) -> SourceOptions:
     flags = locals()
     return SourceOptions(tags=not flags.pop("no_tags"), **flags)
@@ -221,10 +221,10 @@ def source_flags(
 def feature_flags(
     features: Annotated[str, typer.Option(help="Which features, separated by commas.")] = "mel,lyrics,genres",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one a core")
+        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one per core")
     ] = None,
     part_rows: Annotated[
-        int | None, typer.Option(min=1, help="Tracks a part.", show_default="128; 16 below 2048 tracks")
+        int | None, typer.Option(min=1, help="Tracks per part.", show_default="128; 16 below 2048 tracks")
     ] = None,
     audio_backend: Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")] = "fast",
     clip_s: Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")] = 30.0,
@@ -242,9 +242,9 @@ def cluster_flags(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that runs already, such as tls://head:8786.")
     ] = None,
-    scheduler_file: Annotated[Path | None, typer.Option(help="File that tells its address.")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: who signed the cluster's certificates.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: the certificate to show it.")] = None,
+    scheduler_file: Annotated[Path | None, typer.Option(help="File with the address of the scheduler.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: certificate authority of the cluster.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: certificate of this client.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key of that certificate.")] = None,
     insecure_network: Annotated[
         bool, typer.Option("--insecure-network", help="Allow a scheduler on plain TCP beyond this machine.")
@@ -263,11 +263,11 @@ def extract_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Let the extractor NAME join the store, or --text-model as NAME.",
+            help="Add the features of extractor NAME, or those of --text-model as NAME.",
             autocompletion=complete_extractor,
         ),
     ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Let new tracks of SOURCE join a store.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to a store.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed tracks again; with --add, those that failed on NAME.")
     ] = False,

@@ -105,7 +105,7 @@ def report(
     ] = None,
     audio_root: Annotated[
         Path | None,
-        typer.Option(help="Folder that the store was made from: the tracks a run got most wrong can then be played."),
+        typer.Option(help="Folder of the songs, to play the worst predictions."),
     ] = None,
     config: Config = None,
     terminal: Annotated[Terminal, print_flags],
@@ -131,7 +131,7 @@ def predict_flags(
     text_model: Annotated[
         str | None,
         typer.Option(
-            help="Where the model's own text encoder lies here.",
+            help="Path of the model's own text encoder.",
             show_default="found by name",
             autocompletion=complete_text_model,
         ),
@@ -141,7 +141,7 @@ def predict_flags(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Processes that decode songs.", show_default="one a core for 32 songs or more, else 0"
+            min=0, help="Processes that decode songs.", show_default="one per core for 32 songs or more, else 0"
         ),
     ] = None,
 ) -> PredictOptions:
@@ -155,17 +155,17 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="AUDIO...|STORE|-",
-            help="Songs, folders of songs, or one store; - reads their names from standard input, one a line.",
+            help="Songs, folders of songs, or one store; - reads their names from standard input, one per line.",
             show_default=False,
         ),
     ],
     lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, a row a track, instead of printing."),
+        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, one row per track, instead of printing."),
     ] = None,
     options: Annotated[PredictOptions, predict_flags],
-    top: Annotated[int, typer.Option(min=1, help="Genres printed a song.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Genres printed per song.")] = 5,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..cache.upkeep.info import StoreInfo
     from ..cache.upkeep.verify import Damage
 
-store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, and look after it.")
+store_app = typer.Typer(no_args_is_help=True, help="Inspect and maintain a feature store.")
 
 
 def store_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -48,11 +48,11 @@ def store_command(function: Callable[..., None]) -> Callable[..., None]:
 def store_info(
     *,
     store: StoreArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Tell how far it is, until every part is there.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print progress until all parts are extracted.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """What a store holds: tracks, arrays, genres, recipe. With --watch, how far its extractions are, wherever they run.
+    """Show the contents of a store: tracks, arrays, genres, recipe. With --watch, show the progress of its extractions.
 
     Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
     """
@@ -89,7 +89,7 @@ def store_failures(
     *,
     store: StoreArgument,
     feature: Annotated[
-        str | None, typer.Option(help="Features that joined the store (--add): which tracks lack them, and why.")
+        str | None, typer.Option(help="List tracks that lack this added feature set (--add), and why.")
     ] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     terminal: Annotated[Terminal, json_flags],
@@ -127,14 +127,14 @@ def store_verify(
 def store_repair(
     *,
     store: StoreArgument,
-    source: Annotated[Path | None, typer.Option(help="What it was extracted from: makes hurt parts again.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Source of the store: extracts damaged parts again.")] = None,
     options: Annotated[SourceOptions, read_flags],
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Verify in full, put damaged parts into quarantine/, write metadata anew; with --source make the parts again.
+    """Verify in full, move damaged parts to quarantine/, rewrite metadata; with --source extract the parts again.
 
     Example: [b]mgc store repair songs.zarr --source music4all/[/b]
     """
@@ -176,7 +176,7 @@ def selection_flags(
     text_model: Annotated[
         str | None,
         typer.Option(
-            help="Where the store's own text encoder lies, for that.",
+            help="Path of the store's own text encoder, for --genre-names.",
             show_default="by its name",
             autocompletion=complete_text_model,
         ),
@@ -220,13 +220,13 @@ def store_drop(
     ] = None,
     feature: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Features that joined the store (--add): take them out, bytes too."),
+        typer.Option(metavar="NAME", help="Delete this added feature set (--add), bytes included."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; change nothing.")] = False,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
-    take out features that joined the store: at once, bytes too; others of the same name can join after that.
+    delete an added feature set at once, bytes included; its name can then be used again.
 
     Examples: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b], [b]mgc store drop songs.zarr --feature loudness[/b]
     """
@@ -267,7 +267,7 @@ def print_info(info: StoreInfo) -> None:
     parameters = [(f"{part}.{key}", value) for part, values in recipe.items() for key, value in values.items()]
     print_table("recipe", ("parameter", "value"), parameters)
     if prompts:
-        print_table("genres read aloud as", ("genre", "text"), prompts.items())
+        print_table("genre name prompts", ("genre", "text"), prompts.items())
     print_table("genres", ("genre", "tracks"), info.genres.items())
 
 

@@ -17,7 +17,9 @@ from .signals import stopping_gently
 
 
 def label_flags(
-    text: Annotated[str | None, typer.Option(metavar="NAME", help="Text features that joined with --add NAME.")] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Text features that `mgc extract --add NAME` added.")
+    ] = None,
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
     merge_genres: MergeGenres = None,
@@ -34,13 +36,13 @@ def learning_flags(
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
         typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
     ] = None,
-    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one a line.")] = None,
+    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one per line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
     min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
     encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="100")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks a step.", show_default="16")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="100")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks per step.", show_default="16")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="1e-4")] = None,
     settings: Annotated[
         list[str] | None,
@@ -67,14 +69,14 @@ def train(
     model: Annotated[
         Literal["ours", "santana", "pandeya"] | None,
         typer.Option(
-            help="santana (sound alone), pandeya (sound and words joined): the paper's baselines, reconstructed.",
+            help="santana (audio only), pandeya (audio and lyrics): the paper's baselines, reconstructed.",
             show_default="ours",
         ),
     ] = None,
     labelled: Annotated[dict[str, Any], label_flags],
     learning: Annotated[dict[str, Any], learning_flags],
     modalities: Annotated[
-        Literal["both", "audio", "lyrics"] | None, typer.Option(help="Learn from both parts or from one.")
+        Literal["both", "audio", "lyrics"] | None, typer.Option(help="Modalities to learn from.")
     ] = None,
     no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
     no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
@@ -98,7 +100,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Write events.* for TensorBoard into the run folder too.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what it would be, time a few steps, write nothing.")
+        bool, typer.Option("--dry-run", help="Preview the run and time a few steps; write nothing.")
     ] = False,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
@@ -163,12 +165,14 @@ def ablate(
     names_store: Annotated[
         Path | None,
         typer.Option(
-            "--genre-names-store", metavar="STORE", help="The same tracks with other genre names read aloud: for plus."
+            "--genre-names-store", metavar="STORE", help="The same tracks with other genre name prompts: for plus."
         ),
     ] = None,
     labelled: Annotated[dict[str, Any], label_flags],
     learning: Annotated[dict[str, Any], learning_flags],
-    lr_halve_every: Annotated[int | None, typer.Option(min=1, help="Epochs.", show_default="50")] = None,
+    lr_halve_every: Annotated[
+        int | None, typer.Option(min=1, help="Halve the learning rate every N epochs.", show_default="50")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; more than one have one thread each.")] = 1,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do every n-th run only: for job arrays on one folder.")

@@ -1,7 +1,7 @@
 """From a source to a store: freeze the plan, build what no one has committed yet, count what came out.
 
 Resuming is plan minus commits; a source or recipe that differs from the store's plan is refused with the differences.
-Tracks join a store as new generations of its plan: appended ones, and failed ones to be tried again. A feature set is
+Tracks are added as new generations of a plan: appended ones, and failed ones to be tried again. A feature set is
 added to a store that exists, then built for every part that lacks it.
 """
 
@@ -75,9 +75,8 @@ def extract(
     reconcile.refuse_other_recipe(path, plan, recipe, options)
     finish(path)
     retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
-    may_change, uses_tags = options.retry_failed, source.uses_tags
     plan = reconcile.plan_source(
-        path, plan, tracks, text, append=options.append, may_change=may_change, uses_tags=uses_tags
+        path, plan, tracks, text, append=options.append, may_change=options.retry_failed, uses_tags=source.uses_tags
     )
     if source.provenance:
         _note_provenance(path, source, len(plan.generations) - 1)
@@ -125,7 +124,7 @@ def add_features(
         raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
     plan = read_plan(path)
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
-        raise ConfigError(f"{path}: a store without text features; other ones join those that are there")
+        raise ConfigError(f"{path}: no text feature set to add another one to. Extract a store with lyrics instead.")
     finish(path)
     tracks = reconcile.source_table(source)
     plan = reconcile.plan_source(path, plan, tracks, text, append=False, may_change=False, uses_tags=source.uses_tags)

@@ -28,7 +28,7 @@ WORKER_START_S = 300
 _SETTINGS = {
     "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
     "distributed.admin.tick.interval": "1s",  # default: 50 per second; see Growth in benchmarks/speed/speed.md
-    "distributed.worker.profile.enabled": False,  # nobody looks at it; it stops a worker 100 times a second
+    "distributed.worker.profile.enabled": False,  # unused; it stops a worker 100 times per second
     "distributed.scheduler.http.routes": [],  # HTTP has no secret: nothing is served
     "distributed.worker.http.routes": [],
     "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
@@ -103,7 +103,7 @@ def _allow_open_files(wanted: int) -> None:
 
 
 def _refuse_missing_semaphores() -> None:
-    """Fail at once, and in plain words, where processes would die one by one for want of a lock."""
+    """Fail at once, with the cause, where processes would die one by one for want of a lock."""
     try:
         multiprocessing.get_context("spawn").Lock()
     except OSError as error:

@@ -123,9 +123,9 @@ class ExtractOptions:
         if self.scheduler is not None and self.workers is not None:
             raise ConfigError("--workers counts local processes; a scheduler has workers of its own")
         if self.add is not None and self.genre_names is not None:
-            raise ConfigError(f"--add {self.add}: genres are read aloud as the store does; leave --genre-names out")
+            raise ConfigError(f"--add {self.add}: genre name prompts are those of the store; leave --genre-names out")
         if self.genre_names is not None and not self.embeds_genres:
-            raise ConfigError(f"--genre-names {self.genre_names}: no genre is read aloud; name genres among --features")
+            raise ConfigError(f"--genre-names {self.genre_names}: genres are not embedded; add genres to --features")
         if self.add is None and self.shard is not None and self.retry_failed:
             raise ConfigError("--retry-failed plans a retry for the whole store: run it once, without --shard")
 

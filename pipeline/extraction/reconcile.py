@@ -168,7 +168,7 @@ def plan_source(
             differences = [f"{_count(side)} {where}: {_ids(side)}" for where, side in sides if side.num_rows]
         if not may_change:
             differences += track_differences(planned.filter(in_source), tracks.filter(in_plan))
-        hint = " New tracks join a store with --append." if new.num_rows and not append else ""
+        hint = " Add new tracks with --append." if new.num_rows and not append else ""
         hint += " A store that was made without the tags of audio files is continued with --no-tags." * uses_tags
         refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
         _refuse_pending_elsewhere(path, plan, missing)

@@ -187,13 +187,13 @@ def _remarks(source: Source) -> list[str]:
         if marked:
             notes.append(
                 f"{counted(len(marked), 'genre')} with {mark!r} in the name, such as {marked[0]!r}: "
-                f"where it separates genres, say --genre-delimiter {mark!r}"
+                f"where it separates genres, give --genre-delimiter {mark!r}"
             )
     unlabelled = sum(not track.genres for track in source.tracks)
     if unlabelled:
         notes.append(
             f"{unlabelled} of {counted(len(source.tracks), 'track')} without a genre; "
-            "--labels or --genres-from-folders may tell"
+            "give --labels or --genres-from-folders"
         )
     outside = escaping_paths(source)
     if outside:

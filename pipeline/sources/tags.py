@@ -84,19 +84,22 @@ def add_tags(
     files = [track for track in source.tracks if any(not track.has(field) for field in fields)]
     if not files:
         return source
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     broken: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(_READERS) as readers:
+    readers = ThreadPoolExecutor(_READERS)
+    try:
         answers = readers.map(functools.partial(_try_tags, source.root, options), files)
         for done, (track, answer) in enumerate(zip(files, answers, strict=True), start=1):
             if isinstance(answer, str):
                 broken.append((track.id, answer))
             else:
-                found[track.id] = {f: v for f, v in answer.items() if f in fields and not track.has(f)}
+                values[track.id] = {f: v for f, v in answer.items() if f in fields and not track.has(f)}
             if len(files) >= MANY_FILES and (done == 1 or done % _REPORTED == 0 or done == len(files)):
                 on_progress(TAGS, done, len(files))
-    tracks = [replace(track, **found[track.id]) if found.get(track.id) else track for track in source.tracks]
-    counts = {name: sum(COLUMNS[name] in fields for fields in found.values()) for name in columns}
+    finally:
+        readers.shutdown(cancel_futures=True)  # after an interrupt, the other files are not read
+    tracks = [replace(track, **values[track.id]) if values.get(track.id) else track for track in source.tracks]
+    counts = {name: sum(COLUMNS[name] in fields for fields in values.values()) for name in columns}
     origins = {name: {**source.columns.get(name, {}), **({TAGS: n} if n else {})} for name, n in counts.items()}
     notes = list(source.notes)
     if broken:
@@ -129,7 +132,8 @@ class _Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(min(size, self._left + 1))
+        allowed = self._left + 1
+        data = self._file.read(allowed if size < 0 else min(size, allowed))  # a size below that of a header is negative
         self._left -= len(data)
         if self._left < 0:
             raise ValueError(f"tags over {MAX_BYTES >> 20} MiB")

@@ -161,8 +161,8 @@ def text_recipe(
         raise ConfigError(f"precision {precision!r} is unknown; use fp32 or bf16")
     if not 1 <= cleaning <= CLEANING_RULE:
         raise ConfigError(
-            f"lyrics cleaned by rule {cleaning}: this version of mgc knows the rules 1 to {CLEANING_RULE}. Install a "
-            "newer one."
+            f"lyrics cleaned by rule {cleaning}: this version of mgc has the rules 1 to {CLEANING_RULE}. Install a "
+            "newer version."
         )
     if max_tokens < 3:
         raise ConfigError(f"max_tokens is {max_tokens}; with [CLS] and [SEP] at least 3 are needed")

@@ -45,7 +45,7 @@ def test_an_unknown_option_is_an_error_with_the_nearest_name(table: Path) -> Non
         ({"features": ["genres"]}, "want mel, lyrics or both"),
         ({"features": ["mel", "genres"]}, "genres are embedded by the encoder of the lyrics"),
         ({"workers": 2, "scheduler": Scheduler(address="tls://a:1")}, "a scheduler has workers of its own"),
-        ({"features": ["mel"], "genre_names": "common"}, "no genre is read aloud"),
+        ({"features": ["mel"], "genre_names": "common"}, "genres are not embedded"),
         ({"add": "minilm", "genre_names": "common"}, "leave --genre-names out"),
         ({"shard": (1, 2), "retry_failed": True}, "run it once, without --shard"),
     ],

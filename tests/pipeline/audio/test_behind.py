@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -24,12 +26,14 @@ RECIPE = MelRecipe()
 NOISE = np.random.default_rng(4).bytes(300_000)
 
 
-def sound(folder: Path, kind: str) -> bytes:
+@functools.cache
+def sound(kind: str) -> bytes:
     """6 s of noise."""
     samples = np.random.default_rng(1).standard_normal((6 * 44_100, 2)) * 0.1
     options = {"bitrate_mode": "CONSTANT", "compression_level": 0.7} if kind == "mp3" else {}
-    soundfile.write(folder / f"source.{kind}", samples, 44_100, format=kind.upper(), **options)
-    return (folder / f"source.{kind}").read_bytes()
+    file = io.BytesIO()
+    soundfile.write(file, samples, 44_100, format=kind.upper(), **options)
+    return file.getvalue()
 
 
 def id3(declared: int, body: bytes) -> bytes:
@@ -65,14 +69,14 @@ def decoded(path: Path, content: bytes) -> Clip:
     ],
 )
 def test_sound_behind_tags_and_padding(tmp_path: Path, kind: str, before: bytes, lost_s: float) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", before + sound(tmp_path, kind))
+    clip = decoded(tmp_path / f"a.{kind}", before + sound(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
 
 
 @pytest.mark.parametrize("at", [1000, 1001, 50_001])
 def test_an_mp3_that_begins_in_mid_frame(tmp_path: Path, at: int) -> None:
-    content = sound(tmp_path, "mp3")
+    content = sound("mp3")
     clip = decoded(tmp_path / "a.mp3", content[at:])
     assert clip.seconds == pytest.approx(6 * (1 - at / len(content)), abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
@@ -93,7 +97,7 @@ COVER = struct.pack("<II", len(NOISE), 2) + b"Cover Art (Front)\0" + NOISE
     ],
 )
 def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, kind: str, behind: bytes) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", sound(tmp_path, kind) + behind)
+    clip = decoded(tmp_path / f"a.{kind}", sound(kind) + behind)
     assert clip.seconds == pytest.approx(6, abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
 
@@ -114,7 +118,7 @@ def test_any_bytes_have_a_place_before_their_tags(parts: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("kind", ["mp3", "flac", "ogg", "wav"])
 def test_sound_behind_a_few_lines(tmp_path: Path, kind: str, before: bytes) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", before + sound(tmp_path, kind))
+    clip = decoded(tmp_path / f"a.{kind}", before + sound(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
 
@@ -162,7 +166,7 @@ def test_what_is_known_and_what_is_no_sound(tmp_path: Path, content: bytes, expe
 @pytest.mark.parametrize("archive", [b"PK\3\4" + bytes(26), b"Rar!\x1a\x07" + bytes(20)])
 def test_the_first_song_of_an_archive_is_not_taken_for_all(tmp_path: Path, archive: bytes) -> None:
     with pytest.raises(ClipError) as caught:
-        decoded(tmp_path / "song.mp3", archive + sound(tmp_path, "mp3"))
+        decoded(tmp_path / "song.mp3", archive + sound("mp3"))
     assert caught.value.reason == "NOT_AUDIO"
 
 
@@ -185,7 +189,7 @@ def test_an_exception_in_one_binding_leaves_the_file_to_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.flac"
-    wanted = decoded(path, sound(tmp_path, "flac"))
+    wanted = decoded(path, sound("flac"))
 
     def broken(*_: object) -> None:
         raise UnicodeDecodeError("ascii", b"\xac", 0, 1, "as a binding raises it")

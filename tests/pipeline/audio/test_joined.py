@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import struct
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -26,11 +28,14 @@ JINGLE_HZ, SONG_HZ = 2_000, 500  # pitch of either at its start
 Float32 = npt.NDArray[np.float32]
 
 
+@functools.lru_cache(maxsize=4)
 def stairs(seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> Float32:
     """(n, channels): a tone that is 40 Hz higher each second, so that a moment can be told from another."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     tone = 0.3 * np.sin(2 * np.pi * np.cumsum(low_hz + 40 * np.floor(t)) / rate_hz)
-    return np.repeat(tone[:, np.newaxis], channels, axis=1).astype(np.float32)
+    samples = np.repeat(tone[:, np.newaxis], channels, axis=1).astype(np.float32)
+    samples.flags.writeable = False  # tests share it
+    return samples
 
 
 def pitch_hz(clip: Clip, second: float) -> float:
@@ -76,19 +81,22 @@ CONTAINERS = {
 SOUNDFILE = {"wav": "PCM_16", "aiff": "PCM_16", "au": "PCM_16", "caf": "PCM_16", "flac": "PCM_16", "w64": "PCM_16"}
 
 
-def made(folder: Path, kind: str, seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> bytes:
-    samples, path = stairs(seconds, rate_hz, low_hz, channels), folder / f"part.{kind}"
-    if kind in CONTAINERS:
-        return encode(path, [(samples, rate_hz)], kind.partition(".")[0], CONTAINERS[kind])
-    if kind in ("vorbis", "opus"):
-        soundfile.write(path, samples, rate_hz, format="OGG", subtype=kind.upper())
-    elif kind == "flac.ogg":
-        return encode(path, [(samples, rate_hz)], "flac", "ogg")
-    elif kind == "mp3":
-        soundfile.write(path, samples, rate_hz, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
-    else:
-        soundfile.write(path, samples, rate_hz, format=kind.upper(), subtype=SOUNDFILE[kind])
-    return path.read_bytes()
+@functools.lru_cache(maxsize=64)
+def made(kind: str, seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> bytes:
+    samples = stairs(seconds, rate_hz, low_hz, channels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"part.{kind}"
+        if kind in CONTAINERS:
+            return encode(path, [(samples, rate_hz)], kind.partition(".")[0], CONTAINERS[kind])
+        if kind == "flac.ogg":
+            return encode(path, [(samples, rate_hz)], "flac", "ogg")
+        if kind in ("vorbis", "opus"):
+            soundfile.write(path, samples, rate_hz, format="OGG", subtype=kind.upper())
+        elif kind == "mp3":
+            soundfile.write(path, samples, rate_hz, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+        else:
+            soundfile.write(path, samples, rate_hz, format=kind.upper(), subtype=SOUNDFILE[kind])
+        return path.read_bytes()
 
 
 def reason(path: Path) -> str:
@@ -140,10 +148,10 @@ JOINED = [
 @pytest.mark.parametrize(("jingle", "song"), JOINED)
 def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, int], song: tuple[str, int, int]) -> None:
     kind, rate_hz, channels = jingle
-    first = made(tmp_path, kind, 3, rate_hz, JINGLE_HZ, channels)
+    first = made(kind, 3, rate_hz, JINGLE_HZ, channels)
     kind, rate_hz, channels = song
     path = tmp_path / "joined"
-    path.write_bytes(first + made(tmp_path, kind, 40, rate_hz, SONG_HZ, channels))
+    path.write_bytes(first + made(kind, 40, rate_hz, SONG_HZ, channels))
     clip = decode_clip(path, RECIPE)
     assert_all_is_read(clip, 43, 3)
     assert clip.sample_rate_hz == rate_hz
@@ -152,7 +160,7 @@ def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, in
 @pytest.mark.parametrize("kind", ["mp3", "vorbis", "flac", "wav"])
 def test_a_short_joined_file_is_read_whole_across_the_seam(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "joined"
-    path.write_bytes(made(tmp_path, kind, 4, 44_100, SONG_HZ) + made(tmp_path, kind, 3, 48_000, JINGLE_HZ))
+    path.write_bytes(made(kind, 4, 44_100, SONG_HZ) + made(kind, 3, 48_000, JINGLE_HZ))
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx(7, abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
@@ -162,13 +170,13 @@ def test_a_short_joined_file_is_read_whole_across_the_seam(tmp_path: Path, kind:
 
 def test_a_chain_of_many_links(tmp_path: Path) -> None:
     path = tmp_path / "radio.ogg"
-    path.write_bytes(made(tmp_path, "vorbis", 2, 44_100, SONG_HZ) * 30)
+    path.write_bytes(made("vorbis", 2, 44_100, SONG_HZ) * 30)
     clip = decode_clip(path, RECIPE)
     assert (clip.seconds, clip.offset_s) == (pytest.approx(60, abs=0.1), pytest.approx(15, abs=0.1))
 
 
 def test_a_joined_file_that_is_cut_is_flagged(tmp_path: Path) -> None:
-    flac = made(tmp_path, "flac", 10, 44_100, SONG_HZ)
+    flac = made("flac", 10, 44_100, SONG_HZ)
     path = tmp_path / "joined.flac"
     path.write_bytes(flac + flac[: len(flac) // 2])
     clip = decode_clip(path, RECIPE)
@@ -177,7 +185,7 @@ def test_a_joined_file_that_is_cut_is_flagged(tmp_path: Path) -> None:
 
 
 def test_a_part_that_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
-    flac = made(tmp_path, "flac", 10, 44_100, SONG_HZ)
+    flac = made("flac", 10, 44_100, SONG_HZ)
     path = tmp_path / "joined.flac"
     path.write_bytes(flac + flac[:8] + bytes(len(flac)))
     clip = decode_clip(path, RECIPE)
@@ -189,7 +197,7 @@ BOUNDED = ["mp3", "aac", "wav", "au", "aiff", "caf", "w64", "flac", "vorbis", "a
 
 @pytest.mark.parametrize("kind", [*BOUNDED, "tta", "aac.mkv"])
 def test_a_small_part_of_the_bytes_is_never_all_without_a_flag(tmp_path: Path, kind: str) -> None:
-    path, content = tmp_path / "song", made(tmp_path, kind, 3, 48_000, SONG_HZ)
+    path, content = tmp_path / "song", made(kind, 3, 48_000, SONG_HZ)
     path.write_bytes(content)
     assert set(decode_clip(path, RECIPE).flags) == {Flag.SHORT}
     path.write_bytes(content + np.random.default_rng(3).bytes(2_000_000))
@@ -205,7 +213,7 @@ def test_a_small_part_of_the_bytes_is_never_all_without_a_flag(tmp_path: Path, k
 def test_a_file_of_another_kind_behind_is_not_lost_without_a_flag(tmp_path: Path, kind: str, other: str) -> None:
     """Also where its first bytes could be a chunk of the file in front of it."""
     path = tmp_path / "song"
-    path.write_bytes(made(tmp_path, kind, 3, 44_100, JINGLE_HZ) + made(tmp_path, other, 12, 44_100, SONG_HZ))
+    path.write_bytes(made(kind, 3, 44_100, JINGLE_HZ) + made(other, 12, 44_100, SONG_HZ))
     assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
 
 
@@ -220,15 +228,15 @@ def with_samples(flac: bytes, n_samples: int) -> bytes:
 @pytest.mark.parametrize("declared_s", [0.0001, 5, 20, 39])
 def test_flac_frames_beyond_the_declared_length_are_read(tmp_path: Path, declared_s: float) -> None:
     path = tmp_path / "a.flac"
-    path.write_bytes(with_samples(made(tmp_path, "flac", 40, 44_100, SONG_HZ), round(declared_s * 44_100)))
+    path.write_bytes(with_samples(made("flac", 40, 44_100, SONG_HZ), round(declared_s * 44_100)))
     assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
 
 
 @pytest.mark.parametrize("n_samples", [0, 3 * 44_100])
 @pytest.mark.parametrize("rate_hz", [44_100, 48_000])
 def test_flac_frames_of_another_file_without_its_header_are_read(tmp_path: Path, n_samples: int, rate_hz: int) -> None:
-    path, song = tmp_path / "a.flac", made(tmp_path, "flac", 40, rate_hz, SONG_HZ)
-    jingle = with_samples(made(tmp_path, "flac", 3, 44_100, JINGLE_HZ), n_samples)
+    path, song = tmp_path / "a.flac", made("flac", 40, rate_hz, SONG_HZ)
+    jingle = with_samples(made("flac", 3, 44_100, JINGLE_HZ), n_samples)
     path.write_bytes(jingle + song[song.index(b"\xff\xf8") :])
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx(43, abs=0.1)
@@ -244,7 +252,7 @@ def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path)
         ("caf", b"data", 4, "big", 8),
         ("w64", b"data\xf3\xac", 16, "little", 8),
     ]:
-        content = bytearray(made(tmp_path, kind, 12, 44_100, SONG_HZ))
+        content = bytearray(made(kind, 12, 44_100, SONG_HZ))
         at += content.index(key)
         content[at : at + width] = (3 * 4 * 44_100).to_bytes(width, order)
         path.write_bytes(content)
@@ -257,7 +265,7 @@ def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["tta.mkv", "wavpack.mkv"])
 def test_a_long_last_packet_of_matroska_is_counted_by_its_samples(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.mka"
-    path.write_bytes(made(tmp_path, kind, 40, 44_100, SONG_HZ))
+    path.write_bytes(made(kind, 40, 44_100, SONG_HZ))
     assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
 
 
@@ -285,7 +293,7 @@ def test_a_second_data_chunk_is_not_lost_without_a_flag(tmp_path: Path, seconds:
 
 def test_coded_sound_in_a_wav_file_is_no_noise(tmp_path: Path) -> None:
     """AC-3 in bursts as for S/PDIF (IEC 61937): the header says 16-bit samples, and libsndfile reads them as such."""
-    ac3, path = made(tmp_path, "ac3", 40, 48_000, SONG_HZ), tmp_path / "a.wav"
+    ac3, path = made("ac3", 40, 48_000, SONG_HZ), tmp_path / "a.wav"
     size = next(at for at in range(2, len(ac3)) if ac3[at : at + 2] == ac3[:2] and len(ac3) % at == 0)
     preamble = struct.pack("<HHHH", 0xF872, 0x4E1F, 1, 8 * size)
     words = np.frombuffer(ac3, ">u2").astype("<u2").tobytes()
@@ -313,7 +321,7 @@ def test_frames_that_no_encoder_here_writes_are_followed_to_their_end(kind: str,
 
 
 def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -> None:
-    path, mp3 = tmp_path / "a.wav", made(tmp_path, "mp3", 40, 44_100, SONG_HZ)
+    path, mp3 = tmp_path / "a.wav", made("mp3", 40, 44_100, SONG_HZ)
     layer_3 = struct.pack("<HHIIHHHHIHHH", 0x55, 2, 44_100, 16_000, 1, 0, 12, 1, 2, 418, 1, 0)
     path.write_bytes(chunks((b"fmt ", layer_3), (b"data", mp3 + bytes(len(mp3) % 2))))
     assert decode_clip(path, RECIPE).seconds == pytest.approx(40, abs=0.08)
@@ -321,7 +329,7 @@ def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -
 
 def test_wavpack_files_of_one_block_each_are_joined_too(tmp_path: Path) -> None:
     path = tmp_path / "a.wv"
-    path.write_bytes(made(tmp_path, "wavpack", 0.4, 44_100, SONG_HZ) * 3)
+    path.write_bytes(made("wavpack", 0.4, 44_100, SONG_HZ) * 3)
     assert decode_clip(path, RECIPE).seconds == pytest.approx(1.2, abs=0.01)
 
 

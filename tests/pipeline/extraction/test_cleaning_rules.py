@@ -116,7 +116,7 @@ def test_a_rule_of_a_later_version_is_refused(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr("mgc.pipeline.text.encoder.CLEANING_RULE", 9)
         store = make(tmp_path, 9)
-    with pytest.raises(ConfigError, match=f"by rule 9: this version of mgc knows the rules 1 to {CLEANING_RULE}"):
+    with pytest.raises(ConfigError, match=f"by rule 9: this version of mgc has the rules 1 to {CLEANING_RULE}"):
         api.extract(songs(tmp_path, 3), store, append=True, **OPTIONS)
     with pytest.raises(ConfigError, match="rule 9"):
         api.extract(songs(tmp_path, 2), store, add="again", text_model="minilm", workers=0)

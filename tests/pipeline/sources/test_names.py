@@ -241,7 +241,7 @@ def test_files_labels_and_lyrics_match_across_unicode_forms(tmp_path: Path, stor
     assert track.lyrics_path == f"{stored}/{written}.txt"
     put(tmp_path / "t.csv", f"id,path\n1,{written}/{written}.wav\n")
     source = load_source(tmp_path / "t.csv", root=folder)
-    assert source.notes == ["1 of 1 track without a genre; --labels or --genres-from-folders may tell"]
+    assert source.notes == ["1 of 1 track without a genre; give --labels or --genres-from-folders"]
     assert resolve_inside(folder, source.tracks[0].path).read_text() == "sound"
 
 

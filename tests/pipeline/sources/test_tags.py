@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.steps import silent
 from mgc.pipeline.sources import datasets, tags
 from mgc.pipeline.sources.datasets import songs_source
+from mgc.pipeline.sources.manifest import Source, Track
 from mgc.pipeline.sources.options import SourceOptions
 
 OPTIONS = SourceOptions()
@@ -316,6 +318,34 @@ def test_a_picture_is_not_read_and_a_declared_size_is_bounded(monkeypatch, tmp_p
     with pytest.raises(ValueError, match="tags over 0 MiB"):
         read(tmp_path)
     assert file.n_read <= 1100
+
+
+def test_a_negative_size_is_bounded_too(monkeypatch) -> None:
+    """A parser subtracts the size of a header from a declared one; `read(-1)` is the rest of the file."""
+    monkeypatch.setattr(tags, "MAX_BYTES", 1000)
+    file = Counting(bytes(100_000))
+    with pytest.raises(ValueError, match="tags over"):
+        tags._Bounded(file).read(-1)
+    assert file.n_read <= 1001
+
+
+def test_an_interrupt_leaves_the_other_files_unread(monkeypatch, tmp_path: Path) -> None:
+    n_read = 0
+
+    def read_slowly(*_: object) -> dict[str, Any]:
+        nonlocal n_read
+        n_read += 1
+        time.sleep(0.01)
+        return {}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tags, "_try_tags", read_slowly)
+    tracks = [Track(id=f"{i}.mp3", path=f"{i}.mp3") for i in range(1000)]
+    with pytest.raises(KeyboardInterrupt):
+        tags.add_tags(Source(root=tmp_path, tracks=tracks), OPTIONS, on_progress=interrupt)
+    assert n_read < 500
 
 
 def test_many_files_are_a_step_with_progress_and_few_are_none(monkeypatch, tmp_path: Path) -> None:
