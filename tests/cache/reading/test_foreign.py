@@ -15,9 +15,15 @@ from benchmarks.worlds.full_store import create_full
 from benchmarks.worlds.small_store import tree
 from mgc import api
 from mgc.cache.errors import StoreCorruptError, StoreError
+from mgc.cache.format.documents import read_record
 from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.hdf5_writer import convert, seal_store
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.seal import write_seal
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.commits import finish
+from mgc.cache.writing.publish import staged_folder
 
 SECRET = b"the private key of the victim"
 
@@ -178,6 +184,65 @@ def test_links_of_arrays_are_refused_by_whoever_reads_them(folder: Path, name: s
             else:
                 with pytest.raises(StoreCorruptError, match=rf"{name}: a symbolic link"):
                     _ = [opened.read(spec.name, opened.ok_rows) for spec in opened.arrays], opened.genre_embedding
+
+
+@pytest.fixture
+def elsewhere(folder: Path) -> Path:
+    """A folder outside the store, with a file that stays."""
+    (folder / "elsewhere" / "c/1/0").mkdir(parents=True)
+    (folder / "elsewhere" / "c/1/0/0").write_bytes(SECRET)
+    return folder / "elsewhere"
+
+
+def test_compaction_removes_nothing_behind_a_link(folder: Path, elsewhere: Path) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "quarantine").mkdir()
+    (store / "quarantine" / "9.0").symlink_to(elsewhere)
+    with pytest.raises(StoreCorruptError, match=r"quarantine/9\.0: a symbolic link"):
+        compact(store)
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "nowhere"])
+def test_repair_puts_a_link_aside_and_compaction_removes_only_the_link(
+    folder: Path, elsewhere: Path, name: str
+) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "more").symlink_to(folder / name)
+    assert [damage.key for damage in verify(store)] == ["more"]
+    assert quarantine(store, verify(store)) == []
+    assert verify(store) == []
+    compact(store)
+    assert list((store / "quarantine/foreign").iterdir()) == []
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["quarantine/foreign", "mel"])
+def test_repair_writes_nothing_behind_a_link(folder: Path, elsewhere: Path, name: str) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "notes.txt").touch()
+    (store / "quarantine").mkdir()
+    if (store / name).exists():
+        (store / name).rename(folder / "moved")
+    (store / name).symlink_to(elsewhere)
+    try:
+        assert quarantine(store, verify(store)) == []
+        assert verify(store) == []
+    except StoreCorruptError as error:
+        assert f"{name}: a symbolic link" in str(error)  # noqa: PT017
+    assert tree(elsewhere) == before
+
+
+def test_no_file_behind_a_link_in_staging_is_installed(folder: Path, elsewhere: Path) -> None:
+    store, key = folder / "s.zarr", "commits/1.json"
+    staged = staged_folder(store, key, read_record(store, key))
+    staged.mkdir(parents=True)
+    (staged / "mel").symlink_to(elsewhere)
+    (store / "mel/c/1/0/0").unlink()
+    with pytest.raises(StoreCorruptError, match="mel: a symbolic link"):
+        finish(store)
+    assert not (store / "mel/c/1/0/0").exists()
+    assert (elsewhere / "c/1/0/0").stat().st_nlink == 1
 
 
 def test_a_snapshot_of_links_can_be_copied_and_then_read(folder: Path) -> None:
