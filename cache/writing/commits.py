@@ -130,8 +130,10 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     n, key = record["n"], commit_key(part, record["n"], feature_set)
     if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
-    for older in range(n):  # first, so that no process can still install one of them
-        publish.sweep(store, commit_key(part, older, feature_set))
+    for staged in publish.staged_records(store) if n else ():  # first, so that no process can still install older ones
+        other = parse_commit_key(staged)
+        if other is not None and other[1] < n and (other[0], other[2]) == (part, feature_set):
+            publish.sweep(store, staged)
     publish.install(store, key, record)
     if n > 0:
         _remove_stale(store, part, plan, feature_set, object_keys(record))
