@@ -114,6 +114,7 @@ def rewrite(store: Path, key: str, change: Callable[[dict[str, Any]], Any]) -> N
 
 HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("plan.json", lambda d: d.update(part_rows=2**40), "part_rows is 1099511627776"),
+    ("plan.json", lambda d: d["recipe"]["mel"].update(clip_s=10**400), "clip_s is 1000"),
     ("plan.json", lambda d: d["recipe"]["lyrics"].update(hidden_size=2**16), "bytes per part|belongs"),
     ("plan.json", lambda d: d["recipe"].pop("lyrics"), "embeds genres without a text encoder"),
     ("plan.json", lambda d: d["fingerprints"].pop("mel"), "fingerprints are not those"),
