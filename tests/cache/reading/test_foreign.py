@@ -134,6 +134,19 @@ def test_hdf5_that_leads_elsewhere_is_refused_by_name(folder: Path, kind: str) -
         assert not (folder / "out.zarr").exists()
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, MemoryError, OSError])
+def test_verify_reports_what_hdf5_raises_about_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def stumble(_: h5py.File) -> None:
+        raise error("no such object")
+
+    monkeypatch.setattr("mgc.cache.upkeep.seal.foreign_contents", stumble)
+    damages = api.store_verify(folder / "s.h5")
+    assert [damage.kind for damage in damages] == ["values"]
+    assert "no such object" in damages[0].detail
+
+
 def test_a_file_that_was_only_sealed_again_is_read(folder: Path) -> None:
     write_seal(folder / "s.h5")
     assert api.store_verify(folder / "s.h5") == []
