@@ -124,6 +124,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("generations/1.json", lambda d: d.update(first_genre=0), "other rows"),
     ("generations/1.json", lambda d: d.update(kind="first"), "another number or kind"),
     ("generations/1.json", lambda d: d["objects"].pop(), "other objects"),
+    ("generations/1.json", lambda d: d["objects"][0].update(key="x" * 300), "key is 'xxx"),
     ("features/other.json", lambda d: d.update(feature_set="tempo"), "another name"),
     ("features/other.json", lambda d: d.update(n_genres=10**8), "other genres"),
     ("features/other.json", lambda d: d["recipe"].update(max_tokens=65_535, hidden_size=65_536), "bytes per part"),
