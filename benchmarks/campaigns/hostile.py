@@ -134,7 +134,7 @@ def _too_slow(signum: int, frame: FrameType | None) -> None:
 
 
 def _copy(folder: Path) -> Path:
-    """Link all files of the store, which nobody changes in place, into a new one."""
+    """Link all files of the store into a new one; no command changes a file in place."""
     store = folder / "s.zarr"
     shutil.copytree(originals()[0] / "s.zarr", store, copy_function=os.link)
     return store

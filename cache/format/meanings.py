@@ -63,11 +63,11 @@ _REMEDIES: dict[Reason, str] = {
     Reason.DECODER_TIMEOUT: "Convert the file; on a slow disk just --retry-failed.",
     Reason.DECODER_MEMORY: "Convert or cut the file.",
     Reason.NONFINITE: "Write the file anew from its original.",
-    Reason.WORKER_CRASH: "Convert the file with another program; log/ in the store tells more.",
+    Reason.WORKER_CRASH: "Convert the file with another program; see log/ in the store.",
     Reason.LYRICS_CHANGED: "Restore the lyrics, then --add with --retry-failed; or make a store of what there is.",
     Reason.SOURCE_CHANGED: "Once nothing writes to it, --retry-failed; for added features, restore the file first.",
-    Reason.EXTRACTOR_FAILED: "Tell the extractor's author; once it is mended, --add with --retry-failed.",
-    Reason.DROPPED: "Nothing: this is as somebody wished it.",
+    Reason.EXTRACTOR_FAILED: "Report it to the extractor's author; once it is fixed, --add with --retry-failed.",
+    Reason.DROPPED: "Nothing: the owner of the store asked for it.",
 }
 
 REASON_MEANINGS: dict[Reason, tuple[str, str]] = {
