@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ..durable import fsync_dir, inside, names_in, refuse_without_links
 from ..errors import StoreCorruptError
+from ..format.documents import refuse_foreign_files
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
 from ..format.schema import FAILED, Reason, array_name
@@ -40,9 +41,10 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     Raises
     ------
     StoreCorruptError
-        If a part to be built again is damaged (it has to be repaired first), or a folder of the quarantine is a link.
+        If a part to be built again is damaged (it has to be repaired first), or the store has symbolic links.
     """
     refuse_without_links(store)
+    refuse_foreign_files(store)
     publish.refuse_busy(store)
     finish(store)
     plan = read_plan(store)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fsync_dir
+from ..durable import fsync_dir, inside
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.plan import FEATURES, Plan, object_keys, read_plan
@@ -145,7 +145,7 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
         if key not in listed:
-            (store / key).unlink(missing_ok=True)
+            inside(store, key).unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 fsync_dir((store / key).parent)
 

@@ -16,13 +16,14 @@ from benchmarks.worlds.small_store import tree
 from mgc import api
 from mgc.cache.errors import StoreCorruptError, StoreError
 from mgc.cache.format.documents import read_record
+from mgc.cache.format.plan import read_plan
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.hdf5_writer import convert, seal_store
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.seal import write_seal
 from mgc.cache.upkeep.verify import verify
-from mgc.cache.writing.commits import finish
+from mgc.cache.writing.commits import _remove_stale, finish
 from mgc.cache.writing.publish import staged_folder
 
 SECRET = b"the private key of the victim"
@@ -213,6 +214,17 @@ def test_compaction_removes_nothing_behind_a_link(folder: Path, elsewhere: Path)
     (store / "quarantine" / "9.0").symlink_to(elsewhere)
     with pytest.raises(StoreCorruptError, match=r"quarantine/9\.0: a symbolic link"):
         compact(store)
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["mel", "mel/c"])
+def test_no_older_object_behind_a_link_is_removed(folder: Path, elsewhere: Path, name: str) -> None:
+    """A part that is built again without any mel has no such object, and that of its older record is removed."""
+    store, before = folder / "s.zarr", tree(elsewhere)
+    shutil.rmtree(store / name)
+    (store / name).symlink_to(elsewhere / name.removeprefix("mel").strip("/"))
+    with pytest.raises(StoreCorruptError, match=f"{name}: a symbolic link"):
+        _remove_stale(store, 1, read_plan(store), None, [])
     assert tree(elsewhere) == before
 
 
