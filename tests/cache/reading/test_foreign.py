@@ -19,6 +19,7 @@ from mgc.cache.format.documents import read_record
 from mgc.cache.format.plan import read_plan
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.failures import failures
 from mgc.cache.upkeep.hdf5_writer import convert, seal_store
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.seal import write_seal
@@ -293,6 +294,21 @@ def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
     assert name in [damage.key for damage in api.store_verify(store, full=True)]
     with pytest.raises(StoreCorruptError, match=name):
         read_all(store)
+
+
+def test_failures_skip_what_is_no_log(folder: Path) -> None:
+    log = folder / "s.zarr" / "log"
+    os.mkfifo(log / "a.jsonl")
+    (log / "b.jsonl").mkdir()
+    lines = [
+        "1",
+        '{"failed_tracks": 5}',
+        '{"failed_tracks": [[1]]}',
+        '{"failed_tracks": {"t02": "EMPTY"}}',
+        "[" * 10**5,
+    ]
+    (log / "c.jsonl").write_text("\n".join(lines))
+    assert {track.id: track.attempts for track in failures(folder / "s.zarr").failures}["t02"] == 1
 
 
 def read_all(store: Path) -> None:
