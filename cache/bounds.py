@@ -77,6 +77,7 @@ class EncodingName:
 
 
 Count = Annotated[int, Between(1)]
+PartRows = Annotated[int, Between(1, 2**16)]
 Encoding = Annotated[str, EncodingName()]
 
 

@@ -12,13 +12,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from ..bounds import AtMost, Between, Matching, problem
+from ..bounds import AtMost, Between, Matching, PartRows, problem
 from ..durable import LINK, fingerprint, inside, unseal
 from ..errors import StoreCorruptError, StoreFormatError
 from .recipe import ExtractorRecipe, MelRecipe, TextRecipe
 from .schema import FORMAT_VERSION
 
-MAX_PART_ROWS = 2**16
 NAME, NUMBER = "[a-z][a-z0-9_]*", "(?:0|[1-9][0-9]{0,8})"
 """Regular expressions of names of feature sets, and of numbers of parts and records."""
 
@@ -45,7 +44,7 @@ class PlanDocument(TypedDict):
     recipe: RecipeDocument
     fingerprints: Fingerprints
     embeds_genres: bool
-    part_rows: Annotated[int, Between(1, MAX_PART_ROWS)]
+    part_rows: PartRows
     library_versions: Versions
 
 
@@ -63,7 +62,7 @@ class Attributes(TypedDict):
     recipe: RecipeDocument
     fingerprints: Fingerprints
     library_versions: Versions
-    part_rows: Annotated[int, Between(1, MAX_PART_ROWS)]
+    part_rows: PartRows
     flag_bits: Annotated[dict[str, int], AtMost(1000)]
     status_codes: Annotated[dict[str, int], AtMost(1000)]
     added: NotRequired[Annotated[dict[Name, AddedAttribute], AtMost(1000)]]

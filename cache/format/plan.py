@@ -214,8 +214,6 @@ def read_plan(store: Path) -> Plan:
 def plan_problem(document: Mapping[str, Any]) -> str | None:
     """Return how ``plan.json``, whose keys and types are right, contradicts itself; None if it does not."""
     recipe = Recipe.from_dict(document["recipe"])
-    if recipe.mel is None and recipe.lyrics is None:
-        return "its recipe has neither mel nor lyrics"
     if document["embeds_genres"] and recipe.lyrics is None:
         return "it embeds genres without a text encoder"
     if document["fingerprints"].keys() != recipe.fingerprints().keys():

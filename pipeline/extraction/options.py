@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from ...cache.bounds import Between, check_options
+from ...cache.bounds import Between, PartRows, check_options
 from ...cache.errors import ConfigError
-from ...cache.format.documents import MAX_PART_ROWS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -104,7 +103,7 @@ class ExtractOptions:
     text_precision: Literal["auto", "fp32", "bf16"] = "auto"
     text_device: str = "cpu"
     genre_names: str | None = None
-    part_rows: Annotated[int, Between(1, MAX_PART_ROWS)] | None = None
+    part_rows: PartRows | None = None
     workers: Annotated[int, Between(0)] | None = None
     scheduler: Scheduler | None = None
     shard: tuple[int, int] | None = None

@@ -195,7 +195,7 @@ import os, signal
 from mgc.commands import api
 from mgc.cli import main
 real = api.read_source
-api.read_source = lambda *args: [os.kill(os.getpid(), signal.SIGHUP), real(*args)][1]
+api.read_source = lambda *args, **options: [os.kill(os.getpid(), signal.SIGHUP), real(*args, **options)][1]
 main()
 """
 
