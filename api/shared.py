@@ -23,7 +23,7 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        if is_out_of_memory(error):
+        if isinstance(error, MissingExtraError) or is_out_of_memory(error):
             raise
         missing = error.name or str(error)
         raise MissingExtraError(f"{missing} is not installed; run: pip install 'mgc[{name}]'") from error

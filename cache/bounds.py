@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -150,7 +151,11 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
     kind = origin or hint
     kinds, wanted = _KINDS[kind]
     wrong_type = not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool)
-    if wrong_type or (kind is float and not math.isfinite(value)) or not all(value in each for each in bounds):
+    if (
+        wrong_type
+        or (kind is float and not abs(value) <= sys.float_info.max)
+        or not all(value in each for each in bounds)
+    ):
         yield f"{name} is {_shown(value)}: want {wanted}{' and'.join(map(str, bounds))}"
     elif kind in (list, tuple):
         for i, item in enumerate(value):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .durable import link
+from .durable import link, open_regular
 
 HEARTBEAT_S, STALE_S = 20.0, 120.0
 """How often the owner of a claim touches it; after how long without a touch a claim of another machine is void."""
@@ -115,14 +115,16 @@ def _take(file: Path, claim: dict[str, object]) -> bool:
 
 def _abandoned(file: Path, now: float) -> bool:
     try:
-        owner, age_s = json.loads(file.read_bytes()), now - file.stat().st_mtime
-    except (OSError, ValueError):
+        with open_regular(file) as opened:
+            owner, age_s = json.load(opened), now - file.stat().st_mtime
+        host, pid = owner["host"], int(owner["pid"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return True
-    if owner["host"] != socket.gethostname() or age_s > STALE_S:  # another process may have got its number since
-        return bool(age_s > STALE_S)
+    if host != socket.gethostname() or age_s > STALE_S:  # another process may have got its number since
+        return age_s > STALE_S
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
         pass

@@ -71,10 +71,16 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def make_folders(root: Path, key: str) -> None:
-    """Create the folders between `root` and an object; `root` itself must exist and is never created."""
+    """Create the folders between `root` and an object; `root` itself must exist and is never created.
+
+    Raises
+    ------
+    StoreCorruptError
+        If one of them is a symbolic link: the object would be written outside `root`.
+    """
     for folder in reversed(Path(key).parents[:-1]):
         with contextlib.suppress(FileExistsError):
-            (root / folder).mkdir()
+            inside(root, folder.as_posix()).mkdir()
 
 
 def inside(store: Path, key: str) -> Path:

@@ -41,8 +41,11 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Keep what a terminal sends to all from processes and threads that are started meanwhile; their parent acts."""
-    from multiprocessing import resource_tracker  # here, as every command imports this module
+    """Block SIGINT and SIGHUP in processes and threads that are started in a ``with`` block.
+
+    A terminal sends these signals to a whole process group; only the parent acts on them.
+    """
+    from multiprocessing import resource_tracker  # not above: every command imports this module
 
     from_terminal = {signal.SIGINT, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, from_terminal)

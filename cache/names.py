@@ -26,10 +26,7 @@ def names_by_form(names: Iterable[str]) -> dict[str, str]:
 
 
 def find_file(root: Path, relative: str) -> Path:
-    """Return ``root / relative``; where nothing has that name, the path that differs from it by Unicode form alone.
-
-    macOS and many archives write file names in NFD, tables and other systems in NFC.
-    """
+    """Return ``root / relative``; where nothing has that name, the path that differs from it by Unicode form alone."""
     path = root / relative
     if relative.isascii() or os.path.lexists(path):
         return path
@@ -48,6 +45,6 @@ def _forms_in(folder: Path) -> dict[str, str]:
         return {}
 
 
-@functools.lru_cache(maxsize=16)  # by the time of the last change, so that a file that joins is seen
+@functools.lru_cache(maxsize=16)  # by the time of the last change, so that an added file is seen
 def _listed_forms(folder: str, _: int) -> dict[str, str]:
     return names_by_form(os.listdir(folder))

@@ -42,6 +42,7 @@ from mgc.cache.durable import seal
 from mgc.cache.errors import MgcError
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.reading.view import StoreView
+from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.failures import failures
 from mgc.cache.upkeep.hdf5_writer import convert, seal_store
 from mgc.cache.upkeep.info import describe_store, watch
@@ -134,7 +135,7 @@ def _too_slow(signum: int, frame: FrameType | None) -> None:
 
 
 def _copy(folder: Path) -> Path:
-    """Link all files of the store, which nobody changes in place, into a new one."""
+    """Link all files of the store into a new one; no command changes a file in place."""
     store = folder / "s.zarr"
     shutil.copytree(originals()[0] / "s.zarr", store, copy_function=os.link)
     return store
@@ -198,21 +199,30 @@ def _object(
 
 
 def file(folder: Path, rng: random.Random) -> bool:
-    """Put a link, pipe, folder or nothing in the place of a file, or a file where there was none."""
-    store, kind = _copy(folder), rng.randrange(5)
+    """Put a link, pipe, folder or nothing in the place of a file, or a file where there was none.
+
+    What a link leads to stays as it is.
+    """
+    store, kind, outside = _copy(folder), rng.randrange(5), folder / "outside"
+    (outside / "c").mkdir(parents=True)
+    (outside / "c" / "0").write_bytes(b"stays")
+    before = tree(outside)
     new = ("rows/9.parquet", "commits/0.2.json", "commits/9.json", "drops/1.json", "generations/2.json", "log/a.jsonl")
+    new += ("quarantine/0.0", "quarantine/foreign", "more")
     key = rng.choice((*sorted(originals()[1]), *new))
     (store / key).unlink(missing_ok=True)
     (store / key).parent.mkdir(parents=True, exist_ok=True)
     if kind == 0:
-        (store / key).symlink_to(originals()[0] / "s.h5")
+        (store / key).symlink_to(rng.choice((originals()[0] / "s.h5", outside, folder / "nowhere")))
     elif kind == 1:
         os.mkfifo(store / key)
     elif kind == 2:
         (store / key).mkdir()
     elif kind == 3:
         (store / key).write_bytes(rng.choice(list(originals()[1].values())))
-    return use_store(store, rng)
+    refused = use_store(store, rng)
+    assert tree(outside) == before, "files outside the store were changed"
+    return refused
 
 
 def sealed(folder: Path, rng: random.Random) -> bool:
@@ -277,6 +287,8 @@ def use_store(store: Path, rng: random.Random, *, same: bool = True) -> bool:
     if rng.random() < 0.1:
         refused.append(_attempt(lambda: quarantine(store, damages)))
         _attempt(lambda: read_all(store, same=same))
+    if rng.random() < 0.1:
+        refused.append(_attempt(lambda: compact(store)))
     return any(refused) or bool(damages)
 
 

@@ -120,7 +120,7 @@ def verify(path: Path) -> None:
 
 
 def convert(path: Path) -> None:
-    """Seal the store into a file beside it; one that is not finished is refused."""
+    """Seal the store into a file next to it; one that is not finished is refused."""
     convert_store(path, path.with_suffix(".h5"))
 
 

@@ -177,7 +177,7 @@ def report(folder: Path) -> None:
         "Reliability",
         __file__,
         ". Trials are made by `make campaign`, their figures kept in benchmarks/campaigns/results/ and added up; of a "
-        f"trial that was made more than once the last pass counts. These are from {', '.join(dates) or 'nobody yet'}.",
+        f"trial that was made more than once the last pass counts. These are from {', '.join(dates) or 'no run yet'}.",
     )
     print("| campaign | what must hold | figure | of | trials | failed trials | further figures | made with |")
     print("|---|---|---|---|---|---|---|---|")

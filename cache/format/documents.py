@@ -80,7 +80,7 @@ class SealDocument(TypedDict):
 class ObjectEntry(TypedDict):
     """One object of a record."""
 
-    key: Annotated[str, AtMost(1000)]
+    key: Annotated[str, Matching("[ -~]{1,250}", "1 to 250 ASCII characters")]
     size: Size
     sha256: Sha256
 

@@ -251,7 +251,7 @@ def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) 
 
 
 def _is_document(file: Path, document: bytes) -> bool:
-    if file.is_symlink() or not file.exists():
+    if file.is_symlink():
         return False
     try:
         with open_regular(file) as opened:

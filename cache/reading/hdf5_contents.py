@@ -9,15 +9,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 
+from ..errors import MgcError, StoreFormatError
 from ..format.documents import is_record_key
 from ..format.schema import ArraySpec
 
 RECORDS, ROW_CHUNK = "records", 4096
+
+
+@contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """Raise what HDF5 raises about the content of a file, which may come from other people, as an error of mgc.
+
+    Raises
+    ------
+    StoreFormatError
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        if isinstance(error, MgcError) or getattr(error, "errno", None) is not None:  # of the disk
+            raise
+        raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
 
 
 def foreign_contents(file: h5py.File) -> Iterator[tuple[str, str]]:

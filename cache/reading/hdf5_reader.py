@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..bounds import problem
-from ..errors import StoreCorruptError, StoreError, StoreFormatError
+from ..errors import StoreCorruptError, StoreError
 from ..format.documents import Attributes, refuse_other_format
 from ..format.layout import genre_spec
 from ..format.plan import plan_problem
@@ -20,7 +21,7 @@ from ..format.recipe import Recipe, TextRecipe, feature_set_recipe
 from ..format.schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
 from ..format.tables import ADDED_OUTCOME_SCHEMA, GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, check_content
 from ..messages import printable
-from .hdf5_contents import array_fault, column_fault, dtype_of, foreign_contents, unknown_names
+from .hdf5_contents import array_fault, column_fault, dtype_of, foreign_contents, hdf5_errors, unknown_names
 from .reader import StoreReader
 
 USER_BLOCK = 512
@@ -39,20 +40,10 @@ class Hdf5Reader(StoreReader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._file = h5py.File(path, "r", locking=False)
-        except (OSError, ValueError) as error:
-            raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
-        try:
+        with hdf5_errors(path), contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(h5py.File(path, "r", locking=False))
             self._open()
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
-            self._file.close()
-            if isinstance(error, StoreError):
-                raise
-            raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()  # the file stays open
 
     def _open(self) -> None:
         for name, wrong in foreign_contents(self._file):
@@ -84,8 +75,8 @@ class Hdf5Reader(StoreReader):
             else:
                 attributes[name] = int(value) if isinstance(value, np.integer) else str(value)
         refuse_other_format(self._path, attributes["mgc_format_version"])
-        plan = {"recipe": attributes.get("recipe"), "embeds_genres": "genre_embedding" in self._file}
-        if wrong := problem(attributes, Attributes) or plan_problem({**attributes, **plan}):
+        embeds_genres = "genre_embedding" in self._file
+        if wrong := problem(attributes, Attributes) or plan_problem({**attributes, "embeds_genres": embeds_genres}):
             raise StoreCorruptError(f"{self._path}: attribute {wrong}; do not use this store")
         return attributes
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..durable import fsync_dir, names_in, refuse_without_links
+from ..durable import fsync_dir, inside, names_in, refuse_without_links
 from ..errors import StoreCorruptError
+from ..format.documents import refuse_foreign_files
 from ..format.plan import Plan, read_plan, read_tracks
 from ..format.records import QUARANTINE, committed, read_commit, read_part
 from ..format.schema import FAILED, Reason, array_name
@@ -40,9 +41,10 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     Raises
     ------
     StoreCorruptError
-        If a part to be built again is damaged: it has to be repaired first.
+        If a part to be built again is damaged (it has to be repaired first), or the store has symbolic links.
     """
     refuse_without_links(store)
+    refuse_foreign_files(store)
     publish.refuse_busy(store)
     finish(store)
     plan = read_plan(store)
@@ -56,16 +58,15 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
         on_progress("compact", done, len(parts))
     sweep_drafts(store)
     finish(store)
-    for folder in names_in(store / QUARANTINE):  # the folder of a part stays: it records that its n is used
-        for name in names_in(store / QUARANTINE / folder):
-            if not name.startswith("."):  # not ours, though a release before 0.2 may have put it there
-                _remove(store / QUARANTINE / folder / name)
+    for folder in names_in(store / QUARANTINE, "[!.]*"):  # the folder of a part stays: it records that its n is used
+        for name in names_in(inside(store, f"{QUARANTINE}/{folder}"), "[!.]*"):
+            _remove(store / QUARANTINE / folder / name)
     return len(parts)
 
 
 def _remove(entry: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # two may compact
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()

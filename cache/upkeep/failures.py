@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..durable import names_in, open_regular
+from ..errors import StoreCorruptError
 from ..format.plan import read_plan
 from ..format.schema import OK
 from ..reading.store import FeatureStore
@@ -92,16 +95,17 @@ def failures(store: Path, feature: str | None = None) -> Failures:
 def _failed_attempts(store: Path, feature_set: str | None) -> Iterator[str]:
     """Yield ids of tracks that failed in the store itself or in a feature set (by its hash), once per failed attempt.
 
-    Lines of a log that a kill has truncated are skipped.
+    Files that are no logs, and lines that a kill has truncated, are skipped.
     """
-    for file in sorted((store / "log").glob("*.jsonl")):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
+    for name in sorted(names_in(store / "log", "*.jsonl")):
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError, StoreCorruptError), open_regular(store / "log" / name) as file:
+            lines = file.read().decode(errors="replace").splitlines()
+        for line in lines:
+            with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
                 entry = json.loads(line)
                 if entry.get("feature_set") == feature_set:
-                    yield from entry.get("failed_tracks", {})
-            except (ValueError, AttributeError):
-                continue
+                    yield from map(str, entry.get("failed_tracks", {}))
 
 
 def _coverage(names: pa.Array, ok: pa.Array) -> list[Coverage]:

@@ -25,7 +25,7 @@ import zarr
 
 from ..claims import lock
 from ..durable import fsync_dir, fsync_tree, hidden_path, inside, link, names_in, open_regular, rename_durable
-from ..errors import ConfigError, MgcError, StoreCorruptError, StoreFormatError
+from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.documents import is_record_key, refuse_foreign_files
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
@@ -34,7 +34,7 @@ from ..format.records import COMMITS, ROWS, committed, part_folder
 from ..format.schema import ABSENT, ArraySpec, added_arrays, is_fill, track_arrays
 from ..format.tables import genre_table
 from ..messages import counted, printable
-from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, unstored
+from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, hdf5_errors, unstored
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, USER_BLOCK
 from ..reading.reader import StoreReader
 from ..reading.zarr_reader import ZarrReader
@@ -131,7 +131,7 @@ def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> 
         raise StoreCorruptError(f"{path}: {problem}; restore the file from a copy")
     partial = hidden_path(store)
     try:
-        with _foreign_file(path) as file:
+        with hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
             _unpack(file, partial, on_progress)
         rename_durable(partial, store)
     finally:
@@ -146,20 +146,8 @@ def unpack_records(path: Path, store: Path) -> None:
     StoreFormatError, StoreCorruptError
         If the file cannot be read, or its records do not match their own checksums.
     """
-    with _foreign_file(path) as file:
+    with hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
         _unpack_records(file, store)
-
-
-@contextmanager
-def _foreign_file(path: Path) -> Iterator[h5py.File]:
-    """Open a file that may come from other people, and name it in the errors of HDF5."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
-        if isinstance(error, MgcError) or getattr(error, "errno", None) is not None:  # of the disk
-            raise
-        raise StoreFormatError(f"{path}: no mgc feature store in HDF5 form ({error})") from error
 
 
 def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress, raw: _SurvivingFile) -> None:

@@ -6,6 +6,7 @@ metadata again that the plan determines. Extraction (:mod:`mgc.pipeline.extracti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
     salvaged = SalvagedPlan(store)
     left = []
     parts: set[tuple[int, str]] = set()
-    for damage in damages:
+    for damage in sorted(damages, key=lambda damage: damage.kind != "foreign"):  # links first: they may lead outside
         if damage.part is not None:
             parts.add((damage.part, damage.feature_set or ""))
         elif damage.kind == "foreign":
@@ -84,7 +85,7 @@ def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set
 
 
 def _move(store: Path, key: str, to: str) -> None:
-    if not (store / key).exists():
+    if not os.path.lexists(store / key):
         return
     make_folders(store, to)
     (store / key).replace(store / to)

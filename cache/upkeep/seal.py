@@ -15,7 +15,7 @@ from ..errors import StoreError
 from ..format.documents import SealDocument
 from ..format.schema import FORMAT_VERSION
 from ..messages import printable
-from ..reading.hdf5_contents import foreign_contents
+from ..reading.hdf5_contents import foreign_contents, hdf5_errors
 from ..reading.hdf5_reader import SEALED_FORMAT, USER_BLOCK
 from ..reading.store import FeatureStore
 from .verify import Damage
@@ -29,13 +29,13 @@ def verify_sealed(path: Path) -> list[Damage]:
     if wrong := seal_problem(path):
         return [Damage(kind="altered", key=path.name, detail=wrong)]
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
             foreign = [
                 Damage(kind="foreign", key=printable(key), detail=wrong) for key, wrong in foreign_contents(file)
             ]
         if not foreign:
             FeatureStore.open(path).close()
-    except (StoreError, OSError, ValueError, RuntimeError) as error:
+    except (StoreError, OSError) as error:
         return [Damage(kind="values", key=path.name, detail=str(error))]
     return foreign
 

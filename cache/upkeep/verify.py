@@ -23,7 +23,6 @@ from ..format.records import (
     commit_key,
     keys_of_part,
     outcomes_key,
-    quarantined,
     read_outcomes,
     record_files,
     required_keys,
@@ -258,16 +257,14 @@ class _Inspection:
             expected |= {generation.key, *generation.object_keys}
         for name, added in plan.added.items():
             expected |= {*feature_set_keys(self._store, name), *added.object_keys, *self._salvaged.orphans(name)}
-        for (feature_set, part), (newest, record) in self._salvaged.records.items():
-            expected |= {commit_key(part, n, feature_set) for n in range(newest + 1)}
+        for (feature_set, part), (_, record) in self._salvaged.records.items():
             if record is None or not belongs(record, part, plan, feature_set):  # which is reported itself
                 expected |= keys_of_part(plan, part, feature_set)
             else:
                 expected.update(object_keys(record))
         expected |= {f"{DROPS}/{name}" for name in names_in(self._store / DROPS) if is_record_key(f"{DROPS}/{name}")}
-        for feature_set in (None, *plan.added):  # records up to one in quarantine do not count, wherever they are
-            for part, last in quarantined(self._store, feature_set).items():
-                expected |= {commit_key(part, n, feature_set) for n in range(last + 1)}
+        for feature_set in (None, *plan.added):  # older records, and those in quarantine, do not count
+            expected |= {commit_key(part, n, feature_set) for part, n in record_files(self._store, feature_set)}
         return expected
 
     def _damage(self, kind: Kind, key: str, detail: str, part: int | None = None, array: str | None = None) -> Damage:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fsync_dir
+from ..durable import fsync_dir, inside
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.plan import FEATURES, Plan, object_keys, read_plan
@@ -130,8 +130,10 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     n, key = record["n"], commit_key(part, record["n"], feature_set)
     if not belongs(record, part, plan, feature_set):
         raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
-    for older in range(n):  # first, so that no process can still install one of them
-        publish.sweep(store, commit_key(part, older, feature_set))
+    for staged in publish.staged_records(store) if n else ():  # first, so that no process can still install older ones
+        other = parse_commit_key(staged)
+        if other is not None and other[1] < n and (other[0], other[2]) == (part, feature_set):
+            publish.sweep(store, staged)
     publish.install(store, key, record)
     if n > 0:
         _remove_stale(store, part, plan, feature_set, object_keys(record))
@@ -143,7 +145,7 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
         if key not in listed:
-            (store / key).unlink(missing_ok=True)
+            inside(store, key).unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 fsync_dir((store / key).parent)
 

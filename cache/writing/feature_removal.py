@@ -70,7 +70,7 @@ def finish_drops(store: Path) -> None:
 
 
 def _remove(store: Path, name: str) -> None:
-    if not (store / feature_set_key(name, 0)).exists():  # else somebody has restored the record from a copy
+    if not (store / feature_set_key(name, 0)).exists():  # else the record was restored from a copy
         for key in (f"{part_folder(COMMITS, name)}/*.json", f"{FEATURES}/{name}.json", f"{FEATURES}/{name}.*.json"):
             sweep(store, key)
         update_metadata(store)

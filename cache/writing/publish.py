@@ -138,7 +138,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     Raises
     ------
     StoreCorruptError
-        If the record names something outside the store.
+        If the record names something outside the store, or the staging has a symbolic link.
     """
     staged = staged_folder(store, key, record)
     if not staged.is_dir():
@@ -149,7 +149,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
         target = inside(store, item["key"])
         with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
             make_folders(store, item["key"])
-            _link_over(staged / item["key"], target, staged / f"{uuid.uuid4().hex}.link")
+            _link_over(inside(staged, item["key"]), target, staged / f"{uuid.uuid4().hex}.link")
             folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
     for folder in sorted(folders, reverse=True):
         with contextlib.suppress(FileNotFoundError):

@@ -57,12 +57,16 @@ def only_training(run: Path) -> Iterator[None]:
     mark.touch()
     with lock(mark) as alone:
         if not alone:
-            raise RunError(f"{run}: {mark.read_text()} trains in this folder; wait for it, or give another folder")
+            owner = ""
+            with contextlib.suppress(FileNotFoundError):  # it has ended since
+                owner = mark.read_text()
+            owner = owner or "another process"
+            raise RunError(f"{run}: {owner} trains in this folder; wait for it, or give another folder")
         mark.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         try:
             yield
         finally:
-            mark.unlink()
+            mark.unlink(missing_ok=True)
             if is_new:
                 with contextlib.suppress(OSError):  # there is a run now
                     run.rmdir()

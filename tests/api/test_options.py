@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mgc import api
-from mgc.cache.errors import ConfigError
+from mgc.api.shared import extra
+from mgc.cache.errors import ConfigError, MissingExtraError
 from mgc.pipeline.extraction.options import ExtractOptions, Scheduler
 from mgc.pipeline.sources.options import SourceOptions
 
@@ -61,3 +62,8 @@ def test_parts_are_built_where_the_options_say() -> None:
     assert [ExtractOptions(workers=n).workforce for n in (0, 3)] == [0, 3]
     assert ExtractOptions(shard=(1, 2)).workforce == 0
     assert ExtractOptions().workforce >= 1
+
+
+def test_a_missing_extra_is_named_where_it_is_missed_and_not_by_who_called() -> None:
+    with pytest.raises(MissingExtraError, match=r"^decoding needs mgc\[extract\]$"), extra("language"):
+        raise MissingExtraError("decoding needs mgc[extract]")

@@ -40,6 +40,8 @@ def test_values_within_bounds_and_of_unchecked_types_pass(values: dict[str, Any]
         ({"share": "0.5"}, "share is '0.5': want a number from 0 to 1."),
         ({"rate": 1}, "rate is 1: want a number from 0 to below 1."),
         ({"anything": "x"}, "anything is 'x': want a number."),
+        ({"anything": 10**400}, f"anything is 1{'0' * 59}...: want a number."),
+        ({"anything": float("-inf")}, "anything is -inf: want a number."),
         ({"switch": 1}, "switch is 1: want true or false."),
         ({"form": ["long"]}, "form=['long']: unknown choice. Choose one of long, short."),
     ],

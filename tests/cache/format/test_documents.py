@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,9 +18,11 @@ from mgc.cache.durable import fingerprint, seal, unseal
 from mgc.cache.errors import MgcError, StoreCorruptError, StoreFormatError
 from mgc.cache.format.documents import is_record_key, read_record, record_problem
 from mgc.cache.format.plan import read_plan
+from mgc.cache.format.records import commit_key
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.info import watch
 from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.publish import staged_folder, sweep
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "golden.zarr"
 KEYS = ["plan.json", "generations/0.json", "generations/1.json", "features/other.json", "features/tempo.json"]
@@ -111,6 +114,7 @@ def rewrite(store: Path, key: str, change: Callable[[dict[str, Any]], Any]) -> N
 
 HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("plan.json", lambda d: d.update(part_rows=2**40), "part_rows is 1099511627776"),
+    ("plan.json", lambda d: d["recipe"]["mel"].update(clip_s=10**400), "clip_s is 1000"),
     ("plan.json", lambda d: d["recipe"]["lyrics"].update(hidden_size=2**16), "bytes per part|belongs"),
     ("plan.json", lambda d: d["recipe"].pop("lyrics"), "embeds genres without a text encoder"),
     ("plan.json", lambda d: d["fingerprints"].pop("mel"), "fingerprints are not those"),
@@ -120,6 +124,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("generations/1.json", lambda d: d.update(first_genre=0), "other rows"),
     ("generations/1.json", lambda d: d.update(kind="first"), "another number or kind"),
     ("generations/1.json", lambda d: d["objects"].pop(), "other objects"),
+    ("generations/1.json", lambda d: d["objects"][0].update(key="x" * 300), "key is 'xxx"),
     ("features/other.json", lambda d: d.update(feature_set="tempo"), "another name"),
     ("features/other.json", lambda d: d.update(n_genres=10**8), "other genres"),
     ("features/other.json", lambda d: d["recipe"].update(max_tokens=65_535, hidden_size=65_536), "bytes per part"),
@@ -174,6 +179,23 @@ def test_what_json_itself_stumbles_over_is_a_damaged_record(full: Path, tmp_path
                 read_record(store, key)
     with pytest.raises(MgcError):
         verify(store)
+
+
+def test_a_record_of_a_high_number_costs_no_more_than_another(full: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(full, tmp_path / "s.zarr"))
+    key = commit_key(1, 99_991)
+    rewrite(store, "commits/1.json", lambda d: d.update(n=99_991))
+    (store / "commits/1.json").rename(store / key)
+    (store / "quarantine" / "1.99990").mkdir(parents=True)
+    staged_folder(store, key, read_record(store, key)).mkdir(parents=True)
+    with (
+        mock.patch("mgc.cache.writing.publish.sweep", wraps=sweep) as swept,
+        mock.patch("mgc.cache.upkeep.verify.commit_key", wraps=commit_key) as keys,
+    ):
+        assert verify(store, full=True) == []
+    assert swept.call_count + keys.call_count < 100
+    assert not (store / "staging").exists()
+    assert FeatureStore.open(store).ok_rows.tolist() == FeatureStore.open(full).ok_rows.tolist()
 
 
 def test_a_huge_count_of_tracks_costs_no_memory_before_the_table_is_read(full: Path, tmp_path: Path) -> None:

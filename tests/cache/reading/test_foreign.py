@@ -15,9 +15,17 @@ from benchmarks.worlds.full_store import create_full
 from benchmarks.worlds.small_store import tree
 from mgc import api
 from mgc.cache.errors import StoreCorruptError, StoreError
+from mgc.cache.format.documents import read_record
+from mgc.cache.format.plan import read_plan
 from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.compact import compact
+from mgc.cache.upkeep.failures import failures
 from mgc.cache.upkeep.hdf5_writer import convert, seal_store
+from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.seal import write_seal
+from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.commits import _remove_stale, finish
+from mgc.cache.writing.publish import staged_folder
 
 SECRET = b"the private key of the victim"
 
@@ -128,6 +136,19 @@ def test_hdf5_that_leads_elsewhere_is_refused_by_name(folder: Path, kind: str) -
         assert not (folder / "out.zarr").exists()
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, MemoryError, OSError])
+def test_verify_reports_what_hdf5_raises_about_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def stumble(_: h5py.File) -> None:
+        raise error("no such object")
+
+    monkeypatch.setattr("mgc.cache.upkeep.seal.foreign_contents", stumble)
+    damages = api.store_verify(folder / "s.h5")
+    assert [damage.kind for damage in damages] == ["values"]
+    assert "no such object" in damages[0].detail
+
+
 def test_a_file_that_was_only_sealed_again_is_read(folder: Path) -> None:
     write_seal(folder / "s.h5")
     assert api.store_verify(folder / "s.h5") == []
@@ -180,6 +201,76 @@ def test_links_of_arrays_are_refused_by_whoever_reads_them(folder: Path, name: s
                     _ = [opened.read(spec.name, opened.ok_rows) for spec in opened.arrays], opened.genre_embedding
 
 
+@pytest.fixture
+def elsewhere(folder: Path) -> Path:
+    """A folder outside the store, with a file that stays."""
+    (folder / "elsewhere" / "c/1/0").mkdir(parents=True)
+    (folder / "elsewhere" / "c/1/0/0").write_bytes(SECRET)
+    return folder / "elsewhere"
+
+
+def test_compaction_removes_nothing_behind_a_link(folder: Path, elsewhere: Path) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "quarantine").mkdir()
+    (store / "quarantine" / "9.0").symlink_to(elsewhere)
+    with pytest.raises(StoreCorruptError, match=r"quarantine/9\.0: a symbolic link"):
+        compact(store)
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["mel", "mel/c"])
+def test_no_older_object_behind_a_link_is_removed(folder: Path, elsewhere: Path, name: str) -> None:
+    """A part that is built again without any mel has no such object, and that of its older record is removed."""
+    store, before = folder / "s.zarr", tree(elsewhere)
+    shutil.rmtree(store / name)
+    (store / name).symlink_to(elsewhere / name.removeprefix("mel").strip("/"))
+    with pytest.raises(StoreCorruptError, match=f"{name}: a symbolic link"):
+        _remove_stale(store, 1, read_plan(store), None, [])
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "nowhere"])
+def test_repair_puts_a_link_aside_and_compaction_removes_only_the_link(
+    folder: Path, elsewhere: Path, name: str
+) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "more").symlink_to(folder / name)
+    assert [damage.key for damage in verify(store)] == ["more"]
+    assert quarantine(store, verify(store)) == []
+    assert verify(store) == []
+    compact(store)
+    assert list((store / "quarantine/foreign").iterdir()) == []
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["quarantine/foreign", "mel"])
+def test_repair_writes_nothing_behind_a_link(folder: Path, elsewhere: Path, name: str) -> None:
+    store, before = folder / "s.zarr", tree(elsewhere)
+    (store / "notes.txt").touch()
+    (store / "quarantine").mkdir()
+    if (store / name).exists():
+        (store / name).rename(folder / "moved")
+    (store / name).symlink_to(elsewhere)
+    try:
+        assert quarantine(store, verify(store)) == []
+        assert verify(store) == []
+    except StoreCorruptError as error:
+        assert f"{name}: a symbolic link" in str(error)  # noqa: PT017
+    assert tree(elsewhere) == before
+
+
+def test_no_file_behind_a_link_in_staging_is_installed(folder: Path, elsewhere: Path) -> None:
+    store, key = folder / "s.zarr", "commits/1.json"
+    staged = staged_folder(store, key, read_record(store, key))
+    staged.mkdir(parents=True)
+    (staged / "mel").symlink_to(elsewhere)
+    (store / "mel/c/1/0/0").unlink()
+    with pytest.raises(StoreCorruptError, match="mel: a symbolic link"):
+        finish(store)
+    assert not (store / "mel/c/1/0/0").exists()
+    assert (elsewhere / "c/1/0/0").stat().st_nlink == 1
+
+
 def test_a_snapshot_of_links_can_be_copied_and_then_read(folder: Path) -> None:
     """As the Hugging Face cache lays out what it has downloaded."""
     snapshot = folder / "snapshot"
@@ -203,6 +294,21 @@ def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
     assert name in [damage.key for damage in api.store_verify(store, full=True)]
     with pytest.raises(StoreCorruptError, match=name):
         read_all(store)
+
+
+def test_failures_skip_what_is_no_log(folder: Path) -> None:
+    log = folder / "s.zarr" / "log"
+    os.mkfifo(log / "a.jsonl")
+    (log / "b.jsonl").mkdir()
+    lines = [
+        "1",
+        '{"failed_tracks": 5}',
+        '{"failed_tracks": [[1]]}',
+        '{"failed_tracks": {"t02": "EMPTY"}}',
+        "[" * 10**5,
+    ]
+    (log / "c.jsonl").write_text("\n".join(lines))
+    assert {track.id: track.attempts for track in failures(folder / "s.zarr").failures}["t02"] == 1
 
 
 def read_all(store: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,3 +28,14 @@ def test_the_mark_of_a_training_that_was_killed_hinders_nobody(tmp_path):
         pass
     assert tmp_path.exists()
     assert not (tmp_path / ".training").exists()
+
+
+def test_a_training_that_ends_while_it_refuses_another_is_named_as_one(tmp_path, monkeypatch):
+    @contextmanager
+    def removed(mark):
+        mark.unlink()
+        yield False
+
+    monkeypatch.setattr("mgc.heads.training.start.lock", removed)
+    with pytest.raises(RunError, match="another process trains in this folder"), only_training(tmp_path):
+        pytest.fail("it was let in")
