@@ -74,9 +74,10 @@ class ZarrReader(StoreReader):
         return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        values = read_rows(self._path, spec, range(self.n_rows), self.part_rows)
         for part in np.unique(rows // self.part_rows).tolist():
             self._refuse_missing_object(spec, part)
-        return read_rows(self._path, spec, range(self.n_rows), self.part_rows)
+        return values
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         if self._mapped:
@@ -85,8 +86,8 @@ class ZarrReader(StoreReader):
                 self._read_mapped(spec, out[batch], rows[batch])
             return
         for i, row in enumerate(rows.tolist()):
-            self._refuse_missing_object(spec, row // self.part_rows)
             out[i] = read_rows(self._path, spec, range(row, row + 1), self.part_rows)[0, : out.shape[1]]
+            self._refuse_missing_object(spec, row // self.part_rows)
 
     def _read_mapped(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         """Request all rows from the disk before waiting for the first; page faults would request them bit by bit."""
@@ -104,8 +105,8 @@ class ZarrReader(StoreReader):
     def _shard(self, spec: ArraySpec, part: int) -> MappedShard:
         shard = self._shards.get((spec.name, part))
         if shard is None:
-            self._refuse_missing_object(spec, part)
             shard = MappedShard(inside(self._path, object_key(spec, part)), spec, self.part_rows)
+            self._refuse_missing_object(spec, part)
             self._shards[spec.name, part] = shard
             if len(self._shards) > _MAX_MAPPED:
                 self._shards.popitem(last=False)[1].close()
@@ -113,7 +114,10 @@ class ZarrReader(StoreReader):
         return shard
 
     def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
-        """Refuse an object that was deleted: it would read as fill. Only one that no commit lists may be absent."""
+        """Refuse an object that was deleted: it was read as fill. Only one that no commit lists may be absent.
+
+        To be called after the read: what is removed between a check and the read would count as fill, too.
+        """
         key = object_key(spec, part)
         if (self._path / key).exists():
             return

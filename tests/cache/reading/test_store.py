@@ -26,7 +26,7 @@ from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError, TrackUnavailableError
 from mgc.cache.format.layout import object_key
 from mgc.cache.format.recipe import MelRecipe, Recipe
-from mgc.cache.format.schema import FAILED, OK
+from mgc.cache.format.schema import FAILED, OK, track_arrays
 from mgc.cache.format.tables import plan_table
 from mgc.cache.reading import zarr_reader
 from mgc.cache.reading.store import FeatureStore
@@ -143,6 +143,31 @@ def test_a_deleted_object_is_an_error_not_fill(store_path, array):
     with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
         store.read(array, [0, 1])
     assert array == "lyrics_tokens" or store.read(array, [4]).any()
+
+
+@pytest.mark.parametrize("array", ["mel", "lyrics_tokens"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_an_object_that_is_deleted_just_before_the_read_is_an_error(store_path, array, mapped, monkeypatch):
+    """It was there when the reader looked, if the reader looks before it reads."""
+
+    def delete_first(real):
+        def read(*args):
+            (store_path / object_key(spec, 0)).unlink(missing_ok=True)
+            return real(*args)
+
+        return read
+
+    reader = zarr_reader.ZarrReader(store_path, mapped=mapped)
+    spec = next(spec for spec in track_arrays(reader.recipe) if spec.name == array)
+    for name in ("read_rows", "MappedShard"):
+        monkeypatch.setattr(zarr_reader, name, delete_first(getattr(zarr_reader, name)))
+    rows, out = np.array([0]), np.empty((1, *spec.tail), spec.dtype)
+
+    def read():
+        return reader.read_into(spec, out, rows) if array == "mel" else reader.column(spec, rows)
+
+    with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
+        read()
 
 
 @pytest.mark.parametrize("place", [0, 1000, -30, -2])
