@@ -109,12 +109,15 @@ def _unchanged(store: Path) -> Iterator[None]:
         plan = read_plan(store)
         return list(_record_keys(store, plan)), {name: of_set.records for name, of_set in plan.added.items()}
 
-    before = records()
+    before, error = records(), None
     try:
         yield
-    finally:
-        if not store.is_dir() or records() != before:
-            raise ConfigError(f"{store}: another command changed it while it was sealed; give the command again")
+    except Exception as problem:
+        error = problem
+    if not store.is_dir() or records() != before:
+        raise ConfigError(f"{store}: another command changed it while it was sealed; give the command again") from error
+    if error is not None:
+        raise error
 
 
 def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> None:
