@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class Watch:
     Attributes
     ----------
     fault : a function is called, and the operation then goes on: what another process does meanwhile.
-    reads : count files opened for reading, and folders listed, too.
+    reads : count files opened for reading, and folders listed, too; of this thread only, for in the thread of zarr's
+        event loop no other command can run.
     undurable : names that were made and whose folder was not fsynced since: a power cut may take them.
     """
 
@@ -54,10 +56,11 @@ class Watch:
     operations: list[str] = field(default_factory=list)
     undurable: set[Path] = field(default_factory=set)
     fired: bool = False
+    thread: int = field(default_factory=threading.get_ident)
 
     def count(self, name: str, path: str) -> None:
         """Note an operation on `path` if that lies in the folder, or let it fail."""
-        if not path.startswith(str(self.folder)):
+        if not path.startswith(str(self.folder)) or (self.reads and threading.get_ident() != self.thread):
             return
         if self.fired and self.fault == "kill":
             raise Killed
