@@ -207,7 +207,13 @@ def mutate_hdf5(path: Path, rng: random.Random) -> None:
         elif kind == 2:
             name = rng.choice(tops)
             del file[name]
-            target = rng.choice((h5py.SoftLink("/tracks/id"), h5py.ExternalLink("other.h5", "mel"), file["tracks/row"]))
+            target = rng.choice(
+                (
+                    h5py.SoftLink("/tracks/id"),
+                    h5py.ExternalLink("other.h5", "mel"),
+                    file.get("tracks/row", h5py.SoftLink("/mel")),
+                )
+            )
             if rng.random() < 0.7:
                 file[name] = target
         elif kind == 3:  # another shape, type or storage

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ConfigError, StoreError, TrackUnavailableError
+from ..errors import ConfigError, StoreCorruptError, StoreError, TrackUnavailableError
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
 from ..format.tables import with_column
@@ -73,6 +73,8 @@ class FeatureStore:
         if text is not None and text in self.added:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
+        if len(set(self.genres)) < len(self.genres):
+            raise StoreCorruptError(f"{path}: its table of genres has a name twice; restore it from a copy")
         self.embeds_genres = self._reader.embeds_genres
         self._replaced_embedding: npt.NDArray[np.float32] | None = None
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}

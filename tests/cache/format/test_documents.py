@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from benchmarks.worlds.full_store import create_full
-from benchmarks.worlds.small_store import tree
+from benchmarks.worlds.small_store import RECIPE, TEXT, tree
 from mgc.cache.durable import fingerprint, seal, unseal
 from mgc.cache.errors import MgcError, StoreCorruptError, StoreFormatError
 from mgc.cache.format.documents import is_record_key, read_record, record_problem
 from mgc.cache.format.plan import read_plan
 from mgc.cache.format.records import commit_key
+from mgc.cache.format.tables import plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.info import watch
 from mgc.cache.upkeep.verify import verify
+from mgc.cache.writing.creation import create_store
 from mgc.cache.writing.publish import staged_folder, sweep
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "golden.zarr"
@@ -204,3 +207,13 @@ def test_a_huge_count_of_tracks_costs_no_memory_before_the_table_is_read(full: P
     assert next(watch(store)).parts > 10**8
     with pytest.raises(StoreCorruptError, match="1 rows instead of 999999999"):
         FeatureStore.open(store)
+
+
+def test_genres_of_one_name_are_refused(tmp_path: Path) -> None:
+    tracks = plan_table([{"id": "t", "path": "t.mp3", "artists": ["a"], "genres": ["rock"]}])
+    genres, embedding = ["rock", "rock"], np.zeros((2, TEXT.hidden_size), np.float32)
+    create_store(
+        tmp_path / "s.zarr", tracks=tracks, recipe=RECIPE, part_rows=1, genres=genres, genre_embedding=embedding
+    )
+    with pytest.raises(StoreCorruptError, match="table of genres has a name twice"):
+        FeatureStore.open(tmp_path / "s.zarr")
