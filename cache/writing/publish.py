@@ -144,7 +144,10 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     if not staged.is_dir():
         return
     folders = set()
-    fsync_dir((store / key).parent)  # the process that decided may have been killed before it did this
+    try:
+        fsync_dir((store / key).parent)  # the process that decided may have been killed before it did this
+    except FileNotFoundError:
+        return  # its features were removed meanwhile
     for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
         with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
