@@ -117,8 +117,9 @@ class _StoreFiles(LocalStore):
 
 def open_array(store: Path, spec: ArraySpec, n_rows: int, part_rows: int) -> zarr.Array[Any]:
     """Open an array by its description: its ``zarr.json`` may have been altered, or lag behind the plan."""
+    files = _StoreFiles(store, read_only=True)
     metadata = _array_metadata(spec, n_rows, part_rows)
-    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(_StoreFiles(store), spec.name)))
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(files, spec.name)))
 
 
 @functools.lru_cache(maxsize=256)
