@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..durable import LINK, file_sha256, fingerprint, inside, names_in
 from ..errors import StoreCorruptError, StoreNotFoundError
 from . import layout
-from .documents import NAME, read_record
+from .documents import NAME, RECORD_FOLDERS, read_record
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, feature_set_recipe
 from .schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
 from .tables import GENRE_SCHEMA, PLAN_SCHEMA, read_table
@@ -30,7 +30,7 @@ PLAN_FILE = "plan.json"
 FOLDERS = ("commits", "generations", "genres", "log", "rows", "tracks")
 
 FEATURES = "features"
-RESERVED = frozenset({*FOLDERS, FEATURES, "drops", "quarantine", "staging"})
+RESERVED = frozenset({*RECORD_FOLDERS, "log", "quarantine", "staging"})
 """Folders of a store; no array has such a name."""
 
 SEALED_SUFFIXES = (".h5", ".hdf5")
@@ -116,6 +116,16 @@ class Plan:
     added: Mapping[str, AddedFeatureSet] = field(default_factory=dict)
 
     @cached_property
+    def sha256(self) -> str:
+        """Hash of ``plan.json``, which the records of generations and added feature sets hold."""
+        return fingerprint(dict(self.document))
+
+    @property
+    def last_sha256(self) -> str | None:
+        """Hash of the record of the newest generation; None while there is none."""
+        return self.generations[-1].sha256 if self.generations else None
+
+    @cached_property
     def recipe(self) -> Recipe:
         return Recipe.from_dict(self.document["recipe"])
 
@@ -156,11 +166,11 @@ class Plan:
 
     @property
     def n_parts(self) -> int:
-        return -(-self.generations[-1].rows.stop // self.part_rows)
+        return -(-self.generations[-1].rows.stop // self.part_rows) if self.generations else 0
 
     @property
     def n_genres(self) -> int:
-        return self.generations[-1].genres.stop
+        return self.generations[-1].genres.stop if self.generations else 0
 
     def parts_of(self, generation: Generation) -> range:
         """Return the numbers of the parts of a generation."""
@@ -224,12 +234,11 @@ def plan_problem(document: Mapping[str, Any]) -> str | None:
 def generation_problem(plan: Plan, record: Mapping[str, Any]) -> str | None:
     """Return how a record is not that of the generation that follows those of `plan`; None if it is."""
     number, first = len(plan.generations), not plan.generations
-    hashes = (fingerprint(dict(plan.document)), None if first else plan.generations[-1].sha256)
-    if (record["plan"], record["previous"]) != hashes:
+    if (record["plan"], record["previous"]) != (plan.sha256, plan.last_sha256):
         return "other hashes"
     if record["generation"] != number or (record["kind"] == "first") != first:
         return "another number or kind"
-    if record["first_row"] != (0 if first else plan.n_rows) or record["first_genre"] != (0 if first else plan.n_genres):
+    if (record["first_row"], record["first_genre"]) != (plan.n_rows, plan.n_genres):
         return "other rows"
     genres = record["n_genres"] if plan.embeds_genres else 0
     if not first and not record["n_tracks"]:
@@ -322,9 +331,9 @@ def read_added(store: Path, plan: Plan) -> dict[str, AddedFeatureSet]:
 
 def feature_set_problem(plan: Plan, added: AddedFeatureSet) -> str | None:
     """Return how records are not those of a feature set that was added to `plan`; None if they are."""
-    n_genres, plan_sha256 = 0, fingerprint(dict(plan.document))
+    n_genres = 0
     for record in added.records:
-        if record["plan"] != plan_sha256:
+        if record["plan"] != plan.sha256:
             return "another plan"
         rows = range(n_genres, n_genres + record["n_genres"])
         if record["feature_set"] != added.name or record["first_genre"] != n_genres or rows.stop > plan.n_genres:

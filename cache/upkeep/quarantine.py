@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..durable import fingerprint, fsync_dir, make_folders, replace_file, seal
+from ..durable import fsync_dir, make_folders, replace_file, seal
 from ..format import layout
 from ..format.plan import PLAN_FILE
 from ..format.records import QUARANTINE, commit_key, keys_of_part, quarantine_folder
@@ -49,7 +49,7 @@ def _rewrite(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
     """Write a record or metadata again that the rest of the store determines; return False if it does not."""
     plan, key = salvaged.plan, damage.key
     if key == PLAN_FILE:
-        if plan.generations[0].record["plan"] != fingerprint(dict(plan.document)):
+        if plan.generations[0].record["plan"] != plan.sha256:
             return False
         replace_file(store / key, seal(dict(plan.document)))
     elif key.startswith("generations/"):

@@ -138,7 +138,7 @@ class SalvagedPlan:
                 except (OSError, StoreCorruptError):
                     if records:  # only the first can be rebuilt
                         break
-                    records.append(self._first_record(name, attribute))
+                    records.append(self._first_record(plan, name, attribute))
             recipe = feature_set_recipe(attribute["recipe"])
             of_set = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
             if wrong := feature_set_problem(replace(plan, added=added), of_set):
@@ -146,14 +146,14 @@ class SalvagedPlan:
             added[name] = of_set
         return added
 
-    def _first_record(self, name: str, attribute: Mapping[str, Any]) -> dict[str, Any]:
+    def _first_record(self, plan: Plan, name: str, attribute: Mapping[str, Any]) -> dict[str, Any]:
         """Rebuild the first record of a feature set from Zarr's attributes; commits of its parts hold its hash."""
         keys = self._genre_keys(name)
         for n_genres in range(len(keys), -1, -1):
             content = {
                 "feature_set": name,
                 **attribute,
-                "plan": fingerprint(self.plan_document),
+                "plan": plan.sha256,
                 "first_genre": 0,
                 "n_genres": n_genres,
             }
@@ -191,19 +191,17 @@ class SalvagedPlan:
 
     def _generation_from_tables(self, plan: Plan) -> dict[str, Any]:
         """Rebuild the record of the generation after those of `plan`; the commits of its parts hold its hash."""
-        number, first = len(plan.generations), not plan.generations
+        number = len(plan.generations)
         keys = [f"genres/{number}.parquet", f"tracks/{number}.parquet"]
         lengths = [self._table_length(key) for key in keys]
-        genre_rows = range(0 if first else plan.n_genres, (0 if first else plan.n_genres) + lengths[0])
-        first_row = 0 if first else plan.n_rows
-        tracks = read_table(inside(self.store, keys[1]), PLAN_SCHEMA, range(first_row, first_row + lengths[1]))
+        genre_rows = range(plan.n_genres, plan.n_genres + lengths[0])
+        tracks = read_table(inside(self.store, keys[1]), PLAN_SCHEMA, range(plan.n_rows, plan.n_rows + lengths[1]))
         if plan.embeds_genres:
             keys += genre_keys(genre_rows)
         keys = [key for key in keys if (self.store / key).exists()]
-        kinds: tuple[Kind, ...] = ("first",) if first else ("append", "retry")
-        hashes = (fingerprint(self.plan_document), None if first else plan.generations[-1].sha256)
+        kinds: tuple[Kind, ...] = ("append", "retry") if plan.generations else ("first",)
         for kind in kinds:
-            content = generation_record(kind, number, tracks, genre_rows, *hashes)
+            content = generation_record(kind, plan, tracks, genre_rows)
             record = with_objects(content, describe_objects(self.store, keys))
             if fingerprint(record) in self._generation_hashes and not generation_problem(plan, record):
                 return record

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fingerprint, fsync_dir, fsync_tree, hidden_path, seal, write_durable
+from ..durable import fsync_dir, fsync_tree, hidden_path, seal, write_durable
 from ..errors import ConfigError
 from ..format import layout
 from ..format.documents import read_record, record_problem
@@ -91,7 +91,8 @@ def create_store(
             (partial / name).mkdir()
         write_durable(partial / PLAN_FILE, seal(document))
         objects = _encode_generation(0, tracks, range(len(genres)), genres, genre_embedding)
-        content = generation_record("first", 0, tracks, range(len(genres)), fingerprint(document), None)
+        plan = Plan(document=document, generations=())
+        content = generation_record("first", plan, tracks, range(len(genres)))
         record = publish.with_objects(content, publish.write_objects(partial, objects))
         write_durable(partial / generation_key(0), seal(record))
         fsync_tree(partial)
@@ -133,8 +134,7 @@ def append_generation(
     number = len(plan.generations)
     tracks = with_rows(tracks, range(plan.n_rows, plan.n_rows + tracks.num_rows))
     genres = range(plan.n_genres, plan.n_genres + len(new_genres))
-    previous = plan.generations[-1].sha256
-    content = generation_record(kind, number, tracks, genres, fingerprint(dict(plan.document)), previous)
+    content = generation_record(kind, plan, tracks, genres)
     objects = _encode_generation(number, tracks, genres, new_genres, genre_embedding)
     publish.publish(store, generation_key(number), content, objects)
     roll_plan_forward(store, generation_key(number))
@@ -203,7 +203,7 @@ def add_feature_set(
         "feature_set": name,
         "recipe": asdict(recipe),
         "fingerprints": added_fingerprints(recipe, plan.recipe.genre_names),
-        "plan": fingerprint(dict(plan.document)),
+        "plan": plan.sha256,
         "first_genre": genres.start,
         "n_genres": len(genres),
     }
@@ -218,15 +218,13 @@ def add_feature_set(
     return read_plan(store)
 
 
-def generation_record(
-    kind: Kind, number: int, tracks: pa.Table, genres: range, plan_sha256: str, previous: str | None
-) -> dict[str, Any]:
-    """Return the record of a generation, without its objects; `previous` is the hash of the generation before."""
+def generation_record(kind: Kind, plan: Plan, tracks: pa.Table, genres: range) -> dict[str, Any]:
+    """Return the record of the generation that follows those of `plan`, without its objects."""
     return {
-        "generation": number,
+        "generation": len(plan.generations),
         "kind": kind,
-        "plan": plan_sha256,
-        "previous": previous,
+        "plan": plan.sha256,
+        "previous": plan.last_sha256,
         "first_row": tracks.column("row")[0].as_py() if tracks.num_rows else 0,
         "n_tracks": tracks.num_rows,
         "first_genre": genres.start,
