@@ -128,6 +128,9 @@ def _run() -> int:
     return signals.exit_status() or (code if isinstance(code, int) else 0)
 
 
+_FAULT = "this is a fault of mgc, not of your input; please report it with the lines above"
+
+
 def _fail(error: Exception) -> int:
     """Report an error; return the exit status."""
     if signals.exit_status() is not None:  # of what was interrupted
@@ -136,11 +139,8 @@ def _fail(error: Exception) -> int:
     with contextlib.suppress(OSError):  # standard error may be closed, too
         if line is None:
             to_stderr(traceback.format_exc())
-            line = "this is a fault of mgc, not of your input; please report it with the lines above"
-            to_stderr(f"error: {line}")
-            return 1
-        to_stderr(f"error: {line}")
-    return 2
+        to_stderr(f"error: {line or _FAULT}")
+    return 1 if line is None else 2
 
 
 def _in_utf8_mode() -> None:
