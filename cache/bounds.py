@@ -137,9 +137,9 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         return
     if origin in (Union, UnionType):
         if value is not None or NoneType not in arguments:
-            found = {problem(value, each, name): each for each in arguments if each is not NoneType}
-            if None not in found:  # of several objects, the message is about the one that has most of the keys
-                yield max(found, key=lambda message: _n_shared_keys(value, found[message])) or ""
+            mismatches = {problem(value, each, name): each for each in arguments if each is not NoneType}
+            if None not in mismatches:  # of several objects, the message is about the one that has most of the keys
+                yield max(mismatches, key=lambda message: _n_shared_keys(value, mismatches[message])) or ""
         return
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):

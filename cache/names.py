@@ -30,12 +30,12 @@ def find_file(root: Path, relative: str) -> Path:
     path = root / relative
     if relative.isascii() or os.path.lexists(path):
         return path
-    found = root
+    actual = root
     for part in PurePosixPath(relative).parts:
-        if not part.isascii() and not os.path.lexists(found / part):
-            part = _forms_in(found).get(normalise("NFC", part), part)
-        found /= part
-    return found
+        if not part.isascii() and not os.path.lexists(actual / part):
+            part = _forms_in(actual).get(normalise("NFC", part), part)
+        actual /= part
+    return actual
 
 
 def _forms_in(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from .schema import Flag, Reason
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EXT_MISMATCH: "The content is of another format than the file's name says; it was read as what it is.",
     Flag.TRUNCATED: "Less than 95 % of the sound that the header promises is in the file; was its copy cut short?",
-    Flag.DECODE_GAPS: "Damaged packets, or much of the file, are not in the sound; the clip may jump where they were.",
+    Flag.DECODE_GAPS: "Damaged packets, or much of the file, are not in the decoded audio; the clip may jump there.",
     Flag.UPSAMPLED: "The file's sample rate is below the recipe's, so its high mel bands hold next to nothing.",
     Flag.MULTICHANNEL: "More than two channels; the clip is their mean.",
     Flag.SILENT: "The whole clip is silent (peak below -80 dBFS). Its mel says nothing of a genre: listen to the file.",

@@ -219,13 +219,13 @@ def _codec_tag(context: av.AudioCodecContext) -> str:
 
 def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
     with _open(path, sound) as (container, stream):
-        spans: dict[int, _Span] = {one.index: _Span() for one in container.streams}
+        spans: dict[int, _Span] = {each.index: _Span() for each in container.streams}
         last_s = Fraction(0)  # of any stream: a picture may be longer than the sound
         for packet in _packets(container, None, _Take()):
             spans[packet.stream.index].add(packet)
             if packet.pts is not None and packet.time_base:
                 last_s = max(last_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        longest_s = max(spans[one.index].seconds(_tick_s(one)) for one in container.streams.audio)
+        longest_s = max(spans[each.index].seconds(_tick_s(each)) for each in container.streams.audio)
         context, tick_s, span = stream.codec_context, _tick_s(stream), spans[stream.index]
         rate_hz, channels = context.sample_rate, context.layout.nb_channels
         if rate_hz < 1 or channels < 1:

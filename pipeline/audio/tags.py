@@ -57,7 +57,7 @@ def _tag_start(data: Bytes, end: int) -> int:
 
 
 def _size(digits: bytes) -> int:
-    """28 bits, seven a byte."""
+    """28 bits, 7 per byte."""
     size = 0
     for byte in digits:
         size = size << 7 | byte & 0x7F

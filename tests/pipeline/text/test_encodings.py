@@ -155,7 +155,7 @@ def test_an_unknown_encoding_is_refused() -> None:
 
 
 def test_the_option_reaches_filters_songs_and_the_store(tmp_path: Path) -> None:
-    line = "Őszi szél"  # of two words nobody knows the encoding
+    line = "Őszi szél"  # the encoding of two words cannot be detected
     (tmp_path / "a.txt").write_bytes(line.encode("cp1250"))
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     assert load_lyrics(tmp_path / "a.txt").flags & (Flag.ENCODING_DOUBTFUL | Flag.LYRICS_FAILED)

@@ -22,7 +22,7 @@ def clock(seconds: float, mark: str = ".", digits: int = 2, *, hours: bool = Fal
 
 
 def lrc(lines: Sequence[str], stamp: Callable[[float], str] = clock) -> str:
-    head = ["[ar:Nobody]", "[ti:Song [live]]", "[offset:+250]", "[la:en]", "[#:made by hand]"]
+    head = ["[ar:The Band]", "[ti:Song [live]]", "[offset:+250]", "[la:en]", "[#:made by hand]"]
     return "\n".join(head + [f"[{stamp(4.37 * i)}]{line}" for i, line in enumerate(lines)])
 
 
