@@ -43,7 +43,7 @@ class MappedShard:
         self._n_bytes = math.prod(self._chunk_shape) * self._dtype.itemsize
         self._map: mmap.mmap | None = None
         self._offsets: list[list[int]] = []
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError):
             self._map = _mapped(path)
             index = self._read_index(self._map, (part_rows, -(-spec.tail[0] // spec.inner[1]), 2))
             # Lists: reading a clip takes 100 us; indexing NumPy arrays number by number would add 10 %.

@@ -93,17 +93,11 @@ class _Inspection:
         yield from self._sealed(PLAN_FILE)
         plan = self._salvaged.plan
         for generation in plan.generations:
-            damages = list(self._sealed(generation.key))
-            if not damages and read_record(self._store, generation.key) != generation.record:
-                damages = [self._damage("altered", generation.key, "it belongs to another store")]
-            yield from damages
+            yield from self._sealed(generation.key, generation.record)
             yield from self._objects(generation.record, None)
         for name, added in plan.added.items():
             for n, key in enumerate(feature_set_keys(self._store, name) or [feature_set_key(name, 0)]):
-                damages = list(self._sealed(key))
-                if not damages and n < len(added.records) and read_record(self._store, key) != added.records[n]:
-                    damages = [self._damage("altered", key, "it belongs to another store")]
-                yield from damages
+                yield from self._sealed(key, added.records[n] if n < len(added.records) else None)
             for record in added.records:
                 yield from self._objects(record, None)
         metadata = list(self._metadata())
@@ -118,14 +112,16 @@ class _Inspection:
         yield from self._older_records()
         yield from self._unrecorded()
 
-    def _sealed(self, key: str) -> Iterator[Damage]:
-        if not (self._store / key).exists():
-            yield self._damage("missing", key, "it is not there")
-            return
+    def _sealed(self, key: str, expected: Mapping[str, Any] | None = None) -> Iterator[Damage]:
         try:
-            read_record(self._store, key)
+            record = read_record(self._store, key)
+        except FileNotFoundError:
+            yield self._damage("missing", key, "it is not there")
         except (OSError, StoreError) as error:
             yield self._damage("altered", key, str(error).removeprefix(f"{self._store / key}: "))
+        else:
+            if expected is not None and record != expected:
+                yield self._damage("altered", key, "it belongs to another store")
 
     def _metadata(self) -> Iterator[Damage]:
         for key, document in self._salvaged.plan.metadata.items():

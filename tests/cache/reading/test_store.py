@@ -24,11 +24,12 @@ from benchmarks.worlds.small_store import (
 )
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import StoreCorruptError, StoreError, StoreFormatError, StoreNotFoundError, TrackUnavailableError
+from mgc.cache.format import layout
 from mgc.cache.format.layout import object_key
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import FAILED, OK, track_arrays
 from mgc.cache.format.tables import plan_table
-from mgc.cache.reading import zarr_reader
+from mgc.cache.reading import mapped_shard, zarr_reader
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.info import watch
 from mgc.cache.writing import publish
@@ -145,10 +146,18 @@ def test_a_deleted_object_is_an_error_not_fill(store_path, array):
     assert array == "lyrics_tokens" or store.read(array, [4]).any()
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(zarr_reader, "read_rows"), (zarr_reader, "MappedShard")],
+        [(layout, "open_regular"), (mapped_shard, "open_regular")],
+    ],
+    ids=["read", "open"],
+)
 @pytest.mark.parametrize("array", ["mel", "lyrics_tokens"])
 @pytest.mark.parametrize("mapped", [True, False])
-def test_an_object_that_is_deleted_just_before_the_read_is_an_error(store_path, array, mapped, monkeypatch):
-    """It was there when the reader looked, if the reader looks before it reads."""
+def test_an_object_that_is_deleted_just_before_the_read_is_an_error(store_path, places, array, mapped, monkeypatch):
+    """It was there when the reader looked, if the reader looks before it reads, or before it opens."""
 
     def delete_first(real):
         def read(*args):
@@ -159,8 +168,8 @@ def test_an_object_that_is_deleted_just_before_the_read_is_an_error(store_path, 
 
     reader = zarr_reader.ZarrReader(store_path, mapped=mapped)
     spec = next(spec for spec in track_arrays(reader.recipe) if spec.name == array)
-    for name in ("read_rows", "MappedShard"):
-        monkeypatch.setattr(zarr_reader, name, delete_first(getattr(zarr_reader, name)))
+    for module, name in places:
+        monkeypatch.setattr(module, name, delete_first(getattr(module, name)))
     rows, out = np.array([0]), np.empty((1, *spec.tail), spec.dtype)
 
     def read():

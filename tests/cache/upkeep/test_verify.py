@@ -15,6 +15,7 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.records import committed
 from mgc.cache.format.tables import plan_table
 from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep import verify as verify_module
 from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import Damage, verify
@@ -245,6 +246,21 @@ def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tm
     }
     if key != "commits/0.json":
         assert key.startswith("commits") or after[key] == before[key]
+
+
+def test_a_record_that_is_removed_once_it_was_read_is_no_error(joined, tmp_path, monkeypatch):
+    """As by a command that removes features meanwhile."""
+    path = shutil.copytree(joined, tmp_path / "s.zarr")
+    real = verify_module.read_record
+
+    def read_then_remove(store, key):
+        record = real(store, key)
+        if key == "features/tempo.json":
+            (store / key).unlink()
+        return record
+
+    monkeypatch.setattr(verify_module, "read_record", read_then_remove)
+    assert verify(path) == []
 
 
 def test_a_takedown_that_cannot_be_read_hides_the_whole_store(joined, tmp_path):
