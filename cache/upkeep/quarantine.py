@@ -6,9 +6,11 @@ metadata again that the plan determines. Extraction (:mod:`mgc.pipeline.extracti
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..durable import fsync_dir, make_folders, replace_file, seal
 from ..format import layout
@@ -37,7 +39,7 @@ def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
         if damage.part is not None:
             parts.add((damage.part, damage.feature_set or ""))
         elif damage.kind == "foreign":
-            _move(store, damage.key, f"{QUARANTINE}/foreign/{damage.key}")
+            _move_foreign(store, damage.key)
         elif not _rewrite(store, salvaged, damage):
             left.append(damage)
     for part, feature_set in sorted(parts):
@@ -51,24 +53,43 @@ def _rewrite(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
     if key == PLAN_FILE:
         if plan.generations[0].record["plan"] != plan.sha256:
             return False
-        replace_file(store / key, seal(dict(plan.document)))
+        _put(store, key, plan.document)
     elif key.startswith("generations/"):
         number = int(key.partition("/")[2].removesuffix(".json"))
-        replace_file(store / key, seal(dict(plan.generations[number].record)))
+        _put(store, key, plan.generations[number].record)
     elif key.startswith("features/"):
         name, _, n = key.partition("/")[2].removesuffix(".json").partition(".")
         if int(n or 0) < len(plan.added[name].records):
-            replace_file(store / key, seal(dict(plan.added[name].records[int(n or 0)])))
+            _put(store, key, plan.added[name].records[int(n or 0)])
         else:  # of newer genres: no other record has its hash, and `extract --add` embeds them again
             for foreign in (key, *sorted(salvaged.orphans(name))):
-                _move(store, foreign, f"{QUARANTINE}/foreign/{foreign}")
+                _move_foreign(store, foreign)
     elif key.endswith("zarr.json"):
+        _make_room(store, key)
         layout.install_metadata(store, {key: plan.metadata[key]}, store / STAGING)
         sweep(store, "metadata.json")
         remove_empty_staging(store)
     else:
         return False
     return True
+
+
+def _put(store: Path, key: str, record: Mapping[str, Any]) -> None:
+    _make_room(store, key)
+    replace_file(store / key, seal(dict(record)))
+
+
+def _make_room(store: Path, key: str) -> None:
+    """Move a folder away that is in the place of a file: no file can replace it."""
+    if (store / key).is_dir():
+        _move_foreign(store, key)
+
+
+def _move_foreign(store: Path, key: str) -> None:
+    """Move what is not the store's own into quarantine, under a name that is free."""
+    to = f"{QUARANTINE}/foreign/{key}"
+    names = itertools.chain([to], (f"{to}.{n}" for n in itertools.count(1)))
+    _move(store, key, next(name for name in names if not os.path.lexists(store / name)))
 
 
 def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set: str | None) -> None:
