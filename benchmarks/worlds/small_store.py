@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def features(row: int) -> dict[str, np.ndarray]:
         "lyrics": lyrics,
         "lyrics_tokens": np.uint16(tokens),
         "lyrics_tokens_full": np.uint32(tokens),
-        "lyrics_pooled": rng.normal(size=TEXT.hidden_size).astype(np.float32),
+        "lyrics_pooled": rng.normal(size=TEXT.hidden_size).astype(np.float32) * np.float32(tokens > 0),
         "status": np.uint8(OK),
         "flags": np.uint32(Flag.SHORT),
     }
@@ -63,12 +64,14 @@ def features(row: int) -> dict[str, np.ndarray]:
 def part_content(rows: range) -> tuple[dict[str, np.ndarray], pa.Table]:
     """Return arrays and outcomes of a part; one track has failed."""
     arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
-    outcomes = [{"row": row, "status": OK, "flags": int(Flag.SHORT), "seconds": 0.5} for row in rows]
+    shared = {"status": OK, "flags": int(Flag.SHORT), "seconds": 0.5}
+    texts = [sha256(text).hexdigest() if text.any() else None for text in arrays["lyrics"]]
+    outcomes = [{"row": row, **shared, "lyrics_sha256": text} for row, text in zip(rows, texts, strict=True)]
     if FAILED_ROW in rows:
         i = rows.index(FAILED_ROW)
         arrays["mel"][i], arrays["lyrics_pooled"][i], arrays["lyrics"][i] = np.nan, np.nan, 0
         arrays["status"][i] = FAILED
-        outcomes[i] |= {"status": FAILED, "reason": "EMPTY", "detail": "no samples"}
+        outcomes[i] |= {"status": FAILED, "reason": "EMPTY", "detail": "no samples", "lyrics_sha256": None}
     return arrays, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA)
 
 
