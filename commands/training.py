@@ -115,7 +115,7 @@ def train(
     --set takes (first the default; docs/model.md explains each)
 
     [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
-    graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|ml-gcn,
+    graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|reweighted|ml-gcn,
     graph_threshold=0.4, graph_reweight=0.25, graph_hidden=1024, logit_scale=false, bias=true, normalise=true,
     projection_dim=256, tau_init=0.07, mel_reference=one|max, mel_top_db=null
 

@@ -6,6 +6,7 @@ Shapes: N tracks, C genres, D text width, B batch.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -23,10 +24,12 @@ FloatArray = npt.NDArray[np.float64]
 
 Conditional = Literal["rhs", "lhs"]
 Similarity = Literal["centred", "raw"]
-Normalisation = Literal["symmetric", "row", "ml-gcn"]
+Normalisation = Literal["symmetric", "row", "ml-gcn", "reweighted"]
 
 CROWDED_COSINE = 0.99
 """Mean cosine between classifier rows above which training starts from one and the same classifier for every genre."""
+LOW_SELF_WEIGHT = 0.2
+"""Share of a genre's own weight in its row of A_hat below which its classifier is mostly made of those of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,11 @@ class GraphOptions:
     ----------
     conditional : divide co-occurrence by ``N_j`` (``rhs``: the printed right-hand side of Eq. 2) or ``N_i`` (``lhs``).
     similarity : cosine of name vectors ``centred`` over genres and clipped at 0, or ``raw`` (Eq. 3 as printed).
-    normalisation : ``symmetric`` D^-1/2 A D^-1/2, ``row`` D^-1 A, or ``ml-gcn``: co-occurrence alone, thresholded and
-        re-weighted as Chen et al. (CVPR 2019) do.
-    threshold, reweight : ``t`` and ``p`` of ML-GCN.
+    normalisation : ``symmetric`` D^-1/2 A D^-1/2; ``row`` D^-1 A; ``reweighted`` (1 - p) I + p times the off-diagonal
+        of A with rows that sum to 1; or ``ml-gcn``: co-occurrence alone, thresholded and re-weighted as Chen et al.
+        (CVPR 2019) do.
+    threshold : ``t`` of ``ml-gcn``.
+    reweight : ``p`` of ``ml-gcn`` and of ``reweighted``, from 0 (no graph) to 1.
     """
 
     conditional: Conditional = "rhs"
@@ -54,6 +59,8 @@ class GraphOptions:
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
                 raise ConfigError(f"graph {name} {value!r} is unknown; choose one of {', '.join(choices)}")
+        if not 0 <= self.reweight <= 1:
+            raise ConfigError(f"graph reweight {self.reweight}: want a number from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +154,43 @@ def normalise_adjacency(a: npt.ArrayLike, normalisation: Literal["symmetric", "r
     return np.asarray(root[:, None] * a * root[None, :], dtype=np.float64)
 
 
+def reweighted_adjacency(a: npt.ArrayLike, reweight: float = 0.25) -> FloatArray:
+    """``(1 - p) I + p R``, where R is A without its diagonal, each row divided by its sum.
+
+    A genre keeps 1 - p of itself however many others it meets; one that meets none keeps all. Every row sums to 1.
+
+    Notes
+    -----
+    The re-weighting of ML-GCN (Chen et al., CVPR 2019, Eq. 8) on an adjacency that is not thresholded.
+    """
+    others = np.asarray(a, dtype=np.float64).copy()
+    np.fill_diagonal(others, 0.0)
+    total = others.sum(axis=1, keepdims=True)
+    shares = np.divide(others, total, out=np.eye(len(others)), where=total > 0)
+    return np.asarray((1 - reweight) * np.eye(len(others)) + reweight * shares, dtype=np.float64)
+
+
+def conditioning(adjacency: npt.ArrayLike) -> tuple[float, float]:
+    """Return how far two applications of A_hat, as in the GCN, keep genres apart.
+
+    Returns
+    -------
+    condition_number : of ``A_hat^2``, largest singular value over smallest; infinity where it is singular.
+    effective_rank : its stable rank, the sum of squared singular values over the largest squared, from 1 to C: about
+        how many directions of classifier space the graph lets through.
+
+    Notes
+    -----
+    Oversmoothing: Li, Han and Wu, AAAI 2018. Stable rank: Rudelson and Vershynin, J. ACM 54 (2007).
+    """
+    a = np.asarray(adjacency, dtype=np.float64)
+    singular = np.linalg.svd(a @ a, compute_uv=False)
+    largest, smallest = float(singular[0]), float(singular[-1])
+    rank = float(((singular / largest) ** 2).sum())
+    is_singular = smallest <= largest * len(singular) * np.finfo(np.float64).eps
+    return (math.inf if is_singular else largest / smallest), rank
+
+
 def ml_gcn_adjacency(labels: npt.ArrayLike, threshold: float = 0.4, reweight: float = 0.25) -> FloatArray:
     """Adjacency of ML-GCN (Chen et al., CVPR 2019): binarised, re-weighted co-occurrence.
 
@@ -186,6 +230,8 @@ def build_adjacency(labels: npt.ArrayLike, embedding: npt.ArrayLike, options: Gr
     a2 = np.maximum(used_cosine, 0.0) if options.similarity == "centred" else used_cosine
     if options.normalisation == "ml-gcn":
         adjacency = ml_gcn_adjacency(labels, options.threshold, options.reweight)
+    elif options.normalisation == "reweighted":
+        adjacency = reweighted_adjacency((a1 + a2) / 2, options.reweight)
     else:
         adjacency = normalise_adjacency((a1 + a2) / 2, options.normalisation)
     return Graph(
@@ -261,18 +307,32 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
     dict
         ``zero_count``: genres without a training track. ``isolated``: genres that have some, but share none with
         another. ``mean_cosine``, ``mean_cosine_raw``: off the diagonal, of the name vectors as used and as stored.
-        ``self_weight``: smallest, mean and largest share of a genre's own weight in its row.
+        ``self_weight``: smallest, mean and largest share of a genre's own weight in its row; ``frequent`` and ``rare``:
+        its mean over the half of the genres with most training tracks, and over the others. ``condition_number``
+        (None: infinite) and ``effective_rank``: see :func:`conditioning`. ``blurred``: genres that keep less than
+        `LOW_SELF_WEIGHT` of themselves, the most frequent first.
     """
     together = np.where(np.eye(len(names), dtype=bool), 0.0, graph.a1)
     alone = ~(together.any(axis=0) | together.any(axis=1))
     zero = graph.counts == 0
+    condition_number, effective_rank = conditioning(graph.adjacency)
+    by_count = np.argsort(-graph.counts, kind="stable")
+    half, own = -(-len(names) // 2), graph.self_weight
+    blurred = [names[i] for i in by_count.tolist() if own[i] < LOW_SELF_WEIGHT]
     return {
         "n_genres": len(names),
         "zero_count": [names[i] for i in np.flatnonzero(zero).tolist()],
         "isolated": [names[i] for i in np.flatnonzero(alone & ~zero).tolist()],
         "mean_cosine": json_value(graph.mean_cosine),
         "mean_cosine_raw": json_value(graph.mean_cosine_raw),
-        "self_weight": {name: float(getattr(graph.self_weight, name)()) for name in ("min", "mean", "max")},
+        "self_weight": {
+            **{name: float(getattr(own, name)()) for name in ("min", "mean", "max")},
+            "frequent": float(own[by_count[:half]].mean()),
+            "rare": json_value(float(own[by_count[half:]].mean()) if half < len(names) else math.nan),
+        },
+        "condition_number": json_value(condition_number),
+        "effective_rank": effective_rank,
+        "blurred": blurred,
     }
 
 
@@ -283,7 +343,9 @@ def graph_sentence(summary: dict[str, Any]) -> str:
     return (
         f"genre graph of {summary['n_genres']} genres: {len(summary['zero_count'])} without a training track, "
         f"{len(summary['isolated'])} that share none; mean cosine of names {cosine} as used, {raw} as stored; own "
-        f"weight {own['min']:.2f} to {own['max']:.2f} of a row, mean {own['mean']:.2f}"
+        f"weight {own['min']:.2f} to {own['max']:.2f} of a row, mean {own['mean']:.2f}; applied twice: condition "
+        f"number {number(summary['condition_number'], missing='infinite')}, effective rank "
+        f"{summary['effective_rank']:.1f}"
     )
 
 
@@ -297,6 +359,12 @@ def graph_warnings(summary: dict[str, Any]) -> list[str]:
         alone = f"{len(isolated)} of {n_genres} genres share no training track with another"
         joins = "in the genre graph nothing but their names joins them to others"
         warnings.append(f"{alone}; {joins}: {join_names(isolated, NAMED)}")
+    if blurred := summary["blurred"]:
+        kept = (
+            f"{len(blurred)} of {n_genres} genres keep less than {LOW_SELF_WEIGHT:.0%} of their own weight in the graph"
+        )
+        mend = "their classifiers are hard to tell apart; graph_normalisation=reweighted keeps them apart"
+        warnings.append(f"{kept}; {mend}: {join_names(blurred, NAMED)}")
     return warnings
 
 

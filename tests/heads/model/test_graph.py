@@ -14,11 +14,13 @@ from mgc.heads.model.graph import (
     build_adjacency,
     centre,
     co_occurrence,
+    conditioning,
     cosine,
     graph_summary,
     graph_warnings,
     ml_gcn_adjacency,
     normalise_adjacency,
+    reweighted_adjacency,
 )
 
 Y = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]])
@@ -67,13 +69,54 @@ def test_ml_gcn_numbers():
     np.testing.assert_allclose(built.adjacency, expected, atol=1e-6)
 
 
+def test_reweighted_numbers():
+    """On A of paper.md check 3: 1 - p on the diagonal, p times the others' shares beside it."""
+    a = (co_occurrence(Y)[0] + A2) / 2
+    shares = [[0, 0.65 / 1.45, 0.8 / 1.45], [0.566667 / 0.766667, 0, 0.2 / 0.766667], [0.466667 / 0.666667, 0.3, 0]]
+    np.testing.assert_allclose(reweighted_adjacency(a, 0.4), 0.6 * np.eye(3) + 0.4 * np.array(shares), atol=1e-6)
+    np.testing.assert_array_equal(reweighted_adjacency(a, 0.0), np.eye(3))
+    np.testing.assert_array_equal(reweighted_adjacency(np.eye(3), 0.4), np.eye(3))  # who meets nobody keeps all
+
+
+def test_conditioning_is_that_of_two_applications():
+    assert conditioning(np.eye(4)) == (1.0, 4.0)
+    assert conditioning(np.ones((3, 3))) == (np.inf, pytest.approx(1.0))
+    twice = np.diag([4.0, 2.0, 1.0])
+    condition_number, effective_rank = conditioning(np.diag([2.0, 2**0.5, 1.0]))
+    assert condition_number == pytest.approx(np.linalg.cond(twice))
+    assert effective_rank == pytest.approx(np.linalg.norm(twice) ** 2 / np.linalg.norm(twice, 2) ** 2)
+
+
+def test_a_graph_that_blurs_its_genres_is_warned_of():
+    """Twenty genres that all meet: a row of A_hat leaves each a twentieth of itself, `reweighted` three quarters."""
+    labels, names = np.ones((5, 20), int), [f"g{i}" for i in range(20)]
+    embedding = np.random.default_rng(0).normal(size=(20, 8))
+    blurred = graph_summary(build_adjacency(labels, embedding), names)
+    (warning,) = graph_warnings(blurred)
+    assert "20 of 20 genres keep less than 20% of their own weight" in warning
+    options = GraphOptions(normalisation="reweighted")
+    kept = graph_summary(build_adjacency(labels, embedding, options), names)
+    assert graph_warnings(kept) == []
+    assert kept["self_weight"]["min"] == pytest.approx(0.75)
+    assert kept["effective_rank"] > 4 * blurred["effective_rank"]
+
+
+def test_frequent_and_rare_genres_are_told_apart():
+    """The rhs form of Eq. 2 takes most from frequent genres, which meet many others."""
+    labels = np.zeros((40, 8), int)
+    labels[np.arange(40), np.arange(40) % 8] = 1
+    labels[:, :2] = 1
+    summary = graph_summary(build_adjacency(labels, np.eye(8)), list("abcdefgh"))
+    assert summary["self_weight"]["frequent"] < summary["self_weight"]["rare"]
+
+
 def test_parameters_of_the_default_setting():
     gcn = GenreGraph(torch.eye(4), torch.zeros(4, 768))
     assert sum(p.numel() for p in gcn.parameters()) == 1_310_720
     assert gcn().shape == (4, 512)
 
 
-@pytest.mark.parametrize("normalisation", ["symmetric", "row", "ml-gcn"])
+@pytest.mark.parametrize("normalisation", ["symmetric", "row", "ml-gcn", "reweighted"])
 @pytest.mark.parametrize("conditional", ["rhs", "lhs"])
 def test_a_genre_without_a_track_is_finite_and_named(normalisation, conditional):
     """paper.md check 6."""
@@ -151,6 +194,11 @@ def test_cosine_matches_a_library():
 
     vectors = np.random.default_rng(0).normal(size=(7, 5))
     np.testing.assert_allclose(cosine(vectors), cosine_similarity(vectors), atol=1e-12)
+
+
+def test_a_share_of_more_than_all_is_refused():
+    with pytest.raises(ConfigError, match="reweight 1.5"):
+        GraphOptions(reweight=1.5)
 
 
 def test_what_makes_no_graph_is_refused():
