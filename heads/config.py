@@ -79,10 +79,12 @@ class TrainConfig:
     min_genre_count : of those, the ones with at least this many training tracks.
     min_labels : tracks with fewer of the kept genres are left out.
     epochs, batch_size, lr, weight_decay, grad_clip, optimizer : ``adam``, or ``adamw`` (decoupled weight decay).
+        Weights decay; biases, norms, tau and the vector of missing lyrics do not.
     schedule, lr_halve_every, warmup_epochs : ``halving`` every so many epochs, or ``cosine`` to 0 over all of them;
         before either, the rate may rise in equal steps for some epochs.
     patience : stop after this many epochs without a better validation mAP; None never stops early.
-    lambda_ : weight of the contrastive loss (Eq. 7); has no effect with ``contrastive=False``.
+    lambda_, lambda_warmup_epochs : weight of the contrastive loss (Eq. 7), without effect where ``contrastive=False``;
+        it may rise in equal steps for some epochs.
     loss, bce_reduction : classification loss, and whether it is a mean or a sum over genres (which changes what
         `lambda_` means).
     prior_bias : start the genres' biases at their log odds among training tracks.
@@ -117,6 +119,7 @@ class TrainConfig:
     grad_clip: Rate = 1.0
     patience: Count | None = None
     lambda_: Share = 0.3
+    lambda_warmup_epochs: Annotated[int, Between(0)] = 0
     loss: Loss = "bce"
     bce_reduction: Reduction = "mean"
     prior_bias: bool = False
@@ -202,6 +205,13 @@ class TrainConfig:
             return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
         share = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
         return float(self.lr * (1 + math.cos(math.pi * share)) / 2)
+
+    def lambda_at(self, epoch: int) -> float:
+        """Weight of the contrastive loss in an epoch (counted from 0).
+
+        In the first w = `lambda_warmup_epochs` epochs ``lambda (epoch + 1) / (w + 1)``.
+        """
+        return self.lambda_ * min(1.0, (epoch + 1) / (self.lambda_warmup_epochs + 1))
 
     def _settle_parts(self) -> None:
         """Turn off what the system or a single modality has no place for."""

@@ -86,6 +86,7 @@ def line_chart(
     y_label: str,
     mark: tuple[float, str] | None = None,
     unit_range: bool = False,
+    logarithmic: bool = False,
 ) -> Chart:
     """Draw lines over epochs (:data:`MAX_LINES` at most), a legend below; None leaves a gap; `mark` is a vertical line
     and its name."""
@@ -98,7 +99,8 @@ def line_chart(
         if mark is not None:
             axes.axvline(mark[0], color=FAINT, linewidth=1)
             name_above(axes, *mark)
-        axes.set(xlabel="epoch", ylabel=y_label, ylim=(0, 1 if unit_range else None))
+        axes.set(xlabel="epoch", ylabel=y_label)
+        axes.set(**({"yscale": "log"} if logarithmic else {"ylim": (0, 1 if unit_range else None)}))
         axes.locator_params(axis="x", integer=True)
         axes.grid()
         ncols = 2 if max(map(len, lines), default=0) <= MAX_NAME else 1

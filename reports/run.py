@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -180,20 +181,28 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
         return None
     x, best = [float(epoch["epoch"]) for epoch in epochs], best_epoch(epochs)
     mark = None if best is None else (float(best["epoch"]), "best")
-    lambda_ = float(config.get("lambda_", 0.3))
+    both = config.get("contrastive", True) is not False
+    lambda_ = float(config.get("lambda_", 0.3)) if both else 0.0
     trained_on = "cross-entropy" if config.get("loss", "bce") == "bce" else "asymmetric loss"
     if config.get("bce_reduction", "mean") == "sum":
         trained_on += ", summed over genres"
 
-    def series(key: str, weight: float = 1.0) -> list[float | None]:
-        return [None if epoch.get(key) is None else weight * epoch[key] for epoch in epochs]
+    rise = int(config.get("lambda_warmup_epochs", 0)) + 1
+    weights = [lambda_ * min(1.0, epoch / rise) for epoch in x]
+
+    def series(key: str, weights: Sequence[float] = ()) -> list[float | None]:
+        return [
+            None if epoch.get(key) is None else weight * epoch[key]
+            for epoch, weight in itertools.zip_longest(epochs, weights, fillvalue=1.0)
+        ]
 
     curves = {
         "total": series("loss"),
-        f"{1 - lambda_:g} × classification": series("classification", 1 - lambda_),
-        f"{lambda_:g} × audio-lyrics": series("contrastive", lambda_),
+        f"{1 - lambda_:g} × classification": series("classification", [1 - weight for weight in weights]),
+        f"{lambda_:g} × audio-lyrics": series("contrastive", weights),
     }
-    loss = line_chart(x, curves, title="Training loss and its two parts", y_label="loss (nats)")
+    title = "Training loss and its two parts" + ("" if rise == 1 else f", lambda rising for {rise - 1} epochs")
+    loss = line_chart(x, curves, title=title, y_label="loss (nats)")
     curves = {
         f"training ({trained_on})": series("classification"),
         "validation (cross-entropy)": series("val_bce"),
@@ -205,7 +214,12 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
         "tracks with no genre predicted": series("val_empty_share"),
     }
     validation = line_chart(x, curves, title="Validation", y_label="share (0 to 1)", mark=mark, unit_range=True)
-    return {"loss": loss, "classification": classification, "validation": validation}
+    charts = {"loss": loss, "classification": classification, "validation": validation}
+    pulls = {"audio-lyrics": series("gradient_contrastive"), "classification": series("gradient_classification")}
+    if any(value for line in pulls.values() for value in line):
+        title = "Gradient of each loss at the audio encoder"
+        charts["gradients"] = line_chart(x, pulls, title=title, y_label="norm, weighted", logarithmic=True)
+    return charts
 
 
 def _recipe_rows(preprocessor: Json) -> list[tuple[str, str, object]]:

@@ -68,12 +68,20 @@ class Batch:
 
 @dataclass(kw_only=True)
 class Outputs:
-    """What the model gives: logits (B, C) float32 and, with the contrastive part, two (B, P) embeddings and tau ()."""
+    """What the model gives.
+
+    Attributes
+    ----------
+    logits : (B, C) float32.
+    audio_embedding, lyrics_embedding, tau : with the contrastive part, (B, P), (B, P) and ().
+    frames : with it, the audio frames (B, K, E) that both losses reach the audio encoder through.
+    """
 
     logits: Tensor
     audio_embedding: Tensor | None = None
     lyrics_embedding: Tensor | None = None
     tau: Tensor | None = None
+    frames: Tensor | None = None
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

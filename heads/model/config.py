@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
 from .audio_cnn import EncoderName, MelLevel, Reference
-from .contrastive import TAU_MAX, TAU_MIN
+from .contrastive import TAU_MAX, TAU_MIN, TemperatureScale
 from .fusion import LyricsPooling
 from .graph import Conditional, GraphOptions, Normalisation, Similarity
 
@@ -40,7 +40,8 @@ class ModelConfig:
         :class:`GraphOptions`; the last two are ML-GCN's.
     graph_hidden : inner width of the graph convolution.
     logit_scale, bias : ``logits = f W^T [/ sqrt(width of f)] [+ b]``.
-    contrastive, projection_dim, normalise, tau_init : audio-lyrics contrastive part.
+    contrastive, projection_dim, normalise, tau_init, tau_scale : audio-lyrics contrastive part; see
+        :class:`mgc.heads.model.contrastive.ContrastiveProjection`.
     modalities : ``audio`` or ``lyrics`` alone need ``attention=False`` and ``contrastive=False``.
     """
 
@@ -71,6 +72,7 @@ class ModelConfig:
     projection_dim: Count = 256
     normalise: bool = True
     tau_init: Annotated[float, Between(TAU_MIN, TAU_MAX)] = 0.07
+    tau_scale: TemperatureScale = "linear"
     modalities: Modalities = "both"
 
     def __post_init__(self) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from .fusion import at_least_float32
 
 TAU_MIN, TAU_MAX = 0.001, 0.5
+LOG_TAU_MIN = 0.01
+
+TemperatureScale = Literal["linear", "log"]
 
 
 class ContrastiveProjection(nn.Module):
@@ -16,6 +22,8 @@ class ContrastiveProjection(nn.Module):
     Parameters
     ----------
     normalise : scale each projection to unit length (a named deviation from the paper, which shows a bare product).
+    tau_scale : what is learnt: tau itself, from 0.001 to 0.5, or its logarithm, with tau from 0.01 to 0.5. A step of
+        Adam then changes tau by the same share of itself wherever it is, and never makes it vanish.
 
     Notes
     -----
@@ -24,27 +32,46 @@ class ContrastiveProjection(nn.Module):
     """
 
     def __init__(
-        self, audio_dim: int, text_dim: int, dim: int = 256, *, normalise: bool = True, tau_init: float = 0.07
+        self,
+        audio_dim: int,
+        text_dim: int,
+        dim: int = 256,
+        *,
+        normalise: bool = True,
+        tau_init: float = 0.07,
+        tau_scale: TemperatureScale = "linear",
     ) -> None:
         super().__init__()
         self.audio = nn.Linear(audio_dim, dim)
         self.lyrics = nn.Linear(text_dim, dim)
-        self.tau = nn.Parameter(torch.tensor(float(tau_init)))
+        self.tau = nn.Parameter(torch.tensor(float(tau_init))) if tau_scale == "linear" else None
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau_init))) if tau_scale == "log" else None
         self.normalise = normalise
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, ()."""
+        if self.log_tau is not None:
+            return self.log_tau.exp()
+        assert self.tau is not None
+        return self.tau
 
     def forward(self, audio_BE: Tensor, lyrics_BD: Tensor) -> tuple[Tensor, Tensor]:
         """(B, E), (B, D) -> two (B, dim) embeddings."""
         with torch.autocast(audio_BE.device.type, enabled=False):
-            audio = self.audio(audio_BE.to(self.tau.dtype))
-            lyrics = self.lyrics(lyrics_BD.to(self.tau.dtype))
+            audio = self.audio(audio_BE.to(self.audio.weight.dtype))
+            lyrics = self.lyrics(lyrics_BD.to(self.lyrics.weight.dtype))
             if self.normalise:
                 audio, lyrics = nn.functional.normalize(audio, dim=-1), nn.functional.normalize(lyrics, dim=-1)
         return audio, lyrics
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Bring tau back into [0.001, 0.5]; call after each optimizer step (a clamp in forward has no gradient)."""
-        self.tau.clamp_(TAU_MIN, TAU_MAX)
+        """Bring tau back into its range; call after each optimizer step (a clamp in forward has no gradient)."""
+        if self.log_tau is not None:
+            self.log_tau.clamp_(math.log(LOG_TAU_MIN), math.log(TAU_MAX))
+        elif self.tau is not None:
+            self.tau.clamp_(TAU_MIN, TAU_MAX)
 
 
 def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:

@@ -91,4 +91,24 @@ def total_loss(
     return Losses(total=total, contrastive=contrastive, classification=labelled)
 
 
+def gradient_norms(outputs: Outputs, losses: Losses, lambda_: float) -> Tensor | None:
+    """Return how hard each loss, weighted as in Eq. 7, pulls at the audio encoder that both share.
+
+    Returns
+    -------
+    (2,) float32, the norms of the gradients of ``lambda L_AL`` and ``(1 - lambda) L_BCE`` with respect to the encoder's
+    frames; None where there is no contrastive part, or where a compiled model does not show its frames. The graph of
+    the losses is kept.
+    """
+    if outputs.frames is None:
+        return None
+    weighted = (lambda_ * losses.contrastive, (1.0 - lambda_) * losses.classification)
+    gradients = [
+        torch.autograd.grad(loss, outputs.frames, retain_graph=True, allow_unused=True)[0] for loss in weighted
+    ]
+    if any(gradient is None for gradient in gradients):
+        return None
+    return torch.stack([at_least_float32(gradient).norm() for gradient in gradients])
+
+
 Loss = Literal["bce", "asymmetric"]

@@ -88,6 +88,7 @@ class GenreModel(System):
                 config.projection_dim,
                 normalise=config.normalise,
                 tau_init=config.tau_init,
+                tau_scale=config.tau_scale,
             )
 
     @property
@@ -98,10 +99,10 @@ class GenreModel(System):
     @property
     def tau(self) -> Tensor | None:
         """The learned temperature, (); None without the contrastive part."""
-        return self.projection.tau if self.projection is not None else None
+        return self.projection.temperature if self.projection is not None else None
 
     def clamp_temperature(self) -> None:
-        """Keep tau in [0.001, 0.5]; call after each optimizer step."""
+        """Keep tau in its range; call after each optimizer step."""
         if self.projection is not None:
             self.projection.clamp_temperature()
 
@@ -125,7 +126,8 @@ class GenreModel(System):
             frames, n_frames = audio
             e_a = masked_mean(frames, valid_mask(n_frames, frames.shape[1]))
             outputs.audio_embedding, outputs.lyrics_embedding = self.projection(e_a, self._pooled_lyrics(batch))
-            outputs.tau = self.projection.tau
+            outputs.tau = self.projection.temperature
+            outputs.frames = frames
         return outputs
 
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:

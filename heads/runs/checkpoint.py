@@ -47,7 +47,8 @@ class RunState:
     config : ``TrainConfig.to_dict()``.
     task : what the run learns from, as ``Task.identity``; a resumed run must have the same.
     machine : what the weights' last bits depend on, as :func:`mgc.heads.device.machine`.
-    within : how far the next epoch has come: ``steps``, ``sums`` of the losses, ``seconds``; None at an epoch's end.
+    within : how far the next epoch has come: ``steps``, ``sums`` of the losses, ``gradients`` of its first batch,
+        ``seconds``; None at an epoch's end.
     best_epoch, best_map : epoch (from 1) with the best validation mAP; 0 and None before there is one.
     best : what ``best/`` says of that epoch: thresholds and validation metrics.
     stopped_early : no epoch follows, by `patience`.

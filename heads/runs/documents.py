@@ -90,6 +90,7 @@ class WithinDocument(TypedDict):
 
     steps: Number
     sums: Any
+    gradients: NotRequired[list[float] | None]
     seconds: float
 
 

@@ -23,6 +23,8 @@ class EpochRecord(Result):
     ----------
     epoch, step : epochs (from 1) and optimizer steps done.
     loss, contrastive, classification : training losses; tau : temperature after the epoch.
+    gradient_contrastive, gradient_classification : norm of each loss's gradient at the frames of the audio encoder,
+        weighted as in Eq. 7, in the epoch's first batch; None where there is one loss only.
     val_bce, val_map, val_jaccard, val_empty_share : on the validation split; Jaccard and the share of tracks with no
         predicted genre at threshold 0.5.
     """
@@ -39,6 +41,8 @@ class EpochRecord(Result):
     val_jaccard: float | None
     val_empty_share: float | None
     seconds: float
+    gradient_contrastive: float | None = None
+    gradient_classification: float | None = None
 
 
 def read_history(path: Path) -> list[EpochRecord]:

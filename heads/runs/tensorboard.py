@@ -20,6 +20,8 @@ _CURVES = {
     "val_empty_share": "validation/empty_share",
     "lr": "training/learning_rate",
     "tau": "training/tau",
+    "gradient_contrastive": "gradient/contrastive",
+    "gradient_classification": "gradient/classification",
     "seconds": "training/seconds_per_epoch",
 }
 

@@ -14,7 +14,7 @@ from ...cache.errors import TrainingError
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, epoch_batches
 from ..model.batch import Batch
-from ..model.losses import total_loss
+from ..model.losses import gradient_norms, total_loss
 from ..model.system import System
 from .augment import augment_batch
 
@@ -41,10 +41,12 @@ class EpochSums:
     ----------
     steps : optimizer steps done.
     sums : over the tracks of these steps, of the total loss, its contrastive and its classification part.
+    gradients : of its first batch, :func:`mgc.heads.model.losses.gradient_norms`; None where there are none.
     """
 
     steps: int
     sums: tuple[float, float, float]
+    gradients: tuple[float, float] | None = None
 
 
 @contextlib.contextmanager
@@ -87,9 +89,10 @@ def train_epoch(
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = config.lr_at(epoch - 1)
+    lambda_ = config.lambda_at(epoch - 1)
     order = epoch_batches(n_train, config.batch_size, seed=config.seed, epoch=epoch)
     done, random = start if start is not None else (EpochSums(steps=0, sums=(0.0, 0.0, 0.0)), {})
-    sums = torch.tensor(done.sums, device=device, dtype=torch.float64)
+    sums, gradients = torch.tensor(done.sums, device=device, dtype=torch.float64), done.gradients
     unchecked: list[tuple[Tensor, Batch]] = []
     with seeded(config.seed, epoch, device):
         _set_random(random, device)
@@ -98,8 +101,10 @@ def train_epoch(
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=learner.precision == "bf16"):
                 outputs = model(changed)
             losses = total_loss(
-                outputs, changed, config.lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
+                outputs, changed, lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
             )
+            if step == 1 and (norms := gradient_norms(outputs, losses, lambda_)) is not None:
+                gradients = (float(norms[0]), float(norms[1]))
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
@@ -113,13 +118,13 @@ def train_epoch(
                 _refuse_nonfinite(unchecked, batches, epoch)
                 unchecked.clear()
             if saving and save is not None:
-                save(_epoch_sums(step, sums), _random(device))
-    return _epoch_sums(len(order), sums)
+                save(_epoch_sums(step, sums, gradients), _random(device))
+    return _epoch_sums(len(order), sums, gradients)
 
 
-def _epoch_sums(steps: int, sums: Tensor) -> EpochSums:
+def _epoch_sums(steps: int, sums: Tensor, gradients: tuple[float, float] | None) -> EpochSums:
     total, contrastive, classification = sums.tolist()
-    return EpochSums(steps=steps, sums=(total, contrastive, classification))
+    return EpochSums(steps=steps, sums=(total, contrastive, classification), gradients=gradients)
 
 
 def _random(device: torch.device) -> dict[str, Tensor]:

@@ -129,7 +129,12 @@ def open_run(
         state.config = config.to_dict()
         restore(folder, state, model, optimizer)
         if state.within is not None:
-            sums = EpochSums(steps=state.within["steps"], sums=tuple(state.within["sums"]))
+            gradients = state.within.get("gradients")
+            sums = EpochSums(
+                steps=state.within["steps"],
+                sums=tuple(state.within["sums"]),
+                gradients=None if gradients is None else tuple(gradients),
+            )
             within = sums, saved_random(folder, state)
     with saving(folder, "the files of a new run", whole_epochs=state.epoch):
         about = describe_run(
@@ -180,5 +185,7 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
     if config.compile:
         model.compile()
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda")
-    return model, optimizer
+    decaying = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return model, kind(groups, lr=config.lr, fused=device.type == "cuda")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -44,6 +45,10 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0
 """Between checkpoints inside an epoch: what a kill may cost where epochs are long."""
+
+
+MAX_RATIO = 10.0
+"""Of the two losses' gradients; above it the shared encoder learns from one of them alone."""
 
 
 class EpochLog(Protocol):
@@ -183,6 +188,24 @@ def train(
             return training.finish()
 
 
+def one_sided(history: Sequence[EpochRecord]) -> str | None:
+    """Return a warning where one loss drowns the other at the shared encoder in most epochs; None where none does."""
+    ratios = [
+        record.gradient_contrastive / record.gradient_classification
+        for record in history
+        if record.gradient_contrastive and record.gradient_classification
+    ]
+    ratio = statistics.median(ratios) if ratios else 1.0
+    if 1 / MAX_RATIO <= ratio <= MAX_RATIO:
+        return None
+    strong, weak = ("audio-lyrics", "classification") if ratio > 1 else ("classification", "audio-lyrics")
+    times = max(ratio, 1 / ratio)
+    return (
+        f"at the audio encoder the gradient of the {strong} loss is {times:.0f} times that of the {weak} loss (median "
+        f"over epochs), so it learns from the first almost alone; change lambda, or set bce_reduction=sum"
+    )
+
+
 class _Training:
     """The epochs of a run: trains, validates, saves, publishes."""
 
@@ -234,7 +257,7 @@ class _Training:
             n_parameters=run.model.n_parameters,
             seconds=time.monotonic() - run.started_s,
             stopped_early=state.stopped_early,
-            warnings=(*run.warnings, *([] if nothing is None else [nothing])),
+            warnings=(*run.warnings, *filter(None, (nothing, one_sided(run.history)))),
         )
 
     def _epochs_left(self) -> bool:
@@ -319,7 +342,12 @@ class _Training:
         StoppedError
         """
         run, epoch = self.run, self.state.epoch + 1
-        within = {"steps": sums.steps, "sums": list(sums.sums), "seconds": time.monotonic() - self.epoch_started_s}
+        within = {
+            "steps": sums.steps,
+            "sums": list(sums.sums),
+            "gradients": None if sums.gradients is None else list(sums.gradients),
+            "seconds": time.monotonic() - self.epoch_started_s,
+        }
         point = dataclasses.replace(self.state, within=within)
         with saving(run.folder, f"a checkpoint within epoch {epoch}", whole_epochs=self.state.epoch):
             save_state(run.folder, point, run.model, run.optimizer, random=random)
@@ -344,4 +372,6 @@ class _Training:
             val_jaccard=validation["jaccard"],
             val_empty_share=validation["empty_share"],
             seconds=round(time.monotonic() - self.epoch_started_s, 3),
+            gradient_contrastive=None if sums.gradients is None else sums.gradients[0],
+            gradient_classification=None if sums.gradients is None else sums.gradients[1],
         )

@@ -141,7 +141,7 @@ def test_the_page_stands_alone(run: Path, written: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|file:/", source)
     assert "prefers-color-scheme: dark" in source
     assert 'name="viewport"' in source
-    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 6
+    assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 7
 
 
 def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(written: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgc.heads.model.contrastive import TAU_MAX, TAU_MIN, ContrastiveProjection, contrastive_loss
+from mgc.heads.model.contrastive import LOG_TAU_MIN, TAU_MAX, TAU_MIN, ContrastiveProjection, contrastive_loss
 
 
 def test_parameters_of_the_default_setting():
@@ -34,21 +34,24 @@ def test_float32_under_autocast():
     torch.testing.assert_close(lyrics, module(a, t)[1])
 
 
+@pytest.mark.parametrize(("scale", "lowest"), [("linear", TAU_MIN), ("log", LOG_TAU_MIN)])
 @pytest.mark.parametrize("direction", [1e6, -1e6])
-def test_tau_stays_clamped_under_extreme_steps_and_receives_gradient(direction):
+def test_tau_stays_clamped_under_extreme_steps_and_receives_gradient(direction, scale, lowest):
     """paper.md check 9: also at the bound, where a clamp in the forward pass would have no gradient."""
     torch.manual_seed(0)
-    module = ContrastiveProjection(6, 5, 3)
+    module = ContrastiveProjection(6, 5, 3, tau_scale=scale)
+    assert module.temperature.item() == pytest.approx(0.07)
+    learnt = module.tau if scale == "linear" else module.log_tau
+    assert isinstance(learnt, torch.nn.Parameter)
     keys = torch.arange(4)
-    optimizer = torch.optim.SGD([module.tau], lr=1.0)
+    optimizer = torch.optim.SGD([learnt], lr=1.0)
     for _ in range(3):
         optimizer.zero_grad()
         audio, lyrics = module(torch.randn(4, 6), torch.randn(4, 5))
-        contrastive_loss(audio, lyrics, module.tau, keys, keys).backward()
-        assert module.tau.grad is not None
-        assert module.tau.grad.item() != 0.0
-        module.tau.grad.fill_(direction)
+        contrastive_loss(audio, lyrics, module.temperature, keys, keys).backward()
+        assert learnt.grad is not None
+        assert learnt.grad.item() != 0.0
+        learnt.grad.fill_(direction)
         optimizer.step()
         module.clamp_temperature()
-        assert module.tau.item() == pytest.approx(TAU_MIN if direction > 0 else TAU_MAX)
-    assert isinstance(module.tau, torch.nn.Parameter)
+        assert module.temperature.item() == pytest.approx(lowest if direction > 0 else TAU_MAX)

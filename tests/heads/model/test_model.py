@@ -12,7 +12,7 @@ from mgc.cache.errors import ConfigError
 from mgc.heads.model.batch import Batch
 from mgc.heads.model.config import ModelConfig
 from mgc.heads.model.graph import build_adjacency
-from mgc.heads.model.losses import total_loss
+from mgc.heads.model.losses import gradient_norms, total_loss
 from mgc.heads.model.model import GenreModel
 
 C, D, FRAMES, TOKENS = 6, 24, 160, 9
@@ -300,3 +300,17 @@ def test_what_does_not_fit_is_refused():
         GenreModel(config, genre_embedding=np.full((C, D), np.nan))
     with pytest.raises(ValueError, match="cannot normalise"):
         GenreModel(config, mel_std=0.0)
+
+
+def test_gradient_norms_are_those_of_each_weighted_loss_at_the_frames():
+    net, some = model(), batch()
+    outputs = net(some)
+    outputs.frames.retain_grad()
+    losses = total_loss(outputs, some, 0.3)
+    norms = gradient_norms(outputs, losses, 0.3)
+    for norm, loss in zip(norms, (0.3 * losses.contrastive, 0.7 * losses.classification), strict=True):
+        outputs.frames.grad = None
+        loss.backward(retain_graph=True)
+        torch.testing.assert_close(norm, outputs.frames.grad.norm())
+    without = model(contrastive=False)(some)
+    assert gradient_norms(without, total_loss(without, some), 0.3) is None

@@ -42,6 +42,7 @@ MODEL_SETTINGS = [
     "mel_top_db=20",
 ]
 OF_ML_GCN = ["graph_threshold=0.05", "graph_reweight=0.6"]
+SEEN_IN_TRAINING = ["tau_scale=log"]
 
 TRAINING_SETTINGS = [
     "loss=asymmetric",
@@ -55,11 +56,12 @@ TRAINING_SETTINGS = [
     "weight_decay=0.1",
     "grad_clip=0.01",
     "lambda=0.9",
+    "lambda_warmup_epochs=1",
 ]
 
 
 def test_no_option_of_the_model_is_left_out_here() -> None:
-    named = {setting.partition("=")[0] for setting in (*MODEL_SETTINGS, *OF_ML_GCN)}
+    named = {setting.partition("=")[0] for setting in (*MODEL_SETTINGS, *OF_ML_GCN, *SEEN_IN_TRAINING)}
     assert named == set(MODEL_OPTIONS)
 
 
@@ -124,7 +126,7 @@ def plain(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -
     return run
 
 
-@pytest.mark.parametrize("setting", TRAINING_SETTINGS)
+@pytest.mark.parametrize("setting", [*TRAINING_SETTINGS, *SEEN_IN_TRAINING])
 def test_each_option_of_training_leads_to_other_weights(
     small_store: FeatureStore, plain: Path, tmp_path: Path, setting: str
 ) -> None:

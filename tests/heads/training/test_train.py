@@ -19,11 +19,13 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import seal_store
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 from mgc.heads.data.splits import Split
+from mgc.heads.data.task import prepare
 from mgc.heads.device import compiling, deterministic
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.runs.checkpoint import find_state
 from mgc.heads.runs.history import read_history
 from mgc.heads.training import loop
+from mgc.heads.training.start import make_model
 from mgc.heads.training.train import train
 
 MakeWorld = Callable[..., Any]
@@ -76,6 +78,45 @@ def test_loss_parts_add_up_to_the_total(small_store: FeatureStore, tmp_path: Pat
     for record in train(small_store, tmp_path / "run", small_config(lambda_=0.4)).history:
         assert record.loss == pytest.approx(0.4 * record.contrastive + 0.6 * record.classification, rel=1e-5)
         assert record.tau is not None
+
+
+def test_the_audio_lyrics_loss_may_rise(small_store: FeatureStore, tmp_path: Path) -> None:
+    config = small_config(lambda_=0.4, lambda_warmup_epochs=1)
+    for record, weight in zip(train(small_store, tmp_path / "run", config).history, (0.2, 0.4, 0.4), strict=True):
+        weighted = weight * record.contrastive + (1 - weight) * record.classification
+        assert record.loss == pytest.approx(weighted, rel=1e-5)
+
+
+def test_gradients_of_both_losses_are_logged_and_the_stronger_is_warned_of(
+    small_store: FeatureStore, tmp_path: Path
+) -> None:
+    even = train(small_store, tmp_path / "even", small_config(bce_reduction="sum", lambda_=0.2))
+    mean = train(small_store, tmp_path / "mean", small_config(lambda_=0.9))
+    ratios = [
+        [record.gradient_contrastive / record.gradient_classification for record in result.history]  # type: ignore[operator]
+        for result in (even, mean)
+    ]
+    assert max(ratios[0]) < 10 < min(ratios[1])
+    assert not [warning for warning in even.warnings if "gradient" in warning]
+    (warning,) = [warning for warning in mean.warnings if "gradient" in warning]
+    assert f"the audio-lyrics loss is {sorted(ratios[1])[1]:.0f} times" in warning
+    alone = train(small_store, tmp_path / "alone", small_config(contrastive=False)).history
+    assert {(record.gradient_contrastive, record.gradient_classification) for record in alone} == {(None, None)}
+
+
+def test_only_weights_decay(small_store: FeatureStore) -> None:
+    """One step with a gradient of zero shows what decays: no bias, norm, tau, nor the vector of a missing lyric."""
+    config = small_config(optimizer="adamw", weight_decay=0.5, lr=1.0)
+    model, optimizer = make_model(prepare(small_store, config), config, torch.device("cpu"))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kept = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert {"no_lyrics", "bias", "projection.tau", "fusion.audio_block.norm.weight"} <= kept
+    assert kept == {name for name in before if name.endswith(("bias", "norm.weight", "tau", "no_lyrics"))} | {
+        name for name, value in before.items() if not value.any() or value.ndim < 2
+    }
 
 
 def test_learning_rate_is_halved_on_schedule(small_store: FeatureStore, tmp_path: Path) -> None:
@@ -147,7 +188,9 @@ def test_a_run_asked_to_stop_saves_the_step_and_goes_on_exactly_there(
 def test_all_switches_go_on_exactly_inside_an_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
     switches = switched_on(*SWITCHES)
     assert {"loss", "modality_dropout", "spec_augment", "optimizer"} <= switches.keys()
-    config = small_config(**{**switches, "epochs": 3, "warmup_epochs": 1})
+    model_options = {**SMALL["model_options"], "tau_scale": "log"}
+    more = {"epochs": 3, "warmup_epochs": 1, "lambda_warmup_epochs": 2, "model_options": model_options}
+    config = small_config(**{**switches, **more})
     train(small_store, tmp_path / "whole", config)
     with pytest.raises(StoppedError):
         train(small_store, tmp_path / "run", config, stop=Asked(7))
