@@ -78,9 +78,13 @@ def train(
     modalities: Annotated[
         Literal["both", "audio", "lyrics"] | None, typer.Option(help="Modalities to learn from.")
     ] = None,
+    head: Annotated[
+        Literal["graph", "linear", "query"] | None,
+        typer.Option(help="What scores genres: genre graph, linear layer, or a query per genre."),
+    ] = None,
     no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
     no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
-    no_graph: Annotated[bool, typer.Option("--no-graph", help="Without the genre graph.")] = False,
+    no_graph: Annotated[bool, typer.Option("--no-graph", hidden=True)] = False,
     lambda_: Annotated[
         float | None, typer.Option("--lambda", min=0, max=1, help="Weight of the audio-lyrics loss (Eq. 7).")
     ] = None,
@@ -117,14 +121,15 @@ def train(
     [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
     graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|reweighted|ml-gcn,
     graph_threshold=0.4, graph_reweight=0.25, graph_hidden=1024, logit_scale=false, bias=true, normalise=true,
-    projection_dim=256, tau_init=0.07, mel_reference=one|max, mel_top_db=null
+    projection_dim=256, tau_init=0.07, tau_scale=linear|log, mel_reference=one|max, mel_top_db=null
 
-    [b]training[/b]: loss=bce|asymmetric, bce_reduction=mean|sum, prior_bias=false, modality_dropout=0,
-    spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50, warmup_epochs=0,
-    weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
+    [b]training[/b]: loss=bce|asymmetric, bce_reduction=mean|sum, lambda_warmup_epochs=0, prior_bias=false,
+    modality_dropout=0, spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50,
+    warmup_epochs=0, weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
     """
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
-    more |= {"contrastive": not no_contrastive, "attention": not no_attention, "graph": not no_graph}
+    more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}
+    more["head"] = "linear" if no_graph else head
     learning["options"] |= _without_none(more | {"deterministic": deterministic})
     if dry_run:
         with terminal.progress() as steps:

@@ -15,7 +15,7 @@ from ..cache.bounds import Between, Count, check_options
 from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
 from .model.audio_cnn import EncoderName
-from .model.config import BASELINE_MODALITIES, Modalities, ModelConfig, SystemName
+from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig, SystemName, with_head
 from .model.losses import Loss
 
 PresetName = Literal["paper", "plus"]
@@ -50,7 +50,7 @@ MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""
 
 _OF_THE_STORE = ("n_genres", "text_dim", "n_mels")
-_SHARED = ("model", "encoder", "attention", "graph", "contrastive", "modalities")
+_SHARED = ("model", "encoder", "attention", "head", "contrastive", "modalities")
 MODEL_OPTIONS = tuple(
     item.name for item in dataclasses.fields(ModelConfig) if item.name not in (*_OF_THE_STORE, *_SHARED)
 )
@@ -90,7 +90,7 @@ class TrainConfig:
     prior_bias : start the genres' biases at their log odds among training tracks.
     modality_dropout : probability with which a track that has lyrics is trained as one without, each time it is met.
     spec_augment : mask bands and stretches of the spectrograms in training.
-    encoder, attention, graph, contrastive, modalities : parts of the model; see ``ModelConfig``. What a system or a
+    encoder, attention, head, contrastive, modalities : parts of the model; see ``ModelConfig``. What a system or a
         single modality cannot have is off, whatever was asked.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
     device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
@@ -127,7 +127,7 @@ class TrainConfig:
     spec_augment: bool = False
     encoder: EncoderName = "base"
     attention: bool = True
-    graph: bool = True
+    head: HeadName = "graph"
     contrastive: bool = True
     modalities: Modalities = "both"
     model_options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
@@ -170,7 +170,8 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of :meth:`to_dict`; unknown keys are refused with the nearest match."""
+        """The inverse of :meth:`to_dict`, of this mgc or of 0.1; unknown keys are refused with the nearest match."""
+        values = with_head(values)
         names = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
@@ -220,8 +221,9 @@ class TrainConfig:
             if self.modalities not in ("both", fixed):
                 raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} works on {fixed!r}")
             object.__setattr__(self, "modalities", fixed)
-        for part in ("attention", "contrastive", "graph"):
-            if fixed is not None or (self.modalities != "both" and part != "graph"):
+            object.__setattr__(self, "head", "linear")
+        if self.modalities != "both" or fixed is not None:
+            for part in ("attention", "contrastive"):
                 object.__setattr__(self, part, False)
 
     def _check_together(self) -> None:

@@ -4,7 +4,8 @@ XOR: the label is an attribute of the audio XOR one of the lyrics. Neither predi
 which is all that a linear classifier over concatenated means has. Lookup: each lyric token holds the name of a slot and
 a bit, and the audio holds the name of the slot whose bit is the label; uniform attention weights mix all bits.
 
-The fusion is trained with a linear head on 2 048 tracks of the world; accuracies are on 1 024 new ones.
+The fusion is trained with a linear head, or a query head of one genre, on 2 048 tracks of the world; accuracies are on
+1 024 new ones.
 
 Run: python -m benchmarks.worlds.attention [--seeds 3]      The last figures stand in benchmarks/worlds/attention.md.
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import print_heading
 from mgc.heads.model.fusion import Fusion
+from mgc.heads.model.query import QueryHead
 
 World = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
@@ -43,8 +45,10 @@ def lookup_world(n_tracks: int, rng: torch.Generator, n_slots: int = 12) -> tupl
     return 2 * frames, 2 * tokens, bits.gather(1, choice[:, None])[:, 0].float()
 
 
-def accuracy(world: World, seed: int, *, n_steps: int = 150, attention: bool = True, uniform: bool = False) -> float:
-    """Train a fusion on `world` and return the share of new tracks that it labels correctly."""
+def accuracy(
+    world: World, seed: int, *, n_steps: int = 150, attention: bool = True, uniform: bool = False, query: bool = False
+) -> float:
+    """Train a fusion and a head on `world`; return the share of new tracks that they label correctly."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     train, test = world(2048, rng), world(1024, rng)
@@ -52,12 +56,15 @@ def accuracy(world: World, seed: int, *, n_steps: int = 150, attention: bool = T
     module = Fusion(
         audio_dim=audio_dim, text_dim=text_dim, width=32, heads=2, dropout=0.0, attention=attention, uniform=uniform
     )
-    head = nn.Linear(module.out_width, 1)
+    head: nn.Module = nn.Linear(module.out_width, 1)
+    if query:
+        head = QueryHead(torch.zeros(1, 1), width=32, heads=2, dropout=0.0, ffn=False, uniform=uniform, bias=True)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=3e-3)
 
     def score(frames: Tensor, tokens: Tensor) -> Tensor:
         counts = (torch.full((len(x),), x.shape[1]) for x in (frames, tokens))
-        logits: Tensor = head(module(*zip((frames, tokens), counts, strict=True)))
+        fused = module(*zip((frames, tokens), counts, strict=True))
+        logits: Tensor = head(*fused.memory) if query else head(fused.vector)
         return logits[:, 0]
 
     for _ in range(n_steps):

@@ -18,9 +18,7 @@ from .paper_tables import Row, TableSpec
 NOT_PART_OF_A_RUN = ("preset", "device", "home")
 """Options that do not decide what a run learns."""
 
-SET_BY_ROWS = frozenset(
-    {"seed", "model", "lambda_", "bce_reduction", "contrastive", "attention", "graph", "modalities"}
-)
+SET_BY_ROWS = frozenset({"seed", "model", "lambda_", "bce_reduction", "contrastive", "attention", "head", "modalities"})
 
 
 @dataclass(frozen=True, kw_only=True)

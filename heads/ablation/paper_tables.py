@@ -63,8 +63,9 @@ SYSTEMS = TableSpec(
 )
 
 
-def _parts(*on: str) -> dict[str, bool]:
-    return {name: name in on for name in ("contrastive", "attention", "graph")}
+def _parts(*on: str) -> dict[str, Any]:
+    parts = {name: name in on for name in ("contrastive", "attention")}
+    return {**parts, "head": "graph" if "graph" in on else "linear"}
 
 
 COMPONENTS = TableSpec(

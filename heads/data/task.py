@@ -55,7 +55,8 @@ class Task:
     examples : training tracks, then validation tracks; `n_train` of them are training.
     groups : what each example is resampled with: its artist.
     filters : what each filter of genres and tracks left, in order.
-    model : shape of the model; `graph`, its summary and `genre_embedding` (C, D) are None where it has none.
+    model : shape of the model; `graph` and its summary are None where it has none, `genre_embedding` (C, D) where its
+        head uses no names.
     identity : what must be equal for a run to be resumed.
     labels_sha256 : of labels that stood in for the store's own; None without.
     warnings : sentences for the user.
@@ -192,13 +193,15 @@ def prepare(
     index = np.concatenate([train, validation])
     tracks = labelled.tracks.take(index)
     examples = Examples.of(store, labelled.rows[index], matrix[index])
-    embedding = store.genre_embedding[genres.columns] if config.graph else None
+    embedding = store.genre_embedding[genres.columns] if config.head != "linear" else None
     model = config.model_config(
         n_genres=len(genres.names),
         text_dim=store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
         n_mels=store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
     )
-    graph = build_adjacency(matrix[train], embedding, model.graph_options) if embedding is not None else None
+    graph = None
+    if config.head == "graph" and embedding is not None:
+        graph = build_adjacency(matrix[train], embedding, model.graph_options)
     summary = graph_summary(graph, genres.names) if graph is not None else None
     warnings = [
         *split.notes,
@@ -234,9 +237,9 @@ def prepare(
 def _check_features(store: FeatureStore, config: TrainConfig) -> None:
     if store.recipe.mel is None and config.modalities != "lyrics":
         raise ConfigError(f"{store.path} has no mel; train with modalities=lyrics, or extract mel")
-    if store.recipe.lyrics is None and (config.modalities != "audio" or config.graph):
+    if store.recipe.lyrics is None and (config.modalities != "audio" or config.head != "linear"):
         raise ConfigError(
-            f"{store.path} has no text features; train with modalities=audio and graph=False (and no attention or "
+            f"{store.path} has no text features; train with modalities=audio and head=linear (and no attention or "
             "contrastive part), or extract lyrics"
         )
 

@@ -16,9 +16,16 @@ from .graph import Conditional, GraphOptions, Normalisation, Similarity
 
 SystemName = Literal["ours", "santana", "pandeya"]
 Modalities = Literal["both", "audio", "lyrics"]
+HeadName = Literal["graph", "linear", "query"]
 
 BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": "both"}
 """The modalities of the baselines, which have no attention, graph or contrastive part."""
+
+
+def with_head(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of 0.1, which had ``graph: true`` or ``false`` in the place of ``head``, as they are now."""
+    others = {name: value for name, value in options.items() if name != "graph"}
+    return others if len(others) == len(options) else {"head": "graph" if options["graph"] else "linear", **others}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,8 @@ class ModelConfig:
     width, heads, dropout, ffn, attention, uniform_attention : fusion; ``heads=1`` is Eq. 1 to the letter,
         ``attention=False`` the ablation, ``uniform_attention`` a control.
     lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.
-    graph : classifiers from the genre graph; False is the ablation ``Linear(width, C)``.
+    head : ``graph``: classifiers from the genre graph; ``linear``: its ablation, ``Linear(width of f, C)``; ``query``:
+        :class:`mgc.heads.model.query.QueryHead`.
     graph_conditional, graph_similarity, graph_normalisation, graph_threshold, graph_reweight : see
         :class:`GraphOptions`; the last two are ML-GCN's.
     graph_hidden : inner width of the graph convolution.
@@ -59,7 +67,7 @@ class ModelConfig:
     attention: bool = True
     uniform_attention: bool = False
     lyrics_pooling: LyricsPooling = "mean"
-    graph: bool = True
+    head: HeadName = "graph"
     graph_conditional: Conditional = "rhs"
     graph_similarity: Similarity = "centred"
     graph_normalisation: Normalisation = "symmetric"
@@ -80,9 +88,9 @@ class ModelConfig:
         if self.modalities != "both" and (self.attention or self.contrastive):
             raise ConfigError(f"modalities={self.modalities!r} needs attention=False and contrastive=False")
         if self.model in BASELINE_MODALITIES:
-            if self.attention or self.contrastive or self.graph:
+            if self.attention or self.contrastive or self.head != "linear":
                 raise ConfigError(
-                    f"model={self.model!r} has no attention, graph or contrastive part; set them to False"
+                    f"model={self.model!r} has no attention, contrastive part or head but a linear one; set them so"
                 )
             if self.modalities != (works_on := BASELINE_MODALITIES[self.model]):
                 raise ConfigError(f"model={self.model!r} works on modalities={works_on!r}, not {self.modalities!r}")
@@ -102,7 +110,8 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """From ``dataclasses.asdict``; unknown keys are refused."""
+        """From ``dataclasses.asdict``, of this mgc or an older one; unknown keys are refused."""
+        data = with_head(data)
         unknown = sorted(set(data) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"model configuration has unknown keys {', '.join(unknown)}; is it of a newer mgc?")

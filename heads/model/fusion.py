@@ -1,10 +1,12 @@
-"""Fusion of sound and words: symmetric cross-modal attention (SCMA), its ablation, and single modalities.
+"""Fusion of audio and lyrics: symmetric cross-modal attention (SCMA), its ablation, and single modalities.
 
 Shapes: B batch, K audio frames, L lyric tokens, W model width, H heads, D text width, E encoder channels.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -61,6 +63,12 @@ class CrossAttention(nn.Module):
         mixed_BHQd = attend(query, key, value, other_mask_BN[:, None, None, :], self.dropout if self.training else 0.0)
         mixed: Tensor = self.out(mixed_BHQd.transpose(1, 2).flatten(2))
         return mixed
+
+    def weights(self, x_BQW: Tensor, other_BNW: Tensor, other_mask_BN: Tensor) -> Tensor:
+        """Return what the attention weighs each key with: (B, H, Q, N), rows sum to 1, masked keys 0."""
+        query, key = self._split(self.query(x_BQW)), self._split(self.key(other_BNW))
+        scores = (query * (0.0 if self.uniform else 1.0)) @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        return scores.masked_fill(~other_mask_BN[:, None, None, :], -torch.inf).softmax(dim=-1)
 
     def _split(self, x_BNW: Tensor) -> Tensor:
         n_batch, length, width = x_BNW.shape
@@ -137,17 +145,13 @@ class Fusion(nn.Module):
             self.audio_block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
             self.lyrics_block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
 
-    def forward(self, audio: tuple[Tensor, Tensor] | None, lyrics: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, audio: tuple[Tensor, Tensor] | None, lyrics: tuple[Tensor, Tensor] | None) -> Fused:
         """Fuse.
 
         Parameters
         ----------
         audio : frames (B, K, E) and their number (B,) int64, at least 1; None where the modality is left out.
         lyrics : token states (B, L, D) and their number (B,) int64, at least 1; None where left out.
-
-        Returns
-        -------
-        f (B, out_width).
         """
         z_a = z_l = None
         if self.audio_projection is not None and audio is not None:
@@ -161,17 +165,46 @@ class Fusion(nn.Module):
         if self.audio_block is not None and self.lyrics_block is not None:
             z_a = self.audio_block(u_a, u_l, mask_l)
             z_l = self.lyrics_block(u_l, u_a, mask_a)
-        pooled = []
+        sequences, masks, pooled = [], [], []
         if z_a is not None:
+            sequences.append(z_a)
+            masks.append(mask_a)
             pooled.append(masked_mean(z_a, mask_a))
         if z_l is not None:
+            sequences.append(z_l)
+            masks.append(mask_l)
             pooled.append(self._pool_lyrics(z_l, n_tokens))
-        return torch.cat(pooled, dim=-1)
+        return Fused(sequences=tuple(sequences), masks=tuple(masks), pooled=tuple(pooled))
 
     def _pool_lyrics(self, z_BLW: Tensor, n_tokens: Tensor) -> Tensor:
         if self.lyrics_pooling == "cls":
             return at_least_float32(z_BLW[:, 0])
         return masked_mean(z_BLW, non_special_mask(n_tokens, z_BLW.shape[1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """Both modalities, or one, after fusion.
+
+    Attributes
+    ----------
+    sequences : Z_a (B, K, W) and Z_l (B, L, W); masks : (B, K) and (B, L) bool, true where there is a frame or token.
+    pooled : their means (B, W) float32.
+    """
+
+    sequences: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
+    pooled: tuple[Tensor, ...]
+
+    @property
+    def vector(self) -> Tensor:
+        """f (B, out_width) float32."""
+        return torch.cat(self.pooled, dim=-1)
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor]:
+        """Frames and tokens in one sequence (B, K + L, W), and its mask (B, K + L)."""
+        return torch.cat(self.sequences, dim=1), torch.cat(self.masks, dim=1)
 
 
 def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from .baselines import Pandeya, Santana
 from .batch import Batch, Outputs
 from .config import ModelConfig
 from .contrastive import ContrastiveProjection
-from .fusion import Fusion, masked_mean
+from .fusion import Fused, Fusion, masked_mean
 from .graph import CROWDED_COSINE, GenreGraph, centre
+from .query import QueryHead
 from .system import System
 
 ABOUT: Mapping[str, str] = {
@@ -73,11 +74,27 @@ class GenreModel(System):
             lyrics_pooling=config.lyrics_pooling,
         )
         self.graph: GenreGraph | None = None
+        self.query: QueryHead | None = None
         self.classifier: nn.Linear | None = None
         self.bias: nn.Parameter | None = None
-        if config.graph:
-            self.graph = _genre_graph(config, adjacency, genre_embedding, self.fusion.out_width)
+        if config.head == "graph":
+            self.graph = GenreGraph(
+                _checked("adjacency", adjacency, np.eye(config.n_genres)),
+                _nodes(config, genre_embedding),
+                hidden=config.graph_hidden,
+                out_width=self.fusion.out_width,
+            )
             self.bias = nn.Parameter(torch.zeros(config.n_genres)) if config.bias else None
+        elif config.head == "query":
+            self.query = QueryHead(
+                _nodes(config, genre_embedding),
+                width=config.width,
+                heads=config.heads,
+                dropout=config.dropout,
+                ffn=config.ffn,
+                uniform=config.uniform_attention,
+                bias=config.bias,
+            )
         else:
             self.classifier = nn.Linear(self.fusion.out_width, config.n_genres, bias=config.bias)
         self.projection: ContrastiveProjection | None = None
@@ -94,6 +111,8 @@ class GenreModel(System):
     @property
     def output_bias(self) -> Tensor | None:
         """(C,) what is added to the logits; None with ``bias=False``."""
+        if self.query is not None:
+            return self.query.bias
         return self.bias if self.classifier is None else self.classifier.bias
 
     @property
@@ -151,38 +170,35 @@ class GenreModel(System):
         states = batch.lyrics_pooled if self.config.lyrics_pooling == "mean" else self._lyrics(batch)[0][:, 0]
         return states.masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
 
-    def _classify(self, fused: Tensor) -> Tensor:
-        with torch.autocast(fused.device.type, enabled=False):
+    def _classify(self, fused: Fused) -> Tensor:
+        if self.query is not None:
+            return self.query(*fused.memory)  # type: ignore[no-any-return]
+        vector = fused.vector
+        with torch.autocast(vector.device.type, enabled=False):
             if self.graph is None:
                 assert self.classifier is not None
-                plain: Tensor = self.classifier(fused)
+                plain: Tensor = self.classifier(vector)
                 return plain
-            logits: Tensor = fused @ self.graph().T
+            logits: Tensor = vector @ self.graph().T
             if self.config.logit_scale:
-                logits = logits / math.sqrt(fused.shape[-1])
+                logits = logits / math.sqrt(vector.shape[-1])
             return logits if self.bias is None else logits + self.bias
 
 
-def _genre_graph(
-    config: ModelConfig,
-    adjacency: npt.ArrayLike | Tensor | None,
-    genre_embedding: npt.ArrayLike | Tensor | None,
-    out_width: int,
-) -> GenreGraph:
-    n_genres, text_dim = config.n_genres, config.text_dim
-    a_hat = _float64(adjacency) if adjacency is not None else np.eye(n_genres)
-    nodes = _float64(genre_embedding) if genre_embedding is not None else np.zeros((n_genres, text_dim))
-    for name, array, shape in (
-        ("adjacency", a_hat, (n_genres, n_genres)),
-        ("genre_embedding", nodes, (n_genres, text_dim)),
-    ):
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; {n_genres} genres of width {text_dim} need {shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds NaN or infinity")
-    if config.graph_similarity == "centred":
-        nodes = centre(nodes)
-    return GenreGraph(torch.from_numpy(a_hat), torch.from_numpy(nodes), hidden=config.graph_hidden, out_width=out_width)
+def _nodes(config: ModelConfig, genre_embedding: npt.ArrayLike | Tensor | None) -> Tensor:
+    """(C, D) name vectors as the head uses them; zeros, to be loaded afterwards, where there are none."""
+    nodes = _checked("genre_embedding", genre_embedding, np.zeros((config.n_genres, config.text_dim)))
+    return torch.from_numpy(centre(nodes)) if config.graph_similarity == "centred" else nodes
+
+
+def _checked(name: str, array: npt.ArrayLike | Tensor | None, default: npt.NDArray[np.float64]) -> Tensor:
+    """float64, of the shape of `default`, which stands in where there is none."""
+    values = default if array is None else _float64(array)
+    if values.shape != default.shape:
+        raise ValueError(f"{name} has shape {values.shape}; these genres and this text width need {default.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return torch.from_numpy(values)
 
 
 def _float64(array: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:

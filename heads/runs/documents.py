@@ -13,7 +13,7 @@ from ...cache.bounds import Between, Matching, problem
 from ...cache.errors import RunError
 from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
 from ..config import TrainConfig
-from ..model.config import ModelConfig
+from ..model.config import ModelConfig, with_head
 
 FORMAT_VERSION = 1
 
@@ -121,5 +121,6 @@ def check_document(path: Path, document: Mapping[str, Any], kind: Any) -> None:
     version = document.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise RunError(f"{path}: format {version!r:.20}, but this mgc reads {FORMAT_VERSION}; install a matching mgc")
-    if wrong := problem(document, kind):
+    settled = {key: with_head(value) if isinstance(value, dict) else value for key, value in document.items()}
+    if wrong := problem(settled, kind):
         raise RunError(f"{path}: {wrong}; do not use this file, or restore it from a copy")

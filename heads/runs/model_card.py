@@ -33,6 +33,11 @@ _POLICIES = {
     "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
     "manifest": ": as the collection came with",
 }
+HEADS = {
+    "graph": "genre graph",
+    "linear": "linear",
+    "query": "genre queries",
+}
 _INPUTS = {"both": "sound and lyrics", "audio": "sound", "lyrics": "lyrics"}
 
 
@@ -157,7 +162,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "parameters": f"{facts.n_parameters}",
         "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
         "cross-modal attention": _on(model.attention),
-        "genre graph": _on(model.graph) + _genre_prompts(task, recipe),
+        "head": HEADS[model.head] + _genre_prompts(task, recipe),
         "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
         if model.contrastive
         else "off",
@@ -180,7 +185,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
 
 def _genre_prompts(task: Task, recipe: Recipe) -> str:
     renamed = [name for name in task.genres.names if name in recipe.genre_names]
-    if not (task.model.graph and renamed):
+    if task.model.head == "linear" or not renamed:
         return ""
     return f"; {len(renamed)} of {len(task.genres.names)} genres read aloud by other texts than their names"
 

@@ -208,7 +208,7 @@ def _build(folder: Path, config: ModelConfig) -> System:
     """
     stored = tensor_shapes(folder / WEIGHTS)
     n_values = sum(map(math.prod, stored.values()))
-    if config.graph and config.n_genres * max(config.n_genres, config.text_dim) > n_values:
+    if config.head != "linear" and config.n_genres * max(config.n_genres, config.text_dim) > n_values:
         raise RunError(f"{folder / WEIGHTS}: has no weights for {config.n_genres} genres; restore it from a copy")
     try:
         with torch.device("meta"):

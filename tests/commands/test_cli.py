@@ -420,7 +420,6 @@ def test_help_of_train_lists_every_option_of_the_configuration(call):
         "genres": "--genres-file",
         "contrastive": "--no-contrastive",
         "attention": "--no-attention",
-        "graph": "--no-graph",
         "model_options": "--set",
     }
     for field in dataclasses.fields(TrainConfig):

@@ -266,7 +266,7 @@ def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_not_evaluated_yet_and_without_a_graph_says_so(small_store: FeatureStore, tmp_path: Path) -> None:
-    path = _run(small_store, tmp_path / "young", evaluated=False, graph=False, contrastive=False)
+    path = _run(small_store, tmp_path / "young", evaluated=False, head="linear", contrastive=False)
     page = _parse(write_report(path)).text
     assert "not been evaluated yet: run mgc evaluate" in page
     assert "no genre graph" in page

@@ -121,10 +121,11 @@ def test_published_numbers_are_the_papers() -> None:
 
 
 def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
-    parts = {"A-L": "contrastive", "SCMA": "attention", "GCEM": "graph"}
+    parts = {"A-L": "contrastive", "SCMA": "attention", "GCEM": "head"}
     for row in COMPONENTS.rows:
         expected = {option: row.name == "all" or name in row.name.split(" + ") for name, option in parts.items()}
-        assert row.options == expected
+        head = "graph" if expected.pop("head") else "linear"
+        assert row.options == {**expected, "head": head}
     plus = Grid(tables=[PLUS_TABLE], preset="plus", seeds=[0])
     config = {row.name: plan_row for row in PLUS_TABLE.rows for plan_row in [plus.config(row, 0)]}
     plain = config["paper"].to_dict()

@@ -40,11 +40,11 @@ def test_one_key_makes_the_output_independent_of_the_query():
 def test_masked_keys_holding_junk_change_nothing():
     module = fusion()
     audio, lyrics = inputs()
-    clean = module(audio, lyrics)
+    clean = module(audio, lyrics).vector
     for junk in (1e6, float("nan"), float("inf")):
         frames, tokens = audio[0].clone(), lyrics[0].clone()
         frames[1, 3:], frames[2, 1:], tokens[1, 4:], tokens[2, 1:] = junk, junk, junk, junk
-        torch.testing.assert_close(module((frames, audio[1]), (tokens, lyrics[1])), clean)
+        torch.testing.assert_close(module((frames, audio[1]), (tokens, lyrics[1])).vector, clean)
 
 
 @pytest.mark.parametrize("heads", [1, 4])
@@ -89,13 +89,13 @@ def test_symmetric_both_directions_by_hand():
     z_a = module.audio_block.norm(u_a + module.audio_block.attention(u_a, u_l, every))
     z_l = module.lyrics_block.norm(u_l + module.lyrics_block.attention(u_l, u_a, every[:, :K]))
     expected = torch.cat([z_a.mean(1), z_l[:, 1:-1].mean(1)], dim=-1)
-    torch.testing.assert_close(module((frames, n_frames), (tokens, n_tokens)), expected)
+    torch.testing.assert_close(module((frames, n_frames), (tokens, n_tokens)).vector, expected)
 
 
 def test_without_attention_the_lyrics_half_is_the_projected_pooled_vector():
     module = fusion(attention=False)
     (frames, n_frames), (tokens, n_tokens) = inputs(2)
-    f = module((frames, n_frames), (tokens, n_tokens))
+    f = module((frames, n_frames), (tokens, n_tokens)).vector
     pooled = torch.stack([tokens[0, 1:6].mean(0), tokens[1, 1:3].mean(0)])
     mean_frames = torch.stack([frames[0].mean(0), frames[1, :3].mean(0)])
     torch.testing.assert_close(f[:, :8], module.audio_projection(mean_frames))
@@ -105,14 +105,14 @@ def test_without_attention_the_lyrics_half_is_the_projected_pooled_vector():
 def test_cls_pooling_takes_the_first_token():
     module = fusion(attention=False, lyrics_pooling="cls")
     audio, (tokens, n_tokens) = inputs()
-    torch.testing.assert_close(module(audio, (tokens, n_tokens))[:, 8:], module.lyrics_projection(tokens[:, 0]))
+    torch.testing.assert_close(module(audio, (tokens, n_tokens)).vector[:, 8:], module.lyrics_projection(tokens[:, 0]))
 
 
 @pytest.mark.parametrize(("alone", "width"), [("audio", 8), ("lyrics", 8)])
 def test_one_modality_alone(alone, width):
     audio, lyrics = inputs()
     module = fusion(attention=False, **{"text_dim" if alone == "audio" else "audio_dim": None})
-    f = module(audio if alone == "audio" else None, lyrics if alone == "lyrics" else None)
+    f = module(audio if alone == "audio" else None, lyrics if alone == "lyrics" else None).vector
     assert f.shape == (3, width)
     assert module.out_width == width
 
@@ -122,7 +122,7 @@ def test_feed_forward_option_adds_its_layer():
     plain, deep = fusion(), fusion(ffn=True)
     extra = sum(p.numel() for p in deep.parameters()) - sum(p.numel() for p in plain.parameters())
     assert extra == 2 * ((8 * 32 + 32) + (32 * 8 + 8) + 2 * 8)
-    assert deep(audio, lyrics).shape == plain(audio, lyrics).shape
+    assert deep(audio, lyrics).vector.shape == plain(audio, lyrics).vector.shape
 
 
 def test_parameters_of_the_default_setting():
@@ -154,6 +154,7 @@ def test_options_that_contradict_are_refused():
 def test_attention_learns_xor_of_sound_and_words_and_concatenation_cannot(seed):
     """paper.md check 15, on the fusion alone."""
     assert accuracy(xor_world, seed) >= 0.95
+    assert accuracy(xor_world, seed, query=True) >= 0.95
     assert accuracy(xor_world, seed, attention=False) < 0.8
 
 
@@ -161,4 +162,6 @@ def test_attention_learns_xor_of_sound_and_words_and_concatenation_cannot(seed):
 def test_attention_beats_uniform_weights_where_the_sound_chooses_the_token(seed):
     """paper.md check 15, on the fusion alone."""
     assert accuracy(lookup_world, seed) >= 0.95
+    assert accuracy(lookup_world, seed, query=True) >= 0.95
+    assert accuracy(lookup_world, seed, query=True, attention=False) < 0.85
     assert accuracy(lookup_world, seed, uniform=True) < 0.85

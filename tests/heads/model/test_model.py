@@ -16,6 +16,7 @@ from mgc.heads.model.losses import gradient_norms, total_loss
 from mgc.heads.model.model import GenreModel
 
 C, D, FRAMES, TOKENS = 6, 24, 160, 9
+QUERY = {"head": "query"}
 
 
 def model(seed: int = 0, **options) -> GenreModel:
@@ -57,7 +58,7 @@ def test_parameters_of_the_default_setting():
 @pytest.mark.parametrize(
     ("options", "missing"),
     [
-        ({"graph": False}, 1_310_720 + 87 - (512 * 87 + 87)),
+        ({"head": "linear"}, 1_310_720 + 87 - (512 * 87 + 87)),
         ({"contrastive": False}, 328_193),
         ({"attention": False}, 526_336 + 1_024),
         ({"bias": False}, 87),
@@ -69,11 +70,13 @@ def test_parameters_of_ablations(options, missing):
     assert sum(p.numel() for p in ablated.parameters()) == 4_063_457 + 768 + 87 - missing
 
 
-@pytest.mark.parametrize("lyrics_pooling", ["mean", "cls"])
-@pytest.mark.parametrize("attention", [True, False])
-def test_padding_changes_no_evaluation_output(attention, lyrics_pooling):
+@pytest.mark.parametrize(
+    "options",
+    [*({"attention": on, "lyrics_pooling": pooling} for on in (True, False) for pooling in ("mean", "cls")), QUERY],
+)
+def test_padding_changes_no_evaluation_output(options):
     """paper.md check 15: what padding holds, how much of it there is, and who else is in the batch."""
-    net = model(attention=attention, lyrics_pooling=lyrics_pooling, encoder="lite").eval()
+    net = model(**options, encoder="lite").eval()
     whole = batch()
     expected = net(whole)
     wide = dataclasses.replace(
@@ -122,13 +125,17 @@ def test_a_batch_without_any_token_works():
     torch.testing.assert_close(net(empty).logits, net(only).logits)
 
 
-def test_permuting_genres_permutes_logits():
+@pytest.mark.parametrize("head", ["graph", "query"])
+def test_permuting_genres_permutes_logits(head):
     """paper.md check 6."""
     order = [3, 0, 5, 1, 4, 2]
-    net = model().eval()
-    permuted = GenreModel(net.config, adjacency=net.graph.adjacency[order][:, order])
-    state = net.state_dict()
-    state["graph.adjacency"], state["graph.nodes"] = permuted.graph.adjacency, state["graph.nodes"][order]
+    net = model(head=head).eval()
+    permuted, state = GenreModel(net.config), net.state_dict()
+    for name in ("bias", "graph.nodes", "query.nodes", "query.query", "query.output", "query.bias"):
+        if name in state:
+            state[name] = state[name][order]
+    if head == "graph":
+        state["graph.adjacency"] = state["graph.adjacency"][order][:, order]
     permuted.load_state_dict(state)
     torch.testing.assert_close(permuted.eval()(batch()).logits, net(batch()).logits[:, order])
 
@@ -142,24 +149,35 @@ def test_lambda_1_sends_no_gradient_to_fusion_graph_and_bias():
         assert reached == name.startswith(("encoder.", "projection.")), name
 
 
-def test_every_parameter_learns_in_the_default_setting():
-    net = model()
+@pytest.mark.parametrize("head", ["graph", "linear", "query"])
+def test_every_parameter_learns(head):
+    net = model(head=head)
     total_loss(net(batch()), batch()).total.backward()
     # A key's bias moves all scores of a query alike, which softmax does not see.
     silent = {n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-8}
-    assert silent <= {"fusion.audio_block.attention.key.bias", "fusion.lyrics_block.attention.key.bias"}
+    assert {name for name in silent if not name.endswith("attention.key.bias")} == set()
 
 
-def test_gradients_are_those_of_finite_differences():
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({}, {}),
+        ({"head": "linear"}, {}),
+        (QUERY, {"sum_over_genres": True}),
+        ({**QUERY, "ffn": True, "attention": False}, {"loss": "asymmetric"}),
+        ({"graph_normalisation": "reweighted", "tau_scale": "log"}, {"sum_over_genres": True}),
+    ],
+)
+def test_gradients_are_those_of_finite_differences(options, how):
     """In float64, along random directions through all parameters at once.
 
     Steps are tiny because max-pooling has kinks: the share of windows whose maximum moves falls with the step.
     """
-    net, whole = model(dropout=0.0).double(), batch()
+    net, whole = model(dropout=0.0, **options).double(), batch()
     parameters = list(net.parameters())
 
     def loss() -> torch.Tensor:
-        return total_loss(net(whole), whole).total
+        return total_loss(net(whole), whole, **how).total
 
     loss().backward()
     torch.manual_seed(2)
@@ -190,15 +208,15 @@ def test_logits_are_features_times_genre_classifiers():
     scaled = model(logit_scale=True).eval()
     with torch.no_grad():
         net.bias.fill_(2.0)
-    fused = net.fusion(net._encode_audio(batch()), net._lyrics(batch()))
+    fused = net.fusion(net._encode_audio(batch()), net._lyrics(batch())).vector
     torch.testing.assert_close(net(batch()).logits, fused @ net.graph().T + 2.0)
     torch.testing.assert_close(scaled(batch()).logits * 512**0.5 + 2.0, net(batch()).logits)
 
 
 @pytest.mark.parametrize("alone", ["audio", "lyrics"])
-@pytest.mark.parametrize("graph", [True, False])
-def test_one_modality_alone_ignores_the_other(alone, graph):
-    net = model(modalities=alone, attention=False, contrastive=False, graph=graph).eval()
+@pytest.mark.parametrize("head", ["graph", "linear", "query"])
+def test_one_modality_alone_ignores_the_other(alone, head):
+    net = model(modalities=alone, attention=False, contrastive=False, head=head).eval()
     whole = batch()
     other = {"lyrics": torch.randn(4, TOKENS, D)} if alone == "audio" else {"mel": torch.randn(4, 128, FRAMES)}
     outputs = net(whole)
@@ -232,8 +250,9 @@ def test_names_are_centred_unless_raw_is_asked_for():
     assert "mean cosine 1.0000" in crowded.start_warnings()[0]
 
 
-def test_stored_half_precision_and_bf16_autocast_stay_close_to_float32():
-    net = model().eval()
+@pytest.mark.parametrize("head", ["graph", "query"])
+def test_stored_half_precision_and_bf16_autocast_stay_close_to_float32(head):
+    net = model(head=head).eval()
     whole = batch()
     half = dataclasses.replace(whole, mel=whole.mel.half(), lyrics=whole.lyrics.half())
     expected = net(whole)

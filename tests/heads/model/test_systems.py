@@ -25,7 +25,7 @@ from mgc.heads.training.augment import augment_batch
 from mgc.heads.training.train import train
 
 C, D = 5, 12
-OFF = {"attention": False, "contrastive": False, "graph": False}
+OFF = {"attention": False, "contrastive": False, "head": "linear"}
 SANTANA, PANDEYA = {"model": "santana", "modalities": "audio", **OFF}, {"model": "pandeya", **OFF}
 
 

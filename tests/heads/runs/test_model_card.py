@@ -125,4 +125,4 @@ def test_it_says_that_genres_were_read_aloud_by_other_texts(
     world = make_world(n_tracks=24)
     world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music", "polka": "polka dance"})
     named = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
-    assert "| genre graph | on; 1 of 5 genres read aloud by other texts than their names |" in card_of(named.run)[1]
+    assert "| head | genre graph; 1 of 5 genres read aloud by other texts than their names |" in card_of(named.run)[1]

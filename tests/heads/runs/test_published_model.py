@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -15,9 +16,11 @@ import torch
 
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import MgcError, RunError
+from mgc.cache.reading.store import FeatureStore
 from mgc.heads.data.splits import Split
 from mgc.heads.runs.checkpoint import find_state
 from mgc.heads.runs.published_model import load_run
+from mgc.heads.training.train import train
 
 
 @pytest.fixture
@@ -88,6 +91,45 @@ def test_weights_of_other_shapes_are_refused_from_their_header(run: Path) -> Non
     name_part(run, path.name)
     with pytest.raises(RunError, match="cannot be read as safetensors"):
         load_run(run)
+
+
+MODEL_0_1 = (
+    "n_genres text_dim n_mels model encoder mel_reference mel_top_db width heads dropout ffn attention "
+    "uniform_attention lyrics_pooling graph graph_conditional graph_similarity graph_normalisation graph_threshold "
+    "graph_reweight graph_hidden logit_scale bias contrastive projection_dim normalise tau_init modalities"
+)
+TRAINING_0_1 = (
+    "preset model seed split split_seed genres top_genres min_genre_count min_labels epochs batch_size lr optimizer "
+    "schedule lr_halve_every warmup_epochs weight_decay grad_clip patience lambda_ loss bce_reduction prior_bias "
+    "modality_dropout spec_augment encoder attention graph contrastive modalities model_options device precision home "
+    "compile deterministic"
+)
+"""The keys of version 0.1."""
+
+
+def as_in_0_1(options: dict[str, Any], keys: str) -> dict[str, Any]:
+    """Return the options as 0.1 wrote them; the others have the values that 0.1 stood for."""
+    options = {**options, "graph": options["head"] == "graph"}
+    return {key: options[key] for key in keys.split()}
+
+
+def test_a_run_of_0_1_is_read_and_resumed_as_it_was(run: Path, small_store: FeatureStore) -> None:
+    expected = load_run(run)
+    rewrite(run, "config.json", lambda d: d.update(model=as_in_0_1(d["model"], MODEL_0_1)))
+    rewrite(run, "config.json", lambda d: d.update(training=as_in_0_1(d["training"], TRAINING_0_1)))
+    for path in (run / "last").glob("state-*.json"):
+        document = unseal(path)
+        document["config"] = as_in_0_1(document["config"], TRAINING_0_1)
+        path.write_bytes(seal(document))
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record in history:
+        del record["gradient_contrastive"], record["gradient_classification"]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in history))
+    found = load_run(run)
+    assert found.model.config == expected.model.config
+    assert found.training == expected.training
+    longer = dataclasses.replace(found.training, epochs=found.training.epochs + 1)
+    assert [record.epoch for record in train(small_store, run, longer, resume=True).history][-1] == longer.epochs
 
 
 CHECKPOINTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [

@@ -179,7 +179,7 @@ def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
     }
     assert read_settings([]) == {}
     for setting, says in [
-        ("headz=1", "did you mean 'heads'"),
+        ("widht=1", "did you mean 'width'"),
         ("heads", "want key=value"),
         ("heads=[", "YAML"),
         ("preset=plus", "no option 'preset'"),
@@ -210,8 +210,13 @@ def test_values_without_meaning_are_refused_before_anything_is_read(settings: li
 
 
 def test_a_system_has_the_parts_it_has() -> None:
-    assert dataclasses.asdict(TrainConfig(model="santana")) | {"model": "ours", "graph": True} == dataclasses.asdict(
+    assert dataclasses.asdict(TrainConfig(model="santana")) | {"model": "ours", "head": "graph"} == dataclasses.asdict(
         TrainConfig(modalities="audio")
     )
     pandeya = TrainConfig(model="pandeya")
-    assert (pandeya.modalities, pandeya.attention, pandeya.graph, pandeya.contrastive) == ("both", False, False, False)
+    assert (pandeya.modalities, pandeya.attention, pandeya.head, pandeya.contrastive) == (
+        "both",
+        False,
+        "linear",
+        False,
+    )

@@ -376,7 +376,7 @@ def test_a_compiled_run_learns_what_any_run_learns(small_store: FeatureStore, tm
     """Of words alone: compiling the encoder of sound takes a minute."""
     options: dict[str, Any] = {
         "modalities": "lyrics",
-        "graph": False,
+        "head": "linear",
         "epochs": 2,
         "model_options": {**SMALL["model_options"], "dropout": 0.0},
     }
@@ -471,7 +471,8 @@ def test_filters_tell_what_they_kept_in_order(make_world: MakeWorld, tmp_path: P
     [
         {"contrastive": False},
         {"attention": False},
-        {"graph": False},
+        {"head": "linear"},
+        {"head": "query"},
         {"modalities": "audio", "attention": False, "contrastive": False},
         {"modalities": "lyrics", "attention": False, "contrastive": False},
     ],
@@ -490,7 +491,7 @@ def test_a_store_without_text_trains_on_audio_alone_and_says_what_else_it_needs(
     store = world.write(tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="no text features"):
         train(store, tmp_path / "run", small_config())
-    options = {"modalities": "audio", "attention": False, "contrastive": False, "graph": False}
+    options = {"modalities": "audio", "attention": False, "contrastive": False, "head": "linear"}
     assert train(store, tmp_path / "run", small_config(epochs=1, **options)).history[0].contrastive == 0
 
 

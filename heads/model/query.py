@@ -1,0 +1,63 @@
+"""The genre-query head: every genre looks at the track with an attention of its own.
+
+Shapes: B batch, C genres, N audio frames and lyric tokens, W model width, H heads, D text width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .fusion import CrossModalBlock
+
+
+class QueryHead(nn.Module):
+    """Score each genre by what its query finds in the frames and tokens of a track: (B, N, W) -> logits (B, C).
+
+    The query of a genre is its name vector, projected, plus a free vector; so is the vector that its finding is
+    multiplied with. A genre name that was not trained thus has a query and an output too, from its name alone.
+
+    Parameters
+    ----------
+    nodes : (C, D) name vectors, centred already where they are to be; a buffer, saved with the weights.
+    width, heads, dropout, ffn, uniform : of the attention; see :class:`mgc.heads.model.fusion.CrossModalBlock`.
+    bias : add a bias for each genre.
+
+    Notes
+    -----
+    Query2Label (Liu et al. 2021, arXiv:2107.10834) with one layer and one attention, and queries that come from names.
+    """
+
+    nodes: Tensor
+
+    def __init__(
+        self, nodes: Tensor, *, width: int, heads: int, dropout: float, ffn: bool, uniform: bool, bias: bool
+    ) -> None:
+        super().__init__()
+        n_genres, text_dim = nodes.shape
+        self.register_buffer("nodes", nodes.float().clone())
+        self.name_query = nn.Linear(text_dim, width, bias=False)
+        self.name_output = nn.Linear(text_dim, width, bias=False)
+        self.query = nn.Parameter(torch.empty(n_genres, width))
+        self.output = nn.Parameter(torch.empty(n_genres, width))
+        self.block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
+        self.bias = nn.Parameter(torch.zeros(n_genres)) if bias else None
+        nn.init.normal_(self.query)
+        nn.init.normal_(self.output, std=width**-0.5)
+
+    def forward(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+        """Logits (B, C) float32; `mask_BN` is true where there is a frame or token."""
+        found_BCW = self.block(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        with torch.autocast(memory_BNW.device.type, enabled=False):
+            logits: Tensor = (found_BCW.to(self.output.dtype) * self._outputs()).sum(dim=-1)
+            return logits if self.bias is None else logits + self.bias
+
+    def attention_maps(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+        """Return where each genre looks: weights (B, H, C, N), each row summing to 1; 0 where `mask_BN` is false."""
+        return self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+
+    def _queries(self, n_batch: int) -> Tensor:
+        return (self.name_query(self.nodes) + self.query).expand(n_batch, -1, -1)
+
+    def _outputs(self) -> Tensor:
+        return self.name_output(self.nodes) + self.output

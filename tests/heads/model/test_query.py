@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mgc.heads.model.query import QueryHead
+
+B, C, N, W, D = 3, 5, 7, 16, 10
+
+
+def head(n_genres: int = C, **options) -> QueryHead:
+    torch.manual_seed(0)
+    settings = {"width": W, "heads": 4, "dropout": 0.0, "ffn": False, "uniform": False, "bias": True, **options}
+    return QueryHead(torch.randn(n_genres, D), **settings).eval()
+
+
+def memory() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(B, N, W), torch.arange(N) < torch.tensor([[N], [4], [1]])
+
+
+def test_logits_by_hand():
+    """LN(q + attention) . w + b, genre by genre, with the attention of torch's own module."""
+    net, (x, mask) = head(), memory()
+    with torch.no_grad():
+        net.bias.copy_(torch.arange(C))
+    attention = net.block.attention
+    theirs = torch.nn.MultiheadAttention(W, 4, batch_first=True).eval()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
+        theirs.in_proj_bias.zero_()
+        theirs.out_proj.load_state_dict(attention.out.state_dict())
+    logits, maps = net(x, mask), net.attention_maps(x, mask)
+    for genre in range(C):
+        query = (net.name_query.weight @ net.nodes[genre] + net.query[genre]).expand(B, 1, W)
+        found, weights = theirs(query, x, x, key_padding_mask=~mask, average_attn_weights=False)
+        output = net.name_output.weight @ net.nodes[genre] + net.output[genre]
+        expected = net.block.norm(query + found)[:, 0] @ output + genre
+        torch.testing.assert_close(logits[:, genre], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(maps[:, :, genre], weights[:, :, 0], atol=1e-6, rtol=1e-5)
+
+
+def test_maps_are_shares_of_what_is_there():
+    net, (x, mask) = head(), memory()
+    x[~mask] = float("nan")
+    maps = net.attention_maps(x.nan_to_num(1e6), mask)
+    assert maps.shape == (B, 4, C, N)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(B, 4, C))
+    assert not maps.masked_select(~mask[:, None, None].expand_as(maps)).any()
+
+
+@pytest.mark.parametrize("n_genres", [1, 853])
+def test_any_number_of_genres(n_genres):
+    x, mask = memory()
+    assert head(n_genres)(x, mask).shape == (B, n_genres)
+
+
+def test_a_genre_without_weights_of_its_own_is_scored_by_its_name():
+    """As a genre name that was never trained would be: two genres with one name then have one score."""
+    net, (x, mask) = head(), memory()
+    with torch.no_grad():
+        net.nodes[1] = net.nodes[0]
+        net.query[:2], net.output[:2] = 0.0, 0.0
+    logits = net(x, mask)
+    torch.testing.assert_close(logits[:, 0], logits[:, 1])
+    assert not torch.allclose(logits[:, 0], logits[:, 2])
