@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,21 @@ DEATHS_ALLOWED = 3
 """Workers that one part may end in all before the run gives up: machines are preempted too."""
 
 
+class Deaths:
+    """Counts the workers that each part has ended; parts that were on one worker share its end."""
+
+    def __init__(self) -> None:
+        self._parts: defaultdict[object, set[int]] = defaultdict(set)
+
+    def count(self, part: int, worker: object) -> None:
+        """Note that `worker` ended with `part` on it."""
+        self._parts[worker].add(part)
+
+    def of(self, part: int) -> float:
+        """Return how many ended workers are a part's share, as far as is known now."""
+        return sum(1 / len(parts) for parts in self._parts.values() if part in parts)
+
+
 def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterator[Receipt]:
     """Build parts on local worker processes (their number), or on those of a scheduler.
 
@@ -46,7 +61,7 @@ def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterato
 def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
     from distributed import CancelledError, KilledWorker, as_completed
 
-    deaths: Counter[int] = Counter()
+    deaths = Deaths()
     running = as_completed()
     in_flight: dict[Any, PartJob] = {}
 
@@ -66,11 +81,11 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
         try:
             result: Receipt | PartJob = future.result()
         except KilledWorker as error:
-            deaths[job.part] += 1
-            if deaths[job.part] > DEATHS_ALLOWED:
+            deaths.count(job.part, (error.last_worker.address, error.last_worker.pid))
+            if deaths.of(job.part) > DEATHS_ALLOWED:
                 raise WorkerError(
-                    f"part {job.part} ended its worker process {deaths[job.part]} times, and no track of it does so by "
-                    "itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
+                    f"part {job.part} ended its worker process more than {DEATHS_ALLOWED} times, and no track of it does "
+                    "so by itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
                 ) from error
             log.warning("part %d ended its worker: looking for the track at fault", job.part)
             submit(job, probe)

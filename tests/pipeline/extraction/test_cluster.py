@@ -27,7 +27,7 @@ from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.extraction import probe
-from mgc.pipeline.extraction.cluster import run_on_cluster
+from mgc.pipeline.extraction.cluster import DEATHS_ALLOWED, Deaths, run_on_cluster
 from mgc.pipeline.extraction.options import Scheduler
 from mgc.pipeline.extraction.part import PartJob
 from mgc.pipeline.sources.manifest import Source, Track
@@ -359,3 +359,17 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
                 scheduler=Scheduler(address=f"tcp://{address}"),
             )
     assert len(FeatureStore.open(tmp_path / "s").ok_rows) >= 1
+
+
+def test_parts_that_were_on_one_worker_share_its_end() -> None:
+    """A part beside others that end their workers is not blamed for all of these; one that is alone is."""
+    deaths = Deaths()
+    for worker in range(4):
+        deaths.count(worker + 10, f"worker {worker}")
+        deaths.count(3, f"worker {worker}")
+    assert deaths.of(3) == 2
+    assert deaths.of(10) == 0.5
+    for worker in range(4):
+        deaths.count(7, f"other {worker}")
+    assert deaths.of(7) == 4 > DEATHS_ALLOWED
+    assert deaths.of(99) == 0
