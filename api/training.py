@@ -97,6 +97,7 @@ def train(
     merge_genres : aliases of genres to merge in these labels, or in the store's own: ``common``, or a table; see
         :mod:`mgc.pipeline.sources.genre_aliases`.
     text : name of the added text features to learn from; None for the store's own.
+    preset : name of :data:`mgc.heads.config.PRESETS`; None is ``default``, or what a resumed run was begun with.
     options : fields of :class:`mgc.heads.config.TrainConfig`; or one of these, and then no preset, file or settings.
     settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
     tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
@@ -106,7 +107,7 @@ def train(
     ------
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
-    config = make_config(preset, genres_file, options, settings)
+    config = make_config(preset, genres_file, options, settings, resumed=run if resume else None)
     with extra("train"):
         from ..heads.training.train import SAVE_EVERY_S
         from ..heads.training.train import train as fit
@@ -183,28 +184,39 @@ def make_config(
     genres_file: Path | None = None,
     options: Mapping[str, Any] | TrainConfig | None = None,
     settings: Sequence[str] = (),
+    *,
+    resumed: Path | None = None,
 ) -> TrainConfig:
     """The options of a training from a preset, its own options, a file of genres, and settings: the later win.
 
+    Parameters
+    ----------
+    resumed : a run whose own options are taken instead of those of a preset, if none is named and it has begun.
+
     Raises
     ------
-    ConfigError
-        If there is no such preset or option, or a value makes no sense.
+    ConfigError, RunError
+        If there is no such preset or option, or a value makes no sense; if the checkpoint of the run is damaged.
     """
     with extra("train"):
-        from ..heads.config import TrainConfig
+        from ..heads.config import TrainConfig, joined
+        from ..heads.runs.checkpoint import find_state
 
     if isinstance(options, TrainConfig):
         return options
-    return TrainConfig.from_preset(preset, **_combine(genres_file, options, settings))
+    given = _combine(genres_file, options, settings)
+    state = find_state(resumed)[0] if preset is None and resumed is not None else None
+    if state is None:
+        return TrainConfig.from_preset(preset or "default", **given)
+    return TrainConfig.from_dict(joined(TrainConfig.from_dict(state.config).to_dict(), given))
 
 
 def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
-    from ..heads.config import read_settings
+    from ..heads.config import joined, read_settings
     from ..heads.data.labels import read_genres_file
 
     genres = {} if genres_file is None else {"genres": read_genres_file(genres_file)}
-    return {**(options or {}), **genres, **read_settings(settings)}
+    return joined({**(options or {}), **genres}, read_settings(settings))
 
 
 def ablate(
@@ -236,7 +248,7 @@ def ablate(
 
     Parameters
     ----------
-    tables : names of :data:`mgc.heads.ablation.paper_tables.TABLES`; None for those of the paper and `plus`.
+    tables : names of :data:`mgc.heads.ablation.paper_tables.TABLES`; None for those of the paper.
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.data.folds.make_folds`.
     names_store : a store of the same tracks with other genre name prompts, for the rows about those.
@@ -250,7 +262,7 @@ def ablate(
     with extra("train"):
         from ..heads.ablation import ablate as ablation
         from ..heads.ablation.grid import Grid
-        from ..heads.ablation.paper_tables import DEFAULT_TABLES, chosen_tables
+        from ..heads.ablation.paper_tables import chosen_tables
         from ..heads.ablation.runs import Work, names_of
         from ..heads.data.folds import make_folds
         from ..reports.ablation import write_ablation
@@ -263,8 +275,8 @@ def ablate(
             with FeatureStore.open(names_store, text=text) as renamed:
                 names = names_of(features, renamed, relabelled.genres)
     grid = Grid(
-        tables=chosen_tables(tables or DEFAULT_TABLES),
-        preset=preset,
+        tables=chosen_tables(tables, preset=preset or "default"),
+        preset=preset or "default",
         options=_combine(genres_file, options, settings),
         seeds=range(n_seeds),
         folds=folds,

@@ -29,8 +29,11 @@ def label_flags(
 
 def learning_flags(
     preset: Annotated[
-        Literal["paper", "plus"] | None,
-        typer.Option(help="paper: the paper's random split too; plus: AdamW with a cosine, see docs/model.md."),
+        Literal["default", "paper", "paper-tuned"] | None,
+        typer.Option(
+            help="paper: to the letter, with its random split; paper-tuned: its parts, set so that they learn.",
+            show_default="default",
+        ),
     ] = None,
     split: Annotated[
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
@@ -41,9 +44,9 @@ def learning_flags(
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
     min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
     encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="100")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="by the tracks")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks per step.", show_default="16")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="1e-4")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="by the steps")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
@@ -158,7 +161,7 @@ def ablate(
     tables: Annotated[
         str | None,
         typer.Option(
-            help="Some of systems, components, lambda, lambda-sum, plus, separated by commas.",
+            help="Some of systems, components, lambda, lambda-sum, switches, separated by commas.",
             show_default="all but lambda-sum",
         ),
     ] = None,
@@ -170,7 +173,7 @@ def ablate(
     names_store: Annotated[
         Path | None,
         typer.Option(
-            "--genre-names-store", metavar="STORE", help="The same tracks with other genre name prompts: for plus."
+            "--genre-names-store", metavar="STORE", help="The same tracks with other genre name prompts: for switches."
         ),
     ] = None,
     labelled: Annotated[dict[str, Any], label_flags],

@@ -18,7 +18,8 @@ from .model.audio_cnn import EncoderName
 from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig, SystemName, with_head
 from .model.losses import Loss
 
-PresetName = Literal["paper", "plus"]
+PresetName = Literal["default", "paper", "paper-tuned", "plus"]
+"""``plus`` is of 0.1: runs that it made are read, and no new one is."""
 SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -27,24 +28,51 @@ Reduction = Literal["mean", "sum"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]
 
-SWITCHES: Mapping[str, Mapping[str, Any]] = {
-    "asymmetric": {"loss": "asymmetric", "prior_bias": True},
-    "modality_dropout": {"modality_dropout": 0.2},
-    "spec_augment": {"spec_augment": True},
-    "adamw_cosine": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 2},
+_TUNED: Mapping[str, Any] = {
+    "bce_reduction": "sum",
+    "lambda_": 0.05,
+    "prior_bias": True,
+    "lr": None,
+    "epochs": None,
+    "model_options": {"graph_normalisation": "reweighted", "tau_scale": "log"},
 }
-"""Switches beyond the paper by name, each with what it changes; `mgc ablate` tries each alone and all together.
-Another, how genres are read aloud to the text encoder, belongs to the store."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {**_TUNED, "head": "query"},
+    "paper": {"split": "random"},
+    "paper-tuned": _TUNED,
+}
+"""What each preset changes in the fields of :class:`TrainConfig`, which are the paper's. ``paper``: Eq. 1 to 7 to the
+letter, and its random split. ``paper-tuned``: the same parts, and what the paper leaves open set so that they learn.
+``default``: what is best on the benchmark worlds (benchmarks/tables/paper.md)."""
+
+SWITCHES: Mapping[str, Mapping[str, Any]] = {
+    "prior bias": {"prior_bias": True},
+    "summed cross-entropy": {"bce_reduction": "sum"},
+    "lambda 0.05": {"lambda_": 0.05},
+    "tau on a log scale": {"model_options": {"tau_scale": "log"}},
+    "rising lambda": {"lambda_warmup_epochs": 3},
+    "graph reweighted": {"model_options": {"graph_normalisation": "reweighted"}},
+    "graph of ML-GCN": {"model_options": {"graph_normalisation": "ml-gcn"}},
+    "genre vectors not centred": {"model_options": {"graph_similarity": "raw"}},
+    "asymmetric loss": {"loss": "asymmetric"},
+    "AdamW": {"optimizer": "adamw", "weight_decay": 0.01},
+    "cosine schedule": {"schedule": "cosine", "warmup_epochs": 2},
+    "modality dropout": {"modality_dropout": 0.2},
+    "SpecAugment": {"spec_augment": True},
+}
+"""What `mgc ablate` tries on top of a preset, each alone. Another, the prompts of genre names, belongs to the store."""
 
 
 def switched_on(*names: str) -> dict[str, Any]:
     """The options of some of `SWITCHES` together."""
-    return {option: value for name in names for option, value in SWITCHES[name].items()}
+    options: dict[str, Any] = {}
+    for name in names:
+        options = joined(options, SWITCHES[name])
+    return options
 
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {"split": "random"}, "plus": switched_on("adamw_cosine")}
-"""What a preset, named on purpose, changes in the defaults, which themselves follow the paper. ``plus`` has the
-switches that paid on the benchmark world (benchmarks/tables/paper.md)."""
+STEPS_BY_RULE, MAX_LR, MIN_LR = 10_000, 1e-3, 1e-4
+MIN_EPOCHS, MAX_EPOCHS = 10, 100
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that say how far to go, not which way; a run may be taken further than first asked."""
@@ -65,11 +93,12 @@ Rate = Annotated[float, Between(0, 1e30)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Options of one training run. The defaults follow Ru et al. 2023 but for the split, which is honest first.
+    """Options of one training run. Those not given are as in Ru et al. 2023, but for the split, which parts artists.
+    `mgc train` uses :meth:`from_preset`.
 
     Attributes
     ----------
-    preset : None, ``paper`` or ``plus`` (use :meth:`from_preset`).
+    preset : name of the preset that the other options come from; None for options of one's own.
     model : which system; ``santana`` and ``pandeya`` are the paper's baselines, reconstructed.
     seed : decides initial weights, dropout and the order of batches.
     split, split_seed : policy and seed of the split; apart from `seed`, so that runs with several seeds share a test
@@ -78,7 +107,8 @@ class TrainConfig:
     top_genres : of those, the this many with most training tracks.
     min_genre_count : of those, the ones with at least this many training tracks.
     min_labels : tracks with fewer of the kept genres are left out.
-    epochs, batch_size, lr, weight_decay, grad_clip, optimizer : ``adam``, or ``adamw`` (decoupled weight decay).
+    epochs, lr : None for the rule of :meth:`settled`.
+    batch_size, weight_decay, grad_clip, optimizer : ``adam``, or ``adamw`` (decoupled weight decay).
         Weights decay; biases, norms, tau and the vector of missing lyrics do not.
     schedule, lr_halve_every, warmup_epochs : ``halving`` every so many epochs, or ``cosine`` to 0 over all of them;
         before either, the rate may rise in equal steps for some epochs.
@@ -108,9 +138,9 @@ class TrainConfig:
     top_genres: Count | None = None
     min_genre_count: Annotated[int, Between(0)] = 1
     min_labels: Count = 1
-    epochs: Count = 100
+    epochs: Count | None = 100
     batch_size: Annotated[int, Between(2)] = 16
-    lr: Rate = 1e-4
+    lr: Rate | None = 1e-4
     optimizer: Optimizer = "adam"
     schedule: Schedule = "halving"
     lr_halve_every: Count = 50
@@ -154,7 +184,27 @@ class TrainConfig:
         ConfigError
             If there is no such preset or option, or a value makes no sense.
         """
-        return cls.from_dict({**PRESETS.get(preset or "", {}), **options, "preset": preset})
+        if preset is not None and preset not in PRESETS:
+            raise ConfigError(f"preset={preset!r}: unknown choice. Choose one of {', '.join(PRESETS)}.")
+        return cls.from_dict({**joined(PRESETS.get(preset or "", {}), options), "preset": preset})
+
+    def settled(self, n_train: int) -> TrainConfig:
+        """Return the config with `epochs` and `lr` as numbers, by a rule where they are None.
+
+        As many epochs as make 10 000 steps, but from 10 to 100 of them; the rate is 1e-3 for up to 10 000 steps, then
+        falls in proportion to their number, to 1e-4 for 100 000 steps and more, which is the paper's rate for its
+        190 000.
+        """
+        steps = -(-n_train // self.batch_size)
+        epochs = self.epochs or min(max(-(-STEPS_BY_RULE // steps), MIN_EPOCHS), MAX_EPOCHS)
+        rate = MAX_LR * min(1.0, max(STEPS_BY_RULE / (epochs * steps), MIN_LR / MAX_LR))
+        return dataclasses.replace(self, epochs=epochs, lr=rate if self.lr is None else self.lr)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of a settled config."""
+        assert self.epochs is not None
+        return self.epochs
 
     def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
         """The shape of the system that this asks for, on a store and labels of these widths."""
@@ -189,7 +239,7 @@ class TrainConfig:
         return [
             f"{key}: {mine[key]!r} here, {theirs[key]!r} there"
             for key in mine
-            if mine[key] != theirs[key] and key not in free
+            if mine[key] != theirs[key] and key not in free and not (key in ("lr", "epochs") and mine[key] is None)
         ]
 
     def lr_at(self, epoch: int) -> float:
@@ -200,11 +250,12 @@ class TrainConfig:
         In the first w = `warmup_epochs` epochs ``lr (epoch + 1) / (w + 1)``. Then ``halving``: ``lr / 2`` to the power
         of ``epoch // lr_halve_every``; ``cosine``: ``lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2``.
         """
+        assert self.lr is not None
         if epoch < self.warmup_epochs:
             return float(self.lr * (epoch + 1) / (self.warmup_epochs + 1))
         if self.schedule == "halving":
             return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
-        share = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        share = (epoch - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
         return float(self.lr * (1 + math.cos(math.pi * share)) / 2)
 
     def lambda_at(self, epoch: int) -> float:
@@ -227,7 +278,7 @@ class TrainConfig:
                 object.__setattr__(self, part, False)
 
     def _check_together(self) -> None:
-        if self.warmup_epochs >= self.epochs:
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ConfigError(
                 f"warmup_epochs={self.warmup_epochs}: want fewer than the {self.epochs} epochs of the run."
             )
@@ -237,6 +288,14 @@ class TrainConfig:
             if name not in MODEL_OPTIONS:
                 raise ConfigError(f"model_options: {name!r} is not among them; {did_you_mean(name, MODEL_OPTIONS)}")
         self.model_config(n_genres=1, text_dim=1, n_mels=128)  # checks the model's options
+
+
+def joined(options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with `more` in the place of their own; ``model_options`` are joined likewise."""
+    both = {**options, **more}
+    if "model_options" in both:
+        both["model_options"] = {**(options.get("model_options") or {}), **(more.get("model_options") or {})}
+    return both
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -61,9 +61,11 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
 
 def caption_text(about: Json) -> str:
     """Return the caption as sentences."""
+    epochs = "epochs by the number of tracks" if about["epochs"] is None else counted(about["epochs"], "epoch")
+    rate = "learning rate by the number of steps" if about["lr"] is None else f"learning rate {about['lr']:g}"
     sentences = [
-        f"Store {about['store']}, encoder `{about['encoder']}`, {counted(about['epochs'], 'epoch')}, batches of "
-        f"{about['batch_size']}, learning rate {about['lr']:g}, {counted(len(about['seeds']), 'seed')} "
+        f"Store {about['store']}, preset `{about['preset']}`, encoder `{about['encoder']}`, {epochs}, batches of "
+        f"{about['batch_size']}, {rate}, {counted(len(about['seeds']), 'seed')} "
         f"({about['runs_finished']} of {about['runs']} runs finished)."
     ]
     if about["labels_sha256"] is not None:

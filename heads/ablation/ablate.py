@@ -89,6 +89,7 @@ class AblationForecast(Result):
 def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> AblationForecast:
     """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder."""
     epoch_s: dict[str, float] = {}
+    n_train = 0
     runs: list[PlannedRun] = []
     with FeatureStore.open(work.store, text=work.text) as store:
         for i, run in enumerate(grid.runs):
@@ -98,7 +99,9 @@ def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = si
                 state = "finished"
             elif system not in epoch_s:
                 on_progress("measure", i, len(grid.runs), run.title)
-                epoch_s[system] = time_steps(store, run.config, labels=work.labels).epoch_s
+                timed = time_steps(store, run.config, labels=work.labels)
+                epoch_s[system], n_train = timed.epoch_s, timed.task.n_train
+            seconds = 0.0 if state == "finished" else run.config.settled(n_train).n_epochs * epoch_s[system]
             runs.append(
                 PlannedRun(
                     key=run.key,
@@ -106,7 +109,7 @@ def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = si
                     seed=run.config.seed,
                     fold=None if run.fold is None else run.fold.number,
                     state=state,
-                    seconds=0.0 if state == "finished" else run.config.epochs * epoch_s[system],
+                    seconds=seconds,
                 )
             )
     return AblationForecast(runs=runs, epoch_s=epoch_s, jobs=jobs, seconds=sum(run.seconds for run in runs) / jobs)

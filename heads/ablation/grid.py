@@ -11,7 +11,7 @@ from typing import Any
 
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError
-from ..config import TrainConfig
+from ..config import TrainConfig, joined
 from ..data.folds import Fold
 from .paper_tables import Row, TableSpec
 
@@ -88,10 +88,7 @@ class Grid:
 
     def config(self, row: Row, seed: int) -> TrainConfig:
         """Return the options of a row's run."""
-        options = {**self.options, **row.options, "seed": seed}
-        if "model_options" in row.options:
-            options["model_options"] = {**self.options.get("model_options", {}), **row.options["model_options"]}
-        return TrainConfig.from_preset(self.preset, **options)
+        return TrainConfig.from_preset(self.preset, **joined(self.options, row.options), seed=seed)
 
     def keys(self, row: Row, seed: int) -> list[str]:
         """Return the runs that make one seed of a row: one, or one per fold; none for a row that is not trained."""

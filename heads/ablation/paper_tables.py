@@ -5,12 +5,13 @@ Numbers are those of Ru et al. 2023, Tables 1 and 2, on Music4All: example-based
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...cache.errors import ConfigError
-from ..config import SWITCHES, TrainConfig, switched_on
+from ..config import SWITCHES, TrainConfig, joined
+from ..model.config import ModelConfig
 
 PUBLISHED_ON = "Music4All"
 
@@ -56,8 +57,8 @@ SYSTEMS = TableSpec(
         Row(name="label frequency", trivial="label_frequency"),
         Row(name="santana (reconstructed)", options={"model": "santana"}, published=(0.354, 0.419)),
         Row(name="pandeya (reconstructed)", options={"model": "pandeya"}, published=(0.387, 0.442)),
-        Row(name="ours, sound alone", options={"modalities": "audio"}),
-        Row(name="ours, words alone", options={"modalities": "lyrics"}),
+        Row(name="ours, audio alone", options={"modalities": "audio"}),
+        Row(name="ours, lyrics alone", options={"modalities": "lyrics"}),
         Row(name="ours", published=(0.456, 0.534)),
     ),
 )
@@ -106,42 +107,67 @@ LAMBDA_SUM = TableSpec(
 )
 
 
-def _switches(*on: str) -> dict[str, Any]:
-    """The named switches on, the others off."""
-    defaults = TrainConfig()
-    return {option: getattr(defaults, option) for option in switched_on(*SWITCHES)} | switched_on(*on)
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "cross-modal attention": {"attention": True},
+    "audio-lyrics loss": {"contrastive": True},
+    "linear head": {"head": "linear"},
+    "graph head": {"head": "graph"},
+    "query head": {"head": "query"},
+}
 
 
-def _plus_rows() -> Iterable[Row]:
-    yield Row(name="paper", options=_switches())
-    for name in SWITCHES:
-        yield Row(name=name.replace("_", " "), options=_switches(name))
-    yield Row(name="genre names", options=_switches(), names=True)
-    yield Row(name="genre vectors not centred", options=_switches() | {"model_options": {"graph_similarity": "raw"}})
-    yield Row(name="all together", options=_switches(*SWITCHES))
-    yield Row(name="all and genre names", options=_switches(*SWITCHES), names=True)
+def switches(preset: str | None) -> TableSpec:
+    """A preset, and each of its parts and of `SWITCHES` alone: off where the preset has it on, else on."""
+    plain = TrainConfig.from_preset(preset)
+    rows = [Row(name=preset or "no preset")]
+    for name, change in {**PARTS, **SWITCHES}.items():
+        if name.startswith("graph ") and plain.head != "graph" and name in SWITCHES:
+            continue
+        if TrainConfig.from_dict(joined(plain.to_dict(), change)) != plain:
+            rows.append(Row(name=name, options=change))
+        elif "head" not in change:
+            rows.append(Row(name=f"without {name}", options=_as_in_the_paper(change, flip=name in PARTS)))
+    rows.append(Row(name="genre names", names=True))
+    return TableSpec(
+        name="switches",
+        title="Each part and each switch, on or off alone",
+        reference=rows[0].name,
+        rows=tuple(rows),
+    )
 
 
-PLUS_TABLE = TableSpec(
-    name="plus",
-    title="Switches beyond the paper, each alone and all together",
-    reference="paper",
-    rows=tuple(_plus_rows()),
-)
+def _as_in_the_paper(change: Mapping[str, Any], *, flip: bool) -> dict[str, Any]:
+    """The options of a change as they are without it; `flip`: it is a part, which the paper has."""
+    if flip:
+        return {name: not value for name, value in change.items()}
+    model = ModelConfig(n_genres=1, text_dim=1)
+    values = {name: getattr(TrainConfig(), name) for name in change if name != "model_options"}
+    if "model_options" in change:
+        values["model_options"] = {name: getattr(model, name) for name in change["model_options"]}
+    return values
 
-TABLES: Mapping[str, TableSpec] = {spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM, PLUS_TABLE)}
-DEFAULT_TABLES = ("systems", "components", "lambda", "plus")
+
+TABLES: Mapping[str, Callable[[str | None], TableSpec]] = {
+    **{spec.name: lambda preset, spec=spec: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM)},
+    "switches": switches,
+}
+DEFAULT_TABLES = ("systems", "components", "lambda", "switches")
 
 
-def chosen_tables(names: Sequence[str]) -> list[TableSpec]:
-    """The tables of these names, each once, in the order given.
+def chosen_tables(names: Sequence[str] | None = None, *, preset: str | None = None) -> list[TableSpec]:
+    """The tables of these names, each once, in the order given; None: `DEFAULT_TABLES`.
+
+    Parameters
+    ----------
+    preset : of the ablation; table ``switches`` is about it.
 
     Raises
     ------
     ConfigError
         If there is no such table, or none is named.
     """
+    names = DEFAULT_TABLES if names is None else names
     unknown = [name for name in names if name not in TABLES]
     if unknown or not names:
         raise ConfigError(f"tables {','.join(names)!r}: want some of {', '.join(TABLES)}")
-    return [TABLES[name] for name in dict.fromkeys(names)]
+    return [TABLES[name](preset) for name in dict.fromkeys(names)]

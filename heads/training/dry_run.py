@@ -72,7 +72,8 @@ class DryRun:
             "n_parameters": self.n_parameters,
             "batch_size": self.config.batch_size,
             "steps_per_epoch": self.n_steps,
-            "epochs": self.config.epochs,
+            "epochs": self.config.n_epochs,
+            "learning_rate": self.config.lr,
             "timed_steps": self.timed_steps,
             "seconds_per_step": round(self.step_s, 4),
             "seconds_per_epoch": round(self.epoch_s, 2),
@@ -96,6 +97,7 @@ def dry_run(
     precision = resolve_precision(config.precision, device)
     with deterministic(config.deterministic), compiling(config.compile):
         task = prepare(store, config, labels=labels, on_progress=on_progress)
+        config = config.settled(task.n_train)
         model, optimizer = make_model(task, config, device)
         placement = choose_placement(store, task.examples, device=device, wanted=config.home)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)

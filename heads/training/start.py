@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ...cache.claims import lock
 from ...cache.errors import RunError
+from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..config import TrainConfig
@@ -112,6 +114,9 @@ def open_run(
     state, saved_split, saved_warnings = read_saved(folder, config, resume=resume)
     task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
     refuse_other_task(folder, state, task)
+    asked, config = config, _settled(config, task.n_train, state)
+    if asked != config:
+        log.info("%s", by_rule(config, task.n_train))
     if task.graph_summary is not None:
         log.info("%s", graph_sentence(task.graph_summary))
     model, optimizer = make_model(task, config, device)
@@ -166,6 +171,23 @@ def open_run(
         within=within,
         history=history,
         warnings=warnings,
+    )
+
+
+def _settled(config: TrainConfig, n_train: int, state: RunState | None) -> TrainConfig:
+    """Return the config with epochs and learning rate as numbers: those of the run so far, or by the rule."""
+    if state is not None:
+        begun = {name: state.config[name] for name in ("epochs", "lr") if getattr(config, name) is None}
+        config = dataclasses.replace(config, **begun)
+    return config.settled(n_train)
+
+
+def by_rule(config: TrainConfig, n_train: int) -> str:
+    """The line that says how long a run is to learn, and how fast."""
+    n_steps = -(-n_train // config.batch_size)
+    return (
+        f"{config.n_epochs} epochs of {counted(n_steps, 'step')} at a learning rate of {config.lr:g}, by the number of "
+        "training tracks; --epochs and --lr change that"
     )
 
 

@@ -261,7 +261,7 @@ class _Training:
         )
 
     def _epochs_left(self) -> bool:
-        return self.state.epoch < self.run.config.epochs and not self.state.stopped_early
+        return self.state.epoch < self.run.config.n_epochs and not self.state.stopped_early
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:
         """Train and validate once; brings the state to the end of the epoch."""
@@ -312,7 +312,7 @@ class _Training:
         message = "epoch %d: loss %.4f, validation mAP %s, %.1f s"
         log.info(message, record.epoch, record.loss, record.val_map, record.seconds)
         validated = "" if record.val_map is None else f", validation mAP {record.val_map:.3f}"
-        self.on_progress("train", state.epoch, config.epochs, f"loss {record.loss:.3f}{validated}")
+        self.on_progress("train", state.epoch, config.n_epochs, f"loss {record.loss:.3f}{validated}")
         if self.stop() and self._epochs_left():
             raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
 

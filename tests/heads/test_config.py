@@ -26,22 +26,39 @@ def test_defaults_are_the_papers_but_for_the_split() -> None:
 def test_the_paper_named_on_purpose_means_its_random_split_unless_told_otherwise() -> None:
     assert TrainConfig.from_preset("paper").split == "random"
     assert TrainConfig.from_preset("paper", split="artist").split == "artist"
-    with pytest.raises(ConfigError, match="paper"):
-        TrainConfig.from_preset("papre")
+    for unknown in ("papre", "plus"):  # plus was of 0.1
+        with pytest.raises(ConfigError, match=f"preset='{unknown}'.*paper-tuned"):
+            TrainConfig.from_preset(unknown)
+    assert TrainConfig.from_dict({"preset": "plus"}).preset == "plus"  # as runs of 0.1 say
 
 
-def test_plus_is_what_paid_and_can_be_taken_back() -> None:
-    plus = TrainConfig.from_preset("plus")
-    assert (plus.optimizer, plus.schedule, plus.warmup_epochs, plus.weight_decay) == ("adamw", "cosine", 2, 0.01)
-    assert (plus.loss, plus.prior_bias, plus.modality_dropout, plus.spec_augment) == ("bce", False, 0.0, False)
-    off = {name: value for name, value in TrainConfig().to_dict().items() if name in SWITCHES["adamw_cosine"]}
-    assert len(TrainConfig.from_preset("plus", **off).differences(plus)) == len(off)
+def test_options_join_the_model_options_of_a_preset() -> None:
+    tuned = TrainConfig.from_preset("paper-tuned", model_options={"width": 8, "tau_scale": "linear"})
+    assert tuned.model_options == {"graph_normalisation": "reweighted", "tau_scale": "linear", "width": 8}
+    assert tuned.prior_bias
+    assert tuned.head == "graph"
+
+
+@pytest.mark.parametrize(
+    ("n_train", "epochs", "lr"),
+    [(64, 100, 1e-3), (1792, 90, 1 / 1008), (16_000, 10, 1e-3), (30_555, 10, 1e-2 / 19.1), (2_000_000, 10, 1e-4)],
+)
+def test_epochs_and_rate_follow_the_number_of_steps(n_train: int, epochs: int, lr: float) -> None:
+    config = TrainConfig.from_preset("default").settled(n_train)
+    assert (config.epochs, config.lr) == (epochs, pytest.approx(lr))
+    assert config.settled(7) == config
+    assert TrainConfig.from_preset("default", lr=3e-4, epochs=7).settled(n_train).lr == 3e-4
+    assert TrainConfig.from_preset("default", epochs=100).settled(30_560).lr == 1e-4  # the paper's
+    assert TrainConfig.from_preset("paper").settled(n_train) == TrainConfig.from_preset("paper")
 
 
 def test_each_switch_beyond_the_paper_changes_options_of_its_own() -> None:
-    assert len(switched_on(*SWITCHES)) == sum(map(len, SWITCHES.values()))
     for switch in SWITCHES.values():
-        assert len(TrainConfig().differences(TrainConfig(**switch))) == len(switch)
+        assert len(TrainConfig().differences(TrainConfig.from_dict(switch))) == len(switch)
+    assert switched_on("tau on a log scale", "graph reweighted")["model_options"] == {
+        "tau_scale": "log",
+        "graph_normalisation": "reweighted",
+    }
 
 
 def test_cosine_rises_in_equal_steps_and_falls_to_nothing() -> None:

@@ -29,8 +29,9 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.ablation import workers
 from mgc.heads.ablation.ablate import ablate, dry_run
 from mgc.heads.ablation.grid import Grid
-from mgc.heads.ablation.paper_tables import COMPONENTS, DEFAULT_TABLES, LAMBDA, PLUS_TABLE, SYSTEMS, chosen_tables
+from mgc.heads.ablation.paper_tables import COMPONENTS, LAMBDA, PARTS, SYSTEMS, chosen_tables, switches
 from mgc.heads.ablation.runs import Work, finished, names_of
+from mgc.heads.config import PRESETS, SWITCHES, TrainConfig, joined
 from mgc.heads.data.folds import make_folds
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.reports.ablation import write_ablation
@@ -90,14 +91,21 @@ def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
 
 
 def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
-    plan = Grid(tables=chosen_tables(DEFAULT_TABLES), preset="paper", options={"epochs": 3}, seeds=range(3))
-    trained_of = {"systems": 5, "components": 8, "lambda": 11, "plus": 7}  # and two of plus that need a second store
+    tables = chosen_tables(preset="paper")
+    plan = Grid(tables=tables, preset="paper", options={"epochs": 3}, seeds=range(3))
+    n_switches = 2 + 2 + len(SWITCHES) + 1  # parts and other heads off or on, each switch, the preset
+    trained_of = {"systems": 5, "components": 8, "lambda": 11, "switches": n_switches}
     assert {spec.name: sum(bool(plan.keys(row, 0)) for row in spec.rows) for spec in plan.tables} == trained_of
-    assert len(plan.runs) == len({run.key for run in plan.runs}) == 3 * (5 + 8 + 11 + 7 - 3)
+    assert len(plan.runs) == len({run.key for run in plan.runs})
     assert [run.config.seed for run in plan.runs] == sorted(run.config.seed for run in plan.runs)
     assert set(Counter(name for run in plan.runs for name in run.serves).values()) == {3}
-    shared = [run.serves for run in plan.runs if len(run.serves) > 1]
-    assert shared == [("systems: ours", "components: all", "lambda: 0.3", "plus: paper")] * 3
+    shared = {run.serves for run in plan.runs if len(run.serves) > 1}
+    assert shared == {
+        ("systems: ours", "components: all", "lambda: 0.3", "switches: paper"),
+        ("components: A-L + GCEM", "switches: without cross-modal attention"),
+        ("components: SCMA + GCEM", "switches: without audio-lyrics loss"),
+        ("components: A-L + SCMA", "switches: linear head"),
+    }
     assert {(run.config.split, run.config.split_seed) for run in plan.runs} == {("random", 0)}
     swept = [run.config.lambda_ for run in Grid(tables=[LAMBDA], seeds=[0]).runs]
     np.testing.assert_allclose(swept, np.arange(11) / 10)
@@ -126,28 +134,34 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
         expected = {option: row.name == "all" or name in row.name.split(" + ") for name, option in parts.items()}
         head = "graph" if expected.pop("head") else "linear"
         assert row.options == {**expected, "head": head}
-    plus = Grid(tables=[PLUS_TABLE], preset="plus", seeds=[0])
-    config = {row.name: plan_row for row in PLUS_TABLE.rows for plan_row in [plus.config(row, 0)]}
-    plain = config["paper"].to_dict()
-    changed = {
-        name: {option for option, value in each.to_dict().items() if value != plain[option]}
-        for name, each in config.items()
-    }
-    assert changed["paper"] == set()
-    assert changed["asymmetric"] == {"loss", "prior_bias"}
-    assert changed["genre names"] == set()
-    assert changed["all and genre names"] == changed["all together"]
-    assert changed["spec augment"] == {"spec_augment"}
-    assert changed["genre vectors not centred"] == {"model_options"}
-    assert changed["all together"] == set().union(*changed.values()) - {"model_options"}
-    assert plain["loss"] == "bce"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_switches_change_what_they_name_and_nothing_else(preset: str) -> None:
+    """Each row differs from the preset by one part or switch, which the preset has or has not."""
+    table = switches(preset)
+    plan = Grid(tables=[table], preset=preset, seeds=[0])
+    rows = {row.name: plan.config(row, 0).to_dict() for row in table.rows}
+    plain = rows.pop(preset)
+    assert plain == {**TrainConfig.from_preset(preset).to_dict()}
+    assert rows.pop("genre names") == plain
+    for name, config in rows.items():
+        change = {**PARTS, **SWITCHES}[name.removeprefix("without ")]
+        differing = {option for option in config if config[option] != plain[option]}
+        assert differing == set(change), name
+        if not name.startswith("without "):
+            assert config == TrainConfig.from_dict(joined(plain, change)).to_dict()
+    assert ("prior bias" in rows) == (preset == "paper")
+    assert ("graph reweighted" in rows) == (preset == "paper")
+    assert ("without prior bias" in rows) == (preset != "paper")
 
 
 def test_a_row_keeps_the_model_options_of_the_ablation() -> None:
-    plan = Grid(tables=[PLUS_TABLE], options={"model_options": {"width": 32}}, seeds=[0])
-    options = {row.name: plan.config(row, 0).model_options for row in PLUS_TABLE.rows}
+    table = switches("paper")
+    plan = Grid(tables=[table], options={"model_options": {"width": 32}}, seeds=[0])
+    options = {row.name: plan.config(row, 0).model_options for row in table.rows}
     assert options["genre vectors not centred"] == {"width": 32, "graph_similarity": "raw"}
-    assert options["paper"] == options["asymmetric"] == {"width": 32}
+    assert options["paper"] == options["asymmetric loss"] == {"width": 32}
 
 
 def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Work, dict[str, Any]]) -> None:
@@ -310,17 +324,18 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
     with pytest.raises(ConfigError, match="not the tracks"):
         names_of(store, make_world(n_tracks=32).write(tmp_path / "o.zarr"))
     work = Work(folder=tmp_path / "a", store=store.path, names_store=named.path, keep_runs=True)
-    rows = tuple(row for row in PLUS_TABLE.rows if row.name in ("paper", "genre names"))
+    table = switches("paper")
+    rows = tuple(row for row in table.rows if row.name in ("paper", "genre names"))
     options = {**SMALL, "epochs": 1, "model_options": {**SMALL["model_options"], "graph_similarity": "raw"}}
-    plan = Grid(tables=[dataclasses.replace(PLUS_TABLE, rows=rows)], seeds=[0], options=options, names=names)
+    plan = Grid(tables=[dataclasses.replace(table, rows=rows)], seeds=[0], options=options, names=names)
     document = ablate(work, plan, n_replicates=N_REPLICATES).to_dict()
     assert [row["n_seeds"] for row in document["tables"][0]["rows"]] == [1, 1]
     graphs = {
         run.serves[0]: json.loads((work.folder / "runs" / run.key / "best" / "graph.json").read_text())
         for run in plan.runs
     }
-    assert graphs["plus: paper"]["a1"] == graphs["plus: genre names"]["a1"]  # the same labels
-    assert graphs["plus: paper"]["a2"] != graphs["plus: genre names"]["a2"]  # read aloud otherwise
+    assert graphs["switches: paper"]["a1"] == graphs["switches: genre names"]["a1"]  # the same labels
+    assert graphs["switches: paper"]["a2"] != graphs["switches: genre names"]["a2"]  # read aloud otherwise
     without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES).to_dict()
     assert "needs a second store" in without["tables"][0]["rows"][1]["note"]
 

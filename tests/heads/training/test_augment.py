@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.config import SWITCHES, TrainConfig, switched_on
+from mgc.heads.config import SWITCHES, TrainConfig, joined, switched_on
 from mgc.heads.model.batch import Batch
 from mgc.heads.training.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augment_batch, drop_lyrics, spec_augment
 from mgc.heads.training.train import train
@@ -86,14 +86,9 @@ def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
 
 def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
     """A run stopped after its first epoch goes on to the same bytes as one never stopped, all switches on."""
-    options = {
-        "encoder": "tiny",
-        "model_options": {"width": 32, "graph_hidden": 32},
-        "precision": "fp32",
-        "epochs": 3,
-        "lr": 1e-3,
-    }
-    config = TrainConfig(**switched_on(*SWITCHES), **options)
+    small = {"width": 32, "graph_hidden": 32}
+    options = {"encoder": "tiny", "precision": "fp32", "epochs": 4, "lr": 1e-3, "model_options": small}
+    config = TrainConfig.from_dict(joined(switched_on(*SWITCHES), options))
 
     class StopError(Exception):
         pass
