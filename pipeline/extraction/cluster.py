@@ -84,8 +84,8 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
             deaths.count(job.part, (error.last_worker.address, error.last_worker.pid))
             if deaths.of(job.part) > DEATHS_ALLOWED:
                 raise WorkerError(
-                    f"part {job.part} ended its worker process more than {DEATHS_ALLOWED} times, and no track of it does "
-                    "so by itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
+                    f"part {job.part} ended its worker process more than {DEATHS_ALLOWED} times, and no track of it "
+                    "does so by itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
                 ) from error
             log.warning("part %d ended its worker: looking for the track at fault", job.part)
             submit(job, probe)
