@@ -302,6 +302,8 @@ def print_ablation(result: Mapping[str, Any]) -> None:
         print_table(table["title"], ("", *heads), rows)
     about = result["caption"]
     to_stdout(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
+    for warning in about.get("warnings", ()):
+        to_stdout(f"warning: {warning}")
     if result["claimed"]:
         to_stdout(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
     for failure in result["failures"]:

@@ -52,6 +52,8 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
         parts += [f"## {table['title']}\n", _markdown_table(table)]
         if plots and table["name"] in plots:
             parts.append(f"![{table['title']}]({plots[table['name']]})\n")
+    if about.get("warnings"):
+        parts += ["## Warnings\n", *(f"- {warning}" for warning in about["warnings"]), ""]
     if document["failures"]:
         parts.append("## Runs that failed\n")
         parts += [f"- {', '.join(failure['serves'])}: {failure['reason']}" for failure in document["failures"]]

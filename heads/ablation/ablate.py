@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...cache.errors import ConfigError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
+from ..data.labels import GenresById
+from ..data.task import select
 from ..results import Result
 from ..training.dry_run import dry_run as time_steps
 from .grid import Grid, GridRun
@@ -46,6 +49,7 @@ def ablate(
     failures: list[Failure] = []
     claimed: list[GridRun] = []
     with FeatureStore.open(work.store, text=work.text) as store:
+        refuse_empty_splits(store, grid, work.labels)
         open_folder(work.folder, store, work.labels)
         if training:
             finished_keys = {run.key for run in grid.runs if finished(work.folder, run) is not None}
@@ -62,6 +66,26 @@ def ablate(
         return tabulate(
             work, grid, store, failures=failures, claimed=claimed, n_replicates=n_replicates, on_progress=on_progress
         )
+
+
+def refuse_empty_splits(store: FeatureStore, grid: Grid, labels: GenresById | None) -> None:
+    """Refuse tables of models that have no track to choose epochs and thresholds by, or none to be tested on.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if grid.folds:
+        return
+    chosen = select(store, grid.runs[0].config, labels=labels)
+    sizes = {name: len(places) for name, places in chosen.places.items()}
+    for name in ("validation", "test"):
+        if not sizes[name]:
+            raise ConfigError(
+                f"{store.path}: no {name} track is left (split {chosen.split.policy}, tracks with a kept genre: "
+                f"{', '.join(f'{name} {size}' for name, size in sizes.items())}); use --folds 5, another --split, or "
+                "keep more genres"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

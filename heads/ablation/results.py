@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import RunError
+from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..data.artist_groups import comparable_artists
@@ -190,9 +192,25 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
         "few": results.few,
         "genres": list(tracks.genres),
         "genres_left_out": [name for name in in_a_fold if name not in tracks.genres],
+        "warnings": _warnings(results),
         "undefined_genres": [name for name, has in zip(tracks.genres, has_track, strict=True) if not has],
         "device": sorted({result["device"] for result in results.by_key.values()}),
         "precision": sorted({result["precision"] for result in results.by_key.values()}),
         "mgc": sorted({result["mgc"] for result in results.by_key.values() if "mgc" in result}),
         "hours": round(sum(result["seconds"] for result in results.by_key.values()) / 3600, 3),
     }
+
+
+def _warnings(results: Results) -> list[str]:
+    """What runs warned of, the most frequent first, and in how many of them; few artists to test on come first."""
+    counts = Counter(warning for result in results.by_key.values() for warning in result["warnings"])
+    n_runs = len(results.by_key)
+    warnings = [
+        f"{warning} ({'each run' if count == n_runs else f'{count} of {n_runs} runs'})"
+        for warning, count in counts.most_common()
+    ]
+    if results.few and results.tracks is not None:
+        few = f"{counted(len(set(results.tracks.groups)), 'artist')} in the test split"
+        more = "" if results.grid.folds else "; --folds 5 tests on all artists"
+        warnings.insert(0, f"{few}: there are no intervals below {FEW_GROUPS}, and no difference is judged{more}")
+    return warnings

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ...cache.claims import hold
 from ...cache.durable import canonical_json, file_sha256, replace_file, seal, unseal
-from ...cache.errors import ConfigError, RunError, StoreCorruptError, TrainingError
+from ...cache.errors import ConfigError, RunError, StoppedError, StoreCorruptError, TrainingError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..data.labels import GenresById
@@ -28,6 +28,8 @@ from ..runs.checkpoint import read_sealed
 from ..runs.published_model import load_run
 from ..training.train import train
 from .grid import NOT_PART_OF_A_RUN, GridRun
+
+STOPPED = "stopped; what was finished is kept: give the same command again"
 
 RESULT_FILE = "result.json"
 ABOUT_FILE = "ablation.json"
@@ -135,9 +137,12 @@ def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], b
     """
     path = work.folder / "runs" / run.key
     split = None if run.fold is None else run.fold.split
-    trained = train(
-        store, path, run.config, labels=work.labels, split=split, resume=True, stop=stop, on_progress=on_progress
-    )
+    try:
+        trained = train(
+            store, path, run.config, labels=work.labels, split=split, resume=True, stop=stop, on_progress=on_progress
+        )
+    except StoppedError as error:
+        raise StoppedError(STOPPED) from error
     evaluation = evaluate(path, store, labels=work.labels, n_replicates=0, device=run.config.device)
     loaded = load_run(path)
     result = {

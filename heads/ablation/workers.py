@@ -25,7 +25,7 @@ from ...cache.errors import MgcError, StoppedError, WorkerError
 from ...cache.machine import ONE_THREAD, environment, is_out_of_memory, without_interrupts
 from ..device import free_bytes, take_at_most
 from .grid import GridRun
-from .runs import Failure, Outcome, Work, attempt, finished
+from .runs import STOPPED, Failure, Outcome, Work, attempt, finished
 
 POLL_S = 5.0
 """Seconds between looks at runs that other processes are at work on."""
@@ -91,7 +91,7 @@ def perform_all(
 
 def _raise_if_stopped(stop: Callable[[], bool]) -> None:
     if stop():
-        raise StoppedError("stopped; run again, it goes on where it was")
+        raise StoppedError(STOPPED)
 
 
 def _perform_in_process(

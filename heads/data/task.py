@@ -141,6 +141,63 @@ def labelled_tracks(store: FeatureStore, labels: GenresById | None = None) -> tu
     return LabelledTracks(tracks=tracks, rows=rows, labels=matrix[labelled]), count
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The tracks of a store that a config asks for.
+
+    Attributes
+    ----------
+    tracks, rows, labels : of all labelled tracks, N of them; `labels` (N, C) are of the kept genres.
+    places : positions among these of the tracks of each split that have enough of the kept genres.
+    filters : what each filter left.
+    """
+
+    tracks: pa.Table
+    rows: Index
+    labels: LabelMatrix
+    split: Split
+    genres: GenreChoice
+    places: Mapping[str, Index]
+    filters: tuple[FilterCount, ...]
+
+
+def select(
+    store: FeatureStore, config: TrainConfig, *, labels: GenresById | None = None, split: Split | None = None
+) -> Selection:
+    """Choose genres and tracks, and divide them; see :func:`prepare`, also for errors."""
+    labelled, labelled_count = labelled_tracks(store, labels)
+    if not len(labelled.rows):
+        raise TrainingError(f"{store.path}: no track with features has a label; see `mgc store failures`")
+    if split is None:
+        split = make_split(labelled.tracks, labelled.labels, policy=config.split, seed=config.split_seed)
+    places = {name: labelled.positions(split.ids[name]) for name in SPLITS}
+    missing = sum(len(split.ids[name]) - len(places[name]) for name in ("train", "validation"))
+    if missing:
+        raise RunError(
+            f"{store.path}: {missing} training and validation tracks of the run are not in this store (or have lost "
+            "their labels); resume with the store the run was started on"
+        )
+    genres = choose_genres(
+        labelled.labels[places["train"]],
+        store.genres,
+        listed=config.genres,
+        top_genres=config.top_genres,
+        min_genre_count=config.min_genre_count,
+    )
+    matrix = labelled.labels[:, genres.columns]
+    enough = matrix.sum(axis=1) >= config.min_labels
+    filters = [labelled_count, *genres.steps, *_count_tracks(places, enough, config.min_labels)]
+    return Selection(
+        tracks=labelled.tracks,
+        rows=labelled.rows,
+        labels=matrix,
+        split=split,
+        genres=genres,
+        places={name: place[enough[place]] for name, place in places.items()},
+        filters=tuple(filters),
+    )
+
+
 def prepare(
     store: FeatureStore,
     config: TrainConfig,
@@ -165,34 +222,15 @@ def prepare(
         If nothing is left to learn from.
     """
     _check_features(store, config)
-    labelled, labelled_count = labelled_tracks(store, labels)
-    if not len(labelled.rows):
-        raise TrainingError(f"{store.path}: no track with features has a label; see `mgc store failures`")
-    if split is None:
-        split = make_split(labelled.tracks, labelled.labels, policy=config.split, seed=config.split_seed)
-    places = {name: labelled.positions(split.ids[name]) for name in SPLITS}
-    missing = sum(len(split.ids[name]) - len(places[name]) for name in ("train", "validation"))
-    if missing:
-        raise RunError(
-            f"{store.path}: {missing} training and validation tracks of the run are not in this store (or have lost "
-            "their labels); resume with the store the run was started on"
-        )
-    genres = choose_genres(
-        labelled.labels[places["train"]],
-        store.genres,
-        listed=config.genres,
-        top_genres=config.top_genres,
-        min_genre_count=config.min_genre_count,
-    )
-    matrix = labelled.labels[:, genres.columns]
-    enough = matrix.sum(axis=1) >= config.min_labels
-    filters = [labelled_count, *genres.steps, *_count_tracks(places, enough, config.min_labels)]
-    train, validation = (places[name][enough[places[name]]] for name in ("train", "validation"))
+    chosen = select(store, config, labels=labels, split=split)
+    split, genres, matrix = chosen.split, chosen.genres, chosen.labels
+    train, validation = chosen.places["train"], chosen.places["validation"]
     if len(train) < 2:
-        raise TrainingError(f"{len(train)} training tracks are left ({'; '.join(map(str, filters))}); filter less")
+        filters = "; ".join(map(str, chosen.filters))
+        raise TrainingError(f"{len(train)} training tracks are left ({filters}); filter less")
     index = np.concatenate([train, validation])
-    tracks = labelled.tracks.take(index)
-    examples = Examples.of(store, labelled.rows[index], matrix[index])
+    tracks = chosen.tracks.take(index)
+    examples = Examples.of(store, chosen.rows[index], matrix[index])
     embedding = store.genre_embedding[genres.columns] if config.head != "linear" else None
     model = config.model_config(
         n_genres=len(genres.names),
@@ -216,7 +254,7 @@ def prepare(
         examples=examples,
         groups=tuple(bootstrap_groups(tracks)),
         n_train=len(train),
-        filters=tuple(filters),
+        filters=chosen.filters,
         statistics=mel_statistics(
             store,
             examples.rows[: len(train)],

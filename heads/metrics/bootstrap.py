@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 FEW_GROUPS = 20
-"""Groups (artists) below which no difference is called decided: an interval over so few tells little."""
+"""Groups (artists) below which there are no intervals: few tell little of what other artists would do."""
 _CHUNK_ELEMENTS = 2_000_000
 
 
@@ -53,12 +53,12 @@ class Resampling:
     def of(cls, groups: npt.ArrayLike, n_replicates: int, seed: int) -> Resampling:
         """Draw; the same groups and seed give the same draws, so two systems can be compared replicate by replicate.
 
-        With fewer than two groups nothing can be resampled, and there are no replicates.
+        With fewer than `FEW_GROUPS` there are no replicates, hence no intervals.
         """
         names, group_of = np.unique(np.asarray(groups), return_inverse=True)
         n_groups = len(names)
         draws = np.zeros((0, n_groups))
-        if n_groups >= 2 and n_replicates:
+        if n_groups >= FEW_GROUPS and n_replicates:
             rng, shares = np.random.default_rng(seed), np.full(n_groups, 1.0 / n_groups)
             draws = rng.multinomial(n_groups, shares, size=n_replicates).astype(np.float64)
         return cls(group_of=group_of.reshape(-1).astype(np.int64), draws=draws)

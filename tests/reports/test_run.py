@@ -165,7 +165,9 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None
         for k in ("1", "10")
         for part in ("value", "low", "high")
     ]
-    assert [value for value in told if f"{value:.3f}" not in page] == []
+    known = [value for value in told if value is not None]
+    assert len(known) > len(told) / 3  # the others are limits of intervals, of which few artists have none
+    assert [value for value in known if f"{value:.3f}" not in page] == []
     assert f"sound of each of {test['alignment']['n_tracks']} tracks" in page
     assert f"F1 at {test['threshold']:.3g} own threshold" in page
     for row, cut in zip(

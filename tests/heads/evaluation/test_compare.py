@@ -64,6 +64,7 @@ def test_differences_are_of_the_metrics_and_intervals_of_copied_artists():
             for metric in ("jaccard", "hamming_loss", "micro_f1", "macro_f1"):
                 assert getattr(found[column, metric], part) == getattr(alone.columns[column], metric)
     resampling = Resampling.of(one.groups, 40, 3)
+    assert len(resampling.draws) == 40
     copies = [np.repeat(np.arange(60), draw[resampling.group_of].astype(int)) for draw in resampling.draws]
 
     def interval_of(value: Callable[[Any, Any], float]) -> tuple[float, float]:

@@ -6,7 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from mgc.heads.metrics import bootstrap
 from mgc.heads.metrics.bootstrap import Estimate, Resampling, interval, nan_mean
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups are enough here."""
+    monkeypatch.setattr(bootstrap, "FEW_GROUPS", 2)
+
+
+def test_below_twenty_groups_there_is_no_interval(monkeypatch):
+    monkeypatch.undo()
+    for n_groups, n_replicates in ((19, 0), (20, 50)):
+        resampling = Resampling.of(np.arange(n_groups), 50, seed=0)
+        assert resampling.n_replicates == n_replicates
+        low, high = interval(resampling.means(np.arange(n_groups)))
+        assert np.isnan([low, high]).all() == (n_replicates == 0)
 
 
 def test_whole_groups_are_drawn():
@@ -22,6 +38,7 @@ def test_sums_and_means_are_those_of_the_copied_tracks():
     groups, values = rng.integers(0, 5, 20), rng.normal(size=(20, 3))
     resampling = Resampling.of(groups, 30, seed=1)
     sums, means = resampling.sums(values), resampling.means(values[:, 0])
+    assert len(resampling.draws) == 30
     for r, draw in enumerate(resampling.draws):
         copies = np.repeat(np.arange(20), draw[resampling.group_of].astype(int))
         np.testing.assert_allclose(sums[r], values[copies].sum(axis=0))
