@@ -33,6 +33,13 @@ _POLICIES = {
     "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
     "manifest": ": as the collection came with",
 }
+PRESETS_SHOWN = {
+    "default": "default",
+    "paper": "paper (Ru et al. 2023, Eq. 1 to 7 to the letter)",
+    "paper-tuned": "paper-tuned (the parts of Ru et al. 2023, with open choices set so that they learn)",
+    "plus": "plus, of mgc 0.1",
+    None: "none: options of its own, or the defaults of mgc 0.1",
+}
 HEADS = {
     "graph": "genre graph",
     "linear": "linear",
@@ -159,6 +166,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
     model = task.model
     rows = {
+        "preset": PRESETS_SHOWN[config.preset],
         "parameters": f"{facts.n_parameters}",
         "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
         "cross-modal attention": _on(model.attention),
@@ -166,7 +174,8 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
         if model.contrastive
         else "off",
-        "loss": config.loss,
+        "loss": f"{config.loss}, {config.bce_reduction} over genres"
+        + (", biases started at the genres' log odds" if config.prior_bias else ""),
         "optimizer": f"{config.optimizer}, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, schedule "
         + (f"halving every {config.lr_halve_every} epochs" if config.schedule == "halving" else config.schedule),
         "batch size, seed": f"{config.batch_size}, {config.seed}",

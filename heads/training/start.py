@@ -117,6 +117,7 @@ def open_run(
     asked, config = config, _settled(config, task.n_train, state)
     if asked != config:
         log.info("%s", by_rule(config, task.n_train))
+        on_progress("train", 0 if state is None else state.epoch, config.n_epochs, by_rule(config, task.n_train))
     if task.graph_summary is not None:
         log.info("%s", graph_sentence(task.graph_summary))
     model, optimizer = make_model(task, config, device)

@@ -111,6 +111,7 @@ class TrainingResult:
             "last_loss": self.history[-1].loss if self.history else None,
             "split": {"policy": self.task.split.policy, **self.task.split.sizes},
             "genres": list(self.task.genres.names),
+            "preset": self.config.preset,
             "learning_rate": self.config.lr,
             "threshold": self.thresholds.overall,
             "threshold_tuned_on": self.thresholds.n_tracks,
