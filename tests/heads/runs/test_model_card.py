@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,20 @@ import mgc
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.metrics import bootstrap
 from mgc.heads.runs.published_model import load_run
 from mgc.heads.training.train import TrainingResult, train
 
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
 CONFIG = TrainConfig(lr=2e-3, epochs=2, precision="fp32", **SMALL)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """Two artists are enough for an interval here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "FEW_GROUPS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
