@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -14,7 +15,7 @@ import soundfile
 
 from benchmarks.worlds.labels import JAMENDO_TABLES, generated_label_sets, multi_hot, read_label_sets
 from benchmarks.worlds.motifs import MOTIFS, motif, render_motifs
-from benchmarks.worlds.songs import SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
+from benchmarks.worlds.songs import RELATIVES, SPLIT_SHARES, BenchmarkWorld, make_benchmark, make_evidence
 from benchmarks.worlds.topics import TOPICS
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.datasets import load_source
@@ -92,6 +93,19 @@ def test_no_shared_motif_or_topic_gives_a_genre_away_and_every_other_belongs_to_
 def test_more_genres_than_there_is_evidence_for_are_refused():
     with pytest.raises(ConfigError, match="more than the benchmark world can tell apart"):
         make_evidence(120, 0)
+
+
+def test_in_a_world_of_kin_rare_genres_show_as_the_frequent_ones_that_they_meet(world):
+    plain, kin = world.evidence(), dataclasses.replace(world, kin=True).evidence()
+    matrix = world.labels.matrix()
+    n_frequent = -(-len(world.labels.genres) // 2)
+    assert kin.styles[:n_frequent] == plain.styles[:n_frequent]
+    for genre in range(n_frequent, len(kin.styles)):
+        own, shared = kin.styles[genre][: len(plain.styles[genre])], kin.styles[genre][len(plain.styles[genre]) :]
+        assert own == plain.styles[genre]
+        met = matrix[matrix[:, genre]][:, :n_frequent].sum(axis=0)
+        relatives = sorted(range(n_frequent), key=lambda other: -met[other])[:RELATIVES]
+        assert shared == tuple(plain.styles[relative][0] for relative in relatives)
 
 
 def test_songs_show_their_genres_and_labels_have_some_noise(world, songs):
