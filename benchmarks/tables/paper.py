@@ -1,99 +1,216 @@
-"""The paper's tables on the benchmark world: make it, train everything with three seeds, print the results.
+"""The paper's tables on two benchmark worlds, under each preset: make a world, train everything, print the results.
 
-    python -m benchmarks.tables.paper run [--folder tables] [--processes 2]      hours; a repeated call resumes
-    python -m benchmarks.tables.paper report [--folder tables] > benchmarks/tables/paper.md
+    python -m benchmarks.tables.paper run [UNIT...] [--world plain|kin] [--folder tables] [--processes 2]
+    python -m benchmarks.tables.paper report > benchmarks/tables/paper.md
 
-`make tables` runs both in that order. FOLDER holds the songs of the world, their store and the runs of the ablation;
-`run` resumes from it. The text about the tables, benchmarks/tables/paper_reading.txt, is written by hand and cites only
-printed figures.
+`run` without UNIT performs all, which takes about twenty hours on two cores; a repeated call goes on where it stopped.
+FOLDER holds the songs of the worlds, their stores and the runs; what a finished unit has found goes to
+benchmarks/tables/results/<world>-<unit>.json, of which `report` makes the page. `make tables` does both. The text about
+the tables, benchmarks/tables/paper_reading.txt, is written by hand and cites only printed figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import ONE_THREAD, print_heading
+from benchmarks.machine import ROOT, describe, print_heading
 from benchmarks.tables.world import CLIP_S, N_SONGS, SEED, label_sets, make_store, print_world
 from benchmarks.worlds.songs import BenchmarkWorld
 from mgc import api
+from mgc.cache.durable import replace_file
+from mgc.cache.reading.store import FeatureStore
+from mgc.heads.ablation.ablate import ablate
+from mgc.heads.ablation.grid import Grid
+from mgc.heads.ablation.paper_tables import Row, TableSpec, chosen_tables
+from mgc.heads.ablation.runs import Work, names_of
+from mgc.heads.config import PRESETS, TrainConfig
+from mgc.heads.model.model import build_system
 from mgc.pipeline.sources.label_tables import genre_names
+from mgc.reports.ablation import markdown
 
 READING = Path(__file__).parent / "paper_reading.txt"
+RESULTS = Path(__file__).parent / "results"
 SEEDS = 3
-OPTIONS = {
-    "--encoder": "tiny",
-    "--epochs": 10,
-    "--batch-size": 16,
-    "--lr": 1e-3,
-    "--lr-halve-every": 3,
-    "--device": "cpu",
-    "--precision": "fp32",
+OPTIONS: Mapping[str, Any] = {
+    "encoder": "tiny",
+    "epochs": 10,
+    "batch_size": 16,
+    "lr": 1e-3,
+    "lr_halve_every": 3,
+    "split": "manifest",
+    "device": "cpu",
+    "precision": "fp32",
+}
+WORLDS: Mapping[str, bool] = {"plain": False, "kin": True}
+"""Worlds by name, and whether genres that occur together sound alike."""
+TEXT_DIM, N_GENRES = 384, 87
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Tables that are trained together.
+
+    Attributes
+    ----------
+    preset : of all rows; None where rows name their own.
+    tables : names of the tables of `mgc ablate`, or a function that makes others.
+    """
+
+    preset: str | None
+    tables: tuple[str, ...] | Callable[[], TableSpec]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def grid(self, names: str | None) -> Grid:
+        tables = [self.tables()] if callable(self.tables) else chosen_tables(self.tables, preset=self.preset)
+        options = {**OPTIONS, **self.options}
+        taken = {option for table in tables for row in table.rows for option in row.options}
+        shared = {name: value for name, value in options.items() if name not in taken}
+        return Grid(tables=tables, preset=self.preset, options=shared, seeds=range(SEEDS), names=names)
+
+
+def presets() -> TableSpec:
+    """Each preset as a row."""
+    rows = tuple(Row(name=name, options={**PRESETS[name], **OPTIONS}) for name in PRESETS)
+    return TableSpec(name="presets", title="Presets", reference="default", rows=rows)
+
+
+def steps() -> TableSpec:
+    """Each preset with a high and a low learning rate, for few epochs and for many."""
+    rows = [
+        Row(
+            name=f"{name}, learning rate {lr:g}, {epochs} epochs",
+            options={**PRESETS[name], **OPTIONS, "lr": lr, "epochs": epochs, "lr_halve_every": -(-epochs * 3 // 10)},
+        )
+        for name in PRESETS
+        for epochs in (10, 40)
+        for lr in (1e-4, 1e-3)
+    ]
+    reference = next(row.name for row in rows if row.name.startswith("default, learning rate 0.001, 10"))
+    return TableSpec(name="steps", title="Learning rate and epochs", reference=reference, rows=tuple(rows))
+
+
+def heads() -> TableSpec:
+    """The three heads, and the linear one with as many parameters as the query head has, under the default preset."""
+    rows = (
+        Row(name="linear", options={"head": "linear"}),
+        Row(name="linear, as large as query", options={"head": "linear", "model_options": {"width": matched_width()}}),
+        Row(name="graph", options={"head": "graph"}),
+        Row(name="query", options={"head": "query"}),
+        Row(name="query, no cross-modal attention", options={"head": "query", "attention": False}),
+    )
+    return TableSpec(name="heads", title="Heads", reference="linear, as large as query", rows=rows)
+
+
+def matched_width() -> int:
+    """Return the least width with which a model with a linear head has the parameters of one with a query head."""
+
+    def size(**options: Any) -> int:
+        config = TrainConfig.from_preset("default", encoder=OPTIONS["encoder"], **options)
+        return build_system(config.model_config(n_genres=N_GENRES, text_dim=TEXT_DIM, n_mels=128)).n_parameters
+
+    wanted, width = size(head="query"), 256
+    while size(head="linear", model_options={"width": width}) < wanted:
+        width += 8
+    return width
+
+
+UNITS: Mapping[str, Unit] = {
+    "presets": Unit(preset=None, tables=presets),
+    "default": Unit(preset="default", tables=("systems", "switches")),
+    "heads": Unit(preset="default", tables=heads),
+    "paper-tuned": Unit(preset="paper-tuned", tables=("systems", "components", "switches")),
+    "paper": Unit(preset="paper", tables=("systems", "components", "switches")),
+    "lambda": Unit(preset="paper", tables=("lambda",)),
+    "lambda-sum": Unit(preset="paper-tuned", tables=("lambda-sum",)),
+    "steps": Unit(preset=None, tables=steps),
 }
 
 
-def named_store(folder: Path, store: Path, genres: Sequence[str]) -> Path | None:
-    """Make the same store with frequent spellings as genre name prompts; None where that changes none of them."""
-    if not set(genre_names("common")) & set(genres):
-        return None
-    named = folder / "named.zarr"
-    if not named.exists():
-        api.store_select(store, named, genre_names="common", text_model="minilm")
-    return named
+def world_of(name: str) -> BenchmarkWorld:
+    return BenchmarkWorld(labels=label_sets(), seed=SEED, kin=WORLDS[name])
 
 
-def ablate(store: Path, folder: Path, processes: int, n_seeds: int, options: dict[str, Any]) -> int:
-    """Run `mgc ablate` in processes of one thread each, which share the runs; return the worst exit status."""
-    command = [sys.executable, "-m", "mgc", "ablate", str(store), "-o", str(folder), "--seeds", str(n_seeds)]
-    command += [str(part) for option in options.items() for part in option]
-    children = [subprocess.Popen(command, env=os.environ | ONE_THREAD) for _ in range(processes)]
-    return max(child.wait() for child in children)
-
-
-def run(folder: Path, processes: int) -> int:
-    """Make the world and its store, and train; return the exit status."""
+def run(folder: Path, world: str, units: list[str], processes: int) -> int:
+    """Make a world and its store, train units on it, and keep their results; return the exit status."""
     labels = label_sets()
     print(f"genre sets: {labels.origin}", file=sys.stderr, flush=True)
-    store = make_store(folder, BenchmarkWorld(labels=labels, seed=SEED), N_SONGS, clip_s=CLIP_S, workers=processes)
-    named = named_store(folder, store, labels.genres)
-    options = OPTIONS | ({} if named is None else {"--genre-names-store": named})
-    return ablate(store, folder / "ablation", processes, SEEDS, options)
+    store = make_store(folder / world, world_of(world), N_SONGS, clip_s=CLIP_S, workers=processes)
+    named = None
+    if set(genre_names("common")) & set(labels.genres):
+        named = folder / world / "named.zarr"
+        if not named.exists():
+            api.store_select(store, named, genre_names="common", text_model="minilm")
+    with FeatureStore.open(store) as features:
+        names = None
+        if named is not None:
+            with FeatureStore.open(named) as renamed:
+                names = names_of(features, renamed, None)
+    work = Work(folder=folder / world / "runs", store=store, names_store=named)
+    for unit in units:
+        found = ablate(work, UNITS[unit].grid(names), jobs=processes).to_dict()
+        if found["failures"]:
+            print(json.dumps(found["failures"], indent=1), file=sys.stderr)
+            return 1
+        about = {"machine": describe(), "code": commit()}
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps({**about, "tables": found}, indent=1, ensure_ascii=False, allow_nan=False)
+        replace_file(RESULTS / f"{world}-{unit}.json", (text + "\n").encode())
+        print(f"{world}, {unit}: done", file=sys.stderr, flush=True)
+    return 0
 
 
-def report(folder: Path) -> None:
+def commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def report() -> None:
     """Print the page."""
-    world = BenchmarkWorld(labels=label_sets(), seed=SEED)
-    page = (folder / "ablation" / "tables.md").read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in page if not line.startswith("!["))  # the plots stay with the runs
     print_heading(
-        "The paper's tables on the benchmark world",
+        "The paper's tables on the benchmark worlds",
         __file__,
-        f". The world is made by our own code (docs/design/004): {N_SONGS} songs of {CLIP_S:g} s. None of this is a "
-        "result on music.",
+        f". The worlds are made by our own code (docs/design/004): {N_SONGS} songs of {CLIP_S:g} s. None of this is a "
+        "result on music. Each unit says where and when it was trained.",
         torch_version=torch.__version__,
     )
     if READING.exists():
         print(READING.read_text(encoding="utf-8"))
-    print_world(world, world.songs(N_SONGS), with_ceilings=True)
-    print("\n" + text.replace("\n## ", "\n### ").replace("# Ablations", "## The tables", 1))
+    for world in WORLDS:
+        print(f"# The world `{world}`\n")
+        print_world(world_of(world), world_of(world).songs(N_SONGS), with_ceilings=True)
+        for unit in UNITS:
+            file = RESULTS / f"{world}-{unit}.json"
+            if not file.exists():
+                print(f"\n## `{unit}`\n\nNot run yet.")
+                continue
+            found = json.loads(file.read_text())
+            print(f"\n## `{unit}`\n\nTrained on {found['machine']}, commit {found['code']}.\n")
+            print(markdown(found["tables"]).partition("\n")[2].replace("\n## ", "\n### "))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "report"])
+    parser.add_argument("units", nargs="*", choices=[[], *UNITS])
+    parser.add_argument("--world", choices=list(WORLDS))
     parser.add_argument("--folder", type=Path, default=Path("tables"))
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if options.action == "run":
-        return run(options.folder, options.processes)
-    report(options.folder)
+    if options.action == "report":
+        report()
+        return 0
+    for world in WORLDS if options.world is None else [options.world]:
+        if status := run(options.folder, world, options.units or list(UNITS), options.processes):
+            return status
     return 0
 
 

@@ -41,8 +41,7 @@ FIGURES = ("validation mAP, best epoch", "test mAP", "test Jaccard", "training l
 def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, ...]:
     """Train once; return a number for each of FIGURES."""
     torch.set_num_threads(1)
-    options = {name.removeprefix("--").replace("-", "_"): value for name, value in OPTIONS.items()}
-    config = TrainConfig(**{**PRESETS["paper"], **options, "precision": precision, "seed": seed})
+    config = TrainConfig(**{**PRESETS["paper"], **OPTIONS, "precision": precision, "seed": seed})
     with FeatureStore.open(store) as opened:
         result = train(opened, run, config, resume=True)
         test = evaluate(run, opened, n_replicates=0).metrics.to_dict()
