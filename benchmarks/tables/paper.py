@@ -196,9 +196,9 @@ def graphs(store: FeatureStore) -> dict[str, Any]:
 def print_graphs(found: Mapping[str, Any]) -> None:
     """Print how far each graph keeps genres apart."""
     print(
-        "\n## Genre graphs\n\nShare of its own weight that a genre keeps in its row of A_hat, by frequency; condition number "
-        "and effective rank (of 87) of A_hat applied twice, as in the model.\n\n"
-        "| normalisation, Eq. 2 | five most frequent | frequent half | rare half | condition number | effective rank |\n"
+        "\n## Genre graphs\n\nShare of its own weight that a genre keeps in its row of A_hat, by frequency; condition "
+        "number and effective rank (of 87) of A_hat applied twice, as in the model.\n\n"
+        "| graph, Eq. 2 | five most frequent | frequent half | rare half | condition number | effective rank |\n"
         "|---|---|---|---|---|---|"
     )
     for name, summary in found.items():

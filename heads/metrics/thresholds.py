@@ -20,6 +20,7 @@ from ..results import Result
 from .bootstrap import BoolArray, FloatArray
 from .names import FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
 
+SHRINKAGE = 20.0
 OVERALL, PER_GENRE = "overall", "per-genre"
 """Names that :meth:`Thresholds.cuts` knows, beside any number."""
 
@@ -31,10 +32,11 @@ class Thresholds(Result):
     Attributes
     ----------
     overall : maximises the mean example-based Jaccard index over the validation tracks.
-    per_genre : (C,) each maximises its genre's F1; genres with too few positives take `overall`.
-    fallback : (C,) True where a genre took `overall`.
-    min_support : positives a genre needs for a threshold of its own.
+    per_genre : (C,) between `overall` and the threshold that maximises the genre's F1, the nearer to the latter the
+        more positives the genre has; see :func:`tune_thresholds`.
+    fallback : (C,) True where a genre took `overall`, since it has fewer than `min_support` positives.
     n_tracks : validation tracks used; with 0 every threshold is the paper's 0.5.
+    shrinkage : positives with which a genre's threshold is half-way; 0 in models of 0.1, which did not shrink.
     """
 
     overall: float
@@ -42,6 +44,7 @@ class Thresholds(Result):
     fallback: tuple[bool, ...]
     min_support: int
     n_tracks: int
+    shrinkage: float = 0.0
 
     @property
     def by_column(self) -> dict[str, float | FloatArray]:
@@ -75,6 +78,8 @@ class Thresholds(Result):
             return f"threshold {self.overall:.3f}, {tuned}"
         if choice != PER_GENRE:
             return f"threshold {float(choice):g}, as asked for"
+        if self.shrinkage:
+            return f"per-genre thresholds, {tuned}, shrunk towards {self.overall:.3f} where a genre has few of them"
         rare = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
         if not (self.n_tracks and rare):
             return f"a threshold a genre, {tuned}"
@@ -87,29 +92,33 @@ class Thresholds(Result):
         return cls(**{**data, "per_genre": per_genre, "fallback": fallback})
 
 
-def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, min_support: int = 5) -> Thresholds:
+def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, shrinkage: float = SHRINKAGE) -> Thresholds:
     """Tune on validation labels and scores.
 
     Parameters
     ----------
     labels : (N, C), true where the track has the genre.
     scores : (N, C) in [0, 1].
-    min_support : validation positives below which a genre's own optimum is noise.
+    shrinkage : k; a genre with n positives whose F1 is best at t gets ``overall + n / (n + k) (t - overall)``: the best
+        threshold of few positives is mostly noise.
     """
     truth, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
-    n_tracks, n_genres = truth.shape
+    n_tracks = len(truth)
     overall = best_jaccard_threshold(truth, values) if n_tracks else FIXED_THRESHOLD
-    fallback = (truth.sum(axis=0) < min_support) | (n_tracks == 0)
+    support = truth.sum(axis=0)
     per_genre = [
-        overall if fallback[genre] else best_f1_threshold(truth[:, genre], values[:, genre])
-        for genre in range(n_genres)
+        overall + n / (n + shrinkage) * (best_f1_threshold(truth[:, genre], values[:, genre]) - overall)
+        if n
+        else overall
+        for genre, n in enumerate(support.tolist())
     ]
     return Thresholds(
         overall=overall,
         per_genre=tuple(per_genre),
-        fallback=tuple(fallback.tolist()),
-        min_support=min_support,
+        fallback=tuple((support == 0).tolist()),
+        min_support=1,
         n_tracks=n_tracks,
+        shrinkage=shrinkage,
     )
 
 

@@ -67,6 +67,7 @@ class ThresholdsDocument(TypedDict):
     fallback: list[bool]
     min_support: Number
     n_tracks: Number
+    shrinkage: NotRequired[float]
 
 
 class TensorFile(TypedDict):

@@ -28,7 +28,7 @@ def test_every_metric_that_is_computed_has_a_name() -> None:
     assert {field.name for field in dataclasses.fields(Metrics)} >= set(RANKING_METRICS)
     assert list(BASELINES) == list(baseline_scores([0.5], [1], 3))
     truth = np.array([[True, False], [False, True], [True, True]])
-    thresholds = tune_thresholds(truth, truth * 0.9, min_support=1)
+    thresholds = tune_thresholds(truth, truth * 0.9)
     assert list(CARD_METRICS) == list(validation_intervals(truth, truth * 0.9, thresholds, ["a", "b", "c"]))
 
 

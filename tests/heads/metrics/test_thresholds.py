@@ -60,21 +60,36 @@ def test_a_threshold_lies_halfway_between_the_scores_it_parts() -> None:
     assert best_f1_threshold(labels, np.array([0.9, 0.6, 0.2, 0.1])) == pytest.approx(0.4)
 
 
-def test_genres_with_little_support_take_the_overall_threshold() -> None:
+def test_thresholds_of_rare_genres_are_shrunk_towards_the_overall_one() -> None:
     random = np.random.default_rng(0)
-    labels = random.random((60, 3)) < [0.5, 0.5, 0.02]
+    labels = random.random((60, 3)) < [0.5, 0.1, 0.0]
     scores = np.where(labels, 0.3, 0.1) + random.random((60, 3)) * 0.1
-    tuned = tune_thresholds(labels, scores, min_support=5)
+    tuned = tune_thresholds(labels, scores, shrinkage=10)
+    support = labels.sum(axis=0)
+    assert support[2] == 0
     assert tuned.fallback == (False, False, True)
     assert tuned.per_genre[2] == tuned.overall
     assert 0.2 <= tuned.overall <= 0.3
+    for genre in (0, 1):
+        own = best_f1_threshold(labels[:, genre], scores[:, genre])
+        expected = (support[genre] * own + 10 * tuned.overall) / (support[genre] + 10)
+        assert tuned.per_genre[genre] == pytest.approx(expected)
+    assert tune_thresholds(labels, scores, shrinkage=0).per_genre[1] == best_f1_threshold(labels[:, 1], scores[:, 1])
     assert Thresholds.from_dict(tuned.to_dict()) == tuned
     names = ("rock", "jazz", "polka")
     assert tuned.describe("overall", names) == f"threshold {tuned.overall:.3f}, tuned on 60 validation tracks"
     assert tuned.describe("0.25", names) == "threshold 0.25, as asked for"
     assert tuned.describe("per-genre", names) == (
-        "a threshold a genre, tuned on 60 validation tracks; 1 of 3 genres have fewer than 5 of them and take "
-        f"{tuned.overall:.3f}: polka"
+        "per-genre thresholds, tuned on 60 validation tracks, shrunk towards "
+        f"{tuned.overall:.3f} where a genre has few of them"
+    )
+
+
+def test_thresholds_of_0_1_say_which_genres_took_the_overall_one() -> None:
+    old = {"overall": 0.3, "per_genre": [0.4, 0.3], "fallback": [False, True], "min_support": 5, "n_tracks": 60}
+    assert Thresholds.from_dict(old).describe("per-genre", ("rock", "polka")) == (
+        "a threshold a genre, tuned on 60 validation tracks; 1 of 2 genres have fewer than 5 of them and take "
+        "0.300: polka"
     )
 
 
