@@ -132,8 +132,8 @@ def train(
     """
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
     more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}
-    more["head"] = "linear" if no_graph else head
-    learning["options"] |= _without_none(more | {"deterministic": deterministic})
+    chosen = {"head": "linear" if no_graph else head, "deterministic": deterministic}
+    learning["options"] |= _without_none({**more, **chosen})
     if dry_run:
         with terminal.progress() as steps:
             forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps).to_dict()

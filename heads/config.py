@@ -206,6 +206,12 @@ class TrainConfig:
         assert self.epochs is not None
         return self.epochs
 
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of a settled config, before its schedule."""
+        assert self.lr is not None
+        return self.lr
+
     def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
         """The shape of the system that this asks for, on a store and labels of these widths."""
         shared = {name: getattr(self, name) for name in _SHARED}
@@ -250,13 +256,12 @@ class TrainConfig:
         In the first w = `warmup_epochs` epochs ``lr (epoch + 1) / (w + 1)``. Then ``halving``: ``lr / 2`` to the power
         of ``epoch // lr_halve_every``; ``cosine``: ``lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2``.
         """
-        assert self.lr is not None
         if epoch < self.warmup_epochs:
-            return float(self.lr * (epoch + 1) / (self.warmup_epochs + 1))
+            return float(self.learning_rate * (epoch + 1) / (self.warmup_epochs + 1))
         if self.schedule == "halving":
-            return float(self.lr * 0.5 ** (epoch // self.lr_halve_every))
+            return float(self.learning_rate * 0.5 ** (epoch // self.lr_halve_every))
         share = (epoch - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
-        return float(self.lr * (1 + math.cos(math.pi * share)) / 2)
+        return float(self.learning_rate * (1 + math.cos(math.pi * share)) / 2)
 
     def lambda_at(self, epoch: int) -> float:
         """Weight of the contrastive loss in an epoch (counted from 0).

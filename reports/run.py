@@ -193,7 +193,7 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
     def series(key: str, weights: Sequence[float] = ()) -> list[float | None]:
         return [
             None if epoch.get(key) is None else weight * epoch[key]
-            for epoch, weight in itertools.zip_longest(epochs, weights, fillvalue=1.0)
+            for epoch, weight in zip(epochs, itertools.chain(weights, itertools.repeat(1.0)), strict=False)
         ]
 
     curves = {

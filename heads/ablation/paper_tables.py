@@ -147,8 +147,8 @@ def _as_in_the_paper(change: Mapping[str, Any], *, flip: bool) -> dict[str, Any]
     return values
 
 
-TABLES: Mapping[str, Callable[[str | None], TableSpec]] = {
-    **{spec.name: lambda preset, spec=spec: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM)},
+TABLES: Mapping[str, TableSpec | Callable[[str | None], TableSpec]] = {
+    **{spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM)},
     "switches": switches,
 }
 DEFAULT_TABLES = ("systems", "components", "lambda", "switches")
@@ -170,4 +170,5 @@ def chosen_tables(names: Sequence[str] | None = None, *, preset: str | None = No
     unknown = [name for name in names if name not in TABLES]
     if unknown or not names:
         raise ConfigError(f"tables {','.join(names)!r}: want some of {', '.join(TABLES)}")
-    return [TABLES[name](preset) for name in dict.fromkeys(names)]
+    chosen = [TABLES[name] for name in dict.fromkeys(names)]
+    return [table if isinstance(table, TableSpec) else table(preset) for table in chosen]

@@ -151,7 +151,7 @@ def evaluate(
         n_missing=n_missing,
         n_seen_in_training=sum(track_id in trained_on for track_id in tracks.column("id").to_pylist()),
         epoch=loaded.epoch,
-        lr=loaded.training.lr,
+        lr=loaded.training.learning_rate,
         threshold=loaded.thresholds.overall,
         metrics=metrics,
         baselines={

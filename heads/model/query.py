@@ -54,10 +54,13 @@ class QueryHead(nn.Module):
 
     def attention_maps(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
         """Return where each genre looks: weights (B, H, C, N), each row summing to 1; 0 where `mask_BN` is false."""
-        return self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        maps: Tensor = self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        return maps
 
     def _queries(self, n_batch: int) -> Tensor:
-        return (self.name_query(self.nodes) + self.query).expand(n_batch, -1, -1)
+        queries: Tensor = self.name_query(self.nodes) + self.query
+        return queries.expand(n_batch, -1, -1)
 
     def _outputs(self) -> Tensor:
-        return self.name_output(self.nodes) + self.output
+        outputs: Tensor = self.name_output(self.nodes) + self.output
+        return outputs

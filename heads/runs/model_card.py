@@ -176,7 +176,8 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         else "off",
         "loss": f"{config.loss}, {config.bce_reduction} over genres"
         + (", biases started at the genres' log odds" if config.prior_bias else ""),
-        "optimizer": f"{config.optimizer}, learning rate {config.lr:g}, weight decay {config.weight_decay:g}, schedule "
+        "optimizer": f"{config.optimizer}, learning rate {config.learning_rate:g}, weight decay "
+        f"{config.weight_decay:g}, schedule "
         + (f"halving every {config.lr_halve_every} epochs" if config.schedule == "halving" else config.schedule),
         "batch size, seed": f"{config.batch_size}, {config.seed}",
         "epoch of the weights": f"{facts.epoch}, the best by validation mAP of those trained so far",

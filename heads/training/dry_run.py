@@ -73,7 +73,7 @@ class DryRun:
             "batch_size": self.config.batch_size,
             "steps_per_epoch": self.n_steps,
             "epochs": self.config.n_epochs,
-            "learning_rate": self.config.lr,
+            "learning_rate": self.config.learning_rate,
             "timed_steps": self.timed_steps,
             "seconds_per_step": round(self.step_s, 4),
             "seconds_per_epoch": round(self.epoch_s, 2),

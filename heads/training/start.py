@@ -187,8 +187,8 @@ def by_rule(config: TrainConfig, n_train: int) -> str:
     """The line that says how long a run is to learn, and how fast."""
     n_steps = -(-n_train // config.batch_size)
     return (
-        f"{config.n_epochs} epochs of {counted(n_steps, 'step')} at a learning rate of {config.lr:g}, by the number of "
-        "training tracks; --epochs and --lr change that"
+        f"{config.n_epochs} epochs of {counted(n_steps, 'step')}, learning rate {config.learning_rate:g}, by the "
+        "number of training tracks; --epochs and --lr change that"
     )
 
 
@@ -211,4 +211,4 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
     decaying = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return model, kind(groups, lr=config.lr, fused=device.type == "cuda")
+    return model, kind(groups, lr=config.learning_rate, fused=device.type == "cuda")

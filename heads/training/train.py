@@ -112,7 +112,7 @@ class TrainingResult:
             "split": {"policy": self.task.split.policy, **self.task.split.sizes},
             "genres": list(self.task.genres.names),
             "preset": self.config.preset,
-            "learning_rate": self.config.lr,
+            "learning_rate": self.config.learning_rate,
             "threshold": self.thresholds.overall,
             "threshold_tuned_on": self.thresholds.n_tracks,
             "device": self.device,
