@@ -12,7 +12,7 @@ from ..cache.messages import counted
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
 from .console import Terminal, duration, estimate, number, print_table, split_names, to_stdout
-from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, Seed, StoreArgument, parse_shard, verbose_flags
+from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, parse_shard, verbose_flags
 from .signals import stopping_gently
 
 
@@ -51,8 +51,13 @@ def learning_flags(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is native.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="auto")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="auto: bf16 where it is native.", show_default="auto"),
+    ] = None,
 ) -> dict[str, Any]:
     """The preset, options and settings of :func:`mgc.api.train`."""
     flags = locals()
@@ -94,7 +99,7 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after N epochs without a better validation mAP.")
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="0")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Only operations that give the same bits every time.")
     ] = False,
@@ -132,7 +137,7 @@ def train(
     """
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
     more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}
-    chosen = {"head": "linear" if no_graph else head, "deterministic": deterministic}
+    chosen = {"head": "linear" if no_graph else head, "deterministic": deterministic or None}
     learning["options"] |= _without_none({**more, **chosen})
     if dry_run:
         with terminal.progress() as steps:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from mgc import api
 from mgc.api.shared import extra
-from mgc.cache.errors import ConfigError, MissingExtraError
+from mgc.api.training import make_config
+from mgc.cache.errors import ConfigError, MissingExtraError, RunError
+from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.extraction.options import ExtractOptions, Scheduler
 from mgc.pipeline.sources.options import SourceOptions
 
@@ -67,3 +70,17 @@ def test_parts_are_built_where_the_options_say() -> None:
 def test_a_missing_extra_is_named_where_it_is_missed_and_not_by_who_called() -> None:
     with pytest.raises(MissingExtraError, match=r"^decoding needs mgc\[extract\]$"), extra("language"):
         raise MissingExtraError("decoding needs mgc[extract]")
+
+
+def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: FeatureStore, tmp_path: Path) -> None:
+    small = {"encoder": "tiny", "batch_size": 32, "epochs": 1, "model_options": {"width": 16, "graph_hidden": 16}}
+    run = tmp_path / "run"
+    first = api.train(small_store.path, run, preset="paper-tuned", options={**small, "seed": 3, "lr": 2e-3}).result
+    assert first.config.model_options["graph_normalisation"] == "reweighted"
+    again = api.train(small_store.path, run, resume=True, settings=["epochs=2"]).result
+    assert again.config == dataclasses.replace(first.config, epochs=2)
+    assert [record.epoch for record in again.history] == [1, 2]
+    with pytest.raises(RunError, match="other options: .*preset: 'paper' here, 'paper-tuned' there"):
+        api.train(small_store.path, run, resume=True, preset="paper")
+    fresh = make_config(resumed=tmp_path / "not there yet")
+    assert fresh.preset == "default"
