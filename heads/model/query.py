@@ -42,7 +42,7 @@ class QueryHead(nn.Module):
         self.output = nn.Parameter(torch.empty(n_genres, width))
         self.block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
         self.bias = nn.Parameter(torch.zeros(n_genres)) if bias else None
-        nn.init.normal_(self.query)
+        nn.init.normal_(self.query, std=0.02)  # so that what a query finds, not the query, fills the sum
         nn.init.normal_(self.output, std=width**-0.5)
 
     def forward(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
