@@ -30,12 +30,14 @@ from ..format.plan import (
     generation_key,
     name_clash,
     plan_problem,
+    read_genres,
     read_plan,
     unfinished_drops,
 )
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
 from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
+from ..messages import join_names
 from . import publish
 
 
@@ -130,7 +132,14 @@ def append_generation(
     -------
     Plan
         With the new generation. It may be that of another process, which was first: compare before relying on it.
+
+    Raises
+    ------
+    ConfigError
+        If `plan` has one of `new_genres` already: another process has appended since these were derived.
     """
+    if repeated := sorted(set(new_genres) & set(read_genres(store, plan) if new_genres else ())):
+        raise ConfigError(f"{store}: has the genres {join_names(repeated)} already; give the same command again")
     number = len(plan.generations)
     tracks = with_rows(tracks, range(plan.n_rows, plan.n_rows + tracks.num_rows))
     genres = range(plan.n_genres, plan.n_genres + len(new_genres))

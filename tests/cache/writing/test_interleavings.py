@@ -11,10 +11,12 @@ import pytest
 from benchmarks.campaigns import interleavings
 from benchmarks.campaigns.faults import faults
 from benchmarks.worlds.full_store import content
+from benchmarks.worlds.small_store import append_late_track, create, fill
 from mgc.cache.claims import STALE_S, file_system_time
 from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import ConfigError, StoreError
 from mgc.cache.format.plan import read_plan
+from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing import publish
 from mgc.cache.writing.commits import commit_part
@@ -90,3 +92,15 @@ def test_the_age_of_a_claim_is_told_by_the_clock_of_its_file_system(half, tmp_pa
     old = file_system_time(path) - 2 * STALE_S
     os.utime(claim, (old, old))
     publish.refuse_busy(path)
+
+
+def test_genres_that_another_process_has_appended_meanwhile_are_refused(tmp_path):
+    """A process that derived its new genres from an older plan would plan them twice."""
+    path = create(tmp_path / "s.zarr")
+    append_late_track(path)
+    with pytest.raises(ConfigError, match="has the genres soul already; give the same command again"):
+        append_late_track(path)
+    assert len(read_plan(path).generations) == 2
+    fill(path, range(4))
+    with FeatureStore.open(path) as store:
+        assert store.genres == ["jazz", "rock", "soul"]
