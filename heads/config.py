@@ -75,7 +75,7 @@ STEPS_BY_RULE, MAX_LR, MIN_LR = 10_000, 1e-3, 1e-4
 MIN_EPOCHS, MAX_EPOCHS = 10, 100
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
-"""Options that say how far to go, not which way; a run may be taken further than first asked."""
+"""Options that say how far a run goes; it may be taken further than first asked. The name of a preset is no option."""
 
 _OF_THE_STORE = ("n_genres", "text_dim", "n_mels")
 _SHARED = ("model", "encoder", "attention", "head", "contrastive", "modalities")
@@ -245,7 +245,10 @@ class TrainConfig:
         return [
             f"{key}: {mine[key]!r} here, {theirs[key]!r} there"
             for key in mine
-            if mine[key] != theirs[key] and key not in free and not (key in ("lr", "epochs") and mine[key] is None)
+            if key != "preset"
+            and mine[key] != theirs[key]
+            and key not in free
+            and not (key in ("lr", "epochs") and mine[key] is None)
         ]
 
     def lr_at(self, epoch: int) -> float:

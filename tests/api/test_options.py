@@ -80,7 +80,7 @@ def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: 
     again = api.train(small_store.path, run, resume=True, settings=["epochs=2"]).result
     assert again.config == dataclasses.replace(first.config, epochs=2)
     assert [record.epoch for record in again.history] == [1, 2]
-    with pytest.raises(RunError, match="other options: .*preset: 'paper' here, 'paper-tuned' there"):
+    with pytest.raises(RunError, match="other options: .*prior_bias: False here, True there"):
         api.train(small_store.path, run, resume=True, preset="paper")
     fresh = make_config(resumed=tmp_path / "not there yet")
     assert fresh.preset == "default"
