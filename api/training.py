@@ -195,20 +195,20 @@ def make_config(
 
     Raises
     ------
-    ConfigError, RunError
-        If there is no such preset or option, or a value makes no sense; if the checkpoint of the run is damaged.
+    ConfigError
+        If there is no such preset or option, or a value makes no sense.
     """
     with extra("train"):
         from ..heads.config import TrainConfig, joined
-        from ..heads.runs.checkpoint import find_state
+        from ..heads.runs.checkpoint import saved_options
 
     if isinstance(options, TrainConfig):
         return options
     given = _combine(genres_file, options, settings)
-    state = find_state(resumed)[0] if preset is None and resumed is not None else None
-    if state is None:
+    begun_with = saved_options(resumed) if preset is None and resumed is not None else None
+    if begun_with is None:
         return TrainConfig.from_preset(preset or "default", **given)
-    return TrainConfig.from_dict(joined(TrainConfig.from_dict(state.config).to_dict(), given))
+    return TrainConfig.from_dict(joined(begun_with, given))
 
 
 def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:

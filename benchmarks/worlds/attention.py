@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     seeds = range(parser.parse_args().seeds)
-    # world, system, its options, and the bound that tells those that can be right from those that cannot
+    # world, system, its options, and the bound between systems that can be right and those that cannot
     rows = (
         ("XOR", xor_world, "cross-modal attention, linear head", {}, 0.95, True),
         ("XOR", xor_world, "cross-modal attention, query head", {"query": True}, 0.95, True),

@@ -49,7 +49,8 @@ def ablate(
     failures: list[Failure] = []
     claimed: list[GridRun] = []
     with FeatureStore.open(work.store, text=work.text) as store:
-        refuse_empty_splits(store, grid, work.labels)
+        if training:
+            refuse_empty_splits(store, grid, work.labels)
         open_folder(work.folder, store, work.labels)
         if training:
             finished_keys = {run.key for run in grid.runs if finished(work.folder, run) is not None}

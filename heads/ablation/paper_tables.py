@@ -57,8 +57,8 @@ SYSTEMS = TableSpec(
         Row(name="label frequency", trivial="label_frequency"),
         Row(name="santana (reconstructed)", options={"model": "santana"}, published=(0.354, 0.419)),
         Row(name="pandeya (reconstructed)", options={"model": "pandeya"}, published=(0.387, 0.442)),
-        Row(name="ours, audio alone", options={"modalities": "audio"}),
-        Row(name="ours, lyrics alone", options={"modalities": "lyrics"}),
+        Row(name="ours, audio only", options={"modalities": "audio"}),
+        Row(name="ours, lyrics only", options={"modalities": "lyrics"}),
         Row(name="ours", published=(0.456, 0.534)),
     ),
 )

@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 FEW_GROUPS = 20
-"""Groups (artists) below which there are no intervals: few tell little of what other artists would do."""
+"""Groups (artists) below which there are no intervals: so few do not represent other artists."""
 _CHUNK_ELEMENTS = 2_000_000
 
 

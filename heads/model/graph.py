@@ -363,8 +363,8 @@ def graph_warnings(summary: dict[str, Any]) -> list[str]:
         kept = (
             f"{len(blurred)} of {n_genres} genres keep less than {LOW_SELF_WEIGHT:.0%} of their own weight in the graph"
         )
-        mend = "their classifiers are hard to tell apart; graph_normalisation=reweighted keeps them apart"
-        warnings.append(f"{kept}; {mend}: {join_names(blurred, NAMED)}")
+        advice = "their classifiers are nearly alike; graph_normalisation=reweighted keeps them apart"
+        warnings.append(f"{kept}; {advice}: {join_names(blurred, NAMED)}")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""The genre-query head: every genre looks at the track with an attention of its own.
+"""The genre-query head: each genre has its own attention over a track.
 
 Shapes: B batch, C genres, N audio frames and lyric tokens, W model width, H heads, D text width.
 """
@@ -12,10 +12,10 @@ from .fusion import CrossModalBlock
 
 
 class QueryHead(nn.Module):
-    """Score each genre by what its query finds in the frames and tokens of a track: (B, N, W) -> logits (B, C).
+    """Score each genre by what its query attends to in the frames and tokens of a track: (B, N, W) -> logits (B, C).
 
-    The query of a genre is its name vector, projected, plus a free vector; so is the vector that its finding is
-    multiplied with. A genre name that was not trained thus has a query and an output too, from its name alone.
+    The query of a genre is its name vector, projected, plus a free vector; so is its output
+    vector, which the attended features are multiplied with. An untrained genre name thus has both, from its name alone.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class QueryHead(nn.Module):
         self.output = nn.Parameter(torch.empty(n_genres, width))
         self.block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
         self.bias = nn.Parameter(torch.zeros(n_genres)) if bias else None
-        nn.init.normal_(self.query, std=0.02)  # so that what a query finds, not the query, fills the sum
+        nn.init.normal_(self.query, std=0.02)  # small against the attended features, which the residual adds
         nn.init.normal_(self.output, std=width**-0.5)
 
     def forward(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class QueryHead(nn.Module):
             return logits if self.bias is None else logits + self.bias
 
     def attention_maps(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Return where each genre looks: weights (B, H, C, N), each row summing to 1; 0 where `mask_BN` is false."""
+        """Return the attention weights of each genre (B, H, C, N): rows sum to 1, with 0 where `mask_BN` is false."""
         maps: Tensor = self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
         return maps
 

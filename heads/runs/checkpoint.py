@@ -143,6 +143,14 @@ def find_state(run: Path) -> tuple[RunState | None, list[str]]:
     return None, []
 
 
+def saved_options(run: Path) -> dict[str, Any] | None:
+    """Return the options in the newest whole state of a run; None before the first. Its tensors are not looked at."""
+    for point in sorted(_points(run / "last"), reverse=True):
+        with contextlib.suppress(RunError):
+            return _read_state(run / "last" / f"state-{_label(point)}.json").config
+    return None
+
+
 def restore(run: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Give `model` and `optimizer` what they held when `state` was saved."""
     load_weights(model, state_file(run, state, "weights"))

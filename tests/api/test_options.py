@@ -80,6 +80,11 @@ def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: 
     again = api.train(small_store.path, run, resume=True, settings=["epochs=2"]).result
     assert again.config == dataclasses.replace(first.config, epochs=2)
     assert [record.epoch for record in again.history] == [1, 2]
+    spare = (run / "best/model.safetensors").read_bytes()
+    damaged = next(path for path in (run / "last").glob("weights-*") if path.read_bytes() == spare)
+    damaged.write_bytes(spare[:-1])
+    repaired = api.train(small_store.path, run, resume=True).result.warnings
+    assert [warning for warning in repaired if f"{damaged}: cut short" in warning]  # not repaired without a warning
     with pytest.raises(RunError, match="other options: .*prior_bias: False here, True there"):
         api.train(small_store.path, run, resume=True, preset="paper")
     fresh = make_config(resumed=tmp_path / "not there yet")

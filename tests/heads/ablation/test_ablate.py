@@ -113,7 +113,7 @@ def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() 
 
 
 def test_warnings_of_runs_and_of_few_artists_stand_with_the_tables(whole: tuple[Work, dict[str, Any]]) -> None:
-    """A small collection gives an accuracy of 1 or 0 beside the published numbers, which nobody may take for theirs."""
+    """A small collection gives an accuracy of 1 or 0 next to the published numbers, which are of another collection."""
     work, document = whole
     first, *others = document["caption"]["warnings"]
     n_artists = document["caption"]["n_artists"]
@@ -374,7 +374,7 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
         for run in plan.runs
     }
     assert graphs["switches: paper"]["a1"] == graphs["switches: genre names"]["a1"]  # the same labels
-    assert graphs["switches: paper"]["a2"] != graphs["switches: genre names"]["a2"]  # read aloud otherwise
+    assert graphs["switches: paper"]["a2"] != graphs["switches: genre names"]["a2"]  # of other prompts
     without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES).to_dict()
     assert "needs a second store" in without["tables"][0]["rows"][1]["note"]
 

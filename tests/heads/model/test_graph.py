@@ -75,7 +75,9 @@ def test_reweighted_numbers():
     shares = [[0, 0.65 / 1.45, 0.8 / 1.45], [0.566667 / 0.766667, 0, 0.2 / 0.766667], [0.466667 / 0.666667, 0.3, 0]]
     np.testing.assert_allclose(reweighted_adjacency(a, 0.4), 0.6 * np.eye(3) + 0.4 * np.array(shares), atol=1e-6)
     np.testing.assert_array_equal(reweighted_adjacency(a, 0.0), np.eye(3))
-    np.testing.assert_array_equal(reweighted_adjacency(np.eye(3), 0.4), np.eye(3))  # who meets nobody keeps all
+    np.testing.assert_array_equal(
+        reweighted_adjacency(np.eye(3), 0.4), np.eye(3)
+    )  # a genre without neighbours keeps all its weight
 
 
 def test_conditioning_is_that_of_two_applications():
