@@ -124,7 +124,7 @@ def train(
     Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b],
     [b]mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1[/b]
 
-    --set takes (first the default; docs/model.md explains each)
+    --set takes (first the value of preset paper; docs/model.md explains each)
 
     [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
     graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|reweighted|ml-gcn,

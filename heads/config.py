@@ -195,10 +195,13 @@ class TrainConfig:
         falls in proportion to their number, to 1e-4 for 100 000 steps and more, which is the paper's rate for its
         190 000.
         """
-        steps = -(-n_train // self.batch_size)
+        steps = self.steps_per_epoch(n_train)
         epochs = self.epochs or min(max(-(-STEPS_BY_RULE // steps), MIN_EPOCHS), MAX_EPOCHS)
         rate = MAX_LR * min(1.0, max(STEPS_BY_RULE / (epochs * steps), MIN_LR / MAX_LR))
         return dataclasses.replace(self, epochs=epochs, lr=rate if self.lr is None else self.lr)
+
+    def steps_per_epoch(self, n_train: int) -> int:
+        return -(-n_train // self.batch_size)
 
     @property
     def n_epochs(self) -> int:

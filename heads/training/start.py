@@ -185,9 +185,9 @@ def _settled(config: TrainConfig, n_train: int, state: RunState | None) -> Train
 
 def by_rule(config: TrainConfig, n_train: int) -> str:
     """The line that says how long a run is to learn, and how fast."""
-    n_steps = -(-n_train // config.batch_size)
+    steps = counted(config.steps_per_epoch(n_train), "step")
     return (
-        f"{config.n_epochs} epochs of {counted(n_steps, 'step')}, learning rate {config.learning_rate:g}, by the "
+        f"{config.n_epochs} epochs of {steps}, learning rate {config.learning_rate:g}, by the "
         "number of training tracks; --epochs and --lr change that"
     )
 
