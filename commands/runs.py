@@ -255,7 +255,10 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     )
     if metrics["undefined_genres"]:
         to_stdout(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
-    to_stdout("brackets: 95 % bootstrap intervals, resampling artists")
+    if metrics["n_replicates"]:
+        to_stdout("brackets: 95 % bootstrap intervals, resampling artists")
+    else:
+        to_stdout("no bootstrap intervals: too few artists")
 
 
 def _print_parts(parts: Mapping[str, Any]) -> None:
