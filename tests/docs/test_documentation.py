@@ -1,7 +1,8 @@
 """The commands and the Python of README and docs/, run as they stand in a folder with a few generated songs.
 
-Three things are added for time, and nothing taken away: a small clip, a small model, the text model that is at hand. A
-block that cannot run here says so to its reader in the line below it; its commands must exist all the same.
+To save time, the tests add options for a short clip, a small model and the local text model, and remove nothing. A block
+that cannot run here has an HTML comment with the reason in the line below it, which readers do not see. Its commands and
+options must exist all the same.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WRITTEN = [
     "CONTRIBUTING.md",
 ]
 """Every page with links, those that only show figures among them."""
-BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(\*Not run in the tests: .+?\*)$)?", re.M | re.S)
+BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(<!-- Not run in the tests: .+? -->)$)?", re.M | re.S)
 ELSEWHERE = {"mgc demo": "tests/commands/test_demo.py"}
 """Commands that a test of their own runs."""
 SMALLER = {
@@ -175,7 +176,7 @@ def test_a_page_does_what_it_says(
             continue
         for words in commands(code):
             found = named(words)
-            assert found, f"{page}: {shlex.join(words)} is no command of mgc, and no line below its block says so"
+            assert found, f"{page}: {shlex.join(words)} is not a command of mgc, and no comment below its block says why it does not run"
             name, _ = found
             if name in ELSEWHERE:
                 assert f'("{name.removeprefix("mgc ")}",' in (ROOT / ELSEWHERE[name]).read_text(), "that test is gone"
