@@ -199,7 +199,7 @@ def make_config(
         If there is no such preset or option, or a value makes no sense.
     """
     with extra("train"):
-        from ..heads.config import TrainConfig, joined
+        from ..heads.config import TrainConfig, merge_options
         from ..heads.runs.checkpoint import saved_options
 
     if isinstance(options, TrainConfig):
@@ -208,15 +208,15 @@ def make_config(
     begun_with = saved_options(resumed) if preset is None and resumed is not None else None
     if begun_with is None:
         return TrainConfig.from_preset(preset or "default", **given)
-    return TrainConfig.from_dict(joined(begun_with, given))
+    return TrainConfig.from_dict(merge_options(begun_with, given))
 
 
 def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
-    from ..heads.config import joined, read_settings
+    from ..heads.config import merge_options, read_settings
     from ..heads.data.labels import read_genres_file
 
     genres = {} if genres_file is None else {"genres": read_genres_file(genres_file)}
-    return joined({**(options or {}), **genres}, read_settings(settings))
+    return merge_options({**(options or {}), **genres}, read_settings(settings))
 
 
 def ablate(

@@ -67,7 +67,7 @@ def switched_on(*names: str) -> dict[str, Any]:
     """The options of some of `SWITCHES` together."""
     options: dict[str, Any] = {}
     for name in names:
-        options = joined(options, SWITCHES[name])
+        options = merge_options(options, SWITCHES[name])
     return options
 
 
@@ -186,7 +186,7 @@ class TrainConfig:
         """
         if preset is not None and preset not in PRESETS:
             raise ConfigError(f"preset={preset!r}: unknown choice. Choose one of {', '.join(PRESETS)}.")
-        return cls.from_dict({**joined(PRESETS.get(preset or "", {}), options), "preset": preset})
+        return cls.from_dict({**merge_options(PRESETS.get(preset or "", {}), options), "preset": preset})
 
     def settled(self, n_train: int) -> TrainConfig:
         """Return the config with `epochs` and `lr` as numbers, by a rule where they are None.
@@ -301,12 +301,12 @@ class TrainConfig:
         self.model_config(n_genres=1, text_dim=1, n_mels=128)  # checks the model's options
 
 
-def joined(options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with `more` in the place of their own; ``model_options`` are joined likewise."""
-    both = {**options, **more}
-    if "model_options" in both:
-        both["model_options"] = {**(options.get("model_options") or {}), **(more.get("model_options") or {})}
-    return both
+def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` with `overrides` applied, also within ``model_options``."""
+    merged = {**options, **overrides}
+    if "model_options" in merged:
+        merged["model_options"] = {**(options.get("model_options") or {}), **(overrides.get("model_options") or {})}
+    return merged
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:

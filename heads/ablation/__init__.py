@@ -1,1 +1,1 @@
-"""Many runs: the paper's tables and figure."""
+"""Ablations: the runs behind the paper's tables and figure."""

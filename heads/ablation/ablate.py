@@ -1,4 +1,4 @@
-"""The paper's tables from one store: plan the runs, perform what is not finished, tabulate what is."""
+"""Fill the paper's tables from one store: plan the runs, perform the unfinished ones, tabulate the results."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ def ablate(
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
 ) -> Ablation:
-    """Fill the tables of `grid`, or go on filling them.
+    """Fill the tables of `grid`, or continue to fill them.
 
     Parameters
     ----------
-    work : where the runs are; a run of the same configuration is taken as it is, one cut off is resumed.
-    jobs : processes.
-    shard : (i, n): perform every n-th run only, from the i-th on (counted from 1), and wait for nobody.
-    training : False tabulates what is finished.
-    n_replicates : of the bootstrap.
-    stop : asked again and again; once it says True, runs save where they are, and it ends.
-    on_progress : receives runs finished, and the epoch of the run at work.
+    work : store and folder of the runs. Finished runs of the same configuration are reused; interrupted runs are
+        resumed.
+    jobs : number of processes.
+    shard : (i, n): perform every n-th run only, starting with the i-th (counted from 1), and do not wait for other
+        processes.
+    training : False tabulates the finished runs without training.
+    n_replicates : number of bootstrap replicates.
+    stop : polled during training. Once it returns True, runs save their state and `ablate` raises ``StoppedError``.
+    on_progress : receives the number of finished runs, and the epoch of the current run.
 
     Raises
     ------
@@ -70,11 +72,12 @@ def ablate(
 
 
 def refuse_empty_splits(store: FeatureStore, grid: Grid, labels: GenresById | None) -> None:
-    """Refuse tables of models that have no track to choose epochs and thresholds by, or none to be tested on.
+    """Check that validation and test split have tracks, before any run is trained.
 
     Raises
     ------
     ConfigError
+        If one of them is empty. Folds have their own check.
     """
     if grid.folds:
         return
@@ -84,14 +87,14 @@ def refuse_empty_splits(store: FeatureStore, grid: Grid, labels: GenresById | No
         if not sizes[name]:
             raise ConfigError(
                 f"{store.path}: no {name} track is left (split {chosen.split.policy}, tracks with a kept genre: "
-                f"{', '.join(f'{name} {size}' for name, size in sizes.items())}); use --folds 5, another --split, or "
-                "keep more genres"
+                f"{', '.join(f'{name} {size}' for name, size in sizes.items())}). Use --folds 5 or another --split, or "
+                "keep more genres."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun(Result):
-    """A run, the table rows that it fills, its state (to do, begun, finished) and the seconds that are left of it."""
+    """A run, the table rows that it fills, its state (``to do``, ``begun``, ``finished``) and its remaining seconds."""
 
     key: str
     fills: tuple[str, ...]
@@ -103,7 +106,7 @@ class PlannedRun(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationForecast(Result):
-    """The runs, seconds per epoch by system and modalities, and the `seconds` left, shared out to `jobs`."""
+    """The runs, the seconds per epoch by system and modalities, and the remaining `seconds` with `jobs` processes."""
 
     runs: list[PlannedRun]
     epoch_s: dict[str, float]
@@ -112,7 +115,7 @@ class AblationForecast(Result):
 
 
 def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> AblationForecast:
-    """List the runs and estimate their time from a few real steps of each system; writes nothing in the folder."""
+    """List the runs and estimate their time from a few real steps of each system, without writing to the folder."""
     epoch_s: dict[str, float] = {}
     n_train = 0
     runs: list[PlannedRun] = []

@@ -1,4 +1,4 @@
-"""Which runs fill the tables: every configuration once, for each seed and fold."""
+"""Plan the runs that fill the tables: every configuration once per seed and fold."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError
-from ..config import TrainConfig, joined
+from ..config import TrainConfig, merge_options
 from ..data.folds import Fold
 from .paper_tables import Row, TableSpec
 
 NOT_PART_OF_A_RUN = ("preset", "device", "home")
-"""Options that do not decide what a run learns."""
+"""Options that do not change what a run learns."""
 
 SET_BY_ROWS = frozenset({"seed", "model", "lambda_", "bce_reduction", "contrastive", "attention", "head", "modalities"})
 
@@ -27,8 +27,8 @@ class GridRun:
 
     Attributes
     ----------
-    fold : None for the one split.
-    names : hash of the other genre names that it learns from, None for the store's own; see :class:`Grid`.
+    fold : None where the ablation uses a single split.
+    names : hash of the other genre name prompts that the run learns from; None for the store's own; see :class:`Grid`.
     """
 
     config: TrainConfig
@@ -38,9 +38,10 @@ class GridRun:
 
     @property
     def key(self) -> str:
-        """Name of its folder: a hash of the options that are not the defaults, seed, fold, and other genre names.
+        """Name of the run's folder: a hash of the non-default options, then seed, fold and genre name prompts.
 
-        Only what differs from the defaults counts, so that an option added to mgc later does not orphan results.
+        The hash covers only options that differ from the defaults, so that existing results stay valid when mgc gains
+        an option.
         """
         defaults, ignored = TrainConfig().to_dict(), ("seed", *NOT_PART_OF_A_RUN)
         options = {
@@ -55,22 +56,22 @@ class GridRun:
 
     @property
     def title(self) -> str:
-        """The first row that it serves, its seed and fold."""
+        """First row that the run serves, with seed and fold."""
         fold = "" if self.fold is None else f", fold {self.fold.number} of {self.fold.of}"
         return f"{self.serves[0]}, seed {self.config.seed}{fold}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """An ablation: its tables and what all runs share.
+    """An ablation: its tables, and the options that all runs share.
 
     Attributes
     ----------
-    preset, options : of ``TrainConfig``; a row's own options come on top.
-    seeds : every configuration is trained with each; all share one split.
-    folds : test sets whose predictions are pooled; empty for one split.
-    names : hash of the genre embedding of a second store of the same tracks with other genre name prompts; None where
-        there is no such store, and rows that need it stay empty.
+    preset, options : of ``TrainConfig``; the options of a row override them.
+    seeds : every configuration is trained with each seed; all share one split.
+    folds : test sets whose predictions are pooled; empty for a single split.
+    names : hash of the genre embedding of a second store of the same tracks with other genre name prompts. None if
+        there is no such store; rows that need it then stay empty.
     """
 
     tables: Sequence[TableSpec]
@@ -82,16 +83,16 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.seeds:
-            raise ConfigError("seeds: want at least one")
+            raise ConfigError("seeds: none given. Give at least one.")
         if conflicts := sorted(SET_BY_ROWS & set(self.options)):
-            raise ConfigError(f"{', '.join(conflicts)}: the tables set these themselves")
+            raise ConfigError(f"{', '.join(conflicts)}: set by the rows of the tables. Leave out of the options.")
 
     def config(self, row: Row, seed: int) -> TrainConfig:
         """Return the options of a row's run."""
-        return TrainConfig.from_preset(self.preset, **joined(self.options, row.options), seed=seed)
+        return TrainConfig.from_preset(self.preset, **merge_options(self.options, row.options), seed=seed)
 
     def keys(self, row: Row, seed: int) -> list[str]:
-        """Return the runs that make one seed of a row: one, or one per fold; none for a row that is not trained."""
+        """Return the keys of the runs for one seed of a row: one, or one per fold; none for a row without training."""
         if row.trivial is not None or (row.names and self.names is None):
             return []
         return [self._run(row, seed, fold).key for fold in self.folds or (None,)]
@@ -101,7 +102,7 @@ class Grid:
 
     @cached_property
     def runs(self) -> list[GridRun]:
-        """All runs, equal ones once; all of one seed before the next, so that whole tables exist early."""
+        """All runs without duplicates, ordered by seed, so that complete tables exist early."""
         runs: dict[str, GridRun] = {}
         for seed in self.seeds:
             for fold in self.folds or (None,):

@@ -1,6 +1,6 @@
-"""The rows of the tables as training options, and what the paper published for them.
+"""The rows of the tables as training options, with the published figures.
 
-Numbers are those of Ru et al. 2023, Tables 1 and 2, on Music4All: example-based Jaccard index ("accuracy") and F1.
+Source: Ru et al. 2023, Tables 1 and 2, on Music4All: example-based Jaccard index ("accuracy") and F1.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...cache.errors import ConfigError
-from ..config import SWITCHES, TrainConfig, joined
+from ..config import SWITCHES, TrainConfig, merge_options
 from ..model.config import ModelConfig
 
 PUBLISHED_ON = "Music4All"
@@ -22,11 +22,10 @@ class Row:
 
     Attributes
     ----------
-    options : fields of ``TrainConfig`` that make it, over the options of the whole ablation; ``model_options`` join
-        those of it.
-    published : Jaccard index and F1 in the paper, where it has the row.
+    options : fields of ``TrainConfig`` that override the options of the ablation; ``model_options`` are merged.
+    published : Jaccard index and F1 in the paper; None if the paper lacks the row.
     trivial : name of a system of :mod:`mgc.heads.metrics.trivial_baselines`, for a row that needs no training.
-    names : learns from the store with other genre name prompts.
+    names : True for a row that learns from the store with other genre name prompts.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """One table: `reference` names the row that the others are compared with; `x_label` the axis of a sweep."""
+    """One table. `reference` is the row that the others are compared with, `x_label` the x axis of a sweep."""
 
     name: str
     title: str
@@ -117,27 +116,27 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def switches(preset: str | None) -> TableSpec:
-    """A preset, and each of its parts and of `SWITCHES` alone: off where the preset has it on, else on."""
+    """Return a table of a preset with each component and each of `SWITCHES` toggled alone."""
     plain = TrainConfig.from_preset(preset)
     rows = [Row(name=preset or "no preset")]
     for name, change in {**PARTS, **SWITCHES}.items():
         if name.startswith("graph ") and plain.head != "graph" and name in SWITCHES:
             continue
-        if TrainConfig.from_dict(joined(plain.to_dict(), change)) != plain:
+        if TrainConfig.from_dict(merge_options(plain.to_dict(), change)) != plain:
             rows.append(Row(name=name, options=change))
         elif "head" not in change:
             rows.append(Row(name=f"without {name}", options=_as_in_the_paper(change, flip=name in PARTS)))
     rows.append(Row(name="genre names", names=True))
     return TableSpec(
         name="switches",
-        title="Each part and each switch, on or off alone",
+        title="Each component and each switch, toggled alone",
         reference=rows[0].name,
         rows=tuple(rows),
     )
 
 
 def _as_in_the_paper(change: Mapping[str, Any], *, flip: bool) -> dict[str, Any]:
-    """The options of a change as they are without it; `flip`: it is a part, which the paper has."""
+    """Return the paper's values of the options that a change sets; `flip` negates those of a component."""
     if flip:
         return {name: not value for name, value in change.items()}
     model = ModelConfig(n_genres=1, text_dim=1)
@@ -155,20 +154,20 @@ DEFAULT_TABLES = ("systems", "components", "lambda", "switches")
 
 
 def chosen_tables(names: Sequence[str] | None = None, *, preset: str | None = None) -> list[TableSpec]:
-    """The tables of these names, each once, in the order given; None: `DEFAULT_TABLES`.
+    """Return the tables with the given names, without duplicates, in the given order; None for `DEFAULT_TABLES`.
 
     Parameters
     ----------
-    preset : of the ablation; table ``switches`` is about it.
+    preset : preset of the ablation, which table ``switches`` varies.
 
     Raises
     ------
     ConfigError
-        If there is no such table, or none is named.
+        If a name is unknown, or `names` is empty.
     """
     names = DEFAULT_TABLES if names is None else names
     unknown = [name for name in names if name not in TABLES]
     if unknown or not names:
-        raise ConfigError(f"tables {','.join(names)!r}: want some of {', '.join(TABLES)}")
+        raise ConfigError(f"tables {','.join(names)!r}: unknown or empty. Choose from {', '.join(TABLES)}.")
     chosen = [TABLES[name] for name in dict.fromkeys(names)]
     return [table if isinstance(table, TableSpec) else table(preset) for table in chosen]

@@ -1,4 +1,4 @@
-"""The tables of an ablation from its finished runs, as one document."""
+"""Tabulate the finished runs of an ablation as one document."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .statistics import Measurement, TableRow, fill_table, measure_system, pool_
 
 
 class Results:
-    """The finished runs of a grid, each system measured once however many rows it fills."""
+    """The finished runs of a grid. Each system is measured once, even if it fills several rows."""
 
     def __init__(self, folder: Path, grid: Grid, *, n_replicates: int) -> None:
         self.grid = grid
@@ -37,7 +37,7 @@ class Results:
         self._fold = {key: load_predictions(folder / "runs" / key) for key in self.by_key}
         self._systems: dict[tuple[str, ...], Measurement] = {}
         self.tracks: ScoredTracks | None = None
-        """The test tracks, which all systems share; None while no system is complete."""
+        """Test tracks, which all systems share; None while no system is complete."""
         self.first_system: list[str] = []
         for table in grid.tables:
             for row in table.rows:
@@ -48,11 +48,11 @@ class Results:
 
     @property
     def few(self) -> bool:
-        """Too few artists to call any difference decided."""
+        """Whether the test split has too few artists for confidence intervals."""
         return self.tracks is not None and len(set(self.tracks.groups)) < FEW_GROUPS
 
     def system(self, row: Row) -> Measurement | None:
-        """Measure a row's finished seeds; None if there is none."""
+        """Measure the finished seeds of a row; return None if there is none."""
         if self._resampling is None:
             return None
         if row.trivial is not None:
@@ -65,7 +65,7 @@ class Results:
         return self._systems.get(name)
 
     def _complete(self, row: Row) -> dict[int | None, list[str]]:
-        """Run keys by seed, where all folds are finished."""
+        """Return run keys by seed, for seeds with all folds finished."""
         by_seed = {seed: self.grid.keys(row, seed) for seed in self.grid.seeds}
         return {seed: keys for seed, keys in by_seed.items() if keys and all(key in self.by_key for key in keys)}
 
@@ -83,8 +83,8 @@ class Results:
         same = tracks.ids == first.ids and tracks.genres == first.genres and tracks.groups == first.groups
         if not (same and np.array_equal(tracks.labels, first.labels)):
             raise RunError(
-                f"{tracks.run} and {first.run} were not tested on the same tracks and genres, so they cannot stand in "
-                "one table; give the ablation a folder of its own"
+                f"{tracks.run} and {first.run} have different test tracks or genres and cannot share a table. Use a "
+                "new folder for the ablation."
             )
 
 
@@ -101,7 +101,7 @@ class Table(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation(Result):
-    """The tables of an ablation with a caption, the runs that failed, and the keys of those that others work on."""
+    """Tables of an ablation, their caption, the failed runs, and the keys of runs that other processes have claimed."""
 
     caption: Mapping[str, Any]
     published_on: str
@@ -120,7 +120,7 @@ def tabulate(
     n_replicates: int,
     on_progress: Progress = silent,
 ) -> Ablation:
-    """Fill the tables with what is finished."""
+    """Fill the tables with the finished runs."""
     results = Results(work.folder, grid, n_replicates=n_replicates)
     reasons = {serves: failure.reason for failure in failures for serves in failure.serves}
     total, done, tables = sum(len(spec.rows) for spec in grid.tables), 0, []
@@ -131,7 +131,7 @@ def tabulate(
                 measured[row.name] = system
             done += 1
             on_progress("tables", done, total)
-        tables.append(_table(spec, measured, reasons, has_names=grid.names is not None, judge=not results.few))
+        tables.append(_table(spec, measured, reasons, has_names=grid.names is not None, test=not results.few))
     return Ablation(
         caption=_caption(results, store, n_replicates, work.labels),
         published_on=PUBLISHED_ON,
@@ -142,13 +142,13 @@ def tabulate(
 
 
 def _table(
-    spec: TableSpec, measured: Mapping[str, Measurement], reasons: Mapping[str, str], *, has_names: bool, judge: bool
+    spec: TableSpec, measured: Mapping[str, Measurement], reasons: Mapping[str, str], *, has_names: bool, test: bool
 ) -> Table:
     names = {row.name: f"{spec.name}: {row.name}" for row in spec.rows}
     notes = {name: reasons[serves] for name, serves in names.items() if serves in reasons}
     if not has_names:
-        notes |= {row.name: "needs a second store, whose genres have other names" for row in spec.rows if row.names}
-    rows = fill_table(spec, measured, notes, judge=judge)
+        notes |= {row.name: "needs a second store with other genre name prompts" for row in spec.rows if row.names}
+    rows = fill_table(spec, measured, notes, test=test)
     return Table(name=spec.name, title=spec.title, reference=spec.reference, x_label=spec.x_label, rows=rows)
 
 
@@ -202,7 +202,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
 
 
 def _warnings(results: Results) -> list[str]:
-    """What runs warned of, the most frequent first, and in how many of them; few artists to test on come first."""
+    """Return the runs' warnings by frequency, each with its number of runs, after a warning of too few test artists."""
     counts = Counter(warning for result in results.by_key.values() for warning in result["warnings"])
     n_runs = len(results.by_key)
     warnings = [
@@ -210,7 +210,7 @@ def _warnings(results: Results) -> list[str]:
         for warning, count in counts.most_common()
     ]
     if results.few and results.tracks is not None:
-        few = f"{counted(len(set(results.tracks.groups)), 'artist')} in the test split"
-        more = "" if results.grid.folds else "; --folds 5 tests on all artists"
-        warnings.insert(0, f"{few}: there are no intervals below {FEW_GROUPS}, and no difference is judged{more}")
+        few = f"only {counted(len(set(results.tracks.groups)), 'artist')} in the test split"
+        more = "" if results.grid.folds else ". Use --folds 5 to test on all artists."
+        warnings.insert(0, f"{few}: confidence intervals and significance need at least {FEW_GROUPS}{more}")
     return warnings

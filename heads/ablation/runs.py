@@ -1,7 +1,8 @@
-"""The runs of an ablation's folder: what is finished, and how one more gets finished.
+"""Perform the runs of an ablation's folder, and recognise the finished ones.
 
-A folder holds ``ablation.json`` (the tracks it is about), ``runs/<key>/`` (a run folder each; a finished one is sealed
-by ``result.json`` and keeps what the tables are computed from) and ``claims/`` (who is at work on what).
+A folder holds ``ablation.json`` (hashes of tracks, labels and recipes), ``runs/<key>/`` (run folders; ``result.json``
+seals a finished one, which keeps the files that the tables are computed from) and ``claims/`` (locks of the runs that
+processes are working on).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..runs.published_model import load_run
 from ..training.train import train
 from .grid import NOT_PART_OF_A_RUN, GridRun
 
-STOPPED = "stopped; what was finished is kept: give the same command again"
+STOPPED = "stopped: finished runs and checkpoints are kept. Run the same command again to continue."
 
 RESULT_FILE = "result.json"
 ABOUT_FILE = "ablation.json"
@@ -37,11 +38,11 @@ ABOUT_FILE = "ablation.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the runs of a grid share.
+    """Stores, labels and folder that the runs of a grid share.
 
     Attributes
     ----------
-    text : name of added text features of the store; None for its own.
+    text : name of an added text feature set of the store; None for its own.
     names_store : a store of the same tracks with other genre name prompts, for the runs that need it.
     """
 
@@ -60,34 +61,34 @@ class Work:
 
 
 def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById | None = None) -> str:
-    """Return what identifies the genre name prompts of a second store of the same tracks: a hash of their embedding.
+    """Return a hash of the genre embedding of a second store, which identifies its genre name prompts.
 
     Raises
     ------
     ConfigError
-        If it is not a store of the same tracks, labels and features.
+        If the second store differs from `store` in more than the genre name prompts.
     """
 
-    def but_for_names(each: FeatureStore) -> tuple[dict[str, str], list[str], str]:
-        fingerprints = {name: value for name, value in each.fingerprints.items() if name != "genre_embedding"}
-        return fingerprints, list(each.genres), _tracks_sha256(each, labels)
+    def content_except_names(either: FeatureStore) -> tuple[dict[str, str], list[str], str]:
+        fingerprints = {name: value for name, value in either.fingerprints.items() if name != "genre_embedding"}
+        return fingerprints, list(either.genres), _tracks_sha256(either, labels)
 
-    if but_for_names(store) != but_for_names(names_store):
+    if content_except_names(store) != content_except_names(names_store):
         raise ConfigError(
-            f"{names_store.path}: not the tracks, genres and recipe of {store.path}; extract the same source in the "
-            "same way, with other genre names only"
+            f"{names_store.path}: tracks, genres or recipe differ from those of {store.path}. Extract the same source "
+            "with the same options, except --genre-names."
         )
     return hashlib.sha256(names_store.genre_embedding.tobytes()).hexdigest()[:8]
 
 
 def _tracks_sha256(store: FeatureStore, labels: GenresById | None) -> str:
     tracks = ok_tracks(store, labels).select(["id", "artists", "genres", "split", "source_sha256", "lyrics_sha256"])
-    tracks = tracks.sort_by("id")  # a copy may have them in other rows
+    tracks = tracks.sort_by("id")  # another store of the same tracks may have another row order
     return hashlib.sha256(canonical_json(tracks.to_pylist())).hexdigest()
 
 
 def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = None) -> None:
-    """Make the ablation's folder, or check that its results are about the same tracks.
+    """Create the ablation's folder, or check that its results belong to this store.
 
     Raises
     ------
@@ -110,13 +111,13 @@ def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = N
     differences = [label for name, label in words.items() if earlier.get(name) != about[name]]
     if differences:
         raise RunError(
-            f"{folder}: its runs are of other data than {store.path} ({', '.join(differences)} differ); give another "
-            "folder, or the store it was begun with"
+            f"{folder}: its runs used other data than {store.path} ({', '.join(differences)} differ). Use another "
+            "folder, or the store of its runs."
         )
 
 
 def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
-    """Return the sealed result of a run; None where it is unfinished, altered, or of other options."""
+    """Return the sealed result of a run; None if it is unfinished, altered, or has other options."""
     path = folder / "runs" / run.key
     try:
         result = unseal(path / RESULT_FILE)
@@ -129,11 +130,12 @@ def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
 
 
 def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], bool], on_progress: Progress) -> None:
-    """Train, or go on training, one run; score its test tracks; seal the result.
+    """Train or resume one run, score its test tracks and seal the result.
 
     Raises
     ------
     RunError, ConfigError, TrainingError, SaveError, StoppedError
+        As :func:`mgc.heads.training.train.train` and :func:`mgc.heads.evaluation.evaluate.evaluate` raise them.
     """
     path = work.folder / "runs" / run.key
     split = None if run.fold is None else run.fold.split
@@ -170,7 +172,7 @@ def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], b
 
 @dataclass(frozen=True, kw_only=True)
 class Failure(Result):
-    """A run that could not be trained, and why."""
+    """A run that could not be trained, with the reason."""
 
     key: str
     serves: tuple[str, ...]
@@ -181,10 +183,10 @@ Outcome = Literal["done", "claimed"] | Failure
 
 
 def attempt(work: Work, run: GridRun, *, stop: Callable[[], bool], on_epoch: Callable[[str], None]) -> Outcome:
-    """Finish a run, unless it is finished or another process is at work on it; return the outcome.
+    """Finish a run, unless it is finished or claimed by another process, and return the outcome.
 
-    A run that cannot be trained is a :class:`Failure`, so that the others go on; a full disk or `stop` is not. The
-    checkpoints of a finished run, which only a run to be continued or a model to be used needs, are dropped.
+    A run that cannot be trained returns a :class:`Failure`, so that the other runs continue. A full disk or `stop`
+    raises, since it concerns all runs. The checkpoints of a finished run are deleted unless ``work.keep_runs``.
     """
 
     def report_epoch(step: str, done: int, total: int, note: str = "") -> None:
@@ -196,11 +198,11 @@ def attempt(work: Work, run: GridRun, *, stop: Callable[[], bool], on_epoch: Cal
             if not is_held:
                 return "claimed"
             try:
-                if finished(work.folder, run) is None:  # another process may have ended it just before
+                if finished(work.folder, run) is None:  # another process may have finished it before this claim
                     _perform(work, run, store, stop, report_epoch)
             except (RunError, ConfigError, TrainingError) as error:
                 return Failure(key=run.key, serves=run.serves, reason=str(error))
-    if not work.keep_runs:  # also where a kill fell between sealing and dropping
+    if not work.keep_runs:  # also for runs finished earlier: a kill may have come between sealing and deleting
         for name in ("last", "best"):
             shutil.rmtree(work.folder / "runs" / run.key / name, ignore_errors=True)
     return "done"

@@ -1,8 +1,8 @@
-"""From finished runs to the numbers of the tables: means over seeds, intervals, paired differences, verdicts.
+"""Compute the figures of the tables: means over seeds, 95 % confidence intervals, paired differences, significance.
 
-Intervals of a value resample artists, for the seeds that were trained. Intervals of a difference resample artists and
-seeds, both the same for the two systems, so that an effect smaller than what other artists or another seed would do is
-not called one.
+The interval of a value resamples artists, for the trained seeds. The interval of a difference resamples artists and
+seeds, with the same draws for both systems. A difference is therefore significant only if it exceeds the variation
+between artists and between seeds.
 
 Shapes: N tracks, C genres, K seeds, R bootstrap replicates.
 """
@@ -24,14 +24,15 @@ from ..metrics.names import ABLATION_METRICS, FIXED_THRESHOLD, TUNED
 from ..results import Result
 from .paper_tables import Row, TableSpec
 
-NOT_JUDGED = "not judged"
+NOT_SIGNIFICANT = "not significant"
+NOT_TESTED = "not tested"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One system: every metric's value for each of its `seeds`, (K,), and its replicates, (K, R).
+    """One system: for each metric its values per seed, (K,), and its replicates, (K, R).
 
-    A system that no seed changes has the one seed None.
+    `seeds` is ``(None,)`` for a system that does not depend on the seed.
     """
 
     seeds: tuple[int | None, ...]
@@ -39,16 +40,23 @@ class Measurement:
     replicates: Mapping[str, FloatArray]
 
     def at(self, seeds: Sequence[int | None], metric: str) -> tuple[FloatArray, FloatArray]:
-        """Values and replicates of one metric for these of its seeds, in their order."""
+        """Return values and replicates of one metric for the given seeds, in their order."""
         place = [0 if self.seeds == (None,) else self.seeds.index(seed) for seed in seeds]
         return self.values[metric][place], self.replicates[metric][place]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Estimate):
-    """One metric of one row: mean over seeds, their standard deviation (NaN of one seed), the difference to the
-    reference (None for the reference itself) and whether it is ``better``, ``worse`` or ``undecided``
-    (``higher`` or ``lower`` where neither is better)."""
+    """One metric of one row.
+
+    Attributes
+    ----------
+    value, low, high : mean over seeds and its 95 % confidence interval.
+    sd : standard deviation over seeds; NaN for one seed.
+    difference : to the reference; None for the reference itself.
+    verdict : ``better`` or ``worse`` where the difference is significant (95 % CI excludes 0), ``higher`` or ``lower``
+        for a metric without a better direction, else ``not significant``. ``not tested`` with too few artists.
+    """
 
     sd: float
     difference: Estimate | None = None
@@ -57,7 +65,7 @@ class Cell(Estimate):
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow(Result):
-    """One row: `n_seeds` finished; `metrics` is empty, and `note` says why, where none is."""
+    """One row with `n_seeds` finished seeds. With none, `metrics` is empty and `note` holds the reason."""
 
     name: str
     n_seeds: int
@@ -67,7 +75,7 @@ class TableRow(Result):
 
 
 def measure(tracks: ScoredTracks, resampling: Resampling) -> dict[str, tuple[float, FloatArray]]:
-    """Every metric of one run's scores with its replicates."""
+    """Return value and (R,) replicates of each metric, for the scores of one run."""
     scores, y = tracks.scores.astype(np.float64), tracks.labels
     fixed = decide(scores, FIXED_THRESHOLD)
     tuned = decide(scores, tracks.thresholds[TUNED]) if TUNED in tracks.thresholds else None
@@ -85,7 +93,7 @@ def measure(tracks: ScoredTracks, resampling: Resampling) -> dict[str, tuple[flo
 
 
 def measure_system(runs: Mapping[int | None, ScoredTracks], resampling: Resampling) -> Measurement:
-    """Measure all of one system's runs, by seed."""
+    """Measure the runs of one system, by seed."""
     by_seed = [measure(run, resampling) for run in runs.values()]
     return Measurement(
         seeds=tuple(runs),
@@ -99,66 +107,69 @@ def fill_table(
     measured: Mapping[str, Measurement],
     notes: Mapping[str, str],
     *,
-    judge: bool = True,
+    test: bool = True,
     seed: int = 0,
 ) -> list[TableRow]:
     """Fill the rows of a table.
 
     Parameters
     ----------
-    measured : by row name; rows without are listed with their note.
-    judge : False where there is too little to call any difference decided.
-    seed : of the drawing of seeds.
+    measured : measurements by row name.
+    notes : by row name, for rows without a measurement.
+    test : False if there are too few artists to test differences for significance.
+    seed : seed of the bootstrap over seeds.
     """
     reference = measured.get(spec.reference)
 
     def fill(row: Row) -> TableRow:
-        ours = measured.get(row.name)
+        system = measured.get(row.name)
         cells = {}
-        if ours is not None:
+        if system is not None:
             other = None if row.name == spec.reference else reference
-            metrics = [name for name in ABLATION_METRICS if name in ours.values]
-            cells = {name: _cell(name, ours, other, judge=judge, seed=seed) for name in metrics}
+            metrics = [name for name in ABLATION_METRICS if name in system.values]
+            cells = {name: _cell(name, system, other, test=test, seed=seed) for name in metrics}
         return TableRow(
             name=row.name,
-            n_seeds=0 if ours is None else len(ours.seeds),
+            n_seeds=0 if system is None else len(system.seeds),
             published=None if row.published is None else dict(zip(("accuracy", "f1"), row.published, strict=True)),
-            note=notes.get(row.name, "not run yet" if ours is None else None),
+            note=notes.get(row.name, "not run yet" if system is None else None),
             metrics=cells,
         )
 
     return [fill(row) for row in spec.rows]
 
 
-def _cell(metric: str, ours: Measurement, reference: Measurement | None, *, judge: bool, seed: int) -> Cell:
-    values, replicates = ours.values[metric], ours.replicates[metric]
+def _cell(metric: str, system: Measurement, reference: Measurement | None, *, test: bool, seed: int) -> Cell:
+    values, replicates = system.values[metric], system.replicates[metric]
     sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     mean = vars(estimate(float(values.mean()), replicates.mean(axis=0)))
     if reference is None or metric not in reference.values:
         return Cell(**mean, sd=sd)
-    difference = seed_difference(ours, reference, metric, seed=seed)
-    return Cell(**mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if judge else NOT_JUDGED)
+    difference = seed_difference(system, reference, metric, seed=seed)
+    return Cell(**mean, sd=sd, difference=difference, verdict=_verdict(metric, difference) if test else NOT_TESTED)
 
 
-def seed_difference(ours: Measurement, reference: Measurement, metric: str, *, seed: int) -> Estimate:
-    """Estimate a metric of a system less that of another, over the seeds that both have; NaN where they share none."""
-    seeds = [name for name in ours.seeds if name in reference.seeds]
-    if ours.seeds == (None,) or reference.seeds == (None,):
-        seeds = list(reference.seeds if ours.seeds == (None,) else ours.seeds)
+def seed_difference(system: Measurement, reference: Measurement, metric: str, *, seed: int) -> Estimate:
+    """Estimate the difference ``system - reference`` in a metric over their common seeds; NaN if they share none."""
+    seeds = [name for name in system.seeds if name in reference.seeds]
+    if system.seeds == (None,) or reference.seeds == (None,):
+        seeds = list(reference.seeds if system.seeds == (None,) else system.seeds)
     if not seeds:
         return Estimate(value=math.nan)
-    (values, replicates), (less, less_replicates) = ours.at(seeds, metric), reference.at(seeds, metric)
-    return estimate(float((values - less).mean()), draw_seeds(replicates - less_replicates, seed=seed))
+    values, replicates = system.at(seeds, metric)
+    reference_values, reference_replicates = reference.at(seeds, metric)
+    drawn_replicates = draw_seeds(replicates - reference_replicates, seed=seed)
+    return estimate(float((values - reference_values).mean()), drawn_replicates)
 
 
 def draw_seeds(replicates: FloatArray, *, seed: int) -> FloatArray:
-    """Return (R,) means over seeds of (K, R) replicates: K seeds are drawn with replacement, anew in each replicate.
+    """Return (R,) means over K seeds, drawn with replacement in each of (K, R) replicates.
 
     Notes
     -----
-    The mean of K values drawn with replacement varies by (K - 1)/K of what a mean of K new values would, which matters
-    at three seeds; deviations from the mean are stretched by sqrt(K / (K - 1)) to make up for it. One seed cannot be
-    drawn from: then only artists vary.
+    The variance of the mean of K values drawn with replacement is (K - 1)/K of that of a mean of K new values. This
+    bias matters at three seeds, so deviations from the mean are scaled by sqrt(K / (K - 1)). With one seed only artists
+    are resampled.
     """
     n_seeds, n_replicates = replicates.shape
     centre: FloatArray = replicates.mean(axis=0)
@@ -171,16 +182,16 @@ def draw_seeds(replicates: FloatArray, *, seed: int) -> FloatArray:
 
 def _verdict(metric: str, difference: Estimate) -> str:
     if not (difference.low > 0 or difference.high < 0):
-        return "undecided"
+        return NOT_SIGNIFICANT
     if ABLATION_METRICS[metric].higher_is_better is None:
         return "higher" if difference.low > 0 else "lower"
     return "better" if difference.low > 0 else "worse"
 
 
 def pool_folds(folds: Sequence[ScoredTracks]) -> ScoredTracks:
-    """Return the test tracks of all folds as one, over the genres that every fold's model knows; sorted by id.
+    """Pool the test tracks of all folds, sorted by id, over the genres that the models of all folds share.
 
-    Tracks with none of these genres are left out. Thresholds are each fold's own.
+    Tracks without any of these genres are left out. Each track keeps the thresholds of its fold.
     """
     first = folds[0]
     genres = tuple(name for name in first.genres if all(name in fold.genres for fold in folds))
@@ -189,7 +200,7 @@ def pool_folds(folds: Sequence[ScoredTracks]) -> ScoredTracks:
     groups = [group for fold in folds for group in fold.groups]
 
     def stack(arrays: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """(tracks of all folds, common genres) from a (tracks, genres) or (genres,) array of each fold."""
+        """Stack (tracks, genres) or (genres,) arrays of the folds to (tracks of all folds, common genres)."""
         parts = zip(folds, columns, arrays, strict=True)
         return np.concatenate(
             [np.broadcast_to(array[..., place], (len(fold.ids), len(genres))) for fold, place, array in parts]

@@ -1,8 +1,8 @@
-"""Performing the runs of an ablation: in this process, or shared out among several; other machines may help.
+"""Perform the runs of an ablation in this process or in several; other machines may work on the same folder.
 
-Why not :class:`concurrent.futures.ProcessPoolExecutor`: one killed worker (out of memory, mostly) breaks that pool and
-loses every run in it. Here a worker gets one run at a time over a pipe of its own, so its death costs that run only; it
-reports the epochs of its run over the same pipe; and when the parent dies it saves its run and ends.
+:class:`concurrent.futures.ProcessPoolExecutor` does not fit: one killed worker, usually out of memory, breaks the pool
+and loses all its runs. Here each worker receives one run at a time over its own pipe, so its death fails that run only.
+It reports epochs over the same pipe. When the parent dies, it saves its run and exits.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .grid import GridRun
 from .runs import STOPPED, Failure, Outcome, Work, attempt, finished
 
 POLL_S = 5.0
-"""Seconds between looks at runs that other processes are at work on."""
+"""Seconds between checks of the runs that other processes have claimed."""
 
 OnRun = Callable[[GridRun, str | None], None]
-"""Receives a run and the epoch that it has reached, or None once it is finished."""
+"""Callback for a run and the epoch that it has reached, or None once the run is finished."""
 
 
 def perform_all(
@@ -43,24 +43,24 @@ def perform_all(
     stop: Callable[[], bool],
     on_run: OnRun,
 ) -> tuple[list[Failure], list[GridRun]]:
-    """Perform what is not finished.
+    """Perform the unfinished runs.
 
     Parameters
     ----------
-    jobs : processes; 1 works here, with the threads torch has, more have one thread each.
-    wait_for_others : for runs claimed by other processes, until those are done or dead.
-    stop : asked again and again; once it says True, runs save where they are and all end.
-    on_run : receives each run's epochs, and None once it is finished (those that were before, too).
+    jobs : number of processes. 1 uses this process with torch's threads; more processes have one thread each.
+    wait_for_others : wait for runs that other processes have claimed, until those are finished or their process died.
+    stop : polled; once it returns True, runs save their state and ``StoppedError`` is raised.
+    on_run : receives each run's epochs, and None for each finished run, including those finished earlier.
 
     Returns
     -------
     failures : runs that cannot be trained.
-    claimed : runs that others are at work on still.
+    claimed : runs that other processes are still working on.
 
     Raises
     ------
     WorkerError
-        If a process died that was not killed (a fault of ours; its traceback is on stderr).
+        If a worker process exited without being killed, which is a bug in mgc. Its traceback is on stderr.
     SaveError, StoppedError
         As :func:`mgc.heads.training.train.train` raises them.
     """
@@ -105,7 +105,7 @@ def _perform_in_process(
 
 @dataclass(frozen=True)
 class _Epoch:
-    """A worker's message that its run has reached an epoch."""
+    """Message of a worker: its run has reached an epoch."""
 
     text: str
 
@@ -126,7 +126,7 @@ def _perform_in_workers(
         while waiting or workers:
             while waiting and len(workers) < jobs:
                 run = waiting.popleft()
-                if finished(work.folder, run) is not None:  # not worth a process
+                if finished(work.folder, run) is not None:  # saves the start of a process
                     yield run, "done"
                 else:
                     workers.append(_start(work, run, share_bytes))
@@ -157,25 +157,25 @@ def _perform_in_workers(
 
 def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs, share_bytes), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_serve, args=(work, child_end, share_bytes), daemon=True)
     with environment(ONE_THREAD), without_interrupts():
         process.start()
-    theirs.close()
-    worker = _Worker(process=process, pipe=ours, run=run)
+    child_end.close()
+    worker = _Worker(process=process, pipe=parent_end, run=run)
     _hand_over(worker, run)
     return worker
 
 
 def _hand_over(worker: _Worker, run: GridRun) -> None:
-    """Send a worker its next run; of a worker that died meanwhile, `_receive` reports the end of the pipe."""
+    """Send a worker its next run. If the worker has died, `_receive` reports the end of the pipe."""
     worker.run = run
     with suppress(ConnectionError):
         worker.pipe.send(run)
 
 
 def _receive(worker: _Worker) -> _Epoch | Outcome | None:
-    """The worker's message; None if it died. An error that concerns all runs is raised here."""
+    """Return the worker's message, or None if it died. Raise an error that concerns all runs."""
     try:
         message = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -187,37 +187,37 @@ def _receive(worker: _Worker) -> _Epoch | Outcome | None:
 
 
 def _fail_killed(worker: _Worker) -> Failure:
-    """A run whose process was killed fails by itself; a process that fell over is a fault of ours."""
+    """Return the failure of a run whose process was killed; raise if the process exited by itself."""
     worker.process.join()
     code = worker.process.exitcode or 0
     if code >= 0:
         raise WorkerError(
-            f"{worker.run.title}: its process ended with status {code}; run again, with --jobs 1 to see why"
+            f"{worker.run.title}: its process exited with status {code}. Run again with --jobs 1 to see the cause."
         )
-    reason = f"its process was killed by signal {-code}; out of memory? Run again, with fewer --jobs"
+    reason = f"its process was killed by signal {-code}, probably out of memory. Run again with fewer --jobs."
     return Failure(key=worker.run.key, serves=worker.run.serves, reason=reason)
 
 
 def _serve(work: Work, pipe: Connection[Any, Any], share_bytes: int) -> None:
-    """A worker: one run after the other, until the pipe is closed or SIGTERM says to save and end."""
+    """Run the worker's loop: one run at a time, until the pipe is closed or SIGTERM arrives."""
     take_at_most(share_bytes)
     torch.set_num_threads(1)
-    ended, parent = threading.Event(), multiprocessing.parent_process()
+    terminated, parent = threading.Event(), multiprocessing.parent_process()
 
     def stop() -> bool:
-        return ended.is_set() or (parent is not None and not parent.is_alive())
+        return terminated.is_set() or (parent is not None and not parent.is_alive())
 
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     with suppress(EOFError, ConnectionError):
-        while not ended.is_set():
+        while not terminated.is_set():
             run = pipe.recv()
             try:
                 pipe.send(attempt(work, run, stop=stop, on_epoch=lambda epoch: pipe.send(_Epoch(epoch))))
-            except MgcError as error:  # what concerns all runs, such as a full disk
+            except MgcError as error:  # concerns all runs, such as a full disk
                 pipe.send(error)
                 return
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = "out of memory; run again, with fewer --jobs"
+                reason = "out of memory. Run again with fewer --jobs."
                 pipe.send(Failure(key=run.key, serves=run.serves, reason=reason))

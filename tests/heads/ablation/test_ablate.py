@@ -31,7 +31,7 @@ from mgc.heads.ablation.ablate import ablate, dry_run
 from mgc.heads.ablation.grid import Grid
 from mgc.heads.ablation.paper_tables import COMPONENTS, LAMBDA, PARTS, SYSTEMS, chosen_tables, switches
 from mgc.heads.ablation.runs import Work, finished, names_of
-from mgc.heads.config import PRESETS, SWITCHES, TrainConfig, joined
+from mgc.heads.config import PRESETS, SWITCHES, TrainConfig, merge_options
 from mgc.heads.data.folds import make_folds
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.reports.ablation import write_ablation
@@ -79,7 +79,7 @@ def few_plan(n_seeds: int) -> Grid:
 
 @pytest.fixture(scope="module")
 def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
-    """The component table with two seeds, that nobody interrupted."""
+    """Perform the component table with two seeds, uninterrupted."""
     work = Work(folder=tmp_path_factory.mktemp("whole") / "ablation", store=small_store.path)
     document = ablate(work, few_plan(2), n_replicates=N_REPLICATES).to_dict()
     write_ablation(work.folder, document)
@@ -87,11 +87,11 @@ def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def row_of(document: dict[str, Any], table: str, name: str) -> dict[str, Any]:
-    rows = next(found["rows"] for found in document["tables"] if found["name"] == table)
+    rows = next(each["rows"] for each in document["tables"] if each["name"] == table)
     return next(row for row in rows if row["name"] == name)
 
 
-def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() -> None:
+def test_equal_configurations_share_one_run_and_runs_are_ordered_by_seed() -> None:
     tables = chosen_tables(preset="paper")
     plan = Grid(tables=tables, preset="paper", options={"epochs": 3}, seeds=range(3))
     n_switches = 2 + 2 + len(SWITCHES) + 1  # parts and other heads off or on, each switch, the preset
@@ -112,13 +112,13 @@ def test_equal_configurations_are_trained_once_and_the_first_seed_comes_first() 
     np.testing.assert_allclose(swept, np.arange(11) / 10)
 
 
-def test_warnings_of_runs_and_of_few_artists_stand_with_the_tables(whole: tuple[Work, dict[str, Any]]) -> None:
-    """A small collection gives an accuracy of 1 or 0 next to the published numbers, which are of another collection."""
+def test_tables_carry_the_warnings_of_their_runs_and_of_too_few_artists(whole: tuple[Work, dict[str, Any]]) -> None:
+    """Without the warning, a reader may compare an accuracy on a tiny collection with the published figures."""
     work, document = whole
     first, *others = document["caption"]["warnings"]
     n_artists = document["caption"]["n_artists"]
     assert n_artists < 20
-    assert first.startswith(f"{n_artists} artists in the test split: there are no intervals")
+    assert first.startswith(f"only {n_artists} artists in the test split: confidence intervals")
     assert "--folds 5" in first
     warned = {warning for run in few_plan(2).runs for warning in (finished(work.folder, run) or {})["warnings"]}
     assert {re.sub(r" \((each run|\d+ of 6 runs)\)$", "", warning) for warning in others} == warned
@@ -127,7 +127,7 @@ def test_warnings_of_runs_and_of_few_artists_stand_with_the_tables(whole: tuple[
 
 
 @pytest.mark.parametrize(("empty", "filled"), [("validation", "test"), ("test", "validation")])
-def test_without_a_validation_or_test_track_it_says_what_to_do_before_any_training(
+def test_empty_validation_or_test_split_is_refused_before_training(
     make_world: MakeWorld, tmp_path: Path, empty: str, filled: str
 ) -> None:
     world = make_world()
@@ -141,15 +141,15 @@ def test_without_a_validation_or_test_track_it_says_what_to_do_before_any_traini
     assert not work.folder.exists()
 
 
-def test_stopped_it_says_to_give_the_same_command_again(small_store: FeatureStore, tmp_path: Path) -> None:
-    work, asked = Work(folder=tmp_path / "ablation", store=small_store.path), iter(range(100))
-    with pytest.raises(StoppedError, match="give the same command again") as raised:
-        ablate(work, few_plan(1), stop=lambda: next(asked) > 4)
+def test_stopping_names_the_next_step_and_saves_the_run(small_store: FeatureStore, tmp_path: Path) -> None:
+    work, polls = Work(folder=tmp_path / "ablation", store=small_store.path), iter(range(100))
+    with pytest.raises(StoppedError, match="Run the same command again") as raised:
+        ablate(work, few_plan(1), stop=lambda: next(polls) > 4)
     assert "--resume" not in str(raised.value)
-    assert list((work.folder / "runs").glob("*/last/state-*"))  # inside a run, which is saved
+    assert list((work.folder / "runs").glob("*/last/state-*"))  # the stop came within a run
 
 
-def test_published_numbers_are_the_papers() -> None:
+def test_published_figures_equal_those_of_the_paper() -> None:
     published = {row.name: row.published for spec in (SYSTEMS, COMPONENTS) for row in spec.rows if row.published}
     assert published == {
         "santana (reconstructed)": (0.354, 0.419),
@@ -166,7 +166,7 @@ def test_published_numbers_are_the_papers() -> None:
     }
 
 
-def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
+def test_component_rows_enable_only_the_components_in_their_name() -> None:
     parts = {"A-L": "contrastive", "SCMA": "attention", "GCEM": "head"}
     for row in COMPONENTS.rows:
         expected = {option: row.name == "all" or name in row.name.split(" + ") for name, option in parts.items()}
@@ -175,8 +175,7 @@ def test_rows_turn_on_what_they_name_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_switches_change_what_they_name_and_nothing_else(preset: str) -> None:
-    """Each row differs from the preset by one part or switch, which the preset has or has not."""
+def test_switch_rows_change_only_the_switch_in_their_name(preset: str) -> None:
     table = switches(preset)
     plan = Grid(tables=[table], preset=preset, seeds=[0])
     rows = {row.name: plan.config(row, 0).to_dict() for row in table.rows}
@@ -188,13 +187,13 @@ def test_switches_change_what_they_name_and_nothing_else(preset: str) -> None:
         differing = {option for option in config if config[option] != plain[option]}
         assert differing == set(change), name
         if not name.startswith("without "):
-            assert config == TrainConfig.from_dict(joined(plain, change)).to_dict()
+            assert config == TrainConfig.from_dict(merge_options(plain, change)).to_dict()
     assert ("prior bias" in rows) == (preset == "paper")
     assert ("graph reweighted" in rows) == (preset == "paper")
     assert ("without prior bias" in rows) == (preset != "paper")
 
 
-def test_a_row_keeps_the_model_options_of_the_ablation() -> None:
+def test_rows_keep_the_model_options_of_the_ablation() -> None:
     table = switches("paper")
     plan = Grid(tables=[table], options={"model_options": {"width": 32}}, seeds=[0])
     options = {row.name: plan.config(row, 0).model_options for row in table.rows}
@@ -202,7 +201,7 @@ def test_a_row_keeps_the_model_options_of_the_ablation() -> None:
     assert options["paper"] == options["asymmetric loss"] == {"width": 32}
 
 
-def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_metrics_equal_those_of_scikit_learn(whole: tuple[Work, dict[str, Any]]) -> None:
     work, document = whole
     plan, scores = few_plan(2), {}
     for row in FEW.rows:
@@ -237,7 +236,7 @@ def test_the_figures_are_those_of_a_second_way_of_computing(whole: tuple[Work, d
     assert about["few"]
 
 
-def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_json_csv_and_markdown_agree_and_show_the_published_figures(whole: tuple[Work, dict[str, Any]]) -> None:
     work, document = whole
     saved = json.loads((work.folder / "tables.json").read_text())
     assert saved["tables"] == document["tables"]
@@ -248,7 +247,7 @@ def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Work, 
     assert (line["published"], line["verdict"]) == ("0.408", cell["verdict"])
     page = (work.folder / "tables.md").read_text()
     shown = next(text for text in page.splitlines() if text.startswith("| SCMA |"))
-    assert (cell["low"], cell["high"]) == (None, None)  # of few artists
+    assert (cell["low"], cell["high"]) == (None, None)  # too few artists
     assert f"| {cell['value']:.3f} ± {cell['sd']:.3f} |" in shown
     assert shown.endswith("| 0.408 | 0.491 |")
     assert "published accuracy, Music4All" in page
@@ -258,21 +257,21 @@ def test_the_files_tell_the_same_and_show_what_was_published(whole: tuple[Work, 
     assert not list(work.folder.glob("runs/*/last")) + list(work.folder.glob("runs/*/best"))
 
 
-def test_the_plots_are_whole_files_with_every_row(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_plots_are_self_contained_svg_files_with_every_row(whole: tuple[Work, dict[str, Any]]) -> None:
     from xml.etree import ElementTree
 
     svg = (whole[0].folder / "components.svg").read_text()
-    assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))  # no page gives it colours
+    assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))  # defines its own colours
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     texts = {"".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {row.name for row in FEW.rows} | {"published, Music4All"} <= texts
 
 
-def test_an_ablation_killed_and_run_again_has_the_same_tables(
+def test_resume_after_sigkill_gives_identical_tables(
     small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Killed between two runs, then inside another."""
+    """The first kill comes between two runs, the second within a run."""
     work = Work(folder=tmp_path / "a", store=small_store.path)
     for when, n_finished in (("1", 1), ("1 components: GCEM, seed 0, epoch 1 of 2", 1)):
         arguments = [work.store, work.folder, json.dumps(SMALL), when, torch.get_num_threads()]
@@ -283,22 +282,22 @@ def test_an_ablation_killed_and_run_again_has_the_same_tables(
     document = ablate(work, few_plan(1), n_replicates=N_REPLICATES).to_dict()
     assert all(path.stat().st_mtime_ns == then for path, then in sealed.items())
     assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (3, [], [])
-    told: list[tuple[str, int]] = []
+    reports: list[tuple[str, int]] = []
     undisturbed = ablate(
         whole[0],
         few_plan(1),
         n_replicates=N_REPLICATES,
-        on_progress=lambda step, done, total, note="": told.append((step, done)),
+        on_progress=lambda step, done, total, note="": reports.append((step, done)),
     ).to_dict()
     assert document["tables"] == undisturbed["tables"]
-    assert [done for step, done in told if step == "runs"] == [3] * 3  # nothing was left to do
+    assert [done for step, done in reports if step == "runs"] == [3] * 3  # all runs were finished
     assert row_of(undisturbed, "components", "GCEM")["metrics"]["accuracy"]["sd"] is None
 
 
-def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
+def test_processes_divide_runs_and_memory_and_a_failed_run_fails_alone(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a store without text only what works on sound can be trained; and free memory is there once for both."""
+    """A store without text can train audio-only systems only, so the other runs fail."""
     monkeypatch.setattr(workers, "free_bytes", lambda _: 2000)
     world = make_world(n_tracks=30)
     world.recipe = type(world.recipe)(mel=world.recipe.mel, lyrics=None)
@@ -319,13 +318,13 @@ def test_processes_share_runs_and_memory_and_one_that_fails_fails_alone(
     tracks = load_predictions(next(work.folder.glob("runs/*/result.json")).parent)
     share = rows["usual genres"]["metrics"]["accuracy"]["value"]
     sets = [
-        jaccard_score(tracks.labels, np.tile(one, (len(tracks.labels), 1)), average="samples", zero_division=0)
-        for one in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)
+        jaccard_score(tracks.labels, np.tile(genres, (len(tracks.labels), 1)), average="samples", zero_division=0)
+        for genres in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)
     ]
-    assert min(abs(share - value) for value in sets) < 1e-9  # one and the same set for all
+    assert min(abs(share - value) for value in sets) < 1e-9  # the same set of genres for every track
 
 
-def test_every_track_is_tested_once_in_folds_of_whole_songs(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_folds_test_every_track_once_and_keep_songs_together(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(n_tracks=36)
     for i, track in enumerate(world.tracks):
         track |= {"artists": [f"artist {i // 12}"], "song": f"song {i // 2 % 6}"}
@@ -349,9 +348,7 @@ def test_every_track_is_tested_once_in_folds_of_whole_songs(make_world: MakeWorl
     assert santana.key.endswith("-song-fold1of3")
 
 
-def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
-    make_world: MakeWorld, tmp_path: Path
-) -> None:
+def test_genre_names_row_learns_from_the_second_store(make_world: MakeWorld, tmp_path: Path) -> None:
     class Renamed(make_world):  # type: ignore[misc, valid-type]
         @staticmethod
         def name_vector(name: str) -> Any:
@@ -360,7 +357,7 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
     store, named = make_world(n_tracks=30).write(tmp_path / "s.zarr"), Renamed(n_tracks=30).write(tmp_path / "n.zarr")
     names = names_of(store, named)
     assert names != names_of(store, store)
-    with pytest.raises(ConfigError, match="not the tracks"):
+    with pytest.raises(ConfigError, match="tracks, genres or recipe differ"):
         names_of(store, make_world(n_tracks=32).write(tmp_path / "o.zarr"))
     work = Work(folder=tmp_path / "a", store=store.path, names_store=named.path, keep_runs=True)
     table = switches("paper")
@@ -373,16 +370,16 @@ def test_other_genre_names_are_learned_from_a_second_store_of_the_same_tracks(
         run.serves[0]: json.loads((work.folder / "runs" / run.key / "best" / "graph.json").read_text())
         for run in plan.runs
     }
-    assert graphs["switches: paper"]["a1"] == graphs["switches: genre names"]["a1"]  # the same labels
-    assert graphs["switches: paper"]["a2"] != graphs["switches: genre names"]["a2"]  # of other prompts
+    assert graphs["switches: paper"]["a1"] == graphs["switches: genre names"]["a1"]  # same labels
+    assert graphs["switches: paper"]["a2"] != graphs["switches: genre names"]["a2"]  # other prompts
     without = ablate(work, dataclasses.replace(plan, names=None), n_replicates=N_REPLICATES).to_dict()
     assert "needs a second store" in without["tables"][0]["rows"][1]["note"]
 
 
-def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
+def test_dry_run_lists_pending_runs_and_writes_nothing(
     small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)).to_dict()
+    forecast = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)).to_dict()
     listed = api.ablate(
         small_store.path,
         tmp_path / "a",
@@ -400,14 +397,14 @@ def test_a_dry_run_lists_what_is_to_do_and_writes_nothing(
         "ours, both",
     }
     assert not (tmp_path / "a").exists()
-    assert [run["state"] for run in found["runs"]] == ["to do"] * 3
-    assert 0 < found["seconds"] == pytest.approx(3 * 2 * found["epoch_s"]["ours, both"])
+    assert [run["state"] for run in forecast["runs"]] == ["to do"] * 3
+    assert 0 < forecast["seconds"] == pytest.approx(3 * 2 * forecast["epoch_s"]["ours, both"])
     again = dry_run(whole[0], few_plan(2), jobs=2).to_dict()
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
 
 
-def test_runs_that_others_are_at_work_on_are_left_to_them(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_runs_claimed_by_other_processes_are_skipped(small_store: FeatureStore, tmp_path: Path) -> None:
     work, plan = Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)
     (work.folder / "claims").mkdir(parents=True)
     with ExitStack() as others:
@@ -419,7 +416,7 @@ def test_runs_that_others_are_at_work_on_are_left_to_them(small_store: FeatureSt
     assert not list(work.folder.glob("runs/*"))
 
 
-def test_a_result_counts_only_whole_and_for_its_own_options(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+def test_finished_requires_intact_files_and_equal_options(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
     run = few_plan(1).runs[0]
     for name in ("result.json", "predictions.parquet"):
         shutil.copytree(whole[0].folder / "runs" / run.key, tmp_path / name / "runs" / run.key)
@@ -428,17 +425,17 @@ def test_a_result_counts_only_whole_and_for_its_own_options(whole: tuple[Work, d
         altered.write_bytes(altered.read_bytes().replace(b"rock", b"folk", 1))
         assert finished(tmp_path / name, run) is None
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, device="cpu"))
-    assert other.key == run.key  # where it is computed is no part of what is
+    assert other.key == run.key  # the device does not change what is learned
     assert finished(whole[0].folder, other) is not None
 
 
-def test_other_tracks_and_options_of_the_tables_own_are_refused(
+def test_other_data_and_options_set_by_the_tables_are_refused(
     make_world: MakeWorld, whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     make_world(seed=1).write(tmp_path / "other.zarr")
-    with pytest.raises(RunError, match="of other data"):
+    with pytest.raises(RunError, match="used other data"):
         ablate(Work(folder=whole[0].folder, store=tmp_path / "other.zarr"), few_plan(1))
-    with pytest.raises(ConfigError, match="attention: the tables set these"):
+    with pytest.raises(ConfigError, match="attention: set by the rows"):
         api.ablate(whole[0].store, tmp_path / "a", settings=["attention=false", "heads=1"])
-    with pytest.raises(ConfigError, match="want some of systems, components"):
+    with pytest.raises(ConfigError, match="Choose from systems, components"):
         chosen_tables(["componets"])

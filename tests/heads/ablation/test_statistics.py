@@ -40,7 +40,7 @@ SPEC = TableSpec(
 )
 
 
-def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said() -> None:
+def test_verdicts_follow_the_interval_of_the_difference() -> None:
     resampling = Resampling.of(scored(80, 0).groups, 400, seed=0)
     measured = {
         "good": measure_system({seed: scored(80, seed) for seed in range(3)}, resampling),
@@ -51,44 +51,44 @@ def test_a_clear_effect_is_decided_a_void_one_undecided_and_an_absent_one_said()
     assert good.metrics["accuracy"].difference is None
     assert bad.metrics["accuracy"].verdict == bad.metrics["map"].verdict == "worse"
     assert bad.metrics["accuracy"].difference.high < 0
-    assert same.metrics["map"].verdict == "undecided"
+    assert same.metrics["map"].verdict == "not significant"
     assert (later.metrics, later.note, later.n_seeds) == ({}, "not run yet", 0)
-    unjudged = fill_table(SPEC, measured, {}, judge=False)[1].metrics["accuracy"]
-    assert (unjudged.verdict, unjudged.difference) == ("not judged", bad.metrics["accuracy"].difference)
+    untested = fill_table(SPEC, measured, {}, test=False)[1].metrics["accuracy"]
+    assert (untested.verdict, untested.difference) == ("not tested", bad.metrics["accuracy"].difference)
 
 
-def test_seeds_that_disagree_leave_an_effect_undecided_that_artists_alone_would_decide() -> None:
-    """Three seeds at -.01, +.03 and +.04: every artist agrees, but another seed may well not."""
+def test_disagreeing_seeds_make_a_difference_not_significant() -> None:
+    """With differences of -0.01, +0.03 and +0.04, all artists agree within a seed, but another seed may differ."""
     flat = Measurement(seeds=(0, 1, 2), values={"map": np.full(3, 0.5)}, replicates={"map": np.full((3, 500), 0.5)})
     values = np.asarray([0.49, 0.53, 0.54])
     other = Measurement(seeds=(0, 1, 2), values={"map": values}, replicates={"map": np.tile(values[:, None], (1, 500))})
     difference = seed_difference(other, flat, "map", seed=0)
     assert difference.value == pytest.approx(0.02)
     assert difference.low < 0 < difference.high
-    one = Measurement(seeds=(1,), values={"map": values[1:2]}, replicates={"map": other.replicates["map"][1:2]})
-    alone = seed_difference(one, flat, "map", seed=0)
-    assert (alone.value, alone.low, alone.high) == pytest.approx((0.03, 0.03, 0.03))
+    single = Measurement(seeds=(1,), values={"map": values[1:2]}, replicates={"map": other.replicates["map"][1:2]})
+    difference = seed_difference(single, flat, "map", seed=0)
+    assert (difference.value, difference.low, difference.high) == pytest.approx((0.03, 0.03, 0.03))
 
 
-def test_drawn_seeds_vary_as_means_of_new_seeds_would() -> None:
+def test_drawn_seeds_have_the_variance_of_means_of_new_seeds() -> None:
     values = np.random.default_rng(3).normal(size=(4, 1))
     drawn = draw_seeds(np.tile(values, (1, 200_000)), seed=0)
     assert drawn.mean() == pytest.approx(values.mean(), abs=0.01)
     assert drawn.std() == pytest.approx(values.std(ddof=1) / 2, rel=0.02)
 
 
-def test_folds_are_pooled_over_the_genres_that_every_model_knows() -> None:
-    one, other = scored(6, 0), scored(6, 1)
+def test_folds_are_pooled_over_the_genres_that_all_models_share() -> None:
+    first, other = scored(6, 0), scored(6, 1)
     other = dataclasses.replace(
         other, ids=tuple(f"s{i}" for i in range(6)), genres=("c", "d", "a"), thresholds={"tuned": np.full(3, 0.9)}
     )
-    both = pool_folds([one, other])
+    both = pool_folds([first, other])
     assert both.genres == ("a", "c")
     assert list(both.ids) == sorted(both.ids)
-    kept = [i for i in range(6) if one.labels[i, [0, 2]].any()]
-    assert [name for name in both.ids if name.startswith("t")] == [one.ids[i] for i in kept]
-    place = [both.ids.index(one.ids[i]) for i in kept]
-    np.testing.assert_array_equal(both.scores[place], one.scores[kept][:, [0, 2]])
-    np.testing.assert_array_equal(both.thresholds["tuned"][place], np.full((len(kept), 2), 0.4))
-    first = [name.startswith("s") for name in both.ids]
-    np.testing.assert_array_equal(both.thresholds["tuned"][first], np.full((sum(first), 2), 0.9))
+    rows = [i for i in range(6) if first.labels[i, [0, 2]].any()]
+    assert [name for name in both.ids if name.startswith("t")] == [first.ids[i] for i in rows]
+    positions = [both.ids.index(first.ids[i]) for i in rows]
+    np.testing.assert_array_equal(both.scores[positions], first.scores[rows][:, [0, 2]])
+    np.testing.assert_array_equal(both.thresholds["tuned"][positions], np.full((len(rows), 2), 0.4))
+    from_other = [name.startswith("s") for name in both.ids]
+    np.testing.assert_array_equal(both.thresholds["tuned"][from_other], np.full((sum(from_other), 2), 0.9))

@@ -1,4 +1,4 @@
-"""A worker of an ablation that is killed costs one run, whenever that happens."""
+"""A killed worker of an ablation fails one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgc.heads.ablation.runs import Failure
 
 
 class Killed:
-    """A worker process that reports one run as done, and is killed before it takes the next."""
+    """A worker process that reports one run as done and is killed before it receives the next."""
 
     exitcode = -9
 
@@ -25,7 +25,7 @@ class Killed:
         pass
 
 
-def test_a_worker_killed_between_two_runs_fails_one_of_them(monkeypatch):
+def test_worker_killed_between_two_runs_fails_only_the_next_run(monkeypatch):
     context = SimpleNamespace(Pipe=multiprocessing.get_context("spawn").Pipe, Process=Killed)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     monkeypatch.setattr(workers, "finished", lambda *_: None)

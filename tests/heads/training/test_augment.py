@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mgc.cache.reading.store import FeatureStore
-from mgc.heads.config import SWITCHES, TrainConfig, joined, switched_on
+from mgc.heads.config import SWITCHES, TrainConfig, merge_options, switched_on
 from mgc.heads.model.batch import Batch
 from mgc.heads.training.augment import MAX_BANDS, MAX_SHARE, N_MASKS, augment_batch, drop_lyrics, spec_augment
 from mgc.heads.training.train import train
@@ -88,7 +88,7 @@ def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore,
     """A run stopped after its first epoch goes on to the same bytes as one never stopped, all switches on."""
     small = {"width": 32, "graph_hidden": 32}
     options = {"encoder": "tiny", "precision": "fp32", "epochs": 4, "lr": 1e-3, "model_options": small}
-    config = TrainConfig.from_dict(joined(switched_on(*SWITCHES), options))
+    config = TrainConfig.from_dict(merge_options(switched_on(*SWITCHES), options))
 
     class StopError(Exception):
         pass
