@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..cache.distribution import install_command
 from ..cache.errors import MissingExtraError
 from ..cache.machine import is_out_of_memory
 from ..cache.messages import did_you_mean
@@ -26,7 +27,7 @@ def extra(name: str) -> Iterator[None]:
         if isinstance(error, MissingExtraError) or is_out_of_memory(error):
             raise
         missing = error.name or str(error)
-        raise MissingExtraError(f"{missing} is not installed; run: pip install 'mgc[{name}]'") from error
+        raise MissingExtraError(f"{missing} is not installed; run: {install_command(name)}") from error
 
 
 def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:

@@ -1,4 +1,4 @@
-"""Write requirements.lock: every dependency of `mgc[all]` but torch, pinned, with the sha256 of the file pip takes.
+"""Write requirements.lock: every dependency of `mgc-music[all]` except torch, with version and sha256.
 
     python -m benchmarks.lock > requirements.lock
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.machine import ROOT
 
-EXCLUDED = ("mgc", "setuptools", "torch", "triton")
+EXCLUDED = ("mgc-music", "setuptools", "torch", "triton")
 
 
 def main() -> None:

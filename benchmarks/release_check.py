@@ -137,7 +137,7 @@ class User:
     def lacks(self, extra: str, *args: str) -> None:
         """Check that `mgc ARGS` is refused and names the extra that is missing."""
         text = self.mgc(*args, code=2)
-        if f"mgc[{extra}]" not in text or "Traceback" in text:
+        if f"mgc-music[{extra}]" not in text or "Traceback" in text:
             raise CheckError(f"mgc {' '.join(args)} does not name the extra {extra!r}; it prints:\n{text}")
         passed(f"without [{extra}], `mgc {args[0]}` names it")
 
@@ -180,7 +180,7 @@ def check_base(user: User) -> None:
         ("train", "to_torch(store, 'mel')"),
     ):
         text = user.python(f"import mgc; store = mgc.open('songs.zarr'); mgc.{call}", code=1)
-        expect(f"without [{extra}], mgc.{call} names it", f"mgc[{extra}]" in text, True)
+        expect(f"without [{extra}], mgc.{call} names it", f"mgc-music[{extra}]" in text, True)
 
 
 def check_further_extras(user: User) -> None:
@@ -191,7 +191,7 @@ def check_further_extras(user: User) -> None:
     user.lacks("minilm", "extract", "songs", "-o", "new.zarr", "--labels", "genres.csv", "--text-model", "minilm")
     user.lacks("tensorboard", "train", "songs.zarr", "-o", "run", "--tensorboard")
     text = user.mgc("train", "songs.zarr", "-o", "run", "--encoder", "tiny", "--epochs", "1", "--split", "manifest")
-    expect("training without plots names the extra for them", "mgc[report]" in text, True)
+    expect("training without plots names the extra for them", "mgc-music[report]" in text, True)
     user.lacks("report", "report", "run")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..cache.distribution import install_command
 from ..cache.errors import MissingExtraError
 from ..cache.format.mel_scale import hz_to_mel
 from ..cache.format.recipe import MelRecipe
@@ -229,7 +230,7 @@ def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Fig
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("a report needs matplotlib; install the extra: pip install 'mgc[report]'") from error
+        raise MissingExtraError(f"a report needs matplotlib; install the extra: {install_command('report')}") from error
     style: Any = {**_STYLE, "svg.hashsalt": title}  # matplotlib's own type of it differs between versions
     # Names may be in any script; the browser has the fonts that matplotlib lacks and only measures with.
     with matplotlib.rc_context(style), warnings.catch_warnings():

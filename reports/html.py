@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from ..cache.distribution import install_command
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from ..cache.messages import counted, interval, number
@@ -52,7 +53,7 @@ def environment() -> Environment:
     try:
         import jinja2
     except ImportError as error:
-        raise MissingExtraError("a report needs jinja2; install the extra: pip install 'mgc[report]'") from error
+        raise MissingExtraError(f"a report needs jinja2; install the extra: {install_command('report')}") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,

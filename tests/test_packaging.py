@@ -46,7 +46,7 @@ def page_files() -> set[str]:
 def test_wheel_holds_the_package_and_nothing_else(dist):
     (wheel,) = dist.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == modules() | page_files() | {"mgc/py.typed"}
+    assert names == modules() | page_files() | {"mgc/py.typed", "mgc_music.py"}
 
 
 def test_sdist_holds_every_module_and_template(dist):

@@ -25,6 +25,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
+from ..distribution import __version__
 from ..durable import fsync_dir, inside, make_folders, open_regular, write_durable
 from ..errors import StoreCorruptError, StoreError
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
@@ -42,16 +43,16 @@ from .schema import (
 )
 
 RECORDED_LIBRARIES = (
-    *("mgc", "numpy", "zarr", "pyarrow"),
+    *("numpy", "zarr", "pyarrow"),
     *("torch", "transformers", "tokenizers"),
     *("librosa", "soundfile", "av", "soxr", "scipy"),
 )
-"""Libraries that shape features, in the order in which a store lists their versions."""
+"""Libraries that shape features, in the order in which a store lists their versions, after that of mgc."""
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of :data:`RECORDED_LIBRARIES`, of those that are installed."""
-    versions = {}
+    """Return the versions of mgc and of those :data:`RECORDED_LIBRARIES` that are installed."""
+    versions = {"mgc": __version__}
     for name in RECORDED_LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)

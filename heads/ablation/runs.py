@@ -11,11 +11,11 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from ...cache.claims import hold
+from ...cache.distribution import __version__
 from ...cache.durable import canonical_json, file_sha256, replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoppedError, StoreCorruptError, TrainingError
 from ...cache.reading.store import FeatureStore
@@ -161,7 +161,7 @@ def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], b
         "best_epoch": trained.best_epoch,
         "seconds": round(sum(record.seconds for record in trained.history), 2),
         "n_parameters": trained.n_parameters,
-        "mgc": metadata.version("mgc"),
+        "mgc": __version__,
         "device": trained.device,
         "precision": trained.precision,
         "warnings": [*trained.warnings, *evaluation.warnings],

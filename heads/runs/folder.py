@@ -9,12 +9,12 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...cache.distribution import __version__
 from ...cache.durable import replace_file, seal
 from ...cache.errors import RunError, SaveError
 from ...cache.format.layout import library_versions
@@ -183,7 +183,7 @@ def describe_run(
         "home": dataclasses.asdict(placement),
         "device": str(device),
         "precision": precision,
-        "mgc": metadata.version("mgc"),
+        "mgc": __version__,
         "torch": torch.__version__,
         "n_threads": torch.get_num_threads(),
         "n_parameters": n_parameters,

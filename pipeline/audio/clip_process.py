@@ -19,6 +19,7 @@ import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ...cache.distribution import install_command
 from ...cache.errors import MgcError, MissingExtraError
 from ...cache.machine import ONE_THREAD
 
@@ -163,7 +164,7 @@ class Child:
 def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
     last_line = stderr_tail.strip().rpartition("\n")[2]
     if "ModuleNotFoundError" in last_line:
-        return MissingExtraError(f"decoding needs the extra 'extract': pip install 'mgc[extract]' ({last_line})")
+        return MissingExtraError(f"decoding needs the extra 'extract': {install_command('extract')} ({last_line})")
     return MgcError(f"the decoding process does not start ({death}); it said:\n{stderr_tail}")
 
 

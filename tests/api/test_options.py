@@ -69,7 +69,7 @@ def test_parts_are_built_where_the_options_say() -> None:
 
 def test_a_missing_extra_is_named_where_it_is_missed_and_not_by_who_called() -> None:
     with pytest.raises(MissingExtraError, match=r"^decoding needs mgc\[extract\]$"), extra("language"):
-        raise MissingExtraError("decoding needs mgc[extract]")
+        raise MissingExtraError("decoding needs mgc-music[extract]")
 
 
 def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: FeatureStore, tmp_path: Path) -> None:

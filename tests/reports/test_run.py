@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from chromium import Chromium
 
+import mgc
 from mgc.cache.errors import RunError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
@@ -300,7 +301,8 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run: Path) -> None:
 def test_the_page_tells_where_a_run_comes_from(run: Path, written: Path, tmp_path: Path) -> None:
     about, page = json.loads((run / "run.json").read_text()), _parse(written).text
     (session,) = about["sessions"]
-    assert session["versions"] == {"python": platform.python_version(), **_versions("mgc", "torch", "numpy")}
+    own = {"python": platform.python_version(), "mgc": mgc.__version__}
+    assert session["versions"] == own | _versions("torch", "numpy")
     started = datetime.fromisoformat(session["started_utc"])
     assert timedelta(0) <= datetime.now(UTC) - started < timedelta(hours=1)
     assert session["started_utc"][:10] in page

@@ -83,5 +83,5 @@ def test_without_the_extra_the_error_names_it_and_nothing_is_made(
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # type: ignore[arg-type]
     done = call("train", small_store.path, "-o", tmp_path / "run", "--tensorboard")
     assert done.code == 2
-    assert "pip install 'mgc[tensorboard]'" in done.err
+    assert "pip install 'mgc-music[tensorboard]'" in done.err
     assert not (tmp_path / "run").exists()

