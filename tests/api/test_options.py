@@ -68,7 +68,7 @@ def test_parts_are_built_where_the_options_say() -> None:
 
 
 def test_a_missing_extra_is_named_where_it_is_missed_and_not_by_who_called() -> None:
-    with pytest.raises(MissingExtraError, match=r"^decoding needs mgc\[extract\]$"), extra("language"):
+    with pytest.raises(MissingExtraError, match=r"^decoding needs mgc-music\[extract\]$"), extra("language"):
         raise MissingExtraError("decoding needs mgc-music[extract]")
 
 

@@ -138,7 +138,7 @@ def test_no_script_but_the_page_s_own_runs(browser: Chromium, tmp_path: Path) ->
 def test_a_missing_library_is_reported_by_the_name_of_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     environment.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"{module}; install the extra: pip install 'mgc\[report\]'"):
+    with pytest.raises(MissingExtraError, match=rf"{module}; install the extra: pip install 'mgc-music\[report\]'"):
         render("page.html", title="", chart=bar_chart({"rock": [1]}, ["tracks"], title="", x_label="", y_label=""))
 
 

@@ -250,7 +250,7 @@ def test_a_child_that_cannot_start_is_our_fault_not_the_files(tmp_path: Path) ->
 
     with pytest.raises(MgcError, match="does not start"):
         Lost(RECIPE).read(tmp_path)
-    with pytest.raises(MissingExtraError, match=r"mgc\[extract\]"):
+    with pytest.raises(MissingExtraError, match=r"mgc-music\[extract\]"):
         Bare(RECIPE).read(tmp_path)
 
 
