@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from source_tree import ROOT, source_files
 
 from mgc.cache.distribution import NAME, __version__, install_command
@@ -83,3 +84,67 @@ def test_advice_to_install_an_extra_names_this_distribution_and_an_extra_that_ex
         extras.update(re.findall(r"(?:\bextra|install_command)\([\"'](\w+)[\"']\)", text))
     assert wrong == []
     assert extras <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_citation_has_this_version_and_the_authors_of_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Ru", "Zhang", "Wang", "Cheng", "Xiao"]
+    assert (paper["year"], paper["url"]) == (2023, PROJECT["urls"]["Paper"])
+
+
+def test_badges_agree_with_pyproject() -> None:
+    python, licence, typed = (
+        (ROOT / "docs" / "images" / f"badge-{name}.svg").read_text(encoding="utf-8")
+        for name in ("python", "licence", "typed")
+    )
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"{PROJECT['requires-python'].removeprefix('>=')} or newer" in python
+    assert f">{PROJECT['license']}<" in licence
+    assert settings["tool"]["mypy"]["strict"]
+    assert ">mypy strict<" in typed
+
+
+def test_containers_and_conda_use_a_python_and_extras_of_pyproject() -> None:
+    docker = (ROOT / "containers" / "Dockerfile").read_text(encoding="utf-8")
+    apptainer = (ROOT / "containers" / "mgc.def").read_text(encoding="utf-8")
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (python, _, pip) = conda["dependencies"]
+    versions = [*re.findall(r"python[:=](3\.\d+)", docker + apptainer), python.removeprefix("python=")]
+    supported = {name.rpartition(" ")[2] for name in PROJECT["classifiers"] if ":: Python ::" in name}
+    assert len(versions) == 3
+    assert set(versions) <= supported
+    (docker_extras,) = re.findall(r"^ARG EXTRAS=(\w+)$", docker, re.M)
+    (apptainer_extras,) = re.findall(r'"\$1\[(\w+)\]"', apptainer)
+    (conda_extras,) = re.findall(r"\.\[(\w+)\]", pip["pip"][1])
+    assert {docker_extras, apptainer_extras, conda_extras} <= set(PROJECT["optional-dependencies"])
+    wheel = f"{NAME.replace('-', '_')}-*.whl"
+    for text in (docker, apptainer):
+        assert wheel in text
+        assert "--constraint /opt/mgc/constraints.txt" in text
+
+
+def test_the_container_check_reports_what_it_cannot_check(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "containers" / "check.py"], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "not checked: docker (docker is not installed)",
+        "not checked: apptainer (apptainer is not installed)",
+    ]
+
+
+def test_the_container_check_fails_where_an_image_cannot_be_built(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\ntest "$1" = info || { echo no space left; exit 9; }\n')
+    docker.chmod(0o755)
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    (tmp_path / "python").chmod(0o755)
+    script = "import runpy, sys; sys.executable = sys.argv[2]; runpy.run_path(sys.argv[1], run_name='__main__')"
+    command = [sys.executable, "-c", script, ROOT / "containers" / "check.py", tmp_path / "python"]
+    done = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no space left" in done.stdout
+    assert "FAILED  docker build" in done.stderr
