@@ -1,8 +1,8 @@
 """The commands and the Python of README and docs/, run as they stand in a folder with a few generated songs.
 
-To save time, the tests add options for a short clip, a small model and the local text model, and remove nothing. A block
-that cannot run here has an HTML comment with the reason in the line below it, which readers do not see. Its commands and
-options must exist all the same.
+To save time, the tests add options for a short clip, a small model and the local text model, and remove nothing. A
+block that cannot run here has an HTML comment with the reason in the line below it, which readers do not see. Its
+commands and options must exist all the same.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+LINK = re.compile(r"""(?:\]\(|src=["']|srcset=["'])(?!https?:|mailto:)([^)#\s"']*)(#[^)\s"']*)?[)"']""")
 
 
 def headings(page: Path) -> set[str]:
@@ -176,7 +176,9 @@ def test_a_page_does_what_it_says(
             continue
         for words in commands(code):
             found = named(words)
-            assert found, f"{page}: {shlex.join(words)} is not a command of mgc, and no comment below its block says why it does not run"
+            assert found, (
+                f"{page}: {shlex.join(words)} is not a command of mgc, and no comment below its block has the reason"
+            )
             name, _ = found
             if name in ELSEWHERE:
                 assert f'("{name.removeprefix("mgc ")}",' in (ROOT / ELSEWHERE[name]).read_text(), "that test is gone"
