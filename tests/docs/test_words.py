@@ -18,7 +18,6 @@ BANNED = {
     r"sounds?": "audio",
     r"(?:words|one part|text) alone": "lyrics only",
     r"words and (?:audio|sound|labels)|(?:audio|sound) and words": "audio and lyrics",
-    r"modalit(?:y|ies) alone": "audio only, lyrics only",
     # feature sets and extractors
     r"features? (?:sets? )?that (?:join|joined|joins)|let [\w ]+ join|joins? (?:a|the) store": "add a feature set",
     r"joined with `?--add": "added feature set",
@@ -76,6 +75,7 @@ ALLOWED = {
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", "benchmarks/README.md", "tests/README.md"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "design").glob("*.md")),
     *("docs/installation.md", "docs/maintaining-a-store.md", "docs/resuming.md"),
 ]
 
