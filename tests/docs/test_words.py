@@ -74,7 +74,15 @@ ALLOWED = {
 """Page -> phrase that it may have -> reason."""
 
 PAGES = [
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", "benchmarks/README.md", "tests/README.md"),
+    *(
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "examples/README.md",
+        "benchmarks/README.md",
+        "tests/README.md",
+    ),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "design").glob("*.md")),
     *("docs/installation.md", "docs/maintaining-a-store.md", "docs/resuming.md"),
 ]
