@@ -1,14 +1,15 @@
-# make demo   the whole path on the built-in collection, report included
+# make demo   every stage on a generated collection, with a report page
 # make test   the tests
-# make check  style, types, import directions, and that the site of docs/ builds without a warning
-# make docs   that site, in build/site
+# make check  style, types, import directions, and the documentation site without warnings
+# make docs   the documentation site in build/site
 # make bench  start-up, checkpoints, the demo's collection and speed, in benchmarks/speed/ and benchmarks/tables/
-# make honesty    three checks that a leak or a faked figure would not pass, on the demo (about 20 minutes)
-# make campaign   kills, faults and bad files by the thousand; goes on where it stopped (MINUTES=60)
-# make tables     the paper's tables on the benchmark world; hours, goes on where it stopped
-# make gpu-check  what only a CUDA device can show
+# make honesty    three checks for leakage on the demo (about 20 minutes)
+# make campaign   fault injection: kills, faults, invalid files; resumable (MINUTES=60)
+# make tables     the paper's tables on the synthetic benchmark; hours, resumable
+# make gpu-check  checks on a CUDA device
 # make bench-gpu  training speed on a CUDA device
 # make release-check  wheel and sdist, installed outside this tree, first without extras, then with all (minutes)
+# make containers-check  container images from the wheel, where docker or Apptainer is available
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,16 +20,17 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check release-check clean
+.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check release-check containers-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "mgc needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 2; }
+	  { echo "$(PYTHON) is older than Python 3.11. Select another one: make PYTHON=python3.12 ..."; exit 2; }
+	@echo "Installing into $(VENV): about 2.5 GB on disk (more with CUDA builds of PyTorch), several minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -42,12 +44,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --target build/package .
-	MYPYPATH=build/package $(BIN)/mypy -p mgc
+	MYPYPATH=build/package $(BIN)/mypy -p mgc -m mgc_music
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: check
-	@echo "open build/site/index.html"
+	@echo "Open build/site/index.html"
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed.startup | tee benchmarks/speed/startup.md
@@ -75,6 +77,9 @@ bench-gpu: $(STAMP)
 
 release-check: $(STAMP)
 	$(BIN)/python -m benchmarks.release_check
+
+containers-check: $(STAMP)
+	$(BIN)/python containers/check.py
 
 clean:
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
