@@ -1,6 +1,6 @@
-"""Our docstrings as the site shows them: what stands after a parameter's colon is what it is for.
+"""Adapt our docstrings to mkdocstrings: the text after the colon of a parameter is its description.
 
-numpydoc takes it for the type, which our signatures tell already.
+numpydoc reads it as the type, which our signatures already contain.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ NAMED = (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.att
 
 
 class Docstrings(griffe.Extension):
-    """Goes through every docstring once the package is loaded."""
+    """Correct every docstring after the package is loaded."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        _mend(pkg)
+        _correct(pkg)
 
 
-def _mend(owner: griffe.Object) -> None:
+def _correct(owner: griffe.Object) -> None:
     if owner.docstring is not None:
         for section in owner.docstring.parsed:
             if section.kind is griffe.DocstringSectionKind.text:
                 section.value = _without_roles(section.value)
             elif section.kind in NAMED:
                 for item in section.value:
-                    said = f"{item.annotation or ''} {item.description}"
-                    item.description, item.annotation = _without_roles(said.strip()), _annotation(owner, item.name)
+                    text = f"{item.annotation or ''} {item.description}"
+                    item.description, item.annotation = _without_roles(text.strip()), _annotation(owner, item.name)
             elif isinstance(section.value, list):
                 for item in section.value:
                     if isinstance(item, griffe.DocstringElement):  # examples are plain tuples
@@ -38,11 +38,11 @@ def _mend(owner: griffe.Object) -> None:
                             item.annotation = str(item.annotation).strip("()")
     for member in owner.members.values():
         if not member.is_alias:
-            _mend(member)
+            _correct(member)
 
 
 def _annotation(owner: griffe.Object, name: str) -> str | griffe.Expr | None:
-    """What the code says of the type of a parameter or an attribute."""
+    """Return the type of a parameter or an attribute from the code."""
     if isinstance(owner, griffe.Function) and name in owner.parameters:
         return owner.parameters[name].annotation
     member = owner.members.get(name)

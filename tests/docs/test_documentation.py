@@ -1,4 +1,4 @@
-"""The commands and the Python of README and docs/, run as they stand in a folder with a few generated songs.
+"""The commands and the Python of README and docs/, run unchanged in a folder with a few generated songs.
 
 To save time, the tests add options for a short clip, a small model and the local text model, and remove nothing. A
 block that cannot run here has an HTML comment with the reason in the line below it, which readers do not see. Its
@@ -20,7 +20,7 @@ import pytest
 from typer.main import get_command
 
 import mgc
-from mgc import cli
+from mgc import api, cli
 from mgc.cache.writing.takedowns import drop
 from mgc.pipeline.synth.world import make_collection
 
@@ -36,10 +36,10 @@ WRITTEN = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
-"""Every page with links, those that only show figures among them."""
+"""Every page with links, including those that only show figures."""
 BLOCK = re.compile(r"^```(sh|bash|python)\n(.*?)^```\n(?:\n?(<!-- Not run in the tests: .+? -->)$)?", re.M | re.S)
 ELSEWHERE = {"mgc demo": "tests/commands/test_demo.py"}
-"""Commands that a test of their own runs."""
+"""Commands that have a test of their own."""
 SMALLER = {
     "mgc extract": ["--clip-s", "2", "--workers", "0"],
     "mgc plan": ["--clip-s", "2", "--workers", "0", "--sample", "4"],
@@ -52,7 +52,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages suppose that a reader has: a folder of songs, the same in Music4All's form, tables, a new song."""
+    """Return a folder with what the pages assume: songs, the same in the layout of Music4All, tables, a new song."""
     folder = tmp_path_factory.mktemp("reader")
     music4all = make_collection(folder / "music4all", 24, clip_s=3.0, workers=2)
     shutil.copytree(music4all, folder / "demo" / "songs")
@@ -74,11 +74,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same folder with a store and two runs, for the pages that continue from there."""
+    folder = tmp_path_factory.mktemp("trained") / "reader"
+    shutil.copytree(world, folder)
+    songs = api.read_source(folder / "songs", labels=folder / "genres.csv", genre_delimiter=",").source
+    api.extract(songs, folder / "songs.zarr", text_model="minilm", workers=0, clip_s=2.0)
+    for name, modalities in (("both", "both"), ("audio", "audio")):
+        small = {"encoder": "tiny", "epochs": 1, "split": "random", "modalities": modalities}
+        api.train(folder / "songs.zarr", folder / "runs" / name, options=small)
+        api.evaluate(folder / "runs" / name, folder / "songs.zarr")
+    return folder
+
+
 LINK = re.compile(r"""(?:\]\(|src=["']|srcset=["'])(?!https?:|mailto:)([^)#\s"']*)(#[^)\s"']*)?[)"']""")
 
 
 def headings(page: Path) -> set[str]:
-    """Anchors of a page, as GitHub and mkdocs make them."""
+    """Return the anchors of a page, as GitHub and mkdocs build them."""
     lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -113,19 +127,19 @@ def test_the_page_about_xarray_finds_what_mgc_finds(tmp_path: Path, songs_store:
 
 
 def blocks(page: str) -> list[tuple[str, str, bool]]:
-    """Language, text and whether it runs, of each block of commands or Python."""
+    """Return language, text and whether it runs, for each block of commands or Python."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [(kind, code, not mark) for kind, code, mark in BLOCK.findall(text)]
 
 
 def commands(code: str) -> list[list[str]]:
-    """Words of each command of a block, comments and prompts to the shell's variables left out."""
+    """Return the words of each command of a block, without comments."""
     lines = re.sub(r"\\\n", " ", code).splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def named(words: list[str]) -> tuple[str, click.Command] | None:
-    """``mgc store info`` and its command, of words that call mgc."""
+    """Return ``mgc store info`` and its command, for words that call mgc."""
     start = next((i for i, word in enumerate(words) if word == "mgc" or word.endswith("/mgc")), None)
     if start is None or start + 1 == len(words):
         return None
@@ -133,7 +147,7 @@ def named(words: list[str]) -> tuple[str, click.Command] | None:
     for word in words[start + 1 :]:
         if not hasattr(command, "commands"):
             break
-        if word.startswith("-"):
+        if word.startswith(("-", ">")):
             return None
         assert word in command.commands, f"{shlex.join(words)}: {name} has no command {word!r}"
         command, name = command.commands[word], f"{name} {word}"
@@ -158,12 +172,20 @@ def test_every_command_that_a_page_names_exists_with_its_options(page: str) -> N
         check_options(shlex.split(span.replace("\n", " ").replace("...", "")))
 
 
+def continues(page: str) -> bool:
+    """Whether a page starts from a store and runs that its reader already has."""
+    shell = [code for kind, code, runs in blocks(page) if runs and kind != "python"]
+    lines = [shlex.join(words) for code in shell for words in commands(code)]
+    first = next((line for line in lines if re.search(r"songs\.zarr|runs/", line)), "mgc extract")
+    return not first.startswith("mgc extract") and not any(kind == "python" for kind, *_ in blocks(page))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if any(runs for *_, runs in blocks(page))])
 def test_a_page_does_what_it_says(
-    page: str, world: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, songs_store: Path
+    page: str, request: pytest.FixtureRequest, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "reader"
-    shutil.copytree(world, place)
+    shutil.copytree(request.getfixturevalue("trained" if continues(page) else "world"), place)
     monkeypatch.chdir(place)
     names: dict[str, Any] = {}
     for kind, code, runs in blocks(page):
@@ -171,7 +193,7 @@ def test_a_page_does_what_it_says(
             continue
         if kind == "python":
             if not (place / "songs.zarr").exists():
-                shutil.copytree(songs_store, place / "songs.zarr")
+                shutil.copytree(request.getfixturevalue("songs_store"), place / "songs.zarr")
             exec(compile(code, page, "exec"), names)
             continue
         for words in commands(code):
