@@ -12,7 +12,7 @@ OVERVIEW = "commands/index.md"
 ALWAYS = {
     "0": "Success.",
     "1": "Internal error of mgc. Report it with the traceback.",
-    "2": "Refused: invalid options or input, a missing extra, or a machine limit. The message says what to do.",
+    "2": "Refused: invalid options or input, a missing extra, or a machine limit. The message has the remedy.",
     "130, 143, 141": "Stopped by Ctrl-C (130) or SIGTERM (143), or the reader of the output closed it (141).",
 }
 """Exit codes that every command has."""
