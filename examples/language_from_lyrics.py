@@ -1,4 +1,4 @@
-"""How well do stored lyrics tell their language? A logistic regression on the pooled states, tested on unseen artists.
+"""Predict the language of lyrics from pooled states with logistic regression, tested on unseen artists.
 
 python language_from_lyrics.py songs.zarr
 """
@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 import mgc
 
 store = mgc.open(sys.argv[1])
-store = store.take(store["lyrics_tokens"][:] > 0)  # those that have words
+store = store.take(store["lyrics_tokens"][:] > 0)  # tracks with lyrics
 language = np.array([name or "unknown" for name in store.tracks.column("language").to_pylist()])
 store, language = store.take(language != "unknown"), language[language != "unknown"]
 artists = ["/".join(names) for names in store.tracks.column("artists").to_pylist()]
@@ -25,10 +25,12 @@ if len(set(artists)) < 2:
     sys.exit(f"{len(store)} tracks with lyrics in a known language by {len(set(artists))} artists are too few")
 folds = GroupKFold(min(5, len(set(artists))))
 if any(len(set(language[train])) < 2 for train, _ in folds.split(language, groups=artists)):
-    sys.exit(f"{len(store)} tracks with lyrics are too few: some fold of artists leaves one language to learn from")
+    sys.exit(
+        f"{len(store)} tracks with lyrics are too few: a fold of artists has only one language in its training set"
+    )
 guess = cross_val_predict(model, store["lyrics_pooled"][:], language, groups=artists, cv=folds)
 
 name, count = Counter(language.tolist()).most_common(1)[0]
 print(f"{len(store)} tracks with lyrics, {len(set(language))} languages, {len(set(artists))} artists")
-print(f"accuracy on artists not trained on: {(guess == language).mean():.3f}")
-print(f"always the commonest ({name}): {count / len(language):.3f}")
+print(f"accuracy on unseen artists: {(guess == language).mean():.3f}")
+print(f"always the most frequent ({name}): {count / len(language):.3f}")

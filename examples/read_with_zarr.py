@@ -1,9 +1,9 @@
-"""Read features with zarr and pyarrow alone: nothing of mgc is imported.
+"""Read features with zarr and pyarrow, without mgc.
 
     python read_with_zarr.py songs.zarr
 
-docs/store.md says what is where. A track that was tried again has a row for each try. Tracks that were taken down with
-`mgc store drop` still show here until `mgc store compact` has run.
+docs/store.md documents the format. A retried track has one row per attempt. Tracks that `mgc store drop` has hidden are
+listed here until `mgc store compact` has run.
 """
 
 import sys
@@ -20,12 +20,12 @@ tracks = pa.concat_tables(pq.read_table(file) for file in sorted((path / "tracks
 print(f"{tracks.num_rows} tracks planned; arrays: {', '.join(sorted(name for name, _ in store.arrays()))}")
 print(f"recipe of the mels: {store.attrs['recipe']['mel']}")
 
-status = store["status"][:]  # 0 absent, 1 ok, 2 failed: mask every other array by it
+status = store["status"][:]  # 0 absent, 1 ok, 2 failed: a mask for every other array
 for track in tracks.to_pylist():
     row = track["row"]
     if status[row] != 1:
         print(f"{track['id']}: no features")
         continue
     mel = store["mel"][row].astype(np.float32)  # (128, 1292) dB re 1.0
-    frames = store["mel_frames"][row]  # later frames are padding of a clip that is too short
-    print(f"{track['id']}: {', '.join(track['genres'])}; {mel[:, :frames].mean():.1f} dB in the mean")
+    frames = store["mel_frames"][row]  # later frames are padding
+    print(f"{track['id']}: {', '.join(track['genres'])}; {mel[:, :frames].mean():.1f} dB on average")

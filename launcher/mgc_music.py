@@ -10,8 +10,8 @@ from importlib import metadata, util
 from pathlib import Path
 
 ENTRY_POINTS = ("mgc_music:main", "mgc.cli:main")
-"""Entry points of this project; the second one belongs to the time when its distribution was called mgc."""
-REINSTALL = "pip install --force-reinstall --no-deps mgc-music"
+"""Entry points of this project. The second one is that of versions whose distribution was called mgc."""
+REINSTALL = "`pip install --force-reinstall --no-deps mgc-music` (or the path of a clone)"
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def conflict() -> str | None:
         if not any(point.value in ENTRY_POINTS for point in other.entry_points):
             return (
                 f"the distribution mgc {other.version} is another project with the same import name as mgc-music: "
-                f"{other.locate_file('mgc')}. Run `pip uninstall mgc`, then `{REINSTALL}`."
+                f"{other.locate_file('mgc')}. Run `pip uninstall mgc`, then {REINSTALL}."
             )
     package = util.find_spec("mgc")
     folders = list(package.submodule_search_locations or ()) if package else []
@@ -41,5 +41,5 @@ def conflict() -> str | None:
             if folders
             else "the package mgc is missing"
         )
-        return f"{found}. Remove what shadows it from PYTHONPATH or uninstall it, then run `{REINSTALL}`."
+        return f"{found}. Remove what shadows it from PYTHONPATH or uninstall it, then run {REINSTALL}."
     return None

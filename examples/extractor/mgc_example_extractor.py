@@ -1,4 +1,4 @@
-"""Two extractors: one of sound, one of words.
+"""Two extractor plug-ins: one for audio, one for lyrics.
 
 pip install ./examples/extractor
 mgc extractors
@@ -15,7 +15,7 @@ QUANTILES = (0.25, 0.5, 0.75)
 
 
 def brightness(samples, sample_rate_hz):
-    """Frequencies in Hz below which a quarter, a half and three quarters of a clip's energy lie."""
+    """Return the frequencies in Hz below which a clip has a quarter, a half and three quarters of its energy."""
     energy = np.cumsum(np.abs(np.fft.rfft(samples.astype(np.float64))) ** 2)
     if energy[-1] == 0:
         return [0.0] * len(QUANTILES)  # silence
@@ -24,7 +24,7 @@ def brightness(samples, sample_rate_hz):
 
 
 def word_variety(text):
-    """Share of a text's words that are new to it, 0 to 1."""
+    """Return the number of distinct words divided by the number of words, 0 to 1."""
     words = re.findall(r"\w+", text.casefold())
     return len(set(words)) / len(words) if words else 0.0
 

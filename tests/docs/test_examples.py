@@ -1,4 +1,4 @@
-"""The examples, run as they stand on a store with planted genres, artists and languages: do they find them?"""
+"""The examples recover the planted genres, artists and languages of a small store."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def figure(text: str, before: str) -> float:
     return float(found[1])
 
 
-def test_the_readme_has_the_line_of_each_script_and_the_tests_above_take_the_same() -> None:
+def test_readme_lists_the_command_of_each_script() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     lines = dict(re.findall(r"^python examples/(\S+) (\S+)$", text, re.MULTILINE))
     assert lines == {path.name: "songs.h5" if "h5py" in path.name else "songs.zarr" for path in EXAMPLES.glob("*.py")}
 
 
 @pytest.mark.parametrize(("name", "form"), [("read_with_zarr.py", "zarr"), ("read_with_h5py.py", "h5")])
-def test_plain_readers_need_nothing_of_ours(run: Run, songs_store: Path, tmp_path: Path, name: str, form: str) -> None:
+def test_plain_readers_do_not_import_mgc(run: Run, songs_store: Path, tmp_path: Path, name: str, form: str) -> None:
     assert not re.search(r"^\s*(import|from) mgc", (EXAMPLES / name).read_text(), re.MULTILINE)
     store = songs_store
     if form == "h5":
@@ -54,21 +54,21 @@ def test_plain_readers_need_nothing_of_ours(run: Run, songs_store: Path, tmp_pat
         assert line.endswith("no features") if i == FAILED_SONG else level in line
 
 
-def test_the_language_is_found_in_the_words(run: Run, songs_store: Path) -> None:
+def test_language_is_predicted_from_lyrics(run: Run, songs_store: Path) -> None:
     printed = run("language_from_lyrics.py", songs_store)
     assert "18 tracks with lyrics, 2 languages, 12 artists" in printed
-    assert figure(printed, "accuracy") > 0.9 > figure(printed, "always the commonest")
+    assert figure(printed, "accuracy") > 0.9 > figure(printed, "always the most frequent")
 
 
-def test_artists_are_found_by_their_sound(run: Run, songs_store: Path) -> None:
+def test_artists_are_retrieved_from_audio(run: Run, songs_store: Path) -> None:
     printed = run("artist_retrieval.py", songs_store)
-    assert "22 of 23 tracks have another one by their artist" in printed
+    assert "22 of 23 tracks have another track by the same artist" in printed
     assert figure(printed, "recall at 1") > 0.8
     assert "by chance 0.045" in printed  # one of 22 others
 
 
-def test_genres_are_found_in_the_sound_and_not_in_the_words(run: Run, songs_store: Path) -> None:
+def test_genres_are_predicted_from_audio_but_not_from_lyrics(run: Run, songs_store: Path) -> None:
     printed = run("genre_probe.py", songs_store)
     by_frequency = figure(printed, "mean average precision of a guess")
-    assert figure(printed, "mean average precision from sound") > 0.9
-    assert figure(printed, "mean average precision from words") < by_frequency + 0.25
+    assert figure(printed, "mean average precision from audio") > 0.9
+    assert figure(printed, "mean average precision from lyrics") < by_frequency + 0.25
