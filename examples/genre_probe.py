@@ -45,9 +45,8 @@ training_sets = [train for train, _ in folds.split(labels, groups=artists)]  # e
 learnable = [i for i in range(labels.shape[1]) if all(0 < labels[t, i].sum() < len(t) for t in training_sets)]
 if not learnable:
     sys.exit(f"{len(store)} tracks are too few: no genre can be learned in each of {folds.n_splits} folds")
-print(
-    f"{len(store)} tracks, {len(learnable)} of {labels.shape[1]} genres can be learned in each of {folds.n_splits} folds"
-)
+n_genres = labels.shape[1]
+print(f"{len(store)} tracks, {len(learnable)} of {n_genres} genres can be learned in each of {folds.n_splits} folds")
 print(f"mean average precision of a guess by frequency: {labels[:, learnable].mean():.3f}")
 for name, features in inputs.items():
     precision = [average_precision_score(labels[:, i], probe_scores(features, labels[:, i])) for i in learnable]
