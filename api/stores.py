@@ -20,7 +20,7 @@ from ..cache.upkeep.quarantine import quarantine
 from ..cache.upkeep.seal import verify_sealed
 from ..cache.upkeep.select import select
 from ..cache.upkeep.verify import Damage, verify
-from ..cache.writing.feature_removal import drop_feature
+from ..cache.writing.feature_removal import remove_feature_set
 from ..cache.writing.takedowns import drop
 from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra
@@ -190,11 +190,11 @@ def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list
 
 
 def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> FeatureRemoval:
-    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.drop_feature`."""
+    """Remove an added feature set; see :func:`mgc.cache.writing.feature_removal.remove_feature_set`."""
     _refuse_sealed(path)
     removal = FeatureRemoval(store=str(path), feature=name, dry_run=dry_run)
     if not dry_run:
-        drop_feature(path, name)
+        remove_feature_set(path, name)
         return removal
     with FeatureStore.open(path) as store:
         info = describe_feature(store, name)

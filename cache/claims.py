@@ -1,7 +1,7 @@
-"""Claims and locks, by which processes that work on one folder share the work.
+"""Claims and locks, with which processes divide the work on one folder.
 
-A claim is only a hint: the process that publishes a result first decides. A claim that is lost, stale or ignored costs
-double work, never a result.
+A claim is only a hint: the first published result is valid. A lost, stale or ignored claim causes double work but never
+a wrong result.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 from .durable import link, open_regular
 
 HEARTBEAT_S, STALE_S = 20.0, 120.0
-"""How often the owner of a claim touches it; after how long without a touch a claim of another machine is void."""
+"""Interval at which the owner of a claim touches it, and age after which a claim of another machine is void."""
 
 
 @contextmanager
-def hold(file: Path, *, over: bool = False) -> Iterator[bool]:
+def hold(file: Path, *, take_over: bool = False) -> Iterator[bool]:
     """Hold the claim `file` in a ``with`` block; yield False if another live process holds it.
 
     Parameters
     ----------
-    over : take the claim over from its owner, a process that is known to be dead.
+    take_over : replace the claim of another process, which the caller knows to be dead.
     """
     claim = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
-    if over:
+    if take_over:
         file.unlink(missing_ok=True)
     if not _take(file, claim):
         yield False
@@ -51,13 +51,13 @@ def hold(file: Path, *, over: bool = False) -> Iterator[bool]:
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Lock a file or folder in a ``with`` block; yield False if another process has, or `path` was replaced.
+    """Lock a file or folder in a ``with`` block; yield False if another process holds the lock or replaced `path`.
 
-    It never waits: the process that holds the lock may be suspended.
+    The function never waits, as the process that holds the lock may be suspended.
     """
-    import fcntl  # POSIX; reading a store does not need it
+    import fcntl  # POSIX only; not needed to read a store
 
-    try:  # NFS locks exclusively only a file that is open for writing
+    try:  # an exclusive lock on NFS needs a file that is open for writing
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR)
     except FileNotFoundError:
         yield False
@@ -76,7 +76,7 @@ def lock(path: Path) -> Iterator[bool]:
 
 
 def file_system_time(folder: Path) -> float:
-    """Return the time of a folder's file system, which all machines that mount it share; their own clocks differ."""
+    """Return the time of a folder's file system, which is the same on all machines; their own clocks differ."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -103,24 +103,24 @@ def _take(file: Path, claim: dict[str, object]) -> bool:
                 link(draft, file)
                 return True
             except FileExistsError:
-                if not _abandoned(file, now):
+                if not _is_abandoned(file, now):
                     return False
                 file.unlink(missing_ok=True)
         return False
-    except FileNotFoundError:  # another process has removed the folder: the work is done
+    except FileNotFoundError:  # another process has removed the folder, so the work is done
         return False
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _abandoned(file: Path, now: float) -> bool:
+def _is_abandoned(file: Path, now: float) -> bool:
     try:
         with open_regular(file) as opened:
             owner, age_s = json.load(opened), now - file.stat().st_mtime
         host, pid = owner["host"], int(owner["pid"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return True
-    if host != socket.gethostname() or age_s > STALE_S:  # another process may have got its number since
+    if host != socket.gethostname() or age_s > STALE_S:  # the process id may have been reused
         return age_s > STALE_S
     try:
         os.kill(pid, 0)

@@ -67,7 +67,7 @@ def reuse_freed_blocks() -> None:
 
 
 @contextlib.contextmanager
-def keeping_freed_memory(enabled: bool = True) -> Iterator[None]:
+def keep_freed_memory(enabled: bool = True) -> Iterator[None]:
     """Keep all freed memory in this process, of blocks of any size, and return it to the system at the end.
 
     Gaps between arrays of different sizes are kept too: expect 50 % more memory.

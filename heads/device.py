@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..cache.errors import ConfigError, MgcError, TrainingError
-from ..cache.machine import cpu_has_bf16, environment, keeping_freed_memory
+from ..cache.machine import cpu_has_bf16, environment, keep_freed_memory
 
 ROOMY_BYTES = 8 * 2**30
 """Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""
@@ -95,7 +95,7 @@ def reused_memory(device: torch.device) -> Iterator[None]:
 
     docs/design/008-speed.md has what that is worth, and what it takes.
     """
-    with keeping_freed_memory(device.type == "cpu" and free_bytes(device) >= ROOMY_BYTES):
+    with keep_freed_memory(device.type == "cpu" and free_bytes(device) >= ROOMY_BYTES):
         yield
 
 

@@ -88,7 +88,7 @@ def test_extracting_again_does_nothing_and_changes_nothing(songs, real_data, mgc
 
 def test_another_recipe_is_refused_with_the_difference(songs, real_data, mgc):
     done = mgc("extract", real_data / "songs", "-o", songs, *FP32, "--clip-s", 10, code=2)
-    assert "mel.clip_s: 30.0 here, 10.0 there" in done.stderr
+    assert "mel.clip_s: 30.0 in the store, 10.0 in this command" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -26,7 +26,7 @@ from mgc.cache.format.records import committed
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.verify import verify
-from mgc.cache.writing.commits import finish
+from mgc.cache.writing.commits import roll_forward
 from mgc.cache.writing.takedowns import drop
 
 Fault = Literal["kill", "EIO", "ENOSPC"]
@@ -132,7 +132,7 @@ def life(path: Path) -> None:
     """Plan a store, fill it, extend it, take down a track and compact; continue a life that was interrupted."""
     if not (path / "plan.json").exists():
         create(path)
-    finish(path)
+    roll_forward(path)
     _fill_pending(path)
     if len(read_plan(path).generations) == 1:
         append_late_track(path)

@@ -18,7 +18,7 @@ from benchmarks.campaigns.faults import faults
 from benchmarks.worlds.full_store import OTHER, TEMPO, content
 from benchmarks.worlds.small_store import append_late_track, create, features, fill, tree
 from mgc.cache.errors import ConfigError, MgcError
-from mgc.cache.format.plan import read_plan, unfinished_drops
+from mgc.cache.format.plan import read_plan, unfinished_removals
 from mgc.cache.format.records import committed
 from mgc.cache.format.schema import OK
 from mgc.cache.reading.store import FeatureStore
@@ -26,9 +26,9 @@ from mgc.cache.upkeep.compact import compact as compact_store
 from mgc.cache.upkeep.hdf5_writer import convert as convert_store
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import verify as verify_store
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import add_feature_set
-from mgc.cache.writing.feature_removal import drop_feature
+from mgc.cache.writing.feature_removal import remove_feature_set
 from mgc.cache.writing.takedowns import drop
 
 N_TRACKS = 6
@@ -46,13 +46,13 @@ def create_half(path: Path) -> Path:
 
 def extract(path: Path) -> None:
     """Build what is pending, part by part, from the plan as it was at the start."""
-    finish(path)
+    roll_forward(path)
     plan = read_plan(path)
     for feature_set in (None, *plan.added):
         for part in sorted(set(range(plan.n_parts)) - committed(path, feature_set).keys()):
             arrays, outcomes = content(path, plan, part, feature_set)
             commit_part(path, part, arrays, outcomes, feature_set=feature_set, plan=plan)
-    finish(path)
+    roll_forward(path)
 
 
 def append(path: Path) -> None:
@@ -78,8 +78,8 @@ def retry(path: Path) -> None:
     if "tempo" not in plan.added:
         return
     arrays, outcomes = content(path, plan, 0, "tempo")
-    commit_part(path, 0, arrays, outcomes, feature_set="tempo", plan=plan, again=True)
-    finish(path)
+    commit_part(path, 0, arrays, outcomes, feature_set="tempo", plan=plan, new_version=True)
+    roll_forward(path)
 
 
 def compact(path: Path) -> None:
@@ -92,7 +92,7 @@ def drop_tracks(path: Path) -> None:
 
 def drop_tempo(path: Path) -> None:
     if "tempo" in read_plan(path).added:
-        drop_feature(path, "tempo")
+        remove_feature_set(path, "tempo")
 
 
 def drop_and_add_tempo(path: Path) -> None:
@@ -215,10 +215,10 @@ _right: set[bytes] = set()
 
 def check(path: Path, *, complete: bool = False) -> None:
     """Assert that a store is as recorded, and that every row that is ok holds what was written."""
-    finish(path)
+    roll_forward(path)
     damages = verify_store(path, full=complete)
     assert damages == [], damages
-    assert unfinished_drops(path) == []
+    assert unfinished_removals(path) == []
     plan = read_plan(path)
     with FeatureStore.open(path) as store:
         for row in store.ok_rows.tolist():

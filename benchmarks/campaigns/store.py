@@ -179,12 +179,12 @@ def _flip_sealed(path: Path, rng: random.Random, every: int) -> int:
 WRITER = """
 import sys, time
 from pathlib import Path
-from benchmarks.worlds.small_store import commit_part, finish, part_content, read_plan
+from benchmarks.worlds.small_store import commit_part, roll_forward, part_content, read_plan
 path, n = Path(sys.argv[1]), int(sys.argv[2])
 plan = read_plan(path)
 for part in range(plan.n_parts):
     commit_part(path, part, *part_content(plan.part_range(part))); time.sleep(0.02)
-finish(path)
+roll_forward(path)
 """
 
 

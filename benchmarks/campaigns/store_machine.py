@@ -22,7 +22,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.compact import compact
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.verify import verify
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import append_generation, create_store
 from mgc.cache.writing.takedowns import drop, dropped_ids
 
@@ -153,7 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def finish(self) -> None:
-        finish(self.path)
+        roll_forward(self.path)
 
     @invariant()
     def agrees(self) -> None:

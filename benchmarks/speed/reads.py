@@ -22,7 +22,7 @@ from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.format.schema import OK
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import create_store
 
 BATCH, PART_ROWS = 16, 128
@@ -64,7 +64,7 @@ class Forms:
                 )
                 commit_part(self.store, part, arrays, outcomes)
         flat.flush()
-        finish(self.store)
+        roll_forward(self.store)
 
     def forget(self, *paths: Path) -> None:
         """Evict files from the page cache."""

@@ -31,7 +31,7 @@ from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.records import committed
 from mgc.cache.format.schema import OK
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import create_store
 from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
 
@@ -99,7 +99,7 @@ def write_store(
         arrays = draw(features, songs[rows.start : rows.stop], words, device)
         outcomes = pa.Table.from_pylist([_outcome(row, songs[row]) for row in rows], schema=OUTCOME_SCHEMA)
         commit_part(path, part, arrays, outcomes)
-    finish(path)
+    roll_forward(path)
     return path
 
 

@@ -15,7 +15,7 @@ from mgc.cache.format.records import committed
 from mgc.cache.format.schema import FAILED, OK, array_name
 from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
 from mgc.cache.upkeep.compact import compact
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import add_feature_set
 from mgc.cache.writing.takedowns import drop, dropped_ids
 
@@ -58,7 +58,7 @@ def fill_pending(path: Path) -> None:
         for part in sorted(set(range(plan.n_parts)) - committed(path, feature_set).keys()):
             arrays, outcomes = content(path, plan, part, feature_set)
             commit_part(path, part, arrays, outcomes, feature_set=feature_set)
-    finish(path)
+    roll_forward(path)
 
 
 def content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:

@@ -15,7 +15,7 @@ from mgc.cache.format.plan import read_plan
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK, Flag
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import append_generation, create_store
 
 MEL = MelRecipe(clip_s=0.5)
@@ -97,7 +97,7 @@ def fill(path: Path, parts: Iterable[int] = range(3)) -> None:
     plan = read_plan(path)
     for part in parts:
         commit_part(path, part, *part_content(plan.part_range(part)))
-    finish(path)
+    roll_forward(path)
 
 
 def append_late_track(path: Path) -> None:

@@ -297,7 +297,7 @@ def added_names(store: Path) -> list[str]:
     return _feature_set_files(store, "json")
 
 
-def unfinished_drops(store: Path) -> list[str]:
+def unfinished_removals(store: Path) -> list[str]:
     """Return names of the feature sets being removed (:mod:`mgc.cache.writing.feature_removal`): decided, not done."""
     return _feature_set_files(store, "dropped")
 

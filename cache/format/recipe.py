@@ -13,6 +13,9 @@ from ..durable import fingerprint
 _Rate = Annotated[float, Between(0, 1e6)]
 _Samples = Annotated[int, Between(1, 2**20)]
 
+SIDES = ("the store", "this command")
+"""What a message on differing recipes usually compares."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MelRecipe:
@@ -125,18 +128,31 @@ class Recipe:
         prints = {} if self.mel is None else {"mel": fingerprint(dataclasses.asdict(self.mel))}
         return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics, self.genre_names))
 
-    def differences(self, other: Recipe) -> list[str]:
-        """Return readable lines, one per parameter that differs: ``mel.hop_length: 512 here, 256 there``."""
-        own, others = _flat(self.to_dict()), _flat(other.to_dict())
-        return [
-            f"{key}: {own.get(key, 'absent')} here, {others.get(key, 'absent')} there"
-            for key in sorted({*own, *others})
-            if own.get(key) != others.get(key)
-        ]
+    def differences(self, other: Recipe, sides: tuple[str, str] = SIDES) -> list[str]:
+        """Return one readable line per parameter that differs; `sides` says where the two recipes are."""
+        return differing_values(_flat(self.to_dict()), _flat(other.to_dict()), sides)
 
 
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, values in data.items() for key, value in values.items()}
+
+
+def differing_values(first: Mapping[str, Any], second: Mapping[str, Any], sides: tuple[str, str] = SIDES) -> list[str]:
+    """Return one readable line per key whose values differ.
+
+    >>> differing_values({"hop_length": 512, "n_mels": 128}, {"hop_length": 256, "n_mels": 128})
+    ['hop_length: 512 in the store, 256 in this command']
+    """
+    return [
+        difference(key, first.get(key, "absent"), second.get(key, "absent"), sides)
+        for key in sorted({*first, *second})
+        if first.get(key) != second.get(key)
+    ]
+
+
+def difference(name: str, first: object, second: object, sides: tuple[str, str] = SIDES) -> str:
+    """Return a readable line on a value that differs between two sides."""
+    return f"{name}: {first} in {sides[0]}, {second} in {sides[1]}"
 
 
 def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:

@@ -136,7 +136,7 @@ def _visible_plan(store: Path) -> Plan:
     """Return the plan as readers may see it: decided generations are rolled forward if we may write, else left out."""
     plan = read_plan(store)
     with contextlib.suppress(OSError):
-        commits.finish(store)
+        commits.roll_forward(store)
     n = len(plan.generations)
     while n > 1:
         last = plan.generations[n - 1]
@@ -150,7 +150,7 @@ def _visible_plan(store: Path) -> Plan:
 
 def _visible_parts(store: Path, feature_set: str | None = None) -> set[int]:
     """Return the committed parts whose objects are all installed."""
-    return committed(store, feature_set).keys() - commits.waiting_parts(store, feature_set)
+    return committed(store, feature_set).keys() - commits.uninstalled_parts(store, feature_set)
 
 
 def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:

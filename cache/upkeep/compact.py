@@ -22,7 +22,7 @@ from ..format.records import QUARANTINE, committed, read_commit, read_part
 from ..format.schema import FAILED, Reason, array_name
 from ..steps import Progress, silent
 from ..writing import publish
-from ..writing.commits import commit_part, finish
+from ..writing.commits import commit_part, roll_forward
 from ..writing.takedowns import dropped_ids, sweep_drafts
 from .verify import verify
 
@@ -46,7 +46,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     refuse_without_links(store)
     refuse_foreign_files(store)
     publish.refuse_busy(store)
-    finish(store)
+    roll_forward(store)
     plan = read_plan(store)
     dropped_rows, parts = _dropped_rows(store, plan), uncompacted(store)
     damaged = {(damage.feature_set, damage.part) for damage in verify(store)}
@@ -54,10 +54,10 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
         if (feature_set, part) in damaged:
             raise StoreCorruptError(f"{store}: part {part} is damaged; run `mgc store repair {store}` first")
         arrays, outcomes = _without(store, plan, part, feature_set, dropped_rows[part])
-        commit_part(store, part, arrays, outcomes, feature_set=feature_set, again=True)
+        commit_part(store, part, arrays, outcomes, feature_set=feature_set, new_version=True)
         on_progress("compact", done, len(parts))
     sweep_drafts(store)
-    finish(store)
+    roll_forward(store)
     for folder in names_in(store / QUARANTINE, "[!.]*"):  # the folder of a part stays: it records that its n is used
         for name in names_in(inside(store, f"{QUARANTINE}/{folder}"), "[!.]*"):
             _remove(store / QUARANTINE / folder / name)

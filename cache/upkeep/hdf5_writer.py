@@ -61,7 +61,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
     if path.exists():
         raise ConfigError(f"{path}: there is something already; name another file")
     refuse_foreign_files(store)
-    commits.finish(store)
+    commits.roll_forward(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = hidden_path(path)
     try:

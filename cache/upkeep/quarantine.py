@@ -16,7 +16,7 @@ from ..durable import fsync_dir, make_folders, replace_file, seal
 from ..format import layout
 from ..format.plan import PLAN_FILE
 from ..format.records import QUARANTINE, commit_key, keys_of_part, quarantine_folder
-from ..writing.feature_removal import refuse_running_drops
+from ..writing.feature_removal import refuse_running_removals
 from ..writing.publish import STAGING, refuse_busy, remove_empty_staging, sweep
 from .salvage import SalvagedPlan
 from .verify import Damage
@@ -31,7 +31,7 @@ def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
         Damage that is left: it needs the source (tables of the plan, genre embeddings) or a copy.
     """
     refuse_busy(store)
-    refuse_running_drops(store)
+    refuse_running_removals(store)
     salvaged = SalvagedPlan(store)
     left = []
     parts: set[tuple[int, str]] = set()

@@ -34,7 +34,7 @@ from ..format.plan import (
     parse_generation,
     plan_problem,
     read_added,
-    unfinished_drops,
+    unfinished_removals,
 )
 from ..format.recipe import feature_set_recipe
 from ..format.records import COMMITS, commit_key, committed
@@ -114,7 +114,7 @@ class SalvagedPlan:
             return self._added_from_zarr(plan)
         folders = [name for name in names_in(self.store / COMMITS) if not name.endswith(".json")]
         committed_names = {name for name in folders if names_in(self.store / COMMITS / name, "*.json")}
-        known = {*added, *unfinished_drops(self.store)}
+        known = {*added, *unfinished_removals(self.store)}
         return added if committed_names <= known else self._added_from_zarr(plan)
 
     def _added_from_zarr(self, plan: Plan) -> dict[str, AddedFeatureSet]:
@@ -126,7 +126,7 @@ class SalvagedPlan:
             raise StoreCorruptError(f"{self.store / 'zarr.json'}: {wrong}; restore it from a copy")
         added: dict[str, AddedFeatureSet] = {}
         for name, attribute in attributes.items():
-            if name in unfinished_drops(self.store):
+            if name in unfinished_removals(self.store):
                 continue
             records: list[dict[str, Any]] = []
             for key in feature_set_keys(self.store, name) or [feature_set_key(name, 0)]:

@@ -18,7 +18,7 @@ from ..format.tables import PLAN_SCHEMA, outcome_schema, plan_table, with_column
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
 from ..steps import Progress, silent
-from ..writing.commits import commit_part, finish
+from ..writing.commits import commit_part, roll_forward
 from ..writing.creation import add_feature_set, create_store
 from .hdf5_writer import seal_store
 
@@ -49,7 +49,7 @@ def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> 
         if target.suffix in SEALED_SUFFIXES:
             seal_store(draft, target)
         else:
-            finish(draft)
+            roll_forward(draft)
             fsync_dir(draft)  # so that a power cut does not bring its staging back
             rename_durable(draft, target)
     finally:

@@ -29,7 +29,7 @@ from ..format.records import (
 )
 from ..format.schema import OK, array_name
 from ..steps import Progress, silent
-from ..writing.commits import belongs, finish
+from ..writing.commits import matches_plan, roll_forward
 from ..writing.publish import STAGING
 from ..writing.takedowns import DROPS
 from .salvage import SalvagedPlan
@@ -77,7 +77,7 @@ def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -
         If there is nothing that looks like a store.
     """
     with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; its failure is found below
-        finish(store)
+        roll_forward(store)
     return list(_Inspection(store, full=full).damages(on_progress))
 
 
@@ -146,7 +146,7 @@ class _Inspection:
         if record is None:
             yield from (replace(damage, part=part, tracks=self._ids(part)) for damage in self._sealed(key))
             return
-        if record["n"] != n or not belongs(record, part, self._salvaged.plan, feature_set):
+        if record["n"] != n or not matches_plan(record, part, self._salvaged.plan, feature_set):
             yield self._damage("altered", key, "it belongs to another plan or part", part)
             return
         damages = list(self._objects(record, part)) or list(self._named(record, part, feature_set))
@@ -254,7 +254,7 @@ class _Inspection:
         for name, added in plan.added.items():
             expected |= {*feature_set_keys(self._store, name), *added.object_keys, *self._salvaged.orphans(name)}
         for (feature_set, part), (_, record) in self._salvaged.records.items():
-            if record is None or not belongs(record, part, plan, feature_set):  # which is reported itself
+            if record is None or not matches_plan(record, part, plan, feature_set):  # which is reported itself
                 expected |= keys_of_part(plan, part, feature_set)
             else:
                 expected.update(object_keys(record))

@@ -1,7 +1,7 @@
 """Publish a part of a store: build its objects, commit its record, install the objects at their Zarr keys.
 
-A part is one shard of every sharded array and one chunk of every other array, with an outcome table. Its record
-(:mod:`mgc.cache.format.records`) decides: the process that links it first has committed the part.
+A part is one shard of every sharded array, one chunk of every other array, and an outcome table. The process that
+links the commit record first (:mod:`mgc.cache.format.records`) has committed the part.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..format.schema import FAILED, OK, is_fill
 from ..format.tables import table_bytes
 from . import publish
 from .creation import roll_plan_forward
-from .feature_removal import finish_drops
+from .feature_removal import finish_removals
 
 
 def commit_part(
@@ -43,7 +43,7 @@ def commit_part(
     *,
     feature_set: str | None = None,
     plan: Plan | None = None,
-    again: bool = False,
+    new_version: bool = False,
 ) -> dict[str, Any]:
     """Publish a part: its rows of every track array, and their outcomes.
 
@@ -52,72 +52,78 @@ def commit_part(
     arrays : name -> rows of the part, in row order; the last part of a generation may have fewer rows.
     outcomes : one row per track of the part, columns of :func:`mgc.cache.format.tables.outcome_schema`.
     feature_set : name of an added feature set; None for the store itself.
-    plan : the plan from which the arrays were made; None reads that of the store.
-    again : commit a new version of a committed part, as `store compact` does.
+    plan : the plan that the arrays were built from; None reads the plan of the store.
+    new_version : commit a new version of a committed part, as `store compact` does.
 
     Returns
     -------
     dict
-        The commit record that counts: that of another process, with equal content, if it was first.
+        The valid commit record. If another process committed the part first, its record, with equal content.
 
     Raises
     ------
     ConfigError
-        If the feature set was removed from the store since `plan` was read.
+        If the feature set was removed from the store after `plan` was read.
     StoreError
-        If the staging was removed while it was built.
+        If the staging folder was removed while the part was built.
     """
     current = read_plan(store)
     plan = plan or current
     _refuse_removed(store, current, plan, feature_set)
     while True:
         newest = read_commit(store, part, feature_set)
-        if newest is not None and not again:
+        if newest is not None and not new_version:
             roll_part_forward(store, current, part, feature_set)
             return newest
         n = 1 + (quarantined(store, feature_set).get(part, -1) if newest is None else newest["n"])
         content, key = _record(part, n, plan, outcomes, feature_set), commit_key(part, n, feature_set)
         record = publish.publish(store, key, content, _encode_part(part, plan, arrays, outcomes, feature_set))
-        if feature_set is not None:  # which may have been removed while this was published
+        if feature_set is not None:  # it may have been removed during the publication
             current = read_plan(store)
-            if not belongs(record, part, current, feature_set) and belongs(record, part, plan, feature_set):
+            if not matches_plan(record, part, current, feature_set) and matches_plan(record, part, plan, feature_set):
                 (store / key).unlink(missing_ok=True)
                 publish.sweep(store, key)
             _refuse_removed(store, current, plan, feature_set)
         roll_part_forward(store, current, part, feature_set)
-        if n > quarantined(store, feature_set).get(part, -1):  # else repair has put this record aside since
+        if n > quarantined(store, feature_set).get(part, -1):  # else a repair has quarantined this record
             return record
 
 
 def _refuse_removed(store: Path, current: Plan, plan: Plan, feature_set: str | None) -> None:
-    known = feature_set is None or feature_set in current.added
-    if not known or current.sha256_of(feature_set) != plan.sha256_of(feature_set):
-        raise ConfigError(f"{store}: the features {feature_set!r} were taken out of it while they were made")
+    exists = feature_set is None or feature_set in current.added
+    if not exists or current.sha256_of(feature_set) != plan.sha256_of(feature_set):
+        raise ConfigError(
+            f"feature set {feature_set!r} was removed during its extraction: {store}. "
+            "Run the same command again to add it."
+        )
 
 
 def restore_part(
     store: Path, part: int, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None = None
 ) -> None:
-    """Write the objects of a committed part to their keys, in a store that is being unpacked.
+    """Write the objects of a committed part to their keys, in a store that is being converted from HDF5.
 
     Raises
     ------
     StoreCorruptError
-        If their bytes are not those of the commit record.
+        If their hashes differ from the commit record.
     """
     record = read_commit(store, part, feature_set)
     assert record is not None
     objects = publish.write_objects(store, _encode(part, read_plan(store), arrays, feature_set))
     if objects != [item for item in record["objects"] if not item["key"].startswith(f"{ROWS}/")]:
-        raise StoreCorruptError(f"{store}: part {part} does not come out as it was committed (another zarr release?)")
+        raise StoreCorruptError(
+            f"the bytes of part {part} differ from its commit record: {store}. "
+            "Use the zarr release that the store was made with (library_versions in its attributes)."
+        )
 
 
 def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | None = None) -> None:
-    """Install the objects of a committed part at their Zarr keys, and remove its staging; do nothing if that is done.
+    """Install the objects of a committed part at their Zarr keys, then remove its staging; idempotent.
 
     Parameters
     ----------
-    plan : of the store, read after the part was staged.
+    plan : plan of the store, read after the part was staged.
 
     Raises
     ------
@@ -128,9 +134,10 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
     if record is None:
         return
     n, key = record["n"], commit_key(part, record["n"], feature_set)
-    if not belongs(record, part, plan, feature_set):
-        raise StoreCorruptError(f"{store}: {key} belongs to another plan; `mgc store repair` takes it away")
-    for staged in publish.staged_records(store) if n else ():  # first, so that no process can still install older ones
+    if not matches_plan(record, part, plan, feature_set):
+        raise StoreCorruptError(f"{key} belongs to another plan: {store}. Run `mgc store repair` to quarantine it.")
+    # Older versions lose their staging first, so that no process can install their objects afterwards.
+    for staged in publish.staged_records(store) if n else ():
         other = parse_commit_key(staged)
         if other is not None and other[1] < n and (other[0], other[2]) == (part, feature_set):
             publish.sweep(store, staged)
@@ -141,7 +148,7 @@ def roll_part_forward(store: Path, plan: Plan, part: int, feature_set: str | Non
 
 
 def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, listed: Collection[str]) -> None:
-    """Remove objects that only an older record lists: an array that is now fill throughout has no object."""
+    """Remove objects that only older records list: an array whose values are all fill has no object."""
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
         if key not in listed:
@@ -150,8 +157,8 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
                 fsync_dir((store / key).parent)
 
 
-def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:
-    """Whether a commit record belongs to this part of this plan."""
+def matches_plan(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:
+    """Return whether a commit record belongs to this part of this plan."""
     if part >= plan.n_parts or record["part"] != part:
         return False
     if record["generation"] != plan.generation_of(part).sha256:
@@ -159,9 +166,9 @@ def belongs(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str |
     return bool(record.get("feature_set") == plan.sha256_of(feature_set))
 
 
-def finish(store: Path) -> None:
-    """Roll forward everything that is decided; once every part is committed, no staging remains."""
-    finish_drops(store)
+def roll_forward(store: Path) -> None:
+    """Roll forward every record that has staging; if every part is committed, no staging remains."""
+    finish_removals(store)
     staged = sorted(publish.staged_records(store))
     for key in staged:
         if key.startswith(("generations/", f"{FEATURES}/")) and (store / key).exists():
@@ -174,14 +181,14 @@ def finish(store: Path) -> None:
     publish.remove_empty_staging(store)
 
 
-def waiting_parts(store: Path, feature_set: str | None = None) -> set[int]:
-    """Return the staged parts of which an object is not yet at its key, decided or not."""
+def uninstalled_parts(store: Path, feature_set: str | None = None) -> set[int]:
+    """Return the staged parts, committed or not, with an object that is not yet at its key."""
     parsed = [parse_commit_key(key) for key in publish.staged_records(store)]
     parts = {key[0] for key in parsed if key is not None and key[2] == feature_set}
-    return {part for part in parts if _is_waiting(store, part, feature_set)}
+    return {part for part in parts if _is_uninstalled(store, part, feature_set)}
 
 
-def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
+def _is_uninstalled(store: Path, part: int, feature_set: str | None) -> bool:
     record = read_commit(store, part, feature_set)
     if record is None:
         return True
@@ -194,10 +201,10 @@ def _is_waiting(store: Path, part: int, feature_set: str | None) -> bool:
 def _encode_part(
     part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table, feature_set: str | None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield keys and bytes of all objects of a part, its table last."""
+    """Yield keys and bytes of all objects of a part, its outcome table last."""
     rows = plan.part_range(part)
     if outcomes.column("row").to_pylist() != list(rows):
-        raise ValueError(f"outcomes of part {part} are not its rows {rows.start} to {rows.stop - 1}")
+        raise ValueError(f"outcomes of part {part} must have its rows {rows.start} to {rows.stop - 1}")
     yield from _encode(part, plan, arrays, feature_set)
     yield outcomes_key(part, feature_set), table_bytes(outcomes)
 
@@ -205,18 +212,18 @@ def _encode_part(
 def _encode(
     part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
 ) -> Iterator[tuple[str, bytes]]:
-    """Let zarr encode each array as part 0 of a store in memory; a part equal to fill throughout has no object."""
+    """Encode each array with zarr as part 0 of a store in memory; an array whose values are all fill has no object."""
     rows = plan.part_range(part)
     for spec in plan.arrays(feature_set):
         values = arrays[spec.name]
         if values.shape != (len(rows), *spec.tail):
-            raise ValueError(f"{spec.name}: part {part} wants shape {(len(rows), *spec.tail)}, got {values.shape}")
+            raise ValueError(f"{spec.name}: part {part} must have shape {(len(rows), *spec.tail)}, not {values.shape}")
         if not is_fill(values, spec.fill):
             yield layout.object_key(spec, part), layout.encode(spec, values, plan.part_rows)[0]
 
 
 def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str | None) -> dict[str, Any]:
-    """Return the record without its objects: only what the plan and the sources' bytes determine."""
+    """Return the commit record without its objects; plan and source bytes alone determine it."""
     status = np.asarray(outcomes.column("status"))
     reasons = Counter(reason for reason in outcomes.column("reason").to_pylist() if reason)
     return {

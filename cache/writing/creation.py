@@ -1,7 +1,7 @@
 """Create a store and extend it: the first plan, later generations of tracks, added feature sets.
 
-One rename decides for a new store. The others are decided by :mod:`mgc.cache.writing.publish`, and any process may roll
-them forward.
+A new store appears by one rename. Extensions are published by :mod:`mgc.cache.writing.publish`, and any process may
+roll them forward.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..format.plan import (
     plan_problem,
     read_genres,
     read_plan,
-    unfinished_drops,
+    unfinished_removals,
 )
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
 from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
@@ -56,19 +56,19 @@ def create_store(
     Parameters
     ----------
     tracks : planned tracks, columns of :data:`mgc.cache.format.tables.PLAN_SCHEMA`, rows numbered from 0.
-    part_rows : rows per part; they never change.
+    part_rows : rows per part; cannot be changed later.
     genre_embedding : (genre, text_dim) float32, or None for a store without genre embeddings.
-    library_versions : of the libraries that made features to be copied; None takes those of this environment.
+    library_versions : versions that computed the features, for a copy of a store; None takes the installed versions.
 
     Returns
     -------
     bool
-        False if another process published a store at `store` first; nothing was changed then.
+        False if another process created a store at `store` first; nothing is changed then.
 
     Raises
     ------
     ConfigError
-        If no reader would accept the plan, such as one with parts of many gigabytes.
+        If a reader would refuse the plan, such as one with parts of many gigabytes.
     """
     document = {
         "format_version": FORMAT_VERSION,
@@ -79,7 +79,7 @@ def create_store(
         "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
     }
     if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
-        raise ConfigError(f"{store}: a store cannot be made with these options: {wrong}")
+        raise ConfigError(f"these options make no valid store: {store}: {wrong}. Change the options.")
     partial = hidden_path(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     partial.mkdir()
@@ -119,7 +119,7 @@ def append_generation(
     new_genres: Sequence[str] = (),
     genre_embedding: npt.NDArray[np.float32] | None = None,
 ) -> Plan:
-    """Plan further tracks, from the next part boundary on; the existing content does not change.
+    """Add a generation of tracks to the plan, from the next part boundary on; existing content does not change.
 
     Parameters
     ----------
@@ -131,15 +131,18 @@ def append_generation(
     Returns
     -------
     Plan
-        With the new generation. It may be that of another process, which was first: compare before relying on it.
+        The plan with the new generation. If another process appended first, it has that generation instead: the caller
+        must compare.
 
     Raises
     ------
     ConfigError
-        If `plan` has one of `new_genres` already: another process has appended since these were derived.
+        If `plan` has one of `new_genres` already, as another process has appended since they were derived.
     """
     if repeated := sorted(set(new_genres) & set(read_genres(store, plan) if new_genres else ())):
-        raise ConfigError(f"{store}: has the genres {join_names(repeated)} already; give the same command again")
+        raise ConfigError(
+            f"another process has just added the genres {join_names(repeated)}: {store}. Run the same command again."
+        )
     number = len(plan.generations)
     tracks = with_rows(tracks, range(plan.n_rows, plan.n_rows + tracks.num_rows))
     genres = range(plan.n_genres, plan.n_genres + len(new_genres))
@@ -151,21 +154,21 @@ def append_generation(
 
 
 def roll_plan_forward(store: Path, key: str) -> None:
-    """Install the metadata of all arrays, and the objects of a decided generation or feature set."""
+    """Install the metadata of all arrays, and the objects of a published generation or feature set."""
     update_metadata(store)
     publish.install(store, key, read_record(store, key))
     publish.sweep(store, key)
 
 
 def update_metadata(store: Path) -> None:
-    """Bring every ``zarr.json`` up to the plan, which other processes may extend meanwhile."""
+    """Write every ``zarr.json`` that differs from the plan; repeat if another process extends the plan meanwhile."""
     while True:
         plan = read_plan(store)
         layout.install_metadata(store, plan.metadata, store / publish.STAGING)
         after = read_plan(store)
         if (len(after.generations), after.added) == (len(plan.generations), plan.added):
             break
-        for key in plan.metadata.keys() - after.metadata.keys():  # of features that were removed meanwhile
+        for key in plan.metadata.keys() - after.metadata.keys():  # a feature set was removed meanwhile
             (store / key).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 (store / key).parent.rmdir()
@@ -179,28 +182,29 @@ def add_feature_set(
     recipe: FeatureSetRecipe,
     genre_embedding: npt.NDArray[np.float32] | None = None,
 ) -> Plan:
-    """Add a feature set to a store, or the embeddings of genres that are newer than the feature set.
+    """Add a feature set to a store; or to an existing feature set, the embeddings of genres that it lacks.
 
     Parameters
     ----------
     name : suffix of its arrays: lower-case letters, digits and ``_``.
-    genre_embedding : (n, hidden_size) float32, of the genres that the feature set lacks, in their order; for a text
-        encoder only.
-
-    Raises
-    ------
-    ConfigError
-        If the store has an array of that name, or a dimension of another length, or features of that name are being
-        removed from it.
+    genre_embedding : (n, hidden_size) float32, of the genres that the feature set lacks, in order; for a text encoder
+        only.
 
     Returns
     -------
     Plan
-        With the feature set. It may be that of another process, which was first: compare recipes before relying on it.
+        The plan with the feature set. If another process added one of that name first, it has that one: the caller must
+        compare the recipes.
+
+    Raises
+    ------
+    ConfigError
+        If the store has an array of that name or a dimension of another length, or a feature set of that name is being
+        removed.
     """
     added = plan.added.get(name)
-    if name in unfinished_drops(store):
-        raise ConfigError(f"{store}: the features {name!r} are being removed; wait for that")
+    if name in unfinished_removals(store):
+        raise ConfigError(f"feature set {name!r} is being removed: {store}. Wait until the removal is complete.")
     if added is None and (
         wrong := name_clash(plan, name, recipe) or size_problem(added_arrays(name, recipe), plan.part_rows)
     ):
@@ -223,12 +227,14 @@ def add_feature_set(
     except FileNotFoundError as error:
         if (store / key).exists() or not store.exists():
             raise
-        raise ConfigError(f"{store}: the features {name!r} were taken out of it while they were added") from error
+        raise ConfigError(
+            f"feature set {name!r} was removed while it was added: {store}. Run the same command again to add it."
+        ) from error
     return read_plan(store)
 
 
 def generation_record(kind: Kind, plan: Plan, tracks: pa.Table, genres: range) -> dict[str, Any]:
-    """Return the record of the generation that follows those of `plan`, without its objects."""
+    """Return the record of the next generation of `plan`, without its objects."""
     return {
         "generation": len(plan.generations),
         "kind": kind,
@@ -244,7 +250,7 @@ def generation_record(kind: Kind, plan: Plan, tracks: pa.Table, genres: range) -
 def _encode_generation(
     number: int, tracks: pa.Table, genres: range, names: Sequence[str], embedding: npt.NDArray[np.float32] | None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield keys and bytes of the objects of a generation: two tables, and one chunk for each new genre."""
+    """Yield keys and bytes of the objects of a generation: two tables, and one chunk per new genre."""
     yield f"tracks/{number}.parquet", table_bytes(tracks.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA))
     yield f"genres/{number}.parquet", table_bytes(genre_table(genres, names))
     yield from _encode_embedding(genres, embedding)
@@ -253,7 +259,7 @@ def _encode_generation(
 def _encode_embedding(
     genres: range, embedding: npt.NDArray[np.float32] | None, feature_set: str | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield key and bytes of one chunk for each genre."""
+    """Yield keys and bytes of the genre embeddings, one chunk per genre."""
     if embedding is None or not len(genres):
         return
     spec = layout.genre_spec(embedding.shape[1], feature_set)

@@ -1,7 +1,7 @@
-"""Removal of an added feature set: its name, arrays and dimensions become free again.
+"""Remove an added feature set, so that its name, arrays and dimensions can be used again.
 
-One rename decides, ``features/<name>.json`` to ``features/<name>.dropped``: from then on no plan holds the feature set.
-Any process that may write then removes its content, repeatedly if need be; the marker goes last.
+A rename of ``features/<name>.json`` to ``features/<name>.dropped`` decides: from then on no plan has the feature set.
+Any process with write access may then delete its content; it deletes the marker last.
 """
 
 from __future__ import annotations
@@ -13,57 +13,52 @@ from pathlib import Path
 from ..claims import lock
 from ..durable import fsync_dir, names_in
 from ..errors import ConfigError
-from ..format.plan import FEATURES, RESERVED, added_names, feature_set_key, read_plan, unfinished_drops
+from ..format.plan import FEATURES, RESERVED, added_names, feature_set_key, read_plan, unfinished_removals
 from ..format.records import COMMITS, ROWS, part_folder
 from ..format.schema import array_name
 from .creation import update_metadata
 from .publish import refuse_busy, remove_empty_staging, sweep
 
 
-def drop_feature(store: Path, name: str) -> None:
-    """Remove the added feature set `name`; if this is killed, the next reader or writer completes it.
+def remove_feature_set(store: Path, name: str) -> None:
+    """Remove the added feature set `name`; after a kill, the next reader or writer completes the removal.
 
-    Readers that have the store open keep what they have mapped, and are refused the rest.
+    An open reader keeps the shards that it has mapped; other reads raise StoreCorruptError.
 
     Raises
     ------
     ConfigError
-        If there is no such feature set, an extraction is running on the store, or another process is removing the same.
+        If there is no such feature set, an extraction is running, or another process is removing the same feature set.
     """
-    if name not in unfinished_drops(store):
+    if name not in unfinished_removals(store):
         added = added_names(store)
         if name not in added:
             raise ConfigError(
-                f"{store}: no features {name!r} joined it, but {', '.join(added) or 'none at all'}; what a store was "
-                "made with stays"
+                f"no added feature set {name!r}: {store} (added: {', '.join(added) or 'none'}). "
+                "The features that a store was created with cannot be removed."
             )
         refuse_busy(store)
         with contextlib.suppress(FileNotFoundError):  # another process has decided the same
             (store / feature_set_key(name, 0)).replace(_marker(store, name))
         fsync_dir(store / FEATURES)
-    finish_drops(store)
-    refuse_running_drops(store)
+    finish_removals(store)
+    refuse_running_removals(store)
 
 
-def refuse_running_drops(store: Path) -> None:
-    """Refuse work that must not run while another process removes features.
-
-    Raises
-    ------
-    ConfigError
-    """
-    for name in unfinished_drops(store):
+def refuse_running_removals(store: Path) -> None:
+    """Raise ConfigError if another process is removing a feature set."""
+    for name in unfinished_removals(store):
         with lock(_marker(store, name)) as locked:
-            if not locked and name in unfinished_drops(store):
+            if not locked and name in unfinished_removals(store):
                 raise ConfigError(
-                    f"{store}: another process is removing the features {name!r}; wait for it, or stop it"
+                    f"another process is removing the feature set {name!r}: {store}. Wait for it, or stop it."
                 )
 
 
-def finish_drops(store: Path) -> None:
-    """Complete the removal of feature sets that is decided; do nothing if that is done, or another process is at it."""
-    for name in unfinished_drops(store):
-        # One process removes: a second one, late, would remove a feature set that was added by the same name since.
+def finish_removals(store: Path) -> None:
+    """Complete every interrupted removal of a feature set, except where another process is running it."""
+    for name in unfinished_removals(store):
+        # Without the lock, a second process could delete a new feature set that was added with the same name.
         with lock(_marker(store, name)) as locked:
             if locked:
                 _remove(store, name)
@@ -88,7 +83,7 @@ def _remove(store: Path, name: str) -> None:
 
 
 def _arrays(name: str) -> set[str]:
-    """Return all arrays that a feature set of that name can have; the record that lists them may be damaged."""
+    """Return the names of all possible arrays of a feature set, as the record that lists its arrays may be damaged."""
     kinds = ("status", "genre_embedding", "lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
     return {name, *(array_name(kind, name) for kind in kinds)} - RESERVED
 

@@ -1,12 +1,12 @@
-"""The three steps that publish new content of a store: a part, a generation of the plan, an added feature set.
+"""Publish new content of a store (a part, a generation of the plan, an added feature set) in three steps.
 
-1. Build the objects and a draft of their record in ``staging/<record>~<digest>/``, with files and folders fsynced.
-2. Link the draft to the record's key (such as ``commits/3.json``). This decides: of several builders one wins.
+1. Build the objects and a draft of their record in ``staging/<record>~<digest>/``; fsync files and folders.
+2. Link the draft to the record's key (such as ``commits/3.json``). This commits: of several builders one wins.
 3. Roll forward: link the objects to their keys, then remove the folder. Any process may do this, repeatedly.
 
-A process killed at any instant leaves either no record (the content is built again) or a record to roll forward. One
-that is suspended at any instant, and resumed after others have decided, cleared up or repaired, can do no harm: a
-folder is removed by one rename, and the draft, the objects and temporary links are all inside it.
+A process killed at any point leaves either no record, so that the content is built again, or a record to roll forward.
+A process may also be suspended at any point and resume after others have committed, swept or repaired. It does no harm:
+its draft, objects and temporary links are all inside one folder, which is removed by one rename.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _ATTEMPTS = 3
 def publish(
     store: Path, key: str, content: Mapping[str, Any], objects: Iterable[tuple[str, bytes | memoryview]]
 ) -> dict[str, Any]:
-    """Build objects and decide for them.
+    """Stage objects and commit their record (steps 1 and 2).
 
     Parameters
     ----------
-    key : of the record, such as ``commits/3.json``; never a key that was used before.
-    content : of the record, besides the list of its objects.
-    objects : their keys and bytes; the record lists these, whatever becomes of the files.
+    key : key of the record, such as ``commits/3.json``; a key must never be used twice.
+    content : content of the record, without the list of its objects.
+    objects : keys and bytes; the record lists the hashes of these bytes.
 
     Returns
     -------
     dict
-        The record that counts: that of another process, if it was first. It is not rolled forward yet.
+        The valid record, not yet rolled forward. If another process committed first, its record.
 
     Raises
     ------
     StoreError
-        If the staging was removed under this process, and no other has decided.
+        If the staging folder was removed and no process has committed the record.
     """
     record_file = store / key
     building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
@@ -70,9 +70,9 @@ def publish(
         write_durable(building / _DRAFT, seal(record))
         fsync_tree(building)
         make_folders(store, key)
-        _decide(store, key, record, building)
+        _commit(store, key, record, building)
     except FileNotFoundError:
-        pass  # another process has decided, and removed our staging; else there is no record
+        pass  # another process has committed and swept our staging; else no record exists, which is checked below
     finally:
         shutil.rmtree(building, ignore_errors=True)
     try:
@@ -80,16 +80,16 @@ def publish(
         return read_record(store, key)
     except FileNotFoundError as error:
         raise StoreError(
-            f"{store}: the staging of {key} was removed while it was built (by `mgc store repair`, `mgc store "
-            "drop`, or by hand), so nothing was committed; give the same command again"
+            f"the staging folder of {key} was removed while it was built: {store}. Nothing was committed. `mgc store "
+            "repair` or `mgc store drop` may have removed it. Run the same command again."
         ) from error
 
 
-def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) -> None:
-    """Give the built folder its final name, and link the draft in it to the record's key.
+def _commit(store: Path, key: str, record: Mapping[str, Any], building: Path) -> None:
+    """Rename the built folder to its final name, and link the draft in it to the record's key.
 
-    Where another process has staged the same bytes, its folder serves. Only the draft inside the folder is linked: so
-    no record can be decided whose folder was taken away.
+    If another process has staged the same bytes, its folder is used. The draft is linked from inside the folder, so no
+    record is committed after its folder was removed.
     """
     folder = staged_folder(store, key, record)
     for _ in range(_ATTEMPTS):
@@ -100,7 +100,7 @@ def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) ->
                 raise
         fsync_dir(store / STAGING)
         try:
-            if _is_whole(folder, record):
+            if _is_complete(folder, record):
                 link(folder / _DRAFT, store / key)
                 return
         except FileExistsError:
@@ -108,49 +108,49 @@ def _decide(store: Path, key: str, record: Mapping[str, Any], building: Path) ->
         except FileNotFoundError:
             if (store / key).exists() or not building.exists():
                 raise
-        remove_staging(folder)  # of a writer that is gone, and not whole
+        remove_staging(folder)  # incomplete, left by a killed process
     raise FileNotFoundError(folder)
 
 
-def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a staged folder holds all objects of a record, by name and size, and the draft."""
+def _is_complete(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether a staged folder holds the draft and all objects of a record, by name and size."""
     sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     return sizes.pop(_DRAFT, None) is not None and sizes == {item["key"]: item["size"] for item in record["objects"]}
 
 
 def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview]]) -> list[dict[str, Any]]:
-    """Write objects below a folder; return key, size and sha256 of each, of the bytes as given, sorted by key."""
-    described = []
+    """Write objects below a folder; return key, size and sha256 of the given bytes, sorted by key."""
+    entries = []
     for key, data in objects:
         make_folders(folder, key)
         with (folder / key).open("xb") as file:
             file.write(data)
-        described.append({"key": key, "size": len(data), "sha256": sha256(data).hexdigest()})
-    return sorted(described, key=lambda item: str(item["key"]))
+        entries.append({"key": key, "size": len(data), "sha256": sha256(data).hexdigest()})
+    return sorted(entries, key=lambda item: str(item["key"]))
 
 
 def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
-    """Link the staged objects of a record to their keys; do nothing if that is done.
+    """Link the staged objects of a record to their keys; idempotent.
 
-    An object at a key that is not the record's own (of a lost or older record) is replaced, by rename. Outcome tables
-    and ``status`` come last: they make rows visible, and readers must not see older objects under them.
+    An object of a lost or older record at the same key is replaced by rename. Outcome tables and ``status`` come last,
+    because they make rows visible: readers must not see old objects under new outcomes.
 
     Raises
     ------
     StoreCorruptError
-        If the record names something outside the store, or the staging has a symbolic link.
+        If the record names a path outside the store, or the staging contains a symbolic link.
     """
     staged = staged_folder(store, key, record)
     if not staged.is_dir():
         return
     folders = set()
     try:
-        fsync_dir((store / key).parent)  # the process that decided may have been killed before it did this
+        fsync_dir((store / key).parent)  # the committing process may have been killed before its fsync
     except FileNotFoundError:
-        return  # its features were removed meanwhile
+        return  # the feature set was removed meanwhile
     for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
-        with contextlib.suppress(FileNotFoundError):  # another process is done and has removed the staging
+        with contextlib.suppress(FileNotFoundError):  # another process has rolled forward and swept the staging
             make_folders(store, item["key"])
             _link_over(inside(staged, item["key"]), target, staged / f"{uuid.uuid4().hex}.link")
             folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
@@ -160,13 +160,13 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
 
 
 def sweep(store: Path, key: str) -> None:
-    """Remove all staging of a record."""
+    """Remove all staging entries of a record."""
     for leftover in staged(store, f"{_label(key)}~*"):
         remove_staging(leftover)
 
 
 def remove_staging(entry: Path) -> None:
-    """Remove an entry of ``staging/``; a folder by one rename first, so that no process uses a part of it."""
+    """Remove an entry of ``staging/``; rename a folder first, so that no process sees it half removed."""
     if not entry.is_dir():
         entry.unlink(missing_ok=True)
         return
@@ -177,39 +177,33 @@ def remove_staging(entry: Path) -> None:
 
 
 def staged(store: Path, pattern: str) -> list[Path]:
-    """Return the entries of ``staging/`` that match `pattern`; any reader may remove an empty ``staging/``."""
+    """Return the entries of ``staging/`` that match `pattern`; none if a reader has removed an empty ``staging/``."""
     return [store / STAGING / name for name in names_in(store / STAGING, pattern)]
 
 
 def remove_empty_staging(store: Path) -> None:
     """Remove ``staging/`` if it is empty; a process that needs it creates it again."""
-    for leftover in staged(store, f"{_REMOVED}*"):  # of a process that was killed while it removed
+    for leftover in staged(store, f"{_REMOVED}*"):  # of a process that was killed in remove_staging
         shutil.rmtree(leftover, ignore_errors=True)
     with contextlib.suppress(OSError):
         (store / STAGING).rmdir()
 
 
 def staged_records(store: Path) -> set[str]:
-    """Return the keys of the records that have staging, decided or not."""
+    """Return the keys of the records that have staging, committed or not."""
     labels = {entry.name.partition("~")[0] for entry in staged(store, "*~*")} - {_REMOVED.rstrip("~")}
     return {label.replace("+", "/") + ".json" for label in labels}
 
 
 def refuse_busy(store: Path) -> None:
-    """Refuse work that must not run during an extraction.
-
-    Raises
-    ------
-    ConfigError
-        If a claim of a part (:mod:`mgc.cache.claims`) is not stale.
-    """
+    """Raise ConfigError if an extraction is running: a claim of a part (:mod:`mgc.cache.claims`) is not stale."""
     claims = staged(store, "*~claim")
     with contextlib.suppress(FileNotFoundError):
         now = file_system_time(store / STAGING) if claims else 0.0
         for file in claims:
             if now - file.stat().st_mtime < STALE_S:
                 raise ConfigError(
-                    f"{store}: an extraction is at work on it, or was killed within the last two minutes; wait for it"
+                    f"an extraction is running, or was killed less than two minutes ago: {store}. Wait, then retry."
                 )
 
 
@@ -230,9 +224,9 @@ def with_objects(document: Mapping[str, Any], objects: list[dict[str, Any]]) -> 
 
 
 def _new_folder(store: Path, name: str) -> Path:
-    """Create a folder in ``staging/``, which any reader may remove whenever it is empty."""
+    """Create a folder in ``staging/``, which any reader may remove while it is empty."""
     while True:
-        with contextlib.suppress(FileExistsError):  # not exist_ok, which looks again and may not find it
+        with contextlib.suppress(FileExistsError):  # exist_ok would stat the folder, which may be gone by then
             (store / STAGING).mkdir()
         with contextlib.suppress(FileNotFoundError):
             (store / STAGING / name).mkdir()

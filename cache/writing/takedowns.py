@@ -1,6 +1,6 @@
-"""Takedowns of tracks: a takedown record hides them at once, and compaction removes their bytes.
+"""Take tracks down: a takedown record hides them at once, and compaction removes their bytes.
 
-The track's line in the plan stays (id, path, artists, genres): the hash of the plan is in every commit record.
+The row of the track in the plan stays (id, path, artists, genres), as every commit record holds a hash of the plan.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def dropped_ids(store: Path) -> set[str]:
 
 
 def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bool = False) -> list[str]:
-    """Take tracks down: they are hidden from now on, and never extracted again.
+    """Take tracks down: readers do not see them any more, and they are never extracted again.
 
     Parameters
     ----------
-    ids : of the tracks; the Unicode form may be another, where only one track has such an id.
+    ids : ids of tracks, in any Unicode form that is unambiguous.
     planned : ids of all planned tracks.
     dry_run : change nothing.
 
@@ -45,14 +45,14 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
     Raises
     ------
     ConfigError
-        If a track is not planned; none is taken down then.
+        If an id is not planned; then no track is taken down.
     """
     requested, existing = set(ids), list(planned)
     matches = match_names(requested, existing)
     unknown = sorted(requested - matches.keys())
     if unknown:
         raise ConfigError(
-            f"{store}: no such tracks: {join_names(unknown)}; none was taken down. Ids are those of the source's table"
+            f"no such tracks: {store}: {join_names(unknown)}. No track was taken down. Use ids of the source's table."
         )
     new = sorted({*matches.values()} - dropped_ids(store))
     if dry_run or not requested:
@@ -62,7 +62,7 @@ def drop(store: Path, ids: Iterable[str], *, planned: Iterable[str], dry_run: bo
     document = seal({"ids": new})
     while new and not _publish(folder, document):
         pass
-    fsync_dir(folder)  # also where nothing is new: a process may have been killed before it did this
+    fsync_dir(folder)  # even without a new record: a process may have been killed before this fsync
     fsync_dir(store)
     return new
 
@@ -85,7 +85,7 @@ def _publish(folder: Path, document: bytes) -> bool:
 
 
 def sweep_drafts(store: Path) -> None:
-    """Remove the drafts of takedowns that were killed; one that is running writes its draft again."""
+    """Remove the drafts of killed takedowns; a running takedown writes its draft again."""
     for name in names_in(store / DROPS, _DRAFT.format("*")):
         (store / DROPS / name).unlink(missing_ok=True)
 

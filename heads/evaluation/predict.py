@@ -229,11 +229,11 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
     unused = {"audio": ("lyrics.",), "lyrics": ("mel.",)}.get(loaded.model.config.modalities, ())
     if store.recipe.lyrics is None and loaded.model.config.modalities == "both":
         unused = ("lyrics.",)
-    lines = loaded.recipe.differences(store.recipe)
+    lines = loaded.recipe.differences(store.recipe, ("the model", "the store"))
     if differences := [line for line in lines if not line.startswith((*_HARMLESS, *unused))]:
         raise RecipeMismatchError(
-            f"{store.path}: its features are not of the recipe the model in {loaded.folder} was trained on (model "
-            f"here, store there): {'; '.join(differences)}; extract with the model's recipe"
+            f"the features have another recipe than the model in {loaded.folder} was trained on: {store.path}: "
+            f"{'; '.join(differences)}. Extract the features with the model's recipe."
         )
 
 

@@ -1,4 +1,4 @@
-"""Build one part of an added feature set: of tracks that are ok only, and of the files that the store was made with."""
+"""Build one part of an added feature set, for ok tracks only, from the same files as the store's own features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def extractor_cleaning(plan: Plan, name: str) -> int | None:
-    """Return the rule that cleans the lyrics for an extractor; None if the recipe of the store's lyrics names it."""
+    """Return the number of the lyrics cleaning rule for an extractor; None if the store's lyrics recipe has it."""
     if plan.recipe.lyrics is not None:
         return None
     if name not in plan.added:
@@ -40,7 +40,7 @@ class _AddedBuilder(PartBuilder):
         self._base = read_outcomes(job.store, plan, job.part).to_pylist()
         """Outcomes of the store's own features."""
         self._previous: list[dict[str, Any]] = []
-        """Outcomes of the record that is retried."""
+        """Outcomes of the commit record that is retried."""
 
     def select_tracks(self, tracks: Sequence[Track]) -> dict[int, Track]:
         if self._job.retry_of is None:
@@ -66,7 +66,7 @@ class _AddedBuilder(PartBuilder):
     def _load_same_lyrics(self, i: int, track: Track) -> Lyrics:
         lyrics = super()._load_lyrics(i, track)
         if lyrics.sha256 != self._base[i]["lyrics_sha256"]:
-            raise ClipError(Reason.LYRICS_CHANGED, "its lyrics are not those that the store was made with")
+            raise ClipError(Reason.LYRICS_CHANGED, "its lyrics have changed since the store was made")
         return lyrics
 
     def _finish_row(self, i: int, track: Track, outcome: dict[str, Any], lyrics: Lyrics | None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class _AddedBuilder(PartBuilder):
 
 
 class AddedTextBuilder(_AddedBuilder):
-    """Builds the features of a text encoder that was added to a store."""
+    """Build the features of an added text encoder."""
 
     def __init__(self, *, job: PartJob, plan: Plan, added: TextRecipe, clips: Clips, encoder: Encoder) -> None:
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=Recipe(mel=None, lyrics=added))
@@ -89,7 +89,7 @@ class AddedTextBuilder(_AddedBuilder):
 
 
 class ExtractorBuilder(_AddedBuilder):
-    """Builds the feature of an extractor that was added to a store; what it raises fails one track only."""
+    """Build the feature of an added extractor; an exception in the extractor fails one track only."""
 
     def __init__(self, *, job: PartJob, plan: Plan, added: ExtractorRecipe, clips: Clips, encoder: Encoder) -> None:
         recipe = Recipe(mel=plan.recipe.mel, lyrics=None)
@@ -100,15 +100,15 @@ class ExtractorBuilder(_AddedBuilder):
         self._cleaning = self._cleaning if cleaning is None else cleaning
         if self._extractor.recipe(plan.recipe.mel, cleaning) != added:
             raise ConfigError(
-                f"extractor {added.extractor!r} is another here than the one that {job.store} was planned with; "
-                "install the same version everywhere"
+                f"extractor {added.extractor!r} differs from the one in the plan of the store: {job.store}. "
+                "Install the same version on every machine."
             )
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
         is_clip = self._extractor.input == "clip"
         arguments = self._clip_arguments(i, track) if is_clip else self._text_arguments(i, track, outcome)
         if arguments is None:
-            return  # a track without lyrics: the row stays NaN
+            return  # without lyrics the row stays NaN
         try:
             self.arrays[self._extractor.name][i] = self._extractor.values(*arguments)
         except MemoryError:
@@ -123,7 +123,7 @@ class ExtractorBuilder(_AddedBuilder):
         assert recipe is not None
         clip = self._clips(recipe).read_samples(resolve_inside(self._job.root, track["path"]))
         if clip.source_sha256 != self._base[i]["source_sha256"]:
-            raise ClipError(Reason.SOURCE_CHANGED, "its audio file is not the one that the store was made with")
+            raise ClipError(Reason.SOURCE_CHANGED, "its audio file has changed since the store was made")
         return clip.samples, recipe.sample_rate_hz
 
     def _text_arguments(self, i: int, track: Track, outcome: dict[str, Any]) -> tuple[Any, ...] | None:

@@ -1,4 +1,4 @@
-"""Build one part: its clips come from the decoder's child while its lyrics run through the encoder in this process."""
+"""Build one part: a child process decodes its clips while this process encodes its lyrics."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ _STDERR_CHARACTERS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class PartJob:
-    """Everything a worker needs for one part; small enough to travel through a scheduler.
+    """Input of a worker for one part, small enough to send through a scheduler.
 
     Attributes
     ----------
-    inline_lyrics : by track id, where the source's table holds them.
-    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
-    starts_s : by track id, where a clip begins, if not where the recipe says.
-    crashing_rows : array rows that end the process that works on them; they fail unseen.
-    after_crash : the worker that had the part is dead, so its claim does not count.
-    feature_set : one that was added to the store; None for the store's own features.
-    retry_of : number of the part's record whose failed rows are retried, the others kept; of added feature sets only.
+    inline_lyrics : track id -> lyrics, for tracks whose lyrics are in the source's table.
+    lyrics_encoding : encoding of lyrics files that have no byte order mark and are not UTF-8; None detects it.
+    starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's.
+    crashing_rows : array rows that crash the process that builds them; they fail without being read.
+    after_crash : the worker that claimed the part is dead, so its claim is void.
+    feature_set : name of an added feature set; None for the store's own features.
+    retry_of : number of the commit record whose failed rows are retried; the other rows are kept. Only for an added
+        feature set.
     """
 
     store: Path
@@ -61,23 +62,22 @@ class PartJob:
 
 
 class PartBuilder:
-    """Fills the arrays of a part.
+    """Build the arrays and outcomes of one part.
 
     Parameters
     ----------
-    clips, encoder : return the decoder's child, and the text encoder (called when a text needs it).
-    recipe : what to make with them, if not everything in the store's recipe.
+    clips, encoder : return the decoder's child process, and the text encoder (called when a text needs it).
+    recipe : features to build; None builds all features of the store's recipe.
 
     Attributes
     ----------
     arrays : name -> rows of the part.
-    stderr : by track id, the last of what decoders wrote about a file that failed.
+    stderr : track id -> last 2000 characters that decoders wrote about a file that failed.
 
     Notes
     -----
-    Which lyrics run through the encoder, and with which others, follows from the plan and the lyrics alone: those of a
-    track whose audio fails run too, and are thrown away. A part that is built again, with other files broken, then
-    still gives the same bytes.
+    The plan and the lyrics alone decide which texts are encoded together. Lyrics of a track whose audio fails are
+    encoded too, then discarded. So a part that is built again gives the same bytes even if other files are damaged.
     """
 
     outcome_schema = OUTCOME_SCHEMA
@@ -97,15 +97,15 @@ class PartBuilder:
         }
 
     def select_tracks(self, tracks: Sequence[Track]) -> dict[int, Track]:
-        """Return the tracks to build, by their rows of the part: all, or those to retry."""
+        """Return the tracks to build, row of the part -> track: all, or those to retry."""
         return dict(enumerate(tracks))
 
     def merge_outcomes(self, rows: Collection[int], outcomes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the outcomes of all rows of the part, those of some `rows` being new."""
+        """Return the outcomes of all rows of the part; `outcomes` are the new ones, of `rows`."""
         return list(outcomes)
 
     def is_failed_track(self, track: Track) -> bool:
-        """Whether the store has no features of the track at all, so that nothing was tried here."""
+        """Return whether the track failed in the store itself, so that this feature set does not count it."""
         return False
 
     def build(self, tracks: Mapping[int, Track], *, dropped: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -119,14 +119,14 @@ class PartBuilder:
                     lyrics[i] = self._load_lyrics(i, track)
             except ClipError as error:
                 errors[i] = error
-        rows_of: dict[str, list[int]] = {}
-        for i, words in lyrics.items():
-            if words.text is not None:
-                rows_of.setdefault(words.text, []).append(i)
-        encoder = self._encoder(self._recipe.lyrics) if rows_of and self._recipe.lyrics is not None else None
+        rows_by_text: dict[str, list[int]] = {}
+        for i, track_lyrics in lyrics.items():
+            if track_lyrics.text is not None:
+                rows_by_text.setdefault(track_lyrics.text, []).append(i)
+        encoder = self._encoder(self._recipe.lyrics) if rows_by_text and self._recipe.lyrics is not None else None
         cancelled = threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="mgc-text") as executor:
-            embedding = executor.submit(self._embed, encoder, rows_of, cancelled)
+            embedding = executor.submit(self._embed, encoder, rows_by_text, cancelled)
             try:
                 outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
                 embedding.result()
@@ -136,11 +136,11 @@ class PartBuilder:
         return [self._finish_row(i, tracks[i], outcome, lyrics.get(i)) for i, outcome in outcomes.items()]
 
     def _check(self, i: int, track: Track, dropped: Collection[str]) -> None:
-        """Raise for a track of which nothing is read, not even its lyrics."""
+        """Raise ClipError for a track that fails before any of its files is read."""
         if track["id"] in dropped:
             raise ClipError(Reason.DROPPED, "taken down with `mgc store drop`")
         if track["row"] in self._job.crashing_rows:
-            raise ClipError(Reason.WORKER_CRASH, "it ended the worker process, and two more that tried it alone")
+            raise ClipError(Reason.WORKER_CRASH, "it crashed the worker process, and two retries in a separate process")
 
     def _outcome(self, i: int, track: Track, error: ClipError | None) -> dict[str, Any]:
         outcome: dict[str, Any] = {"row": track["row"], "status": OK, "flags": 0}
@@ -153,7 +153,7 @@ class PartBuilder:
         return outcome
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
-        """Add everything but what the text encoder makes, which runs at the same time."""
+        """Add all features except those of the text encoder, which runs at the same time."""
         if self._recipe.mel is None:
             return
         clip = self._read_clip(track, self._recipe.mel)
@@ -172,11 +172,13 @@ class PartBuilder:
                 self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]
             raise
 
-    def _embed(self, encoder: TextEncoder | None, rows_of: Mapping[str, list[int]], cancelled: threading.Event) -> None:
-        """Fill the text arrays, each text once."""
+    def _embed(
+        self, encoder: TextEncoder | None, rows_by_text: Mapping[str, list[int]], cancelled: threading.Event
+    ) -> None:
+        """Fill the text arrays; encode each distinct text once."""
         if encoder is None:
             return
-        for rows, states in zip(rows_of.values(), encoder.encode_all(list(rows_of)), strict=True):
+        for rows, states in zip(rows_by_text.values(), encoder.encode_all(list(rows_by_text)), strict=True):
             for i in rows:
                 self._add_states(i, states)
             if cancelled.is_set():
@@ -189,14 +191,14 @@ class PartBuilder:
         self.arrays[f"lyrics_tokens_full{self._suffix}"][i] = states.n_tokens_full
 
     def _finish_row(self, i: int, track: Track, outcome: dict[str, Any], lyrics: Lyrics | None) -> dict[str, Any]:
-        """Return the outcome of a row with its lyrics; clear the row of a track that failed."""
+        """Return the outcome of a row with its lyrics hash and flags; clear the row of a track that failed."""
         if outcome["status"] == FAILED:
             self._clear(i)
         elif lyrics is not None:
             if lyrics.text is not None:
                 outcome["lyrics_sha256"] = lyrics.sha256
-                full = self.arrays[f"lyrics_tokens_full{self._suffix}"][i]
-                if full > self.arrays[f"lyrics_tokens{self._suffix}"][i]:
+                n_tokens_full = self.arrays[f"lyrics_tokens_full{self._suffix}"][i]
+                if n_tokens_full > self.arrays[f"lyrics_tokens{self._suffix}"][i]:
                     outcome["flags"] |= Flag.LYRICS_TRUNCATED.value
             outcome["flags"] |= lyrics.flags.value
         if not track["genres"] and outcome.get("reason") != Reason.DROPPED:
@@ -210,18 +212,19 @@ class PartBuilder:
             self.arrays[name][i] = fill
 
     def _load_lyrics(self, i: int, track: Track) -> Lyrics:
-        """Return the lyrics of a track: those of the table, where it holds any, else those of its lyrics file."""
+        """Return the lyrics of a track: those of the source's table if it has any, else those of the lyrics file."""
         if track["inline_lyrics_sha256"] is not None:
-            words = self._job.inline_lyrics.get(track["id"])
-            if words is None or fingerprint(words) != track["inline_lyrics_sha256"]:
+            text = self._job.inline_lyrics.get(track["id"])
+            if text is None or fingerprint(text) != track["inline_lyrics_sha256"]:
                 raise ConfigError(
-                    f"track {track['id']}: the source's lyrics are not those that the store was planned with"
+                    f"the source's lyrics differ from the lyrics in the store's plan: track {track['id']}. "
+                    "Use the source that the store was made from."
                 )
-            return read_lyrics(words, rule=self._cleaning)
+            return read_lyrics(text, rule=self._cleaning)
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:
             path = resolve_inside(self._job.root, track["lyrics_path"])
             return load_lyrics(path, rule=self._cleaning, encoding=self._job.lyrics_encoding)
-        except ClipError:  # the path leaves the root: the lyrics only fail
+        except ClipError:  # the path leads outside the root: only the lyrics fail
             return Lyrics(None, Flag.LYRICS_FAILED)

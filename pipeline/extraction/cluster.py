@@ -1,7 +1,7 @@
-"""Dask: one task a part, two tasks a worker in flight, no arrays and no model through the scheduler.
+"""Build parts on Dask workers: one task per part, two tasks per worker in flight; the scheduler sees no arrays.
 
-On this machine, or on the workers of a scheduler that runs already. A part that ends its worker is probed in a process
-of its own (:mod:`mgc.pipeline.extraction.probe`), the track at fault is named, and the part is built without it.
+The workers run on this machine or belong to a scheduler that is already running. A part that crashes its worker is
+probed in a separate process (:mod:`mgc.pipeline.extraction.probe`) and built without the track at fault.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEATHS_ALLOWED = 3
-"""Workers that one part may end in all before the run gives up: machines are preempted too."""
+MAX_CRASHES = 3
+"""Worker crashes allowed per part; more than one, as machines are also preempted."""
 
 
-class Deaths:
-    """Counts the workers that each part has ended; parts that were on one worker share its end."""
+class CrashCounter:
+    """Count worker crashes per part; parts that were on the same worker share its crash."""
 
     def __init__(self) -> None:
         self._parts: defaultdict[object, set[int]] = defaultdict(set)
 
-    def count(self, part: int, worker: object) -> None:
-        """Note that `worker` ended with `part` on it."""
+    def add(self, part: int, worker: object) -> None:
+        """Record that `worker` crashed with `part` on it."""
         self._parts[worker].add(part)
 
-    def of(self, part: int) -> float:
-        """Return how many ended workers are a part's share, as far as is known now."""
+    def share(self, part: int) -> float:
+        """Return the number of crashes attributed to a part: one divided by the parts on the worker, summed."""
         return sum(1 / len(parts) for parts in self._parts.values() if part in parts)
 
 
 def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterator[Receipt]:
-    """Build parts on local worker processes (their number), or on those of a scheduler.
+    """Build parts on `workers` local processes, or on the workers of a scheduler.
 
     Raises
     ------
     WorkerError
-        If a part ended its worker several times, and no track of it is to blame; if the scheduler is gone.
+        If a part crashes its workers repeatedly and no single track of it does, or the scheduler is lost.
     Exception
-        Whatever else a part raised; the parts in flight are given up, committed ones stay committed.
+        Any other exception of a part. Parts in flight are cancelled; committed parts stay committed.
     """
     with local_client(workers) if isinstance(workers, int) else _remote_client(workers) as client:
         yield from _receipts(client, jobs)
@@ -61,7 +61,7 @@ def run_on_cluster(jobs: Iterator[PartJob], workers: int | Scheduler) -> Iterato
 def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
     from distributed import CancelledError, KilledWorker, as_completed
 
-    deaths = Deaths()
+    crashes = CrashCounter()
     running = as_completed()
     in_flight: dict[Any, PartJob] = {}
 
@@ -81,19 +81,19 @@ def _receipts(client: Client, jobs: Iterator[PartJob]) -> Iterator[Receipt]:
         try:
             result: Receipt | PartJob = future.result()
         except KilledWorker as error:
-            deaths.count(job.part, (error.last_worker.address, error.last_worker.pid))
-            if deaths.of(job.part) > DEATHS_ALLOWED:
+            crashes.add(job.part, (error.last_worker.address, error.last_worker.pid))
+            if crashes.share(job.part) > MAX_CRASHES:
                 raise WorkerError(
-                    f"part {job.part} ended its worker process more than {DEATHS_ALLOWED} times, and no track of it "
-                    "does so by itself; committed parts are kept. Give workers more memory, or run fewer on a machine"
+                    f"worker process crashed more than {MAX_CRASHES} times, but on no single track: part {job.part}. "
+                    "Committed parts are kept. Give each worker more memory, or run fewer workers per machine."
                 ) from error
-            log.warning("part %d ended its worker: looking for the track at fault", job.part)
+            log.warning("part %d crashed its worker: building its tracks one by one to identify the cause", job.part)
             submit(job, probe)
             continue
         except CancelledError as error:
             raise WorkerError(
-                "the connection to the Dask scheduler is lost; committed parts are kept. See whether it still runs, "
-                "then give the same command again"
+                "connection to the Dask scheduler lost. Committed parts are kept. Check that the scheduler is running, "
+                "then run the same command again."
             ) from error
         if isinstance(result, PartJob):  # probed
             submit(result)
@@ -109,8 +109,8 @@ def _remote_client(scheduler: Scheduler) -> Iterator[Client]:
     try:
         from distributed import Client
         from distributed.security import Security
-    except ValueError as error:  # of a file of settings
-        raise ConfigError(f"Dask cannot be loaded: {' '.join(str(error).split())}; correct its settings") from error
+    except ValueError as error:  # an invalid Dask configuration file
+        raise ConfigError(f"Dask cannot be imported: {' '.join(str(error).split())}. Correct its settings.") from error
     security = None
     if address.startswith("tls://"):
         security = Security(
@@ -123,10 +123,10 @@ def _remote_client(scheduler: Scheduler) -> Iterator[Client]:
         client = Client(address, security=security, timeout="30s")
     except OSError as error:
         raise ConfigError(
-            f"scheduler {address}: no answer ({error}); is it running, and reachable from here?"
+            f"scheduler does not respond: {address} ({error}). Check that it is running and reachable."
         ) from error
     with client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
-            log.warning("scheduler %s has no workers yet: waiting for the first", address)
+            log.warning("scheduler %s has no workers: waiting for the first", address)
         client.wait_for_workers(1)
         yield client

@@ -1,8 +1,8 @@
-"""From a source to a store: freeze the plan, build what no one has committed yet, count what came out.
+"""Extract a source into a store: freeze the plan, build the parts without a commit, count the outcomes.
 
-Resuming is plan minus commits; a source or recipe that differs from the store's plan is refused with the differences.
-Tracks are added as new generations of a plan: appended ones, and failed ones to be tried again. A feature set is
-added to a store that exists, then built for every part that lacks it.
+A resumed extraction builds the planned parts that have no commit. A source or recipe that differs from the plan is
+refused, with the differences. Appended tracks and retries of failed tracks become new generations of the plan. A
+feature set is added to an existing store, then built for every part that lacks it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...cache.format.plan import PLAN_FILE, is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.steps import Progress, silent
-from ...cache.writing.commits import finish
+from ...cache.writing.commits import roll_forward
 from ..extractors.extractor import NAME
 from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
@@ -44,19 +44,19 @@ def extract(
     starts_s: Mapping[str, float] | None = None,
     on_progress: Progress = silent,
 ) -> ExtractReport:
-    """Bring the store at `path` to hold every track of `source`, as ok or failed with a reason.
+    """Extract every track of `source` into the store at `path`; each ends ok, or failed with a reason code.
 
     Parameters
     ----------
-    source : the tracks, and the root their paths are relative to.
-    path : the store; made where there is none, continued where there is one.
-    options : how to do it. What to compute is in `recipe` and `text`, which
-        :func:`mgc.pipeline.extraction.reconcile.choose_recipe` makes of the same options.
-    recipe : what to compute; must equal the recipe of a store that exists.
-    text : where the text encoder of ``recipe.lyrics`` lies on this machine; loaded only when a text needs it.
-    starts_s : by track id, where a clip begins, if not where the recipe says. The plan does not hold it: for stores
-        that are thrown away.
-    on_progress : receives tracks done and planned, and how many failed, after each part.
+    source : the tracks, and the root of their relative paths.
+    path : the store; created if it does not exist, else continued.
+    options : workers, part size, append and retry. The features come from `recipe` and `text`, which
+        :func:`mgc.pipeline.extraction.reconcile.choose_recipe` derives from the same options.
+    recipe : features to compute; must equal the recipe of an existing store.
+    text : location of the text encoder of ``recipe.lyrics`` on this machine; loaded when a text needs it.
+    starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's. The plan does
+        not record it, so use it for temporary stores only.
+    on_progress : receives the tracks done and planned, and the number of failed tracks, after each part.
 
     Raises
     ------
@@ -73,20 +73,20 @@ def extract(
         fsync_dir(path.parent)  # the process that created the store may have been killed before it did this
     plan = read_plan(path)
     reconcile.refuse_other_recipe(path, plan, recipe, options)
-    finish(path)
+    roll_forward(path)
     retry_is_due = options.retry_failed and not reconcile.has_unfinished_retry(path, plan)
     plan = reconcile.plan_source(
         path, plan, tracks, text, append=options.append, may_change=options.retry_failed, uses_tags=source.uses_tags
     )
     if source.provenance:
-        _note_provenance(path, source, len(plan.generations) - 1)
+        _log_provenance(path, source, len(plan.generations) - 1)
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, starts_s=starts_s or {}
     )
     parts_built = pending.build(plan)
     if retry_is_due and (retry := reconcile.plan_retry(path, plan, tracks, text)) is not None:
         parts_built += pending.build(retry)
-    finish(path)
+    roll_forward(path)
     return ExtractReport.of_store(path, parts_built=parts_built, seconds=time.monotonic() - started)
 
 
@@ -97,74 +97,80 @@ def add_features(
     *,
     on_progress: Progress = silent,
 ) -> ExtractReport:
-    """Add the features of another text encoder, or of an extractor, to a store; nothing that is written is touched.
+    """Add a feature set of a second text encoder, or of an extractor, to a store; existing content does not change.
 
-    Parts that are extracted get them; parts that are extracted later get them when this is run again. Tracks that
-    failed when the store was made have none, and are not counted: not as planned, nor as failed.
+    Only extracted parts get the feature set. Run this again for parts that are extracted later. Tracks that failed in
+    the store itself get no features, and count neither as planned nor as failed.
 
     Parameters
     ----------
-    options : ``add`` is the name of the feature set, ``text_model`` its encoder; without one it is an extractor's.
+    options : ``add`` is the name of the feature set, ``text_model`` its text encoder. Without a text model, ``add`` is
+        the name of an extractor.
 
     Raises
     ------
     ConfigError
-        If the name will not do, or the store or the source is not the one.
+        If the name is invalid, the store does not exist, or the source is not the store's.
     RecipeMismatchError
-        If the store has features of that name, by another recipe.
+        If the store has a feature set of that name with another recipe.
     """
     started, name = time.monotonic(), options.add
     assert name is not None
     if not (path.is_dir() and is_store(path)) or options.append:
-        raise ConfigError(f"--add {name}: features join a Zarr store that is there, in a run of their own")
+        raise ConfigError(
+            f"--add {name}: a feature set can only be added to an existing Zarr store: {path}. "
+            "Extract the store first, and do not combine --add with --append."
+        )
     model = options.text_model
     text = None if model is None else TextSource(model=model, device=options.text_device)
     recipe = _added_recipe(path, name, text, options.text_precision)
     if not NAME.fullmatch(name):
-        raise ConfigError(f"--add {name!r}: want a short name of lower-case letters, digits and _, such as minilm")
+        raise ConfigError(
+            f"invalid name of a feature set: --add {name!r}. Use lower-case letters, digits and _, such as minilm."
+        )
     plan = read_plan(path)
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: no text feature set to add another one to. Extract a store with lyrics instead.")
-    finish(path)
+    roll_forward(path)
     tracks = reconcile.source_table(source)
     plan = reconcile.plan_source(path, plan, tracks, text, append=False, may_change=False, uses_tags=source.uses_tags)
     if name in plan.added:
         reconcile.refuse(
             path,
             reconcile.recipe_differences(plan.added[name].recipe, recipe),
-            f"Use the same to continue {name!r}, or another name; `mgc store drop {path} --feature {name}` takes out "
-            "what there is, and then it can join anew.",
+            f"Use the same options to continue {name!r}, or use another name. To replace it, run "
+            f"`mgc store drop {path} --feature {name}` first.",
         )
     pending = PendingParts(
         source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name
     )
     plan = pending.plan_feature_set(plan, recipe)
-    reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Name another.")
+    reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Use another name.")
     without_base = set(range(plan.n_parts)) - committed(path).keys()
     retries = pending.records_to_retry(plan) if options.retry_failed else {}
     built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)
-    finish(path)
+    roll_forward(path)
     return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)
 
 
 def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
-    """Return the recipe of the text encoder that the user named, else of the extractor of that name."""
+    """Return the recipe of the text encoder if one is given, else of the extractor `name`."""
     plan = read_plan(path)
     if text is not None:
         if name in extractor_names():
             raise ConfigError(
-                f"--add {name}: an extractor's name, but a text encoder is named too. Leave --text-model out for the "
-                "extractor's features, or call the text features something else"
+                f"--add {name}: an extractor has this name, but --text-model is given too. Remove --text-model to add "
+                "the extractor's feature, or use another name for the text features."
             )
         cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
         return encoder_recipe(text, precision, cleaning=cleaning)
     try:
         return load_extractor(name).recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
-        raise ConfigError(f"--add {name}: {error}; or name a text encoder with --text-model") from error
+        raise ConfigError(f"--add {name}: {error}; or give a text encoder with --text-model") from error
 
 
-def _note_provenance(path: Path, source: Source, generation: int) -> None:
-    """Write where the columns of a source come from into the log, which is no part of the store's content."""
+def _log_provenance(path: Path, source: Source, generation: int) -> None:
+    """Write the provenance of a source's columns to the log folder, which is not part of the store's content."""
     with contextlib.suppress(OSError), atomic_write(path / "log" / f"source-{generation}.json") as draft:
         draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

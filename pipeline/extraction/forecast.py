@@ -1,6 +1,6 @@
-"""What an extraction is predicted to take, and the file next to the store that holds it.
+"""Forecast of an extraction's duration and size, and its file next to the store.
 
-:mod:`mgc.pipeline.extraction.trial` makes the prediction.
+:mod:`mgc.pipeline.extraction.trial` computes the forecast.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ...cache.errors import MgcError
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A prediction of what an extraction takes.
+    """Predicted duration and size of an extraction.
 
     Attributes
     ----------
     tracks, parts, part_rows, workers : of the extraction.
-    seconds, low_s, high_s : predicted duration; the range covers chance in the choice of the sample (95 %), no more.
+    seconds, low_s, high_s : predicted duration and its 95 % confidence interval, which covers sampling error only.
     n_bytes : size of the store.
-    track_s, start_s : duration per track on one worker, and of what comes once.
-    sampled, failed : tracks that were tried, and those of them that failed.
-    measured_workers : workers that the sample ran on; if fewer than `workers`, the others are assumed to be as fast.
+    track_s, start_s : duration per track on one worker, and duration of the start-up.
+    sampled, failed : tracks in the sample, and how many of them failed.
+    measured_workers : workers that extracted the sample; if fewer than `workers`, linear scaling is assumed.
     """
 
     tracks: int
@@ -47,7 +47,7 @@ class Forecast:
         return dataclasses.asdict(self)
 
     def of_parts(self, n: int) -> Self:
-        """Return the prediction for `n` parts only, when the others are in the store already."""
+        """Return the forecast for the last `n` parts, when the store already has the others."""
         share = parts_per_worker(n, self.workers) / parts_per_worker(self.parts, self.workers)
         times = {
             name: round(self.start_s + (getattr(self, name) - self.start_s) * share, 1)
@@ -56,7 +56,7 @@ class Forecast:
         return dataclasses.replace(self, parts=n, tracks=min(self.tracks, n * self.part_rows), **times)
 
     def save(self, store: Path) -> Path:
-        """Write it next to the store that it is about; return the file."""
+        """Write the forecast to a file next to the store; return its path."""
         path = forecast_path(store)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, seal(self.to_dict()))
@@ -64,12 +64,12 @@ class Forecast:
 
 
 def forecast_path(store: Path) -> Path:
-    """Return the file of the prediction for a store, which is next to the store."""
+    """Return the path of a store's forecast file."""
     return store.with_name(f"{store.name}.forecast.json")
 
 
 def load_forecast(store: Path) -> Forecast | None:
-    """Return the prediction for a store; None if there is none, or the file is damaged or of another version."""
+    """Return a store's forecast; None if the file is missing, damaged or of another version."""
     try:
         document = unseal(forecast_path(store))
         return Forecast(**{field.name: document[field.name] for field in dataclasses.fields(Forecast)})
@@ -78,5 +78,5 @@ def load_forecast(store: Path) -> Forecast | None:
 
 
 def parts_per_worker(parts: int, workers: int) -> int:
-    """Return the number of parts of the worker that gets most of them."""
+    """Return the number of parts of the busiest worker."""
     return math.ceil(parts / max(1, workers))

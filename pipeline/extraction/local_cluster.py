@@ -1,7 +1,7 @@
-"""Worker processes on this machine: started whatever the settings of its site are, or refused in one line.
+"""Local worker processes of Dask, started with fixed settings whatever the site configures.
 
-What is written to standard error while they start is kept back, as it is Python's text on each process that failed; the
-cause is taken from it.
+Standard error is held back while they start, as each process that fails writes a traceback to it. The error message
+takes the cause from that output.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from distributed import Client
 
 WORKER_START_S = 300
-"""How long the first local worker may take to start; imports from a cold network file system are slow."""
+"""Timeout for the first local worker; imports from a cold network file system are slow."""
 
 _SETTINGS = {
     "distributed.nanny.pre-spawn-environ": ONE_THREAD,  # the parts are the parallelism
     "distributed.admin.tick.interval": "1s",  # default: 50 per second; see Growth in benchmarks/speed/speed.md
-    "distributed.worker.profile.enabled": False,  # unused; it stops a worker 100 times per second
-    "distributed.scheduler.http.routes": [],  # HTTP has no secret: nothing is served
+    "distributed.worker.profile.enabled": False,  # unused, and it interrupts a worker 100 times per second
+    "distributed.scheduler.http.routes": [],  # these pages have no authentication
     "distributed.worker.http.routes": [],
-    "distributed.scheduler.allowed-failures": 0,  # a part that ends its worker is probed, not handed to the next
+    "distributed.scheduler.allowed-failures": 0,  # a part that crashes its worker is probed, not rescheduled
 }
 _FILES, _FILES_PER_WORKER = 32, 12
-"""Open files of a process with workers; measured: 20, and 10 for each."""
+"""Open files of the parent process, and per worker; measured: 20, and 10 per worker."""
 
 _CAUSE = re.compile(r"^(?:[\w.]*(?:Error|Exception): .+|OpenBLAS .+|.*\bnot allocate\b.*)$", re.MULTILINE)
 _KEPT_BYTES = 1 << 16
@@ -42,9 +42,9 @@ _KEPT_BYTES = 1 << 16
 
 @contextlib.contextmanager
 def local_client(n_workers: int) -> Iterator[Client]:
-    """Start workers on loopback that accept this process only: certificates are made for it and kept in memory.
+    """Start workers on loopback that accept only this process, by temporary certificates kept in memory.
 
-    The settings of Dask are those it comes with, whatever files and variables of the site say.
+    Dask's own defaults apply: its configuration files and environment variables are ignored.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def local_client(n_workers: int) -> Iterator[Client]:
         If no worker process can start.
     """
     with contextlib.ExitStack() as stack:
-        with _holding_stderr_back() as read_stderr:
+        with _hold_stderr() as read_stderr:
             try:
                 client = _start(n_workers, stack)
             except (OSError, RuntimeError, TimeoutError, ValueError, TypeError) as error:
                 stack.close()
                 causes = [_cause(error), *_CAUSE.findall(read_stderr())]
                 raise WorkerError(
-                    f"worker processes cannot start here ({causes[-1]}); give --workers 0, or --shard I/N in N shells"
+                    f"worker processes cannot start: {causes[-1]}. Use --workers 0, or --shard I/N in N shells."
                 ) from error
         yield client
 
@@ -75,7 +75,7 @@ def _start(n_workers: int, stack: contextlib.ExitStack) -> Client:
     runner = LoopRunner()
     with without_interrupts():
         _refuse_missing_semaphores()
-        runner.start()  # in a thread, from which the workers start
+        runner.start()  # a thread, which starts the workers and so must inherit the signal mask
     stack.callback(runner.stop)
     cluster = LocalCluster(
         loop=runner.loop,
@@ -86,7 +86,7 @@ def _start(n_workers: int, stack: contextlib.ExitStack) -> Client:
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": False},
-        memory_limit=0,  # a limit of Dask's own would pause workers half way; decoding has one for each file
+        memory_limit=0,  # Dask's limit would pause workers; the decoder limits the memory per file
         silence_logs=logging.CRITICAL,
     )
     client: Client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -97,31 +97,31 @@ def _start(n_workers: int, stack: contextlib.ExitStack) -> Client:
 def _allow_open_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise OSError(f"{hard} open files are allowed, {wanted} are needed for so many workers: ulimit -n")
+        raise OSError(f"{hard} open files are allowed (ulimit -n), but this many workers need {wanted}")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _refuse_missing_semaphores() -> None:
-    """Fail at once, with the cause, where processes would die one by one for want of a lock."""
+    """Raise OSError with the cause if processes cannot create a lock; else each worker would die on its own."""
     try:
         multiprocessing.get_context("spawn").Lock()
     except OSError as error:
-        raise OSError(f"no lock for processes; on Linux they are files in /dev/shm: {error.strerror}") from None
+        raise OSError(f"no lock can be created; on Linux locks are files in /dev/shm: {error.strerror}") from None
 
 
 def _cause(error: BaseException) -> str:
-    """Return the first cause of an error in one line."""
+    """Return the root cause of an error in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager
-def _holding_stderr_back() -> Iterator[Callable[[], str]]:
-    """Keep what this process and its new children write to standard error, and print it at the end unless that fails.
+def _hold_stderr() -> Iterator[Callable[[], str]]:
+    """Hold back standard error of this process and its new children; print it at the end, unless the block raises.
 
-    Children that live on write through this process. Yields a function that returns what is kept so far.
+    Children that outlive the block write through this process. Yield a function that returns the output so far.
     """
     real = os.dup(2)
     read, write = os.pipe()

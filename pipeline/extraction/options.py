@@ -1,6 +1,6 @@
-"""What an extraction computes, how, and on which workers, as chosen by the user.
+"""Options of an extraction: features, models, workers.
 
-The command line imports this module before it runs a command, so nothing heavy is imported here.
+The command line imports this module before it runs a command, so it must not import anything heavy.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """A Dask scheduler that is running already.
+    """A Dask scheduler that is already running.
 
     Attributes
     ----------
-    address, file : one of the two: ``tls://host:8786``, or the file of ``dask scheduler --scheduler-file``.
+    address, file : exactly one of them: ``tls://host:8786``, or the file of ``dask scheduler --scheduler-file``.
     tls_ca, tls_cert, tls_key : PEM files, as for ``dask scheduler --tls-ca-file`` and so on.
-    insecure_network : allow plain TCP beyond this machine: whoever reaches the port can run code on every worker.
+    insecure_network : allow plain TCP beyond this machine. Anyone who can reach the port can run code on every worker.
     """
 
     address: str | None = None
@@ -43,19 +43,19 @@ class Scheduler:
         Raises
         ------
         ConfigError
-            If there is none, or it is plain TCP beyond this machine and that is not allowed.
+            If there is none, or it is plain TCP beyond this machine without `insecure_network`.
         """
         if (self.address is None) == (self.file is None):
-            raise ConfigError("name a scheduler by --scheduler or by --scheduler-file, not both")
+            raise ConfigError("exactly one address of a scheduler is needed. Use --scheduler or --scheduler-file.")
         address = self.address or _read_address(self.file or Path())
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
         if parts.scheme != "tls" and parts.hostname not in LOOPBACK and not self.insecure_network:
             raise ConfigError(
-                f"scheduler {address}: plain TCP over a network lets anyone who reaches it run code on the workers; "
-                "use tls:// with --tls-ca, --tls-cert and --tls-key, or say --insecure-network"
+                f"plain TCP over a network lets anyone who can reach it run code on the workers: scheduler {address}. "
+                "Use tls:// with --tls-ca, --tls-cert and --tls-key, or add --insecure-network."
             )
         if parts.scheme == "tls" and None in (self.tls_ca, self.tls_cert, self.tls_key):
-            raise ConfigError(f"scheduler {address}: TLS needs --tls-ca, --tls-cert and --tls-key")
+            raise ConfigError(f"no TLS certificates: scheduler {address}. Add --tls-ca, --tls-cert and --tls-key.")
         return address
 
 
@@ -63,31 +63,34 @@ def _read_address(file: Path) -> str:
     try:
         address: str = json.loads(file.read_text(encoding="utf-8"))["address"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--scheduler-file {file}: no scheduler's address in it ({error})") from error
+        raise ConfigError(
+            f"no scheduler address: --scheduler-file {file} ({error}). Use the file that `dask scheduler` writes."
+        ) from error
     return address
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
-    """What to extract from a source, and how.
+    """Features to extract from a source, and how to extract them.
 
     Attributes
     ----------
-    features : any of ``mel``, ``lyrics``, ``genres`` (genre names; they need the encoder of ``lyrics``).
+    features : any of ``mel``, ``lyrics``, ``genres`` (genre name embeddings, which need the encoder of ``lyrics``).
     audio_backend, clip_s, offset : of the clips; see :class:`mgc.cache.format.recipe.MelRecipe`.
-    text_model, text_precision : text encoder. None and ``auto`` take those of a store that exists.
+    text_model, text_precision : text encoder. None and ``auto`` take those of an existing store.
     text_device : torch device of the text encoder.
     genre_names : genre name prompts: ``common`` (a built-in map of frequent spellings) or a table with the columns
-        genre and text. None takes those of the store, else each name as it is.
-    part_rows : rows per part, frozen when the store is made. None takes 128, or 16 below 2 048 tracks.
-    workers : local Dask worker processes; 0 is this process. None is one per core, or for a shard this process.
-    scheduler : a Dask cluster that is running already. Its workers must see store and source at the same paths.
-    shard : (i, n), i from 1 to n: build only every n-th part, for job arrays.
-    append : add the tracks of the source that the store does not plan. Those of the store may be missing in the source.
-    retry_failed : extract failed tracks of the source again, in new rows. A retry that was interrupted is finished
-        first, and then nothing else is retried. With `add`: retry the tracks that failed on that feature set.
-    add : name of a feature set to add to a store that exists: of `text_model`, or without one of the extractor of that
-        name.
+        genre and text. None takes the prompts of an existing store; without a prompt, the genre name is embedded.
+    part_rows : rows per part, frozen when the store is created. None takes 128, or 16 below 2 048 tracks.
+    workers : number of local Dask worker processes; 0 builds in this process. None takes one worker per core, or 0 for
+        a shard.
+    scheduler : a running Dask cluster. Its workers must see the store and the source at the same paths.
+    shard : (i, n), i from 1 to n: build every n-th part only, for job arrays.
+    append : add the tracks of the source that the plan lacks. Planned tracks may be missing in the source.
+    retry_failed : extract failed tracks of the source again, in new rows. An interrupted retry is completed first, and
+        then no other track is retried. With `add`: retry the tracks that failed on that feature set.
+    add : name of a feature set to add to an existing store: features of `text_model`, or without one, of the extractor
+        of that name.
 
     Raises
     ------
@@ -115,28 +118,31 @@ class ExtractOptions:
         check_options(self)
         unknown = set(self.features) - {"mel", "lyrics", "genres"}
         if unknown or not set(self.features) & {"mel", "lyrics"}:
-            raise ConfigError(f"features {','.join(self.features)!r}: want mel, lyrics or both, and genres with lyrics")
+            raise ConfigError(
+                f"invalid features: {','.join(self.features)!r}. Use mel, lyrics or both; add genres only with lyrics."
+            )
         if self.embeds_genres and "lyrics" not in self.features:
             raise ConfigError(
-                "features: genres are embedded by the encoder of the lyrics; name lyrics too, or leave genres"
+                "features genres without lyrics: the encoder of the lyrics embeds the genre names. "
+                "Add lyrics, or remove genres."
             )
         if self.scheduler is not None and self.workers is not None:
-            raise ConfigError("--workers counts local processes; a scheduler has workers of its own")
+            raise ConfigError("--workers and --scheduler exclude each other. Remove --workers to use the scheduler's.")
         if self.add is not None and self.genre_names is not None:
-            raise ConfigError(f"--add {self.add}: genre name prompts are those of the store; leave --genre-names out")
+            raise ConfigError(f"--add {self.add}: the store has genre name prompts already. Remove --genre-names.")
         if self.genre_names is not None and not self.embeds_genres:
-            raise ConfigError(f"--genre-names {self.genre_names}: genres are not embedded; add genres to --features")
+            raise ConfigError(f"--genre-names {self.genre_names}: genres are not embedded. Add genres to --features.")
         if self.add is None and self.shard is not None and self.retry_failed:
-            raise ConfigError("--retry-failed plans a retry for the whole store: run it once, without --shard")
+            raise ConfigError("--retry-failed plans a retry for the whole store. Run it once, without --shard.")
 
     @property
     def embeds_genres(self) -> bool:
-        """Whether genre names are embedded when the store is made."""
+        """Whether genre names are embedded when the store is created."""
         return "genres" in self.features
 
     @property
     def workforce(self) -> int | Scheduler:
-        """Where parts are built: on local worker processes (their number; 0 is this process), or on a cluster."""
+        """Number of local worker processes (0: this process), or the scheduler of a cluster."""
         if self.scheduler is not None:
             return self.scheduler
         if self.workers is not None:

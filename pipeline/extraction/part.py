@@ -1,4 +1,4 @@
-"""One part, one task: decode its clips, embed its lyrics, commit. Runs in any process that sees the store."""
+"""Build and commit one part, the task of a worker; it runs in any process that sees the store."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ from ..text.encoder import TextEncoder, load_encoder
 from .added_builders import AddedTextBuilder, ExtractorBuilder
 from .builder import PartBuilder, PartJob
 
-_ONE_AT_A_TIME = threading.Lock()
-"""The decoder child and the encoder of a process serve one part at a time, however many threads a worker has."""
+_PART_LOCK = threading.Lock()
+"""A process has one decoder child and one encoder, which serve one part at a time whatever its threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a worker did with a part; under 1 kB.
+    """Result of a worker for one part; under 1 kB.
 
     Attributes
     ----------
-    ok, failed : tracks of the part; with `feature_set` only those that failed on it. 0 while the part is busy.
-    built : False if another extraction had committed the part meanwhile.
+    ok, failed : tracks of the part. For an added feature set, `failed` counts only tracks that failed on it. Both are 0
+        if `busy`.
+    seconds : duration of the build.
+    built : False if another extraction had already committed the part.
     busy : another extraction is building the part.
     """
 
@@ -60,7 +62,7 @@ def build_and_commit(job: PartJob) -> Receipt:
     started = time.monotonic()
     reuse_freed_blocks()
     plan = read_plan(job.store)
-    with _ONE_AT_A_TIME, claim(job.store, job.part, job.feature_set, over=job.after_crash) as claimed:
+    with _PART_LOCK, claim(job.store, job.part, job.feature_set, take_over=job.after_crash) as claimed:
         record = read_commit(job.store, job.part, job.feature_set)
         if record is not None and record["n"] != job.retry_of:
             return Receipt(part=job.part, **record["counts"])
@@ -70,9 +72,14 @@ def build_and_commit(job: PartJob) -> Receipt:
         tracks = builder.select_tracks(plan_rows(job.store, plan, job.part))
         outcomes = builder.build(tracks, dropped=dropped_ids(job.store))
         table = pa.Table.from_pylist(builder.merge_outcomes(tracks, outcomes), schema=builder.outcome_schema)
-        again = job.retry_of is not None
         record = commit_part(
-            job.store, job.part, builder.arrays, table, feature_set=job.feature_set, plan=plan, again=again
+            job.store,
+            job.part,
+            builder.arrays,
+            table,
+            feature_set=job.feature_set,
+            plan=plan,
+            new_version=job.retry_of is not None,
         )
     failed = {
         track["id"]: outcome["reason"]
@@ -81,7 +88,7 @@ def build_and_commit(job: PartJob) -> Receipt:
     }
     counts = record["counts"]
     if job.feature_set is not None:
-        counts = {**counts, "failed": len(failed)}  # without the tracks that the store itself lacks
+        counts = {**counts, "failed": len(failed)}  # without the tracks that failed in the store itself
     receipt = Receipt(part=job.part, **counts, seconds=round(time.monotonic() - started, 3), built=True)
     event = {**asdict(receipt), "failed_tracks": failed}
     if builder.stderr:
@@ -93,15 +100,15 @@ def build_and_commit(job: PartJob) -> Receipt:
 
 
 def claim(
-    store: Path, part: int, feature_set: str | None = None, *, over: bool = False
+    store: Path, part: int, feature_set: str | None = None, *, take_over: bool = False
 ) -> AbstractContextManager[bool]:
-    """Claim a part while it is built (:func:`mgc.cache.claims.hold`): extractions of one store share its parts."""
+    """Claim a part while it is built (:func:`mgc.cache.claims.hold`), so that extractions share the parts."""
     label = commit_key(part, 0, feature_set).removesuffix(".json").replace("/", "+")
-    return hold(store / STAGING / f"{label}~claim", over=over)
+    return hold(store / STAGING / f"{label}~claim", take_over=take_over)
 
 
 def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) -> None:
-    """Build a part's tracks from array row `start` on and keep nothing; `on_row` is called with each row first."""
+    """Build the tracks of a part one by one from array row `start`, and discard them; call `on_row` before each row."""
     plan = read_plan(job.store)
     builder = _builder(job, plan)
     for i, track in builder.select_tracks(plan_rows(job.store, plan, job.part)).items():
@@ -112,7 +119,7 @@ def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) ->
 
 @functools.lru_cache(maxsize=2)
 def _clip_reader(recipe: MelRecipe, form: Literal["mel", "samples"] = "mel") -> ClipReader:
-    """Return the decoder child of this process; it ends with it. Extractors take the samples."""
+    """Return the decoder child of this process, which exits with it; extractors need the form ``samples``."""
     return ClipReader(recipe, form=form)
 
 
@@ -120,7 +127,7 @@ _generation_tracks = functools.lru_cache(maxsize=2)(read_tracks)
 
 
 def plan_rows(store: Path, plan: Plan, part: int) -> list[dict[str, Any]]:
-    """Return the tracks of a part as the plan has them."""
+    """Return the planned tracks of a part."""
     generation, rows = plan.generation_of(part), plan.part_range(part)
     table = _generation_tracks(store, generation)
     tracks: list[dict[str, Any]] = table.slice(rows.start - generation.rows.start, len(rows)).to_pylist()
@@ -135,7 +142,10 @@ def _builder(job: PartJob, plan: Plan) -> PartBuilder:
     if job.feature_set is None:
         return PartBuilder(job=job, plan=plan, clips=_clip_reader, encoder=encoder)
     if job.feature_set not in plan.added:
-        raise ConfigError(f"{job.store}: the features {job.feature_set!r} were taken out of it while they were made")
+        raise ConfigError(
+            f"feature set {job.feature_set!r} was removed during its extraction: {job.store}. "
+            "Run the same command again to add it."
+        )
     recipe = plan.added[job.feature_set].recipe
     if isinstance(recipe, TextRecipe):
         return AddedTextBuilder(job=job, plan=plan, added=recipe, clips=_clip_reader, encoder=encoder)
@@ -144,7 +154,7 @@ def _builder(job: PartJob, plan: Plan) -> PartBuilder:
 
 
 def _log(store: Path, event: Mapping[str, Any]) -> None:
-    """Note who built what, and when; the log is no part of the store's content, so a failure to write is ignored."""
+    """Append a line with host, process and time to the log; ignore OSError, as the log is not part of the content."""
     host, pid = socket.gethostname(), os.getpid()
     line = json.dumps({**event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
     with contextlib.suppress(OSError), (store / "log" / f"{host}-{pid}.jsonl").open("a") as file:

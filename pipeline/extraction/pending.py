@@ -1,4 +1,4 @@
-"""Parts that are not committed yet: build them in this process or on workers, and count what comes back."""
+"""Build the parts that are not committed yet, in this process or on workers, and count their outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
 from ...cache.reading.store import Counts, FeatureStore
 from ...cache.steps import Progress
-from ...cache.writing.commits import finish
+from ...cache.writing.commits import roll_forward
 from ...cache.writing.creation import add_feature_set
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, embed_prompts, load_encoder
@@ -38,18 +38,18 @@ log = logging.getLogger(__name__)
 
 
 BUSY_S = 0.5
-"""How long a part is left alone that another extraction is at work on."""
+"""Delay before a part that another extraction is building is tried again."""
 
 
 @dataclass(kw_only=True)
 class PendingParts:
-    """Builds what is pending, in this process or on workers.
+    """Build pending parts of one store, in this process or on workers.
 
     Attributes
     ----------
-    options : of them `shard` and the workers.
-    feature_set : one that was added to the store; None for the store's own features.
-    starts_s : by track id, where a clip begins, if not where the recipe says.
+    options : only `shard` and the workers are used.
+    feature_set : name of an added feature set; None for the store's own features.
+    starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's.
     """
 
     source: Source
@@ -68,8 +68,8 @@ class PendingParts:
 
         Parameters
         ----------
-        skip : parts to leave out.
-        retries : part -> number of its record whose failed rows are retried.
+        skip : parts not to build.
+        retries : part -> number of the commit record whose failed rows are retried.
         """
         if retries is None:
             pending = sorted(set(range(plan.n_parts)) - committed(self.path, self.feature_set).keys() - set(skip))
@@ -88,7 +88,7 @@ class PendingParts:
         if isinstance(workers, int):
             workers = min(workers, len(pending))
         if workers != 0:
-            load_encoder.cache_clear()  # what embedded the genres; workers load their own
+            load_encoder.cache_clear()  # free the encoder that embedded the genres; each worker loads its own
         for receipt in map(build_and_commit, queue) if workers == 0 else run_on_cluster(queue, workers):
             if receipt.busy:
                 queue.postpone(receipt.part)
@@ -102,28 +102,28 @@ class PendingParts:
         return built
 
     def build_covered(self) -> int:
-        """Build those pending parts whose tracks are all in the source; return how many were built.
+        """Build the pending parts whose tracks are all in the source; return how many were built.
 
-        Of an added feature set only those that the store itself has.
+        For an added feature set, skip parts that the store itself lacks.
         """
         plan = read_plan(self.path)
         planned, tracks = newest_tracks(self.path, plan), source_table(self.source)
         in_source = pc.is_in(planned.column("id"), tracks.column("id"))
         in_plan = pc.is_in(tracks.column("id"), planned.column("id"))
         differences = track_differences(planned.filter(in_source), tracks.filter(in_plan))
-        refuse(self.path, differences, "Name the source that the store was made from.")
+        refuse(self.path, differences, "Use the source that the store was made from.")
         missing = planned.filter(pc.invert(in_source))
         skip = set((np.asarray(missing.column("row")) // plan.part_rows).tolist())
-        finish(self.path)
+        roll_forward(self.path)
         if self.feature_set is not None:
             skip |= set(range(plan.n_parts)) - committed(self.path).keys()
             plan = self.plan_feature_set(plan, plan.added[self.feature_set].recipe)
         built = self.build(plan, skip=skip)
-        finish(self.path)
+        roll_forward(self.path)
         return built
 
     def plan_feature_set(self, plan: Plan, recipe: FeatureSetRecipe) -> Plan:
-        """Return the plan with the feature set in it, and for a text encoder with all genres embedded."""
+        """Add the feature set to the plan, for a text encoder with embeddings of all genres; return the plan."""
         assert self.feature_set is not None
         added = plan.added.get(self.feature_set)
         n_genres = 0 if added is None else added.n_genres
@@ -136,7 +136,7 @@ class PendingParts:
         return add_feature_set(self.path, plan, self.feature_set, recipe, embedding)
 
     def records_to_retry(self, plan: Plan) -> dict[int, int]:
-        """Return part -> number of its record, for every part with a track that failed on the feature set."""
+        """Return part -> number of its commit record, for every part with a track that failed on the feature set."""
         assert self.feature_set is not None
         with FeatureStore.open(self.path) as store:
             outcomes = store.added_outcomes(self.feature_set)
@@ -162,39 +162,39 @@ class PendingParts:
 
 
 class _Queue(Iterator[PartJob]):
-    """Jobs to hand out; one that another extraction is at work on comes again a little later."""
+    """Queue of jobs; a job whose part another extraction is building is postponed."""
 
     def __init__(self, jobs: Iterator[PartJob]) -> None:
         self._jobs = jobs
         self._in_flight: dict[int, PartJob] = {}
-        self._later: deque[tuple[float, PartJob]] = deque()
+        self._postponed: deque[tuple[float, PartJob]] = deque()
 
     def __next__(self) -> PartJob:
         job = next(self._jobs, None)
         if job is None:
-            if not self._later:
+            if not self._postponed:
                 raise StopIteration
-            due, job = self._later.popleft()
+            due, job = self._postponed.popleft()
             time.sleep(max(0.0, due - time.monotonic()))
         self._in_flight[job.part] = job
         return job
 
     def postpone(self, part: int) -> None:
-        self._later.append((time.monotonic() + BUSY_S, self._in_flight.pop(part)))
+        self._postponed.append((time.monotonic() + BUSY_S, self._in_flight.pop(part)))
 
     def finish(self, part: int) -> None:
         del self._in_flight[part]
 
 
 def _rotate(parts: Sequence[int]) -> list[int]:
-    """Let ascending parts begin where no other process does: two extractions of one store then share it."""
+    """Rotate the parts by a hash of the process id, so that concurrent extractions start at different parts."""
     start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(parts))
     return [*parts[start:], *parts[:start]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport(Counts):
-    """What an extraction did, what the user should know about it, and the forecast for it, if there is one."""
+    """Result of an extraction, with remarks for the user and the forecast that was made for it."""
 
     store: str
     parts_built: int
@@ -204,13 +204,13 @@ class ExtractReport(Counts):
 
     @classmethod
     def of_store(cls, path: Path, feature_set: str | None = None, *, parts_built: int, seconds: float) -> ExtractReport:
-        """Count what a store holds, or a feature set of it, after so many parts were built."""
+        """Return the report with the current counts of a store, or of one of its added feature sets."""
         with FeatureStore.open(path) as store:
             counts, lyrics = store.counts(feature_set), store.recipe.lyrics
         remarks: tuple[str, ...] = ()
         if parts_built and lyrics is not None and lyrics.cleaning < CLEANING_RULE:
             remarks = (
-                f"lyrics were cleaned by rule {lyrics.cleaning}, the one of this store; a new store uses rule "
+                f"lyrics were cleaned by rule {lyrics.cleaning}, as in the rest of this store; a new store uses rule "
                 f"{CLEANING_RULE}, which removes time stamps",
             )
         return cls(store=str(path), parts_built=parts_built, seconds=round(seconds, 2), remarks=remarks, **vars(counts))

@@ -1,4 +1,4 @@
-"""The source and the options of an extraction, against the plan of a store: what to compute, and for which tracks."""
+"""Compare the source and the options of an extraction with the plan of a store; choose the recipe and the tracks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...cache.durable import fingerprint
 from ...cache.errors import ConfigError, RecipeMismatchError
 from ...cache.format.plan import Kind, Plan, default_part_rows, read_genres, read_tracks
-from ...cache.format.recipe import FeatureSetRecipe, MelRecipe, Recipe
+from ...cache.format.recipe import SIDES, FeatureSetRecipe, MelRecipe, Recipe, difference, differing_values
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, Reason
 from ...cache.format.tables import plan_table
@@ -30,32 +30,32 @@ from .options import ExtractOptions
 log = logging.getLogger(__name__)
 
 
-def choose_recipe(options: ExtractOptions, before: Recipe | None) -> tuple[Recipe, TextSource | None]:
-    """Return what an extraction is to compute, and the text encoder for it.
+def choose_recipe(options: ExtractOptions, stored: Recipe | None) -> tuple[Recipe, TextSource | None]:
+    """Return the recipe of an extraction, and its text encoder.
 
     Parameters
     ----------
-    before : recipe of the store, if there is one: it decides what the options leave open about text and genre names.
+    stored : recipe of an existing store. It fills in the options on text and genre names that the user left open.
     """
     mel = None
     if "mel" in options.features:
         mel = MelRecipe(backend=options.audio_backend, clip_s=options.clip_s, offset=options.offset)
-    names = before.genre_names if before is not None and options.embeds_genres else {}
+    names = stored.genre_names if stored is not None and options.embeds_genres else {}
     if options.genre_names is not None:
         names = genre_names(options.genre_names)
     if "lyrics" not in options.features:
         return Recipe(mel=mel, lyrics=None, genre_names=names), None
     model, precision, cleaning = options.text_model, options.text_precision, CLEANING_RULE
-    if before is not None and before.lyrics is not None:
-        model = model or before.lyrics.model
-        precision = before.lyrics.precision if precision == "auto" else precision
-        cleaning = before.lyrics.cleaning
+    if stored is not None and stored.lyrics is not None:
+        model = model or stored.lyrics.model
+        precision = stored.lyrics.precision if precision == "auto" else precision
+        cleaning = stored.lyrics.cleaning
     text = TextSource(model=model, device=options.text_device)
     return Recipe(mel=mel, lyrics=encoder_recipe(text, precision, cleaning=cleaning), genre_names=names), text
 
 
 def source_table(source: Source) -> pa.Table:
-    """Return the tracks of a source as a plan's table (:data:`mgc.cache.format.tables.PLAN_SCHEMA`)."""
+    """Return the tracks of a source as a table of a plan (:data:`mgc.cache.format.tables.PLAN_SCHEMA`)."""
     return plan_table(
         {
             "id": track.id,
@@ -73,13 +73,19 @@ def source_table(source: Source) -> pa.Table:
 
 
 def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, options: ExtractOptions) -> None:
-    """Create an empty store for the tracks of a source; refuse a file, and a folder that is not empty."""
+    """Create an empty store for the tracks of a source.
+
+    Raises
+    ------
+    ConfigError
+        If `path` is a file or a folder that is not empty, or there are no tracks.
+    """
     if path.is_file():
-        raise ConfigError(f"{path}: a file is in the way; name a folder for the store (such as {path.name}.zarr)")
+        raise ConfigError(f"a file has the name of the store: {path}. Use another name, such as {path.name}.zarr.")
     if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"{path}: this folder holds something else than a feature store; name another")
+        raise ConfigError(f"the folder is not empty and not a feature store: {path}. Use another name.")
     if tracks.num_rows == 0:
-        raise ConfigError("no tracks to extract: the source is empty, or the filters kept nothing")
+        raise ConfigError("no tracks to extract: the source is empty, or the filters exclude all tracks.")
     genres, embedding = _genres_of(tracks), None
     if recipe.lyrics is not None and text is not None and options.embeds_genres:
         embedding = embed_prompts(genres, recipe, text)
@@ -93,41 +99,36 @@ def _genres_of(tracks: pa.Table) -> list[str]:
 
 def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: ExtractOptions) -> None:
     """Raise RecipeMismatchError unless the store was planned with this recipe and these options."""
-    # Hashes decide which text model it is; a folder may have been renamed.
+    # Hashes identify the text model; its folder may have been renamed.
     differences = [d for d in plan.recipe.differences(recipe) if not d.startswith("lyrics.model:")]
     names = [line for line in differences if line.startswith("genre_names.")]
     differences = [line for line in differences if line not in names]
     if (options.embeds_genres and recipe.lyrics is not None) != plan.embeds_genres:
-        differences.append(f"genres: {'embedded' if plan.embeds_genres else 'absent'} here, the opposite there")
+        embedded = "embedded" if plan.embeds_genres else "absent"
+        wanted = "absent" if plan.embeds_genres else "embedded"
+        differences.append(difference("genres", embedded, wanted))
     if options.part_rows not in (None, plan.part_rows):
-        differences.append(f"part_rows: {plan.part_rows} here, {options.part_rows} there")
-    advice = "Use the same options to continue it, or name another store."
+        differences.append(difference("part_rows", plan.part_rows, options.part_rows))
+    advice = "Use the same options to continue the store, or use another store."
     if names:
-        advice += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre names."
+        advice += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre name prompts."
     refuse(path, differences + limit_lines(names, "genre names"), advice)
 
 
 def recipe_differences(stored: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
-    """Compare what decides the values of a feature set; a text model's name is not compared."""
-    ours, theirs = asdict(stored), asdict(wanted)
-    return [
-        f"{key}: {ours.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
-        for key in sorted({*ours, *theirs} - {"model"})
-        if ours.get(key) != theirs.get(key)
-    ]
+    """Return readable lines on the differences of two recipes; the name of a text model is not compared."""
+    return differing_values({**asdict(stored), "model": None}, {**asdict(wanted), "model": None})
 
 
 def refuse(path: Path, differences: Sequence[str], advice: str) -> None:
     """Raise RecipeMismatchError if there are differences."""
     if differences:
         lines = "\n  ".join(differences)
-        raise RecipeMismatchError(
-            f"{path} was made from something else (here: the store, there: this command):\n  {lines}\n{advice}"
-        )
+        raise RecipeMismatchError(f"the store differs from this command: {path}\n  {lines}\n{advice}")
 
 
 def newest_tracks(path: Path, plan: Plan) -> pa.Table:
-    """Return all planned tracks, the newest row of each, sorted by id."""
+    """Return the newest row of every planned track, sorted by id."""
     tracks = pa.concat_tables([read_tracks(path, generation) for generation in plan.generations])
     if any(generation.kind == "retry" for generation in plan.generations):
         newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
@@ -145,13 +146,20 @@ def plan_source(
     may_change: bool,
     uses_tags: bool = False,
 ) -> Plan:
-    """Return the plan with the tracks of the source in it; refuse a source that is not the store's.
+    """Return the plan with the tracks of the source in it.
 
     Parameters
     ----------
-    append : plan new tracks, and accept that planned ones are missing in the source.
-    may_change : accept other values (path, genres, ...) of planned tracks.
-    uses_tags : some values are from the tags of audio files, for the advice.
+    append : plan new tracks, and accept that planned tracks are missing in the source.
+    may_change : accept changed values (path, genres, ...) of planned tracks.
+    uses_tags : some values come from tags of audio files; the error message then suggests --no-tags.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the source differs from the plan in any other way.
+    ConfigError
+        If a planned track that is not in the source is still pending.
     """
     while True:
         planned = newest_tracks(path, plan)
@@ -164,40 +172,40 @@ def plan_source(
             _refuse_same_ids(path, planned, new)
         differences = []
         if not append:
-            sides = (("only here", missing), ("only there", new))
-            differences = [f"{_count(side)} {where}: {_ids(side)}" for where, side in sides if side.num_rows]
+            sides = zip(SIDES, (missing, new), strict=True)
+            differences = [f"{_count(side)} only in {name}: {_ids(side)}" for name, side in sides if side.num_rows]
         if not may_change:
             differences += track_differences(planned.filter(in_source), tracks.filter(in_plan))
         hint = " Add new tracks with --append." if new.num_rows and not append else ""
-        hint += " A store that was made without the tags of audio files is continued with --no-tags." * uses_tags
-        refuse(path, differences, f"Use the same source to continue it, or name another store.{hint}")
+        hint += " To continue a store that was made without the tags of audio files, use --no-tags." * uses_tags
+        refuse(path, differences, f"Use the same source to continue the store, or use another store.{hint}")
         _refuse_pending_elsewhere(path, plan, missing)
         if not new.num_rows:
             return plan
         plan, is_ours = _plan_tracks(path, plan, "append", new, text)
         if is_ours:
-            return plan  # else another process planned something meanwhile: compare again
+            return plan  # else another process has extended the plan: compare again
 
 
 def _refuse_same_ids(path: Path, planned: pa.Table, new: pa.Table) -> None:
-    """Raise ManifestError if new tracks have ids of planned ones but for case or Unicode form."""
+    """Raise ManifestError if ids of new tracks differ from planned ids only in case or Unicode form."""
     ids = [*planned.column("id").to_pylist(), *new.column("id").to_pylist()]
     check_collisions(ids, [str(path)] * planned.num_rows + ["this source"] * new.num_rows)
 
 
 def _refuse_pending_elsewhere(path: Path, plan: Plan, missing: pa.Table) -> None:
-    """Raise ConfigError if tracks that are not in the source, and cannot be built from it, are pending."""
+    """Raise ConfigError if tracks that are not in the source are pending: they could never be built."""
     rows = np.asarray(missing.column("row"))
     pending = missing.filter(pa.array(~np.isin(rows // plan.part_rows, list(committed(path)))))
     if pending.num_rows:
         raise ConfigError(
-            f"{path}: {_count(pending)} of its plan neither extracted yet nor in this source: {_ids(pending)}; "
-            "finish the extraction of their source first"
+            f"{_count(pending)} of the store not extracted yet and not in this source: {path}: {_ids(pending)}. "
+            "Finish the extraction of their source first."
         )
 
 
 def _plan_tracks(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: TextSource | None) -> tuple[Plan, bool]:
-    """Append a generation; also return whether it holds these tracks, or those of another process that came first."""
+    """Append a generation; return the plan, and False if another process appended other tracks first."""
     genres = sorted(set(_genres_of(tracks)) - set(read_genres(path, plan)))
     embedding = embed_prompts(genres, plan.recipe, text) if plan.embeds_genres and text is not None else None
     number = len(plan.generations)
@@ -207,14 +215,14 @@ def _plan_tracks(path: Path, plan: Plan, kind: Kind, tracks: pa.Table, text: Tex
 
 
 def has_unfinished_retry(path: Path, plan: Plan) -> bool:
-    """Whether a retry of failed tracks is planned, of which parts are pending."""
+    """Return whether a planned retry of failed tracks has pending parts."""
     done = committed(path).keys()
     retries = (generation for generation in plan.generations if generation.kind == "retry")
     return any(part not in done for generation in retries for part in plan.parts_of(generation))
 
 
 def plan_retry(path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None) -> Plan | None:
-    """Return the plan with a generation of the tracks that failed and are in the source; None if there are none."""
+    """Plan a retry of the failed tracks that are in the source; return the plan, or None if there are none."""
     with FeatureStore.open(path) as store:
         newest = store.tracks.filter(pa.array(store.newest))
     failed = pc.and_(pc.equal(newest.column("status"), FAILED), pc.not_equal(newest.column("reason"), Reason.DROPPED))
@@ -224,7 +232,7 @@ def plan_retry(path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None
     log.info("retrying %d failed tracks", retry.num_rows)
     plan, is_ours = _plan_tracks(path, plan, "retry", retry, text)
     if not is_ours:
-        raise ConfigError(f"{path}: another extraction planned tracks at the same moment; run this again")
+        raise ConfigError(f"another extraction extended the plan at the same time: {path}. Run the same command again.")
     return plan
 
 
@@ -237,14 +245,14 @@ def _ids(tracks: pa.Table) -> str:
 
 
 def track_differences(planned: pa.Table, tracks: pa.Table) -> list[str]:
-    """Compare the values of tracks, row by row; both tables hold the same ids, sorted."""
+    """Return readable lines on the differences of tracks; both tables have the same ids, sorted."""
     columns = [name for name in planned.column_names if name != "row"]
     if planned.select(columns).equals(tracks.select(columns)):
         return []
     changed = [
-        f"track {ours['id']}, {name}: {ours[name]!r} here, {theirs[name]!r} there"
-        for ours, theirs in zip(planned.to_pylist(), tracks.to_pylist(), strict=True)
+        difference(f"track {stored['id']}, {name}", repr(stored[name]), repr(wanted[name]))
+        for stored, wanted in zip(planned.to_pylist(), tracks.to_pylist(), strict=True)
         for name in columns
-        if ours[name] != theirs[name]
+        if stored[name] != wanted[name]
     ]
     return limit_lines(changed, "values of tracks")

@@ -1,4 +1,4 @@
-"""The half of a repair that needs the source: build tables of the plan and genre embeddings anew, and compare them."""
+"""Rebuild damaged tables and genre embeddings of a plan from the source, the part of a repair that needs the source."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .reconcile import source_table
 def restore_plan_objects(
     store: Path, damages: Iterable[Damage], source: Source, text: TextSource | None
 ) -> list[Damage]:
-    """Write damaged objects of the plan anew, where `source` and the text encoder give the very bytes recorded.
+    """Rebuild damaged objects of the plan from `source` and the text encoder; write those that match the recorded hash.
 
     Returns
     -------
     list of Damage
-        What is left.
+        The damage that remains.
     """
     plan = read_plan(store)
     recorded = {
@@ -52,7 +52,7 @@ def restore_plan_objects(
 def _candidates(
     store: Path, plan: Plan, generation: Generation | None, key: str, source: Source, text: TextSource | None
 ) -> Iterator[bytes]:
-    """Build what an object of a generation may have held."""
+    """Yield possible contents of an object of a generation."""
     kind, _, name = key.partition("/")
     if generation is None:
         return
@@ -66,7 +66,7 @@ def _candidates(
 
 
 def _track_tables(store: Path, plan: Plan, generation: Generation, source: Source) -> Iterator[bytes]:
-    """Take the source's tracks; those of them that no other generation plans; those that other generations plan."""
+    """Yield candidate tables: all tracks of the source, those in no other generation, those in other generations."""
     tracks = source_table(source)
     others: set[str] = set()
     for other in plan.generations:

@@ -1,6 +1,6 @@
-"""Forecast an extraction: extract a sample of the collection, by the same code, into a temporary store.
+"""Forecast an extraction: extract a sample of the collection into a temporary store, with the same code.
 
-Every worker's first part includes its start-up (processes, the encoder's weights); the others show the cost of a track.
+The first part of each worker includes its start-up (process, encoder weights); the later parts give the time per track.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .options import ExtractOptions, default_workers
 from .reconcile import choose_recipe
 
 SAMPLE_PARTS = 4
-"""Parts of a sample per worker, so that most of them are not a worker's first."""
+"""Parts of a sample per worker; more than 2, so that most parts do not include a start-up."""
 
 
 def forecast(
@@ -37,13 +37,13 @@ def forecast(
     sample: int | None = None,
     on_progress: Progress = silent,
 ) -> Forecast:
-    """Extract some tracks of a collection for a trial, and predict what all of them take.
+    """Extract a random sample of a collection, and predict duration and size of the whole extraction.
 
     Parameters
     ----------
-    options : of the extraction, into a new store. The trial runs on as many workers, or on one per core if that is
-        fewer, and on no more than the sample gives enough parts for.
-    sample : tracks of the trial, drawn at random; None takes :func:`default_sample`.
+    options : of the extraction into a new store. The sample is extracted with the same number of workers, but with at
+        most one worker per core and :data:`SAMPLE_PARTS` parts per worker.
+    sample : number of sampled tracks; None takes :func:`default_sample`.
     """
     recipe, text = choose_recipe(options, None)
     n, workers = len(source.tracks), default_workers() if options.workers is None else options.workers
@@ -86,7 +86,7 @@ def forecast(
 
 
 def default_sample(n_tracks: int) -> int:
-    """Return 64 tracks, but of a small collection no more than a tenth: else the trial costs as much as the work."""
+    """Return 64, or a tenth of a small collection: a larger sample would cost as much as the extraction."""
     return min(64, max(SAMPLE_PARTS, n_tracks // 10))
 
 

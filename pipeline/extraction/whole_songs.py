@@ -1,4 +1,4 @@
-"""Whole songs, cut into windows of a clip's length; each window is a track."""
+"""Cut whole songs into windows of a clip's length; each window becomes a track."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..audio.clip_reader import ClipReader
 from ..sources.manifest import Source, Track, resolve_inside
 
 MAX_WINDOWS = 1024
-"""Windows whose features are on disk at a time."""
+"""Maximum number of windows per batch, which bounds the disk space of the temporary store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatch:
-    """Some whole songs, cut into windows.
+    """Windows of one or more whole songs.
 
     Attributes
     ----------
     songs : the songs, in order of id.
-    source : one track per window; each window of a song has its lyrics.
-    song_of : by id of a window, the index of its song.
-    starts_s : by id of a window, where it begins. A song of one window is not in it: its clip is the recipe's.
+    source : one track per window; each window has the lyrics of its song.
+    song_of : window id -> index of its song.
+    starts_s : window id -> start in seconds. It lacks songs of one window, whose clip starts where the recipe says.
     """
 
     songs: list[Track] = field(default_factory=list)
@@ -45,7 +45,7 @@ class WindowBatch:
 
 
 def windows_per_song(seconds: float, clip_s: float) -> int:
-    """Count successive windows: the last is kept when it is at least half full, and there is always one.
+    """Return the number of successive windows, at least one; the last window is kept if it is at least half full.
 
     >>> [windows_per_song(seconds, 30.0) for seconds in (12, 44.9, 45, 60, 200)]
     [1, 1, 2, 2, 7]
@@ -54,11 +54,11 @@ def windows_per_song(seconds: float, clip_s: float) -> int:
 
 
 def count_windows(source: Source, recipe: MelRecipe, on_progress: Progress) -> list[int]:
-    """Count the windows of each track; one, if its length cannot be measured: extraction then gives the reason.
+    """Return the number of windows per track; 1 if its length cannot be measured, as extraction then gives the reason.
 
     Parameters
     ----------
-    on_progress : receives how many tracks are measured.
+    on_progress : receives the number of measured tracks.
     """
     counts = []
     with ClipReader(recipe, form="seconds") as reader:
@@ -75,7 +75,7 @@ def count_windows(source: Source, recipe: MelRecipe, on_progress: Progress) -> l
 def batch_songs(
     source: Source, counts: Sequence[int], recipe: MelRecipe, *, max_windows: int = MAX_WINDOWS
 ) -> Iterator[WindowBatch]:
-    """Batch songs in order of id, each batch of at most `max_windows` windows; a longer song is alone."""
+    """Yield batches of songs in order of id, of at most `max_windows` windows; a longer song gets its own batch."""
     batch = WindowBatch(source=dataclasses.replace(source, tracks=[]))
     for song, n_windows in sorted(zip(source.tracks, counts, strict=True), key=lambda pair: pair[0].id):
         if batch.songs and len(batch.source.tracks) + n_windows > max_windows:

@@ -45,8 +45,8 @@ def test_an_unknown_option_is_an_error_with_the_nearest_name(table: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"features": ["mel", "chroma"]}, "features 'mel,chroma': want mel, lyrics or both"),
-        ({"features": ["genres"]}, "want mel, lyrics or both"),
+        ({"features": ["mel", "chroma"]}, "invalid features: 'mel,chroma'. Use mel, lyrics or both"),
+        ({"features": ["genres"]}, "Use mel, lyrics or both"),
         ({"features": ["mel", "genres"]}, "genres are embedded by the encoder of the lyrics"),
         ({"workers": 2, "scheduler": Scheduler(address="tls://a:1")}, "a scheduler has workers of its own"),
         ({"features": ["mel"], "genre_names": "common"}, "genres are not embedded"),

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from mgc.cache.machine import ONE_THREAD, environment, keeping_freed_memory
+from mgc.cache.machine import ONE_THREAD, environment, keep_freed_memory
 
 MB = 2**20
 needs_glibc = pytest.mark.skipif(
@@ -29,7 +29,7 @@ def pages_asked_for(n_bytes: int) -> int:
 @needs_glibc
 def test_large_arrays_use_the_same_pages_again_while_memory_is_kept_and_not_afterwards() -> None:
     n_bytes = 100 * MB
-    with keeping_freed_memory():
+    with keep_freed_memory():
         pages_asked_for(n_bytes)
         assert pages_asked_for(n_bytes) < 100
     pages_asked_for(n_bytes)
@@ -61,7 +61,7 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
 
 @needs_glibc
 def test_nothing_changes_where_it_is_not_wanted() -> None:
-    with keeping_freed_memory(enabled=False):
+    with keep_freed_memory(enabled=False):
         pages_asked_for(100 * MB)
         assert pages_asked_for(100 * MB) >= 50
 

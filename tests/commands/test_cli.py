@@ -133,9 +133,9 @@ def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
     table.write_text(table.read_text().replace("tone3,", "tone9,").replace("A1", "B1"))
     done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
     assert done.code == 2
-    assert "1 track only here: tone3" in done.err
+    assert "1 track only in the store: tone3" in done.err
     assert "1 track only there: tone9" in done.err
-    assert "track tone1, artists: ['A1'] here, ['B1'] there" in done.err
+    assert "track tone1, artists: ['A1'] in the store, ['B1'] in this command" in done.err
 
 
 def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tmp_path):
@@ -215,7 +215,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("predict", "{tmp}", "{tmp}/x.mp3"), "no trained model here"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s", "--max-failures", "some"), "want a share such as 5%"),
-        (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "want mel"),
+        (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "Use mel"),
         (("extract", "{tmp}/audio", "-o", "{tmp}/s", "--features", "mel,genres"), "lyrics too"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/songs.csv"), "ends in .jsonl"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "/proc/no/such.jsonl"), "/proc/no"),
@@ -340,7 +340,7 @@ def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_
     assert call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json["parts_built"] == 0
     assert sealed.read_bytes() == before
     other = call("extract", table, "-o", sealed, *options, "--clip-s", 7)
-    assert (other.code, f"{sealed} was made from something else" in other.err) == (2, True)
+    assert (other.code, f"the store differs from this command: {sealed}" in other.err) == (2, True)
     with only_writer(sealed):
         busy = call("extract", table, "-o", sealed, *options)
     assert (busy.code, "one writer" in busy.err) == (2, True)
@@ -463,7 +463,7 @@ def test_genres_are_read_aloud_by_other_names_and_the_store_says_so(call, table,
     assert call("extract", table, "-o", named, *allowed, "--json").json["parts_built"] == 0
     refused = call("extract", table, "-o", plain, *allowed, "--genre-names", names)
     assert refused.code == 2
-    assert "genre_names.rock: absent here, hard rock music there" in refused.err
+    assert "genre_names.rock: absent in the store, hard rock music in this command" in refused.err
     assert "mgc store select" in refused.err
     assert "hard rock music" in call("store", "info", named).out
     assert call("store", "verify", named, "--full").code == 0

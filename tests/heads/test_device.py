@@ -51,6 +51,6 @@ def test_memory_is_kept_between_steps_on_a_cpu_with_room_for_it(
         yield
 
     monkeypatch.setattr(device, "free_bytes", lambda _: free)
-    monkeypatch.setattr(device, "keeping_freed_memory", noted)
+    monkeypatch.setattr(device, "keep_freed_memory", noted)
     with reused_memory(torch.device(place)):
         assert said == [kept]

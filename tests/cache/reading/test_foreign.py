@@ -24,7 +24,7 @@ from mgc.cache.upkeep.hdf5_writer import convert, seal_store
 from mgc.cache.upkeep.quarantine import quarantine
 from mgc.cache.upkeep.seal import write_seal
 from mgc.cache.upkeep.verify import verify
-from mgc.cache.writing.commits import _remove_stale, finish
+from mgc.cache.writing.commits import _remove_stale, roll_forward
 from mgc.cache.writing.publish import staged_folder
 
 SECRET = b"the private key of the victim"
@@ -266,7 +266,7 @@ def test_no_file_behind_a_link_in_staging_is_installed(folder: Path, elsewhere: 
     (staged / "mel").symlink_to(elsewhere)
     (store / "mel/c/1/0/0").unlink()
     with pytest.raises(StoreCorruptError, match="mel: a symbolic link"):
-        finish(store)
+        roll_forward(store)
     assert not (store / "mel/c/1/0/0").exists()
     assert (elsewhere / "c/1/0/0").stat().st_nlink == 1
 

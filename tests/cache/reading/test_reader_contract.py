@@ -176,7 +176,7 @@ def test_what_cannot_be_read_is_refused_in_the_same_words(store: FeatureStore) -
     for name, rows, error, message in cases:
         with pytest.raises(error, match=message):
             store.read(name, rows)
-    with pytest.raises(ConfigError, match="no features 'pace' joined it, but other, tempo"):
+    with pytest.raises(ConfigError, match=r"no added feature set 'pace'.*\(added: other, tempo\)"):
         store.counts("pace")
     with pytest.raises(StoreError, match="no text features named 'tempo' joined this store; there are: other"):
         FeatureStore.open(store.path, text="tempo")

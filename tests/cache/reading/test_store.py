@@ -33,7 +33,7 @@ from mgc.cache.reading import mapped_shard, zarr_reader
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.info import watch
 from mgc.cache.writing import publish
-from mgc.cache.writing.commits import commit_part, finish
+from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import create_store
 
 
@@ -115,7 +115,7 @@ def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
     before = tree(store_path)
     arrays, outcomes = part_content(range(4, 8))
     record = commit_part(store_path, 1, {**arrays, "mel": arrays["mel"] + 1}, outcomes)
-    finish(store_path)
+    roll_forward(store_path)
     assert tree(store_path) == before
     assert record["counts"] == {"ok": 3, "failed": 1}
     assert record["reasons"] == {"EMPTY": 1}
@@ -283,7 +283,7 @@ def test_a_shard_cut_short_is_refused(store_path):
 def test_recipe_differences_are_readable_and_fingerprints_follow():
     other = Recipe(mel=MelRecipe(clip_s=0.5, hop_length=256), lyrics=None)
     lines = RECIPE.differences(other)
-    assert "mel.hop_length: 512 here, 256 there" in lines
-    assert "lyrics.hidden_size: 12 here, absent there" in lines
+    assert "mel.hop_length: 512 in the store, 256 in this command" in lines
+    assert "lyrics.hidden_size: 12 in the store, absent in this command" in lines
     assert Recipe.from_dict(RECIPE.to_dict()) == RECIPE
     assert RECIPE.fingerprints()["mel"] != other.fingerprints()["mel"]

@@ -165,7 +165,7 @@ def test_values_that_contradict_the_record_are_found(store):
 
     arrays, outcomes = part_content(range(4, 8))
     arrays["mel"][2, 5, 7] = np.nan
-    commit_part(store, 1, arrays, outcomes, again=True)
+    commit_part(store, 1, arrays, outcomes, new_version=True)
     assert verify(store) == []
     (damage,) = verify(store, full=True)
     assert (damage.kind, damage.array, damage.part, damage.tracks) == ("values", "mel", 1, ("t06",))

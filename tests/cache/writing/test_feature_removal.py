@@ -17,14 +17,14 @@ from benchmarks.worlds.full_store import OTHER, TEMPO, create_full, fill_pending
 from benchmarks.worlds.small_store import tree
 from mgc.cache.claims import hold
 from mgc.cache.errors import ConfigError, StoreCorruptError
-from mgc.cache.format.plan import read_plan, unfinished_drops
+from mgc.cache.format.plan import read_plan, unfinished_removals
 from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.hdf5_writer import convert
 from mgc.cache.upkeep.verify import verify
 from mgc.cache.writing.commits import commit_part
 from mgc.cache.writing.creation import add_feature_set
-from mgc.cache.writing.feature_removal import drop_feature
+from mgc.cache.writing.feature_removal import remove_feature_set
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def keys(store: Path) -> set[str]:
 @pytest.mark.parametrize("name", ["tempo", "other"])
 def test_nothing_of_them_is_left_and_all_else_is_untouched(store, name):
     before = tree(store)
-    drop_feature(store, name)
+    remove_feature_set(store, name)
     after = tree(store)
     assert verify(store, full=True) == []
     assert {key for key in after if after[key] != before[key]} == {"zarr.json"}
@@ -64,45 +64,45 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
     path = tmp_path / "clean" / "s.zarr"
     shutil.copytree(whole, path)
     with faults(path) as watch:
-        drop_feature(path, "other")
+        remove_feature_set(path, "other")
     clean, n = tree(path), len(watch.operations)
     assert n > 20
     for fault in ("kill", "EIO"):
         for at in range(0, n, 1 if fault == "kill" else 4):
             path = Path(shutil.copytree(whole, tmp_path / f"{fault}{at}" / "s.zarr"))
             with faults(path, fault, at) as watch, contextlib.suppress(Killed, OSError):
-                drop_feature(path, "other")
+                remove_feature_set(path, "other")
             assert watch.fired
             assert verify(path, full=True) == []
-            assert unfinished_drops(path) == [], "whoever looks at it ends it"
+            assert unfinished_removals(path) == [], "whoever looks at it ends it"
             with FeatureStore.open(path) as opened:
                 decided = "other" not in opened.added
             if not decided:
-                drop_feature(path, "other")
+                remove_feature_set(path, "other")
             assert tree(path) == clean, f"{fault} at {at}"
             shutil.rmtree(path.parent)
 
 
 def test_they_are_hidden_from_the_decision_on_and_the_same_command_ends_it(store):
     with faults(store, "kill", 2), contextlib.suppress(Killed):  # after the rename and its fsync
-        drop_feature(store, "tempo")
-    assert unfinished_drops(store) == ["tempo"]
+        remove_feature_set(store, "tempo")
+    assert unfinished_removals(store) == ["tempo"]
     assert "tempo" not in read_plan(store).added
     assert (store / "tempo").is_dir()
-    drop_feature(store, "tempo")
+    remove_feature_set(store, "tempo")
     assert not (store / "tempo").exists()
-    assert unfinished_drops(store) == []
+    assert unfinished_removals(store) == []
 
 
 def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):
     old = read_plan(store)
-    drop_feature(store, "tempo")
+    remove_feature_set(store, "tempo")
     newer = dataclasses.replace(TEMPO, version="2", shape=(5,), dtype="int16")
     add_feature_set(store, read_plan(store), "tempo", newer)
     rows = old.part_range(0)
     arrays = {spec.name: np.ones((len(rows), *spec.tail), spec.dtype) for spec in old.arrays("tempo")}
     outcomes = ADDED_OUTCOME_SCHEMA.empty_table()
-    with pytest.raises(ConfigError, match="'tempo' were taken out of it while they were made"):
+    with pytest.raises(ConfigError, match="'tempo' was removed during its extraction"):
         commit_part(store, 0, arrays, outcomes, feature_set="tempo", plan=old)
     fill_pending(store)
     assert verify(store, full=True) == []
@@ -114,7 +114,7 @@ def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):
 def test_a_reader_that_was_there_before_is_refused_and_reads_no_fill(store):
     with FeatureStore.open(store) as before:
         assert len(before.rows_with("tempo"))
-        drop_feature(store, "tempo")
+        remove_feature_set(store, "tempo")
         with pytest.raises(StoreCorruptError, match="open it again"):
             before.read("tempo", before.ok_rows[:1])
         assert np.isfinite(before.read("mel", before.ok_rows)).all()
@@ -128,14 +128,14 @@ def test_a_deleted_object_of_theirs_is_an_error_and_not_fill(store):
 
 def test_what_cannot_be_taken_out_is_refused_by_name(store):
     for name in ("mel", "temp", "../features/tempo"):
-        with pytest.raises(ConfigError, match="joined it, but other, tempo; what a store was made with stays"):
-            drop_feature(store, name)
+        with pytest.raises(ConfigError, match=r"no added feature set .* \(added: other, tempo\)"):
+            remove_feature_set(store, name)
     (store / "staging").mkdir()
     with (
         hold(store / "staging" / "commits+tempo+0~claim"),
-        pytest.raises(ConfigError, match="an extraction is at work"),
+        pytest.raises(ConfigError, match="an extraction is running"),
     ):
-        drop_feature(store, "tempo")
+        remove_feature_set(store, "tempo")
     assert verify(store) == []
     assert "tempo" in read_plan(store).added
 
@@ -149,13 +149,13 @@ def test_no_feature_is_called_like_a_folder_of_the_store(store, name):
 def test_a_text_encoders_features_named_like_an_array_leave_the_array_alone(store):
     add_feature_set(store, read_plan(store), "mel", OTHER, np.ones((3, 6), np.float32))
     before = keys(store)
-    drop_feature(store, "mel")
+    remove_feature_set(store, "mel")
     assert verify(store, full=True) == []
     assert {key for key in before if key.startswith("mel/")} <= keys(store)
 
 
 def test_the_sealed_form_and_back_knows_nothing_of_them(store, tmp_path):
-    drop_feature(store, "tempo")
+    remove_feature_set(store, "tempo")
     convert(store, tmp_path / "s.h5")
     names: list[str] = []
     with h5py.File(tmp_path / "s.h5") as file:

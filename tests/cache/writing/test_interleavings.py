@@ -60,7 +60,7 @@ def test_a_part_whose_staging_is_gone_is_not_committed(half, tmp_path):
                 commit(path)
             except StoreError as error:
                 errors.append(str(error))
-        assert all("give the same command again" in error for error in errors)
+        assert all("Run the same command again" in error for error in errors)
         assert not errors or not (path / "commits/1.json").exists()
         commit(path)
         assert {item["key"] for item in unseal(path / "commits/1.json")["objects"]} == whole
@@ -87,7 +87,7 @@ def test_the_age_of_a_claim_is_told_by_the_clock_of_its_file_system(half, tmp_pa
     claim = path / "staging" / "commits+1~claim"
     claim.write_text(json.dumps({"host": "other", "pid": 1, "id": "x"}))
     monkeypatch.setattr("time.time", lambda: claim.stat().st_mtime + 10 * STALE_S)
-    with pytest.raises(ConfigError, match="an extraction is at work on it"):
+    with pytest.raises(ConfigError, match="an extraction is running"):
         publish.refuse_busy(path)
     old = file_system_time(path) - 2 * STALE_S
     os.utime(claim, (old, old))
@@ -98,7 +98,7 @@ def test_genres_that_another_process_has_appended_meanwhile_are_refused(tmp_path
     """A process that derived its new genres from an older plan would plan them twice."""
     path = create(tmp_path / "s.zarr")
     append_late_track(path)
-    with pytest.raises(ConfigError, match="has the genres soul already; give the same command again"):
+    with pytest.raises(ConfigError, match="has just added the genres soul.*Run the same command again"):
         append_late_track(path)
     assert len(read_plan(path).generations) == 2
     fill(path, range(4))

@@ -98,7 +98,7 @@ def test_features_of_another_recipe_are_refused_with_every_difference(
     with pytest.raises(RecipeMismatchError) as refused:
         score_store(load_run(result.run), world.write(tmp_path / "s.zarr"))
     assert "lyrics.weights_sha256: " + "a" * 64 in str(refused.value)
-    assert "mel.fmax_hz: 11025.0 here, 8000.0 there" in str(refused.value)
+    assert "mel.fmax_hz: 11025.0 in the model, 8000.0 in the store" in str(refused.value)
 
 
 def test_a_text_encoder_by_another_name_or_in_another_precision_will_do(

@@ -138,11 +138,11 @@ def test_again_does_nothing_and_another_encoder_is_refused(made, store):
     save_tiny(folder / "other", 2)
     with pytest.raises(RecipeMismatchError, match="weights_sha256"):
         api.extract(source, store, add="tiny", text_model=str(folder / "other"), **OPTIONS)
-    with pytest.raises(ConfigError, match="want a short name"):
+    with pytest.raises(ConfigError, match="invalid name of a feature set"):
         api.extract(source, store, add="Tiny-1", text_model=str(folder / "bert"), **OPTIONS)
-    with pytest.raises(ConfigError, match="no extractor 'tiny' .*or name a text encoder"):
+    with pytest.raises(ConfigError, match="no extractor 'tiny' .*or give a text encoder"):
         api.extract(source, store, add="tiny", **OPTIONS)
-    with pytest.raises(ConfigError, match="an extractor's name, but a text encoder"):
+    with pytest.raises(ConfigError, match="an extractor has this name, but --text-model"):
         api.extract(source, store, add="pooled_mel", text_model=str(folder / "bert"), **OPTIONS)
 
 

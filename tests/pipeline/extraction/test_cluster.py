@@ -27,7 +27,7 @@ from mgc.cache.errors import ConfigError, WorkerError
 from mgc.cache.format.recipe import MelRecipe, Recipe
 from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.extraction import probe
-from mgc.pipeline.extraction.cluster import DEATHS_ALLOWED, Deaths, run_on_cluster
+from mgc.pipeline.extraction.cluster import MAX_CRASHES, CrashCounter, run_on_cluster
 from mgc.pipeline.extraction.options import Scheduler
 from mgc.pipeline.extraction.part import PartJob
 from mgc.pipeline.sources.manifest import Source, Track
@@ -177,7 +177,7 @@ def test_where_no_worker_can_start_one_line_says_why_and_what_to_do(tmp_path, mo
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", no_lock)
-    with pytest.raises(WorkerError, match=r"cannot start here \(.*Read-only file system\); give --workers 0") as raised:
+    with pytest.raises(WorkerError, match=r"cannot start: .*Read-only file system\. Use --workers 0") as raised:
         extract(tones(tmp_path, 2), tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1)
     assert "\n" not in str(raised.value)
 
@@ -190,7 +190,7 @@ def test_a_read_only_shared_memory_is_named(tmp_path):
     run = f"{mount}; {sys.executable} -m mgc extract {tmp_path} -o {tmp_path}/s --features mel --clip-s 1 --workers 2"
     done = subprocess.run(["unshare", "-m", "sh", "-c", run], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "cannot start here (no lock for processes; on Linux they are files in /dev/shm: " in done.stderr
+    assert "cannot start: no lock can be created; on Linux locks are files in /dev/shm: " in done.stderr
     assert "Traceback" not in done.stderr
     assert "fault of mgc" not in done.stderr
 
@@ -198,12 +198,12 @@ def test_a_read_only_shared_memory_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("scheduler", "said"),
     [
-        (Scheduler(), "by --scheduler or by --scheduler-file"),
-        (Scheduler(address="tcp://a:1", file=Path("x.json")), "not both"),
-        (Scheduler(address="tcp://10.0.0.7:8786"), "use tls://.*or say --insecure-network"),
+        (Scheduler(), "Use --scheduler or --scheduler-file"),
+        (Scheduler(address="tcp://a:1", file=Path("x.json")), "exactly one address"),
+        (Scheduler(address="tcp://10.0.0.7:8786"), "Use tls://.*or add --insecure-network"),
         (Scheduler(address="node7:8786"), "plain TCP over a network"),
-        (Scheduler(address="tls://node7:8786"), "TLS needs --tls-ca"),
-        (Scheduler(file=Path("no-such-file.json")), "no scheduler's address in it"),
+        (Scheduler(address="tls://node7:8786"), "Add --tls-ca"),
+        (Scheduler(file=Path("no-such-file.json")), "no scheduler address"),
     ],
 )
 def test_a_scheduler_that_is_not_safe_or_not_there_is_refused(scheduler, said):
@@ -348,7 +348,7 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
             if done:
                 scheduler.kill()
 
-        with pytest.raises(WorkerError, match="scheduler is lost; committed parts are kept"):
+        with pytest.raises(WorkerError, match="scheduler lost. Committed parts are kept"):
             extract(
                 source,
                 tmp_path / "s",
@@ -362,14 +362,14 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
 
 
 def test_parts_that_were_on_one_worker_share_its_end() -> None:
-    """A part beside others that end their workers is not blamed for all of these; one that is alone is."""
-    deaths = Deaths()
+    """A part next to parts that crash their workers gets half of each crash; a part alone on its worker gets all."""
+    crashes = CrashCounter()
     for worker in range(4):
-        deaths.count(worker + 10, f"worker {worker}")
-        deaths.count(3, f"worker {worker}")
-    assert deaths.of(3) == 2
-    assert deaths.of(10) == 0.5
+        crashes.add(worker + 10, f"worker {worker}")
+        crashes.add(3, f"worker {worker}")
+    assert crashes.share(3) == 2
+    assert crashes.share(10) == 0.5
     for worker in range(4):
-        deaths.count(7, f"other {worker}")
-    assert deaths.of(7) == 4 > DEATHS_ALLOWED
-    assert deaths.of(99) == 0
+        crashes.add(7, f"other {worker}")
+    assert crashes.share(7) == 4 > MAX_CRASHES
+    assert crashes.share(99) == 0

@@ -92,7 +92,7 @@ def test_appended_tracks_start_at_a_new_part_and_touch_nothing(tmp_path):
     store, some = tmp_path / "s", Source(root=tmp_path, tracks=tones(tmp_path, 7).tracks[1:4])
     extract(some, store, recipe=recipe, text=None, part_rows=2)
     before = tree(store)
-    with pytest.raises(RecipeMismatchError, match=r"4 tracks only there: t0, t4, t5, t6\n.*with --append"):
+    with pytest.raises(RecipeMismatchError, match=r"4 tracks only in this command: t0, t4, t5, t6\n.*with --append"):
         extract(source, store, recipe=recipe, text=None)
     report = extract(source, store, recipe=recipe, text=None, append=True)
     assert (report.planned, report.ok, report.parts_built) == (7, 7, 2)
@@ -230,14 +230,14 @@ def test_part_rows_are_frozen_and_something_else_in_the_way_is_not_touched(tmp_p
     source = tones(tmp_path, 2)
     recipe = Recipe(mel=MEL, lyrics=None)
     extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2)
-    with pytest.raises(RecipeMismatchError, match="part_rows: 2 here, 1 there"):
+    with pytest.raises(RecipeMismatchError, match="part_rows: 2 in the store, 1 in this command"):
         extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=1)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
-    with pytest.raises(ConfigError, match="something else than a feature store"):
+    with pytest.raises(ConfigError, match="not empty and not a feature store"):
         extract(source, tmp_path / "photos", recipe=recipe, text=None)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
-    with pytest.raises(ConfigError, match="a file is in the way"):
+    with pytest.raises(ConfigError, match="a file has the name of the store"):
         extract(source, tmp_path / "0.wav", recipe=recipe, text=None)
     with pytest.raises(ConfigError, match="no tracks to extract"):
         extract(Source(root=tmp_path, tracks=[]), tmp_path / "none", recipe=recipe, text=None)
@@ -349,6 +349,6 @@ def test_a_part_reads_the_plan_twice_to_build_and_to_commit(tmp_path, monkeypatc
     plan = read_plan(store)
     arrays, outcomes = read_part(store, plan, 0)
     read.clear()
-    commit_part(store, 0, arrays, outcomes, plan=plan, again=True)
+    commit_part(store, 0, arrays, outcomes, plan=plan, new_version=True)
     assert read.count("plan.json") == 1
     assert len(FeatureStore.open(store).ok_rows) == 4

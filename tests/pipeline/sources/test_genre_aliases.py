@@ -162,7 +162,7 @@ def test_a_store_of_merged_genres_is_continued_with_the_option_and_refused_witho
     assert list(FeatureStore.open(store).genres) == ["hip hop"]
     assert json.loads((store / "log" / "source-0.json").read_text())["merged_genres"] == merged
     refused = call("extract", path, *options)
-    assert (refused.code, "genres: ['hip hop'] here, ['hiphop'] there" in refused.err) == (2, True)
+    assert (refused.code, "genres: ['hip hop'] in the store, ['hiphop'] in this command" in refused.err) == (2, True)
     assert call("store", "verify", store, "--full").code == 0
     assert call("store", "failures", store, "--json").json["failures"] == []
 
