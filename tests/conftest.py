@@ -1,4 +1,4 @@
-"""What all tests share: the real data where it is at hand, and the mgc command as a user runs it."""
+"""Fixtures of all tests: real data where it is available, and the mgc command as users run it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mgc import cli
 
 pytest_plugins = ["small_world"]
 
-# How long an example takes says how busy the machine is, not whether the code is right.
+# The duration of an example depends on the load of the machine, so it is no criterion.
 settings.register_profile("mgc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mgc")
 
@@ -33,13 +33,13 @@ Mgc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take minutes come first, so that no process is left alone with one in the end."""
+    """Run the files that take minutes first, so that the processes end at about the same time."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with real songs and odd files; tests that want it skip where MGC_REAL_DATA does not name it."""
+    """Folder with real songs and odd files; tests that need it are skipped without MGC_REAL_DATA."""
     folder = os.environ.get("MGC_REAL_DATA")
     if not folder:
         pytest.skip("MGC_REAL_DATA is not set: real songs are not at hand")
@@ -48,7 +48,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def mgc() -> Mgc:
-    """Run ``mgc ARGS`` in a process of its own; `code` is the exit status wanted."""
+    """Run ``mgc ARGS`` in a separate process; `code` is the expected exit status."""
 
     def run(*args: object, code: int = 0, timeout_s: float = 500) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mgc", *map(str, args)]
@@ -61,7 +61,7 @@ def mgc() -> Mgc:
 
 @pytest.fixture(scope="session")
 def mgc_json(mgc: Mgc) -> Callable[..., Any]:
-    """Run ``mgc ARGS --json`` and parse what it prints."""
+    """Run ``mgc ARGS --json`` and parse its output."""
 
     def run(*args: object, code: int = 0) -> Any:
         return json.loads(mgc(*args, "--json", code=code).stdout)
@@ -71,7 +71,7 @@ def mgc_json(mgc: Mgc) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command that ran in this process ended."""
+    """Exit status and output of a command that ran in this process."""
 
     code: int
     out: str
@@ -105,7 +105,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(scope="session")
 def songs_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished store with what documentation and examples are about: planted genres, artists and languages."""
+    """A small finished store for documentation and examples, with planted genres, artists and languages."""
     from benchmarks.worlds.songs_store import write_songs_store
 
     return write_songs_store(tmp_path_factory.mktemp("songs") / "songs.zarr")

@@ -1,4 +1,4 @@
-"""The structure of the package: small rooms, imports that go one way, no circles."""
+"""The structure of the package: small folders, imports in one direction, no cycles."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_no_folder_above_15_files_and_no_file_above_400_lines() -> None:
     assert {path: n for path, n in lines.items() if n > MAX_LINES} == {}
 
 
-def test_no_two_files_import_each_other_in_a_loop() -> None:
-    """Imports inside functions and under TYPE_CHECKING included."""
+def test_no_import_cycle_between_files() -> None:
+    """Include imports inside functions and under TYPE_CHECKING."""
     graph = grimp.build_graph("mgc", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     try:
@@ -35,12 +35,12 @@ def test_no_two_files_import_each_other_in_a_loop() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_imports_go_one_way() -> None:
+def test_import_contracts_hold() -> None:
     done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_room_is_in_the_contracts_and_in_the_package() -> None:
+def test_every_folder_is_in_the_contracts_and_in_the_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     whole = settings["importlinter"]["contracts"][0]["layers"]  # the contracts of single rooms are exhaustive
     assert {f"mgc.{room}" for room in ROOMS} <= {name for layer in whole for name in layer.split(" | ")}
@@ -48,15 +48,15 @@ def test_every_room_is_in_the_contracts_and_in_the_package() -> None:
     assert set(settings["setuptools"]["packages"]) == {"mgc", *(".".join(("mgc", *folder.parts)) for folder in folders)}
 
 
-def test_folders_hold_nothing_but_a_docstring_in_their_init() -> None:
-    """Child processes start through them, so they import nothing; mgc.api alone hands its names on."""
+def test_init_files_contain_only_a_docstring() -> None:
+    """Child processes import them, so they must be light. Only mgc.api exports names."""
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if room != "api"):
         text = path.read_text(encoding="utf-8").strip()
         assert text == "" or (text.startswith('"""') and text.endswith('"""') and text.count('"""') == 2), path
 
 
-def test_readmes_name_files_that_are_there() -> None:
-    """A folder's README names its own files by their names, and others by their paths from the root."""
+def test_files_in_readmes_exist() -> None:
+    """A README refers to files of its folder by name, and to others by their path from the root."""
     gone = []
     for readme in (path for room in (*ROOMS, "benchmarks", "tests") for path in (ROOT / room).rglob("README.md")):
         for name in re.findall(r"`([a-z_0-9/]+\.py)`", readme.read_text(encoding="utf-8")):

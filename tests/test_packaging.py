@@ -1,4 +1,4 @@
-"""What is shipped is what is in the tree, under one name, with the imports going one way."""
+"""Wheel and sdist contain the files of the tree; imports are relative and light."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from source_tree import ROOT, source_files
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with an sdist and the wheel built from a copy of the tree."""
+    """Build sdist and wheel from a copy of the tree; return their folder."""
     out = tmp_path_factory.mktemp("dist")
     tree = tmp_path_factory.mktemp("tree") / "mgc"
     files = subprocess.run(
@@ -43,13 +43,13 @@ def page_files() -> set[str]:
     }
 
 
-def test_wheel_holds_the_package_and_nothing_else(dist):
+def test_wheel_contains_only_the_package_and_its_entry_point(dist):
     (wheel,) = dist.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == modules() | page_files() | {"mgc/py.typed", "mgc_music.py"}
 
 
-def test_sdist_holds_every_module_and_template(dist):
+def test_sdist_contains_every_module_and_template(dist):
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -57,7 +57,7 @@ def test_sdist_holds_every_module_and_template(dist):
     assert "LICENSE" in names
 
 
-def test_root_modules_are_the_four_of_the_design():
+def test_root_has_only_the_modules_of_the_design():
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}
 
 
@@ -79,7 +79,7 @@ def test_imports_inside_the_package_are_relative():
         ("mgc.cache.reading.store", {"torch", "transformers", "librosa", "dask", "distributed"}),
     ],
 )
-def test_importing_stays_light(module, unwanted):
+def test_import_loads_no_heavy_package(module, unwanted):
     script = f"import sys, {module}; print(*({set(unwanted)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The whole path on real songs, through the command line: extract, resume, read, train, evaluate, predict."""
+"""All stages on real songs through the command line: extract, resume, read, train, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FP32 = ("--text-model", "minilm", "--text-precision", "fp32")
 
 
 def tree(store: Path) -> dict[str, bytes | None]:
-    """Every file and folder of a store but ``log/``, which is outside its identity."""
+    """Return every file and folder of a store except ``log/``, which is not compared."""
     paths = [path for path in sorted(store.rglob("*")) if path.relative_to(store).parts[0] != "log"]
     return {str(path.relative_to(store)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
 @pytest.fixture(scope="session")
 def songs(real_data, mgc_json, tmp_path_factory) -> Path:
-    """A store of the 65 clips; fp32 text, 8 rows a part."""
+    """A store of the 65 clips; fp32 text, 8 rows per part."""
     path = tmp_path_factory.mktemp("songs") / "songs.zarr"
     report = mgc_json(
         "extract",
@@ -67,7 +67,7 @@ def run(songs, mgc, tmp_path_factory) -> Path:
     return path
 
 
-def test_extracting_again_does_nothing_and_changes_nothing(songs, real_data, mgc_json):
+def test_a_repeated_extraction_changes_nothing(songs, real_data, mgc_json):
     before = tree(songs)
     report = mgc_json(
         "extract",
@@ -86,13 +86,13 @@ def test_extracting_again_does_nothing_and_changes_nothing(songs, real_data, mgc
     assert tree(songs) == before
 
 
-def test_another_recipe_is_refused_with_the_difference(songs, real_data, mgc):
+def test_a_different_recipe_is_refused_with_the_difference(songs, real_data, mgc):
     done = mgc("extract", real_data / "songs", "-o", songs, *FP32, "--clip-s", 10, code=2)
     assert "mel.clip_s: 30.0 in the store, 10.0 in this command" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_killed_and_run_again_equals_never_killed(songs, real_data, mgc_json, tmp_path):
+def test_resume_after_sigkill_gives_identical_bytes(songs, real_data, mgc_json, tmp_path):
     path = tmp_path / "killed.zarr"
     command = [
         "extract",
@@ -135,7 +135,7 @@ def test_plain_zarr_and_xarray_read_dims_units_and_recipe(songs):
 
 
 @pytest.mark.filterwarnings("ignore:'(aifc|audioop|sunau)' is deprecated:DeprecationWarning")  # librosa's own imports
-def test_stored_mels_are_librosas(songs, real_data):
+def test_stored_mels_equal_those_of_librosa(songs, real_data):
     store = FeatureStore.open(songs)
     worst = 0.0
     for track in store.tracks.to_pylist():
@@ -149,7 +149,7 @@ def test_stored_mels_are_librosas(songs, real_data):
     assert worst <= 0.05, f"{worst:.4f} dB from librosa"
 
 
-def test_stored_token_states_are_the_plain_models(songs, real_data):
+def test_stored_token_states_equal_those_of_the_plain_model(songs, real_data):
     files = find_text_model("minilm")
     tokenizer = AutoTokenizer.from_pretrained(files.folder)
     tokenizer.backend_tokenizer.no_padding()
@@ -178,7 +178,7 @@ def test_stored_token_states_are_the_plain_models(songs, real_data):
     assert compared == 15
 
 
-def test_a_folder_of_odd_files_ends_as_foretold(real_data, mgc_json, tmp_path):
+def test_a_folder_of_invalid_files_gives_the_expected_outcomes(real_data, mgc_json, tmp_path):
     report = mgc_json(
         "extract", real_data / "torture", "-o", tmp_path / "t.zarr", "--features", "mel", "--max-failures", "50%"
     )
@@ -249,7 +249,7 @@ def test_predicting_a_file_equals_extracting_and_evaluating_it(run, real_data, m
 
 @pytest.fixture(scope="session")
 def short_clips(songs, tmp_path_factory) -> Path:
-    """The first second of each of the 65 clips, for time."""
+    """The first second of each of the 65 clips, to save time."""
     path = tmp_path_factory.mktemp("short") / "short.zarr"
     recipe = MelRecipe(clip_s=1.0)
     with FeatureStore.open(songs) as store:
@@ -275,7 +275,7 @@ def short_clips(songs, tmp_path_factory) -> Path:
     return path
 
 
-def test_every_system_is_tabled_on_folds_of_whole_songs_and_nothing_is_claimed(
+def test_tables_on_folds_of_whole_songs_contain_every_system_and_no_significance(
     short_clips, real_data, mgc_json, tmp_path
 ):
     result = mgc_json(

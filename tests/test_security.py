@@ -1,4 +1,4 @@
-"""What SECURITY.md says, line by line, where no other test does."""
+"""The protections in SECURITY.md that no other test covers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_pickle_no_shell_no_foreign_code(file):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A store and a trained model, made below a folder whose name gives it away."""
+    """A store and a trained model below a folder with a recognisable name."""
     folder = tmp_path_factory.mktemp("secret-place")
     rng = np.random.default_rng(0)
     tracks = []
@@ -79,7 +79,7 @@ def made(tmp_path_factory):
 
 
 def texts(folder: Path) -> str:
-    """Everything below a folder that can be read as text, Parquet tables unpacked."""
+    """Return all text below a folder, including the text of Parquet tables."""
     found = []
     for file in folder.rglob("*"):
         if file.suffix == ".parquet":
@@ -91,7 +91,7 @@ def texts(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["s.zarr", "run/best"])
-def test_stores_and_models_do_not_tell_where_and_by_whom_they_were_made(made, name):
+def test_stores_and_models_contain_no_paths_hosts_or_users(made, name):
     said = texts(made / name)
     assert len(said) > 1000
     for secret in ("secret-place", str(made), str(Path.home()), "unmistakable words"):
@@ -100,7 +100,7 @@ def test_stores_and_models_do_not_tell_where_and_by_whom_they_were_made(made, na
         assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", said), word
 
 
-def test_nor_does_the_sealed_form(made):
+def test_sealed_stores_contain_no_paths_hosts_or_users(made):
     said = (made / "s.h5").read_bytes()
     for secret in ("secret-place", str(Path.home()), "unmistakable words"):
         assert secret.encode() not in said
@@ -148,7 +148,7 @@ def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
     assert asked == []
 
 
-def test_the_lock_pins_what_the_constraints_name_by_hash():
+def test_lock_has_the_versions_of_the_constraints_with_hashes():
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     locked = {}
     for line in lines:
@@ -171,13 +171,13 @@ def normal(name: str) -> str:
 
 @pytest.fixture
 def trap(tmp_path):
-    """A small store, and a folder with a file beside it that a hostile record aims at."""
+    """A small store, and a folder with a file next to it that a malicious record refers to."""
     fill(create(tmp_path / "s.zarr"))
     (tmp_path / "precious.txt").write_text("precious")
     return tmp_path
 
 
-def test_a_record_that_leads_out_of_a_store_writes_nothing_there(trap):
+def test_a_record_with_an_outside_path_writes_nothing_there(trap):
     store, data = trap / "s.zarr", b"evil"
     record = unseal(store / "commits/0.json")
     for key in ("../precious.txt", "mel/../../precious.txt", str(trap / "precious.txt"), "link/precious.txt"):
@@ -197,7 +197,7 @@ def test_a_record_that_leads_out_of_a_store_writes_nothing_there(trap):
         shutil.rmtree(store / "staging")
 
 
-def test_nor_does_a_sealed_store(trap):
+def test_a_sealed_store_with_an_outside_path_writes_nothing_there(trap):
     convert(trap / "s.zarr", trap / "s.h5")
     with h5py.File(trap / "s.h5", "r+") as file:
         up = file["records"].create_group("..")

@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive by its DevTools protocol over a pipe: open a page, run a line, see errors."""
+"""A headless Chromium that tests control through its DevTools protocol over a pipe."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 LAUNCHER = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
-"""Chromium takes commands from file descriptor 3 and answers on 4."""
+"""Chromium reads commands from file descriptor 3 and answers on 4."""
 
 
 class Chromium:
-    """A browser process; `profile` is a folder for what it writes."""
+    """A browser process; `profile` is the folder for its files."""
 
     def __init__(self, program: str, profile: Path) -> None:
         commands_out, commands_in = os.pipe()
@@ -105,7 +105,7 @@ class Chromium:
 
 @dataclass
 class Tab:
-    """An open page; `errors` are what its console would show."""
+    """An open page; `errors` contains the errors of its console."""
 
     browser: Chromium
     session: str

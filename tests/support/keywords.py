@@ -1,4 +1,4 @@
-"""Functions that take options as one value, called with keyword arguments; by default in this process."""
+"""Call functions of the API with keyword arguments instead of options; by default in this process."""
 
 from __future__ import annotations
 

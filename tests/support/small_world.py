@@ -1,4 +1,4 @@
-"""Small stores for the tests of training: random features in which the labels can be found again."""
+"""Small stores for the tests of training: random features from which the labels can be predicted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXT = TextRecipe(
 
 @dataclass(kw_only=True)
 class World:
-    """Tracks and features of a store to be written; tests change what they are about.
+    """Tracks and features of a store to be written; tests change the fields they need.
 
     A genre lifts its own mel bands and, where a track has lyrics, its own text dimension.
     """
@@ -173,13 +173,13 @@ def make_world() -> type[World]:
 
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """40 tracks by 20 artists, five genres, every seventh track without lyrics; shared, so read only."""
+    """40 tracks by 20 artists, five genres, every seventh track without lyrics; shared, so read-only."""
     return World().write(tmp_path_factory.mktemp("store") / "small.zarr")
 
 
 @pytest.fixture(scope="session")
 def evaluated_run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs on `small_store`, evaluated; shared, so read only."""
+    """Two epochs on `small_store`, evaluated; shared, so read-only."""
     run = tmp_path_factory.mktemp("run") / "both"
     train(small_store, run, TrainConfig(encoder="tiny", epochs=2, lr=1e-3, device="cpu", batch_size=32))
     evaluate(run, small_store, n_replicates=50)
@@ -188,7 +188,7 @@ def evaluated_run(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A headless Chromium for pages; tests that want it skip where none is installed."""
+    """A headless Chromium for pages; tests that need it are skipped without one."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium is installed: pages are not opened in a browser")

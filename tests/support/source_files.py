@@ -1,4 +1,4 @@
-"""Files of sources, as small as they can be."""
+"""Minimal files of sources."""
 
 from __future__ import annotations
 

@@ -10,5 +10,5 @@ ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
 
 def source_files() -> list[Path]:
-    """Return every module of the package, at the root and in all rooms, sorted."""
+    """Return every module of the package, at the root and in all folders, sorted."""
     return sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
