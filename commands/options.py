@@ -231,7 +231,11 @@ def feature_flags(
     offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
     text_model: TextModel = None,
     text_precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where --text-device computes in it.")
+        Literal["auto", "fp32", "bf16", "int8"],
+        typer.Option(help="auto: bf16 where --text-device computes in it. int8 is less exact."),
+    ] = "auto",
+    text_backend: Annotated[
+        Literal["auto", "torch", "openvino"], typer.Option(help="Library that runs the text model; auto: torch.")
     ] = "auto",
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:

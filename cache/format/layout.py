@@ -9,7 +9,6 @@ import math
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath
 from ..distribution import __version__
 from ..durable import fsync_dir, inside, make_folders, open_regular, write_durable
 from ..errors import StoreCorruptError, StoreError
-from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints
+from .recipe import FeatureSetRecipe, Recipe, TextRecipe, added_fingerprints, recipe_document
 from .schema import (
     ABSENT,
     FAILED,
@@ -208,7 +207,7 @@ def metadata_documents(
     }
     if added:
         attributes["added"] = {
-            name: {"recipe": asdict(of_set), "fingerprints": added_fingerprints(of_set, recipe.genre_names)}
+            name: {"recipe": recipe_document(of_set), "fingerprints": added_fingerprints(of_set, recipe.genre_names)}
             for name, of_set in sorted(added.items())
         }
     objects: dict[str, Buffer] = {}

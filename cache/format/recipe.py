@@ -56,7 +56,8 @@ class TextRecipe:
     tokenizer_sha256: str
     hidden_size: Annotated[int, Between(1, 2**16)]
     max_tokens: Annotated[int, Between(1, 2**16 - 1)] = 512
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    backend: Literal["torch", "openvino", "ctranslate2"] = "torch"
     pooling: Literal["mean_non_special"] = "mean_non_special"
     cleaning: Annotated[int, Between(0, 2**31)] = 1
 
@@ -111,7 +112,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         recipes = {"mel": self.mel, "lyrics": self.lyrics}
-        document = {name: dataclasses.asdict(recipe) for name, recipe in recipes.items() if recipe is not None}
+        document = {name: recipe_document(recipe) for name, recipe in recipes.items() if recipe is not None}
         return document | ({"genre_names": dict(self.genre_names)} if self.genre_names else {})
 
     @classmethod
@@ -131,6 +132,15 @@ class Recipe:
     def differences(self, other: Recipe, sides: tuple[str, str] = SIDES) -> list[str]:
         """Return one readable line per parameter that differs; `sides` says where the two recipes are."""
         return differing_values(_flat(self.to_dict()), _flat(other.to_dict()), sides)
+
+
+def recipe_document(recipe: MelRecipe | FeatureSetRecipe) -> dict[str, Any]:
+    """Return the recipe of one feature as JSON values; the backend of a text model is absent where it is torch, as in
+    stores of 0.1."""
+    document = dataclasses.asdict(recipe)
+    if isinstance(recipe, TextRecipe) and recipe.backend == "torch":
+        del document["backend"]
+    return document
 
 
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +174,6 @@ def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str])
 
 def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of the canonical recipes of token states and genre embeddings."""
-    lyrics = fingerprint(dataclasses.asdict(text))
+    lyrics = fingerprint(recipe_document(text))
     names = {"genre_names": dict(genre_names)} if genre_names else {}
     return {"lyrics": lyrics, "genre_embedding": fingerprint({"feature": "genre_embedding", "lyrics": lyrics, **names})}

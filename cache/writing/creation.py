@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ..format.plan import (
     read_plan,
     unfinished_removals,
 )
-from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints
+from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints, recipe_document
 from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
 from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
 from ..messages import join_names
@@ -214,7 +213,7 @@ def add_feature_set(
 
     content = {
         "feature_set": name,
-        "recipe": asdict(recipe),
+        "recipe": recipe_document(recipe),
         "fingerprints": added_fingerprints(recipe, plan.recipe.genre_names),
         "plan": plan.sha256,
         "first_genre": genres.start,

@@ -123,7 +123,7 @@ def add_features(
         )
     model = options.text_model
     text = None if model is None else TextSource(model=model, device=options.text_device)
-    recipe = _added_recipe(path, name, text, options.text_precision)
+    recipe = _added_recipe(path, name, text, options)
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"invalid name of a feature set: --add {name!r}. Use lower-case letters, digits and _, such as minilm."
@@ -153,7 +153,7 @@ def add_features(
     return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)
 
 
-def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str) -> FeatureSetRecipe:
+def _added_recipe(path: Path, name: str, text: TextSource | None, options: ExtractOptions) -> FeatureSetRecipe:
     """Return the recipe of the text encoder if one is given, else of the extractor `name`."""
     plan = read_plan(path)
     if text is not None:
@@ -163,7 +163,7 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, precision: str
                 "the extractor's feature, or use another name for the text features."
             )
         cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
-        return encoder_recipe(text, precision, cleaning=cleaning)
+        return encoder_recipe(text, options.text_precision, backend=options.text_backend, cleaning=cleaning)
     try:
         return load_extractor(name).recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:

@@ -77,7 +77,7 @@ class ExtractOptions:
     ----------
     features : any of ``mel``, ``lyrics``, ``genres`` (genre name embeddings, which need the encoder of ``lyrics``).
     audio_backend, clip_s, offset : of the clips; see :class:`mgc.cache.format.recipe.MelRecipe`.
-    text_model, text_precision : text encoder. None and ``auto`` take those of an existing store.
+    text_model, text_precision, text_backend : text encoder. None and ``auto`` take those of an existing store.
     text_device : torch device of the text encoder.
     genre_names : genre name prompts: ``common`` (a built-in map of frequent spellings) or a table with the columns
         genre and text. None takes the prompts of an existing store; without a prompt, the genre name is embedded.
@@ -103,7 +103,8 @@ class ExtractOptions:
     clip_s: Annotated[float, Between(0.1)] = 30.0
     offset: Literal["start", "middle"] = "middle"
     text_model: str | None = None
-    text_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    text_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    text_backend: Literal["auto", "torch", "openvino"] = "auto"
     text_device: str = "cpu"
     genre_names: str | None = None
     part_rows: PartRows | None = None

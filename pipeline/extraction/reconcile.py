@@ -46,12 +46,15 @@ def choose_recipe(options: ExtractOptions, stored: Recipe | None) -> tuple[Recip
     if "lyrics" not in options.features:
         return Recipe(mel=mel, lyrics=None, genre_names=names), None
     model, precision, cleaning = options.text_model, options.text_precision, CLEANING_RULE
+    backend: str = options.text_backend
     if stored is not None and stored.lyrics is not None:
         model = model or stored.lyrics.model
         precision = stored.lyrics.precision if precision == "auto" else precision
+        backend = stored.lyrics.backend if backend == "auto" else backend
         cleaning = stored.lyrics.cleaning
     text = TextSource(model=model, device=options.text_device)
-    return Recipe(mel=mel, lyrics=encoder_recipe(text, precision, cleaning=cleaning), genre_names=names), text
+    lyrics = encoder_recipe(text, precision, backend=backend, cleaning=cleaning)
+    return Recipe(mel=mel, lyrics=lyrics, genre_names=names), text
 
 
 def source_table(source: Source) -> pa.Table:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,13 @@ from ...cache.format.recipe import Recipe, TextRecipe
 from ...cache.machine import cpu_has_bf16
 from .lyrics import CLEANING_RULE
 from .models import TextModelFiles, find_text_model
-from .packing import in_packs, use_packed_attention
+from .packing import in_packs
 
 if TYPE_CHECKING:
     import tokenizers
-    import torch
 
-Precision = Literal["fp32", "bf16"]
-
-PACK_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""Tokens that run through the model together where packing pays: in bf16, and on a GPU (docs/design/008-speed.md)."""
+Precision = Literal["fp32", "bf16", "int8"]
+TextBackend = Literal["torch", "openvino", "ctranslate2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,7 @@ class TextEncoder:
     Parameters
     ----------
     files : what :func:`find_text_model` found.
-    precision : ``fp32``, or ``bf16`` for the matrix products (see Notes).
+    precision, backend : ``fp32``, ``bf16`` for the matrix products, or ``int8``, which runs on CTranslate2; see Notes.
     device : a torch device.
     max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
         ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
@@ -87,17 +83,16 @@ class TextEncoder:
         files: TextModelFiles,
         *,
         precision: Precision = "fp32",
+        backend: TextBackend = "torch",
         device: str = "cpu",
         max_tokens: int = 512,
         pack_tokens: int | None = None,
         cleaning: int = CLEANING_RULE,
     ) -> None:
-        self.recipe = text_recipe(files, precision=precision, max_tokens=max_tokens, cleaning=cleaning)
-        self._device = device
-        self._model = _load_model(files, precision).to(device)
-        if pack_tokens is None:
-            pack_tokens = 0 if (device, precision) == ("cpu", "fp32") else PACK_TOKENS[device.partition(":")[0]]
-        self._pack_tokens = pack_tokens if pack_tokens and use_packed_attention(self._model) else 0
+        from .backends import load_backend
+
+        self.recipe = text_recipe(files, precision=precision, backend=backend, max_tokens=max_tokens, cleaning=cleaning)
+        self._backend = load_backend(files, self.recipe, device, pack_tokens)
         self._tokenizer = _load_tokenizer(files.folder)
         self._cutter = _load_tokenizer(files.folder)
         self._cutter.enable_truncation(max_length=self.recipe.max_tokens)
@@ -118,35 +113,18 @@ class TextEncoder:
             tokens if len(tokens.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
             for tokens, text in zip(full, texts, strict=True)
         ]
-        for pack in in_packs([len(tokens.ids) for tokens in cut], self._pack_tokens):
-            hidden = self._run([cut[i].ids for i in pack])
-            for i, states in zip(pack, hidden, strict=True):
+        for pack in in_packs([len(tokens.ids) for tokens in cut], self._backend.pack_tokens):
+            for i, states in zip(pack, self._backend([cut[i].ids for i in pack]), strict=True):
                 content = states[np.asarray(cut[i].special_tokens_mask) == 0]
                 pooled = content.mean(axis=0) if len(content) else np.zeros(states.shape[1], dtype=np.float32)
                 yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=len(full[i].ids))
-
-    def _run(self, texts: list[list[int]]) -> list[npt.NDArray[np.float32]]:
-        """The last hidden states of each of the texts of a pack."""
-        import torch
-
-        lengths = [len(ids) for ids in texts]
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([[token for ids in texts for token in ids]])}
-        if self._pack_tokens:
-            inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
-        inputs = {name: value.to(self._device) for name, value in inputs.items()}
-        bf16 = self.recipe.precision == "bf16"
-        with (
-            torch.inference_mode(),
-            torch.autocast(torch.device(self._device).type, dtype=torch.bfloat16, enabled=bf16),
-        ):
-            hidden = self._model(**inputs, **({"lengths": lengths} if self._pack_tokens else {})).last_hidden_state[0]
-        return [states.numpy() for states in hidden.float().cpu().split(lengths)]
 
 
 def text_recipe(
     files: TextModelFiles,
     *,
     precision: Precision = "fp32",
+    backend: TextBackend = "torch",
     max_tokens: int = 512,
     cleaning: int = CLEANING_RULE,
 ) -> TextRecipe:
@@ -157,8 +135,18 @@ def text_recipe(
     ConfigError
         When an argument has no meaning.
     """
-    if precision not in ("fp32", "bf16"):
-        raise ConfigError(f"precision {precision!r} is unknown; use fp32 or bf16")
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"text precision {precision!r}: unknown choice. Choose one of {', '.join(get_args(Precision))}."
+        )
+    if backend not in get_args(TextBackend):
+        raise ConfigError(
+            f"text backend {backend!r}: unknown choice. Choose one of {', '.join(get_args(TextBackend))}."
+        )
+    if (precision == "int8") != (backend == "ctranslate2"):
+        raise ConfigError(
+            f"text precision {precision} with text backend {backend}: int8 needs ctranslate2, which has only int8."
+        )
     if not 1 <= cleaning <= CLEANING_RULE:
         raise ConfigError(
             f"lyrics cleaned by rule {cleaning}: this version of mgc has the rules 1 to {CLEANING_RULE}. Install a "
@@ -173,6 +161,7 @@ def text_recipe(
         hidden_size=files.hidden_size,
         max_tokens=min(max_tokens, files.max_tokens or max_tokens),
         precision=precision,
+        backend=backend,
         cleaning=cleaning,
     )
 
@@ -182,18 +171,14 @@ def resolve_precision(precision: str, device: str = "cpu") -> Precision:
 
     On a CPU that is what Linux calls avx512_bf16 or amx_bf16; elsewhere bf16 is emulated and slower than fp32.
     """
-    if precision == "fp32":
-        return "fp32"
-    if precision == "bf16":
-        return "bf16"
     if precision != "auto":
-        raise ConfigError(f"text precision {precision!r} is unknown; use auto, fp32 or bf16")
+        return cast(Precision, precision)
     return "bf16" if computes_in("bf16", device) else "fp32"
 
 
 def computes_in(precision: Precision, device: str = "cpu") -> bool:
     """Whether `device` multiplies in `precision` itself; elsewhere bf16 is emulated, and comes out a little other."""
-    if precision == "fp32":
+    if precision != "bf16":
         return True
     if device.startswith("cuda"):
         import torch
@@ -220,55 +205,6 @@ def _load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _load_model(files: TextModelFiles, precision: Precision) -> torch.nn.Module:
-    import torch
-    from transformers import AutoModel
-
-    try:
-        with _quiet_transformers():
-            model, loading = AutoModel.from_pretrained(
-                files.folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except Exception as error:  # safetensors and transformers raise classes of their own, and bare ones
-        raise TextModelError(f"{files.folder}: transformers cannot load this model: {error}") from error
-    # Missing weights would be drawn at random. The pooler is never asked.
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise TextModelError(f"{files.folder}: {len(missing)} weights are not in the files, such as {missing[0]}")
-    if model.config.is_encoder_decoder or model.config.hidden_size != files.hidden_size:
-        raise TextModelError(
-            f"{files.folder}: {model.config.model_type} is no encoder like BERT; one stack of token states is needed"
-        )
-    if precision == "bf16":
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.to(torch.bfloat16)
-    frozen: torch.nn.Module = model.eval().requires_grad_(False)
-    return frozen
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bar for what takes a second, no report on heads that the file holds and we do not use."""
-    from transformers.utils import logging as reports
-
-    control: Any = reports  # its functions carry no annotations
-    verbosity, bar = control.get_verbosity(), control.is_progress_bar_enabled()
-    control.set_verbosity_error()
-    control.disable_progress_bar()
-    try:
-        yield
-    finally:
-        control.set_verbosity(verbosity)
-        if bar:
-            control.enable_progress_bar()
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
     """Location of the text encoder on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder.
@@ -284,16 +220,23 @@ class TextSource:
     emulates: bool = False
 
 
-def encoder_recipe(text: TextSource, precision: str, *, cleaning: int = CLEANING_RULE) -> TextRecipe:
+def encoder_recipe(
+    text: TextSource, precision: str, *, backend: str = "auto", cleaning: int = CLEANING_RULE
+) -> TextRecipe:
     """Return the recipe of the encoder that `text` names, without loading it.
 
     Parameters
     ----------
     precision : as for :func:`resolve_precision`, on the device of `text`.
+    backend : a :data:`TextBackend`; ``auto`` is ctranslate2 for int8, else torch.
     cleaning : rule that cleans the lyrics.
     """
     precision = resolve_precision(precision, text.device)
-    return text_recipe(find_text_model(text.model), precision=precision, cleaning=cleaning)
+    if backend == "auto":
+        backend = "ctranslate2" if precision == "int8" else "torch"
+    return text_recipe(
+        find_text_model(text.model), precision=precision, backend=cast(TextBackend, backend), cleaning=cleaning
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -315,6 +258,7 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
     encoder = TextEncoder(
         files,
         precision=recipe.precision,
+        backend=recipe.backend,
         device=text.device,
         max_tokens=recipe.max_tokens,
         cleaning=recipe.cleaning,

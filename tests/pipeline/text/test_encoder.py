@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, Distil
 from mgc.cache.errors import ConfigError, TextModelError
 from mgc.pipeline.text import encoder as text_module
 from mgc.pipeline.text import models
+from mgc.pipeline.text.backends import TorchBackend
 from mgc.pipeline.text.encoder import (
     TextEncoder,
     TextSource,
@@ -238,8 +239,8 @@ def test_precision_and_length_are_checked(encoder: TextEncoder) -> None:
     assert (resolve_precision("fp32"), resolve_precision("bf16")) == ("fp32", "bf16")
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     assert resolve_precision("auto") == ("bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32")
-    with pytest.raises(ConfigError, match="'fp16' is unknown"):
-        resolve_precision("fp16")
+    with pytest.raises(ConfigError, match="text precision 'fp16': unknown choice"):
+        text_recipe(find_text_model("minilm"), precision="fp16")
     with pytest.raises(ConfigError, match="max_tokens is 2"):
         text_recipe(find_text_model("minilm"), max_tokens=2)
 
@@ -335,7 +336,8 @@ def test_packed_texts_do_not_see_each_other(minilm: Path, monkeypatch, precision
     encoder = TextEncoder(find_text_model("minilm"), precision=precision, pack_tokens=150)
     alone = [encoder.encode(one) for one in LYRICS]
     sizes: list[int] = []
-    monkeypatch.setattr(encoder, "_run", lambda ids, run=encoder._run: sizes.append(len(ids)) or run(ids))
+    run = TorchBackend.__call__
+    monkeypatch.setattr(TorchBackend, "__call__", lambda backend, ids: sizes.append(len(ids)) or run(backend, ids))
     for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 4, 2, 0]):
         sizes.clear()
         together = list(encoder.encode_all([LYRICS[i] for i in order]))
