@@ -76,7 +76,7 @@ class PrepackedLinear(torch.nn.Module):
         self._dtype = linear.weight.dtype
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
         self._bias = None if linear.bias is None else linear.bias.detach()
-        self._after = ("gelu", [], "none") if gelu else ("none", [], "")
+        self._after: tuple[str, list[Any], str] = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -86,9 +86,10 @@ class PrepackedLinear(torch.nn.Module):
 
 
 @torch.inference_mode()
-def prepack(model: torch.nn.Module) -> None:
+def prepack(model: Any) -> None:
     """Replace the linear layers of a BERT for the CPU, in place; do nothing in a torch without oneDNN."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (has_onednn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return
     exact_gelu = model.config.hidden_act == "gelu"
     for module in list(model.modules()):
@@ -115,7 +116,9 @@ class OpenVinoBackend:
         frontend = FrontEndManager().load_by_framework("pytorch")
         with torch.inference_mode(), quiet_transformers(), _quiet_tracer():
             ids = torch.zeros((1, 8), dtype=torch.long)
-            traced = torch.jit.trace(_LastHiddenState(load_model(files)), (ids,), check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                _LastHiddenState(load_model(files)), (ids,), check_trace=False
+            )
             decoder = TorchScriptPythonDecoder(traced, example_input=(ids,))  # the front end holds no reference to it
             model = frontend.convert(frontend.load(decoder))
         model.reshape(openvino.PartialShape([1, -1]))

@@ -19,7 +19,13 @@ from mgc.pipeline.text.backends import PrepackedLinear, TorchBackend, prepack
 from mgc.pipeline.text.encoder import TextEncoder, TextSource, encoder_recipe, load_encoder, text_recipe
 from mgc.pipeline.text.models import find_text_model
 
-LYRICS = ["Hello", "rain on the window and " * 40, "你好，世界 — привет, мир — naïve café", "one two three four five " * 120, ""]
+LYRICS = [
+    "Hello",
+    "rain on the window and " * 40,
+    "你好，世界 — привет, мир — naïve café",
+    "one two three four five " * 120,
+    "",
+]
 LEAST_COSINE = {("torch", "fp32"): 0.99999, ("torch", "bf16"): 0.999, ("openvino", "fp32"): 0.99999} | {
     ("openvino", "bf16"): 0.999,
     ("ctranslate2", "int8"): 0.98,
