@@ -236,7 +236,7 @@ def load_model(files: TextModelFiles) -> Any:
         raise TextModelError(f"{files.folder}: {len(missing)} weights are not in the files, such as {missing[0]}")
     if model.config.is_encoder_decoder or model.config.hidden_size != files.hidden_size:
         raise TextModelError(
-            f"{files.folder}: {model.config.model_type} is not an encoder like BERT; one stack of token states is needed"
+            f"{files.folder}: {model.config.model_type} is not an encoder like BERT, with one stack of states"
         )
     return model.eval().requires_grad_(False)
 
