@@ -87,6 +87,47 @@ class SortedEncoder(PaddedEncoder):
         return [states[i] for i in range(len(texts))]
 
 
+class SentenceEncoder:
+    """sentence-transformers: ``encode(..., output_value="token_embeddings")``, its own sorting and batches of 32."""
+
+    def __init__(self, folder: Path) -> None:
+        from sentence_transformers import SentenceTransformer, models
+
+        transformer = models.Transformer(str(folder), max_seq_length=HF_TOKENS)
+        self.model = SentenceTransformer(modules=[transformer], device="cpu")
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The last hidden states of each text: (tokens, hidden) float32."""
+        states = self.model.encode(list(texts), output_value="token_embeddings", show_progress_bar=False)
+        return [text.numpy() for text in states]
+
+
+class OpenVinoEncoder:
+    """OpenVINO as its documentation has it: ``convert_model``, compiled for the CPU, one text at a time."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no reports over the network
+        import openvino
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder).eval()
+        with torch.no_grad():
+            example = dict(self.tokenizer("an example", return_tensors="pt"))
+            converted = openvino.convert_model(model, example_input=example)
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        self.model = openvino.compile_model(converted, "CPU", options)
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The last hidden states of each text: (tokens, hidden) float32."""
+        states = []
+        for text in texts:
+            tokens = self.tokenizer(text, truncation=True, max_length=HF_TOKENS, return_tensors="np")
+            states.append(np.array(self.model(dict(tokens))[0][0]))
+        return states
+
+
 def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path) -> None:
     """Write the features of all songs to .npy files, audio and lyrics."""
     for audio, lyrics in songs:

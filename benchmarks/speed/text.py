@@ -1,62 +1,98 @@
-"""Lyrics to token states: transformers padded to 512 or sorted by length, ours one at a time and packed."""
+"""Lyrics to token states: peers' documented ways, and every backend and precision of ours, on one core."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.speed import rivals
 from benchmarks.timing import in_turn, spread, table
 from mgc.cache.machine import cpu_has_bf16
-from mgc.pipeline.text.encoder import TextEncoder
-from mgc.pipeline.text.models import find_text_model
+from mgc.pipeline.text.encoder import Precision, TextBackend, TextEncoder
+from mgc.pipeline.text.models import TextModelFiles, find_text_model
 
 PADDED = "transformers, padded to 512, batches of 16, fp32"
-SORTED = "transformers, sorted by length, padded to the longest of 8, fp32"
 PACKED_TOKENS = 1024
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
+LEAST_COSINE: dict[Precision, float] = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.98}
+
+Encode = Callable[[], list[np.ndarray]]
 
 
 def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alternatives: bool) -> str:
     """Time all entrants on `lyrics`; with `alternatives` also those that were rejected (docs/design/008-speed.md)."""
     files = find_text_model(str(encoder))
-    padded, by_length = rivals.PaddedEncoder(files.folder), rivals.SortedEncoder(files.folder)
-    entrants: dict[str, Any] = {PADDED: lambda: padded(lyrics)}
-    least = {}
-    if alternatives:
-        entrants[SORTED] = lambda: by_length(lyrics)
-    for precision in ("fp32", "bf16") if cpu_has_bf16() else ("fp32",):
-        default = f"mgc, {precision}"
-        for label, pack_tokens in {
-            default: None,
-            f"{default}, one at a time": 0,
-            f"{default}, packed": PACKED_TOKENS,
-        }.items():
-            is_default = (pack_tokens == 0) == (precision == "fp32")
-            if pack_tokens is not None and (is_default or not alternatives):
-                continue
-            ours = TextEncoder(files, precision=precision, pack_tokens=pack_tokens)  # type: ignore[arg-type]
-            entrants[label] = lambda ours=ours: [text.states for text in ours.encode_all(lyrics)]
-            least[label] = LEAST_COSINE[precision]
-    n_tokens = sum(len(states) for states in padded(lyrics))
-    times = in_turn(entrants, rounds=rounds, agree=lambda theirs, ours: agree(theirs, ours, min(least.values())))
-    rows = []
-    for entrant in entrants:
-        rate = [n_tokens / seconds for seconds in times.seconds[entrant]]
-        rows.append([entrant, spread(rate, 1, 0), "-" if entrant == PADDED else times.ratio(PADDED, entrant)])
+    padded = rivals.PaddedEncoder(files.folder)
+    entrants: dict[str, Encode] = {PADDED: lambda: padded(lyrics)}
+    least: dict[str, float] = {}
+    for precision in precisions():
+        for label, encode in entrants_in(precision, files, lyrics, alternatives=alternatives):
+            entrants[f"{label}, {precision}"] = encode
+            least[f"{label}, {precision}"] = LEAST_COSINE[precision]
+    reference = padded(lyrics)
+    cosines = {label: token_cosines(reference, encode()) for label, encode in entrants.items()}
+    for label, limit in least.items():
+        if cosines[label].min() < limit:
+            raise SystemExit(f"{label}: a token at cosine {cosines[label].min():.6f} to {PADDED}")
+    times = in_turn(entrants, rounds=rounds)
+    n_tokens = sum(map(len, reference))
+    rows: list[list[object]] = []
+    for label in entrants:
+        rate = [n_tokens / seconds for seconds in times.seconds[label]]
+        ratio = "-" if label == PADDED else times.ratio(PADDED, label)
+        rows.append([label, spread(rate, 1, 0), ratio, f"{cosines[label].min():.5f}", f"{cosines[label].mean():.5f}"])
     title = f"Text: {name}, one core ({len(lyrics)} lyrics, {n_tokens / len(lyrics):.0f} tokens on average)"
-    return table(title, ["", "tokens/s", "times padded"], rows)
+    return table(title, ["", "tokens/s", "times padded", "least cosine of a token", "mean"], rows)
 
 
-def agree(reference: list[np.ndarray], other: list[np.ndarray], least: float) -> str | None:
-    """Return what is wrong with the token states of a text, or None; `least` is the smallest cosine allowed."""
+def precisions() -> list[Precision]:
+    """Return the precisions that this machine computes in."""
+    int8: list[Precision] = ["int8"] if importlib.util.find_spec("ctranslate2") else []
+    return ["fp32", *(["bf16"] if cpu_has_bf16() else []), *int8]  # type: ignore[list-item]
+
+
+def entrants_in(
+    precision: Precision, files: TextModelFiles, lyrics: list[str], *, alternatives: bool
+) -> Iterator[tuple[str, Encode]]:
+    """Yield name and function of each entrant that computes in `precision`."""
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    if precision == "fp32":
+        if alternatives:
+            by_length = rivals.SortedEncoder(files.folder)
+            yield "transformers, sorted by length, padded to the longest of 8", lambda: by_length(lyrics)
+        sentences = rivals.SentenceEncoder(files.folder)
+        yield "sentence-transformers, token embeddings", lambda: sentences(lyrics)
+    if precision == "int8":
+        yield "mgc (CTranslate2)", encoding(files, lyrics, precision, "ctranslate2")
+        return
+    if has_openvino:
+        script = rivals.OpenVinoEncoder(files.folder, precision)
+        yield "OpenVINO, one text at a time", lambda: script(lyrics)
+        yield "mgc --text-backend openvino", encoding(files, lyrics, precision, "openvino")
+    yield "mgc", encoding(files, lyrics, precision)
+    if alternatives:
+        is_packed = precision == "bf16"
+        other = "one at a time" if is_packed else "packed"
+        yield f"mgc, {other}", encoding(files, lyrics, precision, pack_tokens=0 if is_packed else PACKED_TOKENS)
+
+
+def encoding(
+    files: TextModelFiles,
+    lyrics: list[str],
+    precision: Precision,
+    backend: TextBackend = "torch",
+    pack_tokens: int | None = None,
+) -> Encode:
+    encoder = TextEncoder(files, precision=precision, backend=backend, pack_tokens=pack_tokens)
+    return lambda: [text.states for text in encoder.encode_all(lyrics)]
+
+
+def token_cosines(reference: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
+    """Return the cosine of each token's state to the reference, all texts in one array."""
     for theirs, ours in zip(reference, other, strict=True):
         if theirs.shape != ours.shape:
-            return f"{theirs.shape} states against {ours.shape}"
-        norms = np.linalg.norm(theirs, axis=1) * np.linalg.norm(ours, axis=1)
-        cosine = float(((theirs * ours).sum(1) / norms).min())
-        if cosine < least:
-            return f"a token at cosine {cosine:.6f}"
-    return None
+            raise SystemExit(f"{ours.shape} states where the reference has {theirs.shape}")
+    one, two = np.concatenate(reference), np.concatenate(other)
+    return np.asarray((one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1))
