@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import posixpath
 import re
 import shlex
 import sys
@@ -144,3 +145,22 @@ def test_the_first_use_of_a_term_is_linked_outside_code_headings_and_links(site:
 def test_sizes_have_decimal_units(page: str) -> None:
     """1 MB is 10^6 bytes and 1 GB 10^9, on pages as in what commands print."""
     assert re.findall(r"\b\d*[KMGT]iB\b", (ROOT / page).read_text(encoding="utf-8")) == []
+
+
+def test_links_of_generated_pages_lead_to_pages(site: Any, command_pages: dict[str, str]) -> None:
+    roots = {name: site.from_root(name) for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
+    pages = {**command_pages, **{site.ELSEWHERE[name]: text for name, text in roots.items()}}
+    known = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} | {*pages, *site.ELSEWHERE.values()}
+    for page, text in pages.items():
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+            assert path in known, f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
+def test_commands_stand_in_blocks_that_the_tests_run(page: str) -> None:
+    """An indented line is not run, a fenced block is."""
+    assert (
+        re.findall(r"^(?: {4}|\t)\$? ?(?:mgc|python|pip) .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        == []
+    )
