@@ -86,6 +86,12 @@ def test_advice_to_install_an_extra_names_this_distribution_and_an_extra_that_ex
     assert extras <= set(PROJECT["optional-dependencies"])
 
 
+def test_the_installation_page_lists_every_extra_for_users() -> None:
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert listed == set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
+
+
 def test_the_citation_has_this_version_and_the_authors_of_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
