@@ -1,4 +1,4 @@
-"""What a training run is asked to do: one frozen dataclass, its checks, its presets, its YAML."""
+"""Options of a training run: a frozen dataclass with its checks, presets and YAML form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig
 from .model.losses import Loss
 
 PresetName = Literal["default", "paper", "paper-tuned", "plus"]
-"""``plus`` is of 0.1: runs that it made are read, and no new one is."""
+"""``plus`` is a preset of mgc 0.1. Its runs can be read, but no new run can use it."""
 SplitPolicy = Literal["auto", "manifest", "artist", "stratified", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -41,9 +41,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"split": "random"},
     "paper-tuned": _TUNED,
 }
-"""What each preset changes in the fields of :class:`TrainConfig`, which are the paper's. ``paper``: Eq. 1 to 7 to the
-letter, and its random split. ``paper-tuned``: the same parts, and what the paper leaves open set so that they learn.
-``default``: what is best on the benchmark worlds (benchmarks/tables/paper.md)."""
+"""Changes of each preset to the fields of :class:`TrainConfig`, whose defaults follow the paper.
+
+``paper``: Eq. 1 to 7 and the random split of the paper. ``paper-tuned``: the same components, with the options that the
+paper leaves open set so that the model learns. ``default``: the best configuration on the synthetic benchmarks
+(benchmarks/tables/paper.md).
+"""
 
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
     "prior bias": {"prior_bias": True},
@@ -60,11 +63,11 @@ SWITCHES: Mapping[str, Mapping[str, Any]] = {
     "modality dropout": {"modality_dropout": 0.2},
     "SpecAugment": {"spec_augment": True},
 }
-"""What `mgc ablate` tries on top of a preset, each alone. Another, the prompts of genre names, belongs to the store."""
+"""Changes to a preset that `mgc ablate` tests one at a time. Genre name prompts belong to a store, so not to these."""
 
 
 def switched_on(*names: str) -> dict[str, Any]:
-    """The options of some of `SWITCHES` together."""
+    """Return the merged options of some of `SWITCHES`."""
     options: dict[str, Any] = {}
     for name in names:
         options = merge_options(options, SWITCHES[name])
@@ -75,14 +78,14 @@ STEPS_BY_RULE, MAX_LR, MIN_LR = 10_000, 1e-3, 1e-4
 MIN_EPOCHS, MAX_EPOCHS = 10, 100
 
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
-"""Options that say how far a run goes; it may be taken further than first asked. The name of a preset is no option."""
+"""Options that may differ from those of a resumed run. The name of the preset is not compared."""
 
-_OF_THE_STORE = ("n_genres", "text_dim", "n_mels")
+_FROM_STORE = ("n_genres", "text_dim", "n_mels")
 _SHARED = ("model", "encoder", "attention", "head", "contrastive", "modalities")
 MODEL_OPTIONS = tuple(
-    item.name for item in dataclasses.fields(ModelConfig) if item.name not in (*_OF_THE_STORE, *_SHARED)
+    item.name for item in dataclasses.fields(ModelConfig) if item.name not in (*_FROM_STORE, *_SHARED)
 )
-"""Fields of ``ModelConfig`` that ``model_options`` may hold; the others come from the store or are options too."""
+"""Fields of ``ModelConfig`` that ``model_options`` may hold. The others come from the store or are training options."""
 
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -93,40 +96,42 @@ Rate = Annotated[float, Between(0, 1e30)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Options of one training run. Those not given are as in Ru et al. 2023, but for the split, which parts artists.
+    """Options of one training run. Defaults follow Ru et al. 2023, except for the split, which separates artists.
+
     `mgc train` uses :meth:`from_preset`.
 
     Attributes
     ----------
-    preset : name of the preset that the other options come from; None for options of one's own.
-    model : which system; ``santana`` and ``pandeya`` are the paper's baselines, reconstructed.
-    seed : decides initial weights, dropout and the order of batches.
-    split, split_seed : policy and seed of the split; apart from `seed`, so that runs with several seeds share a test
-        set and can be compared track by track.
-    genres : the only genres to learn, in this order; None for all.
-    top_genres : of those, the this many with most training tracks.
-    min_genre_count : of those, the ones with at least this many training tracks.
-    min_labels : tracks with fewer of the kept genres are left out.
+    preset : name of the preset that the other options come from; None without a preset.
+    model : system to train; ``santana`` and ``pandeya`` are the paper's baselines, reconstructed.
+    seed : seed of initial weights, dropout and batch order.
+    split, split_seed : policy and seed of the split. The seed is separate from `seed`, so that runs with several seeds
+        share a test split and can be compared per track.
+    genres : genres to learn, in this order; None for all.
+    top_genres : keep this many of them, those with most training tracks.
+    min_genre_count : keep genres with at least this many training tracks.
+    min_labels : leave out tracks with fewer of the kept genres.
     epochs, lr : None for the rule of :meth:`settled`.
-    batch_size, weight_decay, grad_clip, optimizer : ``adam``, or ``adamw`` (decoupled weight decay).
-        Weights decay; biases, norms, tau and the vector of missing lyrics do not.
-    schedule, lr_halve_every, warmup_epochs : ``halving`` every so many epochs, or ``cosine`` to 0 over all of them;
-        before either, the rate may rise in equal steps for some epochs.
+    batch_size : tracks per step.
+    optimizer, weight_decay : ``adam``, or ``adamw`` (decoupled weight decay). Biases, norms, tau and the vector of
+        missing lyrics do not decay.
+    grad_clip : maximum norm of the gradient.
+    schedule, lr_halve_every, warmup_epochs : ``halving`` the rate at regular intervals, or ``cosine`` to 0 over all
+        epochs, after a warm-up with equal steps.
     patience : stop after this many epochs without a better validation mAP; None never stops early.
-    lambda_, lambda_warmup_epochs : weight of the contrastive loss (Eq. 7), without effect where ``contrastive=False``;
-        it may rise in equal steps for some epochs.
-    loss, bce_reduction : classification loss, and whether it is a mean or a sum over genres (which changes what
-        `lambda_` means).
-    prior_bias : start the genres' biases at their log odds among training tracks.
-    modality_dropout : probability with which a track that has lyrics is trained as one without, each time it is met.
-    spec_augment : mask bands and stretches of the spectrograms in training.
-    encoder, attention, head, contrastive, modalities : parts of the model; see ``ModelConfig``. What a system or a
-        single modality cannot have is off, whatever was asked.
+    lambda_, lambda_warmup_epochs : weight of the contrastive loss (Eq. 7), and its warm-up with equal steps. No effect
+        with ``contrastive=False``.
+    loss, bce_reduction : classification loss, and its reduction over genres. A sum changes the meaning of `lambda_`.
+    prior_bias : initialise the biases of genres with their log odds among training tracks.
+    modality_dropout : probability of training a track with lyrics as one without, drawn per epoch.
+    spec_augment : mask frequency bands and time spans of spectrograms in training.
+    encoder, attention, head, contrastive, modalities : components of the model; see ``ModelConfig``. A component that
+        the system or a single modality cannot have is switched off.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
-    device, precision, home : where and how to compute; ``auto`` takes the fastest that is there.
-    compile : let ``torch.compile`` join the operations of a training step, which costs a minute first. For GPUs, where
-        launching many small ones takes longer than they do; on a CPU it is slower (docs/design/008-speed.md).
-    deterministic : only operations that give the same bits every time, and no resume where bits would differ.
+    device, precision, home : device, precision and feature placement; ``auto`` selects the fastest available.
+    compile : compile training steps with ``torch.compile``, which takes about a minute at the start. Meant for GPUs,
+        where launching many small kernels dominates; slower on CPUs (docs/design/008-speed.md).
+    deterministic : use only operations with reproducible bits, and refuse to resume where bits would differ.
     """
 
     preset: PresetName | None = None
@@ -177,23 +182,23 @@ class TrainConfig:
 
     @classmethod
     def from_preset(cls, preset: str | None, **options: Any) -> TrainConfig:
-        """A config with a preset's values wherever `options` do not say otherwise.
+        """Return the config of a preset with `options` applied.
 
         Raises
         ------
         ConfigError
-            If there is no such preset or option, or a value makes no sense.
+            If there is no such preset or option, or a value is invalid.
         """
         if preset is not None and preset not in PRESETS:
             raise ConfigError(f"preset={preset!r}: unknown choice. Choose one of {', '.join(PRESETS)}.")
         return cls.from_dict({**merge_options(PRESETS.get(preset or "", {}), options), "preset": preset})
 
     def settled(self, n_train: int) -> TrainConfig:
-        """Return the config with `epochs` and `lr` as numbers, by a rule where they are None.
+        """Return the config with `epochs` and `lr` computed by a rule where they are None.
 
-        As many epochs as make 10 000 steps, but from 10 to 100 of them; the rate is 1e-3 for up to 10 000 steps, then
-        falls in proportion to their number, to 1e-4 for 100 000 steps and more, which is the paper's rate for its
-        190 000.
+        The number of epochs gives about 10 000 steps, but is at least 10 and at most 100. The rate is 1e-3 for up to
+        10 000 steps and falls in inverse proportion to their number, down to 1e-4, the paper's rate for its 190 000
+        steps.
         """
         steps = self.steps_per_epoch(n_train)
         epochs = self.epochs or min(max(-(-STEPS_BY_RULE // steps), MIN_EPOCHS), MAX_EPOCHS)
@@ -205,7 +210,7 @@ class TrainConfig:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs of a settled config."""
+        """Number of epochs of a settled config."""
         assert self.epochs is not None
         return self.epochs
 
@@ -216,20 +221,26 @@ class TrainConfig:
         return self.lr
 
     def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
-        """The shape of the system that this asks for, on a store and labels of these widths."""
+        """Return the config of the model for a store and labels of these widths."""
         shared = {name: getattr(self, name) for name in _SHARED}
         widths = {"n_genres": n_genres, "text_dim": text_dim, "n_mels": n_mels}
         return ModelConfig.from_dict({**widths, **shared, **self.model_options})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, as JSON and YAML hold them."""
+        """Return plain values, as JSON and YAML hold them."""
         values = dataclasses.asdict(self)
         values["genres"] = None if self.genres is None else list(self.genres)
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of :meth:`to_dict`, of this mgc or of 0.1; unknown keys are refused with the nearest match."""
+        """Return the config of values from :meth:`to_dict`, of this version of mgc or of 0.1.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown. The message names the nearest option.
+        """
         values = with_head(values)
         names = [item.name for item in dataclasses.fields(cls)]
         for key in values:
@@ -241,26 +252,26 @@ class TrainConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Readable lines, one an option that differs, leaving out what may change when a run is resumed."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        # A cosine reaches its end at the last epoch, so another number of epochs is another way, too.
+        """Return one line per option that differs from `other`, except those that may change on resume."""
+        now, before = self.to_dict(), other.to_dict()
+        # A cosine schedule depends on the number of epochs, so that number must not change.
         free = MAY_CHANGE_ON_RESUME if self.schedule == "halving" else frozenset()
         return [
-            f"{key}: {mine[key]!r} here, {theirs[key]!r} there"
-            for key in mine
+            f"{key}: {now[key]!r}, was {before[key]!r}"
+            for key in now
             if key != "preset"
-            and mine[key] != theirs[key]
+            and now[key] != before[key]
             and key not in free
-            and not (key in ("lr", "epochs") and mine[key] is None)
+            and not (key in ("lr", "epochs") and now[key] is None)
         ]
 
     def lr_at(self, epoch: int) -> float:
-        """Learning rate of an epoch (counted from 0).
+        """Return the learning rate of an epoch (counted from 0).
 
         Notes
         -----
-        In the first w = `warmup_epochs` epochs ``lr (epoch + 1) / (w + 1)``. Then ``halving``: ``lr / 2`` to the power
-        of ``epoch // lr_halve_every``; ``cosine``: ``lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2``.
+        In the first w = `warmup_epochs` epochs: ``lr (epoch + 1) / (w + 1)``. Then, for ``halving``:
+        ``lr / 2 ** (epoch // lr_halve_every)``; for ``cosine``: ``lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2``.
         """
         if epoch < self.warmup_epochs:
             return float(self.learning_rate * (epoch + 1) / (self.warmup_epochs + 1))
@@ -270,18 +281,18 @@ class TrainConfig:
         return float(self.learning_rate * (1 + math.cos(math.pi * share)) / 2)
 
     def lambda_at(self, epoch: int) -> float:
-        """Weight of the contrastive loss in an epoch (counted from 0).
+        """Return the weight of the contrastive loss in an epoch (counted from 0).
 
-        In the first w = `lambda_warmup_epochs` epochs ``lambda (epoch + 1) / (w + 1)``.
+        In the first w = `lambda_warmup_epochs` epochs: ``lambda (epoch + 1) / (w + 1)``.
         """
         return self.lambda_ * min(1.0, (epoch + 1) / (self.lambda_warmup_epochs + 1))
 
     def _settle_parts(self) -> None:
-        """Turn off what the system or a single modality has no place for."""
+        """Switch off components that the system or a single modality cannot have."""
         fixed = BASELINE_MODALITIES.get(self.model)
         if fixed is not None:
             if self.modalities not in ("both", fixed):
-                raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} works on {fixed!r}")
+                raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} needs {fixed!r}.")
             object.__setattr__(self, "modalities", fixed)
             object.__setattr__(self, "head", "linear")
         if self.modalities != "both" or fixed is not None:
@@ -291,14 +302,14 @@ class TrainConfig:
     def _check_together(self) -> None:
         if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ConfigError(
-                f"warmup_epochs={self.warmup_epochs}: want fewer than the {self.epochs} epochs of the run."
+                f"warmup_epochs={self.warmup_epochs}: too many. Use fewer than the {self.epochs} epochs of the run."
             )
         if self.genres is not None and (not self.genres or len(set(self.genres)) != len(self.genres)):
-            raise ConfigError("genres: none, or one of them twice. Name at least one, and each once.")
+            raise ConfigError("genres: empty, or with duplicates. Give at least one, each once.")
         for name in self.model_options:
             if name not in MODEL_OPTIONS:
-                raise ConfigError(f"model_options: {name!r} is not among them; {did_you_mean(name, MODEL_OPTIONS)}")
-        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # checks the model's options
+                raise ConfigError(f"model_options: unknown option {name!r}; {did_you_mean(name, MODEL_OPTIONS)}")
+        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # raises for invalid model options
 
 
 def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,16 +321,16 @@ def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Options from lines ``key=value``; those of the model come back inside ``model_options``.
+    """Return the options of ``key=value`` settings; options of the model are in ``model_options``.
 
     Parameters
     ----------
-    settings : such as ``["graph_similarity=raw", "warmup_epochs=3"]``; values are read as YAML.
+    settings : such as ``["graph_similarity=raw", "warmup_epochs=3"]``; values are parsed as YAML.
 
     Raises
     ------
     ConfigError
-        If a line has no ``=``, or names no option.
+        If a setting has no ``=``, or its key is not an option.
     """
     own = [item.name for item in dataclasses.fields(TrainConfig) if item.name not in ("preset", "model_options")]
     options: dict[str, Any] = {}
@@ -328,11 +339,9 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = line.partition("=")
         key = {"lambda": "lambda_"}.get(key.strip(), key.strip())
         if not equals:
-            raise ConfigError(f"setting {line!r}: want key=value, such as graph_similarity=raw")
+            raise ConfigError(f"setting {line!r}: no value. Write key=value, such as graph_similarity=raw.")
         if key not in (*own, *MODEL_OPTIONS):
-            raise ConfigError(
-                f"setting {line!r}: there is no option {key!r}; {did_you_mean(key, [*own, *MODEL_OPTIONS])}"
-            )
+            raise ConfigError(f"setting {line!r}: unknown option {key!r}; {did_you_mean(key, [*own, *MODEL_OPTIONS])}")
         (model_options if key in MODEL_OPTIONS else options)[key] = _value(line, value)
     return {**options, "model_options": model_options} if model_options else options
 
@@ -341,6 +350,6 @@ def _value(line: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"setting {line!r}: its value cannot be read as YAML: {error}") from error
-    # To YAML 1.1, 1e-4 is a word.
+        raise ConfigError(f"setting {line!r}: the value is not valid YAML: {error}") from error
+    # YAML 1.1 reads 1e-4 as a string.
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value

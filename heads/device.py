@@ -1,4 +1,4 @@
-"""Where training runs and in which precision, and how much memory is there for cached features."""
+"""Select device and precision, and measure the memory available for cached features."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from ..cache.errors import ConfigError, MgcError, TrainingError
 from ..cache.machine import cpu_has_bf16, environment, keep_freed_memory
 
 ROOMY_BYTES = 8 * 2**30
-"""Free memory above which a step may take half as much again; one of 16 clips of 30 s takes 1.4 GB."""
+"""Free memory, in bytes, above which a training step may use 1.5 times the memory for speed.
+
+A step of 16 clips of 30 s takes 1.4 GB.
+"""
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _share_bytes = sys.maxsize
 
 
-def resolve_device(wanted: str) -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the CPU.
+def resolve_device(name: str) -> torch.device:
+    """Return the device for ``cpu``, ``cuda`` or ``auto``: the current CUDA device if there is one, else the CPU.
 
     Raises
     ------
     ConfigError
-        If CUDA is asked for and not there.
+        If ``cuda`` is given and torch has no CUDA device.
     """
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError(f"device={wanted}: torch sees no CUDA device here; use auto or cpu")
+        raise ConfigError(f"device={name}: torch has no CUDA device. Use auto or cpu.")
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the device multiplies bf16 natively, else fp32."""
-    if wanted != "auto":
-        return wanted
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return the precision; for ``auto``, bf16 if the device multiplies bf16 natively, else fp32."""
+    if name != "auto":
+        return name
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     return "bf16" if native else "fp32"
 
 
 def machine(device: torch.device, precision: str) -> dict[str, str | int]:
-    """Return what the last bits of computed weights depend on, besides the code."""
+    """Return the hardware and settings that the last bits of computed weights depend on, besides the code."""
     setting: dict[str, str | int] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -60,19 +63,19 @@ def machine(device: torch.device, precision: str) -> dict[str, str | int]:
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Torch's deterministic algorithms only; does nothing unless `wanted`.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Restrict torch to deterministic algorithms, if `enabled`.
 
     Raises
     ------
     TrainingError
-        If torch has no deterministic form of an operation on this device.
+        If torch has no deterministic algorithm for an operation on this device.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    cublas = {_CUBLAS: os.environ.get(_CUBLAS, ":4096:8")}  # else cuBLAS may choose by what else is running
+    cublas = {_CUBLAS: os.environ.get(_CUBLAS, ":4096:8")}  # otherwise cuBLAS may choose its algorithm by load
     cudnn = torch.backends.cudnn
     torch.use_deterministic_algorithms(True)
     try:
@@ -84,44 +87,41 @@ def deterministic(wanted: bool) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, MgcError) or "deterministic" not in str(error):
             raise
-        raise TrainingError(f"deterministic: {error}; train without it, or on another device") from error
+        raise TrainingError(f"deterministic: {error}. Train without --deterministic, or on another device.") from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextlib.contextmanager
 def reused_memory(device: torch.device) -> Iterator[None]:
-    """On a CPU each step takes the memory that the last one gave back, where there is room for the gaps that it leaves.
+    """Keep freed memory for the next training step on a CPU, if there is room for the fragmentation.
 
-    docs/design/008-speed.md has what that is worth, and what it takes.
+    Gain and cost are in docs/design/008-speed.md.
     """
     with keep_freed_memory(device.type == "cpu" and free_bytes(device) >= ROOMY_BYTES):
         yield
 
 
 @contextlib.contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Where models that are to be compiled run; does nothing unless `wanted`.
+def compiling(enabled: bool) -> Iterator[None]:
+    """Turn failures of ``torch.compile`` into an error with a hint, if `enabled`.
 
     Raises
     ------
     TrainingError
-        If torch cannot compile here, such as where it finds no compiler.
+        If torch cannot compile the model, for example without a C++ compiler.
     """
     try:
         yield
     except RuntimeError as error:
-        if not wanted or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        if not enabled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"compile: torch cannot compile the model here ({reason}); train without it") from error
+        raise TrainingError(f"compile: torch cannot compile the model ({reason}). Train without compile.") from error
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that features may still take on the device: CUDA's own count, or what the system and cgroup leave us.
-
-    Of the host's, no more than :func:`take_at_most` allows.
-    """
+    """Return the free memory of the device in bytes; of the host, within the limits of cgroup and `take_at_most`."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = _system_available_bytes()
@@ -132,8 +132,8 @@ def free_bytes(device: torch.device) -> int:
 
 
 def take_at_most(n_bytes: int) -> None:
-    """This process's share of the host's memory, where several train side by side and each would count all of it."""
-    global _share_bytes  # a process has one
+    """Limit the host memory of this process to a share, for several processes that train on one host."""
+    global _share_bytes
     _share_bytes = n_bytes
 
 

@@ -1,4 +1,4 @@
-"""Results as JSON values, for the files of a run and for ``--json``."""
+"""Convert results to JSON values, for the files of a run and for ``--json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Base of the dataclasses that become JSON, field by field."""
+    """Base of dataclasses that are written as JSON, field by field."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, in their order, as JSON values."""
@@ -21,7 +21,7 @@ class Result:
 
 
 def json_value(value: Any) -> Any:
-    """Return results, arrays, collections and numbers as JSON can hold them: None for NaN and infinity."""
+    """Return results, arrays, collections and numbers as JSON values; None for NaN and infinity."""
     if isinstance(value, Result):
         return value.to_dict()
     if isinstance(value, np.ndarray | np.generic):

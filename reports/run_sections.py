@@ -114,7 +114,7 @@ def confused_genres(scored: ScoredTracks) -> dict[str, Any]:
             {
                 "missed": names[i],
                 "predicted": names[j],
-                "n_tracks": counts.taken_for[i, j],
+                "n_tracks": counts.predicted_instead[i, j],
                 "share": shares[i, j],
                 "n_missed": counts.missed[i],
                 "support": counts.support[i],

@@ -82,7 +82,7 @@ def refuse_empty_splits(store: FeatureStore, grid: Grid, labels: GenresById | No
     if grid.folds:
         return
     chosen = select(store, grid.runs[0].config, labels=labels)
-    sizes = {name: len(places) for name, places in chosen.places.items()}
+    sizes = {name: len(positions) for name, positions in chosen.positions.items()}
     for name in ("validation", "test"):
         if not sizes[name]:
             raise ConfigError(

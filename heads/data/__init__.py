@@ -1,1 +1,1 @@
-"""From the labelled tracks of a store to batches of tensors."""
+"""Labels, splits and batches from a feature store."""

@@ -1,4 +1,4 @@
-"""Groups of tracks that must stay in one split, and the assignment of whole groups to splits."""
+"""Group tracks that must stay in one split: same artist, song, lyrics or audio."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Groups:
 
     Attributes
     ----------
-    of_track : (n,) int64, the group of each track, numbered from 0.
-    n_groups : how many there are.
-    warnings : the groups above 5 % of the tracks, each with the link that joins most of its tracks.
+    of_track : (n,) int64, group of each track, numbered from 0.
+    n_groups : number of groups.
+    warnings : one per group above 5 % of the tracks, with the property that most of its tracks share.
     """
 
     of_track: Index
@@ -39,21 +39,21 @@ class Groups:
     warnings: tuple[str, ...] = ()
 
     def order(self, ids: Sequence[str], seed: int) -> Index:
-        """Return the groups shuffled by the id of their first track; `ids` are those of all tracks."""
+        """Return the groups shuffled by the id of their first track; `ids` are the ids of all tracks."""
         _, first = np.unique(self.of_track, return_index=True)
         return seeded_order([ids[i] for i in first.tolist()], seed)
 
     def profile(self, labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """(n_groups, C + 1) tracks of each group with each of the (n, C) labels, then all its tracks."""
+        """Return (n_groups, C + 1) counts: tracks of each group per label of (n, C) `labels`, then all its tracks."""
         counts = np.zeros((self.n_groups, labels.shape[1] + 1))
         np.add.at(counts, self.of_track, np.column_stack([labels, np.ones(len(labels))]).astype(np.float64))
         return counts
 
 
 def comparable_artists(names: Sequence[str] | None) -> list[str]:
-    """Return the artists that are known, in a form to compare: one Unicode form, case and spacing.
+    """Return the known artists, normalised in Unicode form, case and spacing.
 
-    "Various Artists", "NA" and the empty name say that the artist is not known. "None" is a name like any other.
+    "Various Artists", "NA" and the empty name mark an unknown artist. "None" is an artist.
     """
     artists = []
     for name in names or ():
@@ -64,7 +64,7 @@ def comparable_artists(names: Sequence[str] | None) -> list[str]:
 
 
 def bootstrap_groups(tracks: pa.Table) -> list[str]:
-    """Return what each track is resampled with: its first known artist, else itself; columns id, artists."""
+    """Return the unit of the bootstrap per track: its first known artist, else the track. Columns: id, artists."""
     groups = []
     for track_id, names in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
         artists = comparable_artists(names)
@@ -73,20 +73,19 @@ def bootstrap_groups(tracks: pa.Table) -> list[str]:
 
 
 def group_tracks(tracks: pa.Table) -> Groups:
-    """Groups joined by artist, song, lyrics or audio, directly or through other tracks.
+    """Group tracks that share artist, song, lyrics or audio, directly or through other tracks.
 
     Notes
     -----
-    A song is a title by an artist: two artists may each have an "Intro". Tracks of one artist are together already, so
-    titles are compared only among tracks whose artist is not known, where nothing else would keep two recordings of
-    one song together.
+    A song is a title by an artist: two artists may each have an "Intro". Tracks of one artist are in one group anyway,
+    so titles are compared only among tracks of unknown artists.
     """
     columns = (tracks.column(name).to_pylist() for name in ("artists", "song", "lyrics_sha256", "source_sha256"))
     keys = [list(_keys(*track)) for track in zip(*columns, strict=True)]
-    names = {key: number for number, key in enumerate(dict.fromkeys(key for some in keys for key in some))}
+    names = {key: number for number, key in enumerate(dict.fromkeys(key for own in keys for key in own))}
     n_tracks, n_nodes = len(keys), len(keys) + len(names)
-    track_of = np.repeat(np.arange(n_tracks), [len(some) for some in keys])
-    key_of = np.asarray([n_tracks + names[key] for some in keys for key in some], dtype=np.int64)
+    track_of = np.repeat(np.arange(n_tracks), [len(own) for own in keys])
+    key_of = np.asarray([n_tracks + names[key] for own in keys for key in own], dtype=np.int64)
     links = coo_array((np.ones(len(key_of), dtype=np.int8), (track_of, key_of)), shape=(n_nodes, n_nodes))
     _, component = connected_components(links, directed=False)
     _, of_track = np.unique(component[:n_tracks], return_inverse=True)
@@ -95,7 +94,7 @@ def group_tracks(tracks: pa.Table) -> Groups:
 
 
 def seeded_order(ids: Sequence[str], seed: int) -> Index:
-    """A shuffle of `ids` in which each one's place among the others depends on nothing but itself and the seed."""
+    """Return a permutation of `ids`; the relative order of two ids depends on these ids and the seed only."""
     digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest() for name in ids]
     return np.asarray(sorted(range(len(ids)), key=lambda i: digests[i]), dtype=np.int64)
 
@@ -121,7 +120,7 @@ def _large_groups(of_track: Index, keys: list[list[tuple[str, str]]]) -> tuple[s
         links = Counter(key for track in np.flatnonzero(of_track == group).tolist() for key in keys[track])
         (kind, name), count = min(links.items(), key=lambda item: (-item[1], item[0]))
         warnings.append(
-            f"{sizes[group]} of {len(keys)} tracks ({sizes[group] / len(keys):.0%}) hang together and stay in one "
+            f"{sizes[group]} of {len(keys)} tracks ({sizes[group] / len(keys):.0%}) form one group and stay in one "
             f"split; {count} of them share the {kind} {name!r}"
         )
     return tuple(warnings)

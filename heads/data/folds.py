@@ -1,6 +1,6 @@
-"""Cross-validation for collections too small to hold out one test split: folds of whole artists, or of whole songs.
+"""Divide a small collection into folds of whole artists or songs, for cross-validation.
 
-Each fold is the test split once, with the next one as validation; the test predictions of all folds are pooled.
+Each fold is the test split once, with the next fold as validation split. The test predictions of all folds are pooled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_FOLDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Number `number` of `of` folds, counted from 1; its split tests on that fold."""
+    """Fold `number` of `of`, counted from 1, with the split that tests on it."""
 
     number: int
     of: int
@@ -39,13 +39,13 @@ class Fold:
 def make_folds(
     store: FeatureStore, n_folds: int, *, by: By = "artist", seed: int = 0, labels: GenresById | None = None
 ) -> list[Fold]:
-    """Folds of the labelled tracks of a store.
+    """Divide the labelled tracks of a store into folds.
 
     Parameters
     ----------
-    by : what stays in one fold: ``artist`` as in the artist split; ``song``, recordings of one title by one artist, the
-        same lyrics or the same file, which leaves other songs of a tested artist to learn from.
-    seed : decides among equally good folds.
+    by : unit that stays in one fold: ``artist``, as in the artist split, or ``song``: recordings of a title by an
+        artist, and tracks with the same lyrics or file. With ``song``, other songs of a tested artist are trained on.
+    seed : breaks ties between equally good folds.
 
     Raises
     ------
@@ -53,13 +53,15 @@ def make_folds(
         If there are fewer groups than folds, or fewer than three folds.
     """
     if n_folds < MIN_FOLDS:
-        raise ConfigError(f"folds {n_folds}: want at least {MIN_FOLDS}: one to test, one to validate, one to train on")
+        raise ConfigError(
+            f"folds {n_folds}: too few. Use at least {MIN_FOLDS}: one each for training, validation and test."
+        )
     labelled, _ = labelled_tracks(store, labels)
     ids: list[str] = labelled.tracks.column("id").to_pylist()
     groups = group_tracks(labelled.tracks) if by == "artist" else _group_songs(labelled.tracks)
     if groups.n_groups < n_folds:
-        few = f"the {len(ids)} tracks are {groups.n_groups} groups by {by}"
-        raise ConfigError(f"folds {n_folds}: {few}; want no more folds than groups")
+        few = f"the {len(ids)} tracks form {groups.n_groups} groups by {by}"
+        raise ConfigError(f"folds {n_folds}: {few}. Use at most {groups.n_groups} folds.")
     fold_of = _assign(groups, ids, labelled.labels, n_folds, seed)[groups.of_track]
     return [
         Fold(number=k + 1, of=n_folds, by=by, split=_split(ids, fold_of, k, n_folds, by, seed)) for k in range(n_folds)
@@ -67,7 +69,7 @@ def make_folds(
 
 
 def _group_songs(tracks: pa.Table) -> Groups:
-    """As :func:`group_tracks`, where a title by an artist takes the artist's place."""
+    """Group tracks like :func:`group_tracks`, by title and artist instead of artist."""
     artists, songs = tracks.column("artists").to_pylist(), tracks.column("song").to_pylist()
     ids = tracks.column("id").to_pylist()
     titles = [
@@ -79,12 +81,12 @@ def _group_songs(tracks: pa.Table) -> Groups:
 
 
 def _assign(groups: Groups, ids: Sequence[str], labels: npt.NDArray[np.bool_], n_folds: int, seed: int) -> Index:
-    """(n_groups,) fold of each group: the largest groups first, each into the fold that has least of its labels.
+    """Return the (n_groups,) fold of each group: the largest groups first, each to the fold with fewest of its labels.
 
     Notes
     -----
-    Greedy on sum_c have_c step_c / total_c, where the number of tracks counts as one more label: a genre of two songs
-    comes into two folds, so that each can be learned from the other.
+    Greedy minimisation of sum_c have_c step_c / total_c, with the number of tracks as one more label. A genre with two
+    songs goes to two folds, so that either can be predicted by a model trained on the other.
     """
     profile, shuffled = groups.profile(labels), groups.order(ids, seed)
     order = shuffled[np.argsort(-profile[shuffled, -1], kind="stable")]

@@ -1,7 +1,7 @@
-"""Which genres a model learns, and the label matrix over them.
+"""Choose the genres to learn, and build the label matrix.
 
-The vocabulary is chosen from the *training* tracks' labels, like everything else that is learned from labels: a test
-label can neither add a genre nor remove one. Every step says how much it kept.
+Genres are chosen by the labels of *training* tracks only, so test labels can neither add nor remove a genre. Every
+filter reports how much it kept.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LabelMatrix = npt.NDArray[np.bool_]
 """(n_tracks, n_genres)."""
 
 GenresById = Mapping[str, Sequence[str]]
-"""Labels by track id, which replace a store's own."""
+"""Labels by track id that replace those of a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCount:
-    """What one filter left: `kept` of `of` genres or tracks."""
+    """Result of one filter: `kept` of `of` genres or tracks."""
 
     filter: str
     kept: int
@@ -48,9 +48,9 @@ class GenreChoice:
     Attributes
     ----------
     names : kept genres, in the order of the model's outputs.
-    columns : their columns in the matrix they were chosen from, int64.
-    train_counts : training tracks of each, before `min_labels`.
-    steps : what each filter kept, in the order applied.
+    columns : (C,) int64 columns in the matrix of all genres.
+    train_counts : (C,) training tracks per genre, before `min_labels`.
+    steps : counts of each filter, in the order of application.
     """
 
     names: tuple[str, ...]
@@ -65,23 +65,23 @@ def read_genres_file(path: Path) -> tuple[str, ...]:
     Raises
     ------
     ConfigError
-        If the file cannot be read, is empty or names a genre twice.
+        If the file cannot be read, is empty, or has duplicates.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a list of genres: {error}") from error
+        raise ConfigError(f"{path}: not readable as a list of genres ({error}). Use UTF-8 text.") from error
     names = [line for line in lines if line]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"{path}: named more than once: {', '.join(twice)}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ConfigError(f"{path}: duplicate genres: {', '.join(duplicates)}. List each once.")
     if not names:
-        raise ConfigError(f"{path}: no genre in it; write one name a line")
+        raise ConfigError(f"{path}: no genre. Write one name per line.")
     return tuple(names)
 
 
 def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) -> LabelMatrix:
-    """Labels of tracks over `names`.
+    """Return the label matrix of tracks over the genres `names`.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def genre_matrix(genre_lists: pa.Array | pa.ChunkedArray, names: Sequence[str]) 
 
 
 def labels_sha256(labels: GenresById | None) -> str | None:
-    """Return a hash of labels that replace a store's own; None for the store's own."""
+    """Return a hash of labels that replace those of a store; None if there are none."""
     if labels is None:
         return None
     return hashlib.sha256(canonical_json({name: sorted(set(labels[name])) for name in labels})).hexdigest()
@@ -117,14 +117,14 @@ def choose_genres(
     top_genres: int | None = None,
     min_genre_count: int = 1,
 ) -> GenreChoice:
-    """Apply the genre filters: the list, then the most frequent, then those frequent enough.
+    """Apply the genre filters in the order `listed`, `top_genres`, `min_genre_count`.
 
     Parameters
     ----------
-    training : (n_training_tracks, n_genres) labels over `names`.
-    listed : keep these only, in this order.
-    top_genres : keep this many with most training tracks; ties go to the name that sorts first.
-    min_genre_count : keep genres with at least this many training tracks. 1 leaves out what no training track shows.
+    training : (n_training_tracks, n_genres) bool labels over `names`.
+    listed : keep these genres only, in this order.
+    top_genres : keep this many genres, those with most training tracks; ties go to the name that sorts first.
+    min_genre_count : keep genres with at least this many training tracks. 1 drops genres without a training track.
 
     Raises
     ------
@@ -144,8 +144,9 @@ def choose_genres(
     steps.append(FilterCount(filter=f"min_genre_count={min_genre_count}", kept=len(frequent), of=len(columns)))
     if not frequent:
         counts_left = "; ".join(map(str, steps))
-        left = f"no genre is left to learn from {len(training)} training tracks ({counts_left})"
-        raise TrainingError(f"{left}; ask for less")
+        raise TrainingError(
+            f"no genre is left with {len(training)} training tracks ({counts_left}). Relax the filters."
+        )
     return GenreChoice(
         names=tuple(names[column] for column in frequent),
         columns=np.asarray(frequent, dtype=np.int64),
@@ -162,7 +163,7 @@ def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
         near = nearest(unknown[0], names, cutoff=0.6)
         hint = "" if near is None else f" (nearest: {near!r})"
         raise ConfigError(
-            f"genres: {len(unknown)} of {len(listed)} are not among the store's {len(names)} genres: "
-            f"{join_names([repr(name) for name in unknown])}{hint}"
+            f"genres: {len(unknown)} of {len(listed)} are not among the {len(names)} genres of the store: "
+            f"{join_names([repr(name) for name in unknown])}{hint}. Correct or remove them."
         )
     return list(dict.fromkeys(position[matches[name]] for name in listed))

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the training split's log-mels, the two numbers that normalise every spectrogram."""
+"""Compute mean and standard deviation of the log-mel spectrograms of the training split, which normalise all others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READ_AT_ONCE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class MelStatistics:
-    """`mean_db`, `std_db` over `n_values` values in valid frames; a collection without any variation has std 1."""
+    """Mean and standard deviation in dB over `n_values` values of valid frames; `std_db` is 1 for constant values."""
 
     mean_db: float
     std_db: float
@@ -34,23 +34,23 @@ def mel_statistics(
     level: MelLevel | None = None,
     on_progress: Progress = silent,
 ) -> MelStatistics:
-    """Statistics over every band of the frames that hold sound; mean 0 and deviation 1 of a store without mel.
+    """Compute statistics over all bands of valid frames; mean 0 and standard deviation 1 for a store without mels.
 
     Parameters
     ----------
-    rows : training rows only.
-    mel_frames : frames of each that hold sound; padding is left out.
-    level : at which the model reads them; as stored by default.
+    rows : (n,) training rows only.
+    mel_frames : (n,) number of valid frames per row; padding is left out.
+    level : level at which the model reads mels; default: as stored.
     on_progress : receives the number of tracks read so far.
 
     Raises
     ------
     TrainingError
-        If a stored mel is not finite; names the tracks.
+        If a stored mel is not finite.
 
     Notes
     -----
-    One pass in float64; tracks are merged by Chan, Golub and LeVeque's update, which does not cancel.
+    One pass in float64. Tracks are merged by the update of Chan, Golub and LeVeque (1979), which avoids cancellation.
     """
     n_values, mean, squares = 0, 0.0, 0.0
     if store.recipe.mel is None:
@@ -64,7 +64,9 @@ def mel_statistics(
             values = mel[:, : max(1, n_frames)].astype(np.float64)
             own_mean = float(values.mean())
             if not math.isfinite(own_mean):
-                raise TrainingError(f"the stored mel of {_name(store, row)} is not finite; extract the track again")
+                raise TrainingError(
+                    f"{store.path}, {_name(store, row)}: the stored mel is not finite. Extract into a new store."
+                )
             delta, total = own_mean - mean, n_values + values.size
             squares += float(((values - own_mean) ** 2).sum()) + delta**2 * n_values * values.size / total
             mean += delta * values.size / total

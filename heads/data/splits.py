@@ -1,11 +1,11 @@
-"""Training, validation and test tracks: made at training time from a policy and a seed, saved in the run.
+"""Split tracks into training, validation and test split by a policy and a seed; the run saves the result.
 
-Which tracks are *tested* never depends on any track's labels or features, except in the `stratified` policy, which
-must look at labels, and through the hashes of equal lyrics and audio that `artist` keeps together. So the test split,
-and with it everything a model learns, stays the same when the test tracks' content changes.
+The *test* split does not depend on labels or features. There are two exceptions: the `stratified` policy uses labels,
+and the `artist` policy keeps tracks with equal hashes of lyrics or audio together. The test split, and with it all that
+a model learns, therefore stays the same if the content of test tracks changes.
 
-The `stratified` policy calls the package iterative-stratification: scikit-learn stratifies by one label only. Its draws
-decide which tracks are tested, so code of our own would have to draw the same, or change the splits of existing runs.
+The `stratified` policy uses the package iterative-stratification, since scikit-learn stratifies by one label only.
+Another implementation would have to reproduce its random draws, or change the splits of existing runs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ...cache.bounds import Between, problem
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import ConfigError, RunError, StoreCorruptError
 from ...cache.format.tables import SPLIT_SPELLINGS
+from ...cache.messages import counted
 from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, comparable_artists, group_tracks, seeded_order
 from .labels import LabelMatrix
 
@@ -58,9 +59,10 @@ class Split:
 
     Attributes
     ----------
-    policy : the policy that made it; `requested` is what was asked for (``auto`` is settled by the tracks).
-    ids : split name -> track ids, sorted.
-    notes : what a reader should know: large groups, tracks left out, a fallback taken.
+    policy : the policy in use.
+    requested : the requested policy, which may be ``auto``.
+    ids : sorted track ids by name of the split.
+    notes : for users: large groups, tracks left out, a fallback.
     """
 
     policy: str
@@ -74,7 +76,7 @@ class Split:
         return {name: len(self.ids[name]) for name in SPLITS}
 
     def save(self, path: Path) -> None:
-        """Write ``splits.json``: in one rename, sealed with its own sha256."""
+        """Write ``splits.json`` atomically, sealed with its sha256."""
         fields = {"policy": self.policy, "requested": self.requested, "seed": self.seed, "sizes": self.sizes}
         ids = {name: list(self.ids[name]) for name in SPLITS}
         replace_file(path, seal({**fields, "notes": list(self.notes), "ids": ids}))
@@ -86,48 +88,50 @@ class Split:
         Raises
         ------
         RunError
-            If it is missing or altered.
+            If the file is missing or altered.
         """
         try:
             data = unseal(path)
         except (OSError, StoreCorruptError) as error:
-            raise RunError(f"{path}: the split of this run cannot be read ({error})") from error
+            raise RunError(
+                f"{path}: the split of this run is not readable ({error}). Restore it from a copy."
+            ) from error
         if wrong := problem(data, SplitDocument):
-            raise RunError(f"{path}: {wrong}; restore it from a copy")
+            raise RunError(f"{path}: {wrong}. Restore it from a copy.")
         ids = {name: tuple(data["ids"][name]) for name in SPLITS}
         return cls(ids=ids, notes=tuple(data["notes"]), **{key: data[key] for key in ("policy", "requested", "seed")})
 
 
 def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int) -> Split:
-    """Split tracks about 70/10/20.
+    """Split tracks about 70/10/20 into training, validation and test split.
 
     Parameters
     ----------
-    tracks : columns id, artists, song, split, lyrics_sha256, source_sha256; one row per track that may be used.
-    labels : (n_tracks, n_genres) over all genres of the store; `stratified` uses all of it, `artist` uses it to
-        balance validation against training, the others not at all.
-    policy : ``random``, ``stratified``, ``artist``, ``manifest``, or ``auto``: the manifest's own split where it has
-        one, else `artist` where most artists are known, else `stratified`.
+    tracks : columns id, artists, song, split, lyrics_sha256, source_sha256; one row per usable track.
+    labels : (n_tracks, n_genres) over all genres of the store. `stratified` uses them, `artist` balances validation
+        against training with them, other policies ignore them.
+    policy : ``random``, ``stratified``, ``artist``, ``manifest``, or ``auto``: the manifest's own split if it has one,
+        else `artist` if most artists are known, else `stratified`.
 
     Raises
     ------
     ConfigError
-        If the policy cannot be had: too few tracks, no known artist, a manifest without training tracks.
+        If the policy cannot be applied: too few tracks, no known artist, a manifest without training tracks.
     """
+    # Sorted by id, so that no policy depends on the row order of the store.
     order = np.argsort(np.asarray(tracks.column("id").to_pylist(), dtype=object), kind="stable")
-    # Sorted, so that no policy depends on the store's row order.
     ids: list[str] = tracks.column("id").take(order).to_pylist()
     sorted_tracks = _Tracks(table=tracks.take(order), ids=ids, labels=labels[order], seed=seed)
     if len(ids) < 3:
         raise ConfigError(
-            f"{len(ids)} labelled tracks cannot be split into training, validation and test: three are "
-            "the least, some dozens make sense"
+            f"{len(ids)} labelled tracks: too few for a training, validation and test split. Use at least 3, better "
+            "some dozens."
         )
     requested, reasons = policy, list[str]()
     if policy == "auto":
         policy, reasons = _settle_auto(sorted_tracks)
     if policy not in _POLICIES:
-        raise ConfigError(f"split policy {policy!r}: not one of auto, {', '.join(_POLICIES)}")
+        raise ConfigError(f"split policy {policy!r}: unknown. Choose one of auto, {', '.join(_POLICIES)}.")
     positions, notes = _POLICIES[policy](sorted_tracks)
     ids_of = {name: tuple(ids[i] for i in np.sort(positions[name]).tolist()) for name in SPLITS}
     return Split(policy=policy, requested=requested, seed=seed, ids=ids_of, notes=(*reasons, *notes))
@@ -135,7 +139,7 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
 
 @dataclass(frozen=True, kw_only=True)
 class _Tracks:
-    """Tracks to split, in the order of their ids, with (n_tracks, n_genres) labels."""
+    """Tracks to split, sorted by id, with (n_tracks, n_genres) labels."""
 
     table: pa.Table
     ids: list[str]
@@ -148,12 +152,12 @@ class _Tracks:
 
     @cached_property
     def n_unknown(self) -> int:
-        """Tracks without a known artist."""
+        """Number of tracks without a known artist."""
         return sum(not comparable_artists(names) for names in self.table.column("artists").to_pylist())
 
 
 Division = tuple[dict[str, Index], list[str]]
-"""Positions of the tracks of each split, and notes for the reader."""
+"""Positions of the tracks of each split, and notes for users."""
 
 
 def _settle_auto(tracks: _Tracks) -> tuple[str, list[str]]:
@@ -164,13 +168,13 @@ def _settle_auto(tracks: _Tracks) -> tuple[str, list[str]]:
     if n_known < n_tracks / 2:
         return "stratified", [f"artists are known for {n_known} of {n_tracks} tracks: split by labels, not by artist"]
     if tracks.groups.n_groups < 3:
-        groups = f"all tracks fall into {tracks.groups.n_groups} artist groups"
+        groups = f"the tracks form only {counted(tracks.groups.n_groups, 'artist group')}"
         return "stratified", [f"{groups}: split by labels, not by artist"]
     return "artist", []
 
 
 def _targets(n_tracks: int) -> tuple[int, int]:
-    """Validation and test tracks wanted of `n_tracks`."""
+    """Return the target numbers of validation and test tracks."""
     return max(1, round(SHARES[1] * n_tracks)), max(1, round(SHARES[2] * n_tracks))
 
 
@@ -181,28 +185,28 @@ def _random(tracks: _Tracks) -> Division:
 
 
 def _stratified(tracks: _Tracks) -> Division:
-    """Iterative stratification (Sechidis et al. 2011): each genre's tracks are spread by the same shares."""
+    """Divide the tracks of each genre by the same shares: iterative stratification (Sechidis et al. 2011)."""
     from iterstrat.ml_stratifiers import IterativeStratification
 
     fold = IterativeStratification(tracks.labels, np.asarray(SHARES), np.random.RandomState(tracks.seed))
     positions = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
     if empty := [name for name in SPLITS if not len(positions[name])]:
-        few = f"{len(tracks.ids)} tracks are too few to stratify"
-        raise ConfigError(f"{few}: no {' and no '.join(empty)} track; use the random split")
+        few = f"split=stratified: {len(tracks.ids)} tracks are too few"
+        raise ConfigError(f"{few}: no {' and no '.join(empty)} track. Use split=random.")
     return positions, []
 
 
 def _artist(tracks: _Tracks) -> Division:
-    """Whole groups: test first, by sizes only; then validation, near training in its labels."""
+    """Divide whole groups: first the test split, by size only; then validation, balanced against training by labels."""
     groups, n_tracks = tracks.groups, len(tracks.ids)
     if tracks.n_unknown == n_tracks:
         raise ConfigError(
-            "split=artist: no track has a known artist; give the manifest an artist column, or use stratified or random"
+            "split=artist: no track has a known artist. Add an artist column to the manifest, or use split=stratified."
         )
     if groups.n_groups < 3:
         raise ConfigError(
-            f"split=artist: the {n_tracks} tracks fall into {groups.n_groups} groups that share artist, lyrics or "
-            "audio, and three are needed; use stratified or random"
+            f"split=artist: the {n_tracks} tracks form {counted(groups.n_groups, 'group')} by artist, lyrics and "
+            "audio, but 3 are needed. Use split=stratified or split=random."
         )
     n_validation, n_test = _targets(n_tracks)
     profile, order = groups.profile(tracks.labels), groups.order(tracks.ids, tracks.seed)
@@ -217,30 +221,35 @@ def _artist(tracks: _Tracks) -> Division:
     notes = list(groups.warnings)
     if groups.n_groups < FEW_GROUPS:
         notes.append(
-            f"only {groups.n_groups} groups of tracks share no artist, lyrics or audio, so the splits are coarse and "
-            "may differ in their genres; split=stratified is even, but tests on artists that were trained on"
+            f"only {groups.n_groups} groups by artist, lyrics and audio: splits are coarse and may differ in their "
+            "genres. split=stratified is balanced, but tests on artists of the training split."
         )
     if tracks.n_unknown:
-        unknown = f"the artist of {tracks.n_unknown} of {n_tracks} tracks is not known"
-        notes.append(f"{unknown}: they may share one across splits")
+        unknown = f"the artist of {tracks.n_unknown} of {n_tracks} tracks is unknown"
+        notes.append(f"{unknown}: tracks of one artist may be in different splits")
     return positions, notes
 
 
 def _manifest(tracks: _Tracks) -> Division:
     names = [(name or "").strip().lower() for name in tracks.table.column("split").to_pylist()]
     if unknown := sorted({name for name in names if name and name not in SPLIT_SPELLINGS}):
-        raise ConfigError(f"split=manifest: the manifest names splits {unknown}; want train, validation, test")
+        raise ConfigError(
+            f"split=manifest: the `split` column of the manifest has unknown values: {', '.join(unknown)}. Use train, "
+            "validation and test."
+        )
     of_track = np.asarray([SPLIT_SPELLINGS.get(name, "") for name in names])
     positions = {name: np.flatnonzero(of_track == name) for name in SPLITS}
     if not len(positions["train"]):
-        raise ConfigError("split=manifest: the manifest's `split` column names no training track")
+        raise ConfigError(
+            "split=manifest: the `split` column of the manifest has no training track. Use another split policy."
+        )
     notes = []
     if left_out := int((of_track == "").sum()):
         notes.append(f"{left_out} of {len(names)} tracks have no split in the manifest and are left out")
     if not len(positions["validation"]):
         positions["train"], positions["validation"] = _carve_validation(tracks, positions["train"])
         notes.append(
-            f"the manifest has no validation split: {len(positions['validation'])} training tracks serve as one"
+            f"the manifest has no validation split: {len(positions['validation'])} of its training tracks are used"
         )
     if not len(positions["test"]):
         notes.append("the manifest has no test split")
@@ -251,17 +260,17 @@ _POLICIES = {"manifest": _manifest, "artist": _artist, "stratified": _stratified
 
 
 def _carve_validation(tracks: _Tracks, train: Index) -> tuple[Index, Index]:
-    """An eighth of the training tracks, in whole groups (tracks without any link are groups of their own)."""
+    """Divide the training tracks into training and an eighth for validation, in whole groups."""
     groups = group_tracks(tracks.table.take(train))
     if groups.n_groups < 2:
         groups = Groups(of_track=np.arange(len(train)), n_groups=len(train))
     if groups.n_groups < 2:
-        raise ConfigError("split=manifest: one training track and no validation track; both are needed")
+        raise ConfigError("split=manifest: one training track and no validation track. Add tracks.")
     order = groups.order([tracks.ids[i] for i in train.tolist()], tracks.seed)
     share = SHARES[1] / (SHARES[0] + SHARES[1])
     target = max(1, round(share * len(train)))
-    taken = hold_out_balanced(groups.profile(tracks.labels[train]), order, target)
-    held_out = np.isin(groups.of_track, taken)
+    selected = hold_out_balanced(groups.profile(tracks.labels[train]), order, target)
+    held_out = np.isin(groups.of_track, selected)
     return train[~held_out], train[held_out]
 
 
@@ -269,33 +278,31 @@ CANDIDATES = 64
 
 
 def hold_out(sizes: FloatArray, order: Index, target: int) -> Index:
-    """Whole groups, in `order`, up to `target` tracks in all, leaving at least two groups; looks at sizes only.
+    """Select whole groups, in `order`, with up to `target` tracks in total, by size only; leave at least two groups.
 
-    Groups above 5 % of the tracks (and of 20 tracks) are passed over, lest one of them make up most of a split.
+    Groups above both 5 % of the tracks and 20 tracks are skipped, so that none dominates the split.
     """
     limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
-    taken: list[int] = []
+    selected: list[int] = []
     room = float(target)
     for group in order.tolist():
-        if sizes[group] <= min(room, limit) and len(taken) < len(order) - 2:
-            taken.append(group)
+        if sizes[group] <= min(room, limit) and len(selected) < len(order) - 2:
+            selected.append(group)
             room -= sizes[group]
-    return _at_least_one(taken, sizes, order)
+    return _at_least_one(selected, sizes, order)
 
 
 def hold_out_balanced(profile: FloatArray, order: Index, target: int) -> Index:
-    """As :func:`hold_out`, but by labels too: takes groups that bring the taken ones nearer to the labels of all.
-
-    At least one group is left.
+    """Select whole groups like :func:`hold_out`, with label shares like those of all groups; leave at least one group.
 
     Parameters
     ----------
-    profile : of :meth:`Groups.profile`; only the groups of `order` are looked at.
+    profile : (n_groups, C + 1) from :meth:`Groups.profile`, of which only the groups of `order` are used.
 
     Notes
     -----
-    Greedy on the distance sum_c (have_c - want_c)^2 / want_c, where the number of tracks counts as one more label:
-    again and again, of the next 64 groups of `order` that fit, the one with the best change a track.
+    Greedy minimisation of sum_c (have_c - want_c)^2 / want_c, with the number of tracks as one more label. Each step
+    selects, from the next 64 groups of `order` that fit, the group with the best change per track.
     """
     sizes = profile[:, -1]
     want = profile[order].sum(axis=0) * target / max(1, sizes[order].sum())
@@ -303,8 +310,8 @@ def hold_out_balanced(profile: FloatArray, order: Index, target: int) -> Index:
     limit = max(LARGE_SHARE * sizes.sum(), LARGE_MIN_TRACKS)
     waiting = deque(order[sizes[order] <= limit].tolist())
     pool: list[int] = []
-    taken: list[int] = []
-    while len(taken) < len(order) - 1:
+    selected: list[int] = []
+    while len(selected) < len(order) - 1:
         pool = [group for group in pool if sizes[group] <= target - have[-1]]
         while waiting and len(pool) < CANDIDATES:
             group = waiting.popleft()
@@ -315,11 +322,11 @@ def hold_out_balanced(profile: FloatArray, order: Index, target: int) -> Index:
         step = profile[pool]
         growth = (step * (2 * (have - want) + step) / np.maximum(want, 1.0)).sum(axis=1) / sizes[pool]
         chosen = pool.pop(int(growth.argmin()))
-        taken.append(chosen)
+        selected.append(chosen)
         have += profile[chosen]
-    return _at_least_one(taken, sizes, order)
+    return _at_least_one(selected, sizes, order)
 
 
-def _at_least_one(taken: list[int], sizes: FloatArray, order: Index) -> Index:
-    """Return the groups that are taken, or else the smallest."""
-    return np.asarray(taken or order[[np.argmin(sizes[order])]], dtype=np.int64)
+def _at_least_one(selected: list[int], sizes: FloatArray, order: Index) -> Index:
+    """Return the selected groups, or the smallest group if there are none."""
+    return np.asarray(selected or order[[np.argmin(sizes[order])]], dtype=np.int64)

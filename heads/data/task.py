@@ -1,6 +1,6 @@
-"""What a run learns, settled before its first step: split, genres, statistics, graph, shape of the model.
+"""Prepare a run before its first step: split, genres, statistics, genre graph, shape of the model.
 
-Everything here that is learned from labels or features looks at the training split only.
+Everything that is estimated from labels or features uses the training split only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, RunError, TrainingError
 from ...cache.format.schema import OK
-from ...cache.messages import join_names
+from ...cache.messages import counted, join_names
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
@@ -41,25 +41,26 @@ from .splits import SPLITS, Split, make_split
 Index = npt.NDArray[np.int64]
 
 FEW_VALIDATION_TRACKS = 10
-"""Fewer are warned of."""
+"""Number of validation tracks below which there is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One learning problem.
+    """The learning problem of a run.
 
     Attributes
     ----------
-    split : ids of every split, before tracks without kept genres are left out.
+    split : ids of every split, including tracks without kept genres.
     genres : kept genres with their training counts.
-    examples : training tracks, then validation tracks; `n_train` of them are training.
-    groups : what each example is resampled with: its artist.
-    filters : what each filter of genres and tracks left, in order.
-    model : shape of the model; `graph` and its summary are None where it has none, `genre_embedding` (C, D) where its
-        head uses no names.
-    identity : what must be equal for a run to be resumed.
-    labels_sha256 : of labels that stood in for the store's own; None without.
-    warnings : sentences for the user.
+    examples : `n_train` training tracks, then the validation tracks.
+    groups : unit of the bootstrap per example: its artist.
+    filters : counts of each filter of genres and tracks, in order.
+    graph, graph_summary : genre graph; None for a model without.
+    genre_embedding : (C, D); None for a head that does not use genre name prompts.
+    model : config of the model.
+    identity : values that must be equal for a run to be resumed.
+    labels_sha256 : hash of labels that replace those of the store; None without.
+    warnings : sentences for users.
     """
 
     split: Split
@@ -88,28 +89,30 @@ class Task:
 
     @property
     def n_without_lyrics(self) -> int:
-        """Training tracks without lyrics."""
+        """Number of training tracks without lyrics."""
         return int((self.examples.lyrics_tokens[: self.n_train] == 0).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTracks:
-    """Tracks with features and at least one label: `tracks` (outcome columns too), `rows` (n,), `labels` (n, G)."""
+    """Tracks with features and a label: `tracks` with their outcomes, (n,) array `rows`, (n, G) `labels`."""
 
     tracks: pa.Table
     rows: Index
     labels: LabelMatrix
 
     def positions(self, ids: Sequence[str]) -> Index:
-        """Places of `ids` here; ids that are not here are left out."""
-        place = {name: i for i, name in enumerate(self.tracks.column("id").to_pylist())}
-        return np.asarray([place[name] for name in ids if name in place], dtype=np.int64)
+        """Return the positions of `ids` among these tracks; other ids are left out."""
+        position = {name: i for i, name in enumerate(self.tracks.column("id").to_pylist())}
+        return np.asarray([position[name] for name in ids if name in position], dtype=np.int64)
 
 
 def ok_tracks(store: FeatureStore, labels: GenresById | None = None) -> pa.Table:
-    """The store's tracks with status ok, in row order; of a track tried again, the newest row.
+    """Return the store's tracks with status ok, in row order; the newest row of a retried track.
 
-    With `labels`, a track that they lack has no genre.
+    Parameters
+    ----------
+    labels : genres by track id that replace those of the store. A track that they lack has no genre.
     """
     tracks = store.newest_tracks()
     if labels is not None:
@@ -120,19 +123,19 @@ def ok_tracks(store: FeatureStore, labels: GenresById | None = None) -> pa.Table
 
 
 def labelled_tracks(store: FeatureStore, labels: GenresById | None = None) -> tuple[LabelledTracks, FilterCount]:
-    """Those of :func:`ok_tracks` that have a label.
+    """Return the tracks of :func:`ok_tracks` with a label, and their count.
 
     Raises
     ------
     ConfigError
-        If `labels` name a genre that the store has no embedding of.
+        If `labels` has a genre without an embedding in the store.
     """
     tracks = ok_tracks(store, labels)
     if labels is not None:
         named = set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
         if unknown := sorted(named - set(store.genres)):
-            without = f"labels: {len(unknown)} genres have no embedding in {store.path}"
-            raise ConfigError(f"{without}: {join_names(unknown)}; extract again with these labels")
+            without = f"labels: {counted(len(unknown), 'genre')} without an embedding in {store.path}"
+            raise ConfigError(f"{without}: {join_names(unknown)}. Extract a new store with these labels.")
     matrix = genre_matrix(tracks.column("genres"), store.genres)
     labelled = np.flatnonzero(matrix.any(axis=1))
     count = FilterCount(filter="labelled", kept=len(labelled), of=len(tracks), unit="tracks")
@@ -143,13 +146,13 @@ def labelled_tracks(store: FeatureStore, labels: GenresById | None = None) -> tu
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The tracks of a store that a config asks for.
+    """The tracks and genres of a store for a config.
 
     Attributes
     ----------
-    tracks, rows, labels : of all labelled tracks, N of them; `labels` (N, C) are of the kept genres.
-    places : positions among these of the tracks of each split that have enough of the kept genres.
-    filters : what each filter left.
+    tracks, rows, labels : table, (N,) array rows and (N, C) labels over the kept genres, of all N labelled tracks.
+    positions : by split, positions of the tracks with at least `min_labels` of the kept genres.
+    filters : counts of each filter.
     """
 
     tracks: pa.Table
@@ -157,28 +160,28 @@ class Selection:
     labels: LabelMatrix
     split: Split
     genres: GenreChoice
-    places: Mapping[str, Index]
+    positions: Mapping[str, Index]
     filters: tuple[FilterCount, ...]
 
 
 def select(
     store: FeatureStore, config: TrainConfig, *, labels: GenresById | None = None, split: Split | None = None
 ) -> Selection:
-    """Choose genres and tracks, and divide them; see :func:`prepare`, also for errors."""
+    """Choose genres and tracks, and split them; parameters and errors as in :func:`prepare`."""
     labelled, labelled_count = labelled_tracks(store, labels)
     if not len(labelled.rows):
-        raise TrainingError(f"{store.path}: no track with features has a label; see `mgc store failures`")
+        raise TrainingError(f"{store.path}: no track with features has a label. See `mgc store failures`.")
     if split is None:
         split = make_split(labelled.tracks, labelled.labels, policy=config.split, seed=config.split_seed)
-    places = {name: labelled.positions(split.ids[name]) for name in SPLITS}
-    missing = sum(len(split.ids[name]) - len(places[name]) for name in ("train", "validation"))
+    positions = {name: labelled.positions(split.ids[name]) for name in SPLITS}
+    missing = sum(len(split.ids[name]) - len(positions[name]) for name in ("train", "validation"))
     if missing:
         raise RunError(
-            f"{store.path}: {missing} training and validation tracks of the run are not in this store (or have lost "
-            "their labels); resume with the store the run was started on"
+            f"{store.path}: {missing} training and validation tracks of the run are missing, or have no label. Resume "
+            "with the store of the run."
         )
     genres = choose_genres(
-        labelled.labels[places["train"]],
+        labelled.labels[positions["train"]],
         store.genres,
         listed=config.genres,
         top_genres=config.top_genres,
@@ -186,14 +189,14 @@ def select(
     )
     matrix = labelled.labels[:, genres.columns]
     enough = matrix.sum(axis=1) >= config.min_labels
-    filters = [labelled_count, *genres.steps, *_count_tracks(places, enough, config.min_labels)]
+    filters = [labelled_count, *genres.steps, *_count_tracks(positions, enough, config.min_labels)]
     return Selection(
         tracks=labelled.tracks,
         rows=labelled.rows,
         labels=matrix,
         split=split,
         genres=genres,
-        places={name: place[enough[place]] for name, place in places.items()},
+        positions={name: index[enough[index]] for name, index in positions.items()},
         filters=tuple(filters),
     )
 
@@ -206,28 +209,32 @@ def prepare(
     split: Split | None = None,
     on_progress: Progress = silent,
 ) -> Task:
-    """Settle what `config` asks for on `store`.
+    """Prepare the task of `config` on `store`.
 
     Parameters
     ----------
-    labels : genres by track id instead of the store's own.
-    split : of the run that is resumed; None makes one.
-    on_progress : receives tracks done and tracks in all while statistics are taken.
+    labels : genres by track id that replace those of the store.
+    split : split of the run that is resumed; None makes a new one.
+    on_progress : receives the number of tracks read, and their total, while statistics are computed.
 
     Raises
     ------
     ConfigError
-        If the store lacks what the model needs, or an option contradicts it.
+        If the store lacks features that the model needs, or the split policy cannot be applied.
+    RunError
+        If training or validation tracks of a resumed run are missing.
     TrainingError
-        If nothing is left to learn from.
+        If the filters leave too few tracks or no genre.
     """
     _check_features(store, config)
     chosen = select(store, config, labels=labels, split=split)
     split, genres, matrix = chosen.split, chosen.genres, chosen.labels
-    train, validation = chosen.places["train"], chosen.places["validation"]
+    train, validation = chosen.positions["train"], chosen.positions["validation"]
     if len(train) < 2:
         filters = "; ".join(map(str, chosen.filters))
-        raise TrainingError(f"{len(train)} training tracks are left ({filters}); filter less")
+        raise TrainingError(
+            f"{store.path}: {counted(len(train), 'training track')} left ({filters}). Relax the filters."
+        )
     index = np.concatenate([train, validation])
     tracks = chosen.tracks.take(index)
     examples = Examples.of(store, chosen.rows[index], matrix[index])
@@ -274,25 +281,24 @@ def prepare(
 
 def _check_features(store: FeatureStore, config: TrainConfig) -> None:
     if store.recipe.mel is None and config.modalities != "lyrics":
-        raise ConfigError(f"{store.path} has no mel; train with modalities=lyrics, or extract mel")
+        raise ConfigError(f"{store.path}: no mel features. Train with modalities=lyrics, or extract audio.")
     if store.recipe.lyrics is None and (config.modalities != "audio" or config.head != "linear"):
         raise ConfigError(
-            f"{store.path} has no text features; train with modalities=audio and head=linear (and no attention or "
-            "contrastive part), or extract lyrics"
+            f"{store.path}: no text features. Train with modalities=audio and head=linear, or extract lyrics."
         )
 
 
-def _count_tracks(places: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[FilterCount]:
+def _count_tracks(positions: Mapping[str, Index], enough: npt.NDArray[np.bool_], min_labels: int) -> list[FilterCount]:
     units = {"train": "training tracks", "validation": "validation tracks", "test": "test tracks"}
     step = f"min_labels={min_labels}"
     return [
         FilterCount(filter=step, kept=int(enough[index].sum()), of=len(index), unit=units[name])
-        for name, index in places.items()
+        for name, index in positions.items()
     ]
 
 
 def _identity(store: FeatureStore, examples: Examples, genres: GenreChoice, tracks: pa.Table) -> dict[str, Any]:
-    """Recipe fingerprints, genres, and a hash over what each training and validation track is made of."""
+    """Return recipe fingerprints, genres, and a hash of audio, lyrics and labels of training and validation tracks."""
     content = tracks.select(["source_sha256", "lyrics_sha256"]).to_pylist()
     lines = [
         [name, *track.values(), np.flatnonzero(labels).tolist()]
@@ -310,31 +316,31 @@ def _lambda_warnings(config: TrainConfig) -> list[str]:
     if not config.contrastive or config.lambda_ != 1:
         return []
     return [
-        "lambda = 1 leaves the audio-lyrics loss alone: fusion, genre graph and classifier learn nothing, and the "
-        "scores mean nothing"
+        "lambda = 1 trains with the audio-lyrics loss only: fusion, genre graph and classifier are not trained, and "
+        "scores are meaningless"
     ]
 
 
 def _genre_warnings(store: FeatureStore, config: TrainConfig, genres: GenreChoice) -> list[str]:
-    """Warn of genres that no training track has, unless they were filtered on purpose."""
+    """Warn of genres without a training track, unless genres are filtered on purpose."""
     absent = [name for name in store.genres if name not in genres.names]
     if not absent or config.genres is not None or config.top_genres is not None or config.min_genre_count > 1:
         return []
-    untrained = f"{len(absent)} of {len(store.genres)} genres have no training track in this split"
+    untrained = f"{len(absent)} of {len(store.genres)} genres have no training track"
     return [f"{untrained} and are not learned: {join_names(absent, 10)}"]
 
 
 def _validation_warnings(validation: LabelMatrix, genres: GenreChoice) -> list[str]:
     if not len(validation):
-        return ["no validation track is left: the last epoch counts as the best, thresholds stay at 0.5"]
+        return ["no validation track is left: the last epoch is used as the best, and thresholds stay at 0.5"]
     warnings = []
     if len(validation) < FEW_VALIDATION_TRACKS:
         warnings.append(
-            f"only {len(validation)} validation tracks: which epoch is the best, and the thresholds, mean little; more "
-            "tracks, or a manifest's own split, would help"
+            f"only {counted(len(validation), 'validation track')}: best epoch and thresholds are unreliable. Add "
+            "tracks, or give a split in the manifest."
         )
     has_track = np.any(validation, axis=0).tolist()
     if absent := [name for name, has in zip(genres.names, has_track, strict=True) if not has]:
         unvalidated = f"{len(absent)} of {len(genres.names)} genres have no validation track"
-        warnings.append(f"{unvalidated} and do not count in validation mAP: {join_names(absent, 10)}")
+        warnings.append(f"{unvalidated} and are left out of the validation mAP: {join_names(absent, 10)}")
     return warnings

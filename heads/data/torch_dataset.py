@@ -1,4 +1,4 @@
-"""Tracks of a store as a torch dataset, for other models; ours read through :mod:`mgc.heads.data.batches`."""
+"""Provide tracks of a store as a torch dataset, for other models; mgc's own use :mod:`mgc.heads.data.batches`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ...cache.reading.view import Names, StoreView
 
 
 class TrackDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Features and labels of the tracks of a view, by position; made to be read through a DataLoader.
+    """Features and labels of the tracks of a view, by position, for a ``DataLoader``.
 
     Parameters
     ----------
-    view : the tracks; ``store.sel(split="train")``, say.
-    features : names.
+    view : the tracks, such as ``store.sel(split="train")``.
+    features : names of one or more features.
     genres : columns of ``labels``; default: every genre of the store.
 
     Notes
     -----
-    An item holds ``position`` (int64), ``labels`` (genre,) float32 and each feature as stored; whole numbers become
-    int64, which torch computes with. Batches are read at once; a worker process opens the store for itself.
+    An item holds ``position`` (int64), ``labels`` (n_genres,) float32 and each feature as stored, except that integers
+    are converted to int64. A batch is read at once. Each worker process opens the store itself.
     """
 
     def __init__(self, view: StoreView, features: Names, genres: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ class TrackDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: list[int]) -> list[dict[str, Tensor]]:
-        """Items at several positions, read at once; what a DataLoader asks for."""
+        """Return the items at several positions, read at once; a ``DataLoader`` calls this for a batch."""
         if os.getpid() != self._process:
             self._view, self._process = self._view.reopened(), os.getpid()
         read = {name: _tensor(self._view[name][positions]) for name in self.features}

@@ -1,1 +1,1 @@
-"""Scores of a trained model: on held-out tracks, on new ones, compared."""
+"""Evaluation, comparison and prediction with trained models."""

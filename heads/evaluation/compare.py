@@ -1,7 +1,7 @@
-"""Two systems on the same test tracks: paired differences with bootstrap intervals over artists.
+"""Compare two systems on the same test tracks: paired differences with bootstrap intervals over artists.
 
-Both systems are scored on the same draws of artists, so what is hard about an artist's tracks is hard for both and
-falls out of the difference. A difference whose 95 % interval holds 0, or over few artists, is undecided.
+Both systems are scored on the same draws of artists, so the difficulty of an artist's tracks cancels in the difference.
+A difference is significant if its 95 % confidence interval excludes 0 and the test split has enough artists.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class Difference(Result):
 
     Attributes
     ----------
-    metric : name; `column` says how genres were decided, None for metrics of the ranking.
+    metric : name of the metric.
+    column : decision rule of the metric; None for metrics of the ranking.
     first, second : values of the two systems.
-    difference : second less first, with its interval.
-    better : ``first`` or ``second`` where the interval does not hold 0 and artists are enough, else None: undecided.
+    difference : ``second - first``, with its 95 % confidence interval.
+    decided : whether the difference is significant: the interval excludes 0, with at least `FEW_GROUPS` artists.
+    better : ``first`` or ``second`` if the difference is significant, else None.
     """
 
     metric: str
@@ -45,7 +47,7 @@ class Difference(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
-    """The differences of two runs on `n_tracks` test tracks by `n_groups` artists; other tracks are of one run only."""
+    """Differences of two runs on their `n_tracks` common test tracks by `n_groups` artists."""
 
     first: str
     second: str
@@ -66,58 +68,67 @@ def compare_runs(
 
     Parameters
     ----------
-    common : compare on the test tracks that both runs have, instead of refusing runs that do not have the same.
+    common : compare on the test tracks that both runs have. By default, runs with different test tracks are refused.
     n_replicates, seed : of the bootstrap over artists.
 
     Raises
     ------
     RunError
-        If a run has not been evaluated, or test tracks, artists, genres or labels differ; says how.
+        If a run has not been evaluated, or test tracks, artists, genres or labels differ. The message lists how.
     """
-    ours, theirs = load_predictions(first), load_predictions(second)
-    n_each = len(ours.ids), len(theirs.ids)
+    tracks, others = load_predictions(first), load_predictions(second)
+    n_first, n_second = len(tracks.ids), len(others.ids)
     if common:
-        ours, theirs = _take_common(ours, theirs)
+        tracks, others = _take_common(tracks, others)
     return Comparison(
         first=str(first),
         second=str(second),
-        n_tracks=len(ours.ids),
-        n_only_first=n_each[0] - len(ours.ids),
-        n_only_second=n_each[1] - len(theirs.ids),
-        n_groups=len(set(ours.groups)),
-        genres=ours.genres,
+        n_tracks=len(tracks.ids),
+        n_only_first=n_first - len(tracks.ids),
+        n_only_second=n_second - len(others.ids),
+        n_groups=len(set(tracks.groups)),
+        genres=tracks.genres,
         n_replicates=n_replicates,
         seed=seed,
-        differences=paired_differences([ours], [theirs], n_replicates=n_replicates, seed=seed),
+        differences=paired_differences([tracks], [others], n_replicates=n_replicates, seed=seed),
     )
 
 
 def paired_differences(
     first: Sequence[ScoredTracks], second: Sequence[ScoredTracks], *, n_replicates: int = 1000, seed: int = 0
 ) -> list[Difference]:
-    """Estimate how two systems differ in every metric, each given by its runs (its seeds) on the same test tracks.
+    """Estimate the difference of two systems in every metric.
 
-    Of several runs a metric is their mean, in every replicate too: the interval is over artists, for these seeds.
+    With several runs per system, a metric is the mean over its runs, in every replicate as well. The interval then
+    covers the variation between artists, not between seeds.
+
+    Parameters
+    ----------
+    first, second : runs (seeds) of each system, on the same test tracks.
 
     Raises
     ------
+    ConfigError
+        If a system has no run, or there are no replicates.
     RunError
         If test tracks, artists, genres or labels differ between any two runs.
     """
     if not first or not second:
-        raise ConfigError("a comparison needs a run of each system")
+        raise ConfigError("a system has no run. Give at least one run of each.")
     if n_replicates < 1:
-        raise ConfigError(f"{n_replicates} bootstrap draws: a comparison needs some")
+        raise ConfigError(f"{n_replicates} bootstrap replicates: too few for a comparison. Use at least 1.")
     reference = first[0]
     for other in (*first[1:], *second):
         _refuse_other_tracks(reference, other)
-    # In the order of the reference: `_refuse_other_tracks` allows any order of the same tracks.
+    # `_refuse_other_tracks` accepts the same tracks in any order, so `take` brings them into one.
     resampling = Resampling.of(np.asarray(reference.groups), n_replicates, seed)
-    ours, theirs = (
+    metrics, others = (
         _mean_over_runs([_metrics(run.take(reference.ids), resampling) for run in system]) for system in (first, second)
     )
     return [
-        _difference(key, ours[key], theirs[key], few=resampling.n_groups < FEW_GROUPS) for key in ours if key in theirs
+        _difference(key, metrics[key], others[key], few=resampling.n_groups < FEW_GROUPS)
+        for key in metrics
+        if key in others
     ]
 
 
@@ -166,27 +177,27 @@ def _take_common(first: ScoredTracks, second: ScoredTracks) -> tuple[ScoredTrack
     in_second = set(second.ids)
     ids = [track_id for track_id in first.ids if track_id in in_second]
     if not ids:
-        raise RunError(f"{first.run} and {second.run} have no test track in common")
+        raise RunError(f"{first.run} and {second.run} have no test track in common. Train both with the same split.")
     return first.take(ids), second.take(ids)
 
 
 def _refuse_other_tracks(first: ScoredTracks, second: ScoredTracks) -> None:
     if differences := "\n  ".join(_differences(first, second)):
         raise RunError(
-            f"{first.run} and {second.run} were not tested on the same thing:\n  {differences}\n"
-            "Train both with the same split, split seed and genres, and evaluate both on one store"
+            f"{first.run} and {second.run} have different test data:\n  {differences}\n"
+            "Train both with the same split, split seed and genres, and evaluate both on one store."
         )
 
 
 def _differences(first: ScoredTracks, second: ScoredTracks) -> Iterator[str]:
-    """Yield what keeps two runs from being compared, a line each, of the first kind that differs."""
-    for kind, ours, theirs in (("genre", first.genres, second.genres), ("test track", first.ids, second.ids)):
-        for names, others, run in ((ours, theirs, first.run), (theirs, ours, second.run)):
+    """Yield one line per difference, for the first kind (genres, tracks, labels and artists) that differs."""
+    for kind, of_first, of_second in (("genre", first.genres, second.genres), ("test track", first.ids, second.ids)):
+        for names, others, run in ((of_first, of_second, first.run), (of_second, of_first, second.run)):
             if only := sorted(set(names) - set(others)):
                 yield f"{counted(len(only), kind)} ({join_names(only)}) only in {run}"
-        if set(ours) != set(theirs):
+        if set(of_first) != set(of_second):
             if kind == "test track":
-                yield "(--common compares on the tracks that both have)"
+                yield "(--common compares on the common tracks)"
             return
     if first.genres != second.genres:
         yield "the same genres in another order"
@@ -194,6 +205,6 @@ def _differences(first: ScoredTracks, second: ScoredTracks) -> Iterator[str]:
     second = second.take(first.ids)
     same_labels = (first.labels == second.labels).all(axis=1)
     same_group = np.asarray(first.groups) == np.asarray(second.groups)
-    for same, what in ((same_labels, "labels"), (same_group, "artists")):
+    for same, kind in ((same_labels, "labels"), (same_group, "artists")):
         if differing := [first.ids[i] for i in np.flatnonzero(~same)]:
-            yield f"{counted(len(differing), 'track')} ({join_names(differing)}) with other {what}"
+            yield f"{counted(len(differing), 'track')} ({join_names(differing)}) with other {kind}"

@@ -1,4 +1,4 @@
-"""Evaluation: every metric of a run's model on a split of a store, saved beside the model."""
+"""Evaluate a run's best model on a split of a store, and save every metric in the run folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyri
 from .scored_tracks import METRICS_FILE, save_predictions
 
 ALL = "all"
-"""Every labelled track of the store, whatever the run did with it."""
+"""Split name for every labelled track of the store, including training tracks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,17 @@ class Evaluation(Result):
 
     Attributes
     ----------
-    policy : of the run's split; None for a model without its run.
-    n_tracks, n_left_out, n_missing : tracks that are scored, that have no genre of the model, that the store lacks.
-    epoch, lr, threshold : of the model; the one threshold for all genres.
-    baselines : the systems that see no features; see :mod:`mgc.heads.metrics.trivial_baselines`.
-    parts : the metrics of the tracks by what they have, without a row per genre, which would be of too few.
-    alignment : of sound and lyrics, or the ``reason`` why there is none.
-    predictions_sha256 : of the saved scores of test tracks; None, and not among the JSON values, for others.
+    policy : policy of the run's split; None for a published model without its run folder.
+    n_tracks : scored tracks.
+    n_left_out : tracks without a genre of the model.
+    n_missing : tracks of the split that the store lacks.
+    epoch, lr : epoch of the model, and its initial learning rate.
+    threshold : tuned threshold for all genres.
+    baselines : metrics of the systems without features; see :mod:`mgc.heads.metrics.trivial_baselines`.
+    parts : metrics by available modalities, without rows per genre, which would have too few tracks.
+    alignment : cross-modal retrieval, or the ``reason`` why it cannot be measured.
+    predictions_sha256 : hash of the saved scores of the test split; None for other splits, and then left out of the
+        JSON values.
     """
 
     split: str
@@ -89,34 +93,39 @@ def evaluate(
     save: bool = True,
     on_progress: Progress = silent,
 ) -> Evaluation:
-    """Score a run's best model.
+    """Evaluate a run's best model.
 
     Parameters
     ----------
-    run : run folder; with ``split="all"`` a published model (``best/``) will do.
-    split : ``test``, ``validation`` or ``train`` of the run, or ``all`` tracks of `store`, which may be one the run
-        has never seen.
-    labels : genres by track id instead of the store's own.
+    run : run folder; with ``split="all"`` also a published model (``best/``).
+    split : ``test``, ``validation`` or ``train`` of the run, or ``all`` tracks of `store`, which may be another store
+        than the one the run was trained on.
+    labels : genres by track id, in place of the store's own.
     n_replicates, seed : of the bootstrap over artists.
-    save : keep the result in the run's ``metrics.json``, under the split's name, and the test tracks' scores in
+    save : write the result to the run's ``metrics.json``, under the name of the split, and the scores of test tracks to
         ``predictions.parquet``.
 
     Raises
     ------
+    ConfigError
+        If there is no such split.
     RunError
-        If the store has none of the split's tracks.
+        If the store has no track of the split, or none with a genre of the model.
     RecipeMismatchError
-        If the store's features are not what the model was trained on.
+        If the store's features have another recipe than those the model was trained on.
     """
     if split not in (*SPLITS, ALL):
-        raise ConfigError(f"split {split!r}: not one of {', '.join((*SPLITS, ALL))}")
+        raise ConfigError(f"split {split!r}: unknown. Choose one of {', '.join((*SPLITS, ALL))}.")
     loaded = load_run(run)
     own = Split.load(run / "splits.json") if (run / "splits.json").exists() else None
     tracks, n_missing = _tracks_of(store, own, split, run, labels)
     truth = genre_matrix(tracks.column("genres"), loaded.genres)
     enough = np.flatnonzero(truth.sum(axis=1) >= loaded.training.min_labels)
     if not len(enough):
-        raise RunError(f"{store.path}: none of the {len(tracks)} tracks has a genre that the model in {run} knows")
+        raise RunError(
+            f"{store.path}: none of the {len(tracks)} tracks has a genre of the model in {run}. Evaluate on a store "
+            "with its genres, or map labels with --merge-genres."
+        )
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
@@ -174,20 +183,20 @@ def evaluate(
 def _tracks_of(
     store: FeatureStore, own: Split | None, split: str, run: Path, labels: GenresById | None
 ) -> tuple[pa.Table, int]:
-    """Return the tracks to score, and how many of the split's the store does not have."""
+    """Return the tracks to score, and the number of tracks of the split that the store lacks."""
     tracks = ok_tracks(store, labels)
     if split == ALL:
         return tracks, 0
     if own is None:
-        raise RunError(f"{run}: no splits.json, so the {split} tracks are not known; give the run folder, or split=all")
+        raise RunError(f"{run}: no splits.json, so its {split} tracks are unknown. Give the run folder, or split=all.")
     ids = set(own.ids[split])
     if not ids:
-        raise RunError(f"{run}: the run has no {split} tracks")
+        raise RunError(f"{run}: the run has no {split} tracks. Evaluate another split.")
     index = np.flatnonzero([track_id in ids for track_id in tracks.column("id").to_pylist()])
     if not len(index):
         raise RunError(
-            f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store; evaluate on the store it was "
-            "trained from, or on all of this one with split=all"
+            f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store. Evaluate on the run's own "
+            "store, or on all tracks of this one with split=all."
         )
     return tracks.take(index), len(ids) - len(index)
 
@@ -195,7 +204,7 @@ def _tracks_of(
 def _alignment(
     loaded: LoadedModel, scored: ScoredStore, artists: npt.ArrayLike, n_replicates: int, seed: int
 ) -> dict[str, Any]:
-    """Measure the cross-modal retrieval, or return the reason why there is none."""
+    """Measure cross-modal retrieval, or return the ``reason`` why it cannot be measured."""
     outputs, examples = scored.outputs, scored.examples
     if outputs.audio_embedding is None or outputs.lyrics_embedding is None:
         return {"reason": "the model has no audio-lyrics projections: it was trained without the audio-lyrics loss"}
@@ -209,29 +218,29 @@ def _alignment(
         seed=seed,
     )
     if retrieval is None:
-        return {"reason": "fewer than two of these tracks have both sound and lyrics"}
+        return {"reason": "fewer than two of these tracks have both audio and lyrics"}
     untrained = {"note": "lambda was 0, so the projections were never trained"} if not loaded.training.lambda_ else {}
     return {**retrieval.to_dict(), **untrained}
 
 
 def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:
-    """Warn where a model learned from other labels than it is evaluated on; a ``best/`` alone does not record them."""
+    """Warn if the model was trained on other labels than it is evaluated on; ``best/`` alone does not record them."""
     if not (run / "run.json").exists():
         return []
-    learned, judged = read_sealed(run / "run.json").get("labels_sha256"), labels_sha256(labels)
-    if learned == judged:
+    in_training, in_evaluation = read_sealed(run / "run.json").get("labels_sha256"), labels_sha256(labels)
+    if in_training == in_evaluation:
         return []
-    own = "the store's own labels"
-    source = own if learned is None else "other labels"
-    judge = own if judged is None else "other labels"
-    return [f"the run learned from {source} and is judged by {judge}: see --labels and --merge-genres"]
+    trained, evaluated = (
+        "the store's own labels" if sha256 is None else "other labels" for sha256 in (in_training, in_evaluation)
+    )
+    return [f"the run was trained on {trained} and is evaluated on {evaluated}: see --labels and --merge-genres"]
 
 
 def _by_modalities(store: FeatureStore, has_lyrics: BoolArray) -> dict[str, BoolArray]:
-    """Return masks of the tracks that have audio and lyrics, audio only, lyrics only, or neither.
+    """Return masks of the tracks with audio and lyrics, audio only, lyrics only, or neither.
 
-    A store that holds audio fails a track whose audio cannot be read, whether or not it has lyrics; so the last two are
-    of stores that were extracted without audio.
+    Extraction with audio fails a track whose audio is invalid, even if it has lyrics. The last two masks are therefore
+    empty for stores with audio.
     """
     has_audio = np.full(len(has_lyrics), store.recipe.mel is not None)
     return {

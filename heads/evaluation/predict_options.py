@@ -1,6 +1,6 @@
-"""How songs and stored tracks are predicted, as chosen by the user.
+"""Options of prediction.
 
-The command line imports this module before it runs a command, so nothing heavy is imported here.
+The command line imports this module before it runs a command, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from ...cache.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """How songs and stored tracks are predicted.
+    """Options for the prediction of songs and of stored tracks.
 
     Attributes
     ----------
     threshold : ``overall``, ``per-genre`` (both tuned on validation tracks) or a number, such as ``0.5``.
     batch_size, device : of the model.
-    windows : ``one`` clip of each song, where the model's recipe says, or ``all``: the mean of the scores over
-        successive clips from the start on. The last counts if it is at least half full; a song shorter than one and a
-        half clips is the same as with ``one``. The lyrics of a song are the same in each.
-    missing_ok : let a file that does not exist fail by itself, with a reason, like one that cannot be decoded. None:
-        where several are named.
-    workers : processes that decode songs and embed lyrics; None takes one per core for 32 songs or more, and 0 (this
-        process) for fewer.
-    lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
-    text_model, text_device : where the model's own text encoder lies on this machine (its hashes must match), and the
-        device that it runs on.
+    windows : ``one`` clip per song, at the position of the model's recipe, or ``all``: the mean of the scores over
+        successive windows from the start of the song. The last window counts if it is at least half full. A song
+        shorter than one and a half windows is predicted as with ``one``. All windows have the lyrics of the song.
+    missing_ok : let a missing file fail on its own, with a reason code, like a file that cannot be decoded. None does
+        so if several files are given.
+    workers : number of processes that decode songs and embed lyrics. None uses one per core for 32 songs or more, and
+        0 (this process) for fewer.
+    lyrics_encoding : Python name of the encoding of lyrics files that are not UTF-8 and have no byte order mark; None
+        detects it.
+    text_model, text_device : local path of the model's text encoder, whose hashes must match, and its device.
     """
 
     threshold: str = "overall"
@@ -44,6 +44,6 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         if self.windows not in ("one", "all"):
-            want = "want one (a clip of each song) or all (the mean over a whole song)"
-            raise ConfigError(f"windows {self.windows!r}: {want}")
+            choices = "Choose one (one clip per song) or all (the mean over a whole song)."
+            raise ConfigError(f"windows {self.windows!r}: unknown. {choices}")
         check_options(self)

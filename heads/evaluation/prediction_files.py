@@ -1,8 +1,8 @@
-"""Predictions of a whole catalogue as a file: Parquet, CSV or JSON Lines, written block by block.
+"""Write predictions of a whole catalogue as Parquet, CSV or JSON Lines, block by block.
 
-One row a track. ``genres`` are the genres predicted; a failed track has a ``reason``, no genres and no scores. In CSV
-the names in a cell are separated by ``|``. Predictions of whole songs have the columns ``windows`` (how many have
-scores) and ``failed_windows`` too. The file appears under its name when it is whole.
+One row per track. ``genres`` are the predicted genres. A failed track has a ``reason`` code, no genres and no scores.
+In CSV, the names in a cell are separated by ``|``. Predictions of whole songs also have the columns ``windows`` (number
+of windows with scores) and ``failed_windows``. The file appears under its name once it is complete.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _WINDOWS = (("windows", pa.int32()), ("failed_windows", pa.int32()))
 
 
 def _about(block: PredictedBlock) -> tuple[tuple[str, pa.DataType], ...]:
-    """Columns beside the scores."""
+    """Return names and types of the columns next to the scores."""
     return (*_ABOUT, *_WINDOWS) if "windows" in block.tracks.column_names else _ABOUT
 
 
 def write_predictions(path: Path, blocks: Iterable[PredictedBlock]) -> tuple[int, dict[str, int]]:
-    """Write `blocks` in the form that the name of `path` asks for.
+    """Write `blocks` in the format given by the suffix of `path`.
 
     Returns
     -------
-    n_tracks : rows written.
-    reasons : tracks without scores, counted by reason.
+    n_tracks : number of rows.
+    reasons : number of tracks without scores by reason code.
 
     Raises
     ------
     ConfigError
-        If the name ends in none of .parquet, .csv, .jsonl.
+        If the suffix is none of .parquet, .csv, .jsonl.
     """
     refuse_other_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,16 +70,16 @@ def write_predictions(path: Path, blocks: Iterable[PredictedBlock]) -> tuple[int
 
 
 def refuse_other_suffix(path: Path) -> None:
-    """Raise :class:`ConfigError` unless predictions can be written under this name."""
+    """Raise :class:`ConfigError` unless the suffix of `path` is that of a supported format."""
     if path.suffix.lower() not in _WRITERS:
-        raise ConfigError(
-            f"{path}: predictions are written as {', '.join(_WRITERS)}; give the file one of these endings"
-        )
+        raise ConfigError(f"{path}: unknown format. Use one of the suffixes {', '.join(_WRITERS)}.")
 
 
 def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
-    """Tracks as plain values: id, genres, scores (by genre; none for a failed track), flags, reason, detail; of whole
-    songs also windows and failed_windows. That a track has no labels is no remark on its prediction.
+    """Yield tracks as plain values.
+
+    Keys: id, genres, scores (by genre; empty for a failed track), flags, reason, detail. Predictions of whole songs
+    also have windows and failed_windows. The flag NO_LABEL is left out, since prediction needs no labels.
     """
     for track, has_scores, scores, decided in zip(
         block.tracks.to_pylist(), block.has_scores.tolist(), block.scores.tolist(), block.decided.tolist(), strict=True
@@ -96,7 +96,7 @@ def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
 
 
 def _write_parquet(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
-    """A row group a block; scores are float32, null for a failed track."""
+    """Write one row group per block; scores are float32, null for a failed track."""
     first = _table(next(blocks))
     with pq.ParquetWriter(draft, first.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(first)
@@ -113,7 +113,7 @@ def _table(block: PredictedBlock) -> pa.Table:
 
 
 def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A track of :func:`predicted_rows` with a value a column, as in CSV; without scores, it lacks their columns."""
+    """Return a track of :func:`predicted_rows` with one value per column, as in CSV; a failed track has no scores."""
     about = [name for name, _ in (*_ABOUT, *_WINDOWS) if name in row]
     cells = {name: "|".join(row[name]) if isinstance(row[name], list) else row[name] for name in about}
     return cells | {f"{SCORE_PREFIX}{genre}": score for genre, score in row["scores"].items()}

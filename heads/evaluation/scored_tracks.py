@@ -1,7 +1,7 @@
-"""Scores of a run's test tracks: ``predictions.parquet``, one row per track.
+"""Read and write ``predictions.parquet``: the scores of a run's test tracks, one row per track.
 
-Written by ``mgc evaluate``, read by what compares systems track by track. ``metrics.json`` holds its sha256 and the
-thresholds that went with it, so that the two cannot be of different models.
+``mgc evaluate`` writes it; comparisons, ablations and reports read it. ``metrics.json`` holds its sha256 and the
+thresholds, which ties both files to one model.
 
 Shapes: N tracks, C genres.
 """
@@ -33,7 +33,7 @@ PREDICTIONS_FILE = "predictions.parquet"
 LISTED = ("artists", "song", "path", "offset_s")
 """Columns by which people and players identify a track."""
 SCORE_PREFIX = "score: "
-"""Of the score columns' names; the genre follows."""
+"""Prefix of the names of score columns, before the genre."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class ScoredTracks:
 
     Attributes
     ----------
-    run : where they come from, for messages.
+    run : run folder, for messages.
     ids : (N,) track ids.
-    groups : (N,) what is resampled together: a track's first known artist, else the track itself.
+    groups : (N,) unit of the bootstrap: the first known artist of a track, else the track itself.
     genres : (C,) names of the model's outputs.
     labels : (N, C) bool.
     scores : (N, C) float32 in [0, 1].
@@ -63,8 +63,8 @@ class ScoredTracks:
         """Return the tracks `ids`, in that order."""
         if tuple(ids) == self.ids:
             return self
-        place = {track_id: i for i, track_id in enumerate(self.ids)}
-        index = np.asarray([place[track_id] for track_id in ids], dtype=np.int64)
+        position = {track_id: i for i, track_id in enumerate(self.ids)}
+        index = np.asarray([position[track_id] for track_id in ids], dtype=np.int64)
         return dataclasses.replace(
             self,
             ids=tuple(ids),
@@ -77,15 +77,15 @@ class ScoredTracks:
 def save_predictions(
     run: Path, tracks: pa.Table, groups: Sequence[str], genres: Sequence[str], scores: npt.NDArray[np.float32]
 ) -> str:
-    """Write ``predictions.parquet``: id, group, genres (the labels, all of them), and a score a genre of the model.
+    """Write ``predictions.parquet``: id, group, genres (all labels), and one score column per genre of the model.
 
-    Between them, where `tracks` has them: artists, song, path (below the source's root) and offset_s (where in the file
-    the clip begins).
+    If `tracks` has them, also artists, song, path (relative to the source's root) and offset_s (start of the clip in
+    the file, in s).
 
     Returns
     -------
     str
-        Its sha256, for ``metrics.json``.
+        The sha256 of the file, for ``metrics.json``.
     """
     columns = {"id": tracks.column("id"), "group": pa.array(groups, pa.string()), "genres": tracks.column("genres")}
     columns |= {name: tracks.column(name) for name in LISTED if name in tracks.column_names}
@@ -96,27 +96,24 @@ def save_predictions(
 
 
 def load_predictions(run: Path) -> ScoredTracks:
-    """Read what ``mgc evaluate`` kept of the test split.
+    """Read the scores of the test split that ``mgc evaluate`` saved.
 
     Raises
     ------
     RunError
-        If the run has not been evaluated, or its predictions are not those that its metrics were computed from.
+        If the run has not been evaluated, or the hash of the predictions differs from that in its metrics.
     """
     return load_listed_predictions(run)[0]
 
 
 def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any]]]:
-    """Read the same, and of each track in that order its id, artists, song, path and offset_s.
-
-    A value that the store does not have is None.
-    """
+    """Read the scores, and for each track its id, artists, song, path and offset_s; None for values the store lacks."""
     path = run / PREDICTIONS_FILE
     metrics = read_sealed(run / METRICS_FILE).get("test") if (run / METRICS_FILE).exists() else None
     if metrics is None or not path.is_file():
-        raise RunError(f"{run}: no test tracks have been scored here; run: mgc evaluate {run} STORE")
+        raise RunError(f"{run}: not evaluated on its test split. Run: mgc evaluate {run} STORE")
     if file_sha256(path) != metrics["predictions_sha256"]:
-        raise RunError(f"{path}: not the scores that {METRICS_FILE} was computed from; run: mgc evaluate {run} STORE")
+        raise RunError(f"{path}: does not match {METRICS_FILE}. Run: mgc evaluate {run} STORE")
     with path.open("rb") as file:
         table = pq.read_table(file)
     names = [name for name in table.column_names if name.startswith(SCORE_PREFIX)]

@@ -1,4 +1,4 @@
-"""Scores of whole songs: the mean over their windows."""
+"""Average the scores of a song over its windows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow as pa
 from ...cache.format.schema import Flag
 from .predict import PredictedBlock
 
-_OF_THE_CUT = Flag.SHORT.value
-"""What is said of a window since a song's length is no multiple of a clip's; it says nothing of the song."""
+_WINDOW_FLAGS = Flag.SHORT.value
+"""Flags that concern a window only: the last one is short unless its length divides that of the song."""
 
 
 def mean_over_windows(
@@ -23,25 +23,25 @@ def mean_over_windows(
     starts_s: Mapping[str, float],
     cuts: npt.NDArray[np.float64],
 ) -> PredictedBlock:
-    """One block of songs from blocks of their windows.
+    """Return one block of songs from blocks of their windows.
 
     Parameters
     ----------
-    songs : ids.
-    song_of : by id of a window, the index of its song.
-    starts_s : by id of a window, where it begins; only of songs with several windows.
-    cuts : (C,) thresholds, in force on the mean.
+    songs : ids of the songs.
+    song_of : index of the song by id of a window.
+    starts_s : start of a window in s by its id, for songs with several windows.
+    cuts : (C,) thresholds, applied to the mean.
 
     Returns
     -------
     PredictedBlock
-        Its tracks have two more columns: ``windows`` (how many have scores) and ``failed_windows``. A song has the
-        flags that any of its windows has. It fails, with the reason of its first window, only if all of them do; if
-        some do, ``detail`` names the first.
+        Its tracks have two more columns: ``windows`` (number of windows with scores) and ``failed_windows``. A song has
+        the flags of all its windows. It fails only if all windows fail, with the reason code of the first. If some
+        fail, ``detail`` describes the first failure.
 
     Notes
     -----
-    ``score = sum_k score_k / n`` over the n windows that have scores, each with the same weight.
+    ``score = sum_k score_k / n`` over the n windows with scores.
     """
     blocks = list(windows)
     tracks = pa.concat_tables([block.tracks for block in blocks]).to_pylist()
@@ -53,14 +53,14 @@ def mean_over_windows(
     total = np.zeros((len(songs), scores.shape[1]))
     np.add.at(total, owner[has_scores], scores[has_scores].astype(np.float64))
     with np.errstate(invalid="ignore"):
-        mean = (total / n_read[:, None]).astype(np.float32)  # 0 / 0 is NaN, which is how no scores are told
+        mean = (total / n_read[:, None]).astype(np.float32)  # 0 / 0 is NaN, which marks a song without scores
     rows = [
         {"id": song, "flags": 0, "reason": None, "detail": None, "windows": n, "failed_windows": failed}
         for song, n, failed in zip(songs, n_read.tolist(), n_failed.tolist(), strict=True)
     ]
     for track, song, is_read in zip(tracks, owner.tolist(), has_scores.tolist(), strict=True):
         row, is_window = rows[song], track["id"] in starts_s
-        row["flags"] |= track["flags"] & ~_OF_THE_CUT if is_window else track["flags"]
+        row["flags"] |= track["flags"] & ~_WINDOW_FLAGS if is_window else track["flags"]
         if not is_read and row["detail"] is None:
             _fail(row, track, starts_s.get(track["id"]))
     schema = blocks[0].tracks.schema.remove(blocks[0].tracks.schema.get_field_index("row"))
@@ -76,8 +76,8 @@ def mean_over_windows(
 
 
 def _fail(row: dict[str, object], track: Mapping[str, object], start_s: float | None) -> None:
-    """Say in a song's row which of its windows failed first."""
+    """Write the first failed window to the row of its song."""
     if not row["windows"]:
         row["reason"] = track["reason"]
-    where = "" if start_s is None else f"the window at {start_s:g} s: {track['reason']}: "
-    row["detail"] = f"{where}{track['detail']}"
+    window = "" if start_s is None else f"the window at {start_s:g} s: {track['reason']}: "
+    row["detail"] = f"{window}{track['detail']}"

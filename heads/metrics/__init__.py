@@ -1,1 +1,1 @@
-"""Numbers from labels and scores; NumPy only, no model."""
+"""Metrics from labels and scores, in NumPy."""

@@ -1,9 +1,9 @@
-"""Bootstrap over groups of tracks: what a metric would have been with other artists in the test split.
+"""Bootstrap over groups of tracks: the variation of a metric with the artists in the test split.
 
-Whole groups (artists) are drawn with replacement, since tracks of one artist are alike; a track of a group drawn twice
-counts twice. Everything is computed from how often each group was drawn, so no replicate is ever copied out.
+Whole groups (artists) are drawn with replacement, since tracks of one artist are similar. A track of a group drawn
+twice counts twice. Metrics are computed from the number of draws of each group, so replicates are never materialised.
 
-Shapes: N tracks, C genres, G groups, R replicates, V values a track.
+Shapes: N tracks, C genres, G groups, R replicates, V values per track.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ IntArray = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 FEW_GROUPS = 20
-"""Groups (artists) below which there are no intervals: so few do not represent other artists."""
+"""Number of groups (artists) below which there are no intervals, since so few do not represent other artists."""
 _CHUNK_ELEMENTS = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Result):
-    """A value with its 95 % bootstrap interval; NaN where undefined or not asked for."""
+    """A value with its 95 % confidence interval; NaN if undefined or not requested."""
 
     value: float
     low: float = math.nan
@@ -43,7 +43,7 @@ class Resampling:
     Attributes
     ----------
     group_of : (N,) int64, group of each track, 0 .. G - 1.
-    draws : (R, G) float64, how often each group was drawn.
+    draws : (R, G) float64, number of draws of each group.
     """
 
     group_of: IntArray
@@ -51,9 +51,10 @@ class Resampling:
 
     @classmethod
     def of(cls, groups: npt.ArrayLike, n_replicates: int, seed: int) -> Resampling:
-        """Draw; the same groups and seed give the same draws, so two systems can be compared replicate by replicate.
+        """Draw the replicates.
 
-        With fewer than `FEW_GROUPS` there are no replicates, hence no intervals.
+        The same groups and seed give the same draws, so that systems can be compared per replicate. With fewer than
+        `FEW_GROUPS` groups there are no replicates, and therefore no intervals.
         """
         names, group_of = np.unique(np.asarray(groups), return_inverse=True)
         n_groups = len(names)
@@ -72,20 +73,20 @@ class Resampling:
         return int(self.draws.shape[0])
 
     def sums(self, values: npt.ArrayLike) -> FloatArray:
-        """(N,) or (N, V) values a track -> (R,) or (R, V) sums over the tracks of each replicate."""
+        """Return (R,) or (R, V) sums over the tracks of each replicate, from (N,) or (N, V) values per track."""
         values = np.asarray(values, dtype=np.float64)
         by_group = np.zeros((self.n_groups, *values.shape[1:]))
         np.add.at(by_group, self.group_of, values)
         return np.asarray(self.draws @ by_group, dtype=np.float64)
 
     def means(self, values: npt.ArrayLike) -> FloatArray:
-        """(N,) values a track -> (R,) means over the tracks of each replicate."""
+        """Return (R,) means over the tracks of each replicate, from (N,) values per track."""
         return self.sums(values) / self.sums(np.ones(len(self.group_of)))
 
     def ranking(self, labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean average precision and macro ROC-AUC of each replicate: (N, C), (N, C) -> two (R,).
+        """Return (R,) mean average precision and (R,) macro ROC-AUC, from (N, C) labels and scores.
 
-        In every replicate the mean is over the genres that have a positive (for ROC-AUC also a negative) in it.
+        The mean of a replicate is over the genres with a positive (for ROC-AUC also a negative) in that replicate.
         """
         precision, auc = np.full((2, self.n_replicates, labels.shape[1]), np.nan)
         if self.n_replicates:
@@ -96,11 +97,10 @@ class Resampling:
 
 
 class RankCurve:
-    """One genre's tracks in order of descending score, cut into bins whose weights decide both areas.
+    """Tracks of one genre in descending order of score, in bins whose weights determine both areas.
 
-    A bin is either all tracks at one score that some positive has, or all tracks between two such scores. Only
-    positives step the recall, so nothing finer is needed, and one sparse product gives each bin's weight in all
-    replicates.
+    A bin holds either all tracks with the score of some positive, or all tracks between two such scores. Recall changes
+    at positives only, so these bins suffice. One sparse product gives the weights of all bins in all replicates.
     """
 
     def __init__(self, labels: BoolArray, scores: FloatArray, group_of: IntArray, n_groups: int) -> None:
@@ -116,12 +116,12 @@ class RankCurve:
         self._positives = csr_array((positive.astype(np.float64), cells), shape=shape)
 
     def areas(self, draws: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Average precision and ROC-AUC where group g counts ``draws[r, g]`` times: two (R,), NaN where undefined.
+        """Return (R,) average precision and (R,) ROC-AUC with group g counted ``draws[r, g]`` times; NaN if undefined.
 
         Notes
         -----
         Definitions of ``sklearn.metrics.average_precision_score`` and ``roc_auc_score`` with ``sample_weight``: AP sums
-        precision times the step in recall over distinct scores, ROC-AUC is the trapezoid rule over the same points.
+        precision times the step in recall over distinct scores; ROC-AUC is the trapezoid rule over the same points.
         """
         step = max(1, _CHUNK_ELEMENTS // self._tracks.shape[0])
         chunks = [self._areas(draws[start : start + step]) for start in range(0, len(draws), step)]
@@ -137,7 +137,7 @@ class RankCurve:
 
 
 def interval(replicates: FloatArray) -> tuple[float, float]:
-    """The central 95 % of (R,) replicates, those that are defined; NaN, NaN where none is."""
+    """Return the bounds of the central 95 % of the finite values of (R,) replicates; NaN, NaN if there are none."""
     defined = replicates[np.isfinite(replicates)]
     if len(defined) == 0:
         return math.nan, math.nan
@@ -146,19 +146,19 @@ def interval(replicates: FloatArray) -> tuple[float, float]:
 
 
 def estimate(value: float, replicates: FloatArray) -> Estimate:
-    """A value and the interval of its replicates."""
+    """Return a value with the interval of its (R,) replicates."""
     low, high = interval(replicates)
     return Estimate(value=value, low=low, high=high)
 
 
 def nan_mean(values: FloatArray) -> FloatArray:
-    """Mean over the last axis of what is defined; NaN where nothing is."""
+    """Return the mean of finite values over the last axis; NaN if there are none."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
-    """Divide arrays of one shape, or a part by a whole that broadcasts to it; NaN where the whole is not positive."""
+    """Divide `part` by `whole`, which broadcasts to its shape; NaN where `whole` is not positive."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     shares: FloatArray = np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
     return shares

@@ -1,7 +1,7 @@
-"""Calibration: of the times that a genre gets a score near 0.3, is it there three times in ten?
+"""Measure calibration: whether about 30 % of the pairs with a score near 0.3 are positive.
 
-A model that ranks well may still be wrong about how sure it is; thresholds tuned on validation tracks mend decisions,
-not scores. Every (track, genre) pair is one yes-or-no prediction; pairs are binned by score.
+A model may rank well with badly calibrated scores. Tuned thresholds correct its decisions, not its scores. Every
+(track, genre) pair is one binary prediction; pairs are binned by score.
 
 Shapes: N tracks, C genres, M bins.
 """
@@ -20,27 +20,29 @@ from .bootstrap import FloatArray, IntArray, ratio
 from .multilabel import check_same_shape, label_matrix
 
 N_BINS = 15
-"""Of equal width, as in Guo et al. 2017."""
+"""Number of bins of equal width, as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Result):
-    """How far scores are from frequencies.
+    """Deviation of scores from observed frequencies.
 
     Attributes
     ----------
-    counts : (M,) pairs in each bin ``[m/M, (m+1)/M)``; a score of 1 is in the last.
-    mean_score, observed : (M,) mean score of a bin's pairs, and the share of them that are true; NaN in an empty bin.
+    counts : (M,) pairs in each bin ``[m/M, (m+1)/M)``; a score of 1 is in the last bin.
+    mean_score, observed : (M,) mean score of the pairs of a bin, and the share of positives; NaN in an empty bin.
     expected_error : expected calibration error over all pairs.
-    classwise_error : the same of each genre's pairs, averaged over genres: rare genres, whose pairs are nearly all
-        easy, count as much as frequent ones. Genres without a positive count too: there any score is too high.
-    brier : mean squared difference of score and label; `brier_prior` that of each genre's own share as its score.
+    classwise_error : expected calibration error per genre, averaged over genres. Rare genres, whose pairs are nearly
+        all easy, count as much as frequent ones. Genres without a positive count too; any score of theirs is too high.
+    brier : mean squared difference of score and label.
+    brier_prior : the same with the share of positives of each genre as its score.
 
     Notes
     -----
     Expected calibration error: ``sum_m |B_m| / n * |observed(B_m) - mean_score(B_m)|`` (Guo et al., "On Calibration of
-    Modern Neural Networks", ICML 2017, Eq. 3, with the score of "yes" for the confidence). Class-wise: Kull et al.,
-    "Beyond temperature scaling", NeurIPS 2019. Both depend on the bins and have a bias upward on few pairs. Brier 1950.
+    Modern Neural Networks", ICML 2017, Eq. 3, with the score of the positive class for the confidence). Class-wise:
+    Kull et al., "Beyond temperature scaling", NeurIPS 2019. Both depend on the bins and are biased upwards on few
+    pairs. Brier score: Brier 1950.
     """
 
     counts: IntArray
@@ -52,7 +54,7 @@ class Calibration(Result):
     brier_prior: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; an empty bin has null for what it does not know."""
+        """Return JSON values; undefined values of an empty bin are null."""
         edges = np.linspace(0, 1, len(self.counts) + 1).round(6)
         columns = (edges[:-1], edges[1:], self.counts, self.mean_score, self.observed)
         names = ("low", "high", "n", "mean_score", "observed")
@@ -70,7 +72,7 @@ class Calibration(Result):
 
 
 def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, *, n_bins: int = N_BINS) -> Calibration:
-    """Bin the scores of a system.
+    """Measure the calibration of a system.
 
     Parameters
     ----------
@@ -80,12 +82,12 @@ def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, *, n_bins: int = N
     Raises
     ------
     ValueError
-        Shapes disagree, or a score is not in [0, 1].
+        If shapes disagree, or a score is not in [0, 1].
     """
     y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
     check_same_shape(y, s)
     if not ((s >= 0) & (s <= 1)).all():
-        raise ValueError("scores must lie in [0, 1] for calibration to mean anything")
+        raise ValueError("calibration needs scores in [0, 1]")
     n_genres = y.shape[1]
     bin_of = np.minimum((s * n_bins).astype(np.int64), n_bins - 1)
     cell = (bin_of + n_bins * np.arange(n_genres)).ravel()  # (genre, bin)

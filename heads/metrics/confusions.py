@@ -1,7 +1,7 @@
-"""Confusions of a multi-label system: where a genre was missed, which genre was predicted that the track has not.
+"""Count the confusions of a multi-label system: genres predicted instead of a missed genre.
 
-A track has several genres, so there is no one right answer that another took the place of. What can be counted is how
-often a miss and a false alarm fall on one track; that says which genres are taken for which, not why.
+A track has several genres, so no single prediction replaces the missed one. A confusion here is a pair of a missed
+genre and a wrongly predicted genre on the same track.
 
 Shapes: N tracks, C genres.
 """
@@ -21,36 +21,37 @@ class Confusions:
 
     Attributes
     ----------
-    support, missed : (C,) tracks that have a genre, and those of them for which it was not predicted.
-    taken_for : (C, C) of the missed of the row's genre, those for which the column's was predicted wrongly. One track
-        may count in several columns. 0 on the diagonal.
-    alone : (C,) of the missed, those for which nothing was predicted wrongly.
+    support : (C,) tracks with the genre.
+    missed : (C,) tracks with the genre for which it was not predicted.
+    predicted_instead : (C, C) tracks that missed the genre of the row and for which the genre of the column was
+        predicted wrongly. A track may count in several columns. 0 on the diagonal.
+    alone : (C,) missed tracks without any wrong prediction.
     """
 
     support: IntArray
     missed: IntArray
-    taken_for: IntArray
+    predicted_instead: IntArray
     alone: IntArray
 
     @property
     def shares(self) -> FloatArray:
-        """(C, C) of each row's missed tracks; NaN where none was missed."""
-        return ratio(self.taken_for, self.missed[:, None])
+        """(C, C) shares of each row's missed tracks; NaN where none was missed."""
+        return ratio(self.predicted_instead, self.missed[:, None])
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Every pair (missed, predicted) that occurs: the most tracks first, then the largest share."""
-        rows, columns = np.nonzero(self.taken_for)
-        order = np.lexsort((-self.shares[rows, columns], -self.taken_for[rows, columns]))
+        """Return all pairs (missed, predicted) that occur, by number of tracks, then by share, in descending order."""
+        rows, columns = np.nonzero(self.predicted_instead)
+        order = np.lexsort((-self.shares[rows, columns], -self.predicted_instead[rows, columns]))
         return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
 
 
 def confusions(labels: BoolArray, predicted: BoolArray) -> Confusions:
-    """Count, from (N, C) labels and (N, C) decisions."""
+    """Count the confusions of (N, C) decisions against (N, C) labels."""
     misses, alarms = labels & ~predicted, predicted & ~labels
     nothing_wrong = np.logical_not(alarms.any(axis=1))
     return Confusions(
         support=labels.sum(axis=0),
         missed=misses.sum(axis=0),
-        taken_for=misses.T.astype(np.int64) @ alarms.astype(np.int64),
+        predicted_instead=misses.T.astype(np.int64) @ alarms.astype(np.int64),
         alone=misses[nothing_wrong].sum(axis=0),
     )

@@ -1,12 +1,12 @@
-"""Multi-label metrics: example-based, micro, macro, ranking; per genre; with artist-resampled intervals.
+"""Compute multi-label metrics (example-based, micro, macro, ranking, per genre) with intervals that resample artists.
 
 Conventions
 -----------
 * The paper's "accuracy" is read as the example-based Jaccard index and its "F-measure" as example-based F1 (Godbole and
-  Sarawagi 2004): both averaged over tracks, both 1 for a track where truth and prediction are empty.
-* A genre is predicted where its score is at or above its threshold.
-* Genres without a positive are named and left out of macro means, never averaged in as 0. ROC-AUC needs a negative too.
-* What is undefined is NaN here and null in JSON. No track at all: everything is NaN.
+  Sarawagi 2004). Both are means over tracks, and both are 1 for a track with empty truth and empty prediction.
+* A genre is predicted if its score is at or above its threshold.
+* Genres without a positive are listed and left out of macro means, not averaged in as 0. ROC-AUC also needs a negative.
+* Undefined values are NaN in Python and null in JSON. Without any track, all values are NaN.
 
 Metrics: Jaccard, F1 (example-based), subset accuracy, Hamming loss, micro F1, macro F1, mAP, macro ROC-AUC; per genre
 precision, recall, F1, average precision, ROC-AUC, support. Shapes: N tracks, C genres.
@@ -28,7 +28,7 @@ from .names import FIXED, FIXED_THRESHOLD, RANKING_METRICS, TOP1
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdColumn(Result):
-    """Metrics of the decisions at one threshold (or one a genre). `thresholds` (C,); `empty_share` of the tracks."""
+    """Metrics of the decisions at (C,) `thresholds`; `empty_share` is the share of tracks without a prediction."""
 
     jaccard: Estimate
     f1: Estimate
@@ -41,12 +41,12 @@ class ThresholdColumn(Result):
 
 
 Replicated = tuple[float, FloatArray]
-"""A metric's value, and what it is in each of the (R,) bootstrap replicates."""
+"""Value of a metric, and its (R,) bootstrap replicates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenreRow(Result):
-    """One genre: support (tracks that have it), ranking metrics, and precision, recall, F1 in every column."""
+    """Metrics of one genre: support (number of tracks), ranking metrics, and precision, recall and F1 per column."""
 
     genre: str
     support: int
@@ -63,13 +63,13 @@ class Metrics(Result):
 
     Attributes
     ----------
-    n_tracks, n_groups : tracks scored, and groups (artists) resampled.
+    n_tracks, n_groups : scored tracks, and resampled groups (artists).
     n_unlabelled : tracks left out because they have none of the genres.
-    mean_average_precision, roc_auc : macro over the genres where they are defined.
-    columns : by name, ``fixed`` first, then the thresholds passed in, then ``top1_where_empty``.
-    genres : one row a genre, in the order of the label columns.
+    mean_average_precision, roc_auc : macro means over the genres for which they are defined.
+    columns : by name: ``fixed``, the given thresholds, ``top1_where_empty``.
+    genres : one row per genre, in the order of the label columns.
     undefined_genres : names of genres without a positive.
-    n_replicates, seed : of the bootstrap; 0 replicates leave every interval NaN.
+    n_replicates, seed : of the bootstrap; without replicates every interval is NaN.
     """
 
     n_tracks: int
@@ -94,21 +94,21 @@ def evaluate_predictions(
     n_replicates: int = 1000,
     seed: int = 0,
 ) -> Metrics:
-    """Score a system.
+    """Compute every metric of a system.
 
     Parameters
     ----------
     labels : (N, C) 0/1. Tracks with none of the genres are left out and counted.
-    scores : (N, C) finite, higher is likelier; probabilities where the 0.5 columns are to mean anything.
-    genres : C names; default the column numbers.
-    thresholds : further columns, by name: one threshold or (C,) of them, tuned on the validation split.
-    groups : (N,) integers or strings, the unit that is resampled (the artist); default each track by itself.
+    scores : (N, C) finite, higher is likelier. The columns at 0.5 need probabilities.
+    genres : C names; default: the column numbers.
+    thresholds : further columns by name, each with one threshold or (C,) thresholds, tuned on the validation split.
+    groups : (N,) integers or strings, the unit of the bootstrap (the artist); default: each track is its own group.
     n_replicates, seed : of the bootstrap; 0 for none.
 
     Raises
     ------
     ValueError
-        Shapes disagree, a label is not 0 or 1, a score or threshold is not finite, a column name is taken.
+        If shapes disagree, a label is not 0 or 1, a score or threshold is not finite, or a column name is reserved.
     """
     y, s = label_matrix(labels), np.asarray(scores, dtype=np.float64)
     check_same_shape(y, s)
@@ -120,7 +120,7 @@ def evaluate_predictions(
         raise ValueError(f"{y.shape[1]} label columns need as many different genre names, got {len(names)}")
     group_of = np.arange(len(y)) if groups is None else np.asarray(groups)
     if group_of.shape != (len(y),):
-        raise ValueError(f"groups must have shape ({len(y)},), one a track, not {group_of.shape}")
+        raise ValueError(f"groups must have shape ({len(y)},), one per track, not {group_of.shape}")
     cuts = _threshold_columns(thresholds or {}, y.shape[1])
 
     labelled = y.any(axis=1)
@@ -146,9 +146,9 @@ def evaluate_predictions(
 
 
 def decide(scores: npt.ArrayLike, threshold: float | npt.ArrayLike, *, top1_where_empty: bool = False) -> BoolArray:
-    """(N, C) scores -> (N, C) bool: at or above the threshold (one, or one a genre).
+    """Return (N, C) bool decisions: scores at or above the threshold, a number or (C,).
 
-    With `top1_where_empty` a track where nothing passes gets its highest score (the first of equals).
+    With `top1_where_empty`, a track with no score at its threshold gets its top genre (the first of ties).
     """
     s = np.asarray(scores, dtype=np.float64)
     predicted: BoolArray = s >= np.asarray(threshold, dtype=np.float64)
@@ -159,19 +159,19 @@ def decide(scores: npt.ArrayLike, threshold: float | npt.ArrayLike, *, top1_wher
 
 
 def jaccard_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
-    """(N,) intersection over union; 1 where both are empty."""
+    """Return (N,) intersection over union; 1 if both are empty."""
     hits, union = (labels & predicted).sum(axis=1), (labels | predicted).sum(axis=1)
     return np.where(union > 0, hits / np.maximum(union, 1), 1.0)
 
 
 def f1_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
-    """(N,) ``2 |Y & P| / (|Y| + |P|)``; 1 where both are empty."""
+    """Return (N,) ``2 |Y & P| / (|Y| + |P|)``; 1 if both are empty."""
     hits, both = (labels & predicted).sum(axis=1), labels.sum(axis=1) + predicted.sum(axis=1)
     return np.where(both > 0, 2 * hits / np.maximum(both, 1), 1.0)
 
 
 def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Average precision and ROC-AUC, each (C,), by scikit-learn; NaN for a genre without a positive (a negative)."""
+    """Return (C,) average precision and (C,) ROC-AUC; NaN for genres without a positive (ROC-AUC: or a negative)."""
     ap, auc = np.full((2, labels.shape[1]), np.nan)
     for genre in range(labels.shape[1]):
         y, s = labels[:, genre], scores[:, genre]
@@ -183,7 +183,7 @@ def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray
 
 
 def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resampling) -> dict[str, Replicated]:
-    """Every metric of :data:`~mgc.heads.metrics.names.DECISION_METRICS` of decisions (N, C) with its replicates."""
+    """Return the metrics of :data:`~mgc.heads.metrics.names.DECISION_METRICS` for (N, C) decisions, with replicates."""
     y, p = labels, predicted
     hits, total = (y & p).astype(np.float64), y.astype(np.float64) + p
     per_track: dict[str, FloatArray] = {
@@ -203,7 +203,7 @@ def decision_metrics(labels: BoolArray, predicted: BoolArray, resampling: Resamp
 
 
 def ranking_metrics(labels: BoolArray, scores: FloatArray, resampling: Resampling) -> dict[str, Replicated]:
-    """Mean average precision and macro ROC-AUC of scores (N, C), with their bootstrap replicates."""
+    """Return mean average precision and macro ROC-AUC of (N, C) scores, with their bootstrap replicates."""
     values = (float(nan_mean(per_genre)) for per_genre in ranking_per_genre(labels, scores))
     return dict(zip(RANKING_METRICS, zip(values, resampling.ranking(labels, scores), strict=True), strict=True))
 
@@ -225,7 +225,7 @@ def _genre_rows(
         hits = (y & p).sum(axis=0)
         precision[name] = ratio(hits, p.sum(axis=0))
         recall[name] = ratio(hits, support)
-        # Without a positive F1 could only be 0 or undefined; it is not a fact about the system.
+        # Without a positive, F1 is 0 or undefined for any system, so a value would say nothing about this one.
         f1[name] = np.where(support > 0, ratio(2 * hits, support + p.sum(axis=0)), np.nan)
     return [
         GenreRow(
@@ -242,7 +242,7 @@ def _genre_rows(
 
 
 def label_matrix(labels: npt.ArrayLike) -> BoolArray:
-    """Labels as (N, C) bool; ValueError where they are not two-dimensional 0/1 with at least one genre."""
+    """Return labels as (N, C) bool; raise ``ValueError`` unless they are a 0/1 matrix with at least one genre."""
     y = np.asarray(labels)
     if y.ndim != 2 or y.shape[1] == 0:
         raise ValueError(f"labels must have shape (tracks, genres) with at least one genre, not {y.shape}")
@@ -261,7 +261,7 @@ def _threshold_columns(thresholds: Mapping[str, float | npt.ArrayLike], n_genres
     for name, threshold in thresholds.items():
         values = np.asarray(threshold, dtype=np.float64)
         if name in (FIXED, TOP1):
-            raise ValueError(f"a column named {name!r} is always there; give these thresholds another name")
+            raise ValueError(f"thresholds {name!r}: reserved name. Use another.")
         if values.shape not in ((), (n_genres,)) or not np.isfinite(values).all():
             raise ValueError(f"thresholds {name!r} must be one finite number or {n_genres}, not shape {values.shape}")
         cuts[name] = np.broadcast_to(values, (n_genres,)).copy()

@@ -1,4 +1,4 @@
-"""Names of metrics, of ways to decide and of baselines: keys of files and what people read, in the order of tables."""
+"""Names of metrics, decision rules and baselines: keys of files and printed names, in the order of tables."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 FIXED, TUNED, TUNED_PER_GENRE, TOP1 = "fixed", "tuned", "tuned_per_genre", "top1_where_empty"
-"""Columns of metrics: how genres are decided from scores."""
+"""Columns of metrics: rules that decide from scores which genres are predicted."""
 
 FIXED_THRESHOLD = 0.5
-"""The paper's, of the columns ``fixed`` and ``top1_where_empty``."""
+"""Threshold of the columns ``fixed`` and ``top1_where_empty``; the paper's."""
 
 
 class Metric(NamedTuple):
-    """A metric as people read it; `higher_is_better` is None where neither is."""
+    """Printed name of a metric; `higher_is_better` is None if it has no better direction."""
 
     name: str
     higher_is_better: bool | None = True
 
 
 class Label(NamedTuple):
-    """A name for pages, and a short one for the terminal."""
+    """Name for pages, and short name for the terminal."""
 
     name: str
     short: str
@@ -34,13 +34,13 @@ DECISION_METRICS: Mapping[str, Metric] = {
     "micro_f1": Metric("micro F1"),
     "macro_f1": Metric("macro F1"),
 }
-"""Metrics of decisions; every column has them."""
+"""Metrics of decisions, in every column."""
 
 RANKING_METRICS: Mapping[str, Metric] = {
     "mean_average_precision": Metric("mAP"),
     "roc_auc": Metric("ROC-AUC"),
 }
-"""Metrics of scores, without a decision."""
+"""Metrics of scores, without decisions."""
 
 METRICS: Mapping[str, Metric] = {**RANKING_METRICS, **DECISION_METRICS}
 
@@ -54,10 +54,10 @@ ABLATION_METRICS: Mapping[str, Metric] = {
     "subset_accuracy": Metric("exact set"),
     "accuracy_top1": Metric("accuracy, 0.5 or top 1"),
 }
-"""Metrics of an ablation, by the paper's names.
+"""Metrics of an ablation, with the paper's names.
 
-"accuracy" is the example-based Jaccard index and F the example-based F1, both at threshold 0.5 unless ``tuned``: at the
-one threshold tuned on validation tracks. ``empty`` is the share of tracks without a prediction at 0.5.
+"accuracy" is the example-based Jaccard index and F the example-based F1, at threshold 0.5; ``tuned`` ones use the
+overall threshold tuned on validation tracks. ``empty`` is the share of tracks without a prediction at 0.5.
 """
 
 CARD_METRICS: Mapping[str, str] = {
@@ -66,28 +66,28 @@ CARD_METRICS: Mapping[str, str] = {
     "f1_fixed": "F1 (example-based) at 0.5",
     "jaccard_tuned": "Jaccard at the overall threshold",
     "f1_tuned": "F1 at the overall threshold",
-    "jaccard_tuned_per_genre": "Jaccard at the thresholds a genre",
-    "f1_tuned_per_genre": "F1 at the thresholds a genre",
+    "jaccard_tuned_per_genre": "Jaccard at per-genre thresholds",
+    "f1_tuned_per_genre": "F1 at per-genre thresholds",
 }
 """Validation figures of a model card (:func:`mgc.heads.metrics.validation.validation_intervals`)."""
 
 COLUMNS: Mapping[str | None, Label] = {
     None: Label("the ranking", "ranking"),
     FIXED: Label("threshold 0.5 (the paper's)", "at 0.5"),
-    TUNED: Label("one threshold, tuned on validation", "tuned"),
-    TUNED_PER_GENRE: Label("a threshold a genre, tuned on validation", "tuned a genre"),
-    TOP1: Label("0.5, highest score where nothing passes", "0.5 or top 1"),
+    TUNED: Label("overall threshold, tuned on validation", "tuned"),
+    TUNED_PER_GENRE: Label("per-genre thresholds, tuned on validation", "tuned per genre"),
+    TOP1: Label("0.5, or the top genre if none reaches it", "0.5 or top 1"),
 }
-"""By what a metric is decided; None: by the ranking of scores alone."""
+"""Decision rules of metrics; None for metrics of the ranking."""
 
 BASELINES: Mapping[str, Label] = {
     "label_prior": Label("label prior", "prior"),
     "majority": Label("majority label set", "majority"),
     "label_frequency": Label("genres drawn by their frequency", "frequency"),
 }
-"""Systems that see no features (:mod:`mgc.heads.metrics.trivial_baselines`)."""
+"""Systems without features (:mod:`mgc.heads.metrics.trivial_baselines`)."""
 
 
 def column_label(column: str | None) -> Label:
-    """Return the names of a column; its key where it is none of :data:`COLUMNS`, as with thresholds of one's own."""
+    """Return the names of a column; the key itself for a column outside :data:`COLUMNS`, as with custom thresholds."""
     return COLUMNS.get(column) or Label(str(column), str(column))

@@ -1,7 +1,7 @@
-"""Alignment of sound and lyrics by retrieval: of all lyrics, are a track's own among the nearest to its sound?
+"""Measure cross-modal retrieval, audio to lyrics and lyrics to audio, on held-out tracks.
 
-What the audio-lyrics loss trains (:mod:`mgc.heads.model.contrastive`), on tracks it has not seen: each track's sound
-looks for its lyrics among those of all tracks that have both, and each track's lyrics for their sound.
+Each track is a query. Its counterpart in the other modality is ranked among those of all tracks with both modalities.
+The audio-lyrics loss (:mod:`mgc.heads.model.contrastive`) trains this ranking.
 
 Shapes: N tracks, P projection width.
 """
@@ -19,7 +19,7 @@ from .bootstrap import Estimate, FloatArray, IntArray, Resampling, estimate
 
 RANKS = (1, 5, 10)
 MAX_TRACKS = 20_000
-"""More are drawn from: the work grows with their square, and the question gets harder with their number."""
+"""Above this number a sample is drawn: the work is quadratic, and recall falls with the number of candidates."""
 DIRECTIONS = ("audio_to_lyrics", "lyrics_to_audio")
 
 _CHUNK_ROWS = 256
@@ -31,15 +31,16 @@ class Alignment(Result):
 
     Attributes
     ----------
-    n_tracks : with sound and lyrics, which look for each other; `n_left_out` more had both (see :data:`MAX_TRACKS`).
-    recall : by direction and k: the share of tracks whose own counterpart is among the k nearest.
-    chance : by k: what a random order would reach.
+    n_tracks : tracks with audio and lyrics that are queries and candidates.
+    n_left_out : further tracks with both modalities that were not drawn (see :data:`MAX_TRACKS`).
+    recall : by direction and k: share of tracks whose counterpart is among the k nearest.
+    chance : by k: recall of a random order.
 
     Notes
     -----
-    Nearness is the score that the loss compares, ``g_a(E_a) . g_l(E_l)`` (Ru et al. 2023, section 2.4). As in the loss,
-    other tracks with the same audio file or the same lyrics are no candidates. Among equal scores any order is as
-    likely, so a model that says the same of everything is at chance.
+    Similarity is the score that the loss compares, ``g_a(E_a) . g_l(E_l)`` (Ru et al. 2023, section 2.4). As in the
+    loss, other tracks with the same audio file or the same lyrics are not candidates. Ties count with the probability
+    of a hit in random order, so a model with constant output is at chance.
     """
 
     n_tracks: int
@@ -58,14 +59,15 @@ def alignment(
     n_replicates: int = 1000,
     seed: int = 0,
 ) -> Alignment | None:
-    """Recall at 1, 5 and 10; None where fewer than two tracks have sound and lyrics.
+    """Return recall at 1, 5 and 10; None if fewer than two tracks have audio and lyrics.
 
     Parameters
     ----------
-    audio, lyrics : (N, P) embeddings of each track's sound and lyrics.
-    track_key, lyrics_key : (N,) equal for equal audio files, equal lyrics; ``lyrics_key`` -1: no lyrics, left out.
-    groups : (N,) what intervals resample: the artist. Who looks is resampled, not the candidates.
-    seed : of the bootstrap, and of the draw where there are more than :data:`MAX_TRACKS`.
+    audio, lyrics : (N, P) projected embeddings of each track.
+    track_key, lyrics_key : (N,) equal for equal audio files and equal lyrics; tracks with ``lyrics_key`` -1 have no
+        lyrics and are left out.
+    groups : (N,) unit of the bootstrap: the artist. Queries are resampled, candidates are not.
+    seed : of the bootstrap, and of the sample of more than :data:`MAX_TRACKS` tracks.
     """
     index = np.flatnonzero(lyrics_key >= 0)
     n_with_both = len(index)
@@ -78,8 +80,8 @@ def alignment(
     resampling = Resampling.of(np.asarray(groups)[index], n_replicates, seed)
     recall, n_candidates = {}, np.ones(len(index))
     for direction, (own, other) in zip(DIRECTIONS, ((a, b), (b, a)), strict=True):
-        n_better, n_equal, n_candidates = _standing(own, other, keys)
-        # Of the n_equal + 1 places from n_better on, those up to k are hits.
+        n_better, n_equal, n_candidates = _ranks(own, other, keys)
+        # With ties, the counterpart takes one of the n_equal + 1 ranks after n_better; ranks up to k are hits.
         hits = {k: np.clip((k - n_better) / (n_equal + 1), 0, 1) for k in RANKS}
         recall[direction] = {k: estimate(float(hit.mean()), resampling.means(hit)) for k, hit in hits.items()}
     return Alignment(
@@ -90,10 +92,10 @@ def alignment(
     )
 
 
-def _standing(
+def _ranks(
     own: FloatArray, other: FloatArray, keys: tuple[IntArray, IntArray]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """For each track, (N,) each: candidates nearer than its own counterpart, others equally near, and candidates."""
+    """Return, per track, the numbers of candidates nearer than its counterpart, equally near, and in all; (N,) each."""
     counts = np.empty((3, len(own)))
     for start in range(0, len(own), _CHUNK_ROWS):
         rows = np.arange(start, min(start + _CHUNK_ROWS, len(own)))

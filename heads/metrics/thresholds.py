@@ -1,7 +1,7 @@
-"""Decision thresholds tuned on the validation split: one for all genres, and one a genre.
+"""Tune decision thresholds on the validation split: an overall threshold, and per-genre thresholds.
 
-A genre is predicted where its score is at or above its threshold. Both searches are exact: they try every cut between
-two neighbouring scores, not a grid.
+A genre is predicted if its score is at or above its threshold. Both searches are exact: they evaluate every cut between
+adjacent scores, not a grid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .names import FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
 
 SHRINKAGE = 20.0
 OVERALL, PER_GENRE = "overall", "per-genre"
-"""Names that :meth:`Thresholds.cuts` knows, beside any number."""
+"""Names that :meth:`Thresholds.cuts` accepts, besides numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,12 @@ class Thresholds(Result):
     Attributes
     ----------
     overall : maximises the mean example-based Jaccard index over the validation tracks.
-    per_genre : (C,) between `overall` and the threshold that maximises the genre's F1, the nearer to the latter the
-        more positives the genre has; see :func:`tune_thresholds`.
-    fallback : (C,) True where a genre took `overall`, since it has fewer than `min_support` positives.
-    n_tracks : validation tracks used; with 0 every threshold is the paper's 0.5.
-    shrinkage : positives with which a genre's threshold is half-way; 0 in models of 0.1, which did not shrink.
+    per_genre : (C,) between `overall` and the threshold that maximises the F1 of the genre; the more positives the
+        genre has, the nearer to the latter. See :func:`tune_thresholds`.
+    fallback : (C,) True for genres with fewer than `min_support` positives, which use `overall`.
+    n_tracks : number of validation tracks; with 0, every threshold is the paper's 0.5.
+    shrinkage : number of positives at which a threshold is half-way between both; 0 in models of mgc 0.1, which did not
+        shrink thresholds.
     """
 
     overall: float
@@ -52,12 +53,12 @@ class Thresholds(Result):
         return {TUNED: self.overall, TUNED_PER_GENRE: np.asarray(self.per_genre, dtype=np.float64)}
 
     def cuts(self, choice: str) -> FloatArray:
-        """(C,) thresholds by name: ``overall``, ``per-genre``, or one number for all genres, such as ``0.5``.
+        """Return (C,) thresholds for a choice: ``overall``, ``per-genre``, or a number for all genres, such as ``0.5``.
 
         Raises
         ------
         ConfigError
-            If it is neither.
+            If `choice` is none of these.
         """
         if choice == PER_GENRE:
             return np.asarray(self.per_genre, dtype=np.float64)
@@ -66,25 +67,25 @@ class Thresholds(Result):
         except ValueError:
             value = math.nan
         if not 0 <= value <= 1:
-            raise ConfigError(f"threshold {choice!r}: want {OVERALL}, {PER_GENRE}, or a number from 0 to 1 such as 0.5")
+            raise ConfigError(f"threshold {choice!r}: unknown. Use {OVERALL}, {PER_GENRE}, or a number from 0 to 1.")
         return np.full(len(self.per_genre), value)
 
     def describe(self, choice: str, genres: Sequence[str]) -> str:
-        """Return what a user should know of the thresholds that :meth:`cuts` gives, in a sentence."""
-        tuned = "the paper's: there was no validation track to tune on"
+        """Describe the thresholds that :meth:`cuts` returns, for users."""
+        tuned = "not tuned: no validation track"
         if self.n_tracks:
             tuned = f"tuned on {counted(self.n_tracks, 'validation track')}"
         if choice == OVERALL:
             return f"threshold {self.overall:.3f}, {tuned}"
         if choice != PER_GENRE:
-            return f"threshold {float(choice):g}, as asked for"
-        if self.shrinkage:
-            return f"per-genre thresholds, {tuned}, shrunk towards {self.overall:.3f} where a genre has few of them"
-        rare = [genre for genre, took_overall in zip(genres, self.fallback, strict=True) if took_overall]
+            return f"threshold {float(choice):g}, as given"
+        if self.shrinkage and self.n_tracks:
+            return f"per-genre thresholds, {tuned}; those of rare genres are shrunk towards {self.overall:.3f}"
+        rare = [genre for genre, is_fallback in zip(genres, self.fallback, strict=True) if is_fallback]
         if not (self.n_tracks and rare):
-            return f"a threshold a genre, {tuned}"
+            return f"per-genre thresholds, {tuned}"
         few = f"{len(rare)} of {len(genres)} genres have fewer than {self.min_support} of them"
-        return f"a threshold a genre, {tuned}; {few} and take {self.overall:.3f}: {join_names(rare, 10)}"
+        return f"per-genre thresholds, {tuned}; {few} and use {self.overall:.3f}: {join_names(rare, 10)}"
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Thresholds:
@@ -93,14 +94,14 @@ class Thresholds(Result):
 
 
 def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, shrinkage: float = SHRINKAGE) -> Thresholds:
-    """Tune on validation labels and scores.
+    """Tune thresholds on validation labels and scores.
 
     Parameters
     ----------
-    labels : (N, C), true where the track has the genre.
+    labels : (N, C), true if the track has the genre.
     scores : (N, C) in [0, 1].
-    shrinkage : k; a genre with n positives whose F1 is best at t gets ``overall + n / (n + k) (t - overall)``: the best
-        threshold of few positives is mostly noise.
+    shrinkage : k. A genre with n positives and the highest F1 at t gets ``overall + n / (n + k) (t - overall)``, since
+        the best threshold on few positives is mostly noise.
     """
     truth, values = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
     n_tracks = len(truth)
@@ -123,13 +124,13 @@ def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, shrinkage: 
 
 
 def best_jaccard_threshold(labels: BoolArray, scores: FloatArray) -> float:
-    """The one threshold with the highest mean Jaccard index over tracks; of equally good cuts the one nearest 0.5.
+    """Return the threshold with the highest mean Jaccard index over tracks; of equally good cuts the nearest to 0.5.
 
     Notes
     -----
-    With a track's scores in descending order, predicting its first k genres has Jaccard index J(k). Lowering the
-    threshold past the k-th score changes that track's index by J(k) - J(k - 1), so the mean is a running sum over all
-    scores in descending order. J(0) is 1 for a track without labels, else 0.
+    Let J(k) be the Jaccard index of a track if its k top-scoring genres are predicted. Lowering the threshold past the
+    k-th score changes the index of that track by J(k) - J(k - 1), so the mean is a running sum over all scores in
+    descending order. J(0) is 1 for a track without labels, else 0.
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     hits = np.cumsum(np.take_along_axis(labels, order, axis=1), axis=1)
@@ -142,20 +143,20 @@ def best_jaccard_threshold(labels: BoolArray, scores: FloatArray) -> float:
 
 
 def best_f1_threshold(labels: BoolArray, scores: FloatArray) -> float:
-    """The threshold with the highest F1 over one genre's (N,) labels and scores; of equally good cuts nearest 0.5."""
+    """Return the threshold with the highest F1 on (N,) labels and scores; of equally good cuts the nearest to 0.5."""
     order = np.argsort(-scores, kind="stable")
     f1 = 2 * np.cumsum(labels[order]) / (np.arange(1, len(scores) + 1) + labels.sum())
     return _best_cut(scores[order], np.diff(f1, prepend=0.0))
 
 
 def _best_cut(scores: FloatArray, gain: FloatArray) -> float:
-    """The cut that maximises the summed gain of the scores at or above it."""
+    """Return the cut that maximises the summed gain of the scores at or above it."""
     order = np.argsort(-scores, kind="stable")
     scores, total = scores[order], np.cumsum(gain[order])
     last_of_ties = np.flatnonzero(np.append(np.diff(scores) != 0, True))
     levels, total = scores[last_of_ties], total[last_of_ties]
     below = np.append(levels[1:], 0.0)
-    # Between neighbours closer than float32 can tell apart, a midpoint would be rounded onto one of them.
+    # float32 would round the midpoint of very close scores to one of them, so the score itself is the cut there.
     cuts = np.where(levels - below > 1e-6, (levels + below) / 2, levels)
     best = np.flatnonzero(total >= total.max() - 1e-9)
     return float(cuts[best[np.argmin(np.abs(cuts[best] - FIXED_THRESHOLD))]])

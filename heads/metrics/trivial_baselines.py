@@ -1,8 +1,8 @@
-"""The three systems that have seen no features, only training labels. What they reach is what learning must beat.
+"""Score three systems that use training labels but no features: the reference that a model must exceed.
 
-``majority`` gives every track the one set of genres that fits the training tracks best. ``label_prior`` gives every
-track each genre's training share as its score. ``label_frequency`` draws each track's genres at random, every genre
-independently with its training share: it predicts as many as there are, in the wrong places.
+``majority`` predicts the same set of genres for every track: the one that fits the training tracks best.
+``label_prior`` scores every track with each genre's share of the training tracks. ``label_frequency`` draws the genres
+of each track at random, independently, with these shares as probabilities.
 
 Shapes: N tracks, C genres.
 """
@@ -19,11 +19,11 @@ _MAX_CANDIDATES = 1000
 
 
 def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
-    """The one set of genres that, predicted for every training track, has the highest mean Jaccard index there.
+    """Return the set of genres with the highest mean Jaccard index if predicted for every training track.
 
-    Candidates are the sets of the k most frequent genres, k = 1 .. C, and the training tracks' own label sets (the
-    1000 most frequent), so the plain "most frequent genre" and "most frequent label set" are among them. Tracks with
-    none of the genres do not count. Ties go to the smaller set, then to the earlier candidate.
+    Candidates are the sets of the k most frequent genres, k = 1 .. C, and the 1000 most frequent label sets. They
+    include the most frequent genre and the most frequent label set. Tracks with none of the genres do not count. Ties
+    go to the smaller set, then to the earlier candidate.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
     sets, counts = np.unique(y, axis=0, return_counts=True)
     own = sets[np.argsort(-counts, kind="stable")[:_MAX_CANDIDATES]]
     candidates = np.concatenate([most_frequent, own])
-    # Over distinct label sets with their counts, which are far fewer than tracks.
+    # Distinct label sets are far fewer than tracks.
     truth = sets.astype(np.float64)
     score = np.empty(len(candidates))
     for i, candidate in enumerate(candidates.astype(np.float64)):
@@ -53,24 +53,25 @@ def majority_set(train_labels: npt.ArrayLike) -> BoolArray:
 def baseline_scores(
     prior: npt.ArrayLike, majority: npt.ArrayLike, n_tracks: int, *, seed: int = 0
 ) -> dict[str, FloatArray]:
-    """Scores (n_tracks, C) of the three, by name.
+    """Return (n_tracks, C) scores of the three systems, by name.
 
     Parameters
     ----------
-    prior : (C,) share of the training tracks that have each genre.
-    majority : (C,) of :func:`majority_set`.
+    prior : (C,) share of the training tracks with each genre.
+    majority : (C,), from :func:`majority_set`.
     seed : of the draws of ``label_frequency``, whose scores are 0 or 1.
 
     Notes
     -----
-    Each of the first two ranks all tracks equally, so its average precision is each genre's prevalence; the third
-    reaches that on average. ``most_frequent``, ``prior`` and ``stratified`` of scikit-learn's ``DummyClassifier`` are
-    their like, except that ``majority`` looks for the best set and not genre by genre (no genre may be in most tracks).
+    ``label_prior`` and ``majority`` score all tracks alike, so the average precision of a genre is its prevalence;
+    ``label_frequency`` reaches it on average. They correspond to ``prior``, ``most_frequent`` and ``stratified`` of
+    scikit-learn's ``DummyClassifier``, except that ``majority`` searches for the best set: decided genre by genre, the
+    set would be empty if no genre is in most tracks.
     """
     p = np.asarray(prior, dtype=np.float64)
-    drawn = np.random.default_rng(seed).random((n_tracks, len(p))) < p
+    draws = np.random.default_rng(seed).random((n_tracks, len(p))) < p
     return {
         "label_prior": np.tile(p, (n_tracks, 1)),
         "majority": np.tile(np.asarray(majority, dtype=np.float64), (n_tracks, 1)),
-        "label_frequency": drawn.astype(np.float64),
+        "label_frequency": draws.astype(np.float64),
     }

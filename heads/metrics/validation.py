@@ -1,4 +1,4 @@
-"""What an epoch is judged by: a few metrics on the validation split, and which of two epochs is the better one."""
+"""Compute validation metrics of an epoch, and select the better of two epochs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from .names import FIXED, FIXED_THRESHOLD
 from .thresholds import Thresholds
 
 CARD_REPLICATES = 200
-"""Bootstrap draws for the figures of a model card: each better epoch pays for them."""
+"""Bootstrap replicates for the figures of a model card; few, since every better epoch computes them."""
 
 
 def is_better(new: Mapping[str, float | None], best: Mapping[str, float | None] | None) -> bool:
-    """Higher mAP; at equal mAP, frequent on few tracks, lower cross-entropy. Without any, the latest epoch counts."""
+    """Return whether `new` has the higher mAP, or at equal mAP the lower cross-entropy; True without a validation mAP.
+
+    Equal mAPs are common on few validation tracks.
+    """
     if best is None or new["map"] is None or best["map"] is None:
         return True
     return (new["map"], -(new["bce"] or 0.0)) > (best["map"], -(best["bce"] or 0.0))
 
 
 def validation_metrics(truth: BoolArray, scores: FloatArray, logits: FloatArray) -> dict[str, float | None]:
-    """mAP over genres with a positive; Jaccard and empty predictions at 0.5; mean cross-entropy."""
+    """Return mAP over genres with a positive, Jaccard index and share of empty predictions at 0.5, cross-entropy."""
     if not len(truth):
         return {"map": None, "jaccard": None, "empty_share": None, "bce": None}
     predicted = decide(scores, FIXED_THRESHOLD)
@@ -36,29 +39,31 @@ def validation_metrics(truth: BoolArray, scores: FloatArray, logits: FloatArray)
     }
 
 
-def learnt_nothing(truth: BoolArray, best_map: float | None) -> str | None:
-    """A warning where the best epoch ranks tracks no better than equal scores for all; None where no track could tell.
+def warning_of_constant_scores(truth: BoolArray, best_map: float | None) -> str | None:
+    """Return a warning if the best epoch ranks tracks no better than constant scores, else None.
 
-    The average precision of equal scores is the share of tracks that have the genre.
+    The average precision of constant scores is the share of tracks with the genre. Without a genre that some but not
+    all validation tracks have, there is nothing to compare, and no warning.
     """
     shares = truth.mean(axis=0) if len(truth) else np.zeros(0)
     if best_map is None or not ((shares > 0) & (shares < 1)).any():
         return None
-    equal = float(shares[shares > 0].mean())
-    if best_map > 1.01 * equal:
+    constant = float(shares[shares > 0].mean())
+    if best_map > 1.01 * constant:
         return None
     return (
-        f"validation mAP {best_map:.3f} is what the same scores for every track give ({equal:.3f}): the model has "
-        "learnt nothing; try a lower --lr, or --set warmup_epochs=2"
+        f"validation mAP {best_map:.3f} is that of constant scores ({constant:.3f}): the model has learned nothing. "
+        "Use a lower --lr, or --set warmup_epochs=2."
     )
 
 
 def validation_intervals(
     truth: BoolArray, scores: FloatArray, thresholds: Thresholds, groups: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """Figures of a model card, each with its 95 % interval over `groups` (artists); empty without validation tracks.
+    """Return the figures of a model card with 95 % intervals over `groups` (artists); empty without validation tracks.
 
-    ``map``; ``jaccard_<column>`` and ``f1_<column>`` of the columns ``fixed`` (0.5), ``tuned`` and ``tuned_per_genre``.
+    Keys: ``map``, and ``jaccard_<column>`` and ``f1_<column>`` for the columns ``fixed`` (0.5), ``tuned`` and
+    ``tuned_per_genre``.
     """
     if not len(truth):
         return {}

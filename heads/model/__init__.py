@@ -1,1 +1,1 @@
-"""The networks: the paper's model, its parts, the baselines."""
+"""The networks: the paper's model, its components, the baselines."""

@@ -1,4 +1,4 @@
-"""The baselines ``santana`` and ``pandeya``, reconstructed.
+"""Define the baselines ``santana`` and ``pandeya``, reconstructed from their descriptions.
 
 Shapes: B batch, M mel bands, T mel frames, F channels, D text width, C genres.
 """
@@ -17,10 +17,10 @@ from .fusion import at_least_float32, masked_mean
 from .system import System
 
 SQUEEZE_RATIOS = (4, 8, 8, 16, 16)
-"""Channels over hidden units of each block's channel excitation."""
+"""Ratio of channels to hidden units in the channel excitation of each block."""
 
 _WIDE_BLOCKS = 3
-"""Blocks whose dense branch looks five bands and five frames far; the later ones look three far."""
+"""Number of blocks with kernels of size 5 in the dense branch; later blocks use size 3."""
 
 
 class Pandeya(System):
@@ -28,15 +28,15 @@ class Pandeya(System):
 
     Notes
     -----
-    Reconstructed from the public description by Pandeya and Lee ("Deep learning-based late fusion of multimodal
-    information for emotion classification of music video", Multimedia Tools and Applications 2021; Pandeya, Bhattarai
-    and Lee, Sensors 2021) of their music network: f = 16, 32, 64, 128, 256 filters, each block to 2f channels. Ru et
-    al. 2023 used it with lyrics in the place of video and do not say how; joining the mean of the frozen token states
-    before one dense layer of ``config.width`` units is our reading, as are the axes (kernels are frequency x time) and
-    independent outputs in the place of a softmax. The smaller encoders have half and a quarter of the filters.
+    Reconstructed from the public description of a music network by Pandeya and Lee ("Deep learning-based late fusion of
+    multimodal information for emotion classification of music video", Multimedia Tools and Applications 2021; Pandeya,
+    Bhattarai and Lee, Sensors 2021): f = 16, 32, 64, 128, 256 filters, and 2f channels after each block. Ru et al. 2023
+    use it with lyrics in place of video and give no details. Three choices are ours: the mean of the frozen token
+    states is concatenated before one dense layer of ``config.width`` units, kernels are frequency x time, and outputs
+    are independent instead of a softmax. The smaller encoders have half and a quarter of the filters.
 
-    A track without lyrics brings zeros: there is no token to learn. Padding changes no evaluation output, since every
-    convolution, average and maximum here sees the valid frames only.
+    The lyrics vector of a track without lyrics is 0. Padding does not change outputs in evaluation, since every
+    convolution, average and maximum uses valid frames only.
     """
 
     def __init__(self, config: ModelConfig, *, mel_mean: float = 0.0, mel_std: float = 1.0) -> None:
@@ -68,11 +68,12 @@ class Pandeya(System):
 
 
 class DenseBlock(nn.Module):
-    """(B, n_in, M, T) -> (B, 2f, ceil(M / 2), ceil(T / 2)), blind to frames at or beyond each track's length.
+    """Map (B, n_in, M, T) to (B, 2f, ceil(M / 2), ceil(T / 2)), ignoring frames beyond each track's length.
 
-    Three convolutions in a row, each fed the block's input beside the output before it (1 x reach to f channels,
-    reach x 1 to one, 1 x 3 to f), and beside them a 3 x 1 convolution to f. Both ends join the input again and are
-    max-pooled 2 x 2; their sum goes through Conv3x3 to 2f, ReLU, batch normalisation, and squeeze and excitation.
+    The dense branch has three convolutions in series (1 x reach to f channels, reach x 1 to one channel, 1 x 3 to f);
+    each receives the input of the block and the output of the convolution before it. A parallel branch is a 3 x 1
+    convolution to f. The output of either branch is concatenated with the input and max-pooled 2 x 2. Their sum passes
+    Conv3x3 to 2f, ReLU, batch normalisation, and squeeze and excitation.
     """
 
     def __init__(self, n_in: int, n_filters: int, *, reach: int, ratio: int) -> None:
@@ -87,25 +88,25 @@ class DenseBlock(nn.Module):
         self.excite = SqueezeExcite(2 * n_filters, ratio)
 
     def forward(self, x: Tensor, lengths: Tensor, counted: Sequence[int]) -> Tensor:
-        """`x` is 0 in padding, and so is what comes out; `counted` are the lengths as numbers."""
+        """Transform `x`, which is 0 in padding, like the output; `counted` are `lengths` as Python integers."""
         padding = ~valid_mask(lengths, x.shape[-1])[:, None, None, :]
         y = torch.relu(self.along_time(x)).masked_fill(padding, 0.0)
         y = torch.relu(self.along_frequency(torch.cat([x, y], dim=1))).masked_fill(padding, 0.0)
         y = torch.relu(self.narrow(torch.cat([x, y], dim=1)))
-        beside = torch.relu(self.beside(x))
-        # A window of one valid frame and one of padding must not take the padding's zero for its maximum.
-        pooled = [self.pool(torch.cat([x, end], dim=1).masked_fill(padding, -torch.inf)) for end in (y, beside)]
+        parallel = torch.relu(self.beside(x))
+        # The maximum over a valid frame and a padding frame must not be the 0 of the padding.
+        pooled = [self.pool(torch.cat([x, end], dim=1).masked_fill(padding, -torch.inf)) for end in (y, parallel)]
         halved = (lengths + 1) // 2
         padding = ~valid_mask(halved, pooled[0].shape[-1])[:, None, None, :]
         merged = torch.relu(self.merge((pooled[0] + pooled[1]).masked_fill(padding, 0.0)))
-        # A copy, since ReLU's own output is needed for its gradient and would be overwritten in padding.
+        # A copy: `normalise_valid` writes in place, and the gradient of ReLU needs its output.
         normed = normalise_valid(self.norm, merged.clone(), [(n + 1) // 2 for n in counted]).masked_fill(padding, 0.0)
         excited: Tensor = self.excite(normed, halved)
         return excited
 
 
 class SqueezeExcite(nn.Module):
-    """Concurrent channel and spatial squeeze and excitation: x times a gate a channel, plus x times a gate a place.
+    """Concurrent squeeze and excitation: x times a gate per channel, plus x times a gate per position.
 
     Notes
     -----
@@ -125,7 +126,7 @@ class SqueezeExcite(nn.Module):
 
 
 def _same_conv(n_in: int, n_out: int, kernel: tuple[int, int]) -> nn.Conv2d:
-    """A convolution that keeps the size, with He's initial weights."""
+    """Build a convolution that keeps the size, with the initial weights of He et al. (2015)."""
     conv = nn.Conv2d(n_in, n_out, kernel, padding="same")
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -133,19 +134,19 @@ def _same_conv(n_in: int, n_out: int, kernel: tuple[int, int]) -> nn.Conv2d:
 
 
 def _valid_mean(x_BFMT: Tensor, lengths: Tensor) -> Tensor:
-    """(B, F) float32 mean over bands and the valid frames of a tensor that is 0 elsewhere."""
+    """Return the (B, F) float32 mean over bands and valid frames of a tensor that is 0 in padding."""
     total = at_least_float32(x_BFMT).sum(dim=(2, 3))
     return total / (lengths * x_BFMT.shape[2])[:, None]
 
 
 class Santana(System):
-    """Encoder, global average pooling over the frames that hold sound, ``Linear(E, C)``.
+    """Encoder, global average pooling over valid frames, ``Linear(E, C)``.
 
     Notes
     -----
-    Reconstructed from what Ru et al. 2023 (Table 1) say of the audio baseline of Music4All's authors (Santana et al.,
-    IWSSIP 2020); we know of no public code of the original. The blocks are those of ``ours``; with the base encoder
-    1 568 992 + 513 C parameters.
+    Reconstructed from the description in Ru et al. 2023 (Table 1) of the audio baseline by the authors of Music4All
+    (Santana et al., IWSSIP 2020). No public code of the original is known. The blocks are those of the paper's model.
+    With the base encoder the system has 1 568 992 + 513 C parameters.
     """
 
     def __init__(self, config: ModelConfig, *, mel_mean: float = 0.0, mel_std: float = 1.0) -> None:

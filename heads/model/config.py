@@ -1,4 +1,4 @@
-"""The options that decide a system's shape, checked when they are made."""
+"""Options that determine the shape of a system, with their checks."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ Modalities = Literal["both", "audio", "lyrics"]
 HeadName = Literal["graph", "linear", "query"]
 
 BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": "both"}
-"""The modalities of the baselines, which have no attention, graph or contrastive part."""
+"""Modalities of the baselines, which have no attention, graph or contrastive loss."""
 
 
 def with_head(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of 0.1, which had ``graph: true`` or ``false`` in the place of ``head``, as they are now."""
+    """Return options with ``head`` in place of ``graph: true`` or ``false``, which mgc 0.1 wrote."""
     others = {name: value for name, value in options.items() if name != "graph"}
     return others if len(others) == len(options) else {"head": "graph" if options["graph"] else "linear", **others}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything that decides a system's shape. ``dataclasses.asdict`` and :meth:`from_dict` go to JSON and back.
+    """Shape of a system. ``dataclasses.asdict`` and :meth:`from_dict` convert to and from JSON values.
 
     Attributes
     ----------
     n_genres, text_dim, n_mels : C, D and M, from the store and the labels.
-    model : which system, as :data:`mgc.heads.model.model.ABOUT` describes them. Of what follows, ``santana`` has
-        encoder, mel and bias, and ``pandeya`` also width and dropout, of its dense layer.
-    encoder : audio encoder; ``base`` is the paper's size.
+    model : name of the system; see :data:`mgc.heads.model.model.ABOUT`. Of the options below, ``santana`` uses encoder,
+        mel and bias, and ``pandeya`` also width and dropout, for its dense layer.
+    encoder : audio encoder; ``base`` has the size of the paper.
     mel_reference, mel_top_db : level of the spectrogram as read; see :class:`mgc.heads.model.audio_cnn.MelLevel`.
-    width, heads, dropout, ffn, attention, uniform_attention : fusion; ``heads=1`` is Eq. 1 to the letter,
-        ``attention=False`` the ablation, ``uniform_attention`` a control.
+    width, heads, dropout, ffn, attention, uniform_attention : fusion. ``heads=1`` is exactly Eq. 1, ``attention=False``
+        the ablation, ``uniform_attention`` a control.
     lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.
-    head : ``graph``: classifiers from the genre graph; ``linear``: its ablation, ``Linear(width of f, C)``; ``query``:
+    head : ``graph``: classifiers from the genre graph. ``linear``: its ablation, ``Linear(width of f, C)``. ``query``:
         :class:`mgc.heads.model.query.QueryHead`.
     graph_conditional, graph_similarity, graph_normalisation, graph_threshold, graph_reweight : see
-        :class:`GraphOptions`; the last two are ML-GCN's.
+        :class:`GraphOptions`.
     graph_hidden : inner width of the graph convolution.
     logit_scale, bias : ``logits = f W^T [/ sqrt(width of f)] [+ b]``.
-    contrastive, projection_dim, normalise, tau_init, tau_scale : audio-lyrics contrastive part; see
+    contrastive, projection_dim, normalise, tau_init, tau_scale : projections of the audio-lyrics loss; see
         :class:`mgc.heads.model.contrastive.ContrastiveProjection`.
-    modalities : ``audio`` or ``lyrics`` alone need ``attention=False`` and ``contrastive=False``.
+    modalities : ``audio`` and ``lyrics`` need ``attention=False`` and ``contrastive=False``.
     """
 
     n_genres: Count
@@ -86,33 +86,37 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_options(self)
         if self.modalities != "both" and (self.attention or self.contrastive):
-            raise ConfigError(f"modalities={self.modalities!r} needs attention=False and contrastive=False")
+            raise ConfigError(f"modalities={self.modalities!r}: needs attention=False and contrastive=False.")
         if self.model in BASELINE_MODALITIES:
             if self.attention or self.contrastive or self.head != "linear":
-                raise ConfigError(
-                    f"model={self.model!r} has no attention, contrastive part or head but a linear one; set them so"
-                )
-            if self.modalities != (works_on := BASELINE_MODALITIES[self.model]):
-                raise ConfigError(f"model={self.model!r} works on modalities={works_on!r}, not {self.modalities!r}")
-        _ = self.mel_level  # checks mel_top_db
+                raise ConfigError(f"model={self.model!r}: needs attention=False, contrastive=False and head='linear'.")
+            if self.modalities != (modalities := BASELINE_MODALITIES[self.model]):
+                raise ConfigError(f"model={self.model!r}: needs modalities={modalities!r}, not {self.modalities!r}.")
+        _ = self.mel_level  # raises for an invalid mel_top_db
 
     @property
     def graph_options(self) -> GraphOptions:
-        """How the trainer is to build the adjacency of this model."""
+        """Options of the adjacency matrix of this model."""
         return GraphOptions(
             **{item.name: getattr(self, f"graph_{item.name}") for item in dataclasses.fields(GraphOptions)}
         )
 
     @property
     def mel_level(self) -> MelLevel:
-        """How stored spectrograms are read."""
+        """Level at which stored spectrograms are read."""
         return MelLevel(reference=self.mel_reference, top_db=self.mel_top_db)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """From ``dataclasses.asdict``, of this mgc or an older one; unknown keys are refused."""
+        """Return the config of values from ``dataclasses.asdict``, of this version of mgc or an older one.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown, or a value is invalid.
+        """
         data = with_head(data)
         unknown = sorted(set(data) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ConfigError(f"model configuration has unknown keys {', '.join(unknown)}; is it of a newer mgc?")
+            raise ConfigError(f"model configuration: unknown keys {', '.join(unknown)}. Update mgc, or remove them.")
         return cls(**data)

@@ -1,4 +1,4 @@
-"""The genre graph: how often genres meet, how close their names are, and the GCN that makes classifiers of both.
+"""Build the genre graph from label co-occurrence and name similarity, and the GCN that turns it into classifiers.
 
 Shapes: N tracks, C genres, D text width, B batch.
 """
@@ -27,22 +27,22 @@ Similarity = Literal["centred", "raw"]
 Normalisation = Literal["symmetric", "row", "ml-gcn", "reweighted"]
 
 CROWDED_COSINE = 0.99
-"""Mean cosine between classifier rows above which training starts from one and the same classifier for every genre."""
+"""Mean cosine between classifier rows above which all genres start with nearly the same classifier."""
 LOW_SELF_WEIGHT = 0.2
-"""Share of a genre's own weight in its row of A_hat below which its classifier is mostly made of those of others."""
+"""Share of a genre's own weight in its row of A_hat below which other genres dominate its classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """How the adjacency is made.
+    """Options of the adjacency matrix.
 
     Attributes
     ----------
     conditional : divide co-occurrence by ``N_j`` (``rhs``: the printed right-hand side of Eq. 2) or ``N_i`` (``lhs``).
     similarity : cosine of name vectors ``centred`` over genres and clipped at 0, or ``raw`` (Eq. 3 as printed).
-    normalisation : ``symmetric`` D^-1/2 A D^-1/2; ``row`` D^-1 A; ``reweighted`` (1 - p) I + p times the off-diagonal
-        of A with rows that sum to 1; or ``ml-gcn``: co-occurrence alone, thresholded and re-weighted as Chen et al.
-        (CVPR 2019) do.
+    normalisation : ``symmetric``: D^-1/2 A D^-1/2. ``row``: D^-1 A. ``reweighted``: (1 - p) I + p R, where R is A
+        without its diagonal and with rows that sum to 1. ``ml-gcn``: co-occurrence only, thresholded and re-weighted as
+        in Chen et al. (CVPR 2019).
     threshold : ``t`` of ``ml-gcn``.
     reweight : ``p`` of ``ml-gcn`` and of ``reweighted``, from 0 (no graph) to 1.
     """
@@ -58,24 +58,24 @@ class GraphOptions:
         for name, kind in kinds.items():
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
-                raise ConfigError(f"graph {name} {value!r} is unknown; choose one of {', '.join(choices)}")
+                raise ConfigError(f"graph_{name}={value!r}: unknown. Choose one of {', '.join(choices)}.")
         if not 0 <= self.reweight <= 1:
-            raise ConfigError(f"graph reweight {self.reweight}: want a number from 0 to 1")
+            raise ConfigError(f"graph_reweight={self.reweight}: out of range. Use a number from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The adjacency and what it was made of.
+    """The adjacency matrix with its components.
 
     Attributes
     ----------
-    adjacency : (C, C) float64, A_hat, ready for :class:`GenreGraph`.
-    counts : (C,) int64, training tracks of each genre.
+    adjacency : (C, C) float64, A_hat, for :class:`GenreGraph`.
+    counts : (C,) int64, training tracks per genre.
     a1, a2 : (C, C) float64, Eq. 2 and Eq. 3.
     mean_cosine : mean off-diagonal cosine of the name vectors as used (centred or raw, before clipping); NaN for one
         genre.
-    mean_cosine_raw : the same of the vectors as stored.
-    self_weight : (C,) float64, share of a node's own weight in its row of A_hat.
+    mean_cosine_raw : mean off-diagonal cosine of the name vectors as stored.
+    self_weight : (C,) float64, share of a genre's own weight in its row of A_hat.
     """
 
     adjacency: FloatArray
@@ -88,21 +88,21 @@ class Graph:
 
 
 def co_occurrence(labels: npt.ArrayLike, conditional: Conditional = "rhs") -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """Conditional probabilities of genres, and how many tracks each has.
+    """Return conditional probabilities of genres, and their numbers of tracks.
 
     Parameters
     ----------
-    labels : (N, C) 0/1, the training split's label matrix Y.
+    labels : (N, C) 0/1, label matrix Y of the training split.
 
     Returns
     -------
-    A1 : (C, C) float64; diagonal 1; a genre without a track has 0 elsewhere in its row and column.
+    A1 : (C, C) float64, 1 on the diagonal; 0 elsewhere in row and column of a genre without a track.
     counts : (C,) int64.
 
     Notes
     -----
-    Ru et al. 2023, Eq. 2: ``A1_ij = P(L_j | L_i) = N_ij / N_j``, whose two sides disagree; ``rhs`` builds
-    ``N_ij / N_j``, ``lhs`` builds ``N_ij / N_i``.
+    Ru et al. 2023, Eq. 2: ``A1_ij = P(L_j | L_i) = N_ij / N_j``. The two sides contradict each other: ``rhs`` computes
+    ``N_ij / N_j``, ``lhs`` computes ``N_ij / N_i``.
     """
     y = _label_matrix(labels)
     together = y.T @ y
@@ -114,13 +114,13 @@ def co_occurrence(labels: npt.ArrayLike, conditional: Conditional = "rhs") -> tu
 
 
 def centre(embedding: npt.ArrayLike) -> FloatArray:
-    """(C, D) name vectors less their mean over genres; a single genre is left as it is (its centre would be 0)."""
+    """Subtract the mean over genres from (C, D) name vectors; a single genre is unchanged, since it would become 0."""
     f = np.asarray(embedding, dtype=np.float64)
     return f - f.mean(axis=0, keepdims=True) if len(f) > 1 else f
 
 
 def cosine(vectors: npt.ArrayLike) -> FloatArray:
-    """(C, C) cosines between rows; 1 on the diagonal; a zero vector is at 0 from every other.
+    """Return the (C, C) cosines between rows: 1 on the diagonal, 0 between a zero vector and all others.
 
     Notes
     -----
@@ -128,7 +128,7 @@ def cosine(vectors: npt.ArrayLike) -> FloatArray:
     """
     f = np.asarray(vectors, dtype=np.float64)
     norm = np.linalg.norm(f, axis=1, keepdims=True)
-    # What centring leaves of equal vectors is rounding, and its direction means nothing.
+    # Centred equal vectors are rounding errors without a meaningful direction.
     unit = np.divide(f, norm, out=np.zeros_like(f), where=norm > 1e-9 * max(1.0, float(np.abs(f).max(initial=0.0))))
     similarity = np.clip(unit @ unit.T, -1.0, 1.0)
     np.fill_diagonal(similarity, 1.0)
@@ -136,18 +136,18 @@ def cosine(vectors: npt.ArrayLike) -> FloatArray:
 
 
 def normalise_adjacency(a: npt.ArrayLike, normalisation: Literal["symmetric", "row"] = "symmetric") -> FloatArray:
-    """``D^-1/2 A D^-1/2`` or ``D^-1 A`` with D the row sums of A; no identity is added (the diagonal is 1 already).
+    """Return ``D^-1/2 A D^-1/2`` or ``D^-1 A`` with D the row sums of A. No identity is added: the diagonal of A is 1.
 
     Raises
     ------
     ValueError
-        A row sum is not positive: similarities are so negative that the graph has no normalisation.
+        If a row sum is not positive, which strongly negative similarities cause.
     """
     a = np.asarray(a, dtype=np.float64)
     degree = a.sum(axis=1)
     if (degree <= 0).any():
         rows = np.flatnonzero(degree <= 0).tolist()
-        raise ValueError(f"rows {rows} of the genre graph do not sum to a positive number; use similarity 'centred'")
+        raise ValueError(f"genre graph, rows {rows}: sums are not positive. Use graph_similarity=centred.")
     if normalisation == "row":
         return np.asarray(a / degree[:, None], dtype=np.float64)
     root = degree**-0.5
@@ -155,9 +155,9 @@ def normalise_adjacency(a: npt.ArrayLike, normalisation: Literal["symmetric", "r
 
 
 def reweighted_adjacency(a: npt.ArrayLike, reweight: float = 0.25) -> FloatArray:
-    """``(1 - p) I + p R``, where R is A without its diagonal, each row divided by its sum.
+    """Return ``(1 - p) I + p R``, where R is A without its diagonal, each row divided by its sum.
 
-    A genre keeps 1 - p of itself however many others it meets; one that meets none keeps all. Every row sums to 1.
+    The own weight of a genre is 1 - p, for any number of related genres, and 1 without one. Every row sums to 1.
 
     Notes
     -----
@@ -171,13 +171,13 @@ def reweighted_adjacency(a: npt.ArrayLike, reweight: float = 0.25) -> FloatArray
 
 
 def conditioning(adjacency: npt.ArrayLike) -> tuple[float, float]:
-    """Return how far two applications of A_hat, as in the GCN, keep genres apart.
+    """Measure how well two applications of A_hat, as in the GCN, keep genres distinct.
 
     Returns
     -------
-    condition_number : of ``A_hat^2``, largest singular value over smallest; infinity where it is singular.
-    effective_rank : its stable rank, the sum of squared singular values over the largest squared, from 1 to C: about
-        how many directions of classifier space the graph lets through.
+    condition_number : of ``A_hat^2``: largest singular value over smallest; infinity if it is singular.
+    effective_rank : stable rank of ``A_hat^2``: sum of squared singular values over the largest squared, from 1 to C.
+        It estimates the number of directions of classifier space that the graph preserves.
 
     Notes
     -----
@@ -192,7 +192,7 @@ def conditioning(adjacency: npt.ArrayLike) -> tuple[float, float]:
 
 
 def ml_gcn_adjacency(labels: npt.ArrayLike, threshold: float = 0.4, reweight: float = 0.25) -> FloatArray:
-    """Adjacency of ML-GCN (Chen et al., CVPR 2019): binarised, re-weighted co-occurrence.
+    """Return the adjacency of ML-GCN (Chen et al., CVPR 2019): binarised and re-weighted co-occurrence.
 
     Notes
     -----
@@ -213,7 +213,12 @@ def build_adjacency(labels: npt.ArrayLike, embedding: npt.ArrayLike, options: Gr
     Parameters
     ----------
     labels : (N, C) 0/1, training tracks only.
-    embedding : (C, D) genre-name embeddings.
+    embedding : (C, D) embeddings of genre names.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or an embedding is not finite.
 
     Notes
     -----
@@ -223,9 +228,9 @@ def build_adjacency(labels: npt.ArrayLike, embedding: npt.ArrayLike, options: Gr
     a1, counts = co_occurrence(labels, options.conditional)
     raw = np.asarray(embedding, dtype=np.float64)
     if raw.ndim != 2 or len(raw) != len(a1):
-        raise ValueError(f"{len(a1)} genres have labels but the name embedding has shape {raw.shape}")
+        raise ValueError(f"genre embedding: shape {raw.shape} does not fit {len(a1)} genres")
     if not np.isfinite(raw).all():
-        raise ValueError("the genre-name embedding holds NaN or infinity; extract the genre names again")
+        raise ValueError("genre embedding: NaN or infinity. Extract into a new store.")
     used_cosine = cosine(centre(raw) if options.similarity == "centred" else raw)
     a2 = np.maximum(used_cosine, 0.0) if options.similarity == "centred" else used_cosine
     if options.normalisation == "ml-gcn":
@@ -251,7 +256,9 @@ class GenreGraph(nn.Module):
     Parameters
     ----------
     adjacency : (C, C) A_hat; a buffer, saved with the weights.
-    nodes : (C, D) name vectors, centred already where they are to be; a buffer too.
+    nodes : (C, D) name vectors, centred by the caller if they should be; a buffer, saved with the weights.
+    hidden : inner width.
+    out_width : width of a classifier.
 
     Notes
     -----
@@ -269,7 +276,7 @@ class GenreGraph(nn.Module):
         self.second = nn.Linear(hidden, out_width, bias=False)
 
     def forward(self) -> Tensor:
-        """W (C, out_width) float32."""
+        """Return W, (C, out_width) float32."""
         with torch.autocast(self.nodes.device.type, enabled=False):
             hidden = nn.functional.leaky_relu(self.adjacency @ self.first(self.nodes), 0.2)
             classifiers: Tensor = self.adjacency @ self.second(hidden)
@@ -277,7 +284,7 @@ class GenreGraph(nn.Module):
 
     @torch.no_grad()
     def row_cosine(self) -> float:
-        """Mean cosine between the rows of W; near 1 every genre has the same classifier. NaN for one genre."""
+        """Return the mean cosine between rows of W: near 1, all genres have the same classifier; NaN for one genre."""
         return _off_diagonal_mean(cosine(self().double().cpu().numpy()))
 
 
@@ -295,22 +302,22 @@ def _off_diagonal_mean(matrix: FloatArray) -> float:
     return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1))) if n > 1 else float("nan")
 
 
-NAMED = 10
-"""Genres that a warning names."""
+MAX_LISTED = 10
+"""Maximum number of genres in a warning."""
 
 
 def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
-    """Plain values for ``run.json`` and the log.
+    """Summarise a graph as plain values, for ``run.json`` and the log.
 
     Returns
     -------
     dict
-        ``zero_count``: genres without a training track. ``isolated``: genres that have some, but share none with
-        another. ``mean_cosine``, ``mean_cosine_raw``: off the diagonal, of the name vectors as used and as stored.
-        ``self_weight``: smallest, mean and largest share of a genre's own weight in its row; ``frequent`` and ``rare``:
-        its mean over the half of the genres with most training tracks, and over the others. ``condition_number``
-        (None: infinite) and ``effective_rank``: see :func:`conditioning`. ``blurred``: genres that keep less than
-        `LOW_SELF_WEIGHT` of themselves, the most frequent first.
+        ``zero_count``: genres without a training track. ``isolated``: genres whose training tracks have no other genre.
+        ``mean_cosine``, ``mean_cosine_raw``: off-diagonal means for the name vectors as used and as stored.
+        ``self_weight``: minimum, mean and maximum of a genre's own weight in its row; ``frequent`` and ``rare``: its
+        mean over the half of the genres with most training tracks, and over the others. ``condition_number`` (None:
+        infinite) and ``effective_rank``: see :func:`conditioning`. ``blurred``: genres with an own weight below
+        `LOW_SELF_WEIGHT`, the most frequent first.
     """
     together = np.where(np.eye(len(names), dtype=bool), 0.0, graph.a1)
     alone = ~(together.any(axis=0) | together.any(axis=1))
@@ -337,43 +344,41 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
 
 
 def graph_sentence(summary: dict[str, Any]) -> str:
-    """The summary as a line for the log."""
+    """Return the summary as a line for the log."""
     cosine, raw = (number(summary[key], missing="undefined") for key in ("mean_cosine", "mean_cosine_raw"))
     own = summary["self_weight"]
     return (
         f"genre graph of {summary['n_genres']} genres: {len(summary['zero_count'])} without a training track, "
-        f"{len(summary['isolated'])} that share none; mean cosine of names {cosine} as used, {raw} as stored; own "
-        f"weight {own['min']:.2f} to {own['max']:.2f} of a row, mean {own['mean']:.2f}; applied twice: condition "
-        f"number {number(summary['condition_number'], missing='infinite')}, effective rank "
-        f"{summary['effective_rank']:.1f}"
+        f"{len(summary['isolated'])} isolated; mean cosine of names {cosine} as used, {raw} as stored; own weight per "
+        f"row {own['min']:.2f} to {own['max']:.2f}, mean {own['mean']:.2f}; squared adjacency: condition number "
+        f"{number(summary['condition_number'], missing='infinite')}, effective rank {summary['effective_rank']:.1f}"
     )
 
 
 def graph_warnings(summary: dict[str, Any]) -> list[str]:
-    """What the user should know before the first step, a sentence each."""
+    """Return warnings for users before the first step, one sentence each."""
     n_genres, warnings = summary["n_genres"], []
     if zero := summary["zero_count"]:
-        untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learnt"
-        warnings.append(f"{untrained}: {join_names(zero, NAMED)}")
+        untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learned"
+        warnings.append(f"{untrained}: {join_names(zero, MAX_LISTED)}")
     if isolated := summary["isolated"]:
-        alone = f"{len(isolated)} of {n_genres} genres share no training track with another"
-        joins = "in the genre graph nothing but their names joins them to others"
-        warnings.append(f"{alone}; {joins}: {join_names(isolated, NAMED)}")
+        alone = f"{len(isolated)} of {n_genres} genres share no training track with another genre"
+        links = "only name similarity links them in the genre graph"
+        warnings.append(f"{alone}; {links}: {join_names(isolated, MAX_LISTED)}")
     if blurred := summary["blurred"]:
-        kept = (
-            f"{len(blurred)} of {n_genres} genres keep less than {LOW_SELF_WEIGHT:.0%} of their own weight in the graph"
-        )
-        advice = "their classifiers are nearly alike; graph_normalisation=reweighted keeps them apart"
-        warnings.append(f"{kept}; {advice}: {join_names(blurred, NAMED)}")
+        low = f"{len(blurred)} of {n_genres} genres have an own weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"
+        advice = "their classifiers are nearly equal; graph_normalisation=reweighted separates them"
+        warnings.append(f"{low}; {advice}: {join_names(blurred, MAX_LISTED)}")
     return warnings
 
 
 def graph_document(
     graph: Graph, summary: dict[str, Any], names: Sequence[str], options: GraphOptions
 ) -> dict[str, Any]:
-    """``graph.json``: the summary, and every matrix with 6 decimals; the model's own adjacency is in its weights.
+    """Return the content of ``graph.json``: the summary, and every matrix with 6 decimals.
 
-    ``adjacency[i][j]`` is the weight with which genre i draws on genre j (A_hat); `a1` and `a2` are Eq. 2 and Eq. 3.
+    ``adjacency[i][j]`` is the weight of genre j in the classifier of genre i (A_hat); `a1` and `a2` are Eq. 2 and 3.
+    The exact adjacency is saved with the weights of the model.
     """
     arrays = {name: getattr(graph, name).round(6).tolist() for name in ("self_weight", "a1", "a2", "adjacency")}
     return {

@@ -1,4 +1,4 @@
-"""What every system has, whatever is inside: spectrograms on its own scale, a bias, a temperature or none.
+"""Define the base class of all systems: normalisation of spectrograms, output bias, temperature.
 
 Shapes: B batch, M mel bands, T mel frames, C genres.
 """
@@ -19,13 +19,18 @@ from .config import ModelConfig
 
 
 class System(nn.Module):
-    """Base of the systems; :func:`mgc.heads.model.model.build_system` makes the one that a configuration names.
+    """Base class of the systems; :func:`mgc.heads.model.model.build_system` builds the system of a config.
 
     Parameters
     ----------
     config : shape and options.
-    mel_mean, mel_std : dB, over the valid frames of the training split at the configuration's level. Buffers, saved
-        with the weights.
+    mel_mean, mel_std : in dB, over the valid frames of the training split at the level of `config`. Buffers, saved with
+        the weights.
+
+    Raises
+    ------
+    ValueError
+        If `mel_mean` and `mel_std` are not finite, or `mel_std` is not positive.
     """
 
     mel_mean: Tensor
@@ -34,7 +39,7 @@ class System(nn.Module):
     def __init__(self, config: ModelConfig, *, mel_mean: float = 0.0, mel_std: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(mel_mean) and math.isfinite(mel_std) and mel_std > 0):
-            raise ValueError(f"mel mean {mel_mean} and standard deviation {mel_std} cannot normalise a spectrogram")
+            raise ValueError(f"mel_mean {mel_mean}, mel_std {mel_std}: not finite, or standard deviation not positive")
         self.config = config
         self.register_buffer("mel_mean", torch.tensor(float(mel_mean)))
         self.register_buffer("mel_std", torch.tensor(float(mel_std)))
@@ -45,7 +50,7 @@ class System(nn.Module):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """(C,) what is added to the logits; None where nothing is."""
+        """Bias of the logits, (C,); None for a system without."""
         raise NotImplementedError
 
     @property
@@ -54,24 +59,24 @@ class System(nn.Module):
 
     @property
     def tau(self) -> Tensor | None:
-        """The learned temperature, (); None without a contrastive part."""
+        """Learned temperature, (); None without the audio-lyrics loss."""
         return None
 
     def clamp_temperature(self) -> None:
-        """Bring the temperature back into its range; call after each optimizer step."""
+        """Clamp the temperature to its range; call after each optimizer step."""
 
     def start_warnings(self) -> list[str]:
-        """What is wrong before the first step."""
+        """Return warnings about the initial weights."""
         return []
 
     @torch.no_grad()
     def start_at_prior(self, n_positive: npt.NDArray[np.int64], n_tracks: int) -> None:
-        """Set the biases to the training split's log odds, so that learning does not begin with finding them.
+        """Set the biases to the log odds of genres in the training split, so that training need not learn them.
 
         Parameters
         ----------
-        n_positive : (C,) training tracks with each genre, of `n_tracks`. One track more with and one without each genre
-            are counted, so that the odds of a genre that none or all have stay finite.
+        n_positive : (C,) training tracks with each genre, of `n_tracks`. One more positive and one more negative track
+            are counted per genre, so that the odds stay finite.
 
         Raises
         ------
@@ -79,12 +84,12 @@ class System(nn.Module):
             If the system has no bias.
         """
         if self.output_bias is None:
-            raise ConfigError("prior_bias=true needs a bias to set; leave model option bias=false out")
+            raise ConfigError("prior_bias=true: the model has no bias. Remove bias=false.")
         with_genre = torch.as_tensor(n_positive, dtype=torch.float64) + 1.0
         self.output_bias.copy_(torch.log(with_genre / (n_tracks + 2.0 - with_genre)))
 
     def normalise_mel(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """The spectrogram at the configured level, ``(mel - mean) / std``; 0 in frames at or beyond `mel_frames`."""
+        """Return ``(mel - mean) / std`` at the configured level; 0 in frames at or beyond `mel_frames`."""
         levelled = self.config.mel_level.apply(mel_BMT.to(self.mel_mean.dtype), mel_frames)
         normalised = (levelled - self.mel_mean) / self.mel_std
         valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])

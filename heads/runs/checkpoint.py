@@ -1,13 +1,13 @@
-"""Checkpoints that survive ``kill -9``, a full disk and a flipped bit; nothing is pickled.
+"""Save and load checkpoints that survive ``kill -9``, a full disk and a flipped bit, without pickle.
 
-``last/`` holds points of a run that training can go on from. ``state-<epoch>.json`` names weights and optimizer by
-file and sha256, and gets its name by a rename once they are on disk: a run killed at any instant is at one point or
-another. The newest two ends of epochs are kept, so that the one before can take over from one that was damaged; so is
-the newest point inside an epoch, ``state-<epoch>+<steps>.json``, until that epoch ends. ``best/`` is a folder published
-from a state, and can be made again from it.
+``last/`` holds the checkpoints to resume from. ``state-<epoch>.json`` lists weights and optimizer by file name and
+sha256. It is renamed into place once they are on disk, so a run killed at any time has a complete checkpoint. The
+newest two ends of epochs are kept, so that the older one can replace a damaged one. The newest checkpoint within an
+epoch, ``state-<epoch>+<steps>.json``, is kept until that epoch ends. ``best/`` is published from a checkpoint, and can
+be published again from it.
 
-At the end of an epoch random numbers need no saved state: an epoch's are a function of the seed and its number. Inside
-one, torch's generators are saved.
+A checkpoint at the end of an epoch saves no random state, since the random numbers of an epoch are a function of seed
+and epoch. A checkpoint within an epoch saves the states of torch's generators.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from .documents import FORMAT_VERSION, StateDocument, check_document
 from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors
 
 WEIGHTS = "model.safetensors"
-"""Weights in ``best/``: the same bytes as the best epoch's in ``last/``, so that either mends the other."""
+"""Weights in ``best/``: the same bytes as those of the best epoch in ``last/``, so that either can repair the other."""
 
 Point = tuple[int, int]
-"""Epochs done, and steps done of the one that follows."""
+"""Position of a checkpoint: completed epochs, and completed steps of the next epoch."""
 
 
 @dataclass(kw_only=True)
 class RunState:
-    """Where a run stands.
+    """State of a run.
 
     Attributes
     ----------
-    epoch, step : epochs done, and optimizer steps done by their end.
+    epoch, step : completed epochs, and optimizer steps at their end.
     config : ``TrainConfig.to_dict()``.
-    task : what the run learns from, as ``Task.identity``; a resumed run must have the same.
-    machine : what the weights' last bits depend on, as :func:`mgc.heads.device.machine`.
-    within : how far the next epoch has come: ``steps``, ``sums`` of the losses, ``gradients`` of its first batch,
-        ``seconds``; None at an epoch's end.
-    best_epoch, best_map : epoch (from 1) with the best validation mAP; 0 and None before there is one.
-    best : what ``best/`` says of that epoch: thresholds and validation metrics.
-    stopped_early : no epoch follows, by `patience`.
-    files : role -> {"name", "sha256"} of the tensors in ``last/``: weights, optimizer, best; inside an epoch random.
+    task : ``Task.identity``, which must be equal in a resumed run.
+    machine : :func:`mgc.heads.device.machine`, which the last bits of weights depend on.
+    within : progress of the next epoch: ``steps``, ``sums`` of the losses, ``gradients`` of its first batch,
+        ``seconds``; None at the end of an epoch.
+    best_epoch, best_map : epoch (from 1) with the best validation mAP; 0 and None before the first.
+    best : thresholds and validation metrics of that epoch, for ``best/``.
+    stopped_early : whether `patience` ended the run.
+    files : role -> {"name", "sha256"} of the tensor files in ``last/``: weights, optimizer, best; within an epoch also
+        random.
     """
 
     epoch: int
@@ -80,13 +81,13 @@ def save_state(
     *,
     random: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Commit a point to ``last/``; `state.files` is filled in. If that fails, what was there stays.
+    """Commit a checkpoint to ``last/`` and set `state.files`. On failure, earlier checkpoints stay.
 
-    At the end of the best epoch so far (``state.best_epoch == state.epoch``) its weights are kept until a better one's.
+    The weights of the best epoch so far (``state.best_epoch == state.epoch``) are kept until a better epoch.
 
     Parameters
     ----------
-    random : states of torch's generators, wanted inside an epoch.
+    random : states of torch's generators, for a checkpoint within an epoch.
     """
     last, label = run / "last", _label(state.point)
     if not last.is_dir():
@@ -108,21 +109,21 @@ def save_state(
         replace_file(last / f"state-{label}.json", seal(document))
     except OSError:
         with contextlib.suppress(OSError):
-            sweep_points(last, at_most=state.point)  # room for other people; the point before needs none of it
+            sweep_points(last, at_most=state.point)  # frees disk space; earlier checkpoints do not need these files
         raise
     state.files = files
     sweep_points(last, at_most=state.point)
 
 
 def find_state(run: Path) -> tuple[RunState | None, list[str]]:
-    """Return the newest whole point of a run, None before the first; and the damages met on the way.
+    """Return the newest intact checkpoint of a run, None before the first, and warnings of damaged files.
 
-    Weights that are damaged here and whole in ``best/`` are made again from there.
+    Damaged weights are repaired from ``best/`` if it holds the same weights intact.
 
     Raises
     ------
     RunError
-        If no point is whole, or one is of another format.
+        If no checkpoint is intact, or one has another format.
     """
     refused: list[str] = []
     for point in sorted(_points(run / "last"), reverse=True):
@@ -133,18 +134,18 @@ def find_state(run: Path) -> tuple[RunState | None, list[str]]:
         except DamagedError as error:
             refused.append(str(error))
             continue
-        where = f"the end of epoch {state.epoch}" + (f" and {point[1]} steps" if point[1] else "")
-        return state, [f"{damage}; going on from {where}" for damage in refused] + list(filter(None, repairs))
+        position = f"the end of epoch {state.epoch}" + (f" and {point[1]} steps" if point[1] else "")
+        return state, [f"{damage}; resuming from {position}" for damage in refused] + list(filter(None, repairs))
     if refused:
         raise RunError(
-            f"{'; '.join(refused)}; no checkpoint of this run is whole: restore the files from a copy, or train again "
-            "in another folder"
+            f"{'; '.join(refused)}; no checkpoint of this run is intact. Restore the files from a copy, or train again "
+            "in another folder."
         )
     return None, []
 
 
 def saved_options(run: Path) -> dict[str, Any] | None:
-    """Return the options in the newest whole state of a run; None before the first. Its tensors are not looked at."""
+    """Return the options in the newest intact state of a run, without checking its tensors; None before the first."""
     for point in sorted(_points(run / "last"), reverse=True):
         with contextlib.suppress(RunError):
             return _read_state(run / "last" / f"state-{_label(point)}.json").config
@@ -152,13 +153,13 @@ def saved_options(run: Path) -> dict[str, Any] | None:
 
 
 def restore(run: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give `model` and `optimizer` what they held when `state` was saved."""
+    """Load the weights and the optimizer state of a checkpoint into `model` and `optimizer`."""
     load_weights(model, state_file(run, state, "weights"))
     load_optimizer(optimizer, model, load_tensors(state_file(run, state, "optimizer")))
 
 
 def saved_random(run: Path, state: RunState) -> dict[str, Tensor]:
-    """States of torch's generators at a point inside an epoch."""
+    """Return the states of torch's generators at a checkpoint within an epoch."""
     return load_tensors(state_file(run, state, "random"))
 
 
@@ -167,7 +168,7 @@ def state_file(run: Path, state: RunState, role: str) -> Path:
 
 
 def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Replace `folder` by one holding `files`, all of it on disk before the swap. If that fails, the old one stays."""
+    """Replace `folder` by one with `files`, which are on disk before the swap. On failure, the old folder stays."""
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     for leftover in (partial, old):
@@ -190,7 +191,7 @@ def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def sweep_drafts(run: Path) -> None:
-    """Remove what writes that were cut off have left beside the files of a run."""
+    """Remove the drafts of interrupted writes from a run folder."""
     for path in (*run.glob(".*.partial"), *run.glob(".*.old")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -199,36 +200,37 @@ def sweep_drafts(run: Path) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """A sealed JSON file of a run.
+    """Read a sealed JSON file of a run.
 
     Raises
     ------
     DamagedError
-        If it is missing, cut or altered.
+        If the file is missing, truncated or altered.
     """
     try:
         return unseal(path)
     except FileNotFoundError as error:
-        raise DamagedError(f"{path}: missing; is this a run folder (or its best/), whole?") from error
+        raise DamagedError(f"{path}: missing; not a complete run folder or best/") from error
     except (StoreCorruptError, OSError) as error:
-        raise DamagedError(f"{path}: cut short or altered ({error})") from error
+        raise DamagedError(f"{path}: truncated or altered ({error})") from error
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Refuse a file that is not what was recorded when it was written.
+    """Check a file against its recorded hash.
 
     Raises
     ------
     DamagedError
+        If the file is missing, or its hash differs.
     """
     if not path.is_file():
-        raise DamagedError(f"{path}: missing, but the checkpoint names it")
+        raise DamagedError(f"{path}: missing, but listed in the checkpoint")
     if file_sha256(path) != sha256:
-        raise DamagedError(f"{path}: cut short or altered: its sha256 is not the recorded {sha256[:12]}...")
+        raise DamagedError(f"{path}: truncated or altered: its sha256 is not the recorded {sha256[:12]}...")
 
 
 class DamagedError(RunError):
-    """A file of a run is missing, cut short or altered."""
+    """A file of a run is missing, truncated or altered."""
 
 
 def _label(point: Point) -> str:
@@ -246,9 +248,9 @@ def _read_state(path: Path) -> RunState:
     data = read_sealed(path)
     check_document(path, data, StateDocument)
     state = RunState(**{name: value for name, value in data.items() if name != "format_version"})
-    roles = {role for role, wanted in (("best", state.best_epoch), ("random", state.within)) if wanted}
+    roles = {role for role, needed in (("best", state.best_epoch), ("random", state.within)) if needed}
     if roles - state.files.keys() or path.name != f"state-{_label(state.point)}.json":
-        raise RunError(f"{path}: the checkpoint of another point; restore it from a copy")
+        raise RunError(f"{path}: content does not match the name. Restore the file from a copy.")
     return state
 
 
@@ -260,12 +262,12 @@ def _check_or_repair(run: Path, entry: Mapping[str, str]) -> str | None:
         if not spare.is_file() or file_sha256(spare) != entry["sha256"]:
             raise
         replace_file(path, spare.read_bytes())
-        return f"{damage}; made again from {spare}"
+        return f"{damage}; repaired from {spare}"
     return None
 
 
 def sweep_points(last: Path, *, at_most: Point) -> None:
-    """Keep the newest two ends of epochs up to a point, and it; remove whatever else is there."""
+    """Keep the newest two ends of epochs up to `at_most` and the newest checkpoint; remove all other files."""
     points = sorted(point for point in _points(last) if point <= at_most)
     ends = [point for point in points if point[1] == 0]
     needed = set()

@@ -1,6 +1,7 @@
-"""The JSON documents of a run and of a published model: their keys, types and bounds.
+"""Define the JSON documents of a run and of a published model: keys, types and bounds.
 
-A model may come from other people. Its files are checked before they are used, and its weights before memory is taken.
+A published model may come from an untrusted source. Its files are checked before use, and the shapes of its weights
+before memory is allocated.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class TensorFile(TypedDict):
 
 
 class StateFiles(TypedDict):
-    """The files of a checkpoint by role."""
+    """Files of a checkpoint by role."""
 
     weights: TensorFile
     optimizer: TensorFile
@@ -87,7 +88,7 @@ class StateFiles(TypedDict):
 
 
 class WithinDocument(TypedDict):
-    """How far an epoch has come."""
+    """Progress within an epoch."""
 
     steps: Number
     sums: Any
@@ -113,15 +114,18 @@ class StateDocument(TypedDict):
 
 
 def check_document(path: Path, document: Mapping[str, Any], kind: Any) -> None:
-    """Refuse a document that breaks the format.
+    """Check a document against its format.
 
     Raises
     ------
     RunError
+        If it has another format version, or breaks the format.
     """
     version = document.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
-        raise RunError(f"{path}: format {version!r:.20}, but this mgc reads {FORMAT_VERSION}; install a matching mgc")
-    settled = {key: with_head(value) if isinstance(value, dict) else value for key, value in document.items()}
-    if wrong := problem(settled, kind):
-        raise RunError(f"{path}: {wrong}; do not use this file, or restore it from a copy")
+        raise RunError(
+            f"{path}: format {version!r:.20}, but this mgc reads {FORMAT_VERSION}. Install a matching version of mgc."
+        )
+    current = {key: with_head(value) if isinstance(value, dict) else value for key, value in document.items()}
+    if wrong := problem(current, kind):
+        raise RunError(f"{path}: {wrong}. Restore the file from a copy.")

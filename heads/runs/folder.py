@@ -1,4 +1,4 @@
-"""A run's folder besides its checkpoints: reading it for a resume, and what is written before the first epoch."""
+"""Read a run folder to resume it, and write its files before the first epoch; checkpoints are elsewhere."""
 
 from __future__ import annotations
 
@@ -28,42 +28,43 @@ from .history import EpochRecord, rewind_history
 
 
 def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunState | None, Split | None, list[str]]:
-    """Read the newest whole checkpoint of a run, and its split, both None where there is none; and warnings.
+    """Return the newest intact checkpoint of a run and its split, None for a new run, and warnings.
 
     Raises
     ------
     RunError
-        If there is a run and it is not to be resumed, or was asked for other things, or no checkpoint is whole.
+        If there is a run and `resume` is False, its options differ from `config`, or no checkpoint is intact.
     """
     used = [name for name in ("config.yaml", "last", "best") if (run / name).exists()]
     if used and not resume:
-        raise RunError(f"{run}: there is a run here already ({', '.join(used)}); resume it, or give another folder")
+        raise RunError(f"{run}: contains a run ({', '.join(used)}). Use --resume, or another folder.")
     state, warnings = find_state(run)
     if state is None:
         if (run / "best").exists():
             raise RunError(
-                f"{run}: best/ is there, but {run / 'last'} holds no checkpoint; restore it from a copy, or train "
-                "again in another folder"
+                f"{run / 'last'}: no checkpoint, although best/ exists. Restore last/ from a copy, or train again in "
+                "another folder."
             )
         return None, None, []
     differences = config.differences(TrainConfig.from_dict(state.config))
     if differences:
         raise RunError(
-            f"{run}: this run was started with other options: {'; '.join(differences)}; resume with the same ones, or "
-            "start a new run"
+            f"{run}: this run was started with other options: {'; '.join(differences)}. Resume with the same options, "
+            "or start a new run."
         )
     split = None
     try:
         split = Split.load(run / "splits.json")
     except RunError as error:
-        warnings.append(f"{error}; made again")  # and compared: it decides the tracks of `Task.identity`
+        # `Task.identity` covers the tracks of the split, so that another split would be refused.
+        warnings.append(f"{error} It is made again now.")
     return state, split, warnings
 
 
 def write_start(
     run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any]
 ) -> list[EpochRecord]:
-    """Write what is known before the first epoch; returns the records of the epochs that are done."""
+    """Write the files of a run before its next epoch; return the records of completed epochs."""
     run.mkdir(parents=True, exist_ok=True)
     sweep_drafts(run)
     task.split.save(run / "splits.json")
@@ -73,13 +74,13 @@ def write_start(
 
 
 @contextlib.contextmanager
-def saving(run: Path, what: str, *, whole_epochs: int) -> Iterator[None]:
-    """Turn a failing disk into an error that says what is safe and what to do.
+def saving(run: Path, content: str, *, saved_epochs: int) -> Iterator[None]:
+    """Turn an error of the disk into a ``SaveError`` that states what is saved and what to do.
 
     Parameters
     ----------
-    what : what is written.
-    whole_epochs : epochs that are on disk and whole.
+    content : name of the content that is written, for the message.
+    saved_epochs : number of epochs that are saved.
 
     Raises
     ------
@@ -89,32 +90,32 @@ def saving(run: Path, what: str, *, whole_epochs: int) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        safe = f"the run is whole up to epoch {whole_epochs}" if whole_epochs else "no epoch was saved before"
+        safe = f"the run is saved up to epoch {saved_epochs}" if saved_epochs else "no epoch is saved yet"
         raise SaveError(
-            f"{error.filename or run}: {reason}: {what} could not be written; {safe}. Make room (or "
-            "raise ulimit -f, or repair the disk), then run the same command with --resume"
+            f"{error.filename or run}: {reason}: could not write {content}; {safe}. Free disk space (or raise "
+            "ulimit -f, or repair the disk), then run the same command with --resume."
         ) from error
 
 
 def refuse_other_machine(run: Path, state: RunState, machine: dict[str, Any], *, deterministic: bool) -> list[str]:
-    """Return a warning where a resumed run computes with other last bits than it was started with.
+    """Return a warning if hardware or settings of a resumed run have changed, so that last bits will differ.
 
     Raises
     ------
     RunError
-        If it was asked to be deterministic.
+        If so, and the run is `deterministic`.
     """
-    now, then = machine, state.machine
-    changes = [f"{key} {then.get(key)} there, {now[key]} here" for key in now if then.get(key) != now[key]]
+    before = state.machine
+    changes = [f"{key}: {machine[key]}, was {before.get(key)}" for key in machine if before.get(key) != machine[key]]
     if not changes:
         return []
-    changed = f"{run}: this run was started in another setting ({'; '.join(changes)})"
+    changed = f"{run}: hardware or settings have changed since the start ({'; '.join(changes)})"
     if deterministic:
         raise RunError(
-            f"{changed}, and its weights would not come out the same; resume it in the old setting (threads: "
-            "OMP_NUM_THREADS), or start a new run"
+            f"{changed}, so the weights of a deterministic run would differ. Resume with the old settings (threads: "
+            "OMP_NUM_THREADS), or start a new run."
         )
-    return [f"{changed}; its weights will differ in their last bits from an undisturbed run's"]
+    return [f"{changed}; the weights will differ in their last bits from those of an uninterrupted run"]
 
 
 _IDENTITY = {
@@ -123,22 +124,22 @@ _IDENTITY = {
     "n_tracks": "number of tracks",
     "tracks_sha256": "audio, lyrics or labels of the training and validation tracks",
 }
-"""The entries of ``Task.identity`` in words."""
+"""Entries of ``Task.identity`` as printed in messages."""
 
 
 def refuse_other_task(run: Path, state: RunState | None, task: Task) -> None:
-    """Raise RunError where a run is resumed on other data than it was started on."""
+    """Raise :class:`RunError` if a run is resumed on other data than it was started on."""
     if state is None or state.task == task.identity:
         return
     differences = [name for key, name in _IDENTITY.items() if state.task.get(key) != task.identity[key]]
     raise RunError(
-        f"{run}: this run was started on other data: it differs in {', '.join(differences)}; resume with the store it "
-        "was started on, or start a new run"
+        f"{run}: this run was started on other data: it differs in {', '.join(differences)}. Resume with the store of "
+        "the run, or start a new run."
     )
 
 
 LIBRARIES = ("mgc", "torch", "numpy")
-"""What computes."""
+"""Libraries whose versions ``run.json`` records."""
 
 
 def describe_run(
@@ -153,7 +154,7 @@ def describe_run(
     n_parameters: int,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the values of ``run.json``; its last session is the training that begins now after `epoch` epochs."""
+    """Return the content of ``run.json``; its last session is the training that starts now, after `epoch` epochs."""
     versions = library_versions()
     session = {
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -167,7 +168,7 @@ def describe_run(
         "n_threads": torch.get_num_threads(),
     }
     earlier: list[dict[str, Any]] = []
-    with contextlib.suppress(RunError, OSError):  # a file that is missing, damaged or older than sessions are
+    with contextlib.suppress(RunError, OSError):  # missing, damaged, or of mgc 0.1, which wrote no sessions
         earlier = read_sealed(run / "run.json").get("sessions", [])
     return {
         "store": store.path.name,
@@ -194,7 +195,7 @@ def describe_run(
 
 
 def _command_line() -> str:
-    """What this process was started with, without the folder that its program lies in."""
+    """Return the command line of this process, without the folder of the program."""
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     return shlex.join([name, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one line an epoch, kept in step with the checkpoint."""
+"""Read and write ``metrics.jsonl``: one line per epoch, consistent with the checkpoint."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from ...cache.durable import replace_file
 from ..results import Result
 
 EVENTS = "events.out.tfevents.*"
-"""File names of TensorBoard, which hold the same where they were asked for (:mod:`mgc.heads.runs.tensorboard`)."""
+"""Pattern of the names of TensorBoard event files (:mod:`mgc.heads.runs.tensorboard`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord(Result):
-    """One line of ``metrics.jsonl``; means over tracks; None where undefined.
+    """One line of ``metrics.jsonl``. Undefined values are None.
 
     Attributes
     ----------
-    epoch, step : epochs (from 1) and optimizer steps done.
-    loss, contrastive, classification : training losses; tau : temperature after the epoch.
-    gradient_contrastive, gradient_classification : norm of each loss's gradient at the frames of the audio encoder,
-        weighted as in Eq. 7, in the epoch's first batch; None where there is one loss only.
-    val_bce, val_map, val_jaccard, val_empty_share : on the validation split; Jaccard and the share of tracks with no
-        predicted genre at threshold 0.5.
+    epoch, step : completed epochs (from 1) and optimizer steps.
+    loss, contrastive, classification : training losses, means over tracks.
+    tau : temperature after the epoch.
+    val_bce, val_map, val_jaccard, val_empty_share : on the validation split; Jaccard index and share of tracks without
+        a predicted genre at threshold 0.5.
+    gradient_contrastive, gradient_classification : norm of each loss's gradient at the output frames of the audio
+        encoder, weighted as in Eq. 7, in the first batch of the epoch; None with a single loss.
     """
 
     epoch: int
@@ -46,7 +47,7 @@ class EpochRecord(Result):
 
 
 def read_history(path: Path) -> list[EpochRecord]:
-    """The records of a run, without lines that are damaged; none where there is no file."""
+    """Return the records of a run, skipping damaged lines; none if there is no file."""
     records: list[EpochRecord] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError, TypeError):
@@ -55,7 +56,7 @@ def read_history(path: Path) -> list[EpochRecord]:
 
 
 def rewind_history(path: Path, epoch: int) -> list[EpochRecord]:
-    """Drop the lines of epochs after `epoch`, whose checkpoint was never committed; returns what is left."""
+    """Drop the lines of epochs after `epoch`, whose checkpoints were not committed; return the others."""
     records = [record for record in read_history(path) if record.epoch <= epoch]
     replace_file(path, "".join(map(_line, records)).encode())
     return records

@@ -1,6 +1,6 @@
-"""The published model, ``best/``: all that prediction needs, and nothing that depends on a test track.
+"""Write and load the published model, ``best/``: all that prediction needs, independent of test tracks.
 
-No path, time, machine or hash of a whole store goes in, so two runs that learn the same publish the same bytes.
+It contains no path, time, machine or hash of a whole store, so equal runs publish equal bytes.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from .tensor_files import load_weights, tensor_shapes
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A trained model with what belongs to it.
+    """A trained model with its genres, thresholds and recipe.
 
     Attributes
     ----------
     model : in evaluation mode, on the CPU.
     genres : names of the C outputs.
     thresholds : tuned on the validation split.
-    recipe : what the features it was trained on were made by; features to predict from must match.
-    train_counts, n_train : training tracks with each genre, (C,), and in all.
-    majority : (C,) bool, the one label set that fits the training tracks best.
-    n_without_lyrics : training tracks without lyrics; with 0 the model never learned what to do without.
+    recipe : recipe of the features it was trained on; features for prediction must match it.
+    train_counts, n_train : training tracks per genre, (C,), and in total.
+    majority : (C,) bool, the label set that fits the training tracks best.
+    n_without_lyrics : training tracks without lyrics. With 0, scores of tracks without lyrics are unreliable.
     """
 
     folder: Path
@@ -75,14 +75,14 @@ class LoadedModel:
 
     @property
     def label_prior(self) -> npt.NDArray[np.float64]:
-        """(C,) share of the training tracks that have each genre: the scores of a system that has seen no features."""
+        """Share of the training tracks with each genre, (C,): the scores of a baseline without features."""
         return self.train_counts / max(1, self.n_train)
 
 
 def bundle_files(
     task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts, *, weights: bytes
 ) -> dict[str, bytes]:
-    """The files of ``best/`` by name; `weights` are the safetensors bytes of the best epoch, which `facts` are of."""
+    """Return the files of ``best/`` by name, from the safetensors bytes `weights` and the `facts` of the best epoch."""
     names, majority = list(task.genres.names), majority_set(task.train_labels)
     preprocessor = {
         "recipe": recipe.to_dict(),
@@ -126,38 +126,42 @@ def bundle_files(
 
 
 def load_run(folder: Path) -> LoadedModel:
-    """Load a published model: ``best/`` itself, or the run folder around it.
+    """Load a published model from ``best/`` or its run folder.
 
     Raises
     ------
     RunError
-        If a file is missing, cut short or altered (``mgc train --resume`` makes ``best/`` again), or of another format.
+        If a file is missing, truncated, altered or of another format. ``mgc train --resume`` repairs ``best/``.
     """
     folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
     if not (folder / "config.json").is_file():
         raise RunError(
-            f"{folder}: no trained model here (config.json is missing); give a run of `mgc train`, or its best/; if "
-            "that run was cut off, `mgc train --resume` makes best/ again"
+            f"{folder}: no trained model (config.json is missing). Give a run of `mgc train`, or its best/. After an "
+            "interrupted training, continue it with `mgc train --resume`."
         )
     config = _read(folder, "config.json", ModelDocument)
     try:
         _check_parts(folder, config)
     except DamagedError as error:
-        raise RunError(f"{error}; in a run, `mgc train --resume` makes best/ again; else restore it") from error
+        raise RunError(f"{error}. Repair a run with `mgc train --resume`, or restore the file from a copy.") from error
     labels, preprocessor, thresholds = (_read(folder, name, kind) for name, kind in _DOCUMENTS.items())
     shape, names = ModelConfig.from_dict(config["model"]), labels["genres"]
     lengths = {shape.n_genres, len(set(names)), len(labels["train_counts"])}
     lengths |= {len(thresholds["per_genre"]), len(thresholds["fallback"])}
     if lengths != {len(names)} or thresholds.pop("genres") != names:
-        raise RunError(f"{folder}: labels.json, thresholds.json and config.json are about other genres; restore them")
+        raise RunError(
+            f"{folder}: labels.json, thresholds.json and config.json have different genres. Restore them from a copy."
+        )
     recipe = Recipe.from_dict(preprocessor["recipe"])
     if preprocessor["fingerprints"].keys() != recipe.fingerprints().keys():
-        raise RunError(f"{folder / 'preprocessor.json'}: its fingerprints are not those of its features; restore it")
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        raise RunError(
+            f"{folder / 'preprocessor.json'}: recipe and fingerprints have different features. Restore it from a copy."
+        )
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are then replaced
         model = _build(folder, shape)
     load_weights(model, folder / WEIGHTS)
     if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise RunError(f"{folder / WEIGHTS}: weights that are not finite; restore the file from a copy")
+        raise RunError(f"{folder / WEIGHTS}: weights are not finite. Restore the file from a copy.")
     model.eval()
     return LoadedModel(
         folder=folder,
@@ -177,7 +181,7 @@ def load_run(folder: Path) -> LoadedModel:
 
 
 def weights_sha256(folder: Path) -> str | None:
-    """The hash of the weights published in `folder`; None where a file of it is missing, cut short or altered."""
+    """Return the hash of the weights published in `folder`; None if a file of it is missing, truncated or altered."""
     try:
         config = _read(folder, "config.json", ModelDocument)
         _check_parts(folder, config)
@@ -200,31 +204,34 @@ def _read(folder: Path, name: str, kind: Any) -> dict[str, Any]:
 
 
 def _build(folder: Path, config: ModelConfig) -> System:
-    """Build a system for the weights of a folder; they must have its shapes before memory is taken for it.
+    """Build a system for the weights of a folder, after checking their shapes, so that no memory is wasted.
 
     Raises
     ------
     RunError
+        If the weights do not have the shapes of the config.
     """
     stored = tensor_shapes(folder / WEIGHTS)
     n_values = sum(map(math.prod, stored.values()))
     if config.head != "linear" and config.n_genres * max(config.n_genres, config.text_dim) > n_values:
-        raise RunError(f"{folder / WEIGHTS}: has no weights for {config.n_genres} genres; restore it from a copy")
+        raise RunError(f"{folder / WEIGHTS}: no weights for {config.n_genres} genres. Restore it from a copy.")
     try:
         with torch.device("meta"):
-            wanted = {name: tuple(value.shape) for name, value in build_system(config).state_dict().items()}
+            expected = {name: tuple(value.shape) for name, value in build_system(config).state_dict().items()}
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MgcError):
             raise
-        raise RunError(f"{folder / 'config.json'}: no model has this shape ({error}); restore it") from error
-    if wanted != stored:
-        names = sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
-        raise RunError(f"{folder / WEIGHTS}: these are not weights of this model: {join_names(names)} differ")
+        raise RunError(f"{folder / 'config.json'}: invalid shape ({error}). Restore it from a copy.") from error
+    if expected != stored:
+        names = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
+        raise RunError(
+            f"{folder / WEIGHTS}: not the weights of this model: {join_names(names)} differ. Restore it from a copy."
+        )
     return build_system(config)
 
 
 def _check_parts(folder: Path, config: dict[str, Any]) -> None:
     if missing := sorted(set(get_args(PartName)) - config["parts"].keys()):
-        raise RunError(f"{folder / 'config.json'}: it names no {missing[0]}; restore it from a copy")
+        raise RunError(f"{folder / 'config.json'}: {missing[0]} is not listed. Restore it from a copy.")
     for name, sha256 in config["parts"].items():
         check_file(folder / name, sha256)

@@ -1,4 +1,4 @@
-"""A run's curves for TensorBoard: ``events.out.tfevents.*`` in the run folder. Needs the extra ``tensorboard``."""
+"""Write a run's curves for TensorBoard (``events.out.tfevents.*``). Needs the extra ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _CURVES = {
 
 
 class EventLog:
-    """Writes every epoch's record, over epochs (``epoch/loss/total``) and over optimizer steps (``step/loss/total``).
+    """Log of epochs, over epochs (``epoch/loss/total``) and over optimizer steps (``step/loss/total``).
 
-    What ``metrics.jsonl`` holds is the truth: the events of a run that is resumed are written anew from it, so that
-    no point is there twice and none of an epoch that was never committed stays. No random number is drawn.
+    On resume, all events are rewritten from ``metrics.jsonl``, so that there are no duplicates and no events of
+    uncommitted epochs. The log draws no random numbers.
 
     Parameters
     ----------
     run : the run folder.
-    history : records of the epochs that are done.
+    history : records of the completed epochs.
     """
 
     def __init__(self, run: Path, history: Sequence[EpochRecord]) -> None:
@@ -57,6 +57,6 @@ class EventLog:
     def _add(self, record: EpochRecord) -> None:
         self._clock_s += record.seconds
         for field, name in _CURVES.items():
-            if (value := getattr(record, field)) is not None:  # what is undefined has no point
+            if (value := getattr(record, field)) is not None:  # undefined values have no point
                 self._writer.add_scalar(f"epoch/{name}", value, record.epoch, walltime=self._clock_s)
                 self._writer.add_scalar(f"step/{name}", value, record.step, walltime=self._clock_s)

@@ -1,1 +1,1 @@
-"""The training of one run."""
+"""Training of one run."""

@@ -1,4 +1,4 @@
-"""A dry run: what a training would be (tracks, genres, memory), and the time of a few real steps."""
+"""Perform a dry run of a training: tracks, genres, memory, and the time of a few real steps."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from .loop import Learner, train_epoch
 from .start import make_model
 
 _BATCHES, _BUDGET_S = 12, 10.0
-"""As many batches are read; steps are taken until the time is over, at least two, and the first does not count."""
+"""Number of batches to read, and time limit in s for training steps; at least two are taken, the first is not timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """The outcome of a dry run.
+    """Result of a dry run.
 
     Attributes
     ----------
-    task : split, genres, filters' counts and warnings.
+    task : split, genres, counts of filters, and warnings.
     n_steps : optimizer steps per epoch.
-    step_s, timed_steps : median over that many real steps of training.
-    epoch_s : estimated from `step_s` and a few validation batches.
-    read_s : estimated for reading the features once at the start; 0 where they stay in the store.
-    checkpoint_bytes : of one; two are kept, and a third exists while it is written.
+    step_s, timed_steps : median time of a training step, over this number of steps.
+    epoch_s : estimate from `step_s` and a few validation batches.
+    read_s : estimate for reading the features once at the start; 0 for placement ``mapped``.
+    checkpoint_bytes : size of one checkpoint; two are kept, and a third exists while it is written.
     """
 
     config: TrainConfig
@@ -56,7 +56,7 @@ class DryRun:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the result as JSON values."""
         task, placement = self.task, self.placement
         return {
             "kept": [str(count) for count in task.filters],
@@ -86,12 +86,12 @@ class DryRun:
 def dry_run(
     store: FeatureStore, config: TrainConfig, *, labels: GenresById | None = None, on_progress: Progress = silent
 ) -> DryRun:
-    """Prepare and time what :func:`mgc.heads.training.train.train` would do; writes nothing.
+    """Prepare a training and time a few steps, without writing files.
 
     Raises
     ------
     ConfigError, TrainingError
-        As training would.
+        As :func:`mgc.heads.training.train.train` raises them.
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
@@ -108,7 +108,7 @@ def dry_run(
         read_s = (time.perf_counter() - started) / len(sample) * len(task.examples)
         learner = Learner(model=model, optimizer=optimizer, config=config, device=device, precision=precision)
         clock = _Clock(device)
-        with contextlib.suppress(_Enough):
+        with contextlib.suppress(_TimeLimit):
             train_epoch(learner, batches, len(sample), epoch=1, wants_save=clock.tick)
         step_s = statistics.median(clock.steps_s)
         few = np.arange(min(len(sample), 2 * config.batch_size), dtype=np.int64)
@@ -134,12 +134,12 @@ def dry_run(
     )
 
 
-class _Enough(Exception):  # noqa: N818
-    """Enough steps were timed."""
+class _TimeLimit(Exception):  # noqa: N818
+    """The time for training steps is over."""
 
 
 class _Clock:
-    """Seconds of each step; the first counts only if it stays the only one."""
+    """Durations of steps in s. The first step counts only if there is no other."""
 
     def __init__(self, device: torch.device) -> None:
         self.steps_s: list[float] = []
@@ -147,7 +147,7 @@ class _Clock:
         self._started = self._last = time.perf_counter()
 
     def tick(self) -> bool:
-        """Note the time of a step; nothing is to be saved."""
+        """Record the duration of a step; return False, since no checkpoint is needed."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
@@ -157,5 +157,5 @@ class _Clock:
         self.steps_s.append(now - self._last)
         self._last = now
         if self._n_steps >= 2 and now - self._started > _BUDGET_S:
-            raise _Enough
+            raise _TimeLimit
         return False

@@ -1,4 +1,4 @@
-"""The start of a training: a new run, or one that is resumed where its newest checkpoint ends."""
+"""Start a new run, or resume one from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -46,44 +46,44 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def only_training(run: Path) -> Iterator[None]:
-    """Hold a run's folder in a ``with`` block, until the process ends at the latest.
+def exclusive(run: Path) -> Iterator[None]:
+    """Lock a run folder for the ``with`` block. The lock ends with the process.
 
     Raises
     ------
     RunError
-        If another process trains in it.
+        If another process trains in the folder.
     """
-    mark, is_new = run / ".training", not run.exists()
+    lock_file, is_new = run / ".training", not run.exists()
     run.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    with lock(mark) as alone:
-        if not alone:
+    lock_file.touch()
+    with lock(lock_file) as is_locked:
+        if not is_locked:
             owner = ""
-            with contextlib.suppress(FileNotFoundError):  # it has ended since
-                owner = mark.read_text()
+            with contextlib.suppress(FileNotFoundError):  # the owner has just exited
+                owner = lock_file.read_text()
             owner = owner or "another process"
-            raise RunError(f"{run}: {owner} trains in this folder; wait for it, or give another folder")
-        mark.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            raise RunError(f"{run}: {owner} trains in this folder. Wait for it, or use another folder.")
+        lock_file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         try:
             yield
         finally:
-            mark.unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
             if is_new:
-                with contextlib.suppress(OSError):  # there is a run now
+                with contextlib.suppress(OSError):  # not empty: the run has files
                     run.rmdir()
 
 
 @dataclass(kw_only=True)
 class OpenRun(Learner):
-    """A run that can train: what it learns from, its model, and how far it is.
+    """A run that is ready to train: its task, model and state.
 
     Attributes
     ----------
-    started_s : when it was opened, by ``time.monotonic``.
-    state : the end of the last epoch; training brings it on.
-    within : sums of the epoch that was left, and the states of torch's generators there; None at an epoch's end.
-    history : records of the epochs that are done.
+    started_s : time at which it was opened, by ``time.monotonic``.
+    state : state at the end of the last epoch, which training updates.
+    within : sums of an interrupted epoch, and the states of torch's generators; None at the end of an epoch.
+    history : records of the completed epochs.
     """
 
     started_s: float
@@ -108,14 +108,14 @@ def open_run(
     resume: bool,
     on_progress: Progress,
 ) -> OpenRun:
-    """Start a run, or resume it where it stopped; see :func:`mgc.heads.training.train.train`, also for errors."""
+    """Start or resume a run; parameters and errors as in :func:`mgc.heads.training.train.train`."""
     started_s = time.monotonic()
     precision = resolve_precision(config.precision, device)
     state, saved_split, saved_warnings = read_saved(folder, config, resume=resume)
     task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
     refuse_other_task(folder, state, task)
-    asked, config = config, _settled(config, task.n_train, state)
-    if asked != config:
+    given, config = config, _settled(config, task.n_train, state)
+    if given != config:
         log.info("%s", by_rule(config, task.n_train))
         on_progress("train", 0 if state is None else state.epoch, config.n_epochs, by_rule(config, task.n_train))
     if task.graph_summary is not None:
@@ -130,7 +130,7 @@ def open_run(
     else:
         other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
         warnings += other_setting
-        for warning in (*saved_warnings, *other_setting):  # now, and not when the training is over
+        for warning in (*saved_warnings, *other_setting):  # logged before training, not only at its end
             log.warning("%s", warning)
         state.config = config.to_dict()
         restore(folder, state, model, optimizer)
@@ -142,7 +142,7 @@ def open_run(
                 gradients=None if gradients is None else tuple(gradients),
             )
             within = sums, saved_random(folder, state)
-    with saving(folder, "the files of a new run", whole_epochs=state.epoch):
+    with saving(folder, "the files of a new run", saved_epochs=state.epoch):
         about = describe_run(
             folder,
             store,
@@ -156,7 +156,7 @@ def open_run(
         )
         history = write_start(folder, state, config, task, about)
     if [record.epoch for record in history] != list(range(1, state.epoch + 1)):
-        warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are lost; weights are not touched")
+        warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are missing; weights are not affected")
     return OpenRun(
         started_s=started_s,
         folder=folder,
@@ -176,24 +176,24 @@ def open_run(
 
 
 def _settled(config: TrainConfig, n_train: int, state: RunState | None) -> TrainConfig:
-    """Return the config with epochs and learning rate as numbers: those of the run so far, or by the rule."""
+    """Return the config with epochs and learning rate as numbers: those of a resumed run, or by the rule."""
     if state is not None:
-        begun = {name: state.config[name] for name in ("epochs", "lr") if getattr(config, name) is None}
-        config = dataclasses.replace(config, **begun)
+        saved = {name: state.config[name] for name in ("epochs", "lr") if getattr(config, name) is None}
+        config = dataclasses.replace(config, **saved)
     return config.settled(n_train)
 
 
 def by_rule(config: TrainConfig, n_train: int) -> str:
-    """The line that says how long a run is to learn, and how fast."""
+    """Return the log line with the epochs and the learning rate of the rule."""
     steps = counted(config.steps_per_epoch(n_train), "step")
     return (
-        f"{config.n_epochs} epochs of {steps}, learning rate {config.learning_rate:g}, by the "
-        "number of training tracks; --epochs and --lr change that"
+        f"{config.n_epochs} epochs of {steps}, learning rate {config.learning_rate:g}, by the number of training "
+        "tracks; set them with --epochs and --lr"
     )
 
 
 def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:
-    """Build the system of a task with the weights that the seed gives, and its optimizer."""
+    """Build the system of a task with initial weights by the seed, and its optimizer."""
     with seeded(config.seed, 0, torch.device("cpu")):
         model = build_system(
             task.model,

@@ -1,8 +1,8 @@
-"""Training: from a feature store and a config to a run folder.
+"""Train a model on a feature store, and write a run folder.
 
-A run folder holds ``config.yaml`` (what was asked), ``run.json`` (what that came to), ``splits.json``,
-``metrics.jsonl`` (a line an epoch), ``last/`` (the checkpoints to resume from) and ``best/`` (the model to use); with
-an event log, ``events.*`` for TensorBoard.
+A run folder holds ``config.yaml`` (options), ``run.json`` (provenance), ``splits.json``, ``metrics.jsonl`` (one line
+per epoch), ``last/`` (checkpoints to resume from), ``best/`` (the published model), and ``events.*`` for TensorBoard if
+requested.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...cache.durable import fsync_dir
 from ...cache.errors import StoppedError
+from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
@@ -32,46 +33,45 @@ from ..data.task import Task
 from ..device import compiling, deterministic, resolve_device, reused_memory
 from ..evaluation.predict import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
-from ..metrics.validation import is_better, learnt_nothing, validation_intervals, validation_metrics
+from ..metrics.validation import is_better, validation_intervals, validation_metrics, warning_of_constant_scores
 from ..runs.checkpoint import publish_folder, save_state, state_file, sweep_points
 from ..runs.folder import saving
 from ..runs.history import EpochRecord, append_record
 from ..runs.model_card import CardFacts
 from ..runs.published_model import bundle_files, weights_sha256
 from .loop import EpochSums, train_epoch
-from .start import OpenRun, only_training, open_run
+from .start import OpenRun, exclusive, open_run
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0
-"""Between checkpoints inside an epoch: what a kill may cost where epochs are long."""
-
+"""Seconds between checkpoints within an epoch, which limit the loss by a kill in long epochs."""
 
 MAX_RATIO = 10.0
-"""Of the audio-lyrics loss's gradient over that of the classification loss."""
+"""Ratio of the gradient of the audio-lyrics loss to that of the classification loss above which there is a warning."""
 
 
 class EpochLog(Protocol):
-    """Receives every epoch once it is committed; :class:`mgc.heads.runs.tensorboard.EventLog` is one."""
+    """Receiver of every committed epoch, such as :class:`mgc.heads.runs.tensorboard.EventLog`."""
 
     def append(self, record: EpochRecord) -> None: ...
     def close(self) -> None: ...
 
 
 StartEpochLog = Callable[[Path, Sequence[EpochRecord]], EpochLog]
-"""Made of the run folder and the records of the epochs that are done."""
+"""Factory of an :class:`EpochLog`, from the run folder and the records of completed epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """The outcome of a training.
+    """Result of a training.
 
     Attributes
     ----------
-    history : every epoch's record, those before a resume included.
+    history : records of all epochs, including those before a resume.
     best_epoch, best_map : the epoch published in ``best/`` and its validation mAP.
-    task : split, genres, filters' counts and warnings.
-    placement : where the features were kept; None if nothing was left to train.
+    task : split, genres, counts of filters, and warnings.
+    placement : feature placement; None if no epoch was left to train.
     """
 
     run: Path
@@ -91,18 +91,18 @@ class TrainingResult:
 
     @property
     def remarks(self) -> list[str]:
-        """What the filters left, the split, the placement, and the warnings, a sentence each."""
+        """Counts of filters, split, feature placement and warnings, one sentence each."""
         split = self.task.split
         sizes = ", ".join(f"{name} {size}" for name, size in split.sizes.items())
         return [
             *(str(count) for count in self.task.filters),
             f"split {split.policy}: {sizes}",
-            *([f"features kept in: {self.placement}"] if self.placement is not None else []),
+            *([f"feature placement: {self.placement}"] if self.placement is not None else []),
             *(f"warning: {warning}" for warning in self.warnings),
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; no path, and none of the remarks."""
+        """Return the result as JSON values, without paths and remarks."""
         return {
             "epochs": len(self.history),
             "best_epoch": self.best_epoch,
@@ -140,26 +140,26 @@ def train(
 
     Parameters
     ----------
-    run : folder to make.
-    labels : genres by track id instead of the store's own.
-    split : the tracks of each split, instead of those that the config's policy makes; a run resumed keeps its own.
-    resume : go on where the run in this folder stopped; a run that has saved nothing yet starts again. `config` and
-        the tracks must be the run's, except that `epochs` may grow. On the CPU the weights are the same, bit for bit,
-        as those of a run never stopped.
-    save_every_s : seconds between checkpoints inside an epoch; each end of an epoch is one anyway.
-    stop : asked after each step; once it says True, the run saves where it is and ends.
-    epoch_log : opened when training starts; receives every epoch, as ``metrics.jsonl`` does.
+    run : run folder.
+    labels : genres by track id that replace those of the store.
+    split : split to use instead of that of the config's policy; a resumed run keeps its own.
+    resume : continue the run in the folder; a run without a checkpoint starts again. `config` and the tracks must be
+        those of the run, except that `epochs` may grow. On the CPU, the weights are those of an uninterrupted run, bit
+        for bit.
+    save_every_s : seconds between checkpoints within an epoch; the end of each epoch is saved in any case.
+    stop : polled after each step. Once it returns True, the run saves a checkpoint and ends.
+    epoch_log : opened when training starts; receives every committed epoch, like ``metrics.jsonl``.
 
     Raises
     ------
     RunError
-        If the folder holds a run already (without `resume`), or one of other options, data or bits (with it).
+        If the folder holds a run and `resume` is False, or the run has other options or data, or would differ in bits.
     ConfigError, TrainingError
-        If the store lacks what the config needs, nothing is left to learn from, or a loss is not finite.
+        If the store lacks features that the config needs, the filters leave too little, or a loss is not finite.
     SaveError
-        If the disk is full or fails; the checkpoints that were there are whole.
+        If the disk is full or fails. Earlier checkpoints stay intact.
     StoppedError
-        If `stop` said so.
+        If `stop` returned True.
 
     Notes
     -----
@@ -171,9 +171,9 @@ def train(
     def stop_while_preparing(step: str, done: int, total: int, note: str = "") -> None:
         on_progress(step, done, total, note)
         if stop():
-            raise StoppedError(f"{run}: stopped before the first step; nothing new was to be saved")
+            raise StoppedError(f"{run}: stopped before the first step, with nothing to save")
 
-    with only_training(run), deterministic(config.deterministic), compiling(config.compile):
+    with exclusive(run), deterministic(config.deterministic), compiling(config.compile):
         opened = open_run(
             store,
             run,
@@ -189,8 +189,8 @@ def train(
             return training.finish()
 
 
-def drowned(history: Sequence[EpochRecord]) -> str | None:
-    """Return a warning where the audio-lyrics loss drowns the other at the shared encoder in most epochs, else None."""
+def warning_of_gradient_ratio(history: Sequence[EpochRecord]) -> str | None:
+    """Return a warning if the audio-lyrics loss dominates the gradient of the audio encoder, else None."""
     ratios = [
         record.gradient_contrastive / record.gradient_classification
         for record in history
@@ -200,13 +200,13 @@ def drowned(history: Sequence[EpochRecord]) -> str | None:
     if ratio <= MAX_RATIO:
         return None
     return (
-        f"at the audio encoder the gradient of the audio-lyrics loss is {ratio:.0f} times that of the classification "
-        "loss (median over epochs), so the encoder learns little about genres; lower lambda, or set bce_reduction=sum"
+        f"at the audio encoder, the gradient of the audio-lyrics loss is {ratio:.0f} times that of the classification "
+        "loss (median over epochs), so the encoder learns little about genres. Lower lambda, or set bce_reduction=sum."
     )
 
 
 class _Training:
-    """The epochs of a run: trains, validates, saves, publishes."""
+    """The epochs of a run: train, validate, save, publish."""
 
     def __init__(self, run: OpenRun, *, save_every_s: float, stop: Callable[[], bool], on_progress: Progress) -> None:
         self.run, self.state = run, run.state
@@ -219,18 +219,18 @@ class _Training:
         if start is None:
             yield
             return
-        with saving(self.run.folder, "the epoch log", whole_epochs=self.state.epoch):
+        with saving(self.run.folder, "the epoch log", saved_epochs=self.state.epoch):
             self.epoch_log = start(self.run.folder, self.run.history)
         with closing(self.epoch_log):
             yield
 
     def finish(self) -> TrainingResult:
-        """Train until no epoch is left."""
+        """Perform the remaining epochs."""
         run, state, task = self.run, self.state, self.run.task
-        with saving(run.folder, "best/", whole_epochs=state.epoch):
+        with saving(run.folder, "best/", saved_epochs=state.epoch):
             if state.best_epoch and weights_sha256(run.folder / "best") != state.files["best"]["sha256"]:
-                self._publish()  # a kill fell between the checkpoint and best/
-            if not self._epochs_left():  # a kill or a power cut may have left older checkpoints, which no save removes
+                self._publish()  # a kill came between the checkpoint and best/
+            if not self._epochs_left():  # after a kill or a power cut, older checkpoints may remain
                 sweep_points(run.folder / "last", at_most=state.point)
                 fsync_dir(run.folder / "last")
         placement = run.placement if self._epochs_left() else None
@@ -241,7 +241,7 @@ class _Training:
             with reused_memory(run.device):
                 while self._epochs_left():
                     self._end_epoch(self._epoch(batches))
-        nothing = learnt_nothing(task.examples.labels[task.n_train :], state.best_map)
+        constant_scores = warning_of_constant_scores(task.examples.labels[task.n_train :], state.best_map)
         return TrainingResult(
             run=run.folder,
             config=run.config,
@@ -256,14 +256,14 @@ class _Training:
             n_parameters=run.model.n_parameters,
             seconds=time.monotonic() - run.started_s,
             stopped_early=state.stopped_early,
-            warnings=(*run.warnings, *filter(None, (nothing, drowned(run.history)))),
+            warnings=(*run.warnings, *filter(None, (constant_scores, warning_of_gradient_ratio(run.history)))),
         )
 
     def _epochs_left(self) -> bool:
         return self.state.epoch < self.run.config.n_epochs and not self.state.stopped_early
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:
-        """Train and validate once; brings the state to the end of the epoch."""
+        """Train and validate for one epoch, and update the state."""
         run, state, task, epoch = self.run, self.state, self.run.task, self.state.epoch + 1
         self.epoch_started_s = time.monotonic() - (0.0 if state.within is None else state.within["seconds"])
         sums = train_epoch(
@@ -293,30 +293,30 @@ class _Training:
         return self._record(sums, validation)
 
     def _end_epoch(self, record: EpochRecord) -> None:
-        """Commit the epoch, publish what is best, report."""
+        """Commit the epoch, publish it if it is the best, and report it."""
         run, state, config = self.run, self.state, self.run.config
         if config.patience is not None and state.epoch - state.best_epoch >= config.patience:
             state.stopped_early = True
-        with saving(run.folder, f"the checkpoint of epoch {state.epoch}", whole_epochs=state.epoch - 1):
+        with saving(run.folder, f"the checkpoint of epoch {state.epoch}", saved_epochs=state.epoch - 1):
             append_record(run.folder / "metrics.jsonl", record)
             save_state(run.folder, state, run.model, run.optimizer)
         self.saved_s = time.monotonic()
         if state.best_epoch == state.epoch:
-            with saving(run.folder, "best/", whole_epochs=state.epoch):
+            with saving(run.folder, "best/", saved_epochs=state.epoch):
                 self._publish()
         run.history.append(record)
         if self.epoch_log is not None:
-            with saving(run.folder, "the epoch log", whole_epochs=state.epoch):
+            with saving(run.folder, "the epoch log", saved_epochs=state.epoch):
                 self.epoch_log.append(record)
         message = "epoch %d: loss %.4f, validation mAP %s, %.1f s"
         log.info(message, record.epoch, record.loss, record.val_map, record.seconds)
         validated = "" if record.val_map is None else f", validation mAP {record.val_map:.3f}"
         self.on_progress("train", state.epoch, config.n_epochs, f"loss {record.loss:.3f}{validated}")
         if self.stop() and self._epochs_left():
-            raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, which is saved; go on with --resume")
+            raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, saved. Continue with --resume.")
 
     def _publish(self) -> None:
-        """Make ``best/`` of the best epoch so far."""
+        """Publish the best epoch so far to ``best/``."""
         run, state, best = self.run, self.state, self.state.best
         facts = CardFacts(
             epoch=state.best_epoch,
@@ -334,11 +334,12 @@ class _Training:
         return self.stop() or time.monotonic() - self.saved_s >= self.save_every_s
 
     def _save_within(self, sums: EpochSums, random: dict[str, Tensor]) -> None:
-        """Commit a point inside the epoch; there the run ends if it was asked to.
+        """Commit a checkpoint within the epoch.
 
         Raises
         ------
         StoppedError
+            If `stop` returns True.
         """
         run, epoch = self.run, self.state.epoch + 1
         within = {
@@ -348,12 +349,12 @@ class _Training:
             "seconds": time.monotonic() - self.epoch_started_s,
         }
         point = dataclasses.replace(self.state, within=within)
-        with saving(run.folder, f"a checkpoint within epoch {epoch}", whole_epochs=self.state.epoch):
+        with saving(run.folder, f"a checkpoint within epoch {epoch}", saved_epochs=self.state.epoch):
             save_state(run.folder, point, run.model, run.optimizer, random=random)
         self.saved_s = time.monotonic()
         if self.stop():
-            steps = f"stopped in epoch {epoch} after {sums.steps} steps, which are saved"
-            raise StoppedError(f"{run.folder}: {steps}; go on with --resume")
+            steps = counted(sums.steps, "step")
+            raise StoppedError(f"{run.folder}: stopped in epoch {epoch} after {steps}, saved. Continue with --resume.")
 
     def _record(self, sums: EpochSums, validation: Mapping[str, float | None]) -> EpochRecord:
         run, tau = self.run, self.run.model.tau

@@ -85,7 +85,7 @@ def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: 
     damaged.write_bytes(spare[:-1])
     repaired = api.train(small_store.path, run, resume=True).result.warnings
     assert [warning for warning in repaired if f"{damaged}: cut short" in warning]  # not repaired without a warning
-    with pytest.raises(RunError, match="other options: .*prior_bias: False here, True there"):
+    with pytest.raises(RunError, match="other options: .*prior_bias: False, was True"):
         api.train(small_store.path, run, resume=True, preset="paper")
     fresh = make_config(resumed=tmp_path / "not there yet")
     assert fresh.preset == "default"

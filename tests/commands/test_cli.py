@@ -211,8 +211,8 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
     [
         (("extract", "{tmp}/nowhere", "-o", "{tmp}/s"), "nowhere"),
         (("store", "info", "{tmp}"), "no feature store here"),
-        (("evaluate", "{tmp}", "{tmp}"), "no trained model here"),
-        (("predict", "{tmp}", "{tmp}/x.mp3"), "no trained model here"),
+        (("evaluate", "{tmp}", "{tmp}"), "no trained model"),
+        (("predict", "{tmp}", "{tmp}/x.mp3"), "no trained model"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s", "--max-failures", "some"), "want a share such as 5%"),
         (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "Use mel"),

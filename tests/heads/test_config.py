@@ -1,4 +1,4 @@
-"""Training options: checked when made, the same after a round trip, refused where misspelt."""
+"""Test training options: checks, round trips, presets, schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgc.cache.errors import ConfigError
 from mgc.heads.config import SWITCHES, TrainConfig, switched_on
 
 
-def test_defaults_are_the_papers_but_for_the_split() -> None:
+def test_defaults_follow_the_paper_except_for_the_split() -> None:
     config = TrainConfig()
     assert (config.lr, config.batch_size, config.epochs, config.lambda_) == (1e-4, 16, 100, 0.3)
     assert (config.weight_decay, config.grad_clip, config.patience) == (0.0, 1.0, None)
@@ -23,16 +23,16 @@ def test_defaults_are_the_papers_but_for_the_split() -> None:
     assert config.split == "auto"
 
 
-def test_the_paper_named_on_purpose_means_its_random_split_unless_told_otherwise() -> None:
+def test_preset_paper_uses_the_random_split_unless_overridden() -> None:
     assert TrainConfig.from_preset("paper").split == "random"
     assert TrainConfig.from_preset("paper", split="artist").split == "artist"
-    for unknown in ("papre", "plus"):  # plus was of 0.1
+    for unknown in ("papre", "plus"):  # plus is a preset of mgc 0.1
         with pytest.raises(ConfigError, match=f"preset='{unknown}'.*paper-tuned"):
             TrainConfig.from_preset(unknown)
-    assert TrainConfig.from_dict({"preset": "plus"}).preset == "plus"  # as runs of 0.1 say
+    assert TrainConfig.from_dict({"preset": "plus"}).preset == "plus"  # as in runs of mgc 0.1
 
 
-def test_options_join_the_model_options_of_a_preset() -> None:
+def test_model_options_are_merged_with_those_of_a_preset() -> None:
     tuned = TrainConfig.from_preset("paper-tuned", model_options={"width": 8, "tau_scale": "linear"})
     assert tuned.model_options == {"graph_normalisation": "reweighted", "tau_scale": "linear", "width": 8}
     assert tuned.prior_bias
@@ -43,7 +43,7 @@ def test_options_join_the_model_options_of_a_preset() -> None:
     ("n_train", "epochs", "lr"),
     [(64, 100, 1e-3), (1792, 90, 1 / 1008), (16_000, 10, 1e-3), (30_555, 10, 1e-2 / 19.1), (2_000_000, 10, 1e-4)],
 )
-def test_epochs_and_rate_follow_the_number_of_steps(n_train: int, epochs: int, lr: float) -> None:
+def test_epochs_and_rate_depend_on_the_number_of_steps(n_train: int, epochs: int, lr: float) -> None:
     config = TrainConfig.from_preset("default").settled(n_train)
     assert (config.epochs, config.lr) == (epochs, pytest.approx(lr))
     assert config.settled(7) == config
@@ -52,7 +52,7 @@ def test_epochs_and_rate_follow_the_number_of_steps(n_train: int, epochs: int, l
     assert TrainConfig.from_preset("paper").settled(n_train) == TrainConfig.from_preset("paper")
 
 
-def test_each_switch_beyond_the_paper_changes_options_of_its_own() -> None:
+def test_each_switch_changes_its_options_and_switches_merge() -> None:
     for switch in SWITCHES.values():
         assert len(TrainConfig().differences(TrainConfig.from_dict(switch))) == len(switch)
     assert switched_on("tau on a log scale", "graph reweighted")["model_options"] == {
@@ -61,27 +61,26 @@ def test_each_switch_beyond_the_paper_changes_options_of_its_own() -> None:
     }
 
 
-def test_cosine_rises_in_equal_steps_and_falls_to_nothing() -> None:
+def test_cosine_schedule_equals_that_of_torch_after_warmup() -> None:
     config = TrainConfig(schedule="cosine", warmup_epochs=3, epochs=13, lr=1.0)
     rates = [config.lr_at(epoch) for epoch in range(14)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    # torch's own schedule, from where the warm-up ends
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     for rate in rates[3:]:
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
         optimizer.step()
-        theirs.step()
+        scheduler.step()
     halved = TrainConfig(warmup_epochs=1, lr_halve_every=2, lr=1.0)
     assert [halved.lr_at(epoch) for epoch in range(5)] == [0.5, 1.0, 0.5, 0.5, 0.25]
 
 
-def test_yaml_gives_the_config_back() -> None:
+def test_yaml_round_trip_keeps_the_config() -> None:
     config = TrainConfig(genres=("drum & bass", "rock"), model_options={"heads": 1, "ffn": True}, top_genres=2, lr=3e-4)
     assert TrainConfig.from_dict(yaml.safe_load(config.to_yaml())) == config
 
 
-def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
+def test_unknown_option_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
         TrainConfig.from_dict({"batchsize": 8})
 
@@ -107,13 +106,13 @@ def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
         {"min_labels": 0},
     ],
 )
-def test_senseless_values_are_refused_by_name(options: dict[str, Any]) -> None:
+def test_invalid_values_are_refused_with_the_option(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         TrainConfig(**options)
 
 
-def test_only_the_number_of_epochs_may_differ_when_a_run_goes_on() -> None:
+def test_only_the_number_of_epochs_may_change_on_resume() -> None:
     assert TrainConfig(epochs=5).differences(TrainConfig(epochs=9)) == []
-    # ... except where the learning rate is a function of their number.
+    # A cosine schedule depends on the number of epochs.
     assert TrainConfig(epochs=5, schedule="cosine").differences(TrainConfig(epochs=9, schedule="cosine"))
-    assert TrainConfig(lr=1e-3).differences(TrainConfig()) == ["lr: 0.001 here, 0.0001 there"]
+    assert TrainConfig(lr=1e-3).differences(TrainConfig()) == ["lr: 0.001, was 0.0001"]

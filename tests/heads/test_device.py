@@ -1,4 +1,4 @@
-"""Devices and precisions asked for are had or refused; `auto` takes what is there."""
+"""Test the selection of device and precision, and the measurement of free memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mgc.heads.device import ROOMY_BYTES, free_bytes, resolve_device, resolve_pr
 CPU = torch.device("cpu")
 
 
-def test_auto_takes_cuda_where_torch_sees_it_and_cuda_is_refused_where_not() -> None:
+def test_auto_selects_cuda_if_available_and_cuda_is_refused_otherwise() -> None:
     if torch.cuda.is_available():
         assert resolve_device("auto").type == resolve_device("cuda").type == "cuda"
     else:
@@ -27,30 +27,30 @@ def test_auto_takes_cuda_where_torch_sees_it_and_cuda_is_refused_where_not() -> 
     assert resolve_device("cpu") == CPU
 
 
-def test_auto_precision_is_bf16_only_where_the_cpu_multiplies_it() -> None:
+def test_auto_precision_is_bf16_only_on_cpus_with_native_bf16() -> None:
     assert resolve_precision("auto", CPU) == ("bf16" if cpu_has_bf16() else "fp32")
     assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
-def test_free_memory_is_some_and_no_more_than_there_is() -> None:
+def test_free_memory_is_positive_and_at_most_the_physical_memory() -> None:
     assert 0 < free_bytes(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize(
-    ("place", "free", "kept"),
+    ("device_type", "free", "kept"),
     [("cpu", ROOMY_BYTES, True), ("cpu", ROOMY_BYTES - 1, False), ("cuda", 2 * ROOMY_BYTES, False)],
 )
-def test_memory_is_kept_between_steps_on_a_cpu_with_room_for_it(
-    place: str, free: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+def test_freed_memory_is_kept_on_cpus_with_enough_room(
+    device_type: str, free: int, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = []
+    calls = []
 
     @contextlib.contextmanager
-    def noted(wanted: bool) -> Iterator[None]:
-        said.append(wanted)
+    def record(enabled: bool) -> Iterator[None]:
+        calls.append(enabled)
         yield
 
     monkeypatch.setattr(device, "free_bytes", lambda _: free)
-    monkeypatch.setattr(device, "keep_freed_memory", noted)
-    with reused_memory(torch.device(place)):
-        assert said == [kept]
+    monkeypatch.setattr(device, "keep_freed_memory", record)
+    with reused_memory(torch.device(device_type)):
+        assert calls == [kept]

@@ -27,10 +27,10 @@ def test_isolated_and_absent_genres_are_named():
     share = np.diag(graph.adjacency) / graph.adjacency.sum(axis=1)
     assert summary["self_weight"].items() >= {"min": share.min(), "mean": share.mean(), "max": 1.0}.items()
     absent, alone = graph_warnings(summary)
-    assert absent == "1 of 5 genres have no training track and cannot be learnt: polka"
+    assert absent == "1 of 5 genres have no training track and cannot be learned: polka"
     assert alone.startswith("1 of 5 genres share no training track with another")
     assert alone.endswith("metal")
-    assert "1 without a training track, 1 that share none; mean cosine of names 0.000" in graph_sentence(summary)
+    assert "1 without a training track, 1 isolated; mean cosine of names 0.000" in graph_sentence(summary)
     assert graph_warnings(graph_summary(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3])) == []
 
 

@@ -61,7 +61,7 @@ def test_confusions_are_those_counted_track_by_track(scored: ScoredTracks) -> No
     found = confusions(scored.labels, scored.scores >= CUT)
     assert found.missed.tolist() == missed
     assert found.alone.tolist() == alone
-    assert {pair: found.taken_for[pair] for pair in found.pairs()} == counted
+    assert {pair: found.predicted_instead[pair] for pair in found.pairs()} == counted
     assert found.support.tolist() == scored.labels.sum(axis=0).tolist()
     order = [(-counted[pair], -counted[pair] / missed[pair[0]]) for pair in found.pairs()]
     assert order == sorted(order)

@@ -1,4 +1,4 @@
-"""Choosing genres: filters in order, counts of each, nothing seen but training tracks."""
+"""Test the choice of genres: order and counts of filters, from training tracks only."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LABELS = genre_matrix(
 
 
 @given(st.lists(st.lists(st.sampled_from([*NAMES, "unheard of"]), max_size=4), max_size=12))
-def test_genre_matrix_says_which_track_has_which_genre(lists: list[list[str]]) -> None:
+def test_genre_matrix_marks_the_genres_of_each_track(lists: list[list[str]]) -> None:
     matrix = genre_matrix(pa.array(lists, pa.list_(pa.string())), NAMES)
     assert matrix.tolist() == [[name in names for name in NAMES] for names in lists]
 
 
-def test_filters_apply_in_order_and_each_tells_what_it_kept() -> None:
+def test_filters_apply_in_order_and_report_counts() -> None:
     chosen = choose_genres(LABELS, NAMES, listed=["metal", "rock", "jazz", "folk"], top_genres=3, min_genre_count=4)
     assert [str(step) for step in chosen.steps] == [
         "genres: 4 of 5 genres kept",
@@ -37,41 +37,41 @@ def test_filters_apply_in_order_and_each_tells_what_it_kept() -> None:
     assert chosen.train_counts.tolist() == [4]
 
 
-def test_ties_among_the_most_frequent_go_by_name_and_order_stays_the_stores() -> None:
+def test_ties_of_top_genres_go_by_name_and_columns_keep_the_order_of_the_store() -> None:
     assert choose_genres(LABELS, NAMES, top_genres=2).names == ("folk", "rock")
 
 
-def test_listed_genres_keep_the_lists_order() -> None:
+def test_listed_genres_keep_the_order_of_the_list() -> None:
     assert choose_genres(LABELS, NAMES, listed=["rock", "folk"]).names == ("rock", "folk")
 
 
-def test_a_genre_that_no_training_track_shows_is_left_out_unless_asked_for() -> None:
+def test_genres_without_training_track_are_dropped_unless_min_genre_count_is_0() -> None:
     assert "blues" not in choose_genres(LABELS, NAMES).names
     assert "blues" in choose_genres(LABELS, NAMES, min_genre_count=0).names
 
 
-def test_an_unknown_genre_is_refused_with_the_nearest_name() -> None:
+def test_unknown_genre_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"'mettal'.*nearest: 'metal'"):
         choose_genres(LABELS, NAMES, listed=["rock", "mettal"])
 
 
-def test_no_genre_left_is_an_error_that_says_what_took_them() -> None:
+def test_empty_choice_is_refused_with_the_counts_of_filters() -> None:
     with pytest.raises(TrainingError, match="min_genre_count=100: 0 of 5"):
         choose_genres(LABELS, NAMES, min_genre_count=100)
 
 
-def test_genres_file_is_one_name_a_line(tmp_path: Path) -> None:
+def test_genres_file_has_one_name_per_line(tmp_path: Path) -> None:
     path = tmp_path / "genres.txt"
     path.write_text("rock\n\n  drum & bass \r\n", encoding="utf-8-sig")
     assert read_genres_file(path) == ("rock", "drum & bass")
     path.write_text("rock\njazz\nrock\n")
-    with pytest.raises(ConfigError, match="more than once: rock"):
+    with pytest.raises(ConfigError, match="duplicate genres: rock"):
         read_genres_file(path)
     path.write_text("\n")
     with pytest.raises(ConfigError, match="no genre"):
         read_genres_file(path)
 
 
-def test_matrix_of_chunked_lists_is_that_of_one_list() -> None:
+def test_matrix_of_chunked_lists_equals_that_of_a_plain_list() -> None:
     chunks = pa.chunked_array([[["rock"]], [["jazz", "rock"], []]])
     assert np.array_equal(genre_matrix(chunks, NAMES), genre_matrix(pa.array([["rock"], ["jazz", "rock"], []]), NAMES))

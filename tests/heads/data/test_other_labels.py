@@ -1,4 +1,4 @@
-"""Labels from a file: a store is relabelled without extraction, and a run remembers what it learned from."""
+"""Test labels from a file: they replace those of the store without extraction, and runs record their hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAIN = ("--encoder", "tiny", "--epochs", 1, "--batch-size", 16)
 
 @pytest.fixture
 def labels(small_store: FeatureStore, tmp_path: Path) -> Path:
-    """Only two genres, for 36 of the 40 tracks; and a row of a track that is not there."""
+    """Write labels with two genres for 36 of the 40 tracks, and a row of an unknown track."""
     ids = small_store.tracks.column("id").to_pylist()
     rows = [f"{name},{'jazz|rock' if i % 3 else 'jazz'}" for i, name in enumerate(ids[:36])]
     path = tmp_path / "labels.csv"
@@ -26,7 +26,7 @@ def labels(small_store: FeatureStore, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_learns_and_is_judged_by_other_labels(
+def test_given_labels_are_used_in_training_and_evaluation(
     call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
 ) -> None:
     store, run, other = small_store.path, tmp_path / "run", ("--labels", labels, "--genre-delimiter", "|")
@@ -39,36 +39,36 @@ def test_a_run_learns_and_is_judged_by_other_labels(
         "1 row of labels.csv without a track here",
     ]
     assert "labelled: 36 of 40 tracks kept" in trained["remarks"]
-    judged = call("evaluate", run, store, *other, "--json").json
-    assert not [line for line in judged["warnings"] if "learned from" in line]
+    evaluated = call("evaluate", run, store, *other, "--json").json
+    assert not [line for line in evaluated["warnings"] if "trained on" in line]
     assert load_predictions(run).labels[:, 0].all()  # jazz
     wrong = call("evaluate", run, store, "--json").json
-    assert [line for line in wrong["warnings"] if "learned from other labels and is judged by the store's own" in line]
+    assert [line for line in wrong["warnings"] if "trained on other labels and is evaluated on the store's own" in line]
     refused = call("train", store, "-o", run, *TRAIN, "--resume")
     assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
     sha256 = json.loads((run / "run.json").read_text())["labels_sha256"]
     assert f"given in place of the collection's own, sha256 `{sha256}`" in (run / "best/README.md").read_text()
 
 
-def test_tables_are_filled_from_other_labels_in_a_folder_of_their_own(
+def test_ablation_with_given_labels_needs_its_own_folder(
     call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
 ) -> None:
     folder, other = tmp_path / "ablation", ("--labels", labels, "--genre-delimiter", "|")
-    asked = ("ablate", small_store.path, "-o", folder, *TRAIN, "--tables", "components", "--seeds", 1, "--json")
-    dry = call(*asked, *other, "--dry-run").json
+    command = ("ablate", small_store.path, "-o", folder, *TRAIN, "--tables", "components", "--seeds", 1, "--json")
+    dry = call(*command, *other, "--dry-run").json
     assert dry["remarks"][0] == "labels.csv labels 36 of 40 tracks; the others count as unlabelled"
-    found = call(*asked, *other, "--shard", "1/8").json  # one run of the eight
-    about = found["caption"]
+    ablation = call(*command, *other, "--shard", "1/8").json  # one of the eight runs
+    about = ablation["caption"]
     assert (about["runs_finished"], about["genres"], about["mgc"]) == (1, ["jazz", "rock"], [__version__])
-    assert found["remarks"][0] == dry["remarks"][0]
+    assert ablation["remarks"][0] == dry["remarks"][0]
     assert (
         f"Labels in place of the store's (sha256 {about['labels_sha256'][:12]})" in (folder / "tables.md").read_text()
     )
-    refused = call(*asked, "--shard", "1/8")
+    refused = call(*command, "--shard", "1/8")
     assert (refused.code, "(tracks or labels differ)" in refused.err) == (2, True)
 
 
-def test_genres_of_tracks_that_are_not_there_need_no_embedding(
+def test_genres_of_unknown_tracks_need_no_embedding(
     call: Callable[..., Any], small_store: FeatureStore, labels: Path, tmp_path: Path
 ) -> None:
     labels.write_text(labels.read_text() + "somebody,polka\n")
@@ -89,21 +89,21 @@ def test_genres_of_tracks_that_are_not_there_need_no_embedding(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("id,genre\nt0001,rock\n", "no column 'genres'"),
         ("id,genres\nt0001,rock\nt0001,jazz\n", "line 3: track 't0001' is listed already"),
         ("id,genres\nt0001,rock|jazz\n", "--genre-delimiter '|'"),
         ("id,genres\nnobody,rock\n", "none of its 1 ids is a track of"),
-        ("id,genres\nt0001,polka\n", "1 genres have no embedding"),
+        ("id,genres\nt0001,polka\n", "1 genre without an embedding"),
         ("id,genres\n", "lists no track"),
     ],
 )
-def test_labels_that_will_not_do_are_refused(
-    call: Callable[..., Any], small_store: FeatureStore, tmp_path: Path, text: str, said: str
+def test_invalid_labels_are_refused(
+    call: Callable[..., Any], small_store: FeatureStore, tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(text)
     done = call("train", small_store.path, "-o", tmp_path / "run", *TRAIN, "--labels", path)
-    assert (done.code, said in done.err) == (2, True), done.err
+    assert (done.code, message in done.err) == (2, True), done.err
     assert not (tmp_path / "run").exists()

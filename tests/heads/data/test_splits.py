@@ -1,4 +1,4 @@
-"""Splits: sizes, who may not be parted, what the test split may not depend on."""
+"""Test splits: sizes, tracks that must stay together, independence of the test split from labels."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def one_label(n_tracks: int) -> npt.NDArray[np.bool_]:
 
 
 def catalogue(n_tracks: int, seed: int = 0) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-    """Tracks by artists of very unequal output, each artist with genres of its own."""
+    """Return tracks by artists with very different numbers of tracks, and labels that depend on the artist."""
     random = np.random.default_rng(seed)
     artist = np.minimum(random.zipf(1.6, n_tracks) * 7 + random.integers(0, 7, n_tracks), 700)
-    taste = random.random((701, 8)) < 0.25
-    labels = taste[artist] ^ (random.random((n_tracks, 8)) < 0.05)
+    artist_genres = random.random((701, 8)) < 0.25
+    labels = artist_genres[artist] ^ (random.random((n_tracks, 8)) < 0.05)
     labels[~labels.any(axis=1), 0] = True
     return table([{"artists": [f"artist {a}"], "source_sha256": str(i)} for i, a in enumerate(artist)]), labels
 
@@ -51,7 +51,7 @@ def split_of(split: Split) -> dict[str, str]:
     return {track: name for name in SPLITS for track in split.ids[name]}
 
 
-def test_random_split_of_the_papers_collection_has_the_papers_sizes() -> None:
+def test_random_split_of_43650_tracks_has_the_sizes_of_the_paper() -> None:
     split = make_split(table([{}] * 43_650), one_label(43_650), policy="random", seed=0)
     assert split.sizes == {"train": 30_555, "validation": 4_365, "test": 8_730}
     assert len(split_of(split)) == 43_650
@@ -59,9 +59,9 @@ def test_random_split_of_the_papers_collection_has_the_papers_sizes() -> None:
 
 def test_random_split_depends_on_ids_and_seed_only() -> None:
     tracks, labels = catalogue(300)
-    backwards = tracks.take(np.arange(300)[::-1].copy())
+    reversed_tracks = tracks.take(np.arange(300)[::-1].copy())
     split = make_split(tracks, labels, policy="random", seed=1)
-    assert make_split(backwards, ~labels, policy="random", seed=1).ids == split.ids
+    assert make_split(reversed_tracks, ~labels, policy="random", seed=1).ids == split.ids
     assert make_split(tracks, labels, policy="random", seed=2).ids != split.ids
 
 
@@ -74,51 +74,50 @@ track = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(track, min_size=3, max_size=40), st.integers(0, 3))
-def test_artist_split_parts_no_artist_lyrics_or_audio(tracks: list[dict[str, Any]], seed: int) -> None:
-    """paper.md check 14."""
+def test_artist_split_keeps_artists_lyrics_and_audio_together(tracks: list[dict[str, Any]], seed: int) -> None:
     data = table(tracks)
-    known = any(comparable_artists(track["artists"]) for track in tracks)
-    if not known or group_tracks(data).n_groups < 3:
+    has_artist = any(comparable_artists(track["artists"]) for track in tracks)
+    if not has_artist or group_tracks(data).n_groups < 3:
         with pytest.raises(ConfigError):
             make_split(data, one_label(len(tracks)), policy="artist", seed=seed)
         return
-    where = split_of(make_split(data, one_label(len(tracks)), policy="artist", seed=seed))
-    assert sorted(where) == data.column("id").to_pylist()
-    assert set(where.values()) == set(SPLITS)
-    seen: dict[tuple[str, str], set[str]] = {}
-    for i, one in enumerate(tracks):
-        keys = [("artist", name) for name in one["artists"] if name not in ("Various Artists", "NA", "")]
-        keys += [(kind, one[kind]) for kind in ("lyrics_sha256", "source_sha256") if one[kind]]
+    by_track = split_of(make_split(data, one_label(len(tracks)), policy="artist", seed=seed))
+    assert sorted(by_track) == data.column("id").to_pylist()
+    assert set(by_track.values()) == set(SPLITS)
+    by_key: dict[tuple[str, str], set[str]] = {}
+    for i, row in enumerate(tracks):
+        keys = [("artist", name) for name in row["artists"] if name not in ("Various Artists", "NA", "")]
+        keys += [(kind, row[kind]) for kind in ("lyrics_sha256", "source_sha256") if row[kind]]
         for key in keys:
-            seen.setdefault(key, set()).add(where[f"t{i:05d}"])
-    assert all(len(splits) == 1 for splits in seen.values())
+            by_key.setdefault(key, set()).add(by_track[f"t{i:05d}"])
+    assert all(len(splits) == 1 for splits in by_key.values())
 
 
-def test_artist_split_comes_near_70_10_20_with_labels_like_the_whole() -> None:
+def test_artist_split_has_about_70_10_20_and_balanced_labels() -> None:
     tracks, labels = catalogue(3000)
     split = make_split(tracks, labels, policy="artist", seed=0)
     assert split.sizes["test"] == pytest.approx(600, abs=15)
     assert split.sizes["validation"] == pytest.approx(300, abs=15)
-    place = {name: i for i, name in enumerate(tracks.column("id").to_pylist())}
-    shares = {name: labels[[place[track] for track in split.ids[name]]].mean(axis=0) for name in SPLITS}
+    position = {name: i for i, name in enumerate(tracks.column("id").to_pylist())}
+    shares = {name: labels[[position[track] for track in split.ids[name]]].mean(axis=0) for name in SPLITS}
     assert np.abs(shares["validation"] - shares["train"]).max() < 0.06
 
 
-def test_test_tracks_of_the_artist_split_do_not_depend_on_labels() -> None:
+def test_test_split_of_the_artist_policy_does_not_depend_on_labels() -> None:
     tracks, labels = catalogue(500)
     shuffled = np.random.default_rng(1).permutation(labels)
-    splits = [make_split(tracks, some, policy="artist", seed=0) for some in (labels, shuffled)]
+    splits = [make_split(tracks, matrix, policy="artist", seed=0) for matrix in (labels, shuffled)]
     assert splits[0].ids["test"] == splits[1].ids["test"]
     assert splits[0].ids["validation"] != splits[1].ids["validation"]
 
 
-def test_various_artists_are_no_artist_but_none_is_a_name() -> None:
+def test_various_artists_is_unknown_and_none_is_an_artist() -> None:
     assert comparable_artists(["Various Artists", "various  artists", "NA", "", " ", "None", "Na"]) == ["none", "na"]
-    joined = group_tracks(table([{"artists": ["None"]}, {"artists": ["none", "X"]}, {"artists": ["NA"]}] * 2))
-    assert joined.of_track.tolist() == [0, 0, 1, 0, 0, 2]
+    groups = group_tracks(table([{"artists": ["None"]}, {"artists": ["none", "X"]}, {"artists": ["NA"]}] * 2))
+    assert groups.of_track.tolist() == [0, 0, 1, 0, 0, 2]
 
 
-def test_a_song_is_a_title_by_an_artist() -> None:
+def test_songs_are_grouped_by_title_only_where_the_artist_is_unknown() -> None:
     tracks = [
         {"artists": ["A"], "song": "Intro"},
         {"artists": ["B"], "song": "Intro"},
@@ -131,10 +130,10 @@ def test_a_song_is_a_title_by_an_artist() -> None:
     assert group_tracks(table(tracks)).of_track.tolist() == [0, 1, 2, 2, 3, 4, 5]
 
 
-def test_a_group_above_five_per_cent_is_named_and_trained_on() -> None:
+def test_group_above_five_per_cent_is_reported_and_stays_in_training() -> None:
     tracks = [{"artists": [f"artist {i}"]} for i in range(400)]
-    for one in tracks[:30]:
-        one["lyrics_sha256"] = "lyrics not available"  # type: ignore[assignment]
+    for row in tracks[:30]:
+        row["lyrics_sha256"] = "lyrics not available"  # type: ignore[assignment]
     split = make_split(table(tracks), one_label(400), policy="artist", seed=0)
     assert {split_of(split)[f"t{i:05d}"] for i in range(30)} == {"train"}
     assert len(split.notes) == 1
@@ -143,12 +142,12 @@ def test_a_group_above_five_per_cent_is_named_and_trained_on() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(5, 1, 1), (30, 1, 1), (3, 3, 3), (1, 1, 1), (20, 20, 2)])
-def test_every_split_gets_a_group_however_unequal_they_are(sizes: tuple[int, ...]) -> None:
+def test_every_split_gets_a_group_of_unequal_groups(sizes: tuple[int, ...]) -> None:
     tracks = [{"artists": [f"artist {a}"]} for a, size in enumerate(sizes) for _ in range(size)]
     assert min(make_split(table(tracks), one_label(len(tracks)), policy="artist", seed=0).sizes.values()) >= 1
 
 
-def test_stratified_split_keeps_every_genres_share_where_random_does_not() -> None:
+def test_stratified_split_keeps_genre_shares_better_than_random() -> None:
     random = np.random.default_rng(0)
     labels = random.random((600, 12)) < np.linspace(0.02, 0.3, 12)
     labels[~labels.any(axis=1), 11] = True
@@ -164,7 +163,7 @@ def test_stratified_split_keeps_every_genres_share_where_random_does_not() -> No
     assert first == second
 
 
-def test_the_manifests_own_split_wins_in_auto_under_any_usual_spelling() -> None:
+def test_auto_prefers_the_split_of_the_manifest_in_any_common_spelling() -> None:
     own = ["training", "Train", "val", "dev", " test ", None]
     split = make_split(table([{"split": name} for name in own]), one_label(6), policy="auto", seed=0)
     assert split.policy == "manifest"
@@ -172,7 +171,7 @@ def test_the_manifests_own_split_wins_in_auto_under_any_usual_spelling() -> None
     assert "1 of 6 tracks have no split" in split.notes[0]
 
 
-def test_a_manifest_without_validation_gives_up_an_eighth_of_its_training_tracks_by_whole_artists() -> None:
+def test_manifest_without_validation_uses_an_eighth_of_training_by_whole_artists() -> None:
     tracks = [{"split": "train", "artists": [f"artist {i // 2}"]} for i in range(80)]
     split = make_split(table([*tracks, {"split": "test"}]), one_label(81), policy="manifest", seed=0)
     assert split.sizes == {"train": 70, "validation": 10, "test": 1}
@@ -190,19 +189,19 @@ def test_a_manifest_without_validation_gives_up_an_eighth_of_its_training_tracks
         ([{}] * 2, "random"),
     ],
 )
-def test_a_split_that_cannot_be_had_is_refused(tracks: list[dict[str, Any]], policy: str) -> None:
+def test_impossible_split_is_refused(tracks: list[dict[str, Any]], policy: str) -> None:
     with pytest.raises(ConfigError):
         make_split(table(tracks), one_label(len(tracks)), policy=policy, seed=0)
 
 
-def test_auto_splits_by_artist_where_most_are_known_else_by_labels() -> None:
+def test_auto_splits_by_artist_if_most_are_known_else_by_labels() -> None:
     tracks = [{"artists": [f"artist {i}"] if i < 25 else []} for i in range(40)]
     assert make_split(table(tracks), one_label(40), policy="auto", seed=0).policy == "artist"
     assert make_split(table(tracks[15:]), one_label(25), policy="auto", seed=0).policy == "stratified"
     assert make_split(table([{"artists": ["A"]}] * 30), one_label(30), policy="auto", seed=0).policy == "stratified"
 
 
-def test_a_saved_split_reads_back_and_refuses_to_be_altered(tmp_path: Path) -> None:
+def test_saved_split_can_be_loaded_and_an_altered_file_is_refused(tmp_path: Path) -> None:
     tracks, labels = catalogue(50)
     split = make_split(tracks, labels, policy="auto", seed=4)
     split.save(tmp_path / "splits.json")

@@ -1,4 +1,4 @@
-"""What a run learns is worked out once, however many files and messages speak of it."""
+"""Test that the preparation of a run computes each result once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mgc.heads.data import splits, task
 from mgc.heads.training.train import train
 
 
-def test_tracks_are_grouped_and_the_graph_is_summarised_once_per_training(
+def test_grouping_and_graph_summary_run_once_per_training(
     small_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Counter[str]()
@@ -36,5 +36,5 @@ def test_tracks_are_grouped_and_the_graph_is_summarised_once_per_training(
     result = train(small_store, tmp_path / "run", TrainConfig(epochs=1, **options))
     assert result.task.split.policy == "artist"
     assert calls == {"group_tracks": 1, "bootstrap_groups": 1, "graph_summary": 1}
-    train(small_store, tmp_path / "run", TrainConfig(epochs=2, **options), resume=True)  # keeps the split of the run
+    train(small_store, tmp_path / "run", TrainConfig(epochs=2, **options), resume=True)  # reuses the split of the run
     assert calls == {"group_tracks": 1, "bootstrap_groups": 2, "graph_summary": 2}

@@ -1,4 +1,4 @@
-"""Evaluation: the run's own test tracks, every metric, kept beside the model."""
+"""Test the evaluation of a run: its own test tracks, every metric, saved in the run folder."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ def result(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) 
     return train(small_store, tmp_path_factory.mktemp("evaluate") / "run", CONFIG)
 
 
-def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
-    result: TrainingResult, small_store: FeatureStore
-) -> None:
-    found = evaluate(result.run, small_store, n_replicates=50).to_dict()
+def test_metrics_cover_the_test_tracks_and_resample_artists(result: TrainingResult, small_store: FeatureStore) -> None:
+    evaluated = evaluate(result.run, small_store, n_replicates=50).to_dict()
     loaded = load_run(result.run)
     test = Split.load(result.run / "splits.json").ids["test"]
     tracks = small_store.tracks.to_pylist()
@@ -53,9 +51,9 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
         n_replicates=50,
         groups=[tracks[row]["artists"][0] for row in rows],
     )
-    assert found["metrics"] == expected.to_dict()
-    kept = pq.read_table(result.run / "predictions.parquet")
-    assert kept.column_names == [
+    assert evaluated["metrics"] == expected.to_dict()
+    saved = pq.read_table(result.run / "predictions.parquet")
+    assert saved.column_names == [
         "id",
         "group",
         "genres",
@@ -65,7 +63,7 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
         "offset_s",
         *(f"score: {name}" for name in loaded.genres),
     ]
-    assert kept.column("genres").to_pylist() == [tracks[row]["genres"] for row in rows]
+    assert saved.column("genres").to_pylist() == [tracks[row]["genres"] for row in rows]
     read = load_predictions(result.run)
     assert read.ids == tuple(tracks[row]["id"] for row in rows)
     assert len(set(read.groups)) == len(test) / 2
@@ -75,17 +73,17 @@ def test_metrics_are_those_of_the_test_tracks_with_artists_resampled(
         "tuned": [loaded.thresholds.overall] * len(loaded.genres),
         "tuned_per_genre": list(loaded.thresholds.per_genre),
     }
-    assert found["metrics"]["n_groups"] == len(test) / 2
-    assert (found["n_tracks"], found["n_missing"], found["n_seen_in_training"]) == (len(test), 0, 0)
-    assert (found["lr"], found["threshold"]) == (2e-3, loaded.thresholds.overall)
+    assert evaluated["metrics"]["n_groups"] == len(test) / 2
+    assert (evaluated["n_tracks"], evaluated["n_missing"], evaluated["n_seen_in_training"]) == (len(test), 0, 0)
+    assert (evaluated["lr"], evaluated["threshold"]) == (2e-3, loaded.thresholds.overall)
 
 
-def test_tracks_are_scored_by_what_they_have(
+def test_metrics_are_reported_by_available_modalities(
     result: TrainingResult, small_store: FeatureStore, make_world: MakeWorld, tmp_path: Path
 ) -> None:
-    """Every seventh track has no lyrics; no store has lyrics without sound beside tracks that have both."""
-    found = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()
-    loaded, parts = load_run(result.run), found["parts"]
+    """Every seventh track has no lyrics. Lyrics without audio need a store extracted without audio."""
+    evaluated = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()
+    loaded, parts = load_run(result.run), evaluated["parts"]
     assert {name: part["n_tracks"] for name, part in parts.items()} == {
         "sound and lyrics": 34,
         "sound only": 6,
@@ -96,66 +94,69 @@ def test_tracks_are_scored_by_what_they_have(
     truth = np.array(
         [[name in small_store.tracks.column("genres")[row].as_py() for name in loaded.genres] for row in rows.tolist()]
     )
-    alone = evaluate_predictions(truth, score_store(loaded, small_store, rows).scores, genres=loaded.genres)
-    assert parts["sound only"]["columns"]["fixed"]["jaccard"]["value"] == alone.columns["fixed"].jaccard.value
-    assert parts["sound only"]["undefined_genres"] == alone.undefined_genres
-    words = make_world()
-    words.recipe = dataclasses.replace(words.recipe, mel=None)
-    store = words.write(tmp_path / "words.zarr")
+    audio_only = evaluate_predictions(truth, score_store(loaded, small_store, rows).scores, genres=loaded.genres)
+    assert parts["sound only"]["columns"]["fixed"]["jaccard"]["value"] == audio_only.columns["fixed"].jaccard.value
+    assert parts["sound only"]["undefined_genres"] == audio_only.undefined_genres
+    world = make_world()
+    world.recipe = dataclasses.replace(world.recipe, mel=None)
+    store = world.write(tmp_path / "lyrics.zarr")
     config = dataclasses.replace(CONFIG, epochs=1, modalities="lyrics", attention=False, contrastive=False)
-    train(store, tmp_path / "words", config)
-    found = evaluate(tmp_path / "words", store, split="all", n_replicates=0).to_dict()
-    assert (found["parts"]["lyrics only"]["n_tracks"], found["parts"]["neither"]["n_tracks"]) == (34, 6)
-    assert found["parts"]["sound and lyrics"]["columns"]["fixed"]["jaccard"]["value"] is None
-    assert "no audio-lyrics projections" in found["alignment"]["reason"]
+    train(store, tmp_path / "lyrics", config)
+    evaluated = evaluate(tmp_path / "lyrics", store, split="all", n_replicates=0).to_dict()
+    assert (evaluated["parts"]["lyrics only"]["n_tracks"], evaluated["parts"]["neither"]["n_tracks"]) == (34, 6)
+    assert evaluated["parts"]["sound and lyrics"]["columns"]["fixed"]["jaccard"]["value"] is None
+    assert "no audio-lyrics projections" in evaluated["alignment"]["reason"]
 
 
-def test_sound_finds_its_lyrics_as_the_model_projects_them(result: TrainingResult, small_store: FeatureStore) -> None:
-    """Against the scores of all pairs of the 34 tracks with lyrics, which all have sound and lyrics of their own."""
-    told = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()["alignment"]
+def test_retrieval_equals_that_of_all_pairs_of_projections(result: TrainingResult, small_store: FeatureStore) -> None:
+    """The 34 tracks with lyrics all have audio and lyrics of their own."""
+    retrieval = evaluate(result.run, small_store, split="all", n_replicates=20, save=False).to_dict()["alignment"]
     loaded, rows = load_run(result.run), np.flatnonzero(small_store.read("lyrics_tokens", np.arange(40)) > 0)
     scored = score_store(loaded, small_store, rows)
-    nearness = scored.outputs.audio_embedding @ scored.outputs.lyrics_embedding.T
-    for direction, scores in (("audio_to_lyrics", nearness), ("lyrics_to_audio", nearness.T)):
-        place = [1 + sum(scores[i, j] > scores[i, i] for j in range(34)) for i in range(34)]
-        assert {k: recall["value"] for k, recall in told["recall"][direction].items()} == pytest.approx(
-            {str(k): np.mean([p <= k for p in place]) for k in (1, 5, 10)}
+    similarity = scored.outputs.audio_embedding @ scored.outputs.lyrics_embedding.T
+    for direction, scores in (("audio_to_lyrics", similarity), ("lyrics_to_audio", similarity.T)):
+        ranks = [1 + sum(scores[i, j] > scores[i, i] for j in range(34)) for i in range(34)]
+        assert {k: recall["value"] for k, recall in retrieval["recall"][direction].items()} == pytest.approx(
+            {str(k): np.mean([rank <= k for rank in ranks]) for k in (1, 5, 10)}
         )
-    assert (told["n_tracks"], told["n_left_out"], told["chance"]["10"]) == (34, 0, pytest.approx(10 / 34))
-    assert "note" not in told
+    assert (retrieval["n_tracks"], retrieval["n_left_out"]) == (34, 0)
+    assert retrieval["chance"]["10"] == pytest.approx(10 / 34)
+    assert "note" not in retrieval
     untrained = dataclasses.replace(loaded, training=dataclasses.replace(CONFIG, lambda_=0.0))
     assert "never trained" in _alignment(untrained, scored, ["a"] * 34, 0, 0)["note"]
 
 
-def test_calibration_is_told_with_its_bins(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, n_replicates=0, save=False).to_dict()["calibration"]
-    assert found["n_pairs"] == 8 * 5 == sum(one["n"] for one in found["bins"])
-    distance = sum(one["n"] * abs(one["observed"] - one["mean_score"]) for one in found["bins"] if one["n"])
-    assert found["expected_calibration_error"] == pytest.approx(distance / 40)
+def test_calibration_error_equals_that_of_its_bins(result: TrainingResult, small_store: FeatureStore) -> None:
+    evaluated = evaluate(result.run, small_store, n_replicates=0, save=False).to_dict()["calibration"]
+    bins = evaluated["bins"]
+    assert evaluated["n_pairs"] == 8 * 5 == sum(row["n"] for row in bins)
+    distance = sum(row["n"] * abs(row["observed"] - row["mean_score"]) for row in bins if row["n"])
+    assert evaluated["expected_calibration_error"] == pytest.approx(distance / 40)
 
 
-def test_baselines_are_those_of_the_training_labels(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, n_replicates=0).to_dict()["baselines"]
+def test_baselines_use_training_labels(result: TrainingResult, small_store: FeatureStore) -> None:
+    evaluated = evaluate(result.run, small_store, n_replicates=0).to_dict()["baselines"]
     labels = result.task.train_labels
     np.testing.assert_array_equal(load_run(result.run).label_prior, labels.mean(axis=0))
-    support = np.array([row["support"] for row in found["label_prior"]["genres"]])
-    prevalence = (support / found["label_prior"]["n_tracks"])[support > 0]
-    assert found["label_prior"]["mean_average_precision"]["value"] == pytest.approx(prevalence.mean())
-    assert 0 < found["majority"]["columns"]["fixed"]["jaccard"]["value"] < 1
+    support = np.array([row["support"] for row in evaluated["label_prior"]["genres"]])
+    prevalence = (support / evaluated["label_prior"]["n_tracks"])[support > 0]
+    assert evaluated["label_prior"]["mean_average_precision"]["value"] == pytest.approx(prevalence.mean())
+    assert 0 < evaluated["majority"]["columns"]["fixed"]["jaccard"]["value"] < 1
 
 
-def test_results_of_each_split_are_kept_beside_the_model(result: TrainingResult, small_store: FeatureStore) -> None:
+def test_results_of_each_split_are_saved_and_the_model_is_unchanged(
+    result: TrainingResult, small_store: FeatureStore
+) -> None:
     before = {path.name: path.read_bytes() for path in (result.run / "best").iterdir()}
     test = evaluate(result.run, small_store, n_replicates=0).to_dict()
     training = evaluate(result.run, small_store, split="train", n_replicates=0).to_dict()
     evaluate(result.run, small_store, split="all", n_replicates=0, save=False)
-    kept = read_sealed(result.run / "metrics.json")
-    assert kept == {"test": test, "train": training}
+    assert read_sealed(result.run / "metrics.json") == {"test": test, "train": training}
     assert training["n_seen_in_training"] == training["n_tracks"] == result.task.n_train
     assert {path.name: path.read_bytes() for path in (result.run / "best").iterdir()} == before
 
 
-def test_predictions_that_are_not_of_the_metrics_are_refused(
+def test_predictions_that_do_not_match_the_metrics_are_refused(
     result: TrainingResult, small_store: FeatureStore, tmp_path: Path
 ) -> None:
     evaluate(result.run, small_store, n_replicates=0)
@@ -163,22 +164,22 @@ def test_predictions_that_are_not_of_the_metrics_are_refused(
     data = bytearray((run / "predictions.parquet").read_bytes())
     data[len(data) // 2] ^= 1
     (run / "predictions.parquet").write_bytes(data)
-    with pytest.raises(RunError, match=r"predictions\.parquet: not the scores that metrics\.json was computed from"):
+    with pytest.raises(RunError, match=r"predictions\.parquet: does not match metrics\.json"):
         load_predictions(run)
     (run / "metrics.json").unlink()
-    with pytest.raises(RunError, match="no test tracks have been scored here; run: mgc evaluate"):
+    with pytest.raises(RunError, match="not evaluated on its test split. Run: mgc evaluate"):
         load_predictions(run)
 
 
-def test_validation_metrics_are_those_of_the_best_epoch(result: TrainingResult, small_store: FeatureStore) -> None:
-    found = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False).to_dict()["metrics"]
-    assert found["mean_average_precision"]["value"] == pytest.approx(result.best_map)
-    jaccard = {name: column["jaccard"]["value"] for name, column in found["columns"].items()}
+def test_validation_metrics_equal_those_of_the_best_epoch(result: TrainingResult, small_store: FeatureStore) -> None:
+    evaluated = evaluate(result.run, small_store, split="validation", n_replicates=0, save=False).to_dict()["metrics"]
+    assert evaluated["mean_average_precision"]["value"] == pytest.approx(result.best_map)
+    jaccard = {name: column["jaccard"]["value"] for name, column in evaluated["columns"].items()}
     assert jaccard["fixed"] == pytest.approx(result.history[result.best_epoch - 1].val_jaccard)
     assert jaccard["tuned"] >= jaccard["fixed"]
 
 
-def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
+def test_another_store_is_evaluated_with_split_all(
     result: TrainingResult, make_world: MakeWorld, tmp_path: Path
 ) -> None:
     world = make_world(n_tracks=12, seed=8)
@@ -189,32 +190,30 @@ def test_a_store_the_run_has_never_seen_is_evaluated_whole_when_asked(
     store = world.write(tmp_path / "new.zarr")
     with pytest.raises(RunError, match="split=all"):
         evaluate(result.run, store)
-    found = evaluate(result.run / "best", store, split="all", n_replicates=0).to_dict()
-    assert (found["n_tracks"], found["n_left_out"], found["policy"]) == (10, 2, None)
+    evaluated = evaluate(result.run / "best", store, split="all", n_replicates=0).to_dict()
+    assert (evaluated["n_tracks"], evaluated["n_left_out"], evaluated["policy"]) == (10, 2, None)
     assert not (result.run / "best" / "metrics.json").exists()
     with pytest.raises(RunError, match=r"no splits\.json"):
         evaluate(result.run / "best", store)
 
 
-def test_tracks_of_the_split_that_a_store_lacks_are_counted(
-    result: TrainingResult, make_world: MakeWorld, tmp_path: Path
-) -> None:
+def test_missing_tracks_of_the_split_are_counted(result: TrainingResult, make_world: MakeWorld, tmp_path: Path) -> None:
     split = Split.load(result.run / "splits.json")
     world = make_world()
     world.failed |= {int(name[1:]) for name in split.ids["test"][:3]}
-    found = evaluate(result.run, world.write(tmp_path / "s.zarr"), n_replicates=0, save=False).to_dict()
-    assert (found["n_tracks"], found["n_missing"]) == (len(split.ids["test"]) - 3, 3)
+    evaluated = evaluate(result.run, world.write(tmp_path / "s.zarr"), n_replicates=0, save=False).to_dict()
+    assert (evaluated["n_tracks"], evaluated["n_missing"]) == (len(split.ids["test"]) - 3, 3)
 
 
-def test_other_labels_can_be_given(result: TrainingResult, small_store: FeatureStore) -> None:
+def test_given_labels_replace_those_of_the_store(result: TrainingResult, small_store: FeatureStore) -> None:
     ids = small_store.tracks.column("id").to_pylist()
-    found = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
-    support = {row.genre: row.support for row in found.metrics.genres}
+    evaluated = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
+    support = {row.genre: row.support for row in evaluated.metrics.genres}
     assert support == {"blues": 0, "folk": 0, "jazz": 0, "metal": 0, "rock": 8}
     with pytest.raises(RunError, match="none of the 8 tracks has a genre"):
         evaluate(result.run, small_store, labels={}, save=False)
 
 
-def test_an_unknown_split_is_refused(result: TrainingResult, small_store: FeatureStore) -> None:
+def test_unknown_split_is_refused(result: TrainingResult, small_store: FeatureStore) -> None:
     with pytest.raises(ConfigError, match="dev"):
         evaluate(result.run, small_store, split="dev")

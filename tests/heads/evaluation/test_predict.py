@@ -169,7 +169,7 @@ def test_an_altered_model_is_refused_by_name(result: TrainingResult, tmp_path: P
 
 
 def test_a_folder_without_a_model_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no trained model here"):
+    with pytest.raises(RunError, match="no trained model"):
         load_run(tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_thresholds_can_be_chosen(result: TrainingResult, patchy: FeatureStore, 
     )
     for choice in ("1.1", "nan", "best"):
         refused = call("predict", result.run, patchy.path, "--threshold", choice)
-        assert (refused.code, "want overall, per-genre, or a number" in refused.err) == (2, True)
+        assert (refused.code, "Use overall, per-genre, or a number" in refused.err) == (2, True)
 
 
 def test_blocks_are_what_one_pass_gives_and_a_file_appears_whole_or_not_at_all(

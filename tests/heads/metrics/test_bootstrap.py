@@ -12,11 +12,11 @@ from mgc.heads.metrics.bootstrap import Estimate, Resampling, interval, nan_mean
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two groups are enough here."""
+    """Allow intervals from two groups on."""
     monkeypatch.setattr(bootstrap, "FEW_GROUPS", 2)
 
 
-def test_below_twenty_groups_there_is_no_interval(monkeypatch):
+def test_fewer_than_twenty_groups_have_no_interval(monkeypatch):
     monkeypatch.undo()
     for n_groups, n_replicates in ((19, 0), (20, 50)):
         resampling = Resampling.of(np.arange(n_groups), 50, seed=0)
@@ -25,7 +25,7 @@ def test_below_twenty_groups_there_is_no_interval(monkeypatch):
         assert np.isnan([low, high]).all() == (n_replicates == 0)
 
 
-def test_whole_groups_are_drawn():
+def test_draws_are_whole_groups_and_reproducible():
     resampling = Resampling.of(["a", "b", "a", "c"], 50, seed=0)
     assert resampling.group_of.tolist() == [0, 1, 0, 2]
     assert resampling.draws.shape == (50, 3)
@@ -33,7 +33,7 @@ def test_whole_groups_are_drawn():
     np.testing.assert_array_equal(resampling.draws, Resampling.of(["a", "b", "a", "c"], 50, seed=0).draws)
 
 
-def test_sums_and_means_are_those_of_the_copied_tracks():
+def test_sums_and_means_equal_those_of_copied_tracks():
     rng = np.random.default_rng(0)
     groups, values = rng.integers(0, 5, 20), rng.normal(size=(20, 3))
     resampling = Resampling.of(groups, 30, seed=1)
@@ -47,8 +47,8 @@ def test_sums_and_means_are_those_of_the_copied_tracks():
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 25), st.integers(1, 12))
-def test_ranking_is_scikit_learns_on_the_copied_tracks(seed, n_tracks, n_levels):
-    """With ties (few distinct scores) as well as without."""
+def test_ranking_equals_that_of_scikit_learn_on_copied_tracks(seed, n_tracks, n_levels):
+    """Few score levels give ties."""
     rng = np.random.default_rng(seed)
     y = rng.random((n_tracks, 2)) < 0.4
     s = rng.integers(0, n_levels, (n_tracks, 2)) / n_levels
@@ -67,7 +67,7 @@ def assert_mean(value, parts):
     assert value == pytest.approx(np.mean(parts)) if parts else np.isnan(value)
 
 
-def test_many_replicates_go_through_in_pieces(monkeypatch):
+def test_chunked_replicates_give_the_same_ranking(monkeypatch):
     rng = np.random.default_rng(0)
     y, s = rng.random((30, 2)) < 0.4, rng.random((30, 2))
     resampling = Resampling.of(np.arange(30), 40, seed=0)
@@ -76,15 +76,15 @@ def test_many_replicates_go_through_in_pieces(monkeypatch):
     np.testing.assert_array_equal(resampling.ranking(y, s), whole)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one():
-    """2 000 independent tracks: 1.96 standard errors each way, within the bootstrap's own noise."""
+def test_interval_of_a_mean_equals_the_normal_interval():
+    """With 2000 independent tracks, within the noise of the bootstrap."""
     values = np.random.default_rng(0).normal(size=2000)
     low, high = interval(Resampling.of(np.arange(2000), 4000, seed=0).means(values))
     half = 1.96 * values.std() / np.sqrt(2000)
     np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.08 * half)
 
 
-def test_alike_tracks_of_an_artist_widen_the_interval():
+def test_similar_tracks_of_an_artist_widen_the_interval():
     rng = np.random.default_rng(0)
     artist = np.repeat(np.arange(50), 20)
     values = rng.normal(size=50)[artist]
@@ -93,13 +93,13 @@ def test_alike_tracks_of_an_artist_widen_the_interval():
     assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
 
 
-def test_one_group_cannot_be_resampled():
+def test_single_group_has_no_replicates():
     resampling = Resampling.of([7, 7, 7], 100, seed=0)
     assert resampling.n_replicates == 0
     assert np.isnan(interval(resampling.means(np.ones(3)))).all()
 
 
-def test_undefined_replicates_are_left_out():
+def test_undefined_replicates_are_ignored():
     assert interval(np.array([np.nan, 2.0, np.inf, 2.0])) == (2.0, 2.0)
     np.testing.assert_array_equal(nan_mean(np.array([[1.0, np.nan], [np.nan, np.nan]])), [1.0, np.nan])
     assert Estimate(value=1.0).to_dict() == {"value": 1.0, "low": None, "high": None}

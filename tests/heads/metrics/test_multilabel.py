@@ -51,8 +51,7 @@ EMPTY_ROWS_AND_COLUMNS = (
 )
 
 
-def test_numbers():
-    """paper.md check 11."""
+def test_metrics_equal_a_hand_calculation():
     fixed = evaluate([[1, 1, 0], [1, 0, 0], [0, 0, 1]], np.tile([0.9, 0.1, 0.1], (3, 1))).columns[FIXED]
     expected = {
         "jaccard": 0.5,
@@ -66,7 +65,7 @@ def test_numbers():
     assert fixed.empty_share == 0.0
 
 
-def test_empty_prediction_of_an_empty_truth_counts_as_right():
+def test_empty_prediction_of_an_empty_truth_scores_1():
     nothing = np.zeros((1, 3), dtype=np.bool_)
     assert jaccard_per_track(nothing, nothing).tolist() == [1.0]
     assert f1_per_track(nothing, nothing).tolist() == [1.0]
@@ -76,20 +75,20 @@ def test_empty_prediction_of_an_empty_truth_counts_as_right():
 @given(pairs)
 @example(EMPTY_ROWS_AND_COLUMNS)
 def test_example_based_agree_with_scikit_learn(pair):
-    # A genre that nobody has and nobody predicts changes nothing, and makes one column multi-label for scikit-learn.
+    # An empty genre changes no metric, and makes a single column multi-label for scikit-learn.
     y, p = (np.column_stack([labels, np.zeros(len(labels), dtype=np.bool_)]) for labels in pair)
     options = {"average": "samples", "zero_division": 1.0}
     assert jaccard_per_track(y, p).mean() == pytest.approx(sk.jaccard_score(y, p, **options))
     assert f1_per_track(y, p).mean() == pytest.approx(sk.f1_score(y, p, **options))
 
 
-@given(pairs.filter(lambda pair: pair[0].shape[1] > 1))  # torchmetrics takes no multi-label problem of one label
+@given(pairs.filter(lambda pair: pair[0].shape[1] > 1))  # torchmetrics refuses a single label
 @example(EMPTY_ROWS_AND_COLUMNS)
 def test_decisions_agree_with_torchmetrics(pair):
     y, p = pair
     target, predicted = torch.from_numpy(y).int(), torch.from_numpy(p).float()
     n = y.shape[1]
-    # It wants a third axis to go track by track, and squeezes a single track away: hence the tracks once more.
+    # torchmetrics needs a third axis for metrics per track, and squeezes a single track, so each is there twice.
     by_track = (predicted.repeat(2, 1)[..., None], target.repeat(2, 1)[..., None], n)
     counts = tm.multilabel_stat_scores(*by_track, average="micro", multidim_average="samplewise")
     tp, fp, _, fn, _ = counts[: len(y)].numpy().T
@@ -100,10 +99,10 @@ def test_decisions_agree_with_torchmetrics(pair):
     f1 = tm.multilabel_f1_score(*by_track, **options)[: len(y)]
     np.testing.assert_allclose(f1_per_track(y, p), f1, rtol=1e-6)
 
-    kept = y.any(axis=1)
-    if not kept.any():
+    labelled = y.any(axis=1)
+    if not labelled.any():
         return
-    fixed, target, predicted = evaluate(y, p.astype(float)).columns[FIXED], target[kept], predicted[kept]
+    fixed, target, predicted = evaluate(y, p.astype(float)).columns[FIXED], target[labelled], predicted[labelled]
     for name, value in {
         "hamming_loss": tm.multilabel_hamming_distance(predicted, target, n, average="micro"),
         "subset_accuracy": tm.multilabel_exact_match(predicted, target, n),
@@ -118,10 +117,10 @@ def test_decisions_agree_with_torchmetrics(pair):
 def test_columns_agree_with_scikit_learn(pair):
     y, p = pair
     metrics = evaluate(y, p.astype(float))
-    kept = y.any(axis=1)
-    assert (metrics.n_tracks, metrics.n_unlabelled) == (kept.sum(), (~kept).sum())
-    y, p, fixed = y[kept], p[kept], metrics.columns[FIXED]
-    if not kept.any():
+    labelled = y.any(axis=1)
+    assert (metrics.n_tracks, metrics.n_unlabelled) == (labelled.sum(), (~labelled).sum())
+    y, p, fixed = y[labelled], p[labelled], metrics.columns[FIXED]
+    if not labelled.any():
         assert math.isnan(fixed.jaccard.value)
         return
     defined = y.any(axis=0)
@@ -143,13 +142,13 @@ def test_columns_agree_with_scikit_learn(pair):
 
 @given(pairs)
 def test_jaccard_and_f1_bound_each_other(pair):
-    """paper.md check 12: A <= F <= 2A / (1 + A)."""
+    """A <= F <= 2A / (1 + A), since F = 2J / (1 + J) per track is concave."""
     a, f = jaccard_per_track(*pair).mean(), f1_per_track(*pair).mean()
     assert a - 1e-12 <= f <= 2 * a / (1 + a) + 1e-12
 
 
 @pytest.mark.parametrize(("a", "f"), PUBLISHED)
-def test_published_pairs_keep_the_bound(a, f):
+def test_published_figures_satisfy_the_bounds(a, f):
     assert a <= f <= 2 * a / (1 + a)
 
 
@@ -171,7 +170,7 @@ def test_ranking_agrees_with_torchmetrics(case):
 
 
 @given(scored)
-def test_ranking_is_the_mean_over_genres_where_it_is_defined(case):
+def test_ranking_metrics_are_means_over_defined_genres(case):
     y, s = case
     y = y[y.any(axis=1)]
     s = s[: len(y)]
@@ -182,7 +181,7 @@ def test_ranking_is_the_mean_over_genres_where_it_is_defined(case):
         assert got == pytest.approx(np.mean(expected)) if expected else math.isnan(got)
 
 
-def test_genres_without_a_positive_are_named_and_not_averaged_in():
+def test_genres_without_a_positive_are_listed_and_left_out_of_means():
     y = np.array([[1, 0, 0], [1, 1, 0]])
     s = np.array([[0.9, 0.1, 0.9], [0.8, 0.7, 0.2]])
     metrics = evaluate(y, s, genres=["rock", "pop", "polka"])
@@ -197,7 +196,7 @@ def test_genres_without_a_positive_are_named_and_not_averaged_in():
     assert row["precision"][FIXED] == 0.0
 
 
-def test_thresholds_have_columns_of_their_own():
+def test_each_threshold_has_its_column():
     y = np.array([[1, 0], [0, 1], [1, 1]])
     s = np.array([[0.4, 0.1], [0.2, 0.3], [0.45, 0.05]])
     metrics = evaluate(y, s, thresholds={"overall": 0.3, "per_genre": [0.4, 0.05]})
@@ -210,7 +209,7 @@ def test_thresholds_have_columns_of_their_own():
     assert metrics.columns[TOP1].empty_share == 0.0
 
 
-def test_a_score_at_its_threshold_passes_and_top1_only_fills_gaps():
+def test_score_at_its_threshold_is_predicted_and_top1_fills_empty_predictions_only():
     s = np.array([[0.5, 0.6, 0.1], [0.2, 0.4, 0.4]])
     assert decide(s, 0.5).tolist() == [[True, True, False], [False, False, False]]
     assert decide(s, 0.5, top1_where_empty=True).tolist() == [[True, True, False], [False, True, False]]
@@ -218,7 +217,7 @@ def test_a_score_at_its_threshold_passes_and_top1_only_fills_gaps():
     assert decide(np.zeros((0, 3)), 0.5, top1_where_empty=True).shape == (0, 3)
 
 
-def test_no_track_at_all_is_nan_and_null():
+def test_metrics_without_tracks_are_null():
     for n_unlabelled in (0, 2):
         metrics = evaluate_predictions(np.zeros((n_unlabelled, 2)), np.zeros((n_unlabelled, 2)))
         assert (metrics.n_tracks, metrics.n_unlabelled, metrics.n_replicates) == (0, n_unlabelled, 0)
@@ -228,7 +227,7 @@ def test_no_track_at_all_is_nan_and_null():
         assert data["undefined_genres"] == ["0", "1"]
 
 
-def test_intervals_hold_the_value_and_are_seeded():
+def test_intervals_contain_the_value_and_depend_on_the_seed():
     rng = np.random.default_rng(0)
     y = rng.random((120, 4)) < 0.3
     s = np.clip(0.4 * y + 0.6 * rng.random((120, 4)), 0, 1)
@@ -245,7 +244,7 @@ def test_intervals_hold_the_value_and_are_seeded():
     json.dumps(first, allow_nan=False)
 
 
-def test_ranking_of_one_score_for_all_is_prevalence():
+def test_average_precision_of_constant_scores_is_the_prevalence():
     y = np.array([[1, 0], [0, 1], [1, 1], [1, 0]], dtype=np.bool_)
     ap, auc = ranking_per_genre(y, np.zeros((4, 2)))
     assert ap.tolist() == [0.75, 0.5]
@@ -253,7 +252,7 @@ def test_ranking_of_one_score_for_all_is_prevalence():
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores", "options", "says"),
+    ("labels", "scores", "options", "message"),
     [
         ([[0, 2]], [[0, 0]], {}, "0 or 1"),
         ([0, 1], [0, 0], {}, "shape"),
@@ -262,11 +261,11 @@ def test_ranking_of_one_score_for_all_is_prevalence():
         ([[0, 1]], [[0, 0]], {"genres": ["a"]}, "different genre names"),
         ([[0, 1]], [[0, 0]], {"genres": ["a", "a"]}, "different genre names"),
         ([[0, 1]], [[0, 0]], {"groups": [1, 2]}, "groups"),
-        ([[0, 1]], [[0, 0]], {"thresholds": {FIXED: 0.3}}, "always there"),
+        ([[0, 1]], [[0, 0]], {"thresholds": {FIXED: 0.3}}, "reserved name"),
         ([[0, 1]], [[0, 0]], {"thresholds": {"x": [0.1, 0.2, 0.3]}}, "'x'"),
         ([[0, 1]], [[0, 0]], {"thresholds": {"x": np.nan}}, "'x'"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(labels, scores, options, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_input_is_refused(labels, scores, options, message):
+    with pytest.raises(ValueError, match=message):
         evaluate(labels, scores, **options)

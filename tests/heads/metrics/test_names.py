@@ -1,4 +1,4 @@
-"""The table of names holds just what metrics, columns and baselines are computed."""
+"""Test that the tables of names match the computed metrics, columns and baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mgc.heads.metrics.trivial_baselines import baseline_scores
 from mgc.heads.metrics.validation import validation_intervals
 
 
-def test_every_metric_that_is_computed_has_a_name() -> None:
+def test_every_computed_metric_has_a_name() -> None:
     columns = [field.name for field in dataclasses.fields(ThresholdColumn)]
     assert list(DECISION_METRICS) == [name for name in columns if name not in ("thresholds", "empty_share")]
     assert {field.name for field in dataclasses.fields(Metrics)} >= set(RANKING_METRICS)
@@ -32,11 +32,11 @@ def test_every_metric_that_is_computed_has_a_name() -> None:
     assert list(CARD_METRICS) == list(validation_intervals(truth, truth * 0.9, thresholds, ["a", "b", "c"]))
 
 
-def test_lower_is_better_for_the_hamming_loss_only() -> None:
+def test_only_hamming_loss_is_better_when_lower() -> None:
     assert [key for key, metric in METRICS.items() if not metric.higher_is_better] == ["hamming_loss"]
     assert [key for key, metric in ABLATION_METRICS.items() if not metric.higher_is_better] == ["empty_share"]
 
 
-def test_a_column_of_one_s_own_is_called_by_its_key() -> None:
+def test_custom_columns_are_labelled_by_their_key() -> None:
     assert column_label("tuned_on_monday") == ("tuned_on_monday", "tuned_on_monday")
     assert all(column_label(column) is label for column, label in COLUMNS.items())

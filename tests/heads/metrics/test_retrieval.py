@@ -1,4 +1,4 @@
-"""Sound finding its lyrics: against a slow search, and at chance where nothing is known."""
+"""Test cross-modal retrieval against an exhaustive search, and at chance."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mgc.heads.metrics.retrieval import RANKS, alignment
 N = 60
 
 
-def _slow(own: np.ndarray, other: np.ndarray, track_key: np.ndarray, lyrics_key: np.ndarray) -> dict[int, float]:
-    """Every candidate sorted by its score, track by track."""
+def _exhaustive_search(
+    own: np.ndarray, other: np.ndarray, track_key: np.ndarray, lyrics_key: np.ndarray
+) -> dict[int, float]:
+    """Sort every candidate by its score, track by track."""
     hits = {k: [] for k in RANKS}
     with_both = [i for i in range(len(own)) if lyrics_key[i] != -1]
     for i in with_both:
@@ -24,12 +26,12 @@ def _slow(own: np.ndarray, other: np.ndarray, track_key: np.ndarray, lyrics_key:
         order = sorted(candidates, key=lambda j: -float(np.dot(own[i].astype(float), other[j].astype(float))))
         for k in RANKS:
             hits[k].append(i in order[:k])
-    return {k: float(np.mean(found)) for k, found in hits.items()}
+    return {k: float(np.mean(values)) for k, values in hits.items()}
 
 
 @pytest.fixture
 def world() -> dict[str, Any]:
-    """Embeddings that know something, tracks without lyrics, a song sung twice and a file there twice."""
+    """Return correlated embeddings, with tracks without lyrics, and duplicates of lyrics and of an audio file."""
     random = np.random.default_rng(3)
     audio = random.normal(size=(N, 8)).astype(np.float32)
     lyrics = (audio + random.normal(size=(N, 8))).astype(np.float32)
@@ -40,39 +42,41 @@ def world() -> dict[str, Any]:
     return {"audio": audio, "lyrics": lyrics, "track_key": track_key, "lyrics_key": lyrics_key}
 
 
-def test_recall_is_that_of_a_slow_search(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recall_equals_that_of_an_exhaustive_search(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "_CHUNK_ROWS", 7)
-    found = alignment(**world, groups=np.arange(N) // 2, n_replicates=200)
-    assert found is not None
+    result = alignment(**world, groups=np.arange(N) // 2, n_replicates=200)
+    assert result is not None
     keys = world["track_key"], world["lyrics_key"]
     for direction, own, other in (("audio_to_lyrics", "audio", "lyrics"), ("lyrics_to_audio", "lyrics", "audio")):
-        slow = _slow(world[own], world[other], *keys)
-        assert 0.1 < slow[1] < slow[5] < slow[10]
+        expected = _exhaustive_search(world[own], world[other], *keys)
+        assert 0.1 < expected[1] < expected[5] < expected[10]
         for k in RANKS:
-            estimate = found.recall[direction][k]
-            assert estimate.value == pytest.approx(slow[k])
+            estimate = result.recall[direction][k]
+            assert estimate.value == pytest.approx(expected[k])
             assert estimate.low < estimate.value < estimate.high
-    assert found.n_tracks == N - 7
-    # 53 candidates each, but for three with one lyric (51) and two with one file (52).
-    assert found.chance[5] == pytest.approx((48 * 5 / 53 + 3 * 5 / 51 + 2 * 5 / 52) / 53)
-    assert found.recall["audio_to_lyrics"] != found.recall["lyrics_to_audio"]
+    assert result.n_tracks == N - 7
+    # 53 candidates each, except for three tracks with the same lyrics (51) and two with the same file (52).
+    assert result.chance[5] == pytest.approx((48 * 5 / 53 + 3 * 5 / 51 + 2 * 5 / 52) / 53)
+    assert result.recall["audio_to_lyrics"] != result.recall["lyrics_to_audio"]
 
 
-def test_embeddings_that_say_the_same_of_everything_are_at_chance(world: dict[str, Any]) -> None:
+def test_constant_embeddings_are_at_chance(world: dict[str, Any]) -> None:
     same = {**world, "audio": np.ones((N, 8), np.float32), "lyrics": np.ones((N, 8), np.float32)}
-    found = alignment(**same, groups=np.arange(N), n_replicates=0)
-    assert found is not None
-    for by_rank in found.recall.values():
-        assert {k: value.value for k, value in by_rank.items()} == pytest.approx(dict(found.chance))
+    result = alignment(**same, groups=np.arange(N), n_replicates=0)
+    assert result is not None
+    for by_rank in result.recall.values():
+        assert {k: value.value for k, value in by_rank.items()} == pytest.approx(dict(result.chance))
 
 
-def test_too_few_tracks_and_too_many(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = {**world, "lyrics_key": np.where(np.arange(N) == 3, 3, -1)}
-    assert alignment(**alone, groups=np.arange(N)) is None
+def test_single_track_has_no_retrieval_and_many_tracks_are_sampled(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = {**world, "lyrics_key": np.where(np.arange(N) == 3, 3, -1)}
+    assert alignment(**single, groups=np.arange(N)) is None
     monkeypatch.setattr(retrieval, "MAX_TRACKS", 20)
-    drawn = alignment(**world, groups=np.arange(N), n_replicates=0)
-    assert drawn is not None
-    assert (drawn.n_tracks, drawn.n_left_out) == (20, N - 7 - 20)
+    sampled = alignment(**world, groups=np.arange(N), n_replicates=0)
+    assert sampled is not None
+    assert (sampled.n_tracks, sampled.n_left_out) == (20, N - 7 - 20)
     few = alignment(**{name: value[1:4] for name, value in world.items()}, groups=np.arange(3), n_replicates=0)
     assert few is not None
     assert few.chance == pytest.approx({1: 1 / 3, 5: 1, 10: 1})

@@ -1,4 +1,4 @@
-"""Thresholds: as good as trying every one."""
+"""Test that tuned thresholds equal the best of all cuts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def predictions(draw: st.DrawFn) -> Data:
     return labels, draw(hnp.arrays(np.float64, shape, elements=levels))
 
 
-def tried(scores: npt.NDArray[np.float64]) -> list[float]:
+def all_cuts(scores: npt.NDArray[np.float64]) -> list[float]:
     return sorted({0.0, *scores.ravel().tolist()})
 
 
 @given(predictions())
-def test_overall_threshold_has_the_best_mean_jaccard_of_all(
+def test_overall_threshold_maximises_the_mean_jaccard(
     data: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]],
 ) -> None:
     labels, scores = data
@@ -39,23 +39,23 @@ def test_overall_threshold_has_the_best_mean_jaccard_of_all(
     def jaccard(threshold: float) -> float:
         return float(jaccard_per_track(labels, decide(scores, threshold)).mean())
 
-    best = max(jaccard(threshold) for threshold in tried(scores))
+    best = max(jaccard(threshold) for threshold in all_cuts(scores))
     assert jaccard(best_jaccard_threshold(labels, scores)) == pytest.approx(best, abs=1e-9)
 
 
 @given(predictions())
-def test_a_genres_threshold_has_the_best_f1_of_all(data: Data) -> None:
+def test_per_genre_threshold_maximises_f1(data: Data) -> None:
     labels, scores = data[0][:, 0], data[1][:, 0]
 
     def f1(threshold: float) -> float:
         predicted = scores >= threshold
         return 2 * float((predicted & labels).sum()) / max(1, int(predicted.sum() + labels.sum()))
 
-    best = max(f1(threshold) for threshold in tried(scores))
+    best = max(f1(threshold) for threshold in all_cuts(scores))
     assert f1(best_f1_threshold(labels, scores)) == pytest.approx(best, abs=1e-9)
 
 
-def test_a_threshold_lies_halfway_between_the_scores_it_parts() -> None:
+def test_threshold_is_the_midpoint_of_adjacent_scores() -> None:
     labels = np.array([True, True, False, False])
     assert best_f1_threshold(labels, np.array([0.9, 0.6, 0.2, 0.1])) == pytest.approx(0.4)
 
@@ -78,26 +78,24 @@ def test_thresholds_of_rare_genres_are_shrunk_towards_the_overall_one() -> None:
     assert Thresholds.from_dict(tuned.to_dict()) == tuned
     names = ("rock", "jazz", "polka")
     assert tuned.describe("overall", names) == f"threshold {tuned.overall:.3f}, tuned on 60 validation tracks"
-    assert tuned.describe("0.25", names) == "threshold 0.25, as asked for"
+    assert tuned.describe("0.25", names) == "threshold 0.25, as given"
     assert tuned.describe("per-genre", names) == (
-        "per-genre thresholds, tuned on 60 validation tracks, shrunk towards "
-        f"{tuned.overall:.3f} where a genre has few of them"
+        "per-genre thresholds, tuned on 60 validation tracks; those of rare genres are shrunk towards "
+        f"{tuned.overall:.3f}"
     )
 
 
-def test_thresholds_of_0_1_say_which_genres_took_the_overall_one() -> None:
+def test_thresholds_of_mgc_0_1_list_genres_with_the_overall_threshold() -> None:
     old = {"overall": 0.3, "per_genre": [0.4, 0.3], "fallback": [False, True], "min_support": 5, "n_tracks": 60}
     assert Thresholds.from_dict(old).describe("per-genre", ("rock", "polka")) == (
-        "a threshold a genre, tuned on 60 validation tracks; 1 of 2 genres have fewer than 5 of them and take "
+        "per-genre thresholds, tuned on 60 validation tracks; 1 of 2 genres have fewer than 5 of them and use "
         "0.300: polka"
     )
 
 
-def test_without_validation_tracks_the_papers_threshold_stays() -> None:
+def test_threshold_is_0_5_without_validation_tracks() -> None:
     tuned = tune_thresholds(np.zeros((0, 2), dtype=np.bool_), np.zeros((0, 2)))
     assert tuned.overall == 0.5
-    assert tuned.describe("overall", ("a", "b")) == (
-        "threshold 0.500, the paper's: there was no validation track to tune on"
-    )
+    assert tuned.describe("overall", ("a", "b")) == "threshold 0.500, not tuned: no validation track"
     assert tuned.per_genre == (0.5, 0.5)
     assert all(tuned.fallback)

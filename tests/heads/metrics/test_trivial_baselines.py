@@ -15,17 +15,17 @@ from mgc.heads.metrics.names import FIXED
 from mgc.heads.metrics.trivial_baselines import baseline_scores, majority_set
 
 
-def test_majority_can_be_more_than_the_most_frequent_genre():
+def test_majority_set_may_hold_several_genres():
     assert majority_set([[1, 0, 0], [1, 0, 0], [1, 1, 0]]).tolist() == [True, False, False]
     assert majority_set([[1, 1, 0], [1, 1, 0], [1, 0, 1]]).tolist() == [True, True, False]
     assert majority_set(np.zeros((3, 2))).tolist() == [False, False]
 
 
-def test_majority_looks_at_frequent_genres_and_at_training_label_sets():
-    # Five tracks share one genre and each has another of its own: only the shared one, no track's whole set, is best.
+def test_candidates_of_majority_are_frequent_genres_and_training_label_sets():
+    # Five tracks share one genre, and each has another one: the shared genre alone is best, not a label set.
     shared = np.column_stack([np.ones(5), np.eye(5)])
     assert majority_set(shared).tolist() == [True, False, False, False, False, False]
-    # The second and third genre always come together, so they beat the single most frequent one.
+    # The second and third genre always occur together, so they beat the most frequent genre.
     together = np.zeros((11, 9))
     together[:5, 1:3] = 1
     together[5:, 0], together[5:, 3:] = 1, np.eye(6)
@@ -33,8 +33,8 @@ def test_majority_looks_at_frequent_genres_and_at_training_label_sets():
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 4))))
-def test_majority_is_at_least_as_good_as_the_plain_readings(labels):
-    """Never worse than the most frequent genre or any training label set, never better than the best set there is."""
+def test_majority_score_lies_between_simple_candidates_and_the_best_set(labels):
+    """At least that of the most frequent genre and of any training label set, at most that of the best set."""
     labelled = labels[labels.any(axis=1)]
     if len(labelled) == 0:
         return
@@ -49,7 +49,7 @@ def test_majority_is_at_least_as_good_as_the_plain_readings(labels):
     assert reached <= best + 1e-9
 
 
-def test_baselines_are_scored_like_any_system():
+def test_metrics_of_baselines_equal_a_hand_calculation():
     train = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
     test = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 1, 0]])
     scores = baseline_scores(train.mean(axis=0), majority_set(train), len(test))
@@ -60,16 +60,16 @@ def test_baselines_are_scored_like_any_system():
     assert prior.roc_auc.value == 0.5
 
 
-def test_label_frequency_is_scikit_learns_stratified_dummy():
-    """Both draw, so they agree in what is expected of them: each genre's share, and the micro F1 of guessing."""
+def test_label_frequency_agrees_with_the_stratified_dummy_of_scikit_learn():
+    """Both are random, so they agree in expectation: share of each genre, and micro F1 of guessing."""
     rng = np.random.default_rng(1)
     shares = np.array([0.6, 0.3, 0.05, 0.0])
     train = rng.random((3000, 4)) < shares
     scores = baseline_scores(train.mean(axis=0), majority_set(train), 3000)["label_frequency"]
     dummy = DummyClassifier(strategy="stratified", random_state=0).fit(np.zeros((3000, 1)), train)
-    drawn = dummy.predict(np.zeros((3000, 1)))
+    guesses = dummy.predict(np.zeros((3000, 1)))
     assert set(np.unique(scores)) == {0.0, 1.0}
     np.testing.assert_allclose(scores.mean(axis=0), train.mean(axis=0), atol=0.03)
-    ours, theirs = (f1_score(train, prediction, average="micro") for prediction in (scores, drawn))
-    assert ours == pytest.approx(theirs, abs=0.03)
-    assert ours == pytest.approx((shares**2).sum() / shares.sum(), abs=0.03)
+    f1, dummy_f1 = (f1_score(train, prediction, average="micro") for prediction in (scores, guesses))
+    assert f1 == pytest.approx(dummy_f1, abs=0.03)
+    assert f1 == pytest.approx((shares**2).sum() / shares.sum(), abs=0.03)

@@ -317,7 +317,7 @@ def test_what_does_not_fit_is_refused():
         GenreModel(config, adjacency=np.eye(C + 1))
     with pytest.raises(ValueError, match="NaN"):
         GenreModel(config, genre_embedding=np.full((C, D), np.nan))
-    with pytest.raises(ValueError, match="cannot normalise"):
+    with pytest.raises(ValueError, match="standard deviation not positive"):
         GenreModel(config, mel_std=0.0)
 
 

@@ -1,4 +1,4 @@
-"""Every system by name: its size, its indifference to padding, and the whole way from training to prediction."""
+"""Test every system: number of parameters, independence from padding, training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def n_parameters(system: System) -> int:
 
 
 def batch(n_frames: int = 96) -> Batch:
-    """Three tracks: whole, odd and short, without lyrics."""
+    """Return three tracks: full length, an odd length, and shorter without lyrics."""
     torch.manual_seed(0)
     return Batch(
         mel=20 * torch.randn(3, 128, n_frames) - 40,
@@ -49,12 +49,12 @@ def batch(n_frames: int = 96) -> Batch:
     )
 
 
-def part(whole: Batch, rows: list[int]) -> Batch:
+def rows_of(whole: Batch, rows: list[int]) -> Batch:
     fields = {name: value[rows] for name, value in vars(whole).items() if isinstance(value, Tensor)}
     return Batch(**fields)
 
 
-def made(**options: Any) -> System:
+def build(**options: Any) -> System:
     torch.manual_seed(1)
     return build_system(
         ModelConfig(**{"n_genres": C, "text_dim": D, "encoder": "tiny", **options}), mel_mean=-40.0, mel_std=20.0
@@ -62,41 +62,40 @@ def made(**options: Any) -> System:
 
 
 @pytest.mark.parametrize("options", [SANTANA, PANDEYA])
-def test_padding_and_company_change_no_evaluation_output(options: dict[str, Any]) -> None:
-    """paper.md check 15, for the baselines too: what padding holds, how much there is, who else is in the batch."""
-    net, whole = made(**options), batch()
+def test_outputs_do_not_depend_on_padding_or_other_tracks(options: dict[str, Any]) -> None:
+    net, whole = build(**options), batch()
     expected = net(whole).logits
     wide = dataclasses.replace(whole, mel=torch.cat([whole.mel, torch.full((3, 128, 40), 1e3)], dim=-1))
     for i, n in enumerate(wide.mel_frames.tolist()):
         wide.mel[i, :, n:] = 1e3 * torch.randn(128, wide.mel.shape[-1] - n)
     torch.testing.assert_close(net(wide).logits, expected, atol=1e-5, rtol=1e-5)
     for i in range(3):
-        torch.testing.assert_close(net(part(whole, [i])).logits, expected[[i]], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(net(rows_of(whole, [i])).logits, expected[[i]], atol=1e-5, rtol=1e-5)
 
 
-def test_santana_hears_only_and_pandeya_reads_the_mean_of_the_words() -> None:
+def test_santana_ignores_lyrics_and_pandeya_uses_their_mean() -> None:
     whole = batch()
-    other_words = dataclasses.replace(whole, lyrics_pooled=whole.lyrics_pooled + 1.0)
-    santana, pandeya = made(**SANTANA), made(**PANDEYA)
-    assert torch.equal(santana(other_words).logits, santana(whole).logits)
-    same = (pandeya(other_words).logits == pandeya(whole).logits).all(dim=1)
-    assert same.tolist() == [False, False, True]  # the third has no lyrics, whatever stands there
+    other_lyrics = dataclasses.replace(whole, lyrics_pooled=whole.lyrics_pooled + 1.0)
+    santana, pandeya = build(**SANTANA), build(**PANDEYA)
+    assert torch.equal(santana(other_lyrics).logits, santana(whole).logits)
+    same = (pandeya(other_lyrics).logits == pandeya(whole).logits).all(dim=1)
+    assert same.tolist() == [False, False, True]  # the third track has no lyrics, so its values are ignored
 
 
-def test_parameters_of_santana() -> None:
+def test_number_of_parameters_of_santana() -> None:
     net = build_system(ModelConfig(n_genres=87, text_dim=768, **SANTANA))
     assert n_parameters(net) == 1_568_992 + 512 * 87 + 87
 
 
-def test_parameters_of_pandeya() -> None:
-    """Counted block by block from the description, kernel by kernel."""
+def test_number_of_parameters_of_pandeya() -> None:
+    """Counted kernel by kernel from the description."""
     expected, n_in = 0, 1
     for block, f in enumerate((16, 32, 64, 128, 256)):
         reach, ratio = (5, 5, 5, 3, 3)[block], (4, 8, 8, 16, 16)[block]
         expected += n_in * f * reach + f  # 1 x reach on the input
-        expected += (n_in + f) * reach + 1  # reach x 1 on the input and that, to one channel
-        expected += (n_in + 1) * f * 3 + f  # 1 x 3 on the input and that
-        expected += n_in * f * 3 + f  # 3 x 1 beside them
+        expected += (n_in + f) * reach + 1  # reach x 1 on the input and that output, to one channel
+        expected += (n_in + 1) * f * 3 + f  # 1 x 3 on the input and that output
+        expected += n_in * f * 3 + f  # 3 x 1 of the parallel branch
         expected += (n_in + f) * 2 * f * 9 + 2 * f  # Conv3x3 over the sum
         expected += 2 * 2 * f  # batch normalisation
         expected += 2 * (2 * f) * (2 * f // ratio) + 2 * f  # channel and spatial excitation
@@ -110,7 +109,7 @@ def test_parameters_of_pandeya() -> None:
     [{"model": "santana"}, {"model": "pandeya"}, {"modalities": "audio"}, {"modalities": "lyrics"}],
     ids=["santana", "pandeya", "audio", "lyrics"],
 )
-def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
+def test_every_system_trains_evaluates_and_predicts_from_its_published_model(
     small_store: FeatureStore, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     config = TrainConfig(
@@ -118,10 +117,9 @@ def test_every_system_trains_evaluates_and_predicts_from_its_bundle(
     )
     result = train(small_store, tmp_path / "run", config)
     assert result.history[-1].classification < result.history[0].classification
-    found = evaluate(tmp_path / "run", small_store, n_replicates=0)
-    assert found.metrics.n_tracks == 8
-    (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
-    loaded = load_run(tmp_path / "elsewhere")
+    assert evaluate(tmp_path / "run", small_store, n_replicates=0).metrics.n_tracks == 8
+    (tmp_path / "run" / "best").rename(tmp_path / "model")
+    loaded = load_run(tmp_path / "model")
     assert loaded.training == config
     scored = score_store(loaded, small_store)
     ids, scores = scored.examples.ids, scored.scores
@@ -133,7 +131,7 @@ def without_values(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
-def moved(system: System) -> System:
+def without_parameter_values(system: System) -> System:
     for module in system.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(without_values(parameter)))
@@ -142,22 +140,22 @@ def moved(system: System) -> System:
     return system
 
 
-@pytest.mark.parametrize("lengths", ["of all sorts", "equal"])
+@pytest.mark.parametrize("lengths", ["various", "equal"])
 @pytest.mark.parametrize("options", [{}, SANTANA, PANDEYA], ids=["ours", "santana", "pandeya"])
-def test_no_step_waits_for_the_gpu(options: dict[str, Any], lengths: str) -> None:
-    """PyTorch's fake tensors have a shape and no values: whatever asks for one raises."""
-    system, given = made(**options), batch()
+def test_training_step_does_not_synchronise_with_the_gpu(options: dict[str, Any], lengths: str) -> None:
+    """PyTorch's fake tensors have shapes but no values, so that reading a value raises."""
+    system, given = build(**options), batch()
     if lengths == "equal":
         given = dataclasses.replace(given, mel_frames=torch.full_like(given.mel_frames, given.mel.shape[-1]))
     assert (len(set(given.lengths)) == 1) == (lengths == "equal")
     with FakeTensorMode():
-        system, there = moved(system).train(), given.map(without_values)
-        shown = augment_batch(there, TrainConfig(spec_augment=True, modality_dropout=0.5))
+        system, fake = without_parameter_values(system).train(), given.map(without_values)
+        augmented = augment_batch(fake, TrainConfig(spec_augment=True, modality_dropout=0.5))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs = system(shown)
-        loss = total_loss(outputs, shown).total
+            outputs = system(augmented)
+        loss = total_loss(outputs, augmented).total
         loss.backward()
         nn.utils.clip_grad_norm_(system.parameters(), 1.0)
         system.clamp_temperature()
-        with pytest.raises(DataDependentOutputException):  # what the test lives by
+        with pytest.raises(DataDependentOutputException):  # shows that reading a value does raise
             loss.item()

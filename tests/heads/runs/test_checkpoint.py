@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, or it is refused."""
+"""Test checkpoints: exact round trips, repair, and refusal of damaged files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def steps(model: nn.Module, optimizer: torch.optim.Optimizer, n: int, seed: int)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n):
         optimizer.zero_grad()
-        hidden = model[:4](torch.randn(5, 1, 8, 8, generator=generator))  # the last layer never gets a gradient
+        hidden = model[:4](torch.randn(5, 1, 8, 8, generator=generator))  # the last layer has no gradient
         hidden.square().sum().backward()
         optimizer.step()
 
@@ -55,7 +55,7 @@ def saved_run(run: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) -> None:
+def test_training_resumed_from_a_checkpoint_gives_identical_weights(tmp_path: Path) -> None:
     model, optimizer = saved_run(tmp_path)
     steps(model, optimizer, 4, seed=2)
     again = small_model(99)
@@ -70,7 +70,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path) 
 
 
 def three_epochs(run: Path) -> RunState:
-    """A run whose first epoch was its best."""
+    """Save three epochs, of which the first is the best."""
     model, optimizer = saved_run(run)
     state, _ = find_state(run)
     assert state is not None
@@ -81,7 +81,7 @@ def three_epochs(run: Path) -> RunState:
     return state
 
 
-def test_the_newest_two_ends_of_epochs_and_the_best_weights_are_kept(tmp_path: Path) -> None:
+def test_newest_two_epochs_and_the_best_weights_are_kept(tmp_path: Path) -> None:
     model, _ = saved_run(tmp_path / "first")
     state = three_epochs(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "last").iterdir()} == {
@@ -93,30 +93,30 @@ def test_the_newest_two_ends_of_epochs_and_the_best_weights_are_kept(tmp_path: P
         "weights-000003.safetensors",
         "weights-000001.safetensors",
     }
-    kept = small_model(5)
-    kept.load_state_dict(load_file(state_file(tmp_path / "run", state, "best")))
-    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in model.state_dict().items())
+    best = small_model(5)
+    best.load_state_dict(load_file(state_file(tmp_path / "run", state, "best")))
+    assert all(torch.equal(value, best.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_a_point_inside_an_epoch_lasts_until_the_epoch_ends(tmp_path: Path) -> None:
+def test_checkpoint_within_an_epoch_is_kept_until_its_end(tmp_path: Path) -> None:
     model, optimizer = saved_run(tmp_path)
     state, _ = find_state(tmp_path)
     assert state is not None
     for n_steps in (2, 5):
         within = dataclasses.replace(state, within={"steps": n_steps, "sums": [0.1, 0.2, 0.3], "seconds": 1.0})
         save_state(tmp_path, within, model, optimizer, random={"cpu": torch.get_rng_state()})
-    found, _ = find_state(tmp_path)
-    assert found is not None
-    assert found.point == (1, 5)
-    assert found.within == {"steps": 5, "sums": [0.1, 0.2, 0.3], "seconds": 1.0}
-    assert torch.equal(saved_random(tmp_path, found)["cpu"], torch.get_rng_state())
+    newest, _ = find_state(tmp_path)
+    assert newest is not None
+    assert newest.point == (1, 5)
+    assert newest.within == {"steps": 5, "sums": [0.1, 0.2, 0.3], "seconds": 1.0}
+    assert torch.equal(saved_random(tmp_path, newest)["cpu"], torch.get_rng_state())
     assert not list((tmp_path / "last").glob("*000001+000002*"))
-    found.epoch, found.within = 2, None
-    save_state(tmp_path, found, model, optimizer)
+    newest.epoch, newest.within = 2, None
+    save_state(tmp_path, newest, model, optimizer)
     assert not list((tmp_path / "last").glob("*+*"))
 
 
-def hurt(path: Path, damage: str) -> None:
+def corrupt(path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
     if damage == "missing":
@@ -127,42 +127,40 @@ def hurt(path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
 @pytest.mark.parametrize("name", ["state-000003.json", "weights-000003.safetensors", "optimizer-000003.safetensors"])
-def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_used(
-    tmp_path: Path, name: str, damage: str
-) -> None:
+def test_damaged_checkpoint_is_reported_and_the_previous_one_is_used(tmp_path: Path, name: str, damage: str) -> None:
     three_epochs(tmp_path)
-    hurt(tmp_path / "last" / name, damage)
+    corrupt(tmp_path / "last" / name, damage)
     state, warnings = find_state(tmp_path)
     assert state is not None
     assert state.epoch == 2
-    if (name, damage) == ("state-000003.json", "missing"):  # no name, no commit: nothing tells that there was one
+    if (name, damage) == ("state-000003.json", "missing"):  # without its state file, the checkpoint was never committed
         assert warnings == []
         return
     assert len(warnings) == 1
     assert name in warnings[0]
-    assert warnings[0].endswith("going on from the end of epoch 2")
+    assert warnings[0].endswith("resuming from the end of epoch 2")
 
 
-def test_where_no_checkpoint_is_whole_all_are_named(tmp_path: Path) -> None:
+def test_error_lists_all_damaged_checkpoints_if_none_is_intact(tmp_path: Path) -> None:
     three_epochs(tmp_path)
-    hurt(tmp_path / "last" / "state-000003.json", "cut")
-    hurt(tmp_path / "last" / "optimizer-000002.safetensors", "altered")
-    with pytest.raises(RunError, match=r"state-000003.*optimizer-000002.*no checkpoint of this run is whole"):
+    corrupt(tmp_path / "last" / "state-000003.json", "cut")
+    corrupt(tmp_path / "last" / "optimizer-000002.safetensors", "altered")
+    with pytest.raises(RunError, match=r"state-000003.*optimizer-000002.*no checkpoint of this run is intact"):
         find_state(tmp_path)
 
 
-def test_damaged_weights_are_made_again_from_the_published_ones(tmp_path: Path) -> None:
+def test_damaged_weights_are_repaired_from_the_published_model(tmp_path: Path) -> None:
     state = three_epochs(tmp_path)
     best = state_file(tmp_path, state, "best")
     data = best.read_bytes()
-    hurt(best, "altered")
+    corrupt(best, "altered")
     with pytest.raises(RunError, match="weights-000001"):
         find_state(tmp_path)
     publish_folder(tmp_path / "best", {"model.safetensors": data})
-    found, warnings = find_state(tmp_path)
-    assert found is not None
-    assert found.epoch == 3
-    assert "made again from" in warnings[0]
+    repaired, warnings = find_state(tmp_path)
+    assert repaired is not None
+    assert repaired.epoch == 3
+    assert "repaired from" in warnings[0]
     assert best.read_bytes() == data
 
 
@@ -171,11 +169,11 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     state, _ = find_state(tmp_path)
     assert state is not None
     other = nn.Linear(3, 3)
-    with pytest.raises(RunError, match="not weights of this model"):
+    with pytest.raises(RunError, match="not the weights of this model"):
         restore(tmp_path, state, other, adam(other))
 
 
-def test_a_folder_is_published_whole_and_replaces_the_one_before(tmp_path: Path) -> None:
+def test_published_folder_replaces_the_previous_one_and_its_drafts(tmp_path: Path) -> None:
     best = tmp_path / "best"
     publish_folder(best, {"a": b"1", "b": b"2"})
     (tmp_path / ".best.partial").mkdir()
@@ -185,9 +183,9 @@ def test_a_folder_is_published_whole_and_replaces_the_one_before(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_a_missing_document_is_an_error_of_the_run(tmp_path: Path) -> None:
+def test_missing_or_truncated_document_is_a_run_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="missing"):
         read_sealed(tmp_path / "config.json")
     replace_file(tmp_path / "config.json", b"{}")
-    with pytest.raises(RunError, match="cut short or altered"):
+    with pytest.raises(RunError, match="truncated or altered"):
         read_sealed(tmp_path / "config.json")

@@ -58,7 +58,7 @@ def test_figures_and_intervals_are_those_of_the_validation_split(
     for column, name in (
         ("fixed", "at threshold 0.5"),
         ("tuned", "at the overall threshold"),
-        ("tuned_per_genre", "at the thresholds a genre"),
+        ("tuned_per_genre", "at per-genre thresholds"),
     ):
         estimates[f"Jaccard {name}"] = found["columns"][column]["jaccard"]
     for name, one in estimates.items():

@@ -1,4 +1,4 @@
-"""TensorBoard's curves: the run's own numbers, each once, whatever ended the run in between."""
+"""Test the TensorBoard log: the values of metrics.jsonl, each once, also after a kill."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ CONFIG = TrainConfig(
 )
 
 
-def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
-    small_store: FeatureStore, tmp_path: Path
-) -> None:
+def test_resumed_run_logs_every_point_once_and_has_the_same_weights(small_store: FeatureStore, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -45,7 +43,7 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
         train(small_store, run, CONFIG, epoch_log=EventLog, stop=die)
     assert [point.step for point in EventAccumulator(str(run)).Reload().Scalars("epoch/loss/total")] == [1, 2]
     (cut,) = run.glob(EVENTS)
-    cut.write_bytes(cut.read_bytes()[:-7])  # as a kill may leave it
+    cut.write_bytes(cut.read_bytes()[:-7])  # truncated as by a kill
     train(small_store, run, CONFIG, resume=True, epoch_log=EventLog)
     train(small_store, tmp_path / "plain", CONFIG)
 
@@ -73,7 +71,7 @@ def test_a_run_killed_and_resumed_has_every_point_once_and_the_same_weights(
     assert all(first[name].equal(second[name]) for name in first.keys() | second.keys())
 
 
-def test_without_the_extra_the_error_names_it_and_nothing_is_made(
+def test_missing_extra_is_named_and_nothing_is_written(
     small_store: FeatureStore, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [

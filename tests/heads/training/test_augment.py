@@ -1,4 +1,4 @@
-"""Augmentation: what is masked, how much, and that nothing but training sees it."""
+"""Test augmentation: position, size and value of masks, and reproducibility."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch(n_tracks: int = 64, n_frames: int = 300) -> Batch:
     )
 
 
-def test_bands_and_frames_are_masked_by_the_tracks_own_mean() -> None:
+def test_masks_have_the_mean_of_the_track() -> None:
     whole = batch()
     stored = whole.mel.clone()
     assert spec_augment(whole.mel, whole.mel_frames).dtype == torch.float16
@@ -50,42 +50,41 @@ def test_bands_and_frames_are_masked_by_the_tracks_own_mean() -> None:
         assert not changed[track, ~bands, n:].any()
 
 
-def test_masks_are_of_every_width_and_differ_from_track_to_track() -> None:
+def test_masks_have_all_widths_and_positions() -> None:
     mel = torch.randn(400, 128, 200)
     hidden = spec_augment(mel, torch.full((400,), 200)) != mel
     bands, frames = hidden.all(dim=2).sum(dim=1), hidden.all(dim=1).sum(dim=1)
     assert bands.min() < 5
     assert bands.max() > 45
     assert frames.max() > 60
-    # The mean width of one mask is half its maximum; two of them overlap a little.
+    # The mean width of a mask is half its maximum, and two masks may overlap.
     assert 0.8 * MAX_BANDS < bands.float().mean() < MAX_BANDS
-    # They lie anywhere: every band and every frame is hidden in some track.
+    # Every band and every frame is masked in some track.
     assert hidden.all(dim=2).any(dim=0).all()
     assert hidden.all(dim=1).any(dim=0).all()
 
 
-def test_each_track_with_lyrics_loses_them_with_the_given_probability() -> None:
+def test_lyrics_are_dropped_with_the_given_probability() -> None:
     whole = batch(4000, 8)
-    found = drop_lyrics(whole, 0.3)
-    had, has = whole.lyrics_tokens > 0, found.lyrics_tokens > 0
+    dropped = drop_lyrics(whole, 0.3)
+    had, has = whole.lyrics_tokens > 0, dropped.lyrics_tokens > 0
     assert not (has & ~had).any()
     assert (had & ~has).sum() / had.sum() == pytest.approx(0.3, abs=0.03)
-    lost = ~has
-    assert (found.lyrics_key[lost] == -1).all()
-    assert not found.lyrics_pooled[lost].any()
-    assert torch.equal(found.lyrics_pooled[has], whole.lyrics_pooled[has])
-    assert torch.equal(found.lyrics[has], whole.lyrics[has])
+    assert (dropped.lyrics_key[~has] == -1).all()
+    assert not dropped.lyrics_pooled[~has].any()
+    assert torch.equal(dropped.lyrics_pooled[has], whole.lyrics_pooled[has])
+    assert torch.equal(dropped.lyrics[has], whole.lyrics[has])
     assert not (drop_lyrics(whole, 1.0).lyrics_tokens > 0).any()
 
 
-def test_nothing_asked_is_nothing_done_and_nothing_drawn() -> None:
+def test_without_augmentation_batch_and_random_state_are_unchanged() -> None:
     whole, state = batch(4), torch.get_rng_state()
     assert augment_batch(whole, TrainConfig()) is whole
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore, tmp_path: Path) -> None:
-    """A run stopped after its first epoch goes on to the same bytes as one never stopped, all switches on."""
+    """With all switches on, a run resumed after its first epoch has the same bytes as an uninterrupted one."""
     small = {"width": 32, "graph_hidden": 32}
     options = {"encoder": "tiny", "precision": "fp32", "epochs": 4, "lr": 1e-3, "model_options": small}
     config = TrainConfig.from_dict(merge_options(switched_on(*SWITCHES), options))

@@ -1,4 +1,4 @@
-"""Every option that ``--set`` takes: reachable by name, and each changes what it is about."""
+"""Test every option of ``--set``: each is accepted, and each has an effect."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ MODEL_SETTINGS = [
     "mel_reference=max",
     "mel_top_db=20",
 ]
-OF_ML_GCN = ["graph_threshold=0.05", "graph_reweight=0.6"]
-SEEN_IN_TRAINING = ["tau_scale=log"]
+ML_GCN_SETTINGS = ["graph_threshold=0.05", "graph_reweight=0.6"]
+ONLY_IN_TRAINING = ["tau_scale=log"]
 
 TRAINING_SETTINGS = [
     "loss=asymmetric",
@@ -60,8 +60,8 @@ TRAINING_SETTINGS = [
 ]
 
 
-def test_no_option_of_the_model_is_left_out_here() -> None:
-    named = {setting.partition("=")[0] for setting in (*MODEL_SETTINGS, *OF_ML_GCN, *SEEN_IN_TRAINING)}
+def test_this_file_covers_every_model_option() -> None:
+    named = {setting.partition("=")[0] for setting in (*MODEL_SETTINGS, *ML_GCN_SETTINGS, *ONLY_IN_TRAINING)}
     assert named == set(MODEL_OPTIONS)
 
 
@@ -91,8 +91,8 @@ def outputs(net: System) -> list[torch.Tensor]:
     with torch.no_grad():
         if net.output_bias is not None:
             net.output_bias.fill_(0.5)
-        found: Outputs = net(batch)
-    return [value for value in vars(found).values() if value is not None]
+        values: Outputs = net(batch)
+    return [value for value in vars(values).values() if value is not None]
 
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
@@ -100,13 +100,13 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("setting", MODEL_SETTINGS)
-def test_each_option_of_the_model_changes_what_it_computes(setting: str) -> None:
-    # In training mode, so that dropout takes part; both have the same weights where shapes agree, and the same draws.
+def test_each_model_option_changes_the_output(setting: str) -> None:
+    # In training mode, for dropout. Both models have the same random draws, and the same weights if shapes agree.
     assert same(outputs(system()), outputs(system()))
     assert not same(outputs(system()), outputs(system(setting)))
 
 
-@pytest.mark.parametrize("setting", OF_ML_GCN)
+@pytest.mark.parametrize("setting", ML_GCN_SETTINGS)
 def test_each_option_of_ml_gcn_changes_its_graph(setting: str) -> None:
     mode = "graph_normalisation=ml-gcn"
     assert not same(outputs(system(mode)), outputs(system()))
@@ -126,8 +126,8 @@ def plain(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -
     return run
 
 
-@pytest.mark.parametrize("setting", [*TRAINING_SETTINGS, *SEEN_IN_TRAINING])
-def test_each_option_of_training_leads_to_other_weights(
+@pytest.mark.parametrize("setting", [*TRAINING_SETTINGS, *ONLY_IN_TRAINING])
+def test_each_training_option_changes_the_weights(
     small_store: FeatureStore, plain: Path, tmp_path: Path, setting: str
 ) -> None:
     fitted(small_store, tmp_path / "run", setting)
@@ -135,42 +135,48 @@ def test_each_option_of_training_leads_to_other_weights(
     assert weights[0] != weights[1]
 
 
-def test_decoupled_weight_decay_is_not_adams(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_adamw_differs_from_adam_with_weight_decay(small_store: FeatureStore, tmp_path: Path) -> None:
     for name in ("adam", "adamw"):
         fitted(small_store, tmp_path / name, f"optimizer={name}", "weight_decay=0.1", epochs=1)
     weights = [next((tmp_path / name / "last").glob("weights-*")).read_bytes() for name in ("adam", "adamw")]
     assert weights[0] != weights[1]
 
 
-def test_biases_start_at_the_training_splits_log_odds(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_prior_bias_equals_the_log_odds_of_the_training_split(small_store: FeatureStore, tmp_path: Path) -> None:
     result = fitted(small_store, tmp_path / "run", "prior_bias=true", "lr=0", epochs=1)
     counts, n = result.task.train_labels.sum(axis=0), result.task.n_train
     bias = load_run(tmp_path / "run").model.output_bias
     assert bias is not None
     share = (counts + 1) / (n + 2)
     np.testing.assert_allclose(torch.sigmoid(bias).detach(), share, rtol=1e-5)
-    with pytest.raises(ConfigError, match="needs a bias"):
+    with pytest.raises(ConfigError, match="the model has no bias"):
         fitted(small_store, tmp_path / "none", "prior_bias=true", "bias=false")
 
 
-def test_lambda_1_warns_that_nothing_but_the_audio_lyrics_part_learns(
-    small_store: FeatureStore, tmp_path: Path
-) -> None:
-    asked = {"1": ["lambda=1"], ".9": ["lambda=0.9"], "off": ["lambda=1", "contrastive=false"]}
-    runs = [fitted(small_store, tmp_path / name, *settings, epochs=1) for name, settings in asked.items()]
-    warned = [any("learn nothing" in line for line in run.warnings) for run in runs]
+def test_lambda_1_gives_a_warning(small_store: FeatureStore, tmp_path: Path) -> None:
+    settings_of = {"1": ["lambda=1"], ".9": ["lambda=0.9"], "off": ["lambda=1", "contrastive=false"]}
+    runs = [fitted(small_store, tmp_path / name, *settings, epochs=1) for name, settings in settings_of.items()]
+    warned = [any("scores are meaningless" in line for line in run.warnings) for run in runs]
     assert warned == [True, False, False]
 
 
-def test_a_summed_loss_is_the_mean_times_the_genres(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_summed_loss_equals_the_mean_times_the_number_of_genres(small_store: FeatureStore, tmp_path: Path) -> None:
     mean, total = (
-        fitted(small_store, tmp_path / way, f"bce_reduction={way}", "lr=0", "dropout=0", "contrastive=false", epochs=1)
-        for way in ("mean", "sum")
+        fitted(
+            small_store,
+            tmp_path / reduction,
+            f"bce_reduction={reduction}",
+            "lr=0",
+            "dropout=0",
+            "contrastive=false",
+            epochs=1,
+        )
+        for reduction in ("mean", "sum")
     )
     assert total.history[0].loss == pytest.approx(5 * mean.history[0].loss, rel=1e-5)
 
 
-def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
+def test_settings_are_parsed_as_yaml_and_unknown_ones_refused() -> None:
     assert read_settings(["lr=1e-4", "heads=2", "mel_top_db=null", "lambda=0", "genres=[rock, jazz]"]) == {
         "lr": 1e-4,
         "lambda_": 0,
@@ -178,19 +184,19 @@ def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
         "model_options": {"heads": 2, "mel_top_db": None},
     }
     assert read_settings([]) == {}
-    for setting, says in [
+    for setting, message in [
         ("widht=1", "did you mean 'width'"),
-        ("heads", "want key=value"),
+        ("heads", "Write key=value"),
         ("heads=[", "YAML"),
-        ("preset=plus", "no option 'preset'"),
-        ("n_genres=4", "no option 'n_genres'"),
+        ("preset=plus", "unknown option 'preset'"),
+        ("n_genres=4", "unknown option 'n_genres'"),
     ]:
-        with pytest.raises(ConfigError, match=says):
+        with pytest.raises(ConfigError, match=message):
             read_settings([setting])
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         (["heads=two"], "heads is 'two'"),
         (["ffn=1"], "true or false"),
@@ -198,18 +204,18 @@ def test_settings_are_read_as_yaml_and_refused_with_the_nearest_name() -> None:
         (["graph_similarity=rwa"], "rwa"),
         (["mel_top_db=loud"], "mel_top_db"),
         (["loss=mse"], "loss='mse'"),
-        (["warmup_epochs=100"], "fewer than the 100 epochs"),
+        (["warmup_epochs=100"], "Use fewer than the 100 epochs"),
         (["model=santana", "modalities=lyrics"], "santana"),
         (["modality_dropout=2"], "modality_dropout"),
         (["spec_augment=1"], "spec_augment"),
     ],
 )
-def test_values_without_meaning_are_refused_before_anything_is_read(settings: list[str], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_values_are_refused_by_the_config(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict(read_settings(settings))
 
 
-def test_a_system_has_the_parts_it_has() -> None:
+def test_components_that_a_system_lacks_are_switched_off() -> None:
     assert dataclasses.asdict(TrainConfig(model="santana")) | {"model": "ours", "head": "graph"} == dataclasses.asdict(
         TrainConfig(modalities="audio")
     )

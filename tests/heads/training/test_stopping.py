@@ -1,4 +1,4 @@
-"""`mgc train` told to end: it saves where it is, says so by its exit code, and goes on from there exactly."""
+"""Test `mgc train` under SIGTERM and SIGINT: checkpoint, exit code, exact resume."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mgc.heads.runs.checkpoint import find_state, state_file
 from mgc.heads.training.train import train
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
-    small_store: FeatureStore, tmp_path: Path, asked: signal.Signals, code: int
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_resume_after_a_signal_gives_identical_bytes(
+    small_store: FeatureStore, tmp_path: Path, signal_number: signal.Signals, code: int
 ) -> None:
     run = tmp_path / "run"
     command = [
@@ -47,17 +47,17 @@ def test_a_signal_ends_it_within_ten_seconds_and_resume_goes_on_exactly(
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(asked)
-    _, said = process.communicate(timeout=60)
+    process.send_signal(signal_number)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    assert b"go on with --resume" in said
+    assert b"Continue with --resume" in stderr
     state, _ = find_state(run)
     assert state is not None
     config = TrainConfig.from_dict({**state.config, "epochs": state.epoch + 1})
     train(small_store, run, config, resume=True)
-    train(small_store, tmp_path / "undisturbed", config)
+    train(small_store, tmp_path / "uninterrupted", config)
     ends = []
-    for folder in (run, tmp_path / "undisturbed"):
+    for folder in (run, tmp_path / "uninterrupted"):
         state, _ = find_state(folder)
         assert state is not None
         ends.append([state_file(folder, state, role).read_bytes() for role in ("weights", "optimizer", "best")])
