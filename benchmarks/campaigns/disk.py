@@ -1,14 +1,14 @@
-"""A disk that logs every write and every flush, so that its content at any moment can be made again.
+"""Serve a disk image that logs every write and every flush, to reconstruct its content at any time.
 
     python -m benchmarks.campaigns.disk IMAGE LOG FILE        (serves FILE; needs root and /dev/fuse)
 
-IMAGE appears as FILE through FUSE, of whose protocol a single file needs nine requests. A loop device on FILE carries
-the file system: it sends what the file system writes as WRITE, and a flush or FUA of the file system as FSYNC. What is
-only in the page cache of the file system is in neither. The log holds them in the order in which they were answered.
+FUSE serves IMAGE as FILE; a single file needs nine requests of the protocol. A loop device on FILE carries the file
+system. It sends writes of the file system as WRITE, and flushes and FUA as FSYNC. Data that is only in the page cache
+of the file system is not sent. The log holds the requests in the order of their answers.
 
-A power cut after the first n requests leaves everything up to the last flush, and any subset of the writes since:
-disks reorder what is in their cache, and lose it. A copy of the image (by reflink or snapshot) shows no such loss, and
-device-mapper (log-writes, flakey) is not in every kernel.
+A power cut after the first n requests keeps everything up to the last flush, and any subset of the later writes, since
+disks reorder and lose the content of their cache. A copy of the image (by reflink or snapshot) does not show such loss,
+and some kernels lack the targets of device-mapper (log-writes, flakey).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from benchmarks.campaigns import processes
 from benchmarks.machine import ROOT
 
 SIZE = 320 << 20
-"""Bytes of an image: 300 MiB is the least that mkfs.xfs accepts. Blocks that are never written take no space."""
+"""Size of an image in bytes; mkfs.xfs needs at least 300 MiB. Unwritten blocks take no space."""
 BLOCK = 4096
-"""Bytes that a disk writes whole or not at all."""
+"""Number of bytes that a disk writes atomically."""
 MAKE = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f"), "btrfs": ("mkfs.btrfs", "-q", "-f")}
 OPTIONS = {"ext4": ("defaults", "data=writeback,noauto_da_alloc"), "xfs": ("defaults",), "btrfs": ("defaults",)}
-"""Mount options to try; those of ext4 allow a rename to reach the disk before the data of the file."""
+"""Mount options; the second ones of ext4 allow a rename to reach the disk before the data of the file."""
 
 _IN, _OUT, _ENTRY = struct.Struct("<IIQQIIIHH"), struct.Struct("<IiQ"), struct.Struct("<QI")
 _FLUSH = 2**64 - 1
@@ -47,7 +47,7 @@ _UNANSWERED = (2, 36, 42)
 
 
 def missing() -> str:
-    """Return what this machine lacks to serve and mount a disk, or an empty text."""
+    """Return the requirement that this machine lacks to serve and mount a disk, or an empty string."""
     programs = ("mount", "umount", "losetup", "cp", *(make for make, *_ in MAKE.values()))
     if lacking := processes.missing():
         return lacking
@@ -55,15 +55,15 @@ def missing() -> str:
         return f"{', '.join(absent)} not found; install e2fsprogs, xfsprogs and btrfs-progs"
     if absent := [device for device in ("/dev/fuse", "/dev/loop-control") if not Path(device).exists()]:
         return f"this machine has no {' and no '.join(absent)}"
-    known = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
-    if absent := sorted(MAKE.keys() - known):
-        return f"this kernel does not have {', '.join(absent)} (modprobe may load it)"
+    supported = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+    if absent := sorted(MAKE.keys() - supported):
+        return f"this kernel does not support {', '.join(absent)} (modprobe may load it)"
     return ""
 
 
 @dataclass(frozen=True)
 class Write:
-    """One request: `data` written at a byte offset; None is a flush of all that was written before."""
+    """One request: `data` written at a byte offset, or a flush if `data` is None."""
 
     offset: int
     data: bytes | None
@@ -77,7 +77,7 @@ class Disk:
     log: Path
 
     def position(self) -> int:
-        """Return the size of the log: everything that was durable by now lies before it."""
+        """Return the size of the log, which covers everything that is durable so far."""
         return self.log.stat().st_size
 
 
@@ -126,19 +126,19 @@ def mounted(image: Path, folder: Path, options: str) -> Iterator[Path]:
 
 
 def _unmount(folder: Path) -> None:
-    """Unmount, once children of a process that has ended are gone too."""
+    """Unmount, after all children of an exited process have exited."""
     deadline = time.monotonic() + 10
     while (done := subprocess.run(["umount", folder], check=False, capture_output=True)).returncode != 0:
         if time.monotonic() > deadline:
             subprocess.run(["umount", "-l", folder], check=True)
             raise AssertionError(f"{folder} is still in use: {done.stderr.decode()}")
         time.sleep(0.05)
-    # btrfs remembers devices by the identity of their file system, which all cuts of one image share.
+    # btrfs identifies devices by the id of the file system, which all cuts of one image share.
     subprocess.run(["btrfs", "device", "scan", "--forget"], check=False, capture_output=True)
 
 
 def make_image(image: Path, kind: str, content: Path) -> None:
-    """Write an image with a file system that holds what `content` holds."""
+    """Write an image with a file system that contains a copy of the folder `content`."""
     with image.open("wb") as file:
         file.truncate(SIZE)
     _run(*MAKE[kind], image)
@@ -147,7 +147,7 @@ def make_image(image: Path, kind: str, content: Path) -> None:
 
 
 def copy_image(image: Path, copy: Path) -> None:
-    """Copy an image without the blocks that are zero."""
+    """Copy an image without its zero blocks."""
     _run("cp", "--sparse=always", image, copy)
 
 
@@ -162,12 +162,12 @@ def read_log(log: Path) -> tuple[list[Write], list[int]]:
     return writes, ends
 
 
-def cut(image: Path, writes: Sequence[Write], lost: float, rng: random.Random) -> int:
-    """Write into an image what a power cut after these requests leaves of them; return how many blocks were lost.
+def cut(image: Path, writes: Sequence[Write], p_lost: float, rng: random.Random) -> int:
+    """Apply requests to an image as a power cut after them would leave it; return the number of lost blocks.
 
     Parameters
     ----------
-    lost : probability with which a block that was written after the last flush is lost.
+    p_lost : probability that a block written after the last flush is lost.
     """
     last = max((i for i, write in enumerate(writes) if write.data is None), default=-1)
     n_lost = 0
@@ -175,7 +175,7 @@ def cut(image: Path, writes: Sequence[Write], lost: float, rng: random.Random) -
         for i, write in enumerate(writes):
             for start in range(0, len(write.data or b""), BLOCK):
                 assert write.data is not None
-                if i > last and rng.random() < lost:
+                if i > last and rng.random() < p_lost:
                     n_lost += 1
                 else:
                     file.seek(write.offset + start)
@@ -190,7 +190,7 @@ def _run(*command: object) -> str:
 
 
 def serve(image: Path, log: Path, file: Path) -> None:
-    """Serve `image` as `file` until that is unmounted, one request after another; log writes and flushes."""
+    """Serve `image` as `file` until `file` is unmounted, one request at a time; log writes and flushes."""
     fuse = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={fuse},rootmode=100600,user_id=0,group_id=0"
     subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "mgc-disk", file], pass_fds=[fuse], check=True)
@@ -211,8 +211,8 @@ def serve(image: Path, log: Path, file: Path) -> None:
 
 
 def _answer(kind: int, body: memoryview, disk: int, log: int) -> bytes | None:
-    """Carry out a request and return what the kernel expects (linux/fuse.h), None for one that is not known."""
-    if kind == _INIT:  # version 7.31; asynchronous reads, large writes, and how large (max_pages)
+    """Perform a request and return the answer (linux/fuse.h), None for an unknown request."""
+    if kind == _INIT:  # version 7.31; asynchronous reads, large writes, max_pages
         flags = 1 | 1 << 5 | 1 << 22
         return struct.pack(
             "<IIIIHHIIHHII24x", 7, 31, _MAX_WRITE, flags, 64, 48, _MAX_WRITE, 1, _MAX_WRITE // BLOCK, 0, 0, 0

@@ -1,7 +1,7 @@
-"""Faults at every operation by which a process changes a folder: it dies there, or the operation fails, or it sleeps.
+"""Inject a fault at any operation that changes a folder: the process dies, the operation fails, or the process sleeps.
 
-Operations are counted by Python's audit events (opening for writing, link, rename, mkdir, remove, rmdir) and fsync.
-What pyarrow writes through its own C++ code is counted only as the fsync that follows.
+Operations are counted by Python's audit events (open for writing, link, rename, mkdir, remove, rmdir) and by fsync.
+Writes of pyarrow's C++ code count only by the fsync that follows.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Killed(Exception):  # noqa: N818
-    """Stands for the death of the process: nothing that it does afterwards reaches the disk."""
+    """Simulates the death of the process: no later operation reaches the disk."""
 
 
 @dataclass
 class Watch:
-    """The operations on a folder, in order, and whether the fault at one of them happened.
+    """Operations on a folder, in order, with a fault at one of them.
 
     Attributes
     ----------
-    fault : a function is called, and the operation then goes on: what another process does meanwhile.
-    reads : count files opened for reading, and folders listed, too; of this thread only, for in the thread of zarr's
-        event loop no other command can run.
-    undurable : names that were made and whose folder was not fsynced since: a power cut may take them.
+    fault : kind of fault. A function is called before the operation, in place of another process.
+    at : number of the operation with the fault.
+    reads : also count files opened for reading and listed folders, in this thread only, since no other command can run
+        in the thread of zarr's event loop.
+    undurable : new names whose folder was not fsynced since, so that a power cut may lose them.
+    fired : whether the fault has happened.
     """
 
     folder: Path
@@ -59,7 +61,7 @@ class Watch:
     thread: int = field(default_factory=threading.get_ident)
 
     def count(self, name: str, path: str) -> None:
-        """Note an operation on `path` if that lies in the folder, or let it fail."""
+        """Record an operation on `path` if it is in the folder, or inject the fault."""
         if not path.startswith(str(self.folder)) or (self.reads and threading.get_ident() != self.thread):
             return
         if self.fired and self.fault == "kill":
@@ -79,14 +81,14 @@ class Watch:
 
 
 _watches: list[Watch] = []
-"""The watch of this moment, if any."""
+"""The active watch, if any."""
 
 
 @contextmanager
 def faults(
     folder: Path, fault: Fault | Callable[[], None] | None = None, at: int = -1, *, reads: bool = False
 ) -> Iterator[Watch]:
-    """Count the operations below `folder` and let one of them fail; after a kill all further ones fail too."""
+    """Count the operations below `folder` and inject a fault at one of them; after a kill, all later ones fail."""
     _add_hooks()
     watch = Watch(folder, fault, at, reads)
     _watches[:] = [watch]
@@ -114,7 +116,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 @functools.cache
 def _add_hooks() -> None:
-    """Count operations from now on; an audit hook cannot be removed, so it is added once."""
+    """Install the hooks that count operations, once, since an audit hook cannot be removed."""
     sys.addaudithook(_audit)
     real = os.fsync
 
@@ -129,7 +131,7 @@ def _add_hooks() -> None:
 
 
 def life(path: Path) -> None:
-    """Plan a store, fill it, extend it, take down a track and compact; continue a life that was interrupted."""
+    """Plan a store, fill it, append to it, take down a track and compact; continue after an interruption."""
     if not (path / "plan.json").exists():
         create(path)
     roll_forward(path)
@@ -147,7 +149,7 @@ def _fill_pending(path: Path) -> None:
 
 
 def check_state(path: Path) -> None:
-    """Assert that rows of a store are as they were written, or absent, and that nothing is damaged."""
+    """Assert that a store is intact and that its rows are as written, or absent."""
     if not (path / "plan.json").exists():
         assert not path.exists() or not any(path.iterdir())
         return
@@ -159,7 +161,7 @@ def check_state(path: Path) -> None:
 
 
 def check_fault(folder: Path, fault: Fault, at: int, clean: dict[str, bytes | None]) -> None:
-    """Live a life with one fault, then finish it without: the store in the end must be `clean`."""
+    """Run :func:`life` with one fault and again without: the final store must equal `clean`."""
     path = folder / "s.zarr"
     with faults(folder, fault, at) as watch, contextlib.suppress(Killed, OSError):
         life(path)
@@ -169,5 +171,5 @@ def check_fault(folder: Path, fault: Fault, at: int, clean: dict[str, bytes | No
         check_state(path)
         life(path)
     assert tree(path) == clean, f"{fault} at operation {at} ({watch.operations[at]})"
-    lost = second.undurable & {path / key for key in clean}
-    assert not lost, f"a power cut may take {lost} after {fault} at operation {at} ({watch.operations[at]})"
+    undurable = second.undurable & {path / key for key in clean}
+    assert not undurable, f"a power cut may lose {undurable} after {fault} at operation {at} ({watch.operations[at]})"

@@ -1,15 +1,15 @@
-"""The order of fsync, publish and commit in the system calls, which decides what a power failure leaves.
+"""Check the order of fsync, publish and commit in the system calls, which determines the state after a power failure.
 
     python -m benchmarks.campaigns.fsync_order > benchmarks/campaigns/fsync_order.md        (needs strace)
 
 Writes a small store under strace and checks, for each part and each later generation of the plan:
 
-1. every object was fsynced, and every folder that names one, before the folder was renamed to its staged name;
+1. every object and its folder was fsynced before the folder was renamed to its staged name;
 2. the staged name was fsynced (its parent folder) before the record was linked;
-3. the record's own bytes were fsynced before it was linked, and the folder of records after, before anything else;
-4. objects were linked to their keys after that only, and the folders of the keys fsynced.
+3. the bytes of the record were fsynced before it was linked, and the folder of records right after;
+4. objects were linked to their keys after that, and the folders of the keys were fsynced.
 
-This does not show that the disk keeps what it reports as written.
+This does not show that the disk keeps data that it reports as written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Event = tuple[str, str, str]
 
 
 def traced(store: Path) -> list[Event]:
-    """Return (call, path, second path) of every call that succeeded, in order."""
+    """Return (call, path, second path) of every successful call, in order."""
     log = store.parent / "strace.log"
     strace = ["strace", "-f", "-y", "-s", "4096", "-o", log, "-e", f"trace={CALLS}"]
     subprocess.run([*strace, sys.executable, "-c", SCRIPT, store], check=True, cwd=ROOT)
@@ -53,7 +53,7 @@ def traced(store: Path) -> list[Event]:
 
 
 def check(store: Path, events: list[Event], record: str) -> list[str]:
-    """Assert the order for one record; return it in words."""
+    """Assert the order for one record; return its steps as text."""
     renames = [(i, Path(source), Path(to)) for i, (call, source, to) in enumerate(events) if call == "rename"]
     links = [(i, Path(source), Path(to)) for i, (call, source, to) in enumerate(events) if call == "link"]
     commit, draft = next((i, str(source)) for i, source, to in links if to == store / record)
@@ -82,13 +82,13 @@ def check(store: Path, events: list[Event], record: str) -> list[str]:
         later = [j for j, event in enumerate(events) if i < j and event == ("fsync", str(to.parent), "")]
         assert later, f"the folder of {to} was not fsynced"
     return [
-        f"{len(fsynced)} fsyncs up to here, all {len(links)} objects, their folders and the record's draft among them",
+        f"{len(fsynced)} fsyncs so far, including all {len(links)} objects, their folders and the record's draft",
         f"rename to `staging/{label}~<digest>`",
         "fsync of `staging/`",
-        f"link to `{record}`: the decision",
+        f"link to `{record}`: the commit",
         f"fsync of `{Path(record).parent}/`",
         f"{len(links)} links to keys, fsync of their folders",
-        "removal of what was staged",
+        "removal of the staging",
     ]
 
 
@@ -98,13 +98,14 @@ def main() -> None:
         events = traced(store)
         records = [f"commits/{part}.json" for part in range(4)] + ["generations/1.json"]
         steps = [check(store, events, record) for record in records]
-    print_heading("Order of system calls", __file__, ", which says what is checked.")
+    print_heading("Order of system calls", __file__, ", which lists the checks.")
     print(
-        f"{len(events)} calls traced; the order holds for {len(records)} records ({', '.join(records)}). The second:\n"
+        f"{len(events)} calls traced; the order holds for {len(records)} records ({', '.join(records)}). "
+        "Steps for the second record:\n"
     )
     for number, step in enumerate(steps[1], start=1):
         print(f"{number}. {step}")
-    print("\nThis does not show that a disk keeps what it reports as written; no machine was unplugged.")
+    print("\nThis does not show that a disk keeps data that it reports as written. No real power cut was tested.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trials with stores and models from elsewhere, whose seals are right and whose contents are hostile."""
+"""Define trials with hostile stores and models, whose checksums are valid."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ from mgc.heads.training.train import train
 
 MEMORY_BYTES, TIME_S, TRACED_EVERY = 3 * 2**30, 60, 20
 MODEL_FILES = ("config.json", "labels.json", "preprocessor.json", "thresholds.json", "model.safetensors")
-"""Address space beyond what this process has; time for one mutant; every so many-th counts for the coverage."""
+"""`MEMORY_BYTES`: additional address space. `TIME_S`: time limit per mutant. Every `TRACED_EVERY`-th mutant is traced
+for line coverage."""
 
 
 @functools.cache
@@ -87,10 +88,10 @@ def truth() -> dict[tuple[str, int], bytes]:
 
 
 def hostile(number: int, folder: Path, n_mutants: int = 500) -> dict[str, Any]:
-    """Mutate records, tables, arrays and metadata of a store in both forms, and a model; seal them; read them.
+    """Mutate records, tables, arrays and metadata of a store in both forms, and of a model; seal and read them.
 
-    Every command ends in a right reading or in an error of mgc's own; none crashes, hangs or takes memory that the
-    bytes do not bear out.
+    Every command reads correct data or ends with an error of mgc. None crashes, hangs, or allocates more memory than
+    the data justifies.
     """
     counts: Counter[str] = Counter()
     lines: set[tuple[str, int]] = set()
@@ -116,7 +117,7 @@ def hostile(number: int, folder: Path, n_mutants: int = 500) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _limits() -> Iterator[None]:
-    """Limit address space and time, and leave out fsync, until the end of the block."""
+    """Limit address space and time, and skip fsync, within the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
@@ -135,7 +136,7 @@ def _too_slow(signum: int, frame: FrameType | None) -> None:
 
 
 def _copy(folder: Path) -> Path:
-    """Link all files of the store into a new one; no command changes a file in place."""
+    """Link all files of the store into a new store; no command changes files in place."""
     store = folder / "s.zarr"
     shutil.copytree(originals()[0] / "s.zarr", store, copy_function=os.link)
     return store
@@ -148,7 +149,7 @@ def _put(store: Path, key: str, data: bytes) -> None:
 
 
 def _rewrite(store: Path, records: dict[str, Any], rng: random.Random) -> None:
-    """Write all records, each sealed; mostly with the hashes by which they name each other."""
+    """Write all records, each sealed, mostly with updated hashes between them."""
     if rng.random() < 0.8:
         link_hashes(records)
     for key, record in records.items():
@@ -172,7 +173,7 @@ def metadata(folder: Path, rng: random.Random) -> bool:
         document = json.loads((store / key).read_bytes())
         mutate_json(document, rng)
         _put(store, key, json.dumps(document).encode())
-    if rng.random() < 0.3:  # verify and repair then rely on them
+    if rng.random() < 0.3:  # verify and repair read these records
         key = rng.choice(("plan.json", "generations/0.json", "features/other.json", "features/tempo.json"))
         _put(store, key, b"{}")
     return use_store(store, rng)
@@ -199,9 +200,9 @@ def _object(
 
 
 def file(folder: Path, rng: random.Random) -> bool:
-    """Put a link, pipe, folder or nothing in the place of a file, or a file where there was none.
+    """Replace a file by a link, a pipe, a folder, another file or nothing, or add one.
 
-    What a link leads to stays as it is.
+    The target of a link must not change.
     """
     store, kind, outside = _copy(folder), rng.randrange(5), folder / "outside"
     (outside / "c").mkdir(parents=True)
@@ -220,7 +221,7 @@ def file(folder: Path, rng: random.Random) -> bool:
         (store / key).mkdir()
     elif kind == 3:
         (store / key).write_bytes(rng.choice(list(originals()[1].values())))
-    same = kind != 3  # an object may be another's, which only `verify --full` can tell
+    same = kind != 3  # only `verify --full` detects that an object is that of another key
     refused = use_store(store, rng, same=same)
     assert tree(outside) == before, "files outside the store were changed"
     return refused
@@ -276,7 +277,7 @@ KINDS: dict[str, Callable[[Path, random.Random], bool]] = {
 
 
 def use_store(store: Path, rng: random.Random, *, same: bool = True) -> bool:
-    """Run the commands on a store; return whether one of them refused it."""
+    """Run the commands on a store; return whether any of them refused it."""
     refused = [_attempt(lambda: read_all(store, same=same, mapped=rng.random() < 0.7))]
     damages: list[Any] = []
     refused.append(_attempt(lambda: damages.extend(verify(store, full=rng.random() < 0.3))))
@@ -301,7 +302,7 @@ def _attempt(action: Callable[[], object]) -> bool:
 
 
 def read_all(path: Path, *, same: bool, mapped: bool = True) -> None:
-    """Read everything; `same`: features must be those of the original's rows."""
+    """Read everything. With `same`, features must equal those of the original."""
     with FeatureStore.open(path, mapped=mapped) as store:
         view = StoreView(store)
         _ = store.counts(), view.tracks.to_pylist(), view.failures.to_pylist(), view.labels()
@@ -323,17 +324,17 @@ def read_all(path: Path, *, same: bool, mapped: bool = True) -> None:
 def _traced(lines: set[tuple[str, int]]) -> Iterator[None]:
     """Collect the lines of ``cache/`` that this thread runs."""
     prefix = f"{ROOT}/cache/"
-    known: dict[CodeType, str | None] = {}
+    file_of: dict[CodeType, str | None] = {}
 
     def local(frame: FrameType, event: str, _: object) -> Any:
-        lines.add((known[frame.f_code] or "", frame.f_lineno))
+        lines.add((file_of[frame.f_code] or "", frame.f_lineno))
         return local
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code not in known:
+        if frame.f_code not in file_of:
             name = os.path.realpath(frame.f_code.co_filename)
-            known[frame.f_code] = name.removeprefix(prefix) if name.startswith(prefix) else None
-        return local(frame, event, argument) if known[frame.f_code] is not None else None
+            file_of[frame.f_code] = name.removeprefix(prefix) if name.startswith(prefix) else None
+        return local(frame, event, argument) if file_of[frame.f_code] is not None else None
 
     before = sys.gettrace()
     sys.settrace(trace)
@@ -345,15 +346,15 @@ def _traced(lines: set[tuple[str, int]]) -> Iterator[None]:
 
 @functools.cache
 def _executable_lines() -> frozenset[tuple[str, int]]:
-    """Return file and line of every line of code in ``cache/``."""
-    found = set()
+    """Return file and line of every line of code in functions of ``cache/``."""
+    lines = set()
     for path in (ROOT / "cache").rglob("*.py"):
         with io.open_code(str(path)) as text:
             codes = [compile(text.read(), str(path), "exec")]
         while codes:
             code = codes.pop()
             codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-            if code.co_flags & 2:  # of functions: the rest ran when it was imported
+            if code.co_flags & 2:  # a function; other code runs at import
                 name = str(path.relative_to(ROOT / "cache"))
-                found |= {(name, line) for _, _, line in code.co_lines() if line}
-    return frozenset(found)
+                lines |= {(name, line) for _, _, line in code.co_lines() if line}
+    return frozenset(lines)

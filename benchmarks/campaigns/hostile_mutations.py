@@ -1,4 +1,4 @@
-"""Mutations of stores and models that are sealed again, so that what is hostile has the right checksums."""
+"""Mutate stores and models and update their checksums."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VALUES: tuple[Any, ...] = (
     ),
     *([], {}, [[]], [None], {"a": None}, [1] * 50, ["x"] * 50, {str(i): i for i in range(200)}),
 )
-"""What may stand in the place of any value of a document."""
+"""Replacements for any value of a document."""
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -50,12 +50,12 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def mutate_json(document: dict[str, Any], rng: random.Random) -> None:
     """Change one to three values, keys or list items of a document in place."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        found = paths(document)
-        if not found:
+        candidates = paths(document)
+        if not candidates:
             return
-        # By depth first: lists of objects have most of the paths, and few of the kinds.
-        depth = rng.choice(sorted({len(path) for path in found}))
-        path = rng.choice([path for path in found if len(path) == depth])
+        # By depth first, since lists of objects have most of the paths but few kinds of values.
+        depth = rng.choice(sorted({len(path) for path in candidates}))
+        path = rng.choice([path for path in candidates if len(path) == depth])
         parent: Any = document
         for step in path[:-1]:
             parent = parent[step]
@@ -89,7 +89,7 @@ def _mutate_value(parent: Any, key: Any, document: Any, rng: random.Random) -> N
 
 
 def link_hashes(records: dict[str, Any]) -> None:
-    """Bring the hashes by which records name each other up to their contents, as far as these allow it."""
+    """Update the hashes by which records refer to each other, as far as their contents allow."""
 
     def put(key: str, name: str, value: str) -> None:
         with contextlib.suppress(TypeError, KeyError):
@@ -120,7 +120,7 @@ def link_hashes(records: dict[str, Any]) -> None:
 
 
 def list_object(records: dict[str, Any], key: str, data: bytes) -> None:
-    """Bring size and hash of an object up to its bytes in every record that lists it."""
+    """Update size and hash of an object in every record that lists it."""
     for record in records.values():
         for item in record.get("objects", []) if isinstance(record, dict) else ():
             if item["key"] == key:
@@ -128,9 +128,9 @@ def list_object(records: dict[str, Any], key: str, data: bytes) -> None:
 
 
 def mutate_table(data: bytes, rng: random.Random) -> bytes:
-    """Change a Parquet table: bytes of its footer, columns, types, rows, nulls or texts."""
+    """Change bytes, columns, types, rows, nulls or texts of a Parquet table."""
     kind = rng.randrange(8)
-    if kind < 2:  # bytes, those of the footer twice as often
+    if kind < 2:  # bytes, mostly of the footer
         changed = bytearray(data)
         start = len(data) - 8 - int.from_bytes(data[-8:-4], "little") if rng.random() < 0.7 else 0
         for _ in range(rng.choice((1, 1, 3, 10))):
@@ -166,7 +166,7 @@ def mutate_table(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_chunk(data: bytes, rng: random.Random) -> bytes:
-    """Change an object of an array, or put a zstd frame of other contents in its place; its crc32c is right."""
+    """Change an object of an array, or replace it by a zstd frame of other content; its crc32c is valid."""
     body = bytearray(data[:-4])
     kind = rng.randrange(4)
     if kind == 0 and body:
@@ -177,13 +177,13 @@ def mutate_chunk(data: bytes, rng: random.Random) -> bytes:
     elif kind == 2:
         body = bytearray(pa.compress(bytes(rng.choice((0, 1, 4096, 2**24))), codec="zstd", asbytes=True))
     else:
-        body[5:13] = rng.randbytes(8)  # what a frame claims to hold, or offsets of a shard
+        body[5:13] = rng.randbytes(8)  # the content size of a frame, or offsets of a shard
     crc = int(google_crc32c.value(bytes(body))).to_bytes(4, "little")
     return bytes(body) + crc
 
 
 def mutate_hdf5(path: Path, rng: random.Random) -> None:
-    """Change an attribute, dataset, record or link of an HDF5 file; it is to be sealed again."""
+    """Change an attribute, dataset, record or link of an HDF5 file, which the caller must seal again."""
     with h5py.File(path, "r+") as file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -242,7 +242,7 @@ def mutate_hdf5(path: Path, rng: random.Random) -> None:
 
 
 def mutate_tensors(data: bytes, rng: random.Random) -> bytes:
-    """Change the header of a safetensors file, or bytes behind it."""
+    """Change the header of a safetensors file, or bytes after it."""
     n = int.from_bytes(data[:8], "little")
     header, kind = json.loads(data[8 : 8 + n]), rng.randrange(4)
     if kind == 0:

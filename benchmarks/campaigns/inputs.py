@@ -1,4 +1,4 @@
-"""Trials with bad input files: planted crashes, hangs and allocations, and mutated audio."""
+"""Define trials with invalid input files: planted crashes, hangs and allocations, and mutated audio."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if os.environ.get("MGC_CAMPAIGN_PLANTED"):
         return real(path, *arguments)
     clips.decode_clip = faulty
 """
-"""Code that workers run first: the decoder crashes, hangs or takes 8 GiB on files of such names, which are valid."""
+"""Start-up code of workers: the decoder crashes, hangs or allocates 8 GiB on files with such names, which are valid."""
 
 REASON = {"crash": "DECODER_CRASH", "hang": "DECODER_TIMEOUT", "bloat": "DECODER_MEMORY"}
 
 
 def blame(number: int, folder: Path, n_clips: int = 512, n_planted: int = 20) -> dict[str, Any]:
-    """Hide a crash, a hang or an allocation of 8 GiB in some of 512 clips, for two Dask workers.
+    """Plant a crash, a hang or an allocation of 8 GiB in some of 512 clips, for two Dask workers.
 
-    Exactly these files fail, each with its reason.
+    Exactly these files fail, each with its reason code.
     """
     rng = random.Random(number)
     names = [f"{kind}-{i}.flac" for kind in REASON for i in range(n_planted)]
@@ -76,12 +76,12 @@ def blame(number: int, folder: Path, n_clips: int = 512, n_planted: int = 20) ->
 
 @functools.cache
 def originals() -> dict[str, bytes]:
-    """Return two seconds of a chord with noise in six formats."""
+    """Return 2 s of a chord with noise in six formats."""
     rng = np.random.default_rng(0)
     t = np.arange(2 * 44_100) / 44_100
     chord = sum(np.sin(2 * np.pi * f * t) for f in (220, 277, 330)) / 6
-    sound = np.stack([chord, chord[::-1]], axis=1) + rng.normal(0, 0.02, (len(t), 2))
-    sound = sound.astype(np.float32)
+    audio = np.stack([chord, chord[::-1]], axis=1) + rng.normal(0, 0.02, (len(t), 2))
+    audio = audio.astype(np.float32)
     files = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in FORMATS:
@@ -89,17 +89,17 @@ def originals() -> dict[str, bytes]:
             if name == "m4a":
                 with av.open(str(file), "w") as container:
                     stream = container.add_stream("aac", rate=44_100, layout="stereo")
-                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T), format="fltp", layout="stereo")
+                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.T), format="fltp", layout="stereo")
                     frame.sample_rate = 44_100
                     container.mux([*stream.encode(frame), *stream.encode(None)])
             else:
-                soundfile.write(file, sound, 44_100)
+                soundfile.write(file, audio, 44_100)
             files[name] = file.read_bytes()
     return files
 
 
 def mutate(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """Flip bits of a file, cut it or splice a piece of another into it; return the kind of change and the bytes."""
+    """Flip bits of a file, truncate it, or splice a piece of another file into it; return kind of change and bytes."""
     kind = rng.choice(("flip", "cut", "splice"))
     if kind == "cut":
         return kind, data[: rng.randrange(len(data))]
@@ -108,16 +108,16 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> tuple[str, bytes]:
         start = rng.randrange(len(other))
         return kind, data[:at] + other[start : start + length] + data[at + rng.randrange(0, 4000) :]
     damaged = bytearray(data)
-    end = len(damaged) if rng.random() < 0.5 else min(len(damaged), 256)  # headers more often than by chance
+    end = len(damaged) if rng.random() < 0.5 else min(len(damaged), 256)  # more often in headers
     for _ in range(rng.choice((1, 1, 4, 32))):
         damaged[rng.randrange(end)] ^= 1 << rng.randrange(8)
     return kind, bytes(damaged)
 
 
 def mutants(number: int, folder: Path, n_files: int = 1000) -> dict[str, Any]:
-    """Decode files of six formats with flipped bits, cut short or spliced, in one decoder child after another.
+    """Decode files of six formats with flipped bits, truncated or spliced, in decoder processes.
 
-    The run does not crash, and every file is ok or failed with a reason.
+    The run does not crash, and every file is ok or failed with a reason code.
     """
     rng = random.Random(number)
     counts: Counter[str] = Counter()

@@ -1,7 +1,7 @@
-"""A writer is suspended at any of its operations (SIGSTOP, a paused machine) while another command runs.
+"""Suspend a writer at any of its operations, as by SIGSTOP or a paused machine, while another command runs.
 
-In one process: an audit hook runs the other command in the middle of the writer's call, at its n-th operation on the
-store, reads included. No claim holds the other command back, as after a suspension of two minutes.
+Both run in one process: an audit hook runs the other command within the call of the writer, at its n-th operation on
+the store, including reads. Claims do not block the other command, as after a suspension of two minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ N_TRACKS = 6
 
 
 def create_half(path: Path) -> Path:
-    """Write a store with a pending part, an added feature set with a pending part, and a takedown to be compacted."""
+    """Write a store with a pending part, an added feature set with a pending part, and a takedown before compaction."""
     create(path, N_TRACKS)
     fill(path, [0])
     add_feature_set(path, read_plan(path), "tempo", TEMPO)
@@ -45,7 +45,7 @@ def create_half(path: Path) -> Path:
 
 
 def extract(path: Path) -> None:
-    """Build what is pending, part by part, from the plan as it was at the start."""
+    """Build the pending parts, from the plan at the start."""
     roll_forward(path)
     plan = read_plan(path)
     for feature_set in (None, *plan.added):
@@ -56,14 +56,14 @@ def extract(path: Path) -> None:
 
 
 def append(path: Path) -> None:
-    """Plan a further track, of a new genre, and build its part."""
+    """Append a track with a new genre, and build its part."""
     if len(read_plan(path).generations) == 1:
         append_late_track(path)
     extract(path)
 
 
 def add(path: Path) -> None:
-    """Add features of another text encoder, which embeds the genres too."""
+    """Add a feature set of another text encoder, which also embeds genres."""
     plan = read_plan(path)
     done = plan.added["other"].n_genres if "other" in plan.added else 0
     if done < plan.n_genres:
@@ -73,7 +73,7 @@ def add(path: Path) -> None:
 
 
 def retry(path: Path) -> None:
-    """Build a committed part of an added feature set again, as a retry of its failed tracks does."""
+    """Build a committed part of an added feature set again, like a retry of failed tracks."""
     plan = read_plan(path)
     if "tempo" not in plan.added:
         return
@@ -96,23 +96,23 @@ def drop_tempo(path: Path) -> None:
 
 
 def drop_and_add_tempo(path: Path) -> None:
-    """Take features out, and add others by the same name."""
+    """Remove a feature set, and add another one with the same name."""
     drop_tempo(path)
     add_feature_set(path, read_plan(path), "tempo", replace(TEMPO, version="2"))
 
 
 def repair(path: Path) -> None:
-    """Put the newest part aside, of which an object is lost; where that is refused, the object is there again."""
-    lost, away = path / "mel/c" / str(max(committed(path))) / "0/0", path.with_suffix(".lost")
-    if lost.exists():
-        lost.replace(away)
+    """Remove an object of the newest part and quarantine the part; if that is refused, restore the object."""
+    key, backup = path / "mel/c" / str(max(committed(path))) / "0/0", path.with_suffix(".backup")
+    if key.exists():
+        key.replace(backup)
     try:
         quarantine(path, verify_store(path))
     except ConfigError:
-        away.replace(lost)
+        backup.replace(key)
         raise
     finally:
-        away.unlink(missing_ok=True)
+        backup.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:
@@ -120,7 +120,7 @@ def verify(path: Path) -> None:
 
 
 def convert(path: Path) -> None:
-    """Seal the store into a file next to it; one that is not finished is refused."""
+    """Seal the store into a file next to it; an unfinished store is refused."""
     convert_store(path, path.with_suffix(".h5"))
 
 
@@ -139,7 +139,7 @@ OTHERS: tuple[Callable[[Path], None], ...] = (
 
 
 def n_operations(half: Path, folder: Path, writer: Callable[[Path], None]) -> int:
-    """Return how many operations a writer makes that nothing disturbs."""
+    """Return the number of operations of an uninterrupted writer."""
     path = _copy(half, folder, writer)
     with faults(path, reads=True) as watch:
         writer(path)
@@ -148,7 +148,7 @@ def n_operations(half: Path, folder: Path, writer: Callable[[Path], None]) -> in
 
 
 def _copy(half: Path, folder: Path, writer: Callable[[Path], None]) -> Path:
-    """Copy the store that a writer starts from: half extracted, but finished for `convert`."""
+    """Copy the initial store of a writer: half extracted, or finished for `convert`."""
     path = Path(shutil.copytree(half, folder / "s.zarr"))
     if writer is convert:
         extract(path)
@@ -159,10 +159,9 @@ def _copy(half: Path, folder: Path, writer: Callable[[Path], None]) -> Path:
 def interleave(
     half: Path, folder: Path, writer: Callable[[Path], None], other: Callable[[Path], None], at: int
 ) -> list[str]:
-    """Suspend a writer at an operation while another command runs; return the errors that they end with.
+    """Suspend a writer at an operation while another command runs; return the errors of both.
 
-    The store is right afterwards, whatever the writer did, and the next extraction completes it. So is a sealed file,
-    if one was made.
+    Afterwards the store, and a sealed file if there is one, must be correct, and the next extraction completes them.
     """
     path = _copy(half, folder, writer)
     errors: list[str] = []
@@ -172,7 +171,7 @@ def interleave(
             command(path)
         except MgcError as error:
             errors.append(f"{command.__name__}: {type(error).__name__}: {error}".replace(str(path), "s.zarr"))
-        except FileNotFoundError:  # the command line prints these as they are
+        except FileNotFoundError:  # an error for users if the store was deleted
             if path.exists():
                 raise
 
@@ -180,15 +179,15 @@ def interleave(
         run(writer)
     assert watch.fired, f"{writer.__name__} has no operation {at}"
     if other is delete:
-        assert not path.exists(), "a store that was deleted was made again"
+        assert not path.exists(), "a deleted store was created again"
     _check_all(path)
     return errors
 
 
 def _check_all(path: Path) -> None:
-    """Check a store, and the file it was sealed into, as they are and after the next extraction; remove both.
+    """Check a store and its sealed file, before and after the next extraction; remove both.
 
-    A state that was right before, byte for byte, is not checked again: most interleavings end in one of a few hundred.
+    States that were checked before, byte for byte, are skipped: most interleavings end in one of a few hundred.
     """
     sealed = path.with_suffix(".h5")
     for _ in range(2):
@@ -202,19 +201,19 @@ def _check_all(path: Path) -> None:
 
 def _check_state(path: Path) -> None:
     state = sha256(repr(tree(path)).encode()).digest()
-    if state in _right:
+    if state in _checked:
         return
     check(path)
     extract(path)
     check(path, complete=True)
-    _right.add(state)
+    _checked.add(state)
 
 
-_right: set[bytes] = set()
+_checked: set[bytes] = set()
 
 
 def check(path: Path, *, complete: bool = False) -> None:
-    """Assert that a store is as recorded, and that every row that is ok holds what was written."""
+    """Assert that a store is intact, and that every row with status ok is as written."""
     roll_forward(path)
     damages = verify_store(path, full=complete)
     assert damages == [], damages

@@ -1,4 +1,4 @@
-"""Trials in which an extraction dies, or its disk is full: the real command, the real store."""
+"""Define trials that kill an extraction, its workers, or fill its disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if os.environ.get("MGC_CAMPAIGN_FAULTS"):
         return real(root, path)
     builder.resolve_inside = faulty
 """
-"""Code that workers run first: one dies at a track for which a file lies in a folder, and renames that file."""
+"""Start-up code of workers: a worker dies at a track with a marker file in a folder, and renames the marker."""
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def songs() -> Path:
 
 @functools.cache
 def clean() -> tuple[dict[str, bytes | None], float]:
-    """Return the store that an undisturbed run makes, and how long it takes."""
+    """Return the store of an uninterrupted run, and its duration in s."""
     path = songs() / "clean.zarr"
     started = time.monotonic()
     finish(path)
@@ -62,21 +62,21 @@ def clean() -> tuple[dict[str, bytes | None], float]:
 
 
 def start(path: Path, workers: int, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start an extraction, or resume it."""
+    """Start or resume an extraction."""
     return start_mgc("extract", songs() / "songs.jsonl", "-o", path, *OPTIONS, "--workers", workers, env=env)
 
 
 def finish(path: Path, workers: int = 0, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Extract what is missing and return the report."""
+    """Complete the extraction and return the report."""
     report: dict[str, Any] = json.loads(output(start(path, workers, env)))
     assert report["planned"] == report["ok"] == N_SONGS
     return report
 
 
 def kill(number: int, folder: Path) -> dict[str, Any]:
-    """Kill one or two extractions (--workers 0) at random moments by SIGKILL, up to six times, then finish.
+    """Kill one or two extractions (--workers 0) at random times by SIGKILL, up to six times, then finish.
 
-    The store in the end is byte-identical to a clean one.
+    The final store is byte-identical to that of an uninterrupted run.
     """
     rng = random.Random(number)
     expected, seconds = clean()
@@ -91,9 +91,9 @@ def kill(number: int, folder: Path) -> dict[str, Any]:
 
 
 def kill_dask(number: int, folder: Path) -> dict[str, Any]:
-    """Kill the whole process tree of an extraction through Dask: nanny, workers and decoders.
+    """Kill the whole process tree of an extraction with Dask: nanny, workers and decoders.
 
-    The store in the end is byte-identical to a clean one.
+    The final store is byte-identical to that of an uninterrupted run.
     """
     rng = random.Random(number)
     expected, _ = clean()
@@ -108,14 +108,16 @@ def kill_dask(number: int, folder: Path) -> dict[str, Any]:
 
 
 def worker(number: int, folder: Path) -> dict[str, Any]:
-    """End Dask workers in mid-part (exit, segfault), at four random tracks, once each.
+    """End Dask workers within a part (exit, segfault), at four random tracks, once each.
 
-    The store is byte-identical to a clean one.
+    The store is byte-identical to that of an uninterrupted run.
     """
     rng = random.Random(number)
     expected, _ = clean()
     env = run_first(folder / "site", FAULTY_WORKER) | {"MGC_CAMPAIGN_FAULTS": str(folder)}
-    for i, part in enumerate(rng.sample(range(N_SONGS // PART_ROWS), 4)):  # so that no part dies too often
+    for i, part in enumerate(
+        rng.sample(range(N_SONGS // PART_ROWS), 4)
+    ):  # different parts, so that none exceeds its attempts
         song = part * PART_ROWS + rng.randrange(PART_ROWS)
         (folder / f"{('exit', 'segfault')[i % 2]}-{song}.flac").touch()
     report = finish(folder / "s.zarr", workers=2, env=env)
@@ -127,9 +129,9 @@ def worker(number: int, folder: Path) -> dict[str, Any]:
 
 
 def disk_full(number: int, folder: Path) -> dict[str, Any]:
-    """Fill up a small tmpfs at a random point of an extraction: a clear error.
+    """Fill a small tmpfs at a random point of an extraction: the command ends with an error that names the cause.
 
-    After room is made, the store is byte-identical to a clean one.
+    After space is freed, the store is byte-identical to that of an uninterrupted run.
     """
     rng = random.Random(number)
     expected, _ = clean()
@@ -140,5 +142,5 @@ def disk_full(number: int, folder: Path) -> dict[str, Any]:
         make_room()
         finish(disk / "s.zarr")
         assert tree(disk / "s.zarr") == expected
-        assert sorted(entry.name for entry in disk.iterdir()) == ["s.zarr"], "nothing is left next to the store"
+        assert sorted(entry.name for entry in disk.iterdir()) == ["s.zarr"], "a file is left next to the store"
     return {"times full": int(error is not None)}

@@ -1,8 +1,8 @@
-"""A collection of ten million tracks without tensors: the cost of each step, and that it is linear in the tracks.
+"""Measure the cost per step of a collection with ten million tracks without tensors, and check that it is linear.
 
 The code of `mgc extract` makes the plan from a Parquet manifest, with parts of the default size. This script writes the
-commits, because 80 000 parts at some tens of milliseconds each would take an hour. They are byte for byte those of an
-extraction, which is compared. Two hundred parts, all over the store, are left for the extraction to build and commit.
+commits, because 80 000 parts at some tens of ms each would take an hour. It checks that they equal those of an
+extraction, byte for byte. The extraction builds and commits 200 parts, evenly distributed over the store.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ print(json.dumps(steps))
 
 
 def large(number: int, folder: Path, sizes: tuple[int, int] = SIZES, most_times: float = MOST_TIMES) -> dict[str, Any]:
-    """Make a manifest of 10 million rows, its plan and its commits, without tensors.
+    """Make a manifest with 10 million rows, its plan and its commits, without tensors.
 
-    No step takes more than twice the time per row that it takes with a million.
+    The time per row of each step is at most twice that with 1 million rows.
     """
     small, big = sizes
     before, after = (_collection(folder, n_rows) for n_rows in sizes)
@@ -80,8 +80,8 @@ def large(number: int, folder: Path, sizes: tuple[int, int] = SIZES, most_times:
     for name, step in after.items():
         times = step["cpu_s"] / big / (before[name]["cpu_s"] / small)
         costs[name] = (
-            f"{step['cpu_s']:.0f} s of processor time, {step['wall_s']:.0f} s by the clock, memory until then "
-            f"{step['GiB']:.1f} GiB, a row {times:.2f} times as long as with {small:,}"
+            f"{step['cpu_s']:.0f} s CPU time, {step['wall_s']:.0f} s wall time, peak memory so far {step['GiB']:.1f} "
+            f"GiB, {times:.2f} times the time per row with {small:,} rows"
         )
         print(f"large, {big:,} rows: {name}: {costs[name]}", file=sys.stderr, flush=True)
         assert times <= most_times, f"{name}: {costs[name]}"
@@ -89,7 +89,7 @@ def large(number: int, folder: Path, sizes: tuple[int, int] = SIZES, most_times:
 
 
 def _collection(folder: Path, n_rows: int) -> dict[str, dict[str, float]]:
-    """Return by step: processor and clock seconds, and the peak memory of its process until then."""
+    """Return per step: CPU time and wall time in s, and the peak memory of its process so far in GiB."""
     manifest, store = folder / "songs.parquet", folder / "s.zarr"
     write_manifest(manifest, n_rows)
     extraction = _start(PLAN, manifest, store)
@@ -131,7 +131,7 @@ def _continue(child: subprocess.Popen[str]) -> None:
 
 
 def _steps_of(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """Read what a child has measured so far."""
+    """Read the measurements of a child process."""
     assert child.stdout is not None
     assert child.stderr is not None
     line = child.stdout.readline()
@@ -141,7 +141,7 @@ def _steps_of(child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def write_manifest(path: Path, n_rows: int) -> None:
-    """Write ids in no order, some artists and genres, a hundred thousand rows at a time."""
+    """Write rows with unordered ids, some artists and genres, 100 000 rows at a time."""
     writer = None
     for start in range(0, n_rows, 100_000):
         rows = range(start, min(start + 100_000, n_rows))
@@ -162,7 +162,7 @@ def write_manifest(path: Path, n_rows: int) -> None:
 
 
 def _forge(store: Path, plan: Plan, part: int, to: Path) -> None:
-    """Write what the extraction of a part leaves in which every track is ok; copy its status from part 0."""
+    """Write the objects of a part in which every track is ok, with the status of part 0."""
     rows = plan.part_range(part)
     content = {
         "part": part,

@@ -1,7 +1,8 @@
-"""Power cuts while a command writes, and right after it: ext4, XFS and btrfs on a disk that logs its writes.
+"""Define trials with power cuts while a command writes and right after it, on ext4, XFS and btrfs.
 
-The disk is :mod:`benchmarks.campaigns.disk`. One run of a command gives a log; each cut makes the disk of one moment of
-it, mounts that, and gives the command again. Cuts are drawn over the requests of the disk, not over time.
+The disk of :mod:`benchmarks.campaigns.disk` logs its writes. One run of a command gives a log. Each cut reconstructs
+the disk at one position of the log, mounts it, and runs the command again. Positions are drawn over requests, not over
+time.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from mgc.heads.runs.checkpoint import find_state
 
 N_CUTS = 10
 AFTER_EXIT = 2
-"""Cuts of each trial, and how many of them come right after exit 0."""
+"""Number of cuts per trial, and how many of them come right after exit 0."""
 LOST = (0.0, 0.5, 0.5, 1.0)
-"""Share of the blocks written since the last flush that a cut loses."""
+"""Probabilities of losing a block written since the last flush."""
 STRAIN = """
 import os, sys
 if path := os.environ.get("MGC_CAMPAIGN_NEIGHBOUR"):
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     fsync, writes = os.fsync, os.O_WRONLY | os.O_RDWR | os.O_CREAT
-    left = [int(os.environ["MGC_CAMPAIGN_KILL_AT"])]
+    remaining = [int(os.environ["MGC_CAMPAIGN_KILL_AT"])]
     def operate():
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             os.kill(os.getpid(), 9)
         if os.environ["MGC_CAMPAIGN_SYNC"]:
             os.write(handle, b".")
@@ -57,10 +58,10 @@ if path := os.environ.get("MGC_CAMPAIGN_NEIGHBOUR"):
     os.fsync = counted
     sys.addaudithook(hook)
 """
-"""Code that a command runs first. Before each of its operations, another file of the disk is fsynced, which makes names
-durable whose data are not; at one of them it is killed."""
+"""Start-up code of a command. Before each operation it fsyncs another file of the disk, which makes names durable whose
+data is not; at one operation it kills the process."""
 _PROCESSES = multiprocessing.get_context("forkserver")
-"""Processes that start with everything imported; each ends with what it has open, so that its disk can be unmounted."""
+"""Context of processes that start with all imports. Each closes its files on exit, so its disk can be unmounted."""
 _PROCESSES.set_forkserver_preload(["mgc.cli", "mgc.api", "benchmarks.campaigns.power"])
 
 
@@ -70,10 +71,10 @@ class Command:
 
     Attributes
     ----------
-    arguments : of ``mgc``; SONGS, FEWER and NOISE stand for sources on another disk.
-    before : names of commands that run first, undisturbed.
-    done : error of the command where nothing is left to do.
-    feature_set : whose parts it reports as committed.
+    arguments : of ``mgc``; SONGS, FEWER and NOISE are placeholders for sources on another disk.
+    before : names of commands that run first, without a cut.
+    done : error of the command if there is nothing left to do.
+    feature_set : feature set of the parts that it reports as committed.
     """
 
     arguments: str
@@ -106,12 +107,12 @@ COMMANDS = {
 }
 _FIRST = {"fewer": Command(f"extract FEWER {_EXTRACT}")}
 _VARY = ("run.json", "report.html")
-"""Files with times in them, of which only the end is compared."""
+"""Files that contain times, of which only the end is compared."""
 
 
 @functools.cache
 def source(word: str) -> str:
-    """Return the path that a word of the arguments stands for, or the word."""
+    """Return the path of a placeholder, or the word itself."""
     if word == "NOISE":
         return str(training.store())
     if word not in ("SONGS", "FEWER"):
@@ -124,7 +125,7 @@ def source(word: str) -> str:
 
 @functools.cache
 def undisturbed(name: str) -> tuple[Path, Path]:
-    """Return what a command finds, and what it leaves."""
+    """Return the folders before and after an uninterrupted run of a command."""
     folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-power-"))
     for first in (COMMANDS | _FIRST)[name].before:
         shutil.copytree(undisturbed(first)[1], folder / "before", dirs_exist_ok=True)
@@ -139,26 +140,26 @@ def arguments(name: str) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """Read everything below a folder but logs and drafts: path -> content, None for a folder."""
-    found: dict[str, bytes | None] = {}
+    """Read everything below a folder except logs and drafts: path -> content, None for a folder."""
+    contents: dict[str, bytes | None] = {}
     for path in sorted(folder.rglob("*")):
         key = path.relative_to(folder)
         if "log" in key.parts or any(part.startswith(".") for part in key.parts) or key.parts[0] == "lost+found":
             continue
-        found[key.as_posix()] = None if path.is_dir() else path.read_bytes()
+        contents[key.as_posix()] = None if path.is_dir() else path.read_bytes()
         if path.name in _VARY:
-            found[key.as_posix()] = path.read_bytes()[-3:]
+            contents[key.as_posix()] = path.read_bytes()[-3:]
         if path.name == "metrics.jsonl":
             lines = [{**json.loads(line), "seconds": 0} for line in path.read_text().splitlines()]
-            found[key.as_posix()] = json.dumps(lines).encode()
-    return found
+            contents[key.as_posix()] = json.dumps(lines).encode()
+    return contents
 
 
 def cut(number: int, folder: Path, n_cuts: int = N_CUTS, names: tuple[str, ...] = tuple(COMMANDS)) -> dict[str, Any]:
-    """Cut the power of a disk at random moments of a command that writes, and right after its exit 0.
+    """Cut the power of a disk at random points of a command that writes, and right after its exit 0.
 
-    What it reported as committed is there after the next mount, a store verifies in full, and the command, given again,
-    ends as an undisturbed one, byte for byte. After exit 0 everything is there.
+    After the next mount, all reported commits are present, a store passes `verify --full`, and a repeated command gives
+    the bytes of an uninterrupted one. After exit 0, all its files are present.
     """
     rng = random.Random(number)
     name, kind = names[number % len(names)], list(disk.MAKE)[number % len(disk.MAKE)]
@@ -191,10 +192,10 @@ def cut(number: int, folder: Path, n_cuts: int = N_CUTS, names: tuple[str, ...] 
     }
     for i in range(n_cuts):
         finished = i < AFTER_EXIT and code == 0
-        lost = 1.0 if i == 0 else rng.choice(LOST)
-        at = stop_at if finished else rng.choice([k for k in moments if not lost or writes[k - 1].data] or moments)
+        p_lost = 1.0 if i == 0 else rng.choice(LOST)
+        at = stop_at if finished else rng.choice([k for k in moments if not p_lost or writes[k - 1].data] or moments)
         disk.copy_image(folder / "before.img", folder / "cut.img")
-        n_lost = disk.cut(folder / "cut.img", writes[:at], lost, rng)
+        n_lost = disk.cut(folder / "cut.img", writes[:at], p_lost, rng)
         promised = [line for line, position in lines if position <= (ends[at - 1] if at else 0)]
         with disk.mounted(folder / "cut.img", folder / "cut", options) as recovered:
             _in_own_process(check, COMMANDS[name], arguments(name), recovered, expected, promised, finished)
@@ -214,7 +215,7 @@ def _run(name: str, now: disk.Disk, env: dict[str, str], kill_at: int = 0) -> tu
     int
         Its exit status.
     list of (str, int)
-        The lines of its stderr, each with the position of the disk's log when it came.
+        The lines of its stderr, each with the position of the disk's log at that time.
     """
     env = (
         ONE_THREAD | env | {"MGC_CAMPAIGN_NEIGHBOUR": f"{now.folder}/.neighbour", "MGC_CAMPAIGN_KILL_AT": str(kill_at)}
@@ -233,17 +234,17 @@ def _in_own_process(function: Callable[..., None], *args: object) -> None:
     process.start()
     process.join(timeout=300)
     process.kill()
-    assert process.exitcode == 0, "the traceback above is of the process that looked at the disk after the cut"
+    assert process.exitcode == 0, "the traceback above is from the process that checks the disk after the cut"
 
 
 def check(command: Command, arguments: list[str], folder: Path, after: Path, lines: list[str], finished: bool) -> None:
-    """Look at a disk after a power cut, give the command again and look again.
+    """Check a disk after a power cut, run the command again, and compare the result.
 
     Parameters
     ----------
-    after : what an undisturbed run leaves.
-    lines : what the command had printed before the cut.
-    finished : the command had ended with exit 0.
+    after : folder after an uninterrupted run.
+    lines : output of the command before the cut.
+    finished : whether the command had ended with exit 0.
     """
     torch.set_num_threads(1)
     expected = content(after)
@@ -252,22 +253,22 @@ def check(command: Command, arguments: list[str], folder: Path, after: Path, lin
         _mgc("store", "info", str(store))
     _check_promises(command, folder, "".join(lines))
     if finished:
-        found = content(folder)
-        lost = [key for key, data in expected.items() if data is not None and found.get(key) != data]
-        assert not lost, f"lost after exit 0: {lost}"
+        contents = content(folder)
+        differing = [key for key, data in expected.items() if data is not None and contents.get(key) != data]
+        assert not differing, f"lost after exit 0: {differing}"
     with contextlib.chdir(folder):
         try:
             _mgc(*arguments)
         except ConfigError as error:
             if not command.done or command.done not in str(error):
                 raise
-    found = content(folder)
-    other = [key for key in expected.keys() | found.keys() if found.get(key, b"-") != expected.get(key, b"-")]
-    assert not other, f"other than after an undisturbed run: {sorted(other)}"
+    contents = content(folder)
+    differing = [key for key in expected.keys() | contents.keys() if contents.get(key, b"-") != expected.get(key, b"-")]
+    assert not differing, f"differs from an uninterrupted run: {sorted(differing)}"
 
 
 def _mgc(*arguments: str) -> None:
-    """Run a command in this process; it must succeed."""
+    """Run a command in this process; assert that it succeeds."""
     from mgc.cli import app
 
     printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""The `mgc` processes of trials: started, killed, given code to run first, and put on a disk that is too small."""
+"""Start and kill `mgc` processes for trials, with start-up code or on a disk that is too small."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def start(*arguments: object, env: dict[str, str] | None = None, folder: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start ``mgc ARGUMENTS`` as the leader of its own process group, in `folder`; `env` adds to this environment."""
+    """Start ``mgc ARGUMENTS`` as the leader of its own process group, in `folder`, with `env` added to os.environ."""
     return subprocess.Popen(
         [sys.executable, "-m", "mgc", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -25,21 +25,21 @@ def start(*arguments: object, env: dict[str, str] | None = None, folder: Path | 
 
 
 def output(process: subprocess.Popen[bytes], timeout_s: float = 300) -> bytes:
-    """Return the standard output of a process, which must succeed."""
+    """Return the standard output of a process; assert that it succeeds."""
     out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, err.decode()[-2000:]
     return out
 
 
 def run_first(folder: Path, code: str) -> dict[str, str]:
-    """Write `code` into a new folder; return the variable that makes every Python process run it at its start."""
+    """Write `code` to a new folder; return the environment variable that makes Python processes run it at start-up."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> bool:
-    """Send SIGKILL to a process and all its children; return False if it had ended by itself."""
+    """Send SIGKILL to a process group; return False if the process had already exited."""
     alive = process.poll() is None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -48,13 +48,13 @@ def kill_group(process: subprocess.Popen[bytes]) -> bool:
 
 
 def missing() -> str:
-    """Return why no file system can be mounted here, or an empty text."""
+    """Return why this process cannot mount file systems, or an empty string."""
     return "" if os.geteuid() == 0 else "only root can mount file systems"
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
-    """Mount a file system of `kib` KiB at a new folder; the function that it yields makes room."""
+    """Mount a tmpfs of `kib` KiB at a new folder; yield a function that enlarges it."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder], check=True)
     try:
@@ -65,7 +65,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
 
 
 def full_disk_error(process: subprocess.Popen[bytes], timeout_s: float) -> str | None:
-    """Return the error of a process that ended because its disk is full; None where it succeeded."""
+    """Return the error of a process that ended because its disk is full; None if it succeeded."""
     _, err = process.communicate(timeout=timeout_s)
     if process.returncode == 0:
         return None

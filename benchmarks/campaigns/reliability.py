@@ -1,13 +1,13 @@
-"""Fault campaigns on the store, the extraction and the training; figures add up over runs.
+"""Run fault campaigns on the store, the extraction and the training; figures add up over runs.
 
     python -m benchmarks.campaigns.reliability run [NAME...] [--minutes 30] [--more N] [--again] [--folder FOLDER]
     python -m benchmarks.campaigns.reliability report [--folder FOLDER] > benchmarks/campaigns/reliability.md
 
-FOLDER is benchmarks/campaigns/results where none is given.
+FOLDER is benchmarks/campaigns/results by default.
 
-Trial i of a campaign depends on the number i only. Each trial asserts that its fault fired. A trial that fails is kept
-as such in FOLDER/<name>.jsonl, and the report counts it; the next run continues after it, or with --again repeats it.
-Of a trial that was made more than once the last pass counts.
+Trial i of a campaign depends on the number i only. Each trial asserts that its fault fired. FOLDER/<name>.jsonl keeps
+failed trials, and the report counts them. The next run continues after them, or repeats them with --again. Of a
+repeated trial, the last pass counts.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Campaign:
 
     Attributes
     ----------
-    trial : takes its number and an empty folder; returns figures by name.
-    unit : the figure that counts.
-    target : how much of it is to be reached.
-    holds : what every trial asserts; where it is empty, the docstring of `trial` says it.
-    exhaustive : trials that cover every case, where each has its own share of them; failed trials are repeated.
-    missing : returns what this machine lacks for the campaign, or an empty text.
+    trial : function of a number and an empty folder that returns figures by name.
+    unit : name of the figure that counts.
+    target : target of this figure.
+    holds : assertion of every trial; empty: the docstring of `trial`.
+    exhaustive : number of trials that cover every case together; failed trials are repeated.
+    missing : returns the requirement that this machine lacks, or an empty string.
     """
 
     trial: Callable[[int, Path], dict[str, Any]]
@@ -78,26 +78,23 @@ CAMPAIGNS = {
     "large": Campaign(large.large, "plans", 1),
 }
 OPERATIONS = {"faults": store.n_faults, "interleavings": store.n_interleavings, "train-faults": training.n_faults}
-"""Targets of the campaigns that take every operation; to count the operations takes seconds."""
+"""Targets of the campaigns that cover every operation; functions, since counting takes seconds."""
 
 
 def target_of(name: str) -> int:
-    """Return how much of its unit a campaign is to reach."""
+    """Return the target of a campaign in its unit."""
     return OPERATIONS[name]() if name in OPERATIONS else CAMPAIGNS[name].target
 
 
 def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Read the trials of a campaign, one per line of its file, in the order in which they were made.
-
-    A line without the commit that it was made with does not count.
-    """
+    """Read the trials of a campaign, one per line of its file, in order. Lines without a commit are ignored."""
     file = folder / f"{name}.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [line for line in lines if "code" in line]
 
 
 def last_passes(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the last pass of each trial, of which figures are made."""
+    """Return the last pass of each trial, which gives the figures."""
     return list({line["trial"]: line for line in lines if line["passed"]}.values())
 
 
@@ -107,7 +104,7 @@ def open_failures(lines: list[dict[str, Any]]) -> list[int]:
 
 
 def next_trial(campaign: Campaign, lines: list[dict[str, Any]]) -> int:
-    """Return the number of the trial to make after those of `lines`."""
+    """Return the number of the trial that follows those of `lines`."""
     if campaign.exhaustive is None:
         return max((line["trial"] for line in lines), default=-1) + 1
     passed = {line["trial"] for line in lines if line["passed"]}
@@ -116,7 +113,7 @@ def next_trial(campaign: Campaign, lines: list[dict[str, Any]]) -> int:
 
 
 def current_code() -> str:
-    """Return the commit that the trials are made with; their own results do not count as a change of it."""
+    """Return the current commit, marked if files other than campaign results have changed."""
     git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
     commit = git(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()
     changed = git(["git", "status", "--porcelain", "--", ":/", ":!/benchmarks/campaigns/results"]).stdout.strip()
@@ -124,11 +121,11 @@ def current_code() -> str:
 
 
 def run(folder: Path, names: list[str], minutes: float, *, more: int = 0, again: bool = False) -> bool:
-    """Continue campaigns until each reaches its target, or time is up; return whether every trial passed.
+    """Continue campaigns until each reaches its target or the time is over; return whether every trial passed.
 
     Parameters
     ----------
-    more : continue for so many units more than there are, whatever the target is.
+    more : continue for this many further units, regardless of the target.
     again : first repeat the trials that failed and have not passed since.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +155,7 @@ def figure(campaign: Campaign, lines: list[dict[str, Any]]) -> int:
 
 
 def make_trial(campaign: Campaign, number: int) -> dict[str, Any]:
-    """Make one trial; return its line: figures or error, seconds, date and commit."""
+    """Run one trial; return its line: figures or error, duration in s, date and commit."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mgc-campaign-") as scratch:
         try:
@@ -176,10 +173,10 @@ def report(folder: Path) -> None:
     print_heading(
         "Reliability",
         __file__,
-        ". Trials are made by `make campaign`, their figures kept in benchmarks/campaigns/results/ and added up; of a "
-        f"trial that was made more than once the last pass counts. These are from {', '.join(dates) or 'no run yet'}.",
+        ". `make campaign` runs the trials; benchmarks/campaigns/results/ keeps their figures, which are added up. "
+        f"Of a repeated trial, the last pass counts. Dates: {', '.join(dates) or 'no run yet'}.",
     )
-    print("| campaign | what must hold | figure | of | trials | failed trials | further figures | made with |")
+    print("| campaign | fault and assertion | figure | target | trials | failed trials | further figures | commits |")
     print("|---|---|---|---|---|---|---|---|")
     for name in CAMPAIGNS:
         print(row(name, read_lines(folder, name)))
@@ -187,7 +184,7 @@ def report(folder: Path) -> None:
 
 
 def row(name: str, lines: list[dict[str, Any]]) -> str:
-    """Write the table row of a campaign: whole numbers are added up, text is that of the last trial."""
+    """Return the table row of a campaign, with sums of integers and the text of the last trial."""
     campaign, passes = CAMPAIGNS[name], last_passes(lines)
     sums: Counter[str] = Counter()
     for line in passes:
@@ -238,7 +235,7 @@ def _failures(lines: list[dict[str, Any]]) -> str:
 
 
 def _made_with(campaign: Campaign, lines: list[dict[str, Any]]) -> str:
-    """Write how much of the figure was made with each commit, newest first."""
+    """Return the figure per commit, newest first."""
     passes = last_passes(lines)
     commits = dict.fromkeys(line["code"] for line in reversed(lines) if line in passes)
     figures = {commit: figure(campaign, [line for line in passes if line["code"] == commit]) for commit in commits}
@@ -250,14 +247,14 @@ def main() -> int:
     parser.add_argument("action", choices=["run", "report"])
     parser.add_argument("names", nargs="*", choices=[[], *CAMPAIGNS], default=[])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--more", type=int, default=0, help="continue for so many units more than there are")
+    parser.add_argument("--more", type=int, default=0, help="continue for this many further units")
     parser.add_argument("--again", action="store_true", help="first repeat failed trials that have not passed since")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     if options.action == "report":
         report(options.folder)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that trials unmount what they have mounted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exits the trial, which unmounts its disks
     names = options.names or list(CAMPAIGNS)
     passed = run(options.folder, names, options.minutes, more=options.more, again=options.again)
     return 0 if passed else 1

@@ -1,4 +1,4 @@
-"""Trials on the store itself: failing operations, flipped bits, readers next to a writer, any order of operations."""
+"""Define trials on the store: failing operations, flipped bits, concurrent readers, random orders of operations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INTERLEAVING_TRIALS = 307
 
 @functools.cache
 def whole() -> tuple[dict[str, bytes | None], int]:
-    """Return the store after a life without faults, and how many operations that takes."""
+    """Return the store after :func:`life` without faults, and the number of operations."""
     with tempfile.TemporaryDirectory() as folder:
         with faults(Path(folder)) as watch:
             life(Path(folder) / "s.zarr")
@@ -49,9 +49,9 @@ def n_faults() -> int:
 
 
 def fault(number: int, folder: Path) -> dict[str, Any]:
-    """Die, or let the disk fail (EIO, ENOSPC), at every operation of a store's life.
+    """Kill the process, or let the disk fail (EIO, ENOSPC), at every operation of a sequence of commands on a store.
 
-    It shows the old or the new state only, and in the end is identical to an undisturbed one.
+    Readers see the old or the new state only, and the final store is identical to that of an uninterrupted run.
     """
     expected, n_operations = whole()
     count = 0
@@ -65,7 +65,7 @@ def fault(number: int, folder: Path) -> dict[str, Any]:
 
 @functools.cache
 def _half() -> tuple[Path, list[tuple[Callable[[Path], None], Callable[[Path], None], int]]]:
-    """Return a store that is half extracted, and every case of :mod:`benchmarks.campaigns.interleavings`."""
+    """Return a half-extracted store, and every case of :mod:`benchmarks.campaigns.interleavings`."""
     folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-half-"))
     half = interleavings.create_half(folder / "half.zarr")
     cases = []
@@ -82,8 +82,8 @@ def n_interleavings() -> int:
 def interleave(number: int, folder: Path) -> dict[str, Any]:
     """Suspend a writer at each of its operations, and meanwhile extract, append, add, retry, repair, drop or delete.
 
-    Afterwards the store is right, or the writer ends with an error that says what to do; the next extraction completes
-    the store.
+    Afterwards the store is correct, or the writer ends with an error that states what to do. The next extraction
+    completes the store.
     """
     half, cases = _half()
     counts = {"interleavings": 0, "of them ended by an error": 0}
@@ -95,7 +95,7 @@ def interleave(number: int, folder: Path) -> dict[str, Any]:
 
 @functools.cache
 def _store() -> Path:
-    """Write a store for the life of this process: t07 is taken down and not compacted; next to it its sealed form."""
+    """Write a store, with t07 taken down but not compacted, and its sealed form, for the life of this process."""
     path = create_full(Path(tempfile.mkdtemp(prefix="mgc-campaign-store-")) / "s.zarr")
     seal_store(path, path.with_suffix(".h5"))
     drop(path, ["t07"], planned=["t07"])
@@ -103,9 +103,10 @@ def _store() -> Path:
 
 
 def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
-    """Flip a bit of every file of a store with generations, added feature sets and takedowns, one file at a time.
+    """Flip a bit in every file of a store with generations, added feature sets and takedowns, one file at a time.
 
-    It is found, named and repaired. In a sealed store, bits of every byte of the seal and all over the file are found.
+    The damage is detected, located and repaired. In a sealed store, flips in every byte of the seal and all over the
+    file are detected.
     """
     rng = random.Random(number)
     before = tree(_store())
@@ -124,11 +125,11 @@ def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
                 fill_pending(path)
                 assert verify(path, full=True) == []
                 _compare(before, tree(path), key)
-            elif key.startswith("drops/"):  # who was taken down stays hidden: nothing of the store can be read
+            elif key.startswith("drops/"):  # the store cannot be read, so that tracks that were taken down stay hidden
                 counts["takedowns, left to a copy"] += 1
                 with contextlib.suppress(StoreCorruptError):
                     raise AssertionError(f"{key} is damaged and {FeatureStore.open(path).ok_rows} are shown")
-            else:  # only the source can make it again: tests/pipeline/extraction/test_repair.py
+            else:  # repair needs the source: tests/pipeline/extraction/test_repair.py
                 assert key.split("/")[0] in ("tracks", "genres", "genre_embedding", "genre_embedding_other")
         counts["bits flipped"] += 1
         shutil.rmtree(path)
@@ -142,7 +143,7 @@ def _flip_bit(data: bytes, rng: random.Random, at: int | None = None) -> bytes:
 
 
 def _part_of(key: str) -> tuple[int | None, str | None]:
-    """Return part and feature set of a key; an older record, which no longer counts, has none."""
+    """Return part and feature set of a key; None for a superseded record."""
     pieces = key.split("/")
     added = next((name for name in ("other", "tempo") if name in pieces[0] or name in pieces[1:2]), None)
     if pieces[0] == "commits" and "." not in pieces[-1].removesuffix(".json"):
@@ -156,7 +157,7 @@ def _part_of(key: str) -> tuple[int | None, str | None]:
 
 
 def _compare(before: dict[str, bytes | None], after: dict[str, bytes | None], damaged: str) -> None:
-    """Assert that a repair changed nothing but `damaged`, and t07 if its part was built again."""
+    """Assert that a repair changed only `damaged`, and t07 if its part was built again."""
     part = _part_of(damaged)[0]
     for key, data in before.items():
         if data and not key.startswith("commits") and (part != 1 or _part_of(key)[0] != 1):
@@ -164,10 +165,10 @@ def _compare(before: dict[str, bytes | None], after: dict[str, bytes | None], da
 
 
 def _flip_sealed(path: Path, rng: random.Random, every: int) -> int:
-    """Flip a bit of every byte of the seal, then one in each of a thousand equal stretches of the file."""
+    """Flip a bit in every byte of the seal, and in each of 1000 equal sections of the file."""
     data = _store().with_suffix(".h5").read_bytes()
-    stretch = (len(data) - USER_BLOCK) // 1000
-    offsets = [*range(USER_BLOCK), *(USER_BLOCK + i * stretch + rng.randrange(stretch) for i in range(1000))]
+    size = (len(data) - USER_BLOCK) // 1000
+    offsets = [*range(USER_BLOCK), *(USER_BLOCK + i * size + rng.randrange(size) for i in range(1000))]
     path.write_bytes(data)
     assert seal_problem(path) is None
     for offset in offsets[::every]:
@@ -189,9 +190,9 @@ roll_forward(path)
 
 
 def reader(number: int, folder: Path) -> dict[str, Any]:
-    """Open and read a store again and again while another process writes its 80 parts.
+    """Open and read a store repeatedly while another process writes its 80 parts.
 
-    No fill value and no torn row is read.
+    No reader sees a fill value or a partly written row.
     """
     rng = np.random.default_rng(number)
     path = create(folder / "s.zarr", n_tracks=320)
@@ -220,8 +221,8 @@ def reader(number: int, folder: Path) -> dict[str, Any]:
 
 
 def sequences(number: int, folder: Path) -> dict[str, Any]:
-    """Append, retry, repair, drop, compact and verify in any order: the store agrees with a model.
+    """Append, retry, repair, drop, compact and verify in random order: the store agrees with a model.
 
-    A trial makes 100 sequences of a hypothesis state machine.
+    A trial has 100 sequences of a hypothesis state machine.
     """
     return {"sequences": run_sequences(100, seed=number)}

@@ -1,4 +1,4 @@
-"""Compare a store with a model of dictionaries after append, commit, retry, repair, drop and compact in any order."""
+"""Compare a store with a model of dictionaries after random sequences of append, commit, retry, repair and drop."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PART_ROWS = 3
 
 
 def fails(name: str, attempt: int) -> bool:
-    """Return whether a track fails at its n-th attempt, from 0."""
+    """Return whether a track fails at its n-th attempt, counted from 0."""
     number = int(name[1:])
     return number % 4 == 1 if attempt == 0 else number % 8 == 1
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """The model: the track of each array row, which parts are committed, and which tracks are taken down."""
+    """State machine with a model: the track of each array row, the committed parts, and the takedowns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _build(self, part: int) -> None:
         plan = read_plan(self.path)
-        rows, gone = plan.part_range(part), dropped_ids(self.path)
+        rows, dropped = plan.part_range(part), dropped_ids(self.path)
         generation = plan.generation_of(part)
         table = read_tracks(self.path, generation).slice(rows.start - generation.rows.start, len(rows))
         assert table.column("id").to_pylist() == [self.row_of[row] for row in rows]
         arrays = {name: np.stack([features(row)[name] for row in rows]) for name in features(0)}
         outcomes = []
         for i, row in enumerate(rows):
-            hidden = self.row_of[row] in gone
+            hidden = self.row_of[row] in dropped
             if hidden or fails(self.row_of[row], self._attempt(row)):
                 for spec in track_arrays(RECIPE):
                     arrays[spec.name][i] = FAILED if spec.name == "status" else spec.fill
@@ -173,7 +173,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def run_sequences(n: int, *, seed: int, steps: int = 12) -> int:
-    """Run `n` random sequences; raise with a shortened one where store and model disagree."""
+    """Run `n` random sequences; raise with a shrunk sequence if store and model disagree."""
     options = settings(
         max_examples=n,
         stateful_step_count=steps,

@@ -1,4 +1,4 @@
-"""Trials in which training is killed, or its disk fails, fills up or damages files; in the end every byte is equal."""
+"""Define trials that kill training, let its disk fail or fill up, or damage its files, and compare the final bytes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ FAULT_TRIALS = 17
 KILLED_AT = """
 import atexit, os, sys
 if folder := os.environ.get("MGC_CAMPAIGN_RUN"):
-    seen, real, at = [], os.fsync, int(os.environ["MGC_CAMPAIGN_KILL_AT"])
+    operations, real, at = [], os.fsync, int(os.environ["MGC_CAMPAIGN_KILL_AT"])
     def count(name, path):
         if str(path).startswith(folder):
-            seen.append(name)
-            if len(seen) - 1 == at:
+            operations.append(name)
+            if len(operations) - 1 == at:
                 open(folder + ".killed", "w").write(f"{name} {path}")
                 os.kill(os.getpid(), 9)
     def hook(event, args):
@@ -55,9 +55,9 @@ if folder := os.environ.get("MGC_CAMPAIGN_RUN"):
         real(handle)
     os.fsync = fsync
     sys.addaudithook(hook)
-    atexit.register(lambda: open(folder + ".count", "w").write(str(len(seen))))
+    atexit.register(lambda: open(folder + ".count", "w").write(str(len(operations))))
 """
-"""Code that a training runs first: it kills itself right before the n-th operation that changes a run folder."""
+"""Start-up code of a training: it kills itself right before the n-th operation that changes a run folder."""
 
 
 @functools.cache
@@ -70,20 +70,20 @@ def store() -> Path:
 
 @functools.cache
 def kill_code() -> dict[str, str]:
-    """Write :data:`KILLED_AT` for the life of this process; return the variable that makes trainings run it first."""
+    """Write :data:`KILLED_AT` for the life of this process; return the environment that makes trainings run it."""
     return run_first(store().parent / "site", KILLED_AT)
 
 
 @functools.cache
 def clean() -> tuple[dict[str, bytes], int]:
-    """Return the files that an undisturbed run leaves, and how many operations on its folder it takes."""
+    """Return the files of an uninterrupted run, and the number of operations on its folder."""
     run = store().parent / "clean"
     finish(run, kill_at=10**9)
     return results(run), int(run.with_name("clean.count").read_text())
 
 
 def start(run: Path, *more: str, kill_at: int | None = None) -> subprocess.Popen[bytes]:
-    """Start ``mgc train``, or resume it."""
+    """Start or resume ``mgc train``."""
     env = {"OMP_NUM_THREADS": "1"}
     if kill_at is not None:
         env |= kill_code() | {"MGC_CAMPAIGN_RUN": str(run), "MGC_CAMPAIGN_KILL_AT": str(kill_at)}
@@ -92,12 +92,12 @@ def start(run: Path, *more: str, kill_at: int | None = None) -> subprocess.Popen
 
 
 def finish(run: Path, *more: str, kill_at: int | None = None) -> None:
-    """Train the epochs that are missing."""
+    """Train the remaining epochs."""
     output(start(run, *more, kill_at=kill_at))
 
 
 def results(run: Path) -> dict[str, bytes]:
-    """Read everything in ``last/`` and ``best/``, the split, and the history but for its times."""
+    """Read the files of ``last/`` and ``best/``, the split, and the history without its times."""
     files = {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in sorted(run.rglob("*"))
@@ -110,9 +110,9 @@ def results(run: Path) -> dict[str, bytes]:
 
 
 def kill(number: int, folder: Path, n_kills: int = 3) -> dict[str, Any]:
-    """Kill `mgc train` at random moments by SIGKILL, half the runs saving after each step, then finish.
+    """Kill `mgc train` at random times by SIGKILL, with a checkpoint per step in half the runs, then finish.
 
-    Checkpoints, model and history in the end are those of an undisturbed run, byte for byte.
+    Final checkpoints, model and history are those of an uninterrupted run, byte for byte.
     """
     rng = random.Random(number)
     expected, n_operations = clean()
@@ -127,7 +127,7 @@ def kill(number: int, folder: Path, n_kills: int = 3) -> dict[str, Any]:
 
 
 def _kill_at_operation(run: Path, more: tuple[str, ...], rng: random.Random, n_operations: int) -> str:
-    """Kill at one of the operations of the start and about two epochs, which happen in any case."""
+    """Kill at one of the operations of the start and of about two epochs, which always happen."""
     note = run.with_name("run.killed")
     note.unlink(missing_ok=True)
     process = start(run, *more, kill_at=rng.randrange(n_operations // 4))
@@ -137,7 +137,7 @@ def _kill_at_operation(run: Path, more: tuple[str, ...], rng: random.Random, n_o
 
 
 def _kill_any_time(run: Path, more: tuple[str, ...], rng: random.Random) -> str:
-    """Kill within about an epoch, after at most one more epoch."""
+    """Kill within the first or second of the remaining epochs."""
     lines = _n_lines(run) + rng.randrange(2)
     process = start(run, *more)
     started, deadline = time.monotonic(), time.monotonic() + 120
@@ -151,7 +151,7 @@ def _kill_any_time(run: Path, more: tuple[str, ...], rng: random.Random) -> str:
 
 
 def _step_at(*paths: Path) -> str:
-    """Name the step of a training that died at these paths, or left them."""
+    """Return the step of a training that was killed at these paths, or left these drafts."""
     if any("last" in (path.name, path.parent.name) for path in paths):
         return "while last/ was written"
     if any("best" in part for path in paths for part in path.parts[-2:]):
@@ -166,9 +166,9 @@ def _n_lines(run: Path) -> int:
 
 
 def disk_full(number: int, folder: Path) -> dict[str, Any]:
-    """Fill up a small tmpfs at a random point of a training: a clear error.
+    """Fill a small tmpfs at a random point of a training: the command ends with an error that names the cause.
 
-    After room is made, the run ends as an undisturbed one.
+    After space is freed, the final run equals an uninterrupted one.
     """
     rng = random.Random(number)
     expected, _ = clean()
@@ -186,7 +186,7 @@ def disk_full(number: int, folder: Path) -> dict[str, Any]:
 
 
 def _train(run: Path, epochs: int, **options: Any) -> None:
-    """Train in this process, a smaller model than that of :func:`start`."""
+    """Train a smaller model than that of :func:`start`, in this process."""
     config = TrainConfig(
         split="manifest",
         encoder="tiny",
@@ -203,7 +203,7 @@ def _train(run: Path, epochs: int, **options: Any) -> None:
 
 @functools.cache
 def two_epochs() -> tuple[dict[str, bytes], int]:
-    """Return the files that two undisturbed epochs leave, and how many operations they take."""
+    """Return the files of two uninterrupted epochs, and the number of operations."""
     run = store().parent / "two"
     with faults(run) as watch:
         _train(run, epochs=2)
@@ -215,9 +215,9 @@ def n_faults() -> int:
 
 
 def fault(number: int, folder: Path, step: int = FAULT_TRIALS, kinds: tuple[Fault, ...] = KINDS) -> dict[str, Any]:
-    """Let a training of two epochs die, or its disk fail (EIO, ENOSPC), at every operation.
+    """Kill a training of two epochs, or let its disk fail (EIO, ENOSPC), at every operation.
 
-    It leaves a whole checkpoint or none, and ends as an undisturbed one after a resume.
+    It leaves an intact checkpoint or none, and equals an uninterrupted run after a resume.
     """
     expected, n_operations = two_epochs()
     count, run = 0, folder / "run"
@@ -244,7 +244,7 @@ def fault(number: int, folder: Path, step: int = FAULT_TRIALS, kinds: tuple[Faul
 
 @functools.cache
 def half_way() -> Path:
-    """Train four epochs without a stop, and return a run of four epochs that was stopped after two."""
+    """Train an uninterrupted run of four epochs, and one that was stopped after two; return the latter."""
     epochs = []
 
     def count(step: str, done: int, total: int, note: str = "") -> None:
@@ -258,9 +258,9 @@ def half_way() -> Path:
 
 
 def damage(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
-    """Flip a bit of a file of a stopped run, cut the file or delete it, one file at a time.
+    """Flip a bit of a file of a stopped run, truncate the file or delete it, one file at a time.
 
-    What is damaged is refused and what is whole used instead, so that the run ends as an undisturbed one.
+    Damaged files are refused and intact ones used instead, so that the resumed run equals an uninterrupted one.
     """
     rng = random.Random(number)
     before, expected = half_way(), results(half_way().with_name("four"))
@@ -269,16 +269,16 @@ def damage(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
     for victim in victims[number % every :: every]:
         run = Path(shutil.copytree(before, folder / "run"))
         data = bytearray((run / victim).read_bytes())
-        kind = rng.choice(("flip", "cut", "lost"))
+        kind = rng.choice(("flip", "cut", "missing"))
         (run / victim).unlink()
         if kind == "flip":
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        if kind != "lost":
+        if kind != "missing":
             (run / victim).write_bytes(data if kind == "flip" else data[: rng.randrange(len(data))])
         _train(run, epochs=4, resume=True)
-        # Lines of earlier epochs cannot be had again; the model card is for people, who may change it.
-        spared = {"metrics.jsonl": {"metrics": b""}, "README.md": {"best/README.md": b""}}.get(victim.name, {})
-        assert results(run) | spared == expected | spared, f"{victim} {kind}"
+        # Lines of earlier epochs cannot be recovered; users may edit the model card.
+        ignored = {"metrics.jsonl": {"metrics": b""}, "README.md": {"best/README.md": b""}}.get(victim.name, {})
+        assert results(run) | ignored == expected | ignored, f"{victim} {kind}"
         shutil.rmtree(run)
         count += 1
     return {"files": count}

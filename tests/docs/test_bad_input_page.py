@@ -1,4 +1,4 @@
-"""docs/bad-input.md has a row for each reason code and flag, and each row names tests that exist and check it."""
+"""Test that docs/bad-input.md has a row for each reason code and flag, with tests that exist and check it."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def codes(outcome: str) -> set[str]:
 
 @cache
 def functions_of(file: str) -> dict[str, str]:
-    """Source of each test function of a file, its decorators included."""
+    """Return the source of each test function of a file, including its decorators."""
     source = (ROOT / file).read_text(encoding="utf-8")
     lines = source.splitlines()
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    first = {node.name: min([node.lineno, *(one.lineno for one in node.decorator_list)]) for node in functions}
+    first = {node.name: min([node.lineno, *(each.lineno for each in node.decorator_list)]) for node in functions}
     return {node.name: "\n".join(lines[first[node.name] - 1 : node.end_lineno]) for node in functions}
 
 
-def test_every_reason_and_flag_has_a_row_and_no_other_code_has() -> None:
+def test_rows_cover_exactly_the_reason_codes_and_flags() -> None:
     assert set().union(*(codes(outcome) for _, outcome, _ in ROWS)) == CODES
     assert PAGE.count("\n| ") - len(TABLE.findall(PAGE)) == len(ROWS)
 
 
 @pytest.mark.parametrize(("outcome", "tests"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_the_tests_of_a_row_exist_and_mention_its_codes(outcome: str, tests: str) -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
-    assert named
-    assert len(named) == tests.count("`") / 2
-    bodies = [functions_of(file).get(name) or pytest.fail(f"{file} has no test {name}") for file, name in named]
+def test_tests_of_a_row_exist_and_mention_its_codes(outcome: str, tests: str) -> None:
+    listed = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+    assert listed
+    assert len(listed) == tests.count("`") / 2
+    bodies = [functions_of(file).get(name) or pytest.fail(f"{file} has no test {name}") for file, name in listed]
     unmentioned = {code for code in codes(outcome) if not any(re.search(rf"\b{code}\b", body) for body in bodies)}
     assert unmentioned == set()

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of what people call, run as they stand: in a folder with a store and a model."""
+"""Run the examples in the docstrings of the public API, in a folder with a store and a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mgc import api
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, songs_store: Path) -> Path:
-    """``songs.zarr``, a model of its sounds in ``best/``, one song that can be heard and one that cannot."""
+    """Write ``songs.zarr``, an audio-only model in ``best/``, a valid song and an invalid one."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "songs.zarr").symlink_to(songs_store)
     options = {"encoder": "tiny", "epochs": 1, "modalities": "audio", "split": "manifest"}
@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, songs_store: Path) -> Path:
 @pytest.mark.parametrize(
     "module", ["mgc", "mgc.api.prediction", "mgc.api.views", "mgc.cache.reading.store", "mgc.cache.reading.view"]
 )
-def test_examples_say_what_happens(folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docstring_examples_pass(folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    found = doctest.testmod(importlib.import_module(module))
-    assert found.attempted > 0
-    assert found.failed == 0
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0

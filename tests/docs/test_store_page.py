@@ -1,4 +1,4 @@
-"""docs/store.md says what the code does: its tables of attributes, recipes, flags and reasons, and its formulas."""
+"""Test that docs/store.md agrees with the code: attributes, recipes, flags, reason codes, formulas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf
 
 
 def table(header: str) -> list[list[str]]:
-    """Cells of the rows of the one table with this header."""
+    """Return the cells of the table with this header."""
     (body,) = re.findall(rf"^{re.escape(header)}\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.M)
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in body.splitlines()]
 
@@ -38,16 +38,17 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`(\w+)`", cell)
 
 
-def test_flags_and_reasons_are_those_of_the_code() -> None:
+def test_flags_and_reason_codes_agree_with_the_code() -> None:
     flags = table("| bit | flag | meaning |")
     assert {name: 1 << int(bit) for bit, name, _ in flags} == {flag.name: flag.value for flag in Flag}
-    assert {name: said for _, name, said in flags} == {flag.name: said for flag, said in FLAG_MEANINGS.items()}
+    assert {name: meaning for _, name, meaning in flags} == {flag.name: text for flag, text in FLAG_MEANINGS.items()}
     reasons = table("| reason | meaning | what to do |")
     assert [name for name, *_ in reasons] == [reason.value for reason in Reason]
-    assert {name: tuple(said) for name, *said in reasons} == {one.value: said for one, said in REASON_MEANINGS.items()}
+    meanings = {reason.value: texts for reason, texts in REASON_MEANINGS.items()}
+    assert {name: tuple(texts) for name, *texts in reasons} == meanings
 
 
-def test_attributes_are_those_of_both_forms_with_their_types(songs_store: Path, tmp_path: Path) -> None:
+def test_attributes_agree_with_both_forms_in_name_and_type(songs_store: Path, tmp_path: Path) -> None:
     text = TextRecipe(model="m", weights_sha256="0", tokenizer_sha256="1", hidden_size=8, max_tokens=8)
     store = shutil.copytree(songs_store, tmp_path / "songs.zarr")
     add_feature_set(store, read_plan(store), "more", text, np.zeros((3, 8), np.float32))
@@ -61,18 +62,18 @@ def test_attributes_are_those_of_both_forms_with_their_types(songs_store: Path, 
         }
     assert sealed.keys() == group.keys() - {"added"}
     assert {name: type(value) for name, value in sealed.items()} == {name: type(group[name]) for name in sealed}
-    (code,) = (said for cell, _, said in rows if cell == "`status_codes`")
+    (code,) = (meaning for cell, _, meaning in rows if cell == "`status_codes`")
     assert dict(re.findall(r"`(\w+)` (\d)", code)) == {n: str(v) for n, v in group["status_codes"].items()}
 
 
-def test_the_keys_of_both_recipes_are_listed() -> None:
+def test_keys_of_both_recipes_are_listed() -> None:
     mel, text = re.findall(r"\| key \| type \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)", PAGE)
     for listed, recipe in ((mel, MelRecipe), (text, TextRecipe)):
         keys = [name for line in listed.splitlines() for name in names(line.split("|")[1])]
-        assert sorted(keys) == sorted(one.name for one in dataclasses.fields(recipe))
+        assert sorted(keys) == sorted(item.name for item in dataclasses.fields(recipe))
 
 
-def test_the_keys_of_every_record_are_listed() -> None:
+def test_keys_of_every_record_are_listed() -> None:
     listed: dict[str, set[str]] = {}
     for record, keys, *_ in table("| record | key | type | content |"):
         listed.setdefault(record.strip("`"), set()).update(re.findall(r"`(\w+\??)`", keys))
@@ -87,8 +88,8 @@ def test_the_keys_of_every_record_are_listed() -> None:
 
 
 @pytest.mark.parametrize(("rate_hz", "samples"), [(22_050, 1), (8000, 3217), (44_100, 22_051), (48_000, 200_001)])
-def test_frames_of_sound_follow_from_what_the_tables_say(tmp_path: Path, rate_hz: int, samples: int) -> None:
-    """The page's formula, from the columns offset_s, seconds and sample_rate_hz alone."""
+def test_formula_of_valid_frames_agrees_with_the_code(tmp_path: Path, rate_hz: int, samples: int) -> None:
+    """The formula uses the columns offset_s, seconds and sample_rate_hz only."""
     recipe = MelRecipe(clip_s=0.7, min_clip_s=0.0)
     soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1, np.float32), rate_hz)
     clip = decode_clip(tmp_path / "a.wav", recipe)
