@@ -1,4 +1,4 @@
-"""Where a benchmark runs: the repository, and machine and date for the heading of its page."""
+"""Locate the repository, and describe machine and date for the heading of a page."""
 
 import datetime
 import os
@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The repository, from where every script is run: ``python -m benchmarks.ROOM.SCRIPT``."""
+"""Root of the repository, the working folder of every script: ``python -m benchmarks.FOLDER.SCRIPT``."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """Environment of a process that computes with one thread."""
 
@@ -30,8 +30,8 @@ def print_heading(title: str, script: str, note: str = ".", *, torch_version: st
     Parameters
     ----------
     script : ``__file__`` of the script.
-    note : what follows the path of the script, with its punctuation.
-    torch_version : of figures that depend on it.
+    note : text after the path of the script, with its punctuation.
+    torch_version : for figures that depend on it.
     """
     torch = f"; torch {torch_version}" if torch_version else ""
     path = Path(script).resolve().relative_to(ROOT).as_posix()

@@ -1,4 +1,4 @@
-"""Check wheel and sdist as a user gets them: installed outside this tree, first without extras, then with all.
+"""Check wheel and sdist as users install them: outside this tree, first without extras, then with all.
 
     python -m benchmarks.release_check [--keep DIR]
 
@@ -30,7 +30,7 @@ TIMEOUT_S = 1800
 
 
 class CheckError(Exception):
-    """A check failed; the message names it, with the actual value."""
+    """Raised for a failed check, with its name and the actual value."""
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ class User:
     """A user with a fresh environment, outside the tree."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "home"
+        self.folder = folder / "user"
         self.folder.mkdir()
         run([sys.executable, "-m", "venv", folder / "venv"], cwd=self.folder)
         self.bin = folder / "venv" / "bin"
@@ -135,7 +135,7 @@ class User:
         return run([self.bin / "mgc", *args], cwd=self.folder, code=code)
 
     def lacks(self, extra: str, *args: str) -> None:
-        """Check that `mgc ARGS` is refused and names the extra that is missing."""
+        """Check that `mgc ARGS` is refused with the name of the missing extra."""
         text = self.mgc(*args, code=2)
         if f"mgc-music[{extra}]" not in text or "Traceback" in text:
             raise CheckError(f"mgc {' '.join(args)} does not name the extra {extra!r}; it prints:\n{text}")
@@ -143,7 +143,7 @@ class User:
 
 
 def check_base(user: User) -> None:
-    """Check that reading a store needs no extra, and that everything else names the extra that it needs."""
+    """Check that reading a store needs no extra, and that other commands name the extra that they need."""
     installed = Path(user.python("import mgc; print(mgc.__file__)").strip())
     expect("mgc comes from the environment", user.bin.parent in installed.parents, True)
     user.python("import importlib.util; assert importlib.util.find_spec('torch') is None")
@@ -184,7 +184,7 @@ def check_base(user: User) -> None:
 
 
 def check_further_extras(user: User) -> None:
-    """Check that with the two large extras the error names the small one that is missing."""
+    """Check that errors name a missing small extra when the two large ones are installed."""
     user.python("import numpy, soundfile; soundfile.write('songs/one.wav', numpy.sin(numpy.arange(66150) / 9), 22050)")
     (user.folder / "songs" / "one.txt").write_text("la la la")
     (user.folder / "genres.csv").write_text("id,genres\none.wav,jazz\n")

@@ -1,4 +1,4 @@
-"""Time several entrants in turn within one run, compare their results each time, print medians and ratios."""
+"""Time several implementations in turn within one run, compare their results each time, print medians and ratios."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 class DisagreementError(SystemExit):
-    """Two entrants give different results, so their speeds are not printed."""
+    """Raised if two implementations give different results; their speeds are not printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Seconds of each run of each entrant, in the order of the rounds."""
+    """Time in s of each run of each implementation, in the order of the rounds."""
 
     seconds: Mapping[str, list[float]]
 
@@ -23,7 +23,7 @@ class Times:
         return statistics.median(self.seconds[name])
 
     def ratio(self, slow: str, fast: str) -> str:
-        """Return how many times `fast` is faster: median over the rounds, lowest and highest in brackets."""
+        """Return the speed-up of `fast` over `slow`: median over the rounds, lowest and highest in brackets."""
         ratios = [a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True)]
         return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
@@ -36,19 +36,20 @@ def in_turn(
     before_each: Callable[[], None] = lambda: None,
     warm_up: bool = True,
 ) -> Times:
-    """Run every entrant once per round, after one round to warm up; each round starts with the next entrant.
+    """Run every implementation once per round, after a warm-up round; each round starts with the next implementation.
 
     Parameters
     ----------
     entrants : name -> function to time; the first is the reference of `agree`.
-    agree : takes the result of the reference and another result; returns what is wrong, or None. Without it results
-        are not compared.
+    agree : function of the reference result and another result; returns the difference as text, or None. Without it,
+        results are not compared.
     before_each : called before each run, untimed.
     warm_up : False for whole processes.
 
     Raises
     ------
     DisagreementError
+        If results differ.
     """
     names, seconds = list(entrants), {name: [] for name in entrants}
     for turn in range(-1 if warm_up else 0, rounds):
@@ -64,17 +65,17 @@ def in_turn(
             assert agree is not None
             wrong = agree(results[names[0]], results[name])
             if wrong:
-                raise DisagreementError(f"{name} does not give what {names[0]} gives: {wrong}")
+                raise DisagreementError(f"{name}: result differs from that of {names[0]}: {wrong}")
     return Times(seconds=seconds)
 
 
 def table(title: str, header: list[str], rows: list[list[object]]) -> str:
-    """Write a Markdown table under a heading."""
+    """Return a Markdown table under a heading."""
     lines = [header, ["---"] * len(header), *rows]
     return f"\n## {title}\n\n" + "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def spread(values: list[float], scale: float = 1.0, digits: int = 3) -> str:
-    """Write ``median [lowest, highest]``."""
+    """Return ``median [lowest, highest]``."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle * scale:.{digits}f} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"

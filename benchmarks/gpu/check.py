@@ -1,4 +1,4 @@
-"""Check on a CUDA device that it computes what the CPU computes, learns in bf16, and resumes.
+"""Check on a CUDA device that results equal those of the CPU, that bf16 training converges, and that runs resume.
 
     python -m benchmarks.gpu.check                     on a machine with a CUDA device
     python -m benchmarks.gpu.check --device cpu        a dry run, which shows nothing about CUDA
@@ -36,7 +36,7 @@ Check = tuple[str, bool, str]
 
 
 def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """Loss and every gradient agree to many digits in float64, where rounding decides nothing."""
+    """Compare loss and gradients in float64, where rounding does not matter."""
     for name in ("ours", "santana", "pandeya"):
         system, batch = make_system(size, 0, name).double(), make_batch(size, 4, 320, seed=0)
         loss, gradient = differences(system, batch, device)
@@ -45,10 +45,10 @@ def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
 
 
 def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """Gradients agree within 1e-4 in float32 wherever rounding decides no maximum of a max-pooling.
+    """Compare gradients in float32: they agree within 1e-4 unless rounding changes the maximum of a max-pooling.
 
-    One such decision moves the gradient by 1e-3 or more (two memory layouts on one CPU differ that much), and a 30 s
-    clip has thousands; hence small problems, nine of them, and their median.
+    One such change moves the gradient by 1e-3 or more, as between two memory layouts on one CPU, and a clip of 30 s has
+    thousands of maxima. The check therefore uses the median over nine small problems.
     """
     n_frames = MelRecipe(clip_s=size.clip_s).n_frames
     loss, _ = differences(make_system(size, 0), make_batch(size, 4, n_frames, seed=0), device)
@@ -60,7 +60,7 @@ def float32_check(size: Size, device: torch.device) -> Iterator[Check]:
 
 
 def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
-    """Training under bf16 autocast memorises 32 tracks of noise."""
+    """Check that training under bf16 autocast memorises 32 tracks of noise."""
     config = training(size, device, precision="bf16", epochs=size.epochs, lr=1e-3)
     started = time.perf_counter()
     result = train(make_store(size, folder / "bf16.zarr"), folder / "bf16", config)
@@ -74,10 +74,10 @@ def bf16_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check
 
 
 def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Check]:
-    """Two epochs and two more after a resume give the weights of four at once, as closely as these repeat.
+    """Compare a run resumed after two epochs with one of four epochs, relative to the difference of repeated runs.
 
-    Every switch beyond the paper is on, since these draw the most random numbers; the schedule is not, since it depends
-    on the number of epochs.
+    All switches are on, since they draw the most random numbers, except the schedule, which depends on the number of
+    epochs.
     """
     switches = {k: v for k, v in switched_on(*SWITCHES).items() if k not in ("schedule", "warmup_epochs")}
     store = make_store(size, folder / "resume.zarr")
@@ -97,23 +97,23 @@ def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Che
 
 
 def waiting_check(size: Size, device: torch.device) -> Iterator[Check]:
-    """A step waits for no number from the device: torch raises where it would."""
+    """Check that a step does not wait for values from the device; torch raises if it does."""
     for name in ("ours", "santana", "pandeya"):
         system = make_system(size, 0, name).to(device).train()
         batch = make_batch(size, 4, 320, seed=0).to(device)
         optimizer = torch.optim.Adam(system.parameters(), lr=1e-4, fused=device.type == "cuda")
         train_step(system, batch, optimizer)  # the first step selects algorithms
-        wait = "nothing"
+        synchronisation = "none"
         try:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("error")
             train_step(system, batch, optimizer)
         except RuntimeError as error:
-            wait = str(error).splitlines()[0]
+            synchronisation = str(error).splitlines()[0]
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
-        yield f"what a step of {name} waits for", wait == "nothing", wait
+        yield f"synchronisation in a step of {name}", synchronisation == "none", synchronisation
 
 
 def train_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
@@ -127,9 +127,9 @@ def train_step(system: System, batch: Batch, optimizer: torch.optim.Optimizer) -
 
 
 def differences(reference: System, batch: Batch, device: torch.device) -> tuple[float, float]:
-    """Return the relative difference of the loss, and of the worst parameter's gradient, between CPU and `device`.
+    """Return the relative differences between CPU and `device`: of the loss, and of the worst parameter's gradient.
 
-    Gradients below a thousandth of the whole gradient's norm are measured against that.
+    The norm of a gradient counts as at least 1e-3 of the norm of all gradients.
     """
     other = copy.deepcopy(reference).to(device).to(memory_format=torch.channels_last)
     loss, gradients = loss_and_gradients(reference, batch)
@@ -151,7 +151,7 @@ def loss_and_gradients(model: System, batch: Batch) -> tuple[float, dict[str, to
 
 
 def make_system(size: Size, seed: int, name: str = "ours") -> System:
-    """Build a system in training mode, without dropout, whose random numbers differ between devices."""
+    """Build a system in training mode, without dropout, since its random numbers differ between devices."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     names, labels = rng.normal(size=(N_GENRES, size.text_dim)), rng.random((200, N_GENRES)) < 0.2
@@ -221,7 +221,7 @@ def main() -> int:
                 failed += not passed
                 print(f"| {name} | {'yes' if passed else 'NO'} | {figures} |", flush=True)
     if device.type == "cpu":
-        print("\nThis was a dry run on the CPU: the code of the checks works; nothing was learnt about CUDA.")
+        print("\nDry run on the CPU: it tests the code of the checks, not CUDA.")
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The CUDA device of a script, or the CPU for a dry run of it."""
+"""Select the CUDA device of a script, or the CPU for a dry run."""
 
 import argparse
 import sys

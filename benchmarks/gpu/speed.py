@@ -1,4 +1,4 @@
-"""Training speed on a CUDA device: samples/s, the cost of waiting for data, a roofline, the paper's whole training.
+"""Measure training speed on a CUDA device: samples/s, time waiting for data, roofline, projection of the paper's run.
 
     python -m benchmarks.gpu.speed > benchmarks/gpu/speed.md
     python -m benchmarks.gpu.speed --device cpu        a dry run, which shows nothing about CUDA
@@ -31,12 +31,12 @@ from mgc.heads.evaluation.predict import score
 from mgc.heads.training.loop import EpochSums
 
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 30_555, 4_365, 100
-TRAIN, READY = "as training reads them", "batches laid ready"
+TRAIN, READY = "gathered batches", "prepared batches"
 
 
 @dataclass(frozen=True)
 class Load:
-    """Amount of work; lyrics of the store are 4 to `size.max_tokens` tokens long, evenly distributed."""
+    """Amount of work; lyrics of the store have 4 to `size.max_tokens` tokens, uniformly distributed."""
 
     size: Size
     n_train: int
@@ -61,13 +61,13 @@ def measure(load: Load, device: torch.device, folder: Path) -> None:
     config = TrainConfig(**{**PRESETS["paper"], **options})
     precision = resolve_precision(config.precision, device)
     task = prepare(store, config)
-    home = choose_placement(store, task.examples, device=device)
-    batches = FeatureBatches(store, task.examples, placement=home, device=device)
+    placement = choose_placement(store, task.examples, device=device)
+    batches = FeatureBatches(store, task.examples, placement=placement, device=device)
     peaks = peak_rates(load.matrix, device, precision)
     n_tokens = task.examples.lyrics_tokens.mean()
     print(
         f"{load.n_train} tracks of {load.size.clip_s:g} s, {n_tokens:.0f} tokens per lyric on average; encoder "
-        f"{load.size.encoder}, {precision}; {home}. Matrix product {peaks[0] / 1e12:.2f} TFLOP/s, copying "
+        f"{load.size.encoder}, {precision}; {placement}. Matrix product {peaks[0] / 1e12:.2f} TFLOP/s, copying "
         f"{peaks[1] / 1e9:.0f} GB/s, both measured on this device."
     )
     steps, roofs, rates = [], [], {}
@@ -82,20 +82,20 @@ def measure(load: Load, device: torch.device, folder: Path) -> None:
         roofs.append([name, *roofline(training, peaks, times.median(TRAIN) / n * batch_size)])
     print(table("Training", ["batch", "samples/s", "% of a step spent waiting for data"], steps))
     print(
-        "\nThe same batches laid ready on the device give the same losses (compared in each round); the time that "
-        "they save is the waiting."
+        "\nThe waiting time is the difference to the same batches, prepared on the device; their losses are equal "
+        "(compared in each round)."
     )
     header = ["batch", "GFLOP per step", "GB per step", "roofline, ms", "bound by", "measured, ms", "share of roofline"]
     print(table("Roofline", header, roofs))
     print(
-        "\nThe roofline is the larger of operations over the rate of matrix products and bytes of layers' inputs and "
-        "outputs over that of copying; fused layers could move fewer bytes."
+        "\nThe roofline is the larger of two times: operations divided by the rate of matrix products, and bytes of "
+        "inputs and outputs of layers divided by the rate of copying. Fused layers could move fewer bytes."
     )
     project(training, load, rates, config.batch_size)
 
 
 def timed(training: Training, load: Load) -> Times:
-    """Time epochs with batches gathered and with batches laid ready, in turn."""
+    """Time epochs with gathered and with prepared batches, in turn."""
 
     def run(batches: Any) -> Callable[[], EpochSums]:
         return lambda: [training.epoch(batches) for _ in range(load.epochs_per_run)][-1]
@@ -123,7 +123,7 @@ def roofline(training: Training, peaks: tuple[float, float], step_s: float) -> l
 
 
 def project(training: Training, load: Load, rates: dict[str, list[float]], batch_size: int) -> None:
-    """Project the paper's training: its split, its number of epochs, validation after each."""
+    """Project the time of the paper's training: its split, its number of epochs, validation after each."""
     index = np.arange(load.n_train, load.n_train + load.n_validation)
     scoring = in_turn(
         {"": lambda: score(training.model, training.batches, index, batch_size=batch_size)}, rounds=load.rounds
@@ -133,13 +133,13 @@ def project(training: Training, load: Load, rates: dict[str, list[float]], batch
     for name, samples_per_s in rates.items():
         minutes = [PAPER_EPOCHS * (PAPER_TRAIN / rate + score_s) / 60 for rate in samples_per_s]
         rows.append([name, spread(minutes, 1, 1)])
-    title = f"The paper's training: {PAPER_TRAIN} tracks, {PAPER_EPOCHS} epochs, {PAPER_VALIDATION} to validate on"
+    title = f"The paper's training: {PAPER_TRAIN} tracks, {PAPER_EPOCHS} epochs, {PAPER_VALIDATION} validation tracks"
     print(table(title, ["batch", "minutes, projected"], rows))
-    print("\nWithout reading the features once at the start, checkpoints, and the metrics of each epoch.")
+    print("\nThe projection leaves out the reading of features at the start, checkpoints, and the metrics per epoch.")
 
 
 def peak_rates(n: int, device: torch.device, precision: str) -> tuple[float, float]:
-    """Measure operations per second of a large matrix product and bytes per second of a copy, read and written."""
+    """Measure operations per second of a large matrix product, and bytes per second (read and written) of a copy."""
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     product_s = best_of(lambda: a @ a, device)
     copy_s = best_of(lambda: a.clone(), device)
@@ -147,7 +147,7 @@ def peak_rates(n: int, device: torch.device, precision: str) -> tuple[float, flo
 
 
 def best_of(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
-    """Return the seconds of the fastest of some calls."""
+    """Return the time in s of the fastest of several calls."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -169,7 +169,7 @@ def main() -> int:
     if device.type == "cuda":
         print(f"\nPeak of device memory: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB.")
     else:
-        print("\nThis was a dry run on the CPU: the code works; nothing was learnt about CUDA.")
+        print("\nDry run on the CPU: it tests the code, not CUDA.")
     return 0
 
 

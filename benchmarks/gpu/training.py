@@ -1,4 +1,4 @@
-"""A model at work on the batches of a store, on any device, and what one of its steps costs."""
+"""Train a model on batches of a store, on any device, and compute the cost of a step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Training:
         self.ready = ReadyBatches(batches, epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1))
 
     def epoch(self, batches: Any) -> EpochSums:
-        """Train epoch 1, again and again: its order is that of the batches laid ready."""
+        """Train epoch 1 in each call, since the prepared batches have its order."""
         learner = Learner(
             model=self.model,
             optimizer=self.optimizer,
@@ -50,7 +50,7 @@ class Training:
         return train_epoch(learner, batches, self.task.n_train, epoch=1)
 
     def step_cost(self) -> tuple[float, float]:
-        """Return the operations of one step, and the bytes that layers read and write in it."""
+        """Return the operations of one step, and the bytes that its layers read and write."""
         batch = self.batches.batch(np.arange(self.config.batch_size))
         eager = torch.compiler.set_stance("force_eager")
         with eager, FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
@@ -58,7 +58,9 @@ class Training:
                 outputs = self.model.train()(batch)
             total_loss(outputs, batch, self.config.lambda_).total.backward()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(counter.get_total_flops()), 3.0 * moved[0]  # backward reads and writes about twice as much again
+        return float(counter.get_total_flops()), 3.0 * moved[
+            0
+        ]  # the backward pass moves about twice as much as the forward pass
 
 
 class counted_bytes:  # noqa: N801

@@ -1,4 +1,4 @@
-"""mp3 to stored log-mel: the librosa script, ours without and with the child process, and decoding only."""
+"""Time mp3 to stored log-mel: the librosa script, mgc without and with the decoder process, and decoding only."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mgc.pipeline.audio.clip_child import extract
 from mgc.pipeline.audio.clip_reader import ClipReader
 from mgc.pipeline.audio.containers import Caps
 
-LIBROSA, BARE, CHILD, DECODE = "librosa script", "mgc, bare function", "mgc, child process", "decoding alone"
+LIBROSA, BARE, CHILD, DECODE = "librosa script", "mgc, bare function", "mgc, child process", "decoding only"
 FLOAT16_STEP_DB = 0.0625
-"""Difference of neighbouring float16 values near -100 dB; before rounding, ours is within 0.05 dB of librosa."""
+"""Spacing of float16 values near -100 dB. Before rounding, mgc is within 0.05 dB of librosa."""
 
 
 def run(clips: list[Path], saved: Path, rounds: int) -> str:
-    """Time all entrants on `clips` and return the table."""
+    """Time all implementations on `clips` and return the table."""
     recipe, caps = MelRecipe(), Caps()
     folders = {name: saved / str(index) for index, name in enumerate((LIBROSA, BARE, CHILD))}
     for folder in folders.values():
         folder.mkdir()
 
     def stored(name: str, write: Callable[[Path, Path], object]) -> Callable[[], Path]:
-        """Write the spectrogram of every clip; they are compared as stored, since keeping them would cost memory."""
+        """Write the spectrogram of every clip; the files are compared, which saves memory."""
 
         def write_all() -> Path:
             for path in clips:
@@ -61,15 +61,15 @@ def decode_all(clips: list[Path]) -> None:
 
 def agree(reference: Path, other: Path | None) -> str | None:
     """Return the first difference between two folders of spectrograms, or None."""
-    if other is None:  # decoded samples are no spectrogram
+    if other is None:  # decoding only gives no spectrogram
         return None
     differences = (difference(np.load(path), np.load(other / path.name)) for path in reference.iterdir())
     return next(filter(None, differences), None)
 
 
 def difference(theirs: np.ndarray, ours: np.ndarray) -> str | None:
-    """Return what is wrong with a spectrogram of ours, or None."""
-    frames = min(theirs.shape[1], ours.shape[1])  # ours pads what a decoder trims off the end
+    """Return the difference between two spectrograms as text, or None if they agree."""
+    frames = min(theirs.shape[1], ours.shape[1])  # mgc pads samples that a decoder trims at the end
     if frames < ours.shape[1] - 12:
         return f"{theirs.shape[1]} frames against {ours.shape[1]}"
     worst = float(np.abs(theirs[:, : frames - 8] - ours[:, : frames - 8].astype(np.float32)).max())

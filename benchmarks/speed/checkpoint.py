@@ -1,8 +1,8 @@
-"""The cost of a checkpoint by size of the model: bytes on disk, seconds to write it durably and to read it again.
+"""Measure the cost of a checkpoint by size of the model: bytes on disk, time to write it durably and to read it.
 
     python -m benchmarks.speed.checkpoint [--folder DIR] > benchmarks/speed/checkpoint.md
 
-DIR lies on the disk that is of interest; by default it is a temporary one.
+DIR selects the disk; default: a temporary folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mgc.heads.model.model import GenreModel
 from mgc.heads.runs.checkpoint import RunState, find_state, restore, save_state
 
 N_GENRES, TEXT_DIM, TIMES = 87, 768, 7
-"""The paper's genres and BERT's width."""
+"""Number of genres in the paper, width of BERT, and number of repetitions."""
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     print_heading(
         "Checkpoints",
         __file__,
-        f": {N_GENRES} genres, text of width {TEXT_DIM}, Adam; median of {TIMES}. Written means fsynced. Two ends of "
-        "epochs and the best weights stay.",
+        f": {N_GENRES} genres, text width {TEXT_DIM}, Adam; median of {TIMES}. Writing includes fsync. Two checkpoints "
+        "and the best weights are kept.",
     )
     print("| encoder | parameters | checkpoint, MB | `last/` and `best/` at most, MB | write, s | check, read, s |")
     print("|---|---|---|---|---|---|")

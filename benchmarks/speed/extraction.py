@@ -1,4 +1,4 @@
-"""Whole extractions as processes: the script, ours on one core, on two, twice at once; then growing collections."""
+"""Time whole extractions: the script, mgc on one core, on two, two at once; then growing collections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mgc.cache.reading.store import FeatureStore
 SCRIPT, ONE, TWO = "the script, one core", "mgc extract, one core", "mgc extract, two workers on two cores"
 SEPARATE = "two separate mgc extract on half the songs each, one per core (limit)"
 LEAST_COSINE = 0.999
-"""Of token states of which one side is stored as float16."""
+"""Smallest cosine between token states, of which one side is stored as float16."""
 SHORT_CLIP_S = 5.0
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """Songs of the small and the large collection of each entrant, and rows per part."""
+    """Numbers of songs of the small and the large collection of each implementation, and rows per part."""
 
     of_script: tuple[int, int]
     of_ours: tuple[int, int]
@@ -42,7 +42,7 @@ QUICK = Amounts((4, 8), (4, 8), part_rows=2)
 
 
 class Extractions:
-    """The entrants: whole extractions of the first songs of one collection, each with files of its own."""
+    """The implementations: whole extractions of the first songs of one collection, each with its own files."""
 
     def __init__(self, folder: Path, encoder: Path, amounts: Amounts) -> None:
         self.folder, self.encoder, self.amounts = folder, encoder, amounts
@@ -57,7 +57,7 @@ class Extractions:
         }
 
     def extract(self, name: str, songs: list[str], cores: list[int]) -> Run:
-        """Run ``mgc extract`` anew, with one worker per core."""
+        """Run ``mgc extract`` into a new store, with one worker per core."""
         store = self.folder / name
         shutil.rmtree(store, ignore_errors=True)
         options = {
@@ -85,11 +85,11 @@ class Extractions:
         return [whole_process.run(command, cores=_cores()[:1], cwd=ROOT)]
 
     def sizes(self, name: str) -> tuple[int, int]:
-        """Return the songs of the small and the large collection of an entrant."""
+        """Return the numbers of songs of the small and the large collection of an implementation."""
         return self.amounts.of_script if name == SCRIPT else self.amounts.of_ours
 
     def difference(self, name: str) -> str | None:
-        """Return what differs between the stores of an entrant and the files of the script, or None."""
+        """Return the difference between the stores of an implementation and the files of the script, or None."""
         results = [_differences(self.saved, self.folder / store) for store in self.stores[name]]
         n_songs, n = sum(count for count, _ in results), self.sizes(SCRIPT)[1]
         wrong = next((text for _, text in results if text), None)
@@ -101,9 +101,9 @@ class Extractions:
 
 
 def run(folder: Path, encoder: Path, amounts: Amounts, rounds: int) -> str:
-    """Compare the librosa and transformers script, ours on one core, ours on two, and two of ours at once.
+    """Compare the librosa and transformers script with mgc on one core, on two, and two extractions at once.
 
-    Each extracts a small and a large collection: their difference is the cost of songs, the rest the cost of the start.
+    Each extracts a small and a large collection. Their difference gives the cost of songs; the rest is the start.
     """
     work = Extractions(folder, encoder, amounts)
     runs: dict[str, list[tuple[list[Run], list[Run]]]] = {name: [] for name in work.entrants}
@@ -145,10 +145,10 @@ def run(folder: Path, encoder: Path, amounts: Amounts, rounds: int) -> str:
     title = f"Whole extraction: audio and BERT-base-sized text (songs of 30 s, parts of {amounts.part_rows})"
     header = ["", "songs", "s per song", "times the script", "times one core", "s to start", "GB, all processes"]
     note = (
-        "\n\nWhole processes. The cost of a song is the difference between the two collections divided by the songs in "
-        "which they differ. The rest is the start, mostly imports of torch and transformers: once in the script; in "
-        "ours once to plan and once per worker. Two separate extractions share only the processor: what they lose "
-        "against twice one core is memory bandwidth, caches and clock, which no scheduler can recover. "
+        "\n\nWhole processes. The cost per song is the difference between the times of both collections, divided by "
+        "the difference in songs. The rest is the start, mostly imports of torch and transformers: once in the script; "
+        "in mgc once for the plan and once per worker. Two separate extractions share only the processor. Their loss "
+        "compared with twice one core is due to memory bandwidth, caches and clock, which no scheduler can recover. "
         f"{RECORDINGS} recordings are repeated under other ids; all lyrics differ."
     )
     return table(title, header, rows) + note
@@ -159,12 +159,12 @@ def _cores() -> list[int]:
 
 
 def _seconds(runs: list[Run]) -> float:
-    """Return the seconds of runs that start together."""
+    """Return the duration in s of runs that start together."""
     return max(run.seconds for run in runs)
 
 
 def _differences(saved: Path, store: Path) -> tuple[int, str | None]:
-    """Return how many songs both have, and what is wrong with the first song that differs."""
+    """Return the number of common songs, and the difference of the first song that differs."""
     n_songs = 0
     with FeatureStore.open(store) as opened:
         for track in opened.tracks.select(["row", "id"]).to_pylist():
@@ -181,7 +181,7 @@ def _differences(saved: Path, store: Path) -> tuple[int, str | None]:
 
 
 def growth(folder: Path, sizes: list[int], workers: int) -> str:
-    """Extract growing collections of short clips; measure memory and the cost of one more track."""
+    """Extract growing collections of short clips; measure memory and the cost per additional track."""
     clips = write_clips(folder / "audios", RECORDINGS, seconds=SHORT_CLIP_S)
     runs = []
     for n in sizes:
@@ -217,7 +217,7 @@ def growth(folder: Path, sizes: list[int], workers: int) -> str:
     ]
     title = f"Growth: audio only, clips of {SHORT_CLIP_S:g} s, {workers} workers, parts of 128"
     note = (
-        f"\n\nOne run per size. {RECORDINGS} recordings are repeated under other ids; short clips make scheduling look "
-        "worse than with 30 s, where a track costs several times as much."
+        f"\n\nOne run per size. {RECORDINGS} recordings are repeated under other ids. Short clips overstate the share "
+        "of scheduling: a clip of 30 s costs several times as much."
     )
     return table(title, header, rows) + note

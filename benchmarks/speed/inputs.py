@@ -1,4 +1,4 @@
-"""Inputs of the speed benchmarks: generated mp3 clips, lyrics of given lengths, a BERT-base with random weights."""
+"""Write inputs of the speed benchmarks: generated mp3 clips, lyrics, a BERT-base with random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDINGS = 40
 
 
 def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -> list[Path]:
-    """Write `n` clips, 44.1 kHz stereo mp3, with a little noise in one channel so that the channels differ."""
+    """Write `n` clips, 44.1 kHz stereo mp3, with noise in one channel so that the channels differ."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []
@@ -34,7 +34,7 @@ def write_clips(folder: Path, n: int, *, seed: int = 0, seconds: float = 30.0) -
 
 
 def make_lyrics(n: int, *, seed: int = 0) -> list[str]:
-    """Make `n` different lyrics with lengths like those of songs: 10 to 500 words, 245 on average."""
+    """Return `n` different lyrics with realistic lengths: 10 to 500 words, 245 on average."""
     rng = np.random.default_rng(seed)
     songs = (make_song(seed, index).lyrics for index in range(2 * n + 40))
     words = [word for lyrics in songs if lyrics is not None for word in lyrics.split()]

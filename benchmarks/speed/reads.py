@@ -1,6 +1,6 @@
-"""Random batches of 16 mels: zarr-python, h5py, one .npy per track, DataLoader, ours; np.take on a memory map.
+"""Time reads of random batches of 16 mels: mgc, zarr-python, h5py, one .npy per track, DataLoader, np.take.
 
-Warm: everything is in the page cache. Cold: the files are evicted from it (POSIX_FADV_DONTNEED) before each run.
+Warm: all files are in the page cache. Cold: they are evicted (POSIX_FADV_DONTNEED) before each run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mgc.cache.writing.creation import create_store
 BATCH, PART_ROWS = 16, 128
 TAKE, OURS = "np.take on a memory map (limit)", "mgc FeatureStore.read"
 SLOW_SHARE = 16
-"""Entrants that take a hundred times as long read a sixteenth of the batches."""
+"""Slow implementations read 1/16 of the batches."""
 
 
 class Forms:
@@ -93,8 +93,8 @@ def _readers(forms: Forms) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
         TAKE: lambda rows: rivals.memory_map(flat, rows),
         OURS: lambda rows: store.read("mel", rows),
         "zarr-python, oindex": lambda rows: rivals.zarr_oindex(array, rows),
-        "zarr-python, one by one": lambda rows: rivals.zarr_one_by_one(array, rows),
-        "h5py, a chunk per clip": lambda rows: rivals.h5py_one_by_one(data, rows),
+        "zarr-python, single rows": lambda rows: rivals.zarr_one_by_one(array, rows),
+        "h5py, one chunk per clip": lambda rows: rivals.h5py_one_by_one(data, rows),
         "one .npy per track": lambda rows: rivals.npy_files(forms.npy, rows),
     }
     try:
@@ -128,16 +128,16 @@ def _warm(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
         for name in entrants
     ]
     title = f"Random reads, warm: batches of {BATCH} mels from {forms.n_bytes / 1e9:.2f} GB"
-    return table(title, ["", "clips/s", "share of np.take", "ours is faster by"], rows)
+    return table(title, ["", "clips/s", "share of np.take", "speed-up of mgc"], rows)
 
 
 def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
-    """Time reads of other clips in each round, opened anew, so that nothing is cached between them."""
+    """Time reads of other clips in each round, with the store opened again, so that nothing is cached."""
     some = batches[: max(4, len(batches) // 2)]
     shards = sorted((forms.store / "mel").rglob("c/*"))
 
     def plain() -> list[float]:
-        """Read each clip's bytes by one pread from the flat file: the limit."""
+        """Read each clip with one pread from the flat file, which is the limit."""
         size, header = 128 * 1292 * 2, forms.flat.stat().st_size - forms.n_bytes
         descriptor = os.open(forms.flat, os.O_RDONLY)
         try:
@@ -163,13 +163,13 @@ def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
         rate = [len(some) * BATCH / s for s in seconds]
         rows.append([name, spread(rate, 1, 0), "-" if name == limit else times.ratio(name, limit)])
     title = (
-        f"Random reads, cold: {len(some)} batches of {BATCH} mels from {forms.n_bytes / 1e9:.2f} GB, store opened anew"
+        f"Random reads, cold: {len(some)} batches of {BATCH} mels from {forms.n_bytes / 1e9:.2f} GB, store opened again"
     )
     return table(title, ["", "clips/s", "times as long as plain reads"], rows)
 
 
 def _checksums(batches: Any, n: int) -> list[float]:
-    """Sum a value of each row of the first `n` batches; to touch them is part of the time."""
+    """Return a checksum of each of the first `n` batches; reading its values is part of the time."""
     return [float(batch[:, 0, :64].astype(np.float32).sum()) for batch in batches][:n]
 
 

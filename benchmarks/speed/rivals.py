@@ -1,6 +1,6 @@
-"""Code that a user would write instead of mgc: the documented one-liners of the libraries, on one core.
+"""Provide the code that a user would write without mgc: documented one-liners of libraries, on one core.
 
-benchmarks/speed/run.py times them in the same run as ours and compares the results. They are not tuned when ours is.
+benchmarks/speed/run.py times them in the same run as mgc and compares the results. They are not tuned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HF_BATCH, HF_TOKENS = 16, 512
 
 
 def librosa_script(path: Path, saved: Path) -> np.ndarray:
-    """librosa.load, melspectrogram, power_to_db, np.save: (128, frames) float32 dB."""
+    """Compute and save a log-mel spectrogram with librosa: (128, frames) float32, in dB."""
     import librosa
 
     y, rate_hz = librosa.load(path, sr=SAMPLE_RATE_HZ, duration=CLIP_S)
@@ -36,7 +36,7 @@ def librosa_script(path: Path, saved: Path) -> np.ndarray:
 
 
 def decode_only(path: Path) -> np.ndarray:
-    """The limit: libsndfile's decoding, nothing else."""
+    """Decode a file with libsndfile, which is the limit."""
     import soundfile
 
     samples, _ = soundfile.read(path, dtype="float32")
@@ -47,7 +47,7 @@ def decode_only(path: Path) -> np.ndarray:
 
 
 class PaddedEncoder:
-    """transformers as its documentation has it: batches of 16, padded to 512 tokens, float32."""
+    """Encoder as in the documentation of transformers: batches of 16, padded to 512 tokens, float32."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -56,7 +56,7 @@ class PaddedEncoder:
         self.model = AutoModel.from_pretrained(folder).eval()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The last hidden states of each text, without the padding: (tokens, hidden) float32."""
+        """Return the last hidden states of each text without padding: (tokens, hidden) float32."""
         states = []
         for first in range(0, len(texts), HF_BATCH):
             some = list(texts[first : first + HF_BATCH])
@@ -70,7 +70,7 @@ class PaddedEncoder:
 
 
 class SortedEncoder(PaddedEncoder):
-    """The same with less padding: texts sorted by length, padded to the longest of 8."""
+    """Encoder with less padding: texts are sorted by length and padded to the longest of 8."""
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -142,7 +142,7 @@ def whole_script(songs: Sequence[tuple[Path, Path]], encoder: Path, saved: Path)
 
 
 def zarr_oindex(array: Any, rows: np.ndarray) -> np.ndarray:
-    """zarr-python's fancy indexing."""
+    """Read with the fancy indexing of zarr-python."""
     return np.asarray(array.oindex[rows])
 
 
@@ -151,12 +151,12 @@ def zarr_one_by_one(array: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def h5py_one_by_one(data: Any, rows: np.ndarray) -> np.ndarray:
-    """h5py with a chunk a clip."""
+    """Read with h5py, with one chunk per clip."""
     return np.stack([data[int(row)] for row in rows])
 
 
 def npy_files(folder: Path, rows: np.ndarray) -> np.ndarray:
-    """One .npy a track."""
+    """Read one .npy file per track."""
     return np.stack([np.load(folder / f"{int(row)}.npy") for row in rows])
 
 
@@ -165,12 +165,12 @@ def tensorstore_rows(array: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def memory_map(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The limit: np.take on a flat memory map of the same bytes."""
+    """Read with np.take on a flat memory map of the same bytes, which is the limit."""
     return np.take(array, rows, axis=0)
 
 
 class NpyClips(Dataset[Tensor]):
-    """The dataset of the PyTorch tutorial: one .npy a track."""
+    """Dataset as in the PyTorch tutorial, with one .npy file per track."""
 
     def __init__(self, folder: Path, n: int) -> None:
         self.folder, self.n = folder, n
@@ -183,7 +183,7 @@ class NpyClips(Dataset[Tensor]):
 
 
 def dataloader_batches(folder: Path, n: int, batches: Iterable[np.ndarray], workers: int) -> Iterator[np.ndarray]:
-    """Batches by DataLoader with worker processes."""
+    """Yield batches of a DataLoader with worker processes."""
     order = [rows.tolist() for rows in batches]
     loader = DataLoader(NpyClips(folder, n), batch_sampler=order, num_workers=workers)
     for batch in loader:
@@ -194,7 +194,7 @@ def dataloader_batches(folder: Path, n: int, batches: Iterable[np.ndarray], work
 
 
 class NpyTracks(Dataset[dict[str, Tensor]]):
-    """Everything a track needs, from .npz files."""
+    """Dataset with all features of a track in one .npz file."""
 
     def __init__(self, folder: Path, n: int) -> None:
         self.folder, self.n = folder, n
@@ -210,7 +210,7 @@ class NpyTracks(Dataset[dict[str, Tensor]]):
 def plain_training(
     model: nn.Module, loss_of: Any, dataset: Dataset[Any], order: Sequence[Sequence[int]], lr: float
 ) -> list[float]:
-    """The loop of the PyTorch tutorial: float32, one step a batch; the loss of each step."""
+    """Train with the loop of the PyTorch tutorial in float32; return the loss of each step."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     loader = DataLoader(dataset, batch_sampler=[list(rows) for rows in order], num_workers=2)
     losses = []
@@ -226,6 +226,6 @@ def plain_training(
 
 if __name__ == "__main__":  # the whole script as a process: python -m benchmarks.speed.rivals SONGS.csv ENCODER FOLDER
     songs, encoder, saved = map(Path, sys.argv[1:])
-    with songs.open(newline="") as listed:
-        named = [(songs.parent / row["path"], songs.parent / row["lyrics_path"]) for row in csv.DictReader(listed)]
-    whole_script(named, encoder, saved)
+    with songs.open(newline="") as file:
+        paths = [(songs.parent / row["path"], songs.parent / row["lyrics_path"]) for row in csv.DictReader(file)]
+    whole_script(paths, encoder, saved)

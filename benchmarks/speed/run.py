@@ -1,9 +1,9 @@
-"""Speed as ratios within one run: against the code that a user would otherwise write, and against the limit.
+"""Measure speed as ratios within one run: to the code that a user would write without mgc, and to the limit.
 
     python -m benchmarks.speed.run > benchmarks/speed/speed.md
     python -m benchmarks.speed.run --quick --only audio text
 
-Results are compared in the same run, which ends where they disagree. One thread, unless a table says otherwise.
+Results are compared in the same run, which ends if they differ. One thread, unless a table states otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
 
 
 def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
-    """Print the tables of some sections; modules are imported only for the sections that are asked for."""
+    """Print the tables of the sections `names`; modules of other sections are not imported."""
     if "audio" in names:
         from benchmarks.speed import audio
 
@@ -70,8 +70,8 @@ def show(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small inputs: shows that it runs, not how fast")
-    parser.add_argument("--rounds", type=int, help="timed runs per entrant")
+    parser.add_argument("--quick", action="store_true", help="small inputs: a test of the code, not of its speed")
+    parser.add_argument("--rounds", type=int, help="timed runs per implementation")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 5)

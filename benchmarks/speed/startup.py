@@ -1,4 +1,4 @@
-"""How long `mgc --help` takes as a whole process, next to the interpreter only and Typer only.
+"""Time `mgc --help` as a whole process, compared with the interpreter only and with Typer only.
 
 python -m benchmarks.speed.startup > benchmarks/speed/startup.md
 """
@@ -21,7 +21,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Return how long a whole process takes."""
+    """Return the duration of a whole process in s."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
@@ -30,7 +30,7 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     for command in COMMANDS.values():
         seconds(command)
-    # In turn, so that a drift of the machine's speed affects all of them alike.
+    # In turn, so that changes of the machine's speed affect all commands equally.
     times = {name: [] for name in COMMANDS}
     for _ in range(RUNS):
         for name, command in COMMANDS.items():

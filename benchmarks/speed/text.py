@@ -1,4 +1,4 @@
-"""Lyrics to token states: peers' documented ways, and every backend and precision of ours, on one core."""
+"""Time lyrics to token states on one core: documented code of peers, and each backend and precision of mgc."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Encode = Callable[[], list[np.ndarray]]
 
 
 def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alternatives: bool) -> str:
-    """Time all entrants on `lyrics`; with `alternatives` also those that were rejected (docs/design/008-speed.md)."""
+    """Time all implementations on `lyrics`; with `alternatives` also rejected ones (docs/design/008-speed.md)."""
     files = find_text_model(str(encoder))
     padded = rivals.PaddedEncoder(files.folder)
     entrants: dict[str, Encode] = {PADDED: lambda: padded(lyrics)}
@@ -91,8 +91,8 @@ def encoding(
 
 def token_cosines(reference: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
     """Return the cosine of each token's state to the reference, all texts in one array."""
-    for theirs, ours in zip(reference, other, strict=True):
-        if theirs.shape != ours.shape:
-            raise SystemExit(f"{ours.shape} states where the reference has {theirs.shape}")
-    one, two = np.concatenate(reference), np.concatenate(other)
-    return np.asarray((one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1))
+    for expected, states in zip(reference, other, strict=True):
+        if states.shape != expected.shape:
+            raise SystemExit(f"{states.shape} states where the reference has {expected.shape}")
+    a, b = np.concatenate(reference), np.concatenate(other)
+    return np.asarray((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))

@@ -1,4 +1,4 @@
-"""Training steps on the CPU: the loop of the PyTorch tutorial over .npz files and ours, each in its own process."""
+"""Time training steps on the CPU: the loop of the PyTorch tutorial over .npz files and mgc, each in its own process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OPEN = ExitStack()
 
 @dataclass(frozen=True)
 class Work:
-    """The work of every entrant: a store of noise, the model, the number of steps; it is pickled for the processes."""
+    """Work of every implementation: a store of noise, the model, the number of steps; it is pickled for processes."""
 
     folder: Path
     encoder: str
@@ -62,12 +62,12 @@ class Work:
     def open(self) -> tuple[Task, FeatureBatches]:
         store = FeatureStore.open(self.folder / "noise.zarr")
         task = prepare(store, self.config)
-        home = choose_placement(store, task.examples, device=CPU)
-        return task, FeatureBatches(store, task.examples, placement=home, device=CPU)
+        placement = choose_placement(store, task.examples, device=CPU)
+        return task, FeatureBatches(store, task.examples, placement=placement, device=CPU)
 
 
 def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
-    """Time the plain loop and ours in each precision, and return the table."""
+    """Time the plain loop, and mgc in each precision, and return the table."""
     work = Work(folder, encoder, n_steps)
     make_store(work.size, folder / "noise.zarr", work.n_tracks, N_VALIDATION)
     write_tracks(work)
@@ -86,17 +86,17 @@ def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
     rows = [[name, spread(rate[name], 1, 2), ratio[name], f"{peaks[name]:.2f}"] for name in loops]
     title = f"Training steps: encoder {encoder}, batches of {BATCH} clips of 30 s, one thread"
     note = (
-        f"\n\n{n_steps} steps per run, the same batches and the same mean loss within 1 % in each round. The plain "
-        "loop trains the same layers in the same order. Its token states are padded to 512, ours to the longest of the "
-        "batch. It checks and clips nothing. Each has a process of its own; the memory of DataLoader's workers is not "
-        "counted."
+        f"\n\n{n_steps} steps per run, with the same batches, and the same mean loss within 1 % in each round. The "
+        "plain loop trains the same layers in the same order. Its token states are padded to 512, those of mgc to the "
+        "longest of the batch. It has no checks and no gradient clipping. Each runs in its own process. The memory of "
+        "DataLoader's workers is not counted."
     )
     return table(title, ["", "samples/s", "times the plain loop", "GB at most"], rows) + note
 
 
 @contextmanager
 def process_each(names: list[str]) -> Iterator[dict[str, ProcessPoolExecutor]]:
-    """Start a process per name, so that none is affected by the memory of another."""
+    """Start one process per name, so that their memory is separate."""
     spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         pools = (
@@ -106,7 +106,7 @@ def process_each(names: list[str]) -> Iterator[dict[str, ProcessPoolExecutor]]:
 
 
 def peak_bytes() -> int:
-    """Return the peak memory of this process (Linux); that of getrusage includes the process that started it."""
+    """Return the peak memory of this process (Linux). The value of getrusage includes the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
@@ -122,7 +122,7 @@ def plain_loop(work: Work) -> float:
 
 
 def our_loop(work: Work, precision: str) -> float:
-    """Train with our loop; return the mean loss."""
+    """Train with the loop of mgc; return the mean loss."""
     ours, start = _ours(work, precision)
     ours.model.load_state_dict(start)
     return ours.epoch(ours.batches).sums[0] / work.n_tracks
@@ -149,7 +149,7 @@ def _copy_weights(model: System) -> dict[str, Tensor]:
 
 
 def write_tracks(work: Work) -> None:
-    """Write one .npz per track with everything that a batch needs of it; token states are padded to the maximum."""
+    """Write one .npz file per track with all its features; token states are padded to the maximum."""
     _, batches = work.open()
     (work.folder / "npz").mkdir()
     for index in range(work.n_tracks):

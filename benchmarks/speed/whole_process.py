@@ -1,4 +1,4 @@
-"""Run a whole command and measure seconds, processor time and memory of it and of all processes that it starts."""
+"""Run a whole command and measure time, CPU time and memory of all its processes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Run:
 
     Attributes
     ----------
-    seconds : from start to end.
-    cpu_s : processor time of all its processes.
-    own_cpu_s : processor time of the first process only.
+    seconds : wall time.
+    cpu_s : CPU time of all its processes.
+    own_cpu_s : CPU time of the first process only.
     own_bytes, largest_bytes, tree_bytes : peak resident memory, sampled every `SAMPLE_EVERY_S`: of the first process,
         of any process that it started, of all at once (pages that they share count once for each).
     """
@@ -37,12 +37,12 @@ class Run:
 
 
 def run(arguments: Sequence[object], *, cores: Iterable[int] | None = None, cwd: Path | None = None) -> Run:
-    """Run a command, on `cores` only if they are given; print its errors only if it fails.
+    """Run a command, restricted to `cores` if given; print its stderr only if it fails.
 
     Raises
     ------
     SystemExit
-        The command fails.
+        If the command fails.
     """
     command = list(map(str, arguments))
     before, own_cores = os.times(), os.sched_getaffinity(0)

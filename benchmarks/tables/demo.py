@@ -1,4 +1,4 @@
-"""How hard the generated demo collection is: majority baseline, audio only, lyrics only, both; several worlds.
+"""Measure the difficulty of the generated demo collection: majority baseline, audio only, lyrics only, both.
 
     python -m benchmarks.tables.demo [--seeds 0 1 2] [--songs 240] [--epochs N] [--lr X] [--folder DIR]
 
@@ -93,11 +93,11 @@ def main() -> None:
     config = TrainConfig(**api.DEMO_OPTIONS | {name: value for name in names if (value := getattr(options, name))})
 
     print_heading(
-        "The built-in collection: how hard it is",
+        "Difficulty of the generated demo collection",
         __file__,
         f". {options.songs} songs per world; encoder `{config.encoder}`, {config.epochs} epochs, batches of "
         f"{config.batch_size}, learning rate {config.lr:g} halved every {config.lr_halve_every} epochs; "
-        "test songs are by artists not trained on.",
+        "test songs are by unseen artists.",
         torch_version=torch.__version__,
     )
     facts = {seed: world_facts(seed, options.songs) for seed in options.seeds}

@@ -1,15 +1,15 @@
-"""Table 2 on a benchmark world of 20 000 songs, and bf16 against fp32: for a machine with a CUDA device.
+"""Train Table 2 on a synthetic benchmark of 20 000 songs, and compare bf16 with fp32, on a machine with a CUDA device.
 
-    python -m benchmarks.tables.gpu make   [--folder F]   draws the features on the device (worlds/features.py)
-    python -m benchmarks.tables.gpu train  [--folder F]   trains what is not trained yet
-    python -m benchmarks.tables.gpu report [--folder F]   prints the tables
+    python -m benchmarks.tables.gpu make   [--folder F]   draw the features on the device (worlds/features.py)
+    python -m benchmarks.tables.gpu train  [--folder F]   train the missing runs
+    python -m benchmarks.tables.gpu report [--folder F]   print the tables
     python -m benchmarks.tables.gpu dry    [--folder F]   all three in a tiny size on the CPU, as a test of the code
 
 `make` and `train` end after --minutes (8) with exit code 75; repeat them until they end with 0. Start with one seed;
-`--seeds 3` builds on its runs. Finished runs (a few MB each) are also copied to --keep, and taken from there, so that
-an empty machine trains only what is missing, on features drawn anew.
+`--seeds 3` reuses its runs. Finished runs (a few MB each) are copied to --keep and back, so that a new machine trains
+only the missing runs, on newly drawn features.
 
-Exit codes: 0 done, 1 a run failed, 3 no CUDA device, nothing done, 75 time is up: repeat the command.
+Exit codes: 0 done, 1 a run failed, 3 no CUDA device, nothing done, 75 time is over: repeat the command.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from mgc.heads.ablation.paper_tables import COMPONENTS, Row, TableSpec
 from mgc.heads.ablation.runs import Work
 from mgc.reports.ablation import markdown
 
-GO_ON = 75
-"""Exit code when time is up."""
+UNFINISHED = 75
+"""Exit code when the time is over."""
 RESULT_FILES = ("result.json", "metrics.json", "predictions.parquet")
 
 PRECISION = TableSpec(
     name="precision",
-    title="bf16 against fp32, the same seeds",
+    title="bf16 and fp32, the same seeds",
     reference="fp32",
     rows=(Row(name="fp32", options={"precision": "fp32"}), Row(name="bf16", options={"precision": "bf16"})),
 )
@@ -117,12 +117,12 @@ DRY = Size(
 
 
 def work(folder: Path) -> Work:
-    """Use one folder for both tables: "all" in the usual precision is a row of both."""
+    """Return the work of both tables in one folder, since they share the row "all"."""
     return Work(folder=folder / "ablation", store=folder / "features.zarr")
 
 
 def copy_finished(source: Path, target: Path) -> int:
-    """Copy the results of runs that are finished in one folder of an ablation and not in the other; return how many."""
+    """Copy the results of finished runs that `target` lacks from `source`; return their number."""
     if not (source / "ablation.json").exists():
         return 0
     (target / "runs").mkdir(parents=True, exist_ok=True)
@@ -134,21 +134,21 @@ def copy_finished(source: Path, target: Path) -> int:
         if (copy / "result.json").exists():
             continue
         copy.mkdir(exist_ok=True)
-        for name in reversed(RESULT_FILES):  # result.json, which marks the run as finished, comes last
+        for name in reversed(RESULT_FILES):  # result.json last, since it marks the run as finished
             shutil.copyfile(result.parent / name, copy / name)
         copied += 1
     return copied
 
 
 def train(folder: Path, size: Size, n_seeds: int, keep: Path, stop: Callable[[], bool]) -> int:
-    """Train the runs that are missing; return 1 if one failed."""
-    print(f"{copy_finished(keep, folder / 'ablation')} finished runs taken from {keep}", file=sys.stderr)
+    """Train the missing runs; return 1 if a run failed."""
+    print(f"{copy_finished(keep, folder / 'ablation')} finished runs copied from {keep}", file=sys.stderr)
     failures = []
     try:
         for plan in size.plans(n_seeds):
             failures += ablate(work(folder), plan, stop=stop).failures
     finally:
-        print(f"{copy_finished(folder / 'ablation', keep)} finished runs kept in {keep}", file=sys.stderr)
+        print(f"{copy_finished(folder / 'ablation', keep)} finished runs copied to {keep}", file=sys.stderr)
     for failure in failures:
         print(failure.reason, file=sys.stderr)
     return 1 if failures else 0
@@ -156,14 +156,14 @@ def train(folder: Path, size: Size, n_seeds: int, keep: Path, stop: Callable[[],
 
 def report(folder: Path, size: Size, n_seeds: int) -> None:
     """Print the page."""
-    title = "A dry run of benchmarks/tables/gpu.py on the CPU: it shows that the code runs, and nothing else"
+    title = "Dry run of benchmarks/tables/gpu.py on the CPU: a test of the code, without meaning for CUDA"
     if size.device == "cuda":
         title = f"Table 2 on {size.n_songs} songs: {torch.cuda.get_device_name()}"
     print_heading(
         title,
         __file__,
-        ". Features are drawn on the device (benchmarks/worlds/features.py; docs/design/004). None of this is a "
-        "result on music.",
+        ". Features are drawn on the device (benchmarks/worlds/features.py; docs/design/004). These are not results "
+        "on music.",
         torch_version=torch.__version__,
     )
     features = size.world()
@@ -196,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.action in ("train", "dry"):
             code = train(options.folder, size, options.seeds, options.keep or options.folder / "kept", stop)
     except StoppedError as error:
-        print(f"time is up, run it again to go on: {error}", file=sys.stderr)
-        return GO_ON
+        print(f"time is over, run the command again to continue: {error}", file=sys.stderr)
+        return UNFINISHED
     if options.action in ("report", "dry"):
         report(options.folder, size, options.seeds)
     return code

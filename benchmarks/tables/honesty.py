@@ -1,4 +1,4 @@
-"""Is the demo's result real? Three checks on its collection that a leak or a fake figure would not pass.
+"""Check the demo's result for leakage, with three tests on its collection.
 
 1. Noise: mel, token states and labels of every test track are replaced by noise. Everything that training publishes in
    best/ must stay the same, byte for byte.
@@ -76,7 +76,7 @@ def edited_copy(store: FeatureStore, path: Path, edit: Edit) -> FeatureStore:
 
 
 def noise(rows: np.ndarray, seed: int) -> Edit:
-    """Replace mel, token states, labels and source hashes of `rows`; nothing of them is left in the copy."""
+    """Replace mel, token states, labels and source hashes of `rows` by noise."""
 
     def edit(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
         rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def noise(rows: np.ndarray, seed: int) -> Edit:
 
 
 def exchange(rows: np.ndarray, names: tuple[str, ...], seed: int) -> Edit:
-    """Move the arrays `names` of `rows` by one in a random circle, so that no track keeps its own."""
+    """Rotate the arrays `names` of `rows` by one position in a random order, so that no track keeps its own."""
 
     def edit(arrays: dict[str, np.ndarray], tracks: list[dict[str, Any]]) -> None:
         circle = np.random.default_rng(seed).permutation(rows)
@@ -114,9 +114,9 @@ def shuffle_labels(store: FeatureStore, seed: int) -> dict[str, list[str]]:
 
 def held_out_store(folder: Path, first: int, n_songs: int) -> FeatureStore:
     """Extract songs of the demo's world from number `first` on, as `mgc extract` does."""
-    path, workers = folder / "unheard.zarr", os.cpu_count() or 1
+    path, workers = folder / "held-out.zarr", os.cpu_count() or 1
     if not path.exists():
-        songs = make_collection(folder / "unheard", n_songs, first=first, workers=workers)
+        songs = make_collection(folder / "held-out", n_songs, first=first, workers=workers)
         api.extract(api.read_source(songs).source, path, text_model="minilm", workers=workers)
     return FeatureStore.open(path)
 
@@ -175,23 +175,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--unheard", type=int, default=360, help="number of held-out songs")
+    parser.add_argument("--held-out", type=int, default=360, help="number of held-out songs")
     options = parser.parse_args()
     store = FeatureStore.open(options.folder / "songs.zarr")
-    held_out = held_out_store(options.folder, len(store.status), options.unheard)
+    held_out = held_out_store(options.folder, len(store.status), options.held_out)
     truth = genre_matrix(held_out.tracks.column("genres"), store.genres)
     print_heading(
-        "Is the demo's result real?",
+        "Leakage checks of the demo",
         __file__,
-        f", which says what is checked. {len(store.ok_rows)} songs, {len(held_out.ok_rows)} held-out ones; mean "
-        f"prevalence of a genre among these {truth.mean():.3f}. mAP with 95 % confidence intervals (bootstrap over "
-        "artists).",
+        f", which describes the checks. {len(store.ok_rows)} songs, {len(held_out.ok_rows)} held-out songs; mean "
+        f"prevalence of a genre among the latter {truth.mean():.3f}. mAP with 95 % confidence intervals (bootstrap "
+        "over artists).",
     )
     header = (
         "seed",
         "learning rate",
         "tuned threshold",
-        "best/ the same with noise in the test split",
+        "best/ unchanged with noise in the test split",
         "mAP",
         "mAP, clips exchanged",
         "mAP, lyrics exchanged",
@@ -210,7 +210,7 @@ def main() -> int:
     even = abs(float(np.mean(aucs)) - 0.5) < 0.05
     print(
         f"\n{sum(passes)} of {len(passes)} seeds pass every check. Models trained on shuffled labels: mean ROC-AUC "
-        f"{np.mean(aucs):.3f}, {'near' if even else 'NOT near'} a half."
+        f"{np.mean(aucs):.3f}, {'near' if even else 'NOT near'} 0.5."
     )
     return 0 if all(passes) and even else 1
 

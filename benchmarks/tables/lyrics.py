@@ -1,4 +1,4 @@
-"""How lyrics are read: their encodings, and the two detectors of their language.
+"""Count correctly read encodings of lyrics, and compare two language detectors.
 
     python -m benchmarks.tables.lyrics > benchmarks/tables/lyrics.md        (with lingua-language-detector installed)
 
@@ -27,7 +27,7 @@ Detector = Callable[[str], tuple[str, float]]
 
 
 def codecs() -> list[str]:
-    """Return the encodings of Python that contain ASCII, those of Unicode left out."""
+    """Return the encodings of Python that contain ASCII, except those of Unicode."""
     names = sorted(module.name for module in pkgutil.iter_modules(encodings.__path__))
     return [name for name in names if _is_text(name) and not name.startswith(NO_TEXT_FILES)]
 
@@ -40,7 +40,7 @@ def _is_text(name: str) -> bool:
 
 
 def read_again(text: str, encoding: str) -> str | None:
-    """Return what becomes of a text in an encoding; None if it is not in there, or the same as in UTF-8."""
+    """Return the outcome of reading a text in an encoding; None if it lacks a character, or equals UTF-8."""
     try:
         data = encode(text, encoding)
     except UnicodeEncodeError:
@@ -87,13 +87,13 @@ def lingua() -> Detector:
 def main() -> None:
     songs = {language: "\n".join(lines) for language, lines in LINES.items()}
     lines = [(line, TAGS[language]) for language, lines in LINES.items() for line in lines]
-    print_heading("Reading lyrics", __file__)
+    print_heading("Encodings and languages of lyrics", __file__)
     print(f"{len(songs)} texts of {len(set(TAGS.values()))} languages in {len(codecs())} encodings of Python:\n")
     print(f"| texts | {' | '.join(OUTCOMES)} |\n|---|{'---|' * len(OUTCOMES)}")
     for name, texts in (("songs", list(songs.values())), ("lines", [line for line, _ in lines])):
         counts = count_outcomes(texts, codecs())
         print(f"| {name} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |")
-    print("\nLanguages of the same texts; likely ones have a probability of at least 0.5:\n")
+    print("\nLanguages of the same texts; likely lines have a probability of at least 0.5:\n")
     print(
         "| detector | songs right | lines right | likely lines right | to load | per song |\n|---|---|---|---|---|---|"
     )
@@ -104,11 +104,11 @@ def main() -> None:
         loaded = time.perf_counter()
         right = sum(detect(text)[0] == TAGS[language] for language, text in songs.items())
         per_song = (time.perf_counter() - loaded) / len(songs)
-        found = [(detect(line), tag) for line, tag in lines]
-        likely = [(best[0], tag) for best, tag in found if best[1] >= MIN_PROBABILITY]
+        results = [(detect(line), tag) for line, tag in lines]
+        likely = [(best[0], tag) for best, tag in results if best[1] >= MIN_PROBABILITY]
         print(
             f"| {package} {importlib.metadata.version(package)} | {right} of {len(songs)} | "
-            f"{sum(best[0] == tag for best, tag in found)} of {len(found)} | "
+            f"{sum(best[0] == tag for best, tag in results)} of {len(results)} | "
             f"{sum(best == tag for best, tag in likely)} of {len(likely)} | "
             f"{loaded - start:.1f} s | {per_song * 1e3:.1f} ms |"
         )

@@ -102,7 +102,7 @@ def steps() -> TableSpec:
 
 
 def heads() -> TableSpec:
-    """The three heads, and the linear one with as many parameters as the query head has, under the default preset."""
+    """The three heads, and a linear head with as many parameters as the query head, under the default preset."""
     rows = (
         Row(name="linear", options={"head": "linear"}),
         Row(name="linear, as large as query", options={"head": "linear", "model_options": {"width": matched_width()}}),
@@ -114,14 +114,14 @@ def heads() -> TableSpec:
 
 
 def matched_width() -> int:
-    """Return the least width with which a model with a linear head has the parameters of one with a query head."""
+    """Return the smallest width at which a model with a linear head has as many parameters as one with a query head."""
 
     def size(**options: Any) -> int:
         config = TrainConfig.from_preset("default", encoder=OPTIONS["encoder"], **options)
         return build_system(config.model_config(n_genres=N_GENRES, text_dim=TEXT_DIM, n_mels=128)).n_parameters
 
-    wanted, width = size(head="query"), 256
-    while size(head="linear", model_options={"width": width}) < wanted:
+    target, width = size(head="query"), 256
+    while size(head="linear", model_options={"width": width}) < target:
         width += 8
     return width
 

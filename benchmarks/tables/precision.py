@@ -1,6 +1,6 @@
-"""Compare training in bf16 with training in float32: the same seeds in both, next to the effect of a seed.
+"""Compare training in bf16 with training in float32, with the same seeds, relative to the variation between seeds.
 
-    python -m benchmarks.tables.precision > benchmarks/tables/precision.md        (on a processor that computes in bf16)
+    python -m benchmarks.tables.precision > benchmarks/tables/precision.md        (on a processor with native bf16)
 
 The songs and settings are those of benchmarks/tables/paper.py.
 """
@@ -51,7 +51,7 @@ def figures(store: Path, run: Path, precision: str, seed: int) -> tuple[float, .
 
 
 def measure(store: Path, folder: Path, n_seeds: int, processes: int) -> dict[str, np.ndarray]:
-    """Train every seed in both precisions; return by precision (seeds, FIGURES)."""
+    """Train every seed in both precisions; return (seeds, FIGURES) by precision."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
         runs: dict[str, list[Future[tuple[float, ...]]]] = {precision: [] for precision in PRECISIONS}
@@ -62,7 +62,7 @@ def measure(store: Path, folder: Path, n_seeds: int, processes: int) -> dict[str
 
 
 def report(results: dict[str, np.ndarray]) -> str:
-    """Write the table of both precisions."""
+    """Return the table of both precisions."""
     rows: list[list[Any]] = []
     for column, name in enumerate(FIGURES):
         fp32, bf16 = (results[precision][:, column] for precision in PRECISIONS)
@@ -70,7 +70,7 @@ def report(results: dict[str, np.ndarray]) -> str:
         spreads = [spread(values.tolist(), 1, 3) for values in (fp32, bf16)]
         deviations = [f"{values.std(ddof=1):.3f}" for values in (difference, fp32)]
         rows.append([name, *spreads, f"{difference.mean():+.3f}", *deviations])
-    header = ["", *PRECISIONS, "difference, mean over seeds", "its deviation", "deviation of fp32 between seeds"]
+    header = ["", *PRECISIONS, "difference, mean over seeds", "its standard deviation", "standard deviation of fp32"]
     return table("The same seeds in both precisions", header, rows)
 
 
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="keep songs, store and runs in this folder, and resume from it")
     options = parser.parse_args()
     if not cpu_has_bf16():
-        print("This processor does not compute in bf16: nothing was measured.", file=sys.stderr)
+        print("no native bf16 on this processor: nothing was measured", file=sys.stderr)
         return 3
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
@@ -92,9 +92,9 @@ def main() -> int:
     print_heading(
         "Training in bf16 and in float32",
         __file__,
-        f": median [lowest, highest] of {options.seeds} seeds. {options.songs} songs of the benchmark world "
-        f"(benchmarks/tables/paper.md), its settings; {cores} trainings at a time, a thread each. None of this is a "
-        "result on music.",
+        f": median [lowest, highest] of {options.seeds} seeds. {options.songs} songs and settings of the synthetic "
+        f"benchmark (benchmarks/tables/paper.md); {cores} training runs at a time, with one thread each. These are not "
+        "results on music.",
         torch_version=torch.__version__,
     )
     print(report(results))

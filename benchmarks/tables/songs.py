@@ -1,4 +1,4 @@
-"""Every system of the paper on a few real songs, in folds of whole songs: a test that all of them train.
+"""Train every system of the paper on a few real songs, in folds of whole songs, as a test that all of them train.
 
     MGC_REAL_DATA=... python -m benchmarks.tables.songs [--folder F] > benchmarks/tables/songs.md
 
@@ -50,7 +50,7 @@ def main() -> int:
         options=OPTIONS,
     )
     print_heading(
-        "Every system on the real songs at hand",
+        "Every system on a few real songs",
         __file__,
         f". {extracted.ok} of {extracted.planned} clips were read, {CLIP_S:g} s of each.",
         torch_version=torch.__version__,

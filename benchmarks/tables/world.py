@@ -1,7 +1,7 @@
-"""The benchmark world of `make tables`: its constants, its store, its facts, and scores of models that know its rules.
+"""Define the synthetic benchmark of `make tables`: constants, store, statistics, and scores of oracle models.
 
-Frozen: the figures of benchmarks/tables/paper.md are about exactly this world. docs/design/004 explains its principles;
-no system's result was used in its design, except whether `ours` learns at all.
+It must not change: the figures of benchmarks/tables/paper.md depend on it. docs/design/004 explains its principles. Its
+design used no result of a system, except whether the paper's model learns at all.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def jaccard(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ceilings(world: BenchmarkWorld, songs: Sequence[BenchmarkSong]) -> dict[str, float]:
-    """Return the Jaccard index on the test songs of models that get the true motifs and topics of every song.
+    """Return the Jaccard index of oracle models, which know motifs and topics of every song, on the test songs.
 
-    They are logistic regressions, one per genre, from the training songs: on motifs, on topics, on both, and with every
-    (motif, topic) pair that is a style as one more input.
+    They are logistic regressions per genre, fitted to the training songs: on motifs, on topics, on both, and on both
+    with one more input per (motif, topic) pair that is a style.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -69,10 +69,10 @@ def ceilings(world: BenchmarkWorld, songs: Sequence[BenchmarkSong]) -> dict[str,
     top = np.arange(n_genres) == labels[train].sum(axis=0).argmax()
     scores = {"most frequent genre": jaccard(np.tile(top, (test.sum(), 1)), labels[test])}
     for name, inputs in {
-        "motifs known": motifs,
-        "topics known": words,
-        "both known, summed": np.hstack([motifs, words]),
-        "both known, and which go together": np.hstack([motifs, words, together]),
+        "motifs": motifs,
+        "topics": words,
+        "motifs and topics": np.hstack([motifs, words]),
+        "motifs, topics and their pairs": np.hstack([motifs, words, together]),
     }.items():
         predicted = np.zeros_like(labels[test])
         for genre in np.flatnonzero(labels[train].any(axis=0)):
@@ -105,7 +105,7 @@ def facts(world: BenchmarkWorld, songs: Sequence[BenchmarkSong]) -> list[tuple[s
         ),
         ("largest difference of a genre's frequency from the label rows", f"{np.abs(target - actual).max():.3f}"),
         ("genres with 10 training songs or more", f"{(matrix[train].sum(axis=0) >= 10).sum()} of {len(labels.genres)}"),
-        ("labels shown by audio, lyrics, both", ", ".join(f"{shares[kind]:.2f}" for kind in shares)),
+        ("labels with evidence in audio, lyrics, both", ", ".join(f"{shares[kind]:.2f}" for kind in shares)),
         ("motifs per song", f"{np.mean([len(song.motifs) for song in songs]):.2f}"),
         ("topics per song", f"{np.mean([len(song.topics) for song in songs]):.2f}"),
         ("songs without lyrics", f"{np.mean([song.lyrics is None for song in songs]):.3f}"),
@@ -114,15 +114,15 @@ def facts(world: BenchmarkWorld, songs: Sequence[BenchmarkSong]) -> list[tuple[s
 
 
 def print_world(world: BenchmarkWorld, songs: Sequence[BenchmarkSong], *, with_ceilings: bool) -> None:
-    """Print the section about the world; its ceilings take minutes for many songs."""
+    """Print the section about the benchmark; ceilings take minutes for many songs."""
     print("## The world\n\n| | |\n|---|---|")
     for name, value in facts(world, songs):
         print(f"| {name} | {value} |")
     if not with_ceilings:
         return
     print(
-        "\nThe Jaccard index on the test songs of a logistic regression that gets the true motifs and topics, without "
-        "audio or lyrics:\n\n| input | Jaccard |\n|---|---|"
+        "\nJaccard index on the test songs of logistic regressions on the true motifs and topics, without audio or "
+        "lyrics:\n\n| input | Jaccard |\n|---|---|"
     )
     for name, score in ceilings(world, songs).items():
         print(f"| {name} | {score:.3f} |")

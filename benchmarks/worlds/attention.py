@@ -1,13 +1,13 @@
-"""Two small worlds that only attention can solve: they show what SCMA is for.
+"""Test the fusion on two small synthetic problems that only attention can solve.
 
-XOR: the label is an attribute of the audio XOR one of the lyrics. Neither predicts it, nor does any sum of the two,
-which is all that a linear classifier over concatenated means has. Lookup: each lyric token holds the name of a slot and
-a bit, and the audio holds the name of the slot whose bit is the label; uniform attention weights mix all bits.
+XOR: the label is an attribute of the audio XOR an attribute of the lyrics. Neither predicts it, and no sum of both
+does, which is the limit of a linear classifier on concatenated means. Lookup: each lyrics token holds the name of a
+slot and a bit, and the audio holds the name of the slot whose bit is the label; uniform attention weights mix all bits.
 
-The fusion is trained with a linear head, or a query head of one genre, on 2 048 tracks of the world; accuracies are on
-1 024 new ones.
+The fusion is trained with a linear head, or a query head with one genre, on 2 048 tracks. Accuracy is that on 1 024
+held-out tracks.
 
-Run: python -m benchmarks.worlds.attention [--seeds 3]      The last figures stand in benchmarks/worlds/attention.md.
+    python -m benchmarks.worlds.attention [--seeds 3] > benchmarks/worlds/attention.md
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def lookup_world(n_tracks: int, rng: torch.Generator, n_slots: int = 12) -> tupl
 def accuracy(
     world: World, seed: int, *, n_steps: int = 150, attention: bool = True, uniform: bool = False, query: bool = False
 ) -> float:
-    """Train a fusion and a head on `world`; return the share of new tracks that they label correctly."""
+    """Train a fusion and a head on `world`; return the accuracy on held-out tracks."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     train, test = world(2048, rng), world(1024, rng)
@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     seeds = range(parser.parse_args().seeds)
-    # world, system, its options, and the bound between systems that can be right and those that cannot
+    # problem, system, its options, the bound, and whether the system can solve the problem
     rows = (
         ("XOR", xor_world, "cross-modal attention, linear head", {}, 0.95, True),
         ("XOR", xor_world, "cross-modal attention, query head", {"query": True}, 0.95, True),
@@ -100,12 +100,12 @@ def main() -> int:
         ),
     )
     print_heading(
-        "Worlds in which only attention can be right",
+        "Synthetic problems that only attention solves",
         __file__,
-        ", which says what the worlds are. Accuracy on 1 024 new tracks, one figure per seed; chance is 0.5.",
+        ", which describes the problems. Accuracy on 1 024 held-out tracks, one figure per seed; chance is 0.5.",
         torch_version=torch.__version__,
     )
-    print("| world | system | accuracy | bound | holds |")
+    print("| problem | system | accuracy | bound | holds |")
     print("|---|---|---|---|---|")
     all_hold = True
     for name, world, system, options, bound, can in rows:

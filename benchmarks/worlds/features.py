@@ -1,10 +1,10 @@
-"""The benchmark world drawn directly as features, on the device: no audio file, no text encoder, any size in minutes.
+"""Generate the features of the synthetic benchmark directly on the device, without audio files and text encoder.
 
-Songs, genres, motifs, topics and lyrics are those of benchmarks/worlds/songs.py. A mel spectrogram is drawn, not
-computed from audio: a bump at each partial of each motif as it moves, over a floor of noise, with a periodogram's
-scatter and the artist's equaliser. A token's state is a random vector of its word, for nouns near that of its topic,
-plus noise that does not depend on context. Vectors of genre names are random, so only co-occurrence informs the graph.
-docs/design/004 explains these choices, and what the features cannot show.
+Songs, genres, motifs, topics and lyrics are those of benchmarks/worlds/songs.py. A mel spectrogram is synthesised, not
+computed from audio: a peak at each partial of each moving motif, over a noise floor, with the scatter of a periodogram
+and the equaliser of the artist. The state of a token is a random vector of its word, near that of its topic for nouns,
+plus noise without context. Vectors of genre names are random, so only co-occurrence informs the graph. docs/design/004
+explains these choices and their limits.
 
 Shapes: B songs, M mel bands, T frames, K partials, L tokens, D text width.
 """
@@ -36,14 +36,14 @@ from mgc.cache.writing.creation import create_store
 from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
 
 FLOOR = 2e-3
-"""Power of the noise in a band, over that of a partial of level 1."""
+"""Ratio of the noise power in a band to the power of a partial of level 1."""
 TOKEN_NOISE = 0.5
 WITHOUT_MODEL = "0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureWorld:
-    """The songs of a world and the size of their features."""
+    """Songs of a benchmark and the size of their features."""
 
     world: BenchmarkWorld
     n_songs: int
@@ -58,7 +58,7 @@ class FeatureWorld:
 
     @property
     def recipe(self) -> Recipe:
-        """Return a recipe that names no encoder."""
+        """Recipe without an encoder."""
         text = TextRecipe(
             model="drawn",
             weights_sha256=WITHOUT_MODEL,
@@ -72,12 +72,12 @@ class FeatureWorld:
 def write_store(
     features: FeatureWorld, path: Path, device: torch.device, *, stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    """Draw all features and commit them part by part; existing parts are kept.
+    """Generate all features and commit them part by part; existing parts are kept.
 
     Raises
     ------
     StoppedError
-        `stop` returns True between two parts.
+        If `stop` returns True between two parts.
     """
     songs, genres = features.songs(), features.world.labels.genres
     if not path.exists():
@@ -94,7 +94,7 @@ def write_store(
     words = word_vectors(songs, features.text_dim, features.world.seed).to(device)
     for part in sorted(set(range(plan.n_parts)) - committed(path).keys()):
         if stop():
-            raise StoppedError(f"{path}: {part} of {plan.n_parts} parts are drawn")
+            raise StoppedError(f"{path}: {part} of {plan.n_parts} parts are written")
         rows = plan.part_range(part)
         arrays = draw(features, songs[rows.start : rows.stop], words, device)
         outcomes = pa.Table.from_pylist([_outcome(row, songs[row]) for row in rows], schema=OUTCOME_SCHEMA)
@@ -132,7 +132,7 @@ class Words:
 
 
 def word_vectors(songs: Sequence[BenchmarkSong], text_dim: int, seed: int) -> Words:
-    """Draw unit-variance vectors; half the power of a noun's vector is its topic's."""
+    """Draw unit-variance vectors; a noun shares half the power of its vector with its topic."""
     names = sorted({word for song in songs if song.lyrics for word in song.lyrics.split()})
     rng = np.random.default_rng([seed, 31])
     own = rng.normal(size=(len(names), text_dim))
@@ -149,7 +149,7 @@ def word_vectors(songs: Sequence[BenchmarkSong], text_dim: int, seed: int) -> Wo
 def draw(
     features: FeatureWorld, songs: Sequence[BenchmarkSong], words: Words, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """Draw all arrays of some songs."""
+    """Generate all arrays of some songs."""
     rng = torch.Generator(device).manual_seed(songs[0].index + 1_000_003 * features.world.seed)
     n, n_frames = len(songs), features.recipe.mel.n_frames
     mel = torch.stack([spectrogram(song, n_frames, device, rng) for song in songs])
@@ -165,7 +165,7 @@ def draw(
     states = states + TOKEN_NOISE * torch.randn(states.shape, device=device, generator=rng)
     states = states.masked_fill((rows == 0)[..., None], 0.0).half()
     inside = (rows > 2)[..., None]
-    pooled = (states.float() * inside).sum(1) / inside.sum(1)  # 0/0 is NaN: no lyrics
+    pooled = (states.float() * inside).sum(1) / inside.sum(1)  # 0/0 is NaN, which marks missing lyrics
     return {
         "status": np.full(n, OK, dtype=np.uint8),
         "flags": np.zeros(n, dtype=np.uint32),
@@ -179,7 +179,7 @@ def draw(
 
 
 def spectrogram(song: BenchmarkSong, n_frames: int, device: torch.device, rng: torch.Generator) -> Tensor:
-    """Draw the mel spectrogram of a song: (M, T) float32, dB."""
+    """Generate the mel spectrogram of a song: (M, T) float32, in dB."""
     own = np.random.default_rng([song.seed, 32, song.index])
     n_mels, t = MelRecipe().n_mels, np.arange(n_frames) * MelRecipe().hop_length / SAMPLE_RATE_HZ
     bands = torch.arange(n_mels, device=device, dtype=torch.float32)[:, None, None]
@@ -194,14 +194,14 @@ def spectrogram(song: BenchmarkSong, n_frames: int, device: torch.device, rng: t
         width = width.float().to(device) if isinstance(width, Tensor) else width
         strength = torch.from_numpy(np.outer(np.square(levels), np.square(level))).float().to(device)
         power += own.uniform(0.25, 1.0) * (strength * torch.exp(-0.5 * ((centres - bands) / width) ** 2)).sum(1)
-    # A periodogram's bins are exponential about their mean; a mel band averages a few of them.
+    # Bins of a periodogram are exponentially distributed; a mel band averages a few of them.
     scatter = -torch.rand((2, n_mels, n_frames), device=device, generator=rng).clamp(min=1e-6).log().mean(dim=0)
     gain_db = torch.from_numpy(studio_gain_db(song, n_mels)).float().to(device)
     return 10 * torch.log10(power * scatter + 1e-10) + gain_db[:, None] + own.uniform(10.0, 25.0)
 
 
 def band_of(frequency_hz: np.ndarray) -> np.ndarray:
-    """Return the position of a frequency among the centres of Slaney's mel bands, 0 the lowest."""
+    """Return the position of a frequency among the centres of Slaney's mel bands; 0 is the lowest."""
 
     def mel(hz: np.ndarray) -> np.ndarray:
         return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4))

@@ -1,4 +1,4 @@
-"""The small store with everything that a store can hold: a second generation, added feature sets, a takedown."""
+"""Write a small store with everything that a store can hold: a second generation, added feature sets, a takedown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOWN = {"status": FAILED, "reason": "DROPPED", "detail": "taken down with `mgc s
 
 
 def create_full(path: Path) -> Path:
-    """Write two generations, features of another text encoder and of an extractor; take a track down and compact."""
+    """Write two generations and two added feature sets; take a track down and compact."""
     create(path)
     fill(path)
     add_feature_set(path, read_plan(path), "other", OTHER, np.ones((2, 6), np.float32))
@@ -49,7 +49,7 @@ def create_full(path: Path) -> Path:
 
 
 def fill_pending(path: Path) -> None:
-    """Embed genres and commit parts that are missing, as an extraction does; tracks that are taken down stay empty."""
+    """Embed missing genres and commit missing parts, as an extraction does; takedowns stay empty."""
     plan = read_plan(path)
     if plan.added["other"].n_genres < plan.n_genres:
         late = np.full((plan.n_genres - plan.added["other"].n_genres, 6), 2, np.float32)
@@ -62,7 +62,7 @@ def fill_pending(path: Path) -> None:
 
 
 def content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple[dict[str, Any], pa.Table]:
-    """Return arrays and outcomes of a part as an extraction makes them; tracks that are taken down stay empty."""
+    """Return arrays and outcomes of a part, as an extraction makes them; takedowns stay empty."""
     rows, generation = plan.part_range(part), plan.generation_of(part)
     tracks = read_tracks(path, generation).slice(rows.start - generation.rows.start, len(rows))
     hidden = np.isin(tracks.column("id").to_pylist(), list(dropped_ids(path)))
@@ -77,8 +77,8 @@ def content(path: Path, plan: Plan, part: int, feature_set: str | None) -> tuple
             for spec in plan.arrays(feature_set)
         }
         text = "0" * 64 if array_name("lyrics", feature_set) in arrays else None
-        made = [{"row": row, "status": OK, "lyrics_sha256": text} for row in rows]
-        outcomes = pa.Table.from_pylist(made, schema=ADDED_OUTCOME_SCHEMA)
+        lines = [{"row": row, "status": OK, "lyrics_sha256": text} for row in rows]
+        outcomes = pa.Table.from_pylist(lines, schema=ADDED_OUTCOME_SCHEMA)
     for spec in plan.arrays(feature_set):
         arrays[spec.name][hidden] = FAILED if spec.name.startswith("status") else spec.fill
     lines = outcomes.to_pylist()

@@ -1,6 +1,6 @@
 """Write the golden store of a format version: small, generated, with every feature of the format.
 
-It is written once per version:
+Run it once per version:
 
     python -m benchmarks.worlds.golden tests/cache/golden
 """

@@ -1,6 +1,6 @@
-"""Label sets for the benchmark world: those of real tracks where they are present, else generated ones.
+"""Provide label sets for the synthetic benchmark: those of real tracks if available, else generated ones.
 
-Of MTG-Jamendo only the label rows are read, at run time; nothing of it is in this package.
+Only label rows of MTG-Jamendo are read, at run time; this package contains no part of it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GenreSet = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSets:
-    """Which genres occur together, and with one artist.
+    """Genre sets of tracks, by artist.
 
     Attributes
     ----------
-    genres : names, most frequent first.
-    artists : for every artist the genre sets of its tracks, as indices into `genres`, sorted.
-    origin : where they come from, for a caption.
+    genres : names, the most frequent first.
+    artists : genre sets of the tracks of each artist, as sorted indices into `genres`.
+    origin : source of the label sets, for captions.
     """
 
     genres: tuple[str, ...]
@@ -73,21 +73,23 @@ def read_label_sets(folder: Path) -> LabelSets:
     Raises
     ------
     ManifestError
-        A table is missing, or has no such rows.
+        If a table is missing, or has no such rows.
     """
     artists: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for name in JAMENDO_TABLES:
         try:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()[1:]
         except (OSError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{folder / name}: cannot be read ({error}); want MTG-Jamendo's genre split") from error
+            raise ManifestError(
+                f"{folder / name}: not readable ({error}). Use the genre tables of MTG-Jamendo."
+            ) from error
         for line in lines:
             cells = line.split("\t")
             genres = tuple(sorted({cell.removeprefix(_PREFIX) for cell in cells[5:] if cell.startswith(_PREFIX)}))
             if genres:
                 artists[cells[1]].append(genres)
     if not artists:
-        raise ManifestError(f"{folder}: {', '.join(JAMENDO_TABLES)} hold no track with a genre")
+        raise ManifestError(f"{folder}: {', '.join(JAMENDO_TABLES)} have no track with a genre.")
     n_tracks = sum(map(len, artists.values()))
     return _by_frequency(
         list(artists.values()), f"the {n_tracks} label rows of MTG-Jamendo's genre split, read at run time"
@@ -95,9 +97,9 @@ def read_label_sets(folder: Path) -> LabelSets:
 
 
 def generated_label_sets(seed: int = 0, *, n_artists: int = 600) -> LabelSets:
-    """Generate 87 genres in families, with frequencies that fall like real ones; for use without MTG-Jamendo.
+    """Generate label sets of 87 genres in families with a long-tailed distribution, for use without MTG-Jamendo.
 
-    A track gets one genre that its artist prefers, then further ones, mostly of the same family; 2.4 on average.
+    A track has one genre that its artist prefers, and further ones, mostly of the same family; 2.4 on average.
     """
     rng = np.random.default_rng([seed, 20])
     names = [f"{adjective} {noun}" for noun in COMMON.nouns for adjective in COMMON.adjectives]
@@ -120,4 +122,4 @@ def generated_label_sets(seed: int = 0, *, n_artists: int = 600) -> LabelSets:
                 chosen.append(int(rng.choice(N_GENRES, p=weights / weights.sum())))
             rows.append(tuple(sorted(genres[genre] for genre in chosen)))
         artists.append(rows)
-    return _by_frequency(artists, "a generated structure of 87 genres (MTG-Jamendo was not at hand)")
+    return _by_frequency(artists, "a generated structure of 87 genres (MTG-Jamendo was not available)")

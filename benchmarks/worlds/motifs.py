@@ -1,6 +1,6 @@
-"""The audio of the benchmark world: motifs, each a timbre with a movement, and clips that layer them.
+"""Synthesise the audio of the synthetic benchmark: clips that layer motifs, each a timbre with a movement.
 
-A motif is recognised by its movement and its timbre, never by its pitch, which is drawn for each song.
+Movement and timbre identify a motif; its pitch is random per song.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, Samples, studio_filter, uni
 
 Track64 = npt.NDArray[np.float64]
 _TURNS = 50
-"""After so many turns every partial below is back at its phase, so that phases can restart and fit into float32."""
+"""Number of periods after which every partial below returns to its phase, so that phases can wrap and fit float32."""
 
 
 PARTIALS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -67,7 +67,7 @@ def movement(number: int, t: Track64, rng: np.random.Generator) -> tuple[Track64
     _, move = MOTIFS[number]
     octaves, level = MOVES[move](t + rng.uniform(0, 2), rng.random())
     base_hz = 160.0 * 2 ** rng.uniform(0, 2)
-    start = 1.5 if move == "falling" else 0.0  # so that falling and rising cover the same range
+    start = 1.5 if move == "falling" else 0.0  # falling and rising motifs cover the same range
     return base_hz * 2 ** (octaves + start), level
 
 
@@ -79,7 +79,7 @@ def motif(number: int, n_samples: int, rng: np.random.Generator) -> Samples:
 
 
 def render_motifs(numbers: Sequence[int], *, seed: int, index: int, artist: int, clip_s: float) -> Samples:
-    """Render a clip in which all motifs of `numbers` sound at once, over noise, with the equaliser of its artist.
+    """Render a clip with all motifs of `numbers` at once, over noise, with the equaliser of its artist.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Lines of songs that never were, written for this project, in 32 languages."""
+"""Provide invented song lines in 32 languages, written for this project."""
 
 from __future__ import annotations
 
@@ -239,11 +239,11 @@ ENCODINGS: dict[str, tuple[str, ...]] = {
     "Chinese": ("gb18030", "gbk", "gb2312", "hz"),
     "Chinese (traditional)": ("big5", "cp950", "big5hkscs", "gb18030"),
 }
-"""Language -> encodings that its texts are found in."""
+"""Language -> encodings in use for its texts."""
 
 
 def encode(text: str, encoding: str) -> bytes:
-    """Encode a text; Vietnamese tone marks as characters of their own, as in Windows-1258.
+    """Encode a text; for Windows-1258, Vietnamese tone marks become separate characters.
 
     Raises
     ------

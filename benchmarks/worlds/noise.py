@@ -1,4 +1,4 @@
-"""A store of noise, to train on where only speed, memory or exactness counts; its labels can only be memorised."""
+"""Write a store of noise, for training in tests of speed, memory or exactness; its labels can only be memorised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_GENRES = 10
 
 @dataclass(frozen=True)
 class Size:
-    """How large a store and its model are: as in the paper on a GPU, small on the CPU."""
+    """Size of a store and its model: as in the paper on a GPU, small on the CPU."""
 
     encoder: str
     text_dim: int

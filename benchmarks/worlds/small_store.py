@@ -1,4 +1,4 @@
-"""A store of ten tracks in three parts, filled with random numbers: small enough to interrupt it at every step."""
+"""Write a store of ten tracks in three parts with random numbers, small enough to be interrupted at every step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GENRES = ["jazz", "rock"]
 
 
 def _cached(make: Callable[..., dict[str, bytes]]) -> Callable[..., dict[str, bytes]]:
-    """Cache documents by their arguments: to have zarr write them again would take most of a campaign's time."""
+    """Cache documents by their arguments, since zarr would take most of a campaign's time to write them."""
     cache: dict[str, dict[str, bytes]] = {}
 
     def documents(
@@ -44,7 +44,7 @@ layout.metadata_documents = _cached(layout.metadata_documents)
 
 
 def features(row: int) -> dict[str, np.ndarray]:
-    """Draw a track's features from its row only; lyrics have 0 to 270 tokens."""
+    """Generate the features of a track from its row only; lyrics have 0 to 270 tokens."""
     rng = np.random.default_rng(row)
     tokens = row % N_TRACKS * 30
     lyrics = np.zeros((TEXT.max_tokens, TEXT.hidden_size), np.float16)
@@ -101,14 +101,14 @@ def fill(path: Path, parts: Iterable[int] = range(3)) -> None:
 
 
 def append_late_track(path: Path) -> None:
-    """Append a second generation: one more track, of a new genre."""
+    """Append a second generation: one more track, with a new genre."""
     late = plan_table([{"id": "t99", "path": "99.mp3", "artists": [], "genres": ["soul"]}])
     embedding = np.ones((1, TEXT.hidden_size), np.float32)
     append_generation(path, read_plan(path), "append", late, new_genres=["soul"], genre_embedding=embedding)
 
 
 def tree(path: Path) -> dict[str, bytes | None]:
-    """Read everything below a folder but logs: relative path -> content, None for a folder."""
+    """Read everything below a folder except logs: relative path -> content, None for a folder."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes() if file.is_file() else None
         for file in sorted(path.rglob("*"))

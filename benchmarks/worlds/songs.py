@@ -1,10 +1,10 @@
-"""The benchmark world: many genres with real co-occurrence, each shown by the audio, the lyrics, or both together.
+"""Generate the synthetic benchmark: genres with real co-occurrence and evidence in audio, in lyrics, or in both.
 
-Genre sets come from :mod:`benchmarks.worlds.labels`. A third of the genres (by turns
-down the list of frequencies) are shown by a motif of the audio, a third by a topic of the lyrics, a third by two
-*styles*, each a motif with a topic, where every such motif and topic belongs to several genres. See docs/design/004.
+Genre sets come from :mod:`benchmarks.worlds.labels`. In the order of frequency, genres take turns: a motif of the audio
+is evidence for a third of them, a topic of the lyrics for a third, and two *styles* for a third. A style is a motif
+with a topic, each of which belongs to several genres. See docs/design/004.
 
-Every song depends on ``(labels, seed, index)`` only, so a larger world starts with the songs of a smaller one.
+Every song depends on ``(labels, seed, index)`` only, so a larger benchmark starts with the songs of a smaller one.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from mgc.pipeline.synth.world import artist_number, song_id, write_clip
 
 SHARED_MOTIFS, SHARED_TOPICS, STYLES = 7, 9, 2
 RELATIVES = 2
-"""Frequent genres whose evidence a rare genre shares in a world of kin."""
+"""Number of frequent genres whose evidence a rare genre shares, with ``kin``."""
 SPLIT_SHARES = {"train": 0.60, "validation": 0.07, "test": 0.33}
-"""More test tracks than usual: scoring is cheap, and the benchmark is decided by them."""
+"""More test tracks than usual, since scoring is cheap and they narrow the confidence intervals."""
 
-P_AWAY = 0.3  # a song that is not like its artist's others
+P_AWAY = 0.3  # a song unlike others of its artist
 P_INSTRUMENTAL = 0.10
-P_EVIDENCE_LOST = 0.08  # a motif that is not played, a topic that is not sung about
-P_STRAY = 0.10  # a motif, a topic of no genre of the song's
+P_EVIDENCE_LOST = 0.08  # a missing motif or topic of a genre of the song
+P_STRAY = 0.10  # a motif or topic of no genre of the song
 P_LABEL_LOST, P_LABEL_WRONG = 0.05, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """How each genre shows.
+    """Evidence of each genre in a song.
 
     Attributes
     ----------
-    kinds : ``sound``, ``words`` or ``both`` for each genre.
-    styles : for each genre its (motif, topic) pairs; None for the modality that its kind does not use.
+    kinds : ``sound`` (audio), ``words`` (lyrics) or ``both`` per genre.
+    styles : (motif, topic) pairs per genre; None for a modality that its kind does not use.
     """
 
     kinds: tuple[str, ...]
@@ -53,12 +53,12 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSong:
-    """A song of the benchmark world, not rendered.
+    """A song of the synthetic benchmark, not rendered.
 
     Attributes
     ----------
-    true_genres : those that audio and lyrics show; `genres` are the labels, with noise. Indices.
-    motifs, topics : indices into ``MOTIFS`` and the names of ``TOPICS``; no topics in an instrumental.
+    true_genres, genres : indices of the genres with evidence, and of the labels, which have noise.
+    motifs, topics : indices into ``MOTIFS`` and the names of ``TOPICS``; an instrumental has no topics.
     split : ``train``, ``validation`` or ``test``, by artist.
     """
 
@@ -80,9 +80,9 @@ class BenchmarkWorld:
 
     Attributes
     ----------
-    kin : genres that occur together sound alike: in a song with a genre of the rarer half, that genre shows as one of
-        the frequent genres that it meets most, or as itself. What a model learns of frequent genres then helps with
-        rare ones, which is what the genre graph is for.
+    kin : whether genres that occur together share evidence. A genre of the rarer half then has the evidence of one of
+        the frequent genres that it occurs with most, or its own. Knowledge of frequent genres thus helps with rare
+        ones, which is the purpose of the genre graph.
     """
 
     labels: LabelSets
@@ -90,7 +90,7 @@ class BenchmarkWorld:
     kin: bool = False
 
     def evidence(self) -> Evidence:
-        """Return the evidence of every genre of this world."""
+        """Return the evidence of every genre."""
         own = make_evidence(len(self.labels.genres), self.seed)
         return with_relatives(own, self.labels) if self.kin else own
 
@@ -128,12 +128,12 @@ class BenchmarkWorld:
 
 
 def make_evidence(n_genres: int, seed: int) -> Evidence:
-    """Deal motifs and topics out to genres, given in order of frequency.
+    """Assign motifs and topics to genres in order of frequency.
 
     Raises
     ------
     ConfigError
-        There are more genres than motifs and topics can distinguish.
+        If there are more genres than motifs and topics can distinguish.
     """
     rng = np.random.default_rng([seed, 25])
     kinds = [kind for _ in range(0, n_genres, 3) for kind in rng.permutation(["sound", "words", "both"]).tolist()]
@@ -144,7 +144,7 @@ def make_evidence(n_genres: int, seed: int) -> Evidence:
     enough = {"sound": len(own_motifs), "words": len(own_topics_), "both": len(pairs) // STYLES}
     if any(kinds.count(kind) > n for kind, n in enough.items()):
         raise ConfigError(
-            f"{n_genres} genres are more than the benchmark world can tell apart ({3 * min(enough.values())})"
+            f"{n_genres} genres: too many for the motifs and topics. Use at most {3 * min(enough.values())}."
         )
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     styles: list[tuple[tuple[int | None, int | None], ...]] = []
@@ -159,7 +159,7 @@ def make_evidence(n_genres: int, seed: int) -> Evidence:
 
 
 def with_relatives(evidence: Evidence, labels: LabelSets) -> Evidence:
-    """Give each genre of the rarer half the styles of the frequent genres that its tracks have most often, too."""
+    """Add to each genre of the rarer half the styles of the frequent genres that it occurs with most."""
     matrix = labels.matrix().astype(np.int64)
     together, n_frequent = matrix.T @ matrix, -(-len(labels.genres) // 2)
     styles = list(evidence.styles)
@@ -192,7 +192,7 @@ def _show(true: GenreSet, evidence: Evidence, rng: np.random.Generator) -> tuple
 
 
 def _noisy(true: GenreSet, n_genres: int, rng: np.random.Generator) -> GenreSet:
-    """Add label noise: lose a label where there are two or more, add a wrong one."""
+    """Add label noise: remove one of several labels, add a wrong one."""
     labels = set(true)
     if len(labels) > 1 and rng.random() < P_LABEL_LOST:
         labels.remove(true[rng.integers(len(true))])
@@ -216,22 +216,22 @@ def make_benchmark(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the songs' clips and ``tracks.jsonl``, a manifest with their lyrics, artists, genres and split.
+    """Write the clips of songs, and ``tracks.jsonl``, a manifest with their lyrics, artists, genres and split.
 
-    Existing clips are kept, so that an interrupted call can be repeated.
+    Existing clips are kept, so that an interrupted call can be continued.
 
     Returns
     -------
     Path
-        The manifest, a SOURCE for every command.
+        The manifest, a SOURCE for commands.
 
     Raises
     ------
     ConfigError
-        `n_songs` or `clip_s` is not positive.
+        If `n_songs` or `clip_s` is not positive.
     """
     if n_songs < 1 or clip_s <= 0:
-        raise ConfigError(f"a world needs at least one song of some length, not {n_songs} songs of {clip_s} s")
+        raise ConfigError(f"{n_songs} songs of {clip_s} s: not positive. Use at least one song and a positive length.")
     songs = world.songs(n_songs)
     names = world.labels.genres
     existing = {path.stem: path for path in (folder / "audios").glob("*")}

@@ -1,7 +1,7 @@
-"""A store of 24 generated songs in which genres, artists and languages can be recognised; for examples and tests.
+"""Write a store of 24 generated songs with recognisable genres, artists and languages, for examples and tests.
 
-A genre lifts mel bands of its own, an artist some bands a little, a language a direction of the token states. One song
-in four has no lyrics; one song failed. The release check copies this file out of the tree, so it imports mgc only.
+A genre raises its own mel bands, an artist some bands slightly, and a language one direction of the token states. One
+song in four has no lyrics; one song failed. The release check copies this file out of the tree, so it imports mgc only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def song(i: int) -> dict[str, Any]:
 
 
 def features(i: int) -> dict[str, Any]:
-    """Draw the features of song i from its number only."""
+    """Generate the features of song i from its number only."""
     track, random = song(i), np.random.default_rng(i)
     mel = random.normal(-45, 4, (MEL.n_mels, MEL.n_frames))
     for genre in track["genres"]:

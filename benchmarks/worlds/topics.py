@@ -1,6 +1,6 @@
-"""The lyrics of the benchmark world: topics of a dozen nouns each, and short lyrics about some of them.
+"""Generate the lyrics of the synthetic benchmark: topics of a dozen nouns each, and short lyrics about some of them.
 
-The words are real so that they have a meaning for a pretrained encoder. All lists were written for mgc.
+The words are real, so that pretrained encoders represent their meaning. All lists were written for mgc.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ TOPICS: dict[str, Vocabulary] = {
     )
     for name, nouns in _NOUNS.items()
 }
-"""Topic -> its nouns; verbs, adjectives and places are of no topic."""
+"""Topic -> vocabulary with its nouns; verbs, adjectives and places are common to all topics."""
 
 _WITH_NOUNS = tuple(pattern for pattern in PATTERNS if "{n}" in pattern)
 _LINES = (4, 6)
@@ -92,7 +92,7 @@ def own_topics(rng: np.random.Generator) -> dict[str, Vocabulary]:
 
 
 def short_lyrics(topics: Sequence[Vocabulary], rng: np.random.Generator) -> str:
-    """Write one line about each of `topics`, two where there are few, and fillers: about 25 to 60 words."""
+    """Return lyrics of about 25 to 60 words: one line per topic, two if there are few topics, and fillers."""
     n_lines = max(int(rng.integers(_LINES[0], _LINES[1] + 1)), len(topics) + 1)
     lines = [fill(_pick(_WITH_NOUNS, rng), topic, rng) for topic in topics]
     lines += [fill(_pick(_WITH_NOUNS, rng), topic, rng) for topic in topics if len(lines) < n_lines - 1]

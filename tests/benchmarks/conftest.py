@@ -1,4 +1,4 @@
-"""Scripts for a GPU, run where there is none."""
+"""Provide a fixture that runs GPU scripts without a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def without_gpu() -> RunScript:
-    """Run ``python -m MODULE ARGS`` in a process that sees no CUDA device; `code` is the exit status wanted."""
+    """Return a function that runs ``python -m MODULE ARGS`` without CUDA devices and checks the exit status `code`."""
 
     def run(module: str, *args: str, code: int) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

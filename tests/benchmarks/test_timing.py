@@ -1,4 +1,4 @@
-"""Speeds are printed only of entrants that give the same."""
+"""Test the timing of implementations: order of runs, comparison of results."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 from benchmarks.timing import DisagreementError, in_turn, spread
 
 
-def test_entrants_run_in_turn_from_another_place_each_round_and_their_ratio_is_paired():
+def test_implementations_run_in_turn_and_each_round_starts_with_the_next():
     order = []
     times = in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
-    assert order == ["a", "b", "a", "b", "b", "a"]  # one round to warm up
+    assert order == ["a", "b", "a", "b", "b", "a"]  # after a warm-up round
     assert [len(seconds) for seconds in times.seconds.values()] == [2, 2]
     assert spread([3.0, 1.0, 2.0], digits=1) == "2.0 [1.0, 3.0]"
 
 
-def test_a_disagreement_in_any_round_ends_the_benchmark():
+def test_different_results_in_any_round_end_the_benchmark():
     answers = itertools.chain([1, 1], itertools.repeat(2))
 
-    def agree(one: int, other: int) -> str | None:
-        return None if one == other else f"{one} against {other}"
+    def agree(reference: int, other: int) -> str | None:
+        return None if reference == other else f"{reference} against {other}"
 
-    with pytest.raises(DisagreementError, match="fast does not give what slow gives: 1 against 2"):
+    with pytest.raises(DisagreementError, match="fast: result differs from that of slow: 1 against 2"):
         in_turn({"slow": lambda: 1, "fast": lambda: next(answers)}, rounds=3, agree=agree)

@@ -1,4 +1,4 @@
-"""A short form of each fault campaign; `make campaign` runs them for as long as one likes."""
+"""Run a short form of each fault campaign; `make campaign` runs the long form."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from benchmarks.machine import ROOT
 
 
 @pytest.mark.parametrize("trial", [kills.kill, kills.kill_dask])
-def test_killed_and_continued_it_is_the_store_of_a_clean_run(tmp_path, trial):
-    # When to kill is drawn from how long a clean run took; on a machine whose load changes a trial may come too late.
+def test_extraction_resumed_after_sigkill_gives_an_identical_store(tmp_path, trial):
+    # The time of a kill depends on the duration of a clean run, so that under changing load it may come too late.
     assert any(trial(number, tmp_path / str(number))["kills"] for number in range(1, 6))
 
 
-def test_workers_that_die_cost_nothing(tmp_path):
+def test_extraction_with_killed_workers_gives_an_identical_store(tmp_path):
     assert kills.worker(0, tmp_path) == {"workers killed": 4}
 
 
@@ -37,63 +37,63 @@ def may_mount(tmp_path):
 
 
 @pytest.mark.usefixtures("may_mount")
-def test_a_full_disk_is_said_and_then_forgotten(tmp_path):
+def test_extraction_on_a_full_disk_fails_clearly_and_resumes(tmp_path):
     assert sum(kills.disk_full(number, tmp_path)["times full"] for number in (1, 2)) >= 1
 
 
-def test_files_that_crash_hang_or_bloat_the_decoder_are_blamed(tmp_path):
-    found = inputs.blame(0, tmp_path, n_clips=16, n_planted=1)
-    assert found == {"files blamed": 3, "neighbours unharmed": 13}
+def test_files_that_crash_hang_or_bloat_the_decoder_fail_with_their_reason(tmp_path):
+    result = inputs.blame(0, tmp_path, n_clips=16, n_planted=1)
+    assert result == {"files blamed": 3, "neighbours unharmed": 13}
     lines = [json.loads(line) for log in (tmp_path / "s.zarr/log").iterdir() for line in log.read_text().splitlines()]
-    said = {name: text for line in lines for name, text in line.get("stderr", {}).items()}
-    (crash,) = (text for name, text in said.items() if "crash" in name)
-    assert "Segmentation fault" in crash, "what the decoder said last is in the log"
+    stderr = {name: text for line in lines for name, text in line.get("stderr", {}).items()}
+    (crash,) = (text for name, text in stderr.items() if "crash" in name)
+    assert "Segmentation fault" in crash, "the log has no stderr of the decoder"
 
 
-def test_mutated_audio_ends_ok_or_failed(tmp_path):
-    found = inputs.mutants(0, tmp_path, n_files=500)
-    assert found["files"] == 500
-    assert found["failed"] > 20
+def test_mutated_audio_is_ok_or_failed(tmp_path):
+    result = inputs.mutants(0, tmp_path, n_files=500)
+    assert result["files"] == 500
+    assert result["failed"] > 20
 
 
-def test_a_reader_beside_a_writer_sees_whole_rows(tmp_path):
+def test_concurrent_reader_sees_complete_rows_only(tmp_path):
     assert store.reader(0, tmp_path)["reads"] > 1000
 
 
-def test_flipped_bits_are_found_named_and_mended(tmp_path):
-    found = store.flip(0, tmp_path, every=15)
-    assert found["bits flipped"] >= 8
-    assert found["bits of a sealed store"] >= 100
+def test_flipped_bits_are_detected_located_and_repaired(tmp_path):
+    result = store.flip(0, tmp_path, every=15)
+    assert result["bits flipped"] >= 8
+    assert result["bits of a sealed store"] >= 100
 
 
-def test_any_order_of_doings_agrees_with_the_model():
+def test_random_sequences_of_commands_agree_with_the_model():
     assert run_sequences(15, seed=0) == 15
 
 
-def test_a_large_collection_is_planned_read_and_resumed_in_linear_time(tmp_path):
-    found = large.large(0, tmp_path, sizes=(2048, 4096))
-    assert {"read the manifest", "plan", "resume", "open and count", "info", "failures", "verify"} < found.keys()
+def test_cost_of_a_large_collection_is_linear(tmp_path):
+    result = large.large(0, tmp_path, sizes=(2048, 4096))
+    assert {"read the manifest", "plan", "resume", "open and count", "info", "failures", "verify"} < result.keys()
 
 
-def test_a_training_killed_and_resumed_ends_as_an_undisturbed_one(tmp_path):
+def test_training_resumed_after_sigkill_gives_identical_bytes(tmp_path):
     assert training.kill(1, tmp_path, n_kills=1)["kills"] == 1
 
 
 @pytest.mark.usefixtures("may_mount")
-def test_a_training_whose_disk_is_full_says_so_and_goes_on_exactly(tmp_path):
-    assert training.disk_full(1, tmp_path) == {"times full": 1}  # less room than the run needs
+def test_training_on_a_full_disk_fails_clearly_and_resumes_exactly(tmp_path):
+    assert training.disk_full(1, tmp_path) == {"times full": 1}  # the disk is smaller than the run
 
 
 @pytest.mark.parametrize("kind", training.KINDS)
-def test_a_fault_at_any_operation_of_a_training_changes_nothing_in_the_end(tmp_path, kind):
+def test_training_resumed_after_a_fault_at_any_operation_gives_identical_bytes(tmp_path, kind):
     assert training.fault(5, tmp_path, step=23, kinds=(kind,))["operations"] >= 3
 
 
-def test_a_training_with_a_damaged_file_ends_the_same(tmp_path):
+def test_training_resumed_with_a_damaged_file_gives_identical_bytes(tmp_path):
     assert training.damage(1, tmp_path, every=3)["files"] >= 5
 
 
-def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, capsys):
+def test_figures_add_up_over_trials_and_failures_are_kept(tmp_path, monkeypatch, capsys):
     def trial(number: int, folder: Path) -> dict[str, int]:
         if number == 1:
             raise AssertionError("it broke")
@@ -102,18 +102,18 @@ def test_what_trials_found_adds_up_and_failures_are_kept(tmp_path, monkeypatch, 
     campaign = reliability.Campaign(trial, "kills", 7, "something holds")
     monkeypatch.setattr(reliability, "CAMPAIGNS", {"kill": campaign})
     assert not reliability.run(tmp_path, ["kill"], minutes=1)
-    assert reliability.run(tmp_path, ["kill"], minutes=1), "nothing is left to do"
+    assert reliability.run(tmp_path, ["kill"], minutes=1), "the target is reached"
     reliability.report(tmp_path)
     out = capsys.readouterr().out
     assert "| kill | something holds | 9 kills | 7 | 4 | 1, 1 not passed since | 3 more |" in out
-    assert reliability.run(tmp_path, ["kill"], minutes=1, more=4), "further trials, though nothing is left to do"
+    assert reliability.run(tmp_path, ["kill"], minutes=1, more=4), "further trials after the target"
     monkeypatch.setitem(reliability.CAMPAIGNS, "kill", dataclasses.replace(campaign, trial=lambda *_: {"kills": 3}))
     assert reliability.run(tmp_path, ["kill"], minutes=1, again=True)
     reliability.report(tmp_path)
     assert "| kill | something holds | 18 kills | 7 | 7 | 1, all passed since | 5 more |" in capsys.readouterr().out
 
 
-def test_figures_are_those_of_trials_that_carry_a_commit(tmp_path):
+def test_trials_without_a_commit_are_ignored(tmp_path):
     lines = [{"trial": i, "passed": True, "result": {"kills": 2}, "date": "2026-11-25", "code": "a"} for i in range(3)]
     lines[1]["code"], lines[2]["passed"] = "b", False
     without = {"trial": 3, "passed": True, "result": {"kills": 100}, "date": "2026-11-24"}
@@ -133,18 +133,18 @@ def test_campaign_that_this_machine_cannot_run_is_reported(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["faults", "train-faults"])
-def test_a_campaign_over_every_operation_ends(name):
+def test_exhaustive_campaign_covers_every_operation_once(name):
     campaign, lines = reliability.CAMPAIGNS[name], []
     for _ in range(campaign.exhaustive + 1):
         number = reliability.next_trial(campaign, lines)
         lines.append({"trial": number, "passed": len(lines) != 2, "result": {"operations": 1}})
     assert sorted(line["trial"] for line in reliability.last_passes(lines)) == list(range(campaign.exhaustive))
-    assert reliability.next_trial(campaign, lines) < campaign.exhaustive, "more of it is the same again"
-    assert reliability.figure(campaign, [*lines, lines[0]]) == campaign.exhaustive, "what was made twice counts once"
+    assert reliability.next_trial(campaign, lines) < campaign.exhaustive, "further trials repeat earlier ones"
+    assert reliability.figure(campaign, [*lines, lines[0]]) == campaign.exhaustive, "a repeated trial counts once"
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_system_calls_come_in_the_right_order():
+def test_order_of_system_calls_is_durable():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.campaigns.fsync_order"],
         cwd=ROOT,
@@ -158,15 +158,15 @@ def test_system_calls_come_in_the_right_order():
     assert "the order holds for 5 records" in done.stdout
 
 
-def test_hostile_stores_and_models_are_read_rightly_or_refused(tmp_path):
-    found = hostile.hostile(0, tmp_path, n_mutants=60)
-    assert found["mutants"] == found["read"] + found["refused"] == 60
-    assert found["refused"] > 20
-    assert hostile.KINDS.keys() <= found.keys()
-    assert "% of" in found["lines of cache/ that they ran"]
+def test_hostile_stores_and_models_are_read_correctly_or_refused(tmp_path):
+    result = hostile.hostile(0, tmp_path, n_mutants=60)
+    assert result["mutants"] == result["read"] + result["refused"] == 60
+    assert result["refused"] > 20
+    assert hostile.KINDS.keys() <= result.keys()
+    assert "% of" in result["lines of cache/ that they ran"]
 
 
-def test_a_mutant_that_raises_anything_else_fails_its_trial(tmp_path, monkeypatch):
+def test_other_exceptions_fail_the_trial_of_hostile_mutants(tmp_path, monkeypatch):
     def broken(folder: Path, rng: object) -> bool:
         raise KeyError("first_row")
 

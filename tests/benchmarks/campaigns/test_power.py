@@ -1,4 +1,4 @@
-"""Power cuts on a disk that logs its writes; `make campaign` makes hundreds."""
+"""Test power cuts on a disk that logs its writes; `make campaign` runs hundreds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.campaigns import disk, power
 
 @pytest.fixture
 def logged_disk(tmp_path):
-    """A mounted ext4 disk that logs its writes, and its image as it was before."""
+    """Yield the initial image of an ext4 disk, and the disk, mounted with a log of its writes."""
     if missing := disk.missing():
         pytest.skip(missing)
     (tmp_path / "content").mkdir()
@@ -23,7 +23,7 @@ def logged_disk(tmp_path):
         yield tmp_path / "before.img", now
 
 
-def test_power_cut_keeps_what_was_fsynced_and_nothing_else(logged_disk, tmp_path):
+def test_power_cut_keeps_fsynced_files_only(logged_disk, tmp_path):
     before, now = logged_disk
     (now.folder / "new").write_bytes(b"a" * 10_000)
     positions = [now.position()]

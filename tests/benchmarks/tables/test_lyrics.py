@@ -1,4 +1,4 @@
-"""The sweep over encodings, in a small form."""
+"""Test the count of correctly read encodings, in a small form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.tables.lyrics import codecs, count_outcomes, read_again
 from benchmarks.worlds.multilingual import LINES
 
 
-def test_encodings_are_counted_by_what_becomes_of_their_texts() -> None:
+def test_encodings_are_counted_by_outcome() -> None:
     assert {"cp1251", "koi8_r", "euc_jp", "iso2022_jp", "mac_roman"} <= set(codecs())
     assert not {"utf_8", "cp037", "hex_codec", "undefined"} & set(codecs())
     song = "\n".join(LINES["Russian"])

@@ -1,4 +1,4 @@
-"""The tables of `make tables`: every unit can be planned, and its rows are what they are called."""
+"""Test the units of `make tables`: every unit can be planned, and its rows have the options of their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mgc.heads.config import PRESETS, TrainConfig
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_every_unit_trains_with_the_shared_options_unless_its_rows_are_about_them(name: str) -> None:
+def test_units_use_the_shared_options_unless_their_rows_vary_them(name: str) -> None:
     runs = UNITS[name].grid("names").runs
     assert len(runs) % SEEDS == 0
     for run in runs:
@@ -18,7 +18,7 @@ def test_every_unit_trains_with_the_shared_options_unless_its_rows_are_about_the
                 assert getattr(run.config, option) == value or option == "schedule", (run.title, option)
 
 
-def test_rows_of_presets_are_the_presets() -> None:
+def test_rows_of_the_presets_unit_equal_the_presets() -> None:
     grid = UNITS["presets"].grid(None)
     (table,) = grid.tables
     for row in table.rows:
@@ -27,5 +27,5 @@ def test_rows_of_presets_are_the_presets() -> None:
     assert [row.name for row in table.rows] == list(PRESETS)
 
 
-def test_the_linear_control_has_the_parameters_of_the_query_head() -> None:
+def test_linear_control_needs_a_larger_width_to_match_the_query_head() -> None:
     assert matched_width() > 256
