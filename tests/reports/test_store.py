@@ -173,7 +173,7 @@ def test_features_that_joined_and_takedowns_are_told(tmp_path: Path) -> None:
     assert joined["other"] == ["text encoder other", "9", "0", "0", "–"]
     assert joined["tempo"] == ["extractor tempo 1, of the sound", "9", "0", "0", "–"]
     assert _rows(page, "Coverage by split")["all (no split told)"][-2:] == ["8", "9"]  # t00 has no lyrics
-    assert "DROPPED 1 Taken down with mgc store drop." in _text(page)
+    assert f"DROPPED 1 {REASON_MEANINGS[Reason.DROPPED][0]}" in _text(page)
 
 
 def test_stores_without_something_say_so(make_world: Callable[..., Any], tmp_path: Path) -> None:
