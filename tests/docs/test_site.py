@@ -158,9 +158,7 @@ def test_links_of_generated_pages_lead_to_pages(site: Any, command_pages: dict[s
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}" for name in PAGES)])
-def test_commands_stand_in_blocks_that_the_tests_run(page: str) -> None:
-    """An indented line is not run, a fenced block is."""
-    assert (
-        re.findall(r"^(?: {4}|\t)\$? ?(?:mgc|python|pip) .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
-        == []
-    )
+def test_commands_and_python_stand_in_blocks_that_the_tests_run(page: str) -> None:
+    """The tests run fenced blocks that begin at the margin, and no indented lines."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r"^(?: {4}|\t)\$? ?(?:mgc|python|pip) .*$|^ +```(?:sh|bash|python)$", text, re.MULTILINE) == []
