@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from textwrap import dedent
 
 OVERVIEW = "commands/index.md"
 ALWAYS = {
@@ -130,6 +131,9 @@ def _split(text: str) -> tuple[list[str], list[str]]:
             examples += [line for line in lines if line.startswith(("mgc ", "find "))]
         elif paragraph.strip():
             text = _SPAN.sub(_marked, paragraph)
+            text = re.sub(
+                r"\n((?: {2}.*(?:\n|$))+)", lambda found: f"\n\n```text\n{dedent(found[1]).strip()}\n```\n", text
+            )
             paragraphs.append(re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](../\1)", text))
     return paragraphs, examples
 
