@@ -93,7 +93,7 @@ def inside(store: Path, key: str) -> Path:
     """
     pieces = key.split("/")
     if not {"", ".", ".."}.isdisjoint(pieces) or "\0" in key:
-        raise StoreCorruptError(f"{store}: a record names {key[:80]!r}, outside the store; do not use this store")
+        raise StoreCorruptError(f"{store}: a record names {key[:80]!r}, outside the store. Do not use this store.")
     path = store
     for piece in pieces:
         path = path / piece
@@ -113,12 +113,12 @@ def open_regular(path: Path) -> io.BufferedReader:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise StoreCorruptError(f"{path}: not a regular file; remove it, or restore it from a copy")
+        raise StoreCorruptError(f"{path}: not a regular file. Remove it, or restore it from a copy.")
     return os.fdopen(handle, "rb")
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a further name, which must be new: of several processes one succeeds.
+    """Hard-link a file to a new name; of several processes one succeeds.
 
     Raises
     ------
@@ -139,13 +139,13 @@ def link(source: Path, target: Path) -> None:
                 ) from error
             raise ConfigError(
                 f"{target.parent}: this file system has no hard links ({error.strerror}), as exFAT and many SMB, FUSE "
-                "and object-store mounts; work on another disk, and copy the finished store here: reading needs none"
+                "and object-store mounts. Work on another disk, and copy the finished store here: reading needs none."
             ) from error
         raise
 
 
 def refuse_without_links(path: Path) -> None:
-    """Try, before any work, whether stores can be written where `path` is to be.
+    """Check before any work that a store can be written at `path`, by linking a test file.
 
     Raises
     ------
@@ -258,9 +258,9 @@ def unseal(path: Path) -> dict[str, Any]:
         digest = document.pop("sha256")
         is_whole = hashlib.sha256(canonical_json(document)).hexdigest() == digest
     except (ValueError, KeyError, RecursionError) as error:
-        raise StoreCorruptError(f"{path}: not a sealed JSON document ({error}); restore it from a copy") from error
+        raise StoreCorruptError(f"{path}: not a sealed JSON document ({error}). Restore it from a copy.") from error
     if not is_whole:
-        raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered; restore it from a copy")
+        raise StoreCorruptError(f"{path}: does not match its own sha256; it was altered. Restore it from a copy.")
     return document
 
 

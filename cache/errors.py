@@ -70,7 +70,7 @@ class RunError(MgcError, ValueError):
 
 
 class SaveError(MgcError, OSError):
-    """A write to disk failed; the message states what is safe, and what to do."""
+    """A write to disk failed; the message states which data are safe, and what to do."""
 
 
 class StoppedError(MgcError, RuntimeError):

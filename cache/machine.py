@@ -94,14 +94,14 @@ _NO_MEMORY = re.compile(r"(can't|cannot|unable to) allocate|not enough memory|ou
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had; torch and the loader of libraries say so in words only."""
+    """Return whether an error means out of memory; torch and the dynamic loader report it only in the message."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error).lower()) is not None
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively (AMX or AVX512-BF16); elsewhere emulation is slower than fp32."""
+    """Return whether this CPU multiplies bf16 natively (AMX or AVX512-BF16); else emulated bf16 is slower than fp32."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     try:

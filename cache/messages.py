@@ -1,4 +1,4 @@
-"""Words that messages of every layer are made of."""
+"""Parts of messages that every layer uses."""
 
 from __future__ import annotations
 

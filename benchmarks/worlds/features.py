@@ -33,7 +33,7 @@ from mgc.cache.format.schema import OK
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
 from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import create_store
-from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, studio_filter
+from mgc.pipeline.synth.audio import SAMPLE_RATE_HZ, studio_filter
 
 FLOOR = 2e-3
 """Ratio of the noise power in a band to the power of a partial of level 1."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mgc.cache.errors import ManifestError
-from mgc.pipeline.synth.words import COMMON
+from mgc.pipeline.synth.lyrics import COMMON
 
 N_GENRES = 87
 JAMENDO_TABLES = tuple(f"autotagging_genre-{split}.tsv" for split in ("train", "validation", "test"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mgc.pipeline.synth.sound import SAMPLE_RATE_HZ, Samples, studio_filter, unit_power
+from mgc.pipeline.synth.audio import SAMPLE_RATE_HZ, Samples, studio_filter, unit_power
 
 Track64 = npt.NDArray[np.float64]
 _TURNS = 50

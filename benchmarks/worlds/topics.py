@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mgc.pipeline.synth.words import COMMON, FILLERS, PATTERNS, Vocabulary, fill
+from mgc.pipeline.synth.lyrics import COMMON, FILLERS, PATTERNS, Vocabulary, fill
 
 _NOUNS = {
     "sea": "sailor, harbour, anchor, lighthouse, whale, captain, sail, seagull, wave, lobster, pirate, coral",

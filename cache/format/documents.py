@@ -188,7 +188,7 @@ def foreign_entry(entry: os.DirEntry[str]) -> str | None:
 
 
 def is_record_key(key: str) -> bool:
-    """Whether the format has a record, table or genre embedding of that key."""
+    """Return whether the format has a record, table or genre embedding of that key."""
     return any(pattern.fullmatch(key) for pattern, _ in DOCUMENTS) or _TABLE.fullmatch(key) is not None
 
 
@@ -209,7 +209,7 @@ def read_record(store: Path, key: str) -> dict[str, Any]:
     if key == "plan.json":
         refuse_other_format(store, document.get("format_version"))
     if wrong := record_problem(key, document):
-        raise StoreCorruptError(f"{path}: {wrong}; do not use this store, or restore the record from a copy")
+        raise StoreCorruptError(f"{path}: {wrong}. Do not use this store, or restore the record from a copy.")
     return document
 
 

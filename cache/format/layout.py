@@ -1,4 +1,4 @@
-"""How a plan looks in Zarr: the group, its arrays and their metadata, made by zarr itself from the schema."""
+"""Zarr group, arrays and metadata of a plan, which zarr itself creates from the schema."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
 
 
 def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:
-    """Let zarr encode rows of an array, from row 0 on; return one object for every `part_rows` of them."""
+    """Encode rows of an array with zarr, from row 0 on; return one object for every `part_rows` of them."""
     memory: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
     n_parts = -(-len(values) // part_rows)
@@ -104,7 +104,7 @@ def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[by
 
 
 class _StoreFiles(LocalStore):
-    """The files of a store as zarr reads them: regular ones inside the store only."""
+    """Files of a store for zarr: only regular files inside the store."""
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -149,7 +149,9 @@ def read_rows(store: Path, spec: ArraySpec, rows: range, part_rows: int) -> npt.
                 values[span.start - rows.start : span.stop - rows.start] = chunk[span.start - first : span.stop - first]
         return values
     except MemoryError as error:
-        raise StoreError(f"{store}: {spec.name} needs more memory than there is; read fewer tracks at once") from error
+        raise StoreError(
+            f"{store}: {spec.name} needs more memory than is available. Read fewer tracks at once."
+        ) from error
     except (ValueError, RuntimeError, TypeError, OSError, pa.ArrowException) as error:
         if isinstance(error, StoreError) or getattr(error, "errno", None) is not None:  # of the disk
             raise
@@ -171,7 +173,7 @@ def _decode_chunk(path: Path, spec: ArraySpec, part_rows: int) -> npt.NDArray[An
     if len(data) < 4 or int(google_crc32c.value(frame)) != int.from_bytes(data[-4:], "little"):
         raise StoreCorruptError(f"{path}: does not match its checksum; `mgc store repair` makes the part again")
     if _frame_bytes(frame) != n_bytes:
-        raise StoreCorruptError(f"{path}: does not hold {n_bytes} bytes of {spec.name}; do not use this store")
+        raise StoreCorruptError(f"{path}: does not hold {n_bytes} bytes of {spec.name}. Do not use this store.")
     return np.frombuffer(pa.decompress(frame, n_bytes, codec="zstd"), dtype.newbyteorder("<")).reshape(shape)
 
 
@@ -261,7 +263,7 @@ def _is_document(file: Path, document: bytes) -> bool:
 
 
 def same_document(text: bytes, other: bytes) -> bool:
-    """Whether two JSON texts have equal content; another release of zarr may order or indent them otherwise."""
+    """Return whether two JSON texts have equal content; another release of zarr may order or indent them otherwise."""
     try:
         return bool(json.loads(text) == json.loads(other))
     except (ValueError, RecursionError):
@@ -269,7 +271,7 @@ def same_document(text: bytes, other: bytes) -> bool:
 
 
 def same_metadata(text: bytes, document: bytes) -> bool:
-    """Whether `text` is the metadata `document`, also as an earlier version wrote it, which had fewer flags."""
+    """Return whether `text` is the metadata `document`, also as an earlier version wrote it, which had fewer flags."""
     ours = json.loads(document)
     flags = list(ours.get("attributes", {}).get("flag_bits", {}).items())
     for n_flags in range(FIRST_FLAGS, len(flags) + 1):

@@ -204,7 +204,7 @@ def read_plan(store: Path) -> Plan:
             raise StoreCorruptError(f"{store / name}: {LINK}")
     document = read_record(store, PLAN_FILE)
     if wrong := plan_problem(document):
-        raise StoreCorruptError(f"{store / PLAN_FILE}: {wrong}; do not use this store")
+        raise StoreCorruptError(f"{store / PLAN_FILE}: {wrong}. Do not use this store.")
     plan = Plan(document=document, generations=())
     for number in itertools.count():
         if not (store / generation_key(number)).exists():
@@ -212,12 +212,12 @@ def read_plan(store: Path) -> Plan:
         record = read_record(store, generation_key(number))
         if wrong := generation_problem(plan, record):
             raise StoreCorruptError(
-                f"{store}: {generation_key(number)} belongs to another store ({wrong}); restore the store's own from "
-                "a copy"
+                f"{store}: {generation_key(number)} belongs to another store ({wrong}). Restore the right one from "
+                "a copy."
             )
         plan = replace(plan, generations=(*plan.generations, parse_generation(number, record)))
     if not plan.generations:
-        raise StoreCorruptError(f"{store}: generations/0.json is missing; see `mgc store verify`")
+        raise StoreCorruptError(f"{store}: generations/0.json is missing. Run `mgc store verify`.")
     return replace(plan, added=read_added(store, plan))
 
 
@@ -391,5 +391,5 @@ def _read_checked(store: Path, generation: Generation, key: str, schema: pa.Sche
 
 
 def is_store(path: Path) -> bool:
-    """Whether there is a feature store at `path`, in either form."""
+    """Return whether there is a feature store at `path`, in either form."""
     return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())

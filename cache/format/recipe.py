@@ -14,7 +14,7 @@ _Rate = Annotated[float, Between(0, 1e6)]
 _Samples = Annotated[int, Between(1, 2**20)]
 
 SIDES = ("the store", "this command")
-"""What a message on differing recipes usually compares."""
+"""Default names of the two sides of a difference."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Records of parts: their names, the record that counts, and the content that it lists.
+"""Records of parts: their names, the valid record, and the content that it lists.
 
 The record of a part is ``commits/<part>.json``. Where a part is quarantined, built again or has tracks hidden, the next
 record is ``commits/<part>.<n>.json``, and the highest n counts. No name is used twice. An added feature set has its own
@@ -82,7 +82,7 @@ def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:
 
 
 def committed(store: Path, feature_set: str | None = None) -> dict[int, int]:
-    """Return part -> n of the record that counts, for every committed part."""
+    """Return part -> n of the valid record, for every committed part."""
     newest: dict[int, int] = {}
     withdrawn = quarantined(store, feature_set)
     for part, n in record_files(store, feature_set):
@@ -116,7 +116,7 @@ def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[
 
 
 def newest_record(store: Path, part: int, feature_set: str | None) -> int | None:
-    """Return n of the record that counts, by trying names: the folder may hold a million others."""
+    """Return n of the valid record, by trying names: the folder may hold a million others."""
     newest, n = None, quarantined(store, feature_set).get(part, -1) + 1
     end = n + _SEARCH_DEPTH
     while n < end:
@@ -167,7 +167,7 @@ def read_part(
             digest = file_sha256(file)
         if digest != item["sha256"]:
             raise StoreCorruptError(
-                f"{file}: part {part} is damaged; run `mgc store repair {store} --source SOURCE` first"
+                f"{file}: part {part} is damaged. Run `mgc store repair {store} --source SOURCE` first."
             )
     rows, specs = plan.part_range(part), plan.arrays(feature_set)
     arrays = {spec.name: layout.read_rows(store, spec, rows, plan.part_rows) for spec in specs}
@@ -175,4 +175,4 @@ def read_part(
         outcomes = read_outcomes(store, plan, part, feature_set)
         if record is not None and read_commit(store, part, feature_set) == record:  # a record leaves before its objects
             return arrays, outcomes
-    raise StoreError(f"{store}: part {part} was put aside or replaced while it was read; give the command again")
+    raise StoreError(f"{store}: part {part} was quarantined or replaced while it was read. Run the command again.")

@@ -32,7 +32,7 @@ FIRST_FLAGS = 17
 
 
 class Flag(enum.IntFlag):
-    """What is unusual about a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
+    """Observations on a track; bits of the ``flags`` array (uint32). New flags take the next free bit."""
 
     EXT_MISMATCH = 1 << 0
     TRUNCATED = 1 << 1
@@ -217,7 +217,7 @@ def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], nam
 
 
 def is_fill(values: npt.NDArray[Any], fill: float) -> bool:
-    """Whether an array holds nothing but its fill value; minus zero is not zero, as it is not to Zarr."""
+    """Return whether an array holds nothing but its fill value; minus zero is not zero, as it is not to Zarr."""
     if np.isnan(fill):
         return bool(np.isnan(values).all())
     return not np.any(values != fill) and not (values.dtype.kind == "f" and fill == 0 and np.signbit(values).any())

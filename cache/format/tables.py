@@ -39,7 +39,7 @@ SPLIT_SPELLINGS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of splits as sources write them, in lower case, and as mgc does."""
+"""Spelling of a split in sources, in lower case -> its name in mgc."""
 
 OUTCOME_SCHEMA = pa.schema(
     [
@@ -155,7 +155,7 @@ def read_table(path: Path, schema: pa.Schema, rows: range) -> pa.Table:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
             raise
-        raise StoreCorruptError(f"{path}: not the table it should be ({error}); restore it from a copy") from error
+        raise StoreCorruptError(f"{path}: not a valid table ({error}). Restore it from a copy.") from error
 
 
 def check_content(table: pa.Table, rows: range | None) -> None:

@@ -1,4 +1,4 @@
-"""Read the HDF5 form of a store; :mod:`mgc.cache.upkeep.hdf5_writer` describes and writes it."""
+"""Read the HDF5 form of a store, which :mod:`mgc.cache.upkeep.hdf5_writer` describes and writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Hdf5Reader(StoreReader):
         rows = np.asarray(self.tracks.column("row"))
         self.n_rows = -(-(int(rows[-1]) + 1) // self.part_rows) * self.part_rows if len(rows) else 0
         if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any() or self.n_rows > len(rows) * self.part_rows):
-            raise self._foreign("tracks/row", "is not ascending, or leaves out too many rows")
+            raise self._foreign("tracks/row", "is not ascending, or skips too many rows")
         self.genres = self._table("genres", GENRE_SCHEMA).column("name").to_pylist()
         self._check_arrays()
 
@@ -77,11 +77,11 @@ class Hdf5Reader(StoreReader):
         refuse_other_format(self._path, attributes["mgc_format_version"])
         embeds_genres = "genre_embedding" in self._file
         if wrong := problem(attributes, Attributes) or plan_problem({**attributes, "embeds_genres": embeds_genres}):
-            raise StoreCorruptError(f"{self._path}: attribute {wrong}; do not use this store")
+            raise StoreCorruptError(f"{self._path}: attribute {wrong}. Do not use this store.")
         return attributes
 
     def _check_arrays(self) -> None:
-        """Refuse arrays that are not those of the recipe, before a value of them is read."""
+        """Raise StoreCorruptError if the arrays are not those of the recipe; no value is read before this check."""
         specs, tables = track_arrays(self.recipe), {"tracks": _TRACKS, "genres": GENRE_SCHEMA}
         genres = [] if not self.embeds_genres else [genre_spec(self.recipe.lyrics.hidden_size)]  # type: ignore[union-attr]
         for name, recipe in self.added.items():
@@ -94,7 +94,7 @@ class Hdf5Reader(StoreReader):
             f"{table}/{field.name}{end}" for table in tables for field in tables[table] for end in ("", "_missing")
         }
         if unknown := unknown_names(self._file, names | {spec.name for spec in [*specs, *genres]}):
-            raise self._foreign(unknown[0], "no group or dataset of that name is documented")
+            raise self._foreign(unknown[0], "is not the name of a group or dataset of a store")
         if wrong := size_problem(specs, self.part_rows):
             raise self._foreign("recipe", wrong)
         for spec, n_rows in [*((spec, self.n_rows) for spec in specs), *((spec, len(self.genres)) for spec in genres)]:
@@ -102,7 +102,7 @@ class Hdf5Reader(StoreReader):
                 raise self._foreign(spec.name, wrong)
 
     def _foreign(self, name: str, wrong: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{self._path}: {printable(name)}: {wrong}; do not use this store")
+        return StoreCorruptError(f"{self._path}: {printable(name)}: {wrong}. Do not use this store.")
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         return self._array(array_name("genre_embedding", feature_set)).astype(np.float32)
@@ -130,10 +130,10 @@ class Hdf5Reader(StoreReader):
         except OSError as error:
             raise self._damaged(name) from error
         except MemoryError as error:
-            raise StoreError(f"{self._path}: {name} needs more memory than there is") from error
+            raise StoreError(f"{self._path}: not enough memory for {name}. Use a machine with more.") from error
 
     def _damaged(self, name: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{self._path}: {name} does not match its checksum; restore the file from a copy")
+        return StoreCorruptError(f"{self._path}: {name} does not match its checksum. Restore the file from a copy.")
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         length: int | None = None

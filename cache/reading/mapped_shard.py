@@ -1,8 +1,8 @@
-"""One shard file of a Zarr v3 array, memory-mapped and read through its own shard index.
+"""Memory-map one shard file of a Zarr v3 array and read it through its shard index.
 
-For arrays whose inner codecs are ``bytes, crc32c``: an inner chunk is then its plain little-endian values and four
-bytes of checksum (Zarr v3 sharding codec, https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/).
-The index is checked when the file is mapped, a chunk when it is first read.
+The inner codecs must be ``bytes, crc32c``, so that an inner chunk is its plain little-endian values and a checksum of
+four bytes (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). The checksum of the index is
+checked when the file is mapped, that of a chunk when it is first read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHECKSUM_BYTES = 4
 
 
 class MappedShard:
-    """One part of an array. A missing file reads as fill; :class:`ZarrReader` refuses one that is recorded but gone.
+    """Shard of one part of an array. A missing file reads as fill; :class:`ZarrReader` checks if it may be missing.
 
     Raises
     ------
@@ -44,14 +44,14 @@ class MappedShard:
         self._map: mmap.mmap | None = None
         self._offsets: list[list[int]] = []
         with contextlib.suppress(FileNotFoundError):
-            self._map = _mapped(path)
+            self._map = _map_file(path)
             index = self._read_index(self._map, (part_rows, -(-spec.tail[0] // spec.inner[1]), 2))
-            # Lists: reading a clip takes 100 us; indexing NumPy arrays number by number would add 10 %.
+            # Lists, as indexing NumPy arrays one number at a time would add 10 % to the 100 us of reading a clip.
             self._offsets = index[..., 0].tolist()
             self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
 
     def fetch(self, row: int, length: int) -> None:
-        """Request the chunks for :meth:`read_into` from the disk, unless they were read before; do not wait."""
+        """Request the chunks for :meth:`read_into` from the disk without waiting; skip chunks that were read before."""
         if self._map is None:
             return
         for k in range(-(-length // self._chunk_shape[0])):
@@ -61,7 +61,7 @@ class MappedShard:
                 self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
 
     def read_into(self, out: npt.NDArray[Any], row: int) -> None:
-        """Fill `out` with the first ``len(out)`` values of a track along the first dimension."""
+        """Fill `out` with the first ``len(out)`` values of a row of the part, along the first dimension."""
         if self._map is None:
             out[...] = self._spec.fill
             return
@@ -80,7 +80,7 @@ class MappedShard:
     def close(self) -> None:
         """Close the file."""
         if self._map is not None:
-            with contextlib.suppress(BufferError):  # a view still uses the map, which is closed with it
+            with contextlib.suppress(BufferError):  # a NumPy view still uses the map; it is closed with the view
                 self._map.close()
             self._map = None
 
@@ -88,26 +88,28 @@ class MappedShard:
         start = len(data) - 8 * math.prod(shape) - _CHECKSUM_BYTES
         stored = np.frombuffer(data, np.uint8, offset=max(start, 0))
         if start < 0 or not _matches(stored):
-            raise StoreCorruptError(f"{self._path}: its shard index is damaged; extract the part again")
+            raise StoreCorruptError(f"{self._path}: the shard index is damaged. Run `mgc store repair`.")
         index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(shape)
         present = index[..., 0] != _NO_CHUNK
         offsets, sizes = index[..., 0][present], index[..., 1][present]
         wrong_size = (sizes != self._n_bytes + _CHECKSUM_BYTES).any()
         if wrong_size or (offsets > np.uint64(start)).any() or (offsets + sizes > np.uint64(start)).any():
-            raise StoreCorruptError(f"{self._path}: its shard index is not that of {self._spec.name}")
+            raise StoreCorruptError(
+                f"{self._path}: the shard index does not fit the array {self._spec.name}. Run `mgc store repair`."
+            )
         return index
 
     def _check(self, data: mmap.mmap, row: int, k: int, offset: int) -> None:
         if not _matches(np.frombuffer(data, np.uint8, self._n_bytes + _CHECKSUM_BYTES, offset)):  # without a copy
             raise StoreCorruptError(
-                f"{self._path}: {self._spec.name} of row {row} of the part does not match its checksum; restore the "
-                "file from a copy, or extract into a new store"
+                f"{self._path}: {self._spec.name} of row {row} of the part does not match its checksum. "
+                "Run `mgc store repair`, or restore the file from a copy."
             )
         self._checked[row][k] = True
 
 
 def max_mapped_files() -> int:
-    """Return how many shards may be mapped at once: before Python 3.13 a map keeps a file descriptor."""
+    """Return the maximum number of mapped shards; before Python 3.13 each map keeps a file descriptor open."""
     if sys.version_info >= (3, 13):
         return 30_000  # of the 65 530 maps per process that Linux allows
     import resource
@@ -115,14 +117,14 @@ def max_mapped_files() -> int:
     return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _map_file(path: Path) -> mmap.mmap:
     with open_regular(path) as file:
         try:
             if sys.version_info >= (3, 13):
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:
-            raise StoreCorruptError(f"{path}: an empty file; extract the part again") from error
+            raise StoreCorruptError(f"{path}: the file is empty. Run `mgc store repair`.") from error
 
 
 def _matches(data: npt.NDArray[np.uint8]) -> bool:

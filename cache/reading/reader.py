@@ -1,4 +1,4 @@
-"""The contract of a reader: what :class:`mgc.cache.reading.store.FeatureStore` needs of each form of a store."""
+"""Protocol of the readers that :class:`mgc.cache.reading.store.FeatureStore` uses, one for each form of a store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..format.schema import ArraySpec
 
 
 class StoreReader(Protocol):
-    """A store in one of its forms, as committed when the reader was made; open a new reader in each process.
+    """Reader of one form of a store, with the content committed when it was opened; not to be shared by processes.
 
     Attributes
     ----------
-    recipe, fingerprints : of the store itself.
-    library_versions : name -> version of the libraries that made the features.
+    recipe, fingerprints : of the store's own features.
+    library_versions : name -> version of the libraries that computed the features.
     part_rows : array rows per part.
     n_rows : length of every track array.
     embeds_genres : whether the store has genre embeddings.
@@ -44,7 +44,7 @@ class StoreReader(Protocol):
         """Read the outcomes of the committed parts of an added feature set."""
 
     def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Read a small array whole, (n_rows, ...).
+        """Read all rows of a small array, (n_rows, ...).
 
         Raises
         ------

@@ -38,18 +38,18 @@ class Counts:
 
 
 class FeatureStore:
-    """A feature store opened for reading; it shows what was committed when it was opened.
+    """A feature store opened for reading, with the parts that were committed when it was opened.
 
     Attributes
     ----------
     path : folder of the store, or its HDF5 file.
     recipe : recipe of the features; `fingerprints` holds its sha256 per feature.
-    library_versions : name -> version of the libraries that made them.
+    library_versions : name -> version of the libraries that computed the features.
     added : name -> recipe of all added feature sets.
-    text : name of the added text features that stand in for the store's own; None for the store's own.
+    text : name of the added text feature set that replaces the store's own; None for the store's own.
     tracks : one row per planned track, in array-row order: columns of the plan, then of the outcomes. Array rows are in
-        its column ``row``; between two generations of the plan some belong to no track. A track that was retried has
-        one row per attempt, the newest last.
+        its column ``row``; rows between two generations of the plan may belong to no track. A retried track has one row
+        per attempt, the newest last.
     status : (row,) uint8; 0 absent, 1 ok, 2 failed.
     ok_rows : array rows that have features, ascending, int64.
     genres : names of the rows of `genre_embedding`, which the store has if `embeds_genres`.
@@ -74,7 +74,7 @@ class FeatureStore:
             self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         if len(set(self.genres)) < len(self.genres):
-            raise StoreCorruptError(f"{path}: its table of genres has a name twice; restore it from a copy")
+            raise StoreCorruptError(f"{path}: the table of genres has a duplicate name. Restore the store from a copy.")
         self.embeds_genres = self._reader.embeds_genres
         self._replaced_embedding: npt.NDArray[np.float32] | None = None
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
@@ -95,9 +95,9 @@ class FeatureStore:
 
         Parameters
         ----------
-        path : the store's folder, or the one file of its HDF5 form.
+        path : the store's folder, or the file of its HDF5 form.
         mapped : memory-map shards; False reads everything through zarr.
-        text : name of added text features: they stand in for the store's own, and rows that lack them count as absent.
+        text : name of an added text feature set. It replaces the store's own, and rows that lack it count as absent.
 
         Raises
         ------
@@ -122,19 +122,19 @@ class FeatureStore:
 
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
-        """(genre, text_dim) float32: the text encoder's mean state over each genre name prompt."""
+        """Mean hidden state of the text encoder over each genre name prompt, (genre, text_dim) float32."""
         if not self._reader.embeds_genres or not self.genres:
             raise StoreError(
-                f"{self.path}: no genre embeddings in this store: it was extracted without lyrics or genres among its "
-                "features, or from tracks without any genre"
+                f"{self.path}: no genre embeddings. Extract a store with the features lyrics and genres, from tracks "
+                "with genres."
             )
         if self._replaced_embedding is not None:
             return self._replaced_embedding
         embedding = self._reader.genre_embedding(self.text)
         if np.isnan(embedding).any():
             raise StoreError(
-                f"{self.path}: genres joined this store after the features {self.text!r}; extract with --add "
-                f"{self.text} again"
+                f"{self.path}: genres were appended after the feature set {self.text!r}. Run `mgc extract` with --add "
+                f"{self.text} again."
             )
         return embedding
 
@@ -144,16 +144,18 @@ class FeatureStore:
         return self._replaced_embedding is not None
 
     def use_genre_names(self, genre_names: Mapping[str, str], embedding: npt.NDArray[np.float32]) -> None:
-        """Replace the genre name prompts and embeddings of the store, for this reader and for stores selected from it.
+        """Replace the genre name prompts and embeddings in this reader, and in stores selected from it.
 
         Parameters
         ----------
         genre_names : genre name prompts, as in :class:`~mgc.cache.format.recipe.Recipe`.
         embedding : (genre, text_dim) float32, their embeddings by the store's own text encoder.
         """
-        before = self.genre_embedding
-        if embedding.shape != before.shape or embedding.dtype != before.dtype:
-            raise ValueError(f"want {before.dtype} {before.shape}, got {embedding.dtype} {embedding.shape}")
+        current = self.genre_embedding
+        if embedding.shape != current.shape or embedding.dtype != current.dtype:
+            raise ValueError(
+                f"embedding must be {current.dtype} {current.shape}, not {embedding.dtype} {embedding.shape}"
+            )
         self.recipe = dataclasses.replace(self.recipe, genre_names=dict(genre_names))
         self.fingerprints = {**self.fingerprints, **self.recipe.fingerprints()}
         self._replaced_embedding = embedding
@@ -163,8 +165,8 @@ class FeatureStore:
 
         Parameters
         ----------
-        feature_set : name of an added feature set; None counts the store's own features. Tracks that failed in the
-            store itself do not count for an added feature set; nor do flags, which are the store's.
+        feature_set : name of an added feature set; None for the store's own features. For an added feature set, tracks
+            that failed in the store itself do not count, and there are no flags.
         """
         tracks = self.newest_tracks(["status", "reason", "flags"], feature_set=feature_set)
         if feature_set is not None:
@@ -188,7 +190,7 @@ class FeatureStore:
 
         Parameters
         ----------
-        feature_set : name of an added feature set; status, reason and detail are then those in it.
+        feature_set : name of an added feature set, whose status, reason and detail replace the store's own.
 
         Raises
         ------
@@ -198,29 +200,30 @@ class FeatureStore:
         tracks = self.tracks
         if feature_set is not None:
             if feature_set not in self.added:
-                raise ConfigError(
-                    f"{self.path}: no features {feature_set!r} joined it, but {', '.join(self.added) or 'none at all'}"
-                )
+                added = ", ".join(self.added) or "none"
+                raise ConfigError(f"no added feature set {feature_set!r}: {self.path} (added: {added})")
             tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
         tracks = tracks if columns is None else tracks.select(columns)
         return tracks if self.newest.all() else tracks.filter(pa.array(self.newest))
 
     def added_outcomes(self, feature_set: str) -> pa.Table:
-        """Return the outcomes in an added feature set: ``row``, ``status``, ``reason``, ``detail``, and
-        ``lyrics_sha256`` if it is made from lyrics; pending tracks are left out."""
+        """Return the outcomes of an added feature set, without pending tracks.
+
+        The columns are ``row``, ``status``, ``reason``, ``detail``, and ``lyrics_sha256`` for features of lyrics.
+        """
         return self._reader.added_outcomes(feature_set)
 
     @cached_property
     def newest(self) -> npt.NDArray[np.bool_]:
-        """(len(tracks),) True for rows of `tracks` that are the newest of their track, which count."""
-        chosen = np.ones(len(self._rows), dtype=np.bool_)
+        """Mask of the rows of `tracks` that are the newest attempt of their track, (len(tracks),) bool."""
+        newest = np.ones(len(self._rows), dtype=np.bool_)
         ids = self.tracks.column("id")
-        ascending = pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()  # as within a generation; cheap to check
-        if not ascending and pc.count_distinct(ids).as_py() < len(chosen):
+        ascending = pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py()  # cheap, and true for a single generation
+        if not ascending and pc.count_distinct(ids).as_py() < len(newest):
             last = {name: i for i, name in enumerate(ids.to_pylist())}
-            chosen[:] = False
-            chosen[list(last.values())] = True
-        return chosen
+            newest[:] = False
+            newest[list(last.values())] = True
+        return newest
 
     def read(
         self,
@@ -236,8 +239,13 @@ class FeatureStore:
         ----------
         name : an array of the store, such as ``mel``.
         rows : array rows, each with status ok.
-        out : (len(rows), *tail) array of the stored dtype to fill instead of a new one.
-        length : read only this much of the first dimension after ``track`` (tokens of ``lyrics``).
+        out : (len(rows), *tail) array of the stored dtype to fill; None allocates one.
+        length : read only the first `length` values of the first dimension after ``track`` (tokens of ``lyrics``).
+
+        Returns
+        -------
+        numpy.ndarray
+            (len(rows), *tail) in the stored dtype and unit; see :meth:`array`.
 
         Raises
         ------
@@ -261,7 +269,7 @@ class FeatureStore:
         if out is None:
             out = np.empty((len(indices), *tail), dtype=spec.dtype)
         elif out.shape != (len(indices), *tail) or out.dtype != np.dtype(spec.dtype):
-            raise ValueError(f"out: want shape {(len(indices), *tail)} {spec.dtype}, got {out.shape} {out.dtype}")
+            raise ValueError(f"out must be {spec.dtype} {(len(indices), *tail)}, not {out.dtype} {out.shape}")
         self._reader.read_into(spec, out, indices)
         return out
 
@@ -307,7 +315,7 @@ class FeatureStore:
         recipe = self.texts.get(text)
         if recipe is None:
             names = ", ".join(self.texts) or "none"
-            raise StoreError(f"{self.path}: no text features named {text!r} joined this store; there are: {names}")
+            raise StoreError(f"no added text feature set {text!r}: {self.path} (added: {names})")
         self.recipe = dataclasses.replace(self.recipe, lyrics=recipe)
         self.fingerprints = {**self.fingerprints, **text_fingerprints(recipe, self.recipe.genre_names)}
         stored = dict(zip((spec.name for spec in text_arrays(recipe)), text_arrays(recipe, text), strict=True))
@@ -315,14 +323,14 @@ class FeatureStore:
 
     def _spec(self, name: str) -> ArraySpec:
         if name not in self._specs:
-            raise StoreError(f"{self.path}: no array {name!r} in this store; it has {', '.join(self._specs)}")
+            raise StoreError(f"no array {name!r}: {self.path}. Use one of {', '.join(self._specs)}.")
         return self._specs[name]
 
     def _refuse_unavailable(self, rows: npt.NDArray[np.int64]) -> None:
         out_of_range = rows[(rows < 0) | (rows >= len(self.status))]
         if len(out_of_range):
             raise TrackUnavailableError(
-                f"{self.path}: rows {out_of_range[:5].tolist()} of {len(self.status)} array rows"
+                f"{self.path}: rows {out_of_range[:5].tolist()} are outside the {len(self.status)} array rows"
             )
         unavailable = rows[self.status[rows] != OK]
         if len(unavailable):
@@ -332,20 +340,20 @@ class FeatureStore:
             tracks = self._tracks_of(first).select(["id", "reason"]).to_pylist()
             names = ", ".join(f"{track['id']} ({track['reason'] or 'not extracted yet'})" for track in tracks)
             raise TrackUnavailableError(
-                f"{self.path}: {len(unavailable)} of the tracks asked for have no features: {names}; "
-                "ask for `ok_rows` only"
+                f"{self.path}: {len(unavailable)} of the requested tracks have no features: {names}. "
+                "Read rows in `ok_rows` only."
             )
 
     def _refuse_without(self, name: str, rows: npt.NDArray[np.int64]) -> None:
         """Refuse rows that lack an extractor's feature; the message lists their tracks."""
-        lacking = rows[~np.isin(rows, self.rows_with(name))]
+        unavailable = rows[~np.isin(rows, self.rows_with(name))]
         reasons = {outcome["row"]: outcome["reason"] for outcome in self._reader.added_outcomes(name).to_pylist()}
-        tracks = self._tracks_of(lacking[:5]).select(["id", "row"]).to_pylist()
+        tracks = self._tracks_of(unavailable[:5]).select(["id", "row"]).to_pylist()
         names = ", ".join(f"{track['id']} ({reasons.get(track['row']) or 'not extracted yet'})" for track in tracks)
         raise TrackUnavailableError(
-            f"{self.path}: {len(lacking)} of the tracks asked for have no {name!r}: {names}; "
-            f"`mgc.open(...).sel(feature={name!r})` is those that have it, and `mgc store failures {self.path} "
-            f"--feature {name}` says why the others have not"
+            f"{self.path}: {len(unavailable)} of the requested tracks have no {name!r}: {names}. "
+            f"Select tracks with `mgc.open(...).sel(feature={name!r})`; `mgc store failures {self.path} "
+            f"--feature {name}` lists the reasons."
         )
 
     def _tracks_of(self, rows: npt.NDArray[np.int64]) -> pa.Table:
@@ -358,7 +366,7 @@ class FeatureStore:
 
 
 def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
-    """Return tracks with their outcomes in an added feature set; tracks that it lacks are absent."""
+    """Return tracks with their outcomes in an added feature set; tracks without one become absent."""
     index = pc.index_in(tracks.column("row"), value_set=added.column("row"))
     has_own = pc.equal(tracks.column("status"), OK)
     for name in ("status", "reason", "detail"):

@@ -1,7 +1,7 @@
-"""The view of a store that users work with: tracks that have features, selections of them, features by position.
+"""Public view of a store: the tracks that have features, selections of them, and features by position.
 
-Position i of every feature and line i of `tracks` are the same track. Array rows, generations and failures are left to
-:class:`~mgc.cache.reading.store.FeatureStore`.
+Position i of every feature and row i of `tracks` are the same track.
+:class:`~mgc.cache.reading.store.FeatureStore` has array rows, generations and failures.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Names = str | Iterable[str]
 
 
 def open_store(path: str | os.PathLike[str], *, text: str | None = None) -> StoreView:
-    """Open a feature store; in ``mgc``'s own namespace this is ``mgc.open``.
+    """Open a feature store; also available as ``mgc.open``.
 
     Parameters
     ----------
-    path : the store's folder, or the one file of its HDF5 form.
-    text : name of added text features (``--add NAME``), which stand in for the store's own.
+    path : the store's folder, or the file of its HDF5 form.
+    text : name of an added text feature set (``--add NAME``), which replaces the store's own.
 
     Raises
     ------
@@ -56,11 +56,11 @@ def open_store(path: str | os.PathLike[str], *, text: str | None = None) -> Stor
 
 
 class StoreView:
-    """The tracks of a store that have features, or a selection of them, in array-row order.
+    """Tracks of a store that have features, or a selection of them, in array-row order.
 
     Attributes
     ----------
-    store : the underlying store; it also has the tracks that failed, and their reasons.
+    store : the underlying store, which also has the failed tracks and their reasons.
     rows : (n,) int64, array rows of the tracks in the store.
     """
 
@@ -70,7 +70,7 @@ class StoreView:
 
     @cached_property
     def tracks(self) -> pa.Table:
-        """One line per track: ``id``, ``path``, ``artists``, ``song``, ``genres``, ``language``, ``split`` etc."""
+        """One row per track: ``id``, ``path``, ``artists``, ``song``, ``genres``, ``language``, ``split`` etc."""
         table = self.store.tracks
         table = table.filter(pc.equal(table.column("status"), OK))  # in the order of ok_rows
         return table.take(np.searchsorted(self.store.ok_rows, self.rows))
@@ -88,14 +88,14 @@ class StoreView:
 
     @property
     def genres(self) -> list[str]:
-        """Every genre of the whole store, sorted: the columns of :meth:`labels`."""
+        """All genres of the whole store, sorted: the columns of :meth:`labels`."""
         return sorted(self.store.genres)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, feature: str) -> FeatureArray:
-        """Return a feature of the tracks, which is read when it is indexed.
+        """Return a feature of the tracks; values are read when it is indexed.
 
         Raises
         ------
@@ -114,25 +114,25 @@ class StoreView:
         split: Names | None = None,
         feature: Names | None = None,
     ) -> StoreView:
-        """Select the tracks that have one of the given values, in every given column.
+        """Select the tracks that have one of the given values in every given column.
 
-        A value matches in another Unicode form too, where that is unique.
+        A value also matches in another Unicode form if that is unambiguous.
 
         Parameters
         ----------
-        feature : keep the tracks that have all of these features; an added feature set may lack some tracks.
+        feature : keep the tracks that have all of these features; some tracks may lack an added feature set.
         language : tags as stored, such as ``en``, ``zh-CN`` or ``zxx`` (instrumental).
-        split : ``train``, ``validation`` or ``test``, where the source fixed a split.
+        split : ``train``, ``validation`` or ``test``, if the source has a split.
 
         Returns
         -------
         StoreView
-            It may be empty: each value exists, but no track has them together.
+            Empty if each value exists but no track has all of them.
 
         Raises
         ------
         ConfigError
-            If no track of this view has a value; the message suggests near ones.
+            If no track of this view has a value; the message suggests similar values.
 
         Examples
         --------
@@ -143,27 +143,27 @@ class StoreView:
         >>> store.sel(genre="jaz")
         Traceback (most recent call last):
         ...
-        mgc.cache.errors.ConfigError: no track here has the genre 'jaz'; did you mean 'jazz'?
+        mgc.cache.errors.ConfigError: no selected track has the genre 'jaz'; did you mean 'jazz'?
         """
-        chosen = np.ones(len(self), dtype=np.bool_)
+        mask = np.ones(len(self), dtype=np.bool_)
         columns = {"id": id, "genres": genre, "artists": artist, "language": language, "split": split}
         for column, names in columns.items():
             if names is not None:
-                chosen &= self._has(column, [names] if isinstance(names, str) else list(names))
+                mask &= self._has(column, [names] if isinstance(names, str) else list(names))
         for name in [feature] if isinstance(feature, str) else feature or ():
-            chosen &= np.isin(self.rows, self.store.rows_with(name))
-        return StoreView(self.store, self.rows[chosen])
+            mask &= np.isin(self.rows, self.store.rows_with(name))
+        return StoreView(self.store, self.rows[mask])
 
     def take(self, positions: Sequence[int] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> StoreView:
         """Select tracks by position, in the given order, or by a mask."""
         return StoreView(self.store, self.rows[np.asarray(positions)])
 
     def labels(self, genres: Sequence[str] | None = None) -> npt.NDArray[np.bool_]:
-        """Return the labels, (track, genre) bool: which genres a track has.
+        """Return the labels of the tracks, (track, genre) bool.
 
         Parameters
         ----------
-        genres : names of the columns; default: :attr:`genres`, the same for every selection from one store.
+        genres : names of the columns; None takes :attr:`genres`, which is the same for every selection from one store.
 
         Examples
         --------
@@ -184,14 +184,15 @@ class StoreView:
 
         Parameters
         ----------
-        features : names.
-        seed, epoch : decide the order; without a seed the order is that of `rows`.
-        drop_last : leave out an incomplete last batch.
+        features : names of features.
+        size : tracks per batch.
+        seed, epoch : seed of the shuffled order; without a seed, the order of `rows`.
+        drop_last : skip an incomplete last batch.
 
         Yields
         ------
         dict
-            ``position`` (n,) int64, of the tracks in this view; one array per feature, (n, ...) of the stored dtype.
+            ``position`` (n,) int64, positions in this view; and one array per feature, (n, ...) in its stored dtype.
 
         Examples
         --------
@@ -201,7 +202,7 @@ class StoreView:
         [(16, 128, 44), (7, 128, 44)]
         """
         if size < 1:
-            raise ConfigError(f"batches of {size} tracks; want at least 1")
+            raise ConfigError(f"batch size {size} is too small. Use at least 1.")
         names = [features] if isinstance(features, str) else list(features)
         order = np.arange(len(self)) if seed is None else np.random.default_rng([seed, epoch]).permutation(len(self))
         for first in range(0, len(order), size):
@@ -210,8 +211,8 @@ class StoreView:
                 return
             yield {"position": position} | {name: self.store.read(name, self.rows[position]) for name in names}
 
-    def reopened(self) -> StoreView:
-        """Open the same tracks of the same store again: a forked process must not share open files."""
+    def reopen(self) -> StoreView:
+        """Open the same tracks of the same store again, as a forked process must not share open files."""
         return _open_view(*self.__reduce__()[1])
 
     def close(self) -> None:
@@ -231,33 +232,33 @@ class StoreView:
         return _open_view, (str(self.store.path.absolute()), self.store.text, self.rows)
 
     def _has(self, column: str, names: list[str]) -> npt.NDArray[np.bool_]:
-        """Return a mask (n,): tracks that have one of `names` in a column of names or of lists of names."""
+        """Return a mask (n,) of the tracks with one of `names` in a column of names or of lists of names."""
         values = self.tracks.column(column).to_pylist()
         lists = [value if isinstance(value, list) else [] if value is None else [value] for value in values]
         existing = {name for entry in lists for name in entry}
         if lists and names and not existing:
-            message = f"no track here has a {column.removesuffix('s')}: the source named none"
+            message = f"no selected track has a {column.removesuffix('s')}: the source has none."
             if column == "split":
-                message += "; a run keeps the one that training made in its splits.json: select by those ids"
+                message += " To select by the split of a run, use the ids in its splits.json."
             raise ConfigError(message)
         if not existing.issuperset(names):
             matches = match_names(names, existing)
             for name in names:
                 if name not in matches:
                     hint = did_you_mean(name, sorted(existing), 10)
-                    raise ConfigError(f"no track here has the {column.removesuffix('s')} {name!r}; {hint}")
+                    raise ConfigError(f"no selected track has the {column.removesuffix('s')} {name!r}; {hint}")
             names = list(matches.values())
         return np.asarray([not set(names).isdisjoint(entry) for entry in lists], dtype=np.bool_)
 
 
 class FeatureArray:
-    """One feature of the tracks of a view. It reads only what is indexed; NumPy functions accept it.
+    """One feature of the tracks of a view; only indexed values are read. NumPy functions accept it.
 
     Attributes
     ----------
-    view : the tracks.
+    view : view with the tracks.
     name, dims, dtype, unit, description : of the array in the store.
-    part_rows : tracks per part of the store, which are in one file per feature.
+    part_rows : rows per part of the store; the rows of a part are in one file.
     shape : (n, ...).
     """
 
@@ -288,7 +289,7 @@ class FeatureArray:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
-            raise ValueError(f"{self.name}: a feature is read into a new array; it cannot be had without a copy")
+            raise ValueError(f"{self.name}: reading a feature always makes a new array. Do not pass copy=False.")
         return np.asarray(self[:], dtype=dtype)
 
     def __repr__(self) -> str:

@@ -32,7 +32,7 @@ from .reader import StoreReader
 
 _MAX_MAPPED = max_mapped_files()
 _FETCH_ROWS = 64
-"""Rows to request from the disk at once: 20 MB of mels."""
+"""Rows requested from the disk at once, 20 MB of mels."""
 
 
 class ZarrReader(StoreReader):
@@ -90,11 +90,11 @@ class ZarrReader(StoreReader):
             self._refuse_missing_object(spec, row // self.part_rows)
 
     def _read_mapped(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
-        """Request all rows from the disk before waiting for the first; page faults would request them bit by bit."""
+        """Request all rows from the disk before waiting for the first; page faults would request one page at a time."""
         positions = [divmod(row, self.part_rows) for row in rows.tolist()]
         for part, row in positions:
             self._shard(spec, part).fetch(row, out.shape[1])
-        for i, (part, row) in enumerate(positions):  # mapped again where too many shards were mapped since
+        for i, (part, row) in enumerate(positions):  # _shard maps a shard again if it was closed since
             self._shard(spec, part).read_into(out[i], row)
 
     def close(self) -> None:
@@ -114,9 +114,9 @@ class ZarrReader(StoreReader):
         return shard
 
     def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
-        """Refuse an object that was deleted: it was read as fill. Only one that no commit lists may be absent.
+        """Raise StoreCorruptError for a deleted object, which was read as fill; an object in no commit may be absent.
 
-        To be called after the read: what is removed between a check and the read would count as fill, too.
+        Call this after the read: an object deleted between an earlier check and the read would be read as fill, too.
         """
         key = object_key(spec, part)
         if (self._path / key).exists():
@@ -124,16 +124,16 @@ class ZarrReader(StoreReader):
         owners = {array.name: name for name, recipe in self.added.items() for array in added_arrays(name, recipe)}
         record = read_commit(self._path, part, owners.get(spec.name))
         if record is None:
-            raise StoreCorruptError(f"{self._path / key}: taken out since the store was opened; open it again")
+            raise StoreCorruptError(f"{self._path / key}: removed since the store was opened. Open the store again.")
         if key in object_keys(record):
             raise StoreCorruptError(
-                f"{self._path / key}: missing, though part {part} was committed with it; "
-                f"`mgc store repair {self._path} --source SOURCE` makes it again"
+                f"{self._path / key}: missing, but part {part} was committed with it. "
+                f"Run `mgc store repair {self._path} --source SOURCE` to build it again."
             )
 
 
 def _visible_plan(store: Path) -> Plan:
-    """Return the plan as readers may see it: decided generations are rolled forward if we may write, else left out."""
+    """Return the plan without generations that are not installed yet; with write access, install them first."""
     plan = read_plan(store)
     with contextlib.suppress(OSError):
         commits.roll_forward(store)
@@ -169,7 +169,7 @@ def _tracks_with_outcomes(store: Path, plan: Plan) -> pa.Table:
 
 
 def _without_dropped(tracks: pa.Table, dropped: set[str]) -> pa.Table:
-    """Show tracks that were taken down as failed, whether or not their bytes are removed yet."""
+    """Return tracks with taken-down tracks marked as failed, whether or not compaction has removed their bytes."""
     if not dropped:
         return tracks
     hidden = pc.is_in(tracks.column("id"), pa.array(sorted(dropped), pa.string()))

@@ -1,1 +1,1 @@
-"""What the owner of a store does with it now and then: verify, repair, compact, convert."""
+"""Maintain a store: verify, repair, compact, convert."""

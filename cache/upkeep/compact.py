@@ -1,4 +1,4 @@
-"""Compaction: build parts again without the tracks that were taken down."""
+"""Compaction: build parts again without taken-down tracks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
     damaged = {(damage.feature_set, damage.part) for damage in verify(store)}
     for done, (feature_set, part) in enumerate(parts, start=1):
         if (feature_set, part) in damaged:
-            raise StoreCorruptError(f"{store}: part {part} is damaged; run `mgc store repair {store}` first")
+            raise StoreCorruptError(f"{store}: part {part} is damaged. Run `mgc store repair {store}` first.")
         arrays, outcomes = _without(store, plan, part, feature_set, dropped_rows[part])
         commit_part(store, part, arrays, outcomes, feature_set=feature_set, new_version=True)
         on_progress("compact", done, len(parts))

@@ -34,7 +34,7 @@ from ..format.records import COMMITS, ROWS, committed, part_folder
 from ..format.schema import ABSENT, ArraySpec, added_arrays, is_fill, track_arrays
 from ..format.tables import genre_table
 from ..messages import counted, printable
-from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, hdf5_errors, unstored
+from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, hdf5_errors, storage_fault
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, USER_BLOCK
 from ..reading.reader import StoreReader
 from ..reading.zarr_reader import ZarrReader
@@ -59,7 +59,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
         If the store is damaged.
     """
     if path.exists():
-        raise ConfigError(f"{path}: there is something already; name another file")
+        raise ConfigError(f"{path}: already exists. Use another name file.")
     refuse_foreign_files(store)
     commits.roll_forward(store)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
             draft.rename(path)
         fsync_dir(path.parent)
     except FileExistsError:
-        raise ConfigError(f"{path}: there is something already; name another file") from None
+        raise ConfigError(f"{path}: already exists. Use another name file.") from None
     finally:
         draft.unlink(missing_ok=True)
 
@@ -91,14 +91,14 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
 def _refuse_unfinished(store: Path, reader: StoreReader) -> None:
     if pending := int((np.asarray(reader.tracks.column("status")) == ABSENT).sum()):
         raise ConfigError(
-            f"{store}: {counted(pending, 'track')} not extracted yet; a sealed store holds all: extract first"
+            f"{store}: {counted(pending, 'track')} not extracted yet. Finish the extraction before the conversion."
         )
     if damages := verify(store):
-        raise StoreCorruptError(f"{store}: {damages[0].key}: {damages[0].detail}; run `mgc store repair {store}` first")
-    if uncompacted(store):
-        raise ConfigError(
-            f"{store}: tracks were taken down; run `mgc store compact {store}` first, so that they stay out"
+        raise StoreCorruptError(
+            f"{store}: {damages[0].key}: {damages[0].detail}. Run `mgc store repair {store}` first."
         )
+    if uncompacted(store):
+        raise ConfigError(f"{store}: tracks were taken down. Run `mgc store compact {store}` first.")
 
 
 @contextmanager
@@ -115,7 +115,9 @@ def _unchanged(store: Path) -> Iterator[None]:
     except Exception as problem:
         error = problem
     if not store.is_dir() or records() != before:
-        raise ConfigError(f"{store}: another command changed it while it was sealed; give the command again") from error
+        raise ConfigError(
+            f"{store}: another command changed the store during the conversion. Run the command again."
+        ) from error
     if error is not None:
         raise error
 
@@ -129,9 +131,9 @@ def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> 
         If the file does not match its seal, or the objects do not match the commit records; nothing is written then.
     """
     if store.exists():
-        raise ConfigError(f"{store}: there is something already; name another folder")
+        raise ConfigError(f"{store}: already exists. Use another name folder.")
     if problem := seal_problem(path):
-        raise StoreCorruptError(f"{path}: {problem}; restore the file from a copy")
+        raise StoreCorruptError(f"{path}: {problem}. Restore the file from a copy.")
     partial = hidden_path(store)
     try:
         with hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
@@ -211,7 +213,9 @@ def _check_equal(file: h5py.File, store: Path) -> None:
         for first in range(0, array.shape[0], _BATCH_ROWS):
             written = file[name][first : first + _BATCH_ROWS]
             if np.asarray(array[first : first + _BATCH_ROWS]).tobytes() != written.tobytes():
-                raise StoreCorruptError(f"{file.filename}: {name} reads back otherwise than written; check the disk")
+                raise StoreCorruptError(
+                    f"{file.filename}: {name} differs from the written values when read back. Check the disk."
+                )
 
 
 def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
@@ -250,7 +254,7 @@ def _record_keys(store: Path, plan: Plan) -> Iterator[str]:
 
 def _unpack_records(file: h5py.File, store: Path) -> Plan:
     for name, wrong in foreign_contents(file):
-        raise StoreCorruptError(f"{file.filename}: {printable(name)}: {wrong}; do not use this store")
+        raise StoreCorruptError(f"{file.filename}: {printable(name)}: {wrong}. Do not use this store.")
     store.mkdir(parents=True)
     for folder in FOLDERS:
         (store / folder).mkdir()
@@ -258,8 +262,8 @@ def _unpack_records(file: h5py.File, store: Path) -> Plan:
     file[RECORDS].visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
     for key in keys:
         dataset, target = file[RECORDS][key], inside(store, key)
-        if fault := "it is not a list of bytes" if dataset.dtype != np.uint8 else unstored(dataset):
-            raise StoreCorruptError(f"{file.filename}: {key}: {fault}; do not use this store")
+        if fault := "it is not a list of bytes" if dataset.dtype != np.uint8 else storage_fault(dataset):
+            raise StoreCorruptError(f"{file.filename}: {key}: {fault}. Do not use this store.")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(dataset[:].tobytes())
     plan = read_plan(store)
@@ -271,7 +275,7 @@ def _unpack(file: h5py.File, store: Path, progress: Progress) -> None:
     plan = _unpack_records(file, store)
     for spec in itertools.chain(*(plan.arrays(name) for name in (None, *plan.added))):
         if fault := array_fault(file, spec, plan.n_rows):
-            raise StoreCorruptError(f"{file.filename}: {spec.name} {fault}; do not use this store")
+            raise StoreCorruptError(f"{file.filename}: {spec.name} {fault}. Do not use this store.")
     parts = [(name, part) for name in (None, *plan.added) for part in sorted(committed(store, name))]
     for done, (feature_set, part) in enumerate(parts, start=1):
         rows = plan.part_range(part)
@@ -312,7 +316,9 @@ def only_writer(sealed: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder) as locked:
         if not locked:
-            raise ConfigError(f"{sealed}: another extraction makes it; a sealed store has one writer: wait for it")
+            raise ConfigError(
+                f"{sealed}: another extraction is writing it, and an HDF5 store has one writer. Wait for it."
+            )
         try:
             yield folder
         finally:

@@ -68,7 +68,7 @@ class SalvagedPlan:
         except (OSError, StoreCorruptError):
             document = self._document_from_zarr()
         if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
-            raise StoreCorruptError(f"{self.store / PLAN_FILE}: {wrong}; restore it from a copy")
+            raise StoreCorruptError(f"{self.store / PLAN_FILE}: {wrong}. Restore it from a copy.")
         return document
 
     def _root_metadata(self) -> Any:
@@ -89,7 +89,7 @@ class SalvagedPlan:
             }
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreCorruptError(
-                f"{self.store}: both {PLAN_FILE} and zarr.json are damaged; restore one from a copy"
+                f"{self.store}: both {PLAN_FILE} and zarr.json are damaged. Restore one from a copy."
             ) from error
 
     @cached_property
@@ -103,7 +103,7 @@ class SalvagedPlan:
                 record = self._generation_from_tables(plan)
             plan = replace(plan, generations=(*plan.generations, parse_generation(n, record)))
         if not plan.generations:
-            raise StoreCorruptError(f"{self.store}: no generation of the plan is left; restore it from a copy")
+            raise StoreCorruptError(f"{self.store}: no generation of the plan is left. Restore it from a copy.")
         return replace(plan, added=self._added(plan))
 
     def _added(self, plan: Plan) -> dict[str, AddedFeatureSet]:
@@ -121,9 +121,9 @@ class SalvagedPlan:
         try:
             attributes = self._root_metadata()["attributes"]["added"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged; restore one") from error
+            raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged. Restore one.") from error
         if wrong := problem(attributes, dict[Name, AddedAttribute], "added"):
-            raise StoreCorruptError(f"{self.store / 'zarr.json'}: {wrong}; restore it from a copy")
+            raise StoreCorruptError(f"{self.store / 'zarr.json'}: {wrong}. Restore it from a copy.")
         added: dict[str, AddedFeatureSet] = {}
         for name, attribute in attributes.items():
             if name in unfinished_removals(self.store):
@@ -142,7 +142,7 @@ class SalvagedPlan:
             recipe = feature_set_recipe(attribute["recipe"])
             of_set = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
             if wrong := feature_set_problem(replace(plan, added=added), of_set):
-                raise StoreCorruptError(f"{self.store}: features/{name}.json: {wrong}; restore it from a copy")
+                raise StoreCorruptError(f"{self.store}: features/{name}.json: {wrong}. Restore it from a copy.")
             added[name] = of_set
         return added
 
@@ -160,7 +160,7 @@ class SalvagedPlan:
             record = with_objects(content, describe_objects(self.store, keys[:n_genres]))
             if fingerprint(record) in self._feature_set_hashes:
                 return record
-        raise StoreCorruptError(f"{self.store / 'features' / name}.json: damaged; restore it from a copy")
+        raise StoreCorruptError(f"{self.store / 'features' / name}.json: damaged. Restore it from a copy.")
 
     def _genre_keys(self, feature_set: str) -> list[str]:
         """Return keys of the genre embeddings of a feature set, from the first row on to the first that is missing."""
@@ -205,18 +205,18 @@ class SalvagedPlan:
             record = with_objects(content, describe_objects(self.store, keys))
             if fingerprint(record) in self._generation_hashes and not generation_problem(plan, record):
                 return record
-        raise StoreCorruptError(f"{self.store / generation_key(number)}: damaged; restore it from a copy")
+        raise StoreCorruptError(f"{self.store / generation_key(number)}: damaged. Restore it from a copy.")
 
     def _table_length(self, key: str) -> int:
         try:
             with open_regular(inside(self.store, key)) as file:
                 return int(pq.ParquetFile(file).metadata.num_rows)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreCorruptError(f"{self.store / key}: not a table ({error}); restore it from a copy") from error
+            raise StoreCorruptError(f"{self.store / key}: not a table ({error}). Restore it from a copy.") from error
 
     @cached_property
     def records(self) -> dict[tuple[str | None, int], tuple[int, dict[str, Any] | None]]:
-        """(Feature set, part) -> n and document of the record that counts, sorted; None for a damaged document.
+        """(Feature set, part) -> n and document of the valid record, sorted; None for a damaged document.
 
         The feature set of the store's own features is None.
         """

@@ -53,7 +53,7 @@ def seal_problem(path: Path) -> str | None:
     if problem(seal, SealDocument) or block != _seal_text(seal["sha256"], seal["bytes"]):
         return "its seal was altered"
     if (seal["sha256"], seal["bytes"]) != (digest, size):
-        return "its bytes are not those that were sealed"
+        return "its sha256 differs from the seal"
     return None
 
 

@@ -39,9 +39,9 @@ def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> 
         If `target` exists, or the view is empty.
     """
     if target.exists():
-        raise ConfigError(f"{target}: there is something already; name another")
+        raise ConfigError(f"{target}: already exists. Use another name.")
     if not len(view):
-        raise ConfigError(f"{view.store.path}: no track has all that was asked for; nothing to write")
+        raise ConfigError(f"{view.store.path}: no track matches the selection. Nothing is written.")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = hidden_path(target)
     try:
@@ -60,7 +60,7 @@ def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> 
 def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
     source, genres, tracks = view.store, _genres(view), view.tracks.sort_by("id")
     if source.text is not None:
-        raise ConfigError("select from the store itself: features that joined it come along")
+        raise ConfigError("select from the store without `text`: added feature sets are copied with it")
     create_store(
         path,
         tracks=plan_table(tracks.select(PLAN_SCHEMA.names).to_pylist()),
@@ -75,7 +75,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
     for name, recipe in source.added.items():
         text = name if isinstance(recipe, TextRecipe) else None
         if text and source.has_other_names:
-            remarks.append(f"the features {name!r} stay behind: their genres were embedded by other names")
+            remarks.append(f"the features {name!r} are not copied: they were embedded with other genre name prompts")
             continue
         with FeatureStore.open(source.path, text=text) as features:
             if np.isin(view.rows, features.ok_rows if text else features.rows_with(name)).all():
@@ -83,7 +83,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
                 add_feature_set(path, read_plan(path), name, recipe, embedding)
                 names.append(name)
             else:
-                remarks.append(f"the features {name!r} stay behind: not every track has them")
+                remarks.append(f"the features {name!r} are not copied: not every track has them")
     plan = read_plan(path)
     for number, feature_set in enumerate((None, *names)):
         with FeatureStore.open(source.path, text=feature_set if feature_set in source.texts else None) as features:

@@ -116,7 +116,7 @@ class _Inspection:
         try:
             record = read_record(self._store, key)
         except FileNotFoundError:
-            yield self._damage("missing", key, "it is not there")
+            yield self._damage("missing", key, "the file is missing")
         except (OSError, StoreError) as error:
             yield self._damage("altered", key, str(error).removeprefix(f"{self._store / key}: "))
         else:
@@ -129,13 +129,13 @@ class _Inspection:
                 with open_regular(inside(self._store, key)) as file:
                     text = file.read()
             except OSError:
-                yield self._damage("missing", key, "it is not there")
+                yield self._damage("missing", key, "the file is missing")
                 continue
             except StoreCorruptError as error:
                 yield self._damage("altered", key, str(error))
                 continue
             if not layout.same_metadata(text, document):
-                yield self._damage("altered", key, "it is not what the plan makes it")
+                yield self._damage("altered", key, "it differs from the plan")
 
     def _part(self, part: int, feature_set: str | None, *, decodable: bool) -> Iterator[Damage]:
         n, record = self._salvaged.records[feature_set, part]
@@ -155,13 +155,13 @@ class _Inspection:
             yield from self._values(part, record, feature_set)
 
     def _older_records(self) -> Iterator[Damage]:
-        """Find damaged records that no longer count: they cost only the history, and are quarantined."""
+        """Yield damage of older records, which affects only the history and is repaired by quarantine."""
         for feature_set in (None, *self._salvaged.plan.added):
             keys = {commit_key(*numbers, feature_set): numbers for numbers in record_files(self._store, feature_set)}
             for key, (part, n) in sorted(keys.items()):
                 newest, _ = self._salvaged.records.get((feature_set, part), (-1, None))
                 for damage in self._sealed(key) if n != newest else ():
-                    detail = f"an older record, which no longer counts, is damaged: {damage.detail}"
+                    detail = f"an older record, which is no longer valid, is damaged: {damage.detail}"
                     yield self._damage("foreign", key, detail)
 
     def _objects(self, record: Mapping[str, Any], part: int | None) -> Iterator[Damage]:
@@ -175,12 +175,12 @@ class _Inspection:
                 yield self._damage("foreign", key, str(error), part, array)
                 continue
             if not file.is_file():
-                yield self._damage("missing", key, "it is not there", part, array)
+                yield self._damage("missing", key, "the file is missing", part, array)
             elif file.stat().st_size != item["size"]:
                 detail = f"{file.stat().st_size} bytes, {item['size']} were committed"
                 yield self._damage("altered", key, detail, part, array)
             elif self._full and file_sha256(file) != item["sha256"]:
-                yield self._damage("altered", key, "its bytes are not those that were committed", part, array)
+                yield self._damage("altered", key, "its sha256 differs from the commit record", part, array)
 
     def _named(self, record: Mapping[str, Any], part: int, feature_set: str | None) -> Iterator[Damage]:
         """Compare the objects that a record names with those that the plan and the outcomes require."""
@@ -191,9 +191,9 @@ class _Inspection:
             return
         named, plan = set(object_keys(record)), self._salvaged.plan
         for key in sorted(named - keys_of_part(plan, part, feature_set)):
-            yield self._damage("values", key, "the record of the part names it, and no part has such an object", part)
+            yield self._damage("values", key, "the commit record lists it, but parts have no such object", part)
         for key in sorted(required_keys(plan, part, feature_set, outcomes) - named):
-            detail = "the record of the part does not name it, though tracks have such features"
+            detail = "the commit record does not list it, but tracks have its features"
             yield self._damage("missing", key, detail, part, key.partition("/")[0])
 
     def _values(self, part: int, record: Mapping[str, Any], feature_set: str | None) -> Iterator[Damage]:
@@ -210,16 +210,16 @@ class _Inspection:
                 return
         ok = status == OK
         if int(ok.sum()) != record["counts"]["ok"]:
-            yield self._damage("values", table, "its counts are not the record's", part)
+            yield self._damage("values", table, "its counts differ from the commit record", part)
         name = array_name("status", feature_set)
         if not np.array_equal(stored[name], status):
-            yield self._damage("values", name, "it differs from the table of outcomes", part, name)
+            yield self._damage("values", name, "it differs from the outcome table", part, name)
         for name, values in stored.items():
             large = name == "mel" or (name.startswith("lyrics") and values.ndim == 3)
             if large and not np.isfinite(values[ok]).all():
                 finite = np.isfinite(values[ok]).reshape(int(ok.sum()), -1).all(axis=1)
                 tracks = self._ids(part, set(np.asarray(rows)[ok][~finite].tolist()))
-                detail = "values that are not finite in rows that are ok"
+                detail = "non-finite values in rows with status ok"
                 yield Damage(kind="values", key=name, part=part, array=name, tracks=tracks, detail=detail)
 
     def _unrecorded(self) -> Iterator[Damage]:
@@ -238,11 +238,11 @@ class _Inspection:
                 continue
             part_of_set = _part_of(key, owner)
             if part_of_set in fresh._salvaged.records or part_of_set is None or part_of_set[1] >= plan.n_parts:
-                yield self._damage("foreign", key, "no record names it")
+                yield self._damage("foreign", key, "no record lists it")
             else:
                 lost.setdefault(part_of_set, []).append(key)
         for (feature_set, part), names in sorted(lost.items(), key=lambda item: (item[0][0] or "", item[0][1])):
-            detail = f"{len(names)} objects of this part are there, but its record is not"
+            detail = f"{len(names)} objects of this part exist, but its commit record is missing"
             damage = self._damage("lost record", commit_key(part, 0, feature_set), detail, part)
             yield replace(damage, feature_set=feature_set)
 

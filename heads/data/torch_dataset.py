@@ -46,7 +46,7 @@ class TrackDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitems__(self, positions: list[int]) -> list[dict[str, Tensor]]:
         """Return the items at several positions, read at once; a ``DataLoader`` calls this for a batch."""
         if os.getpid() != self._process:
-            self._view, self._process = self._view.reopened(), os.getpid()
+            self._view, self._process = self._view.reopen(), os.getpid()
         read = {name: _tensor(self._view[name][positions]) for name in self.features}
         return [
             {"position": torch.tensor(position), "labels": self._labels[position]}

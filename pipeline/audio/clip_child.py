@@ -32,7 +32,7 @@ from ...cache.machine import reuse_freed_blocks
 from . import clips
 from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples
-from .clips import Clip, decode_clip, sound_seconds
+from .clips import Clip, audio_seconds, decode_clip
 from .containers import Caps
 from .mel import log_mel, mel_frames
 
@@ -70,14 +70,14 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
 
 
 def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipSamples:
-    """The sound of a file's clip; raises as :func:`extract` does, without ``NONFINITE`` for the power."""
+    """Return the audio of a file's clip; raises as :func:`extract` does, without ``NONFINITE`` for the power."""
     clip, source_sha256 = _decode_and_hash(path, recipe, caps, start_s)
     return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=source_sha256)
 
 
 def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> float:
-    """Length of a file's sound in seconds; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
-    return sound_seconds(path, caps)
+    """Return the length of a file's audio in seconds; raises as :func:`mgc.pipeline.audio.clips.decode_clip` does."""
+    return audio_seconds(path, caps)
 
 
 FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "seconds": measure}

@@ -1,4 +1,4 @@
-"""One decoding process: its pipes, its messages, its end.
+"""A decoding process: pipes, messages, termination.
 
 A message is two unsigned 32-bit sizes, then JSON (to the child: the raw path, and after a NUL the second at which the
 clip begins, where that is told), then raw bytes. Nothing is pickled and there is no shell.
@@ -165,7 +165,7 @@ def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
     last_line = stderr_tail.strip().rpartition("\n")[2]
     if "ModuleNotFoundError" in last_line:
         return MissingExtraError(f"decoding needs the extra 'extract': {install_command('extract')} ({last_line})")
-    return MgcError(f"the decoding process does not start ({death}); it said:\n{stderr_tail}")
+    return MgcError(f"the decoding process does not start ({death}). Its output:\n{stderr_tail}")
 
 
 def receive(source: BinaryIO) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Clips by way of a child process: a file that crashes, stalls or bloats the decoder is named and costs itself only."""
+"""Read clips in a child process, so that a file that crashes, stalls or bloats the decoder fails on its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .decoded import ClipFacts
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLimits:
-    """What one file may cost. The deadline counts CPU seconds; wall-clock time is a backstop for a stalled disk.
+    """Limits per file. The deadline counts CPU seconds; the wall-clock limit covers a stalled disk.
 
     A child is replaced after `files` files, so that what a decoder leaks does not add up.
     """
@@ -41,7 +41,7 @@ class ClipMel(ClipFacts):
     Attributes
     ----------
     mel : (n_mels, n_frames) float16, dB re 1.0.
-    mel_frames : frames that hold sound, at least 1.
+    mel_frames : frames that hold audio, at least 1.
     source_sha256 : of the whole audio file, hexadecimal.
     """
 
@@ -52,7 +52,7 @@ class ClipMel(ClipFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSamples:
-    """The sound of a clip.
+    """The audio of a clip.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class ClipSamples:
 
 
 class ClipReader:
-    """Reads clips in a child process, started at once and again whenever a file has ended it.
+    """Read clips in a child process, which is restarted after a file has crashed it.
 
     A child that dies is given the same file once more before the file is blamed: it may have been killed from outside.
     A file that crashes it again is read by FFmpeg alone, in a child of its own.
@@ -103,7 +103,7 @@ class ClipReader:
         self._child: Child | None = None
         self._files_read = 0
         self.stderr_tail = ""
-        """The last of what the decoders wrote to standard error about the file last read."""
+        """Last lines that the decoders wrote to standard error about the last file."""
 
     def __enter__(self) -> Self:
         self._child = self._start()
@@ -144,7 +144,7 @@ class ClipReader:
         return ClipSamples(samples=np.frombuffer(payload, np.float32), **answer)
 
     def read_seconds(self, path: str | os.PathLike[str]) -> float:
-        """The length of a file's sound as it can be decoded; raises as :meth:`read` does."""
+        """Return the length of a file's audio as it can be decoded; raises as :meth:`read` does."""
         assert self._form == "seconds"
         return float(self._answer(path)[0]["seconds"])
 
@@ -186,7 +186,7 @@ class ClipReader:
         raise AssertionError("unreachable")
 
     def _ask_ffmpeg(self, request: bytes, death: DecoderDiedError) -> Answer:
-        """Ask a child that does without libsndfile; raise `death` where it does not read the file either."""
+        """Retry in a child without libsndfile; raise `death` if that fails too."""
         child = self._start(use_libsndfile=False)
         try:
             answer = child.ask(request, self._limits.wall_s)

@@ -1,4 +1,4 @@
-"""Audio file to clip: decoded, mixed down, resampled, cropped by policy and zero-padded, with every oddity a flag.
+"""Read a clip of an audio file: decode, mix down, resample, crop, zero-pad, and set flags.
 
 ``decode_clip`` works in this process; :class:`ClipReader` (from :mod:`.clip_reader`) does the same in a child process,
 which a hostile file may crash, stall or bloat at its own cost only.
@@ -19,7 +19,7 @@ import numpy as np
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
-from .containers import MPEG, Caps, Sound, examine, extension_fits
+from .containers import MPEG, AudioContent, Caps, examine, extension_fits
 from .decoded import ClipFacts, Decoded, Float32, PlaceClip, Window
 from .joined import decode_joined
 from .libsndfile import decode_with_libsndfile
@@ -44,8 +44,8 @@ class Clip(ClipFacts):
 
     Attributes
     ----------
-    samples : (n_samples,) float32, mono, at the recipe's rate, zeros beyond the sound.
-    n_valid : samples that hold sound.
+    samples : (n_samples,) float32, mono, at the recipe's rate, zeros beyond the audio.
+    n_valid : samples that hold audio.
     """
 
     samples: Float32
@@ -76,17 +76,17 @@ def decode_clip(
     of the target rate, so that it equals the same crop of the whole file resampled.
     """
     path, caps = Path(path), caps or Caps()
-    sound = examine(path, caps)
-    decoded = decode(path, sound, functools.partial(_window, recipe=recipe, start_s=start_s), caps)
+    content = examine(path, caps)
+    decoded = decode(path, content, functools.partial(_window, recipe=recipe, start_s=start_s), caps)
     seconds = decoded.length / decoded.rate_hz
     if decoded.length <= decoded.window.start:
         raise ClipError(Reason.EMPTY, "no samples")
     if seconds < recipe.min_clip_s:
-        raise ClipError(Reason.TOO_SHORT, f"{seconds:.4f} s of sound; at least {recipe.min_clip_s} s are needed")
+        raise ClipError(Reason.TOO_SHORT, f"{seconds:.4f} s of audio; at least {recipe.min_clip_s} s are needed")
     if not decoded.mixer.finite:
         raise ClipError(Reason.NONFINITE, "samples that are NaN or infinite")
     samples, n_valid, n_total = _fit(path, decoded, recipe)
-    mismatch = Flag(0) if extension_fits(path, sound.container) else Flag.EXT_MISMATCH
+    mismatch = Flag(0) if extension_fits(path, content.container) else Flag.EXT_MISMATCH
     return Clip(
         samples=samples,
         n_valid=n_valid,
@@ -98,8 +98,8 @@ def decode_clip(
     )
 
 
-def sound_seconds(path: Path, caps: Caps) -> float:
-    """Length of the sound in a file as it can be decoded, whatever its header claims; its first second is decoded.
+def audio_seconds(path: Path, caps: Caps) -> float:
+    """Return the decodable length of the audio in a file in s, whatever its header declares; decode its first second.
 
     Raises as :func:`decode_clip` does.
     """
@@ -107,7 +107,7 @@ def sound_seconds(path: Path, caps: Caps) -> float:
     return decoded.length / decoded.rate_hz
 
 
-def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
+def decode(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded:
     """Decode the window that `plan` asks for by the first decoder that gives all of it, or the one that gives more.
 
     Raises
@@ -118,19 +118,19 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
     Notes
     -----
     Both decoders end a damaged or cut file without a word, so what comes out is always compared with what the file's
-    own structure says (:class:`mgc.pipeline.audio.containers.Sound`).
+    own structure says (:class:`mgc.pipeline.audio.containers.AudioContent`).
     """
-    if sound.parts:
-        return decode_joined(sound.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
-    broken = sound.unread or (sound.walk is not None and sound.walk.breaks > 0)
-    by_libsndfile = use_libsndfile and sound.container.libsndfile and not sound.misread_by_libsndfile
-    first = _decode_with_libsndfile(path, sound, plan, caps) if by_libsndfile else None
+    if content.parts:
+        return decode_joined(content.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
+    broken = content.unread or (content.walk is not None and content.walk.breaks > 0)
+    by_libsndfile = use_libsndfile and content.container.libsndfile and not content.misread_by_libsndfile
+    first = _decode_with_libsndfile(path, content, plan, caps) if by_libsndfile else None
     if first is not None and first.whole:
         return replace(first, gaps=broken)
     from .ffmpeg import decode_with_ffmpeg
 
     try:
-        second = decode_with_ffmpeg(path, sound, plan, caps)
+        second = decode_with_ffmpeg(path, content, plan, caps)
     except MemoryError:
         raise
     except Exception:  # of the file, or of the binding
@@ -139,14 +139,14 @@ def decode(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
         return replace(first, gaps=True)
     if first is not None and len(first.mono) > len(second.mono):
         return replace(first, gaps=True)
-    stumbles = sound.container is MPEG and sound.walk is not None  # FFmpeg does, where MPEG files are joined
+    stumbles = content.container is MPEG and content.walk is not None  # FFmpeg does, where MPEG files are joined
     return replace(second, gaps=broken or (second.gaps and not stumbles))
 
 
-def _decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
-    """None where libsndfile or its binding raises: the other decoder may read the file."""
+def _decode_with_libsndfile(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded | None:
+    """Decode with libsndfile; return None if it raises, so that FFmpeg can try the file."""
     try:
-        return decode_with_libsndfile(path, sound, plan, caps)
+        return decode_with_libsndfile(path, content, plan, caps)
     except (ClipError, MemoryError):
         raise
     except Exception:
@@ -154,7 +154,7 @@ def _decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Cap
 
 
 def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | None) -> Window:
-    """Place the clip in a sound of `length` frames."""
+    """Place the clip in audio of `length` frames."""
     clip, settle = math.ceil(recipe.clip_s * rate_hz), math.ceil(_SETTLE_S * rate_hz)
     whole = math.ceil((recipe.clip_s + NEARLY_A_CLIP_S) * rate_hz)
     if start_s is not None:
@@ -171,7 +171,7 @@ def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | No
 
 
 def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int, int]:
-    """Return the clip at the recipe's rate, its samples of sound, and how many the rest of the file would give."""
+    """Return the clip at the recipe's rate, its samples of audio, and how many the rest of the file would give."""
     target_hz, window = recipe.sample_rate_hz, decoded.window
     if recipe.backend == "librosa":
         resampled = _librosa_load(path, decoded, target_hz)
@@ -217,7 +217,7 @@ def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
 
 
 def _flags(decoded: Decoded, samples: Float32, n_total: int, recipe: MelRecipe) -> Flag:
-    """Derive flags from the sound itself. Silence is judged on the clip as it will be stored."""
+    """Derive flags from the audio itself. Silence is judged on the clip as it will be stored."""
     tests = {
         Flag.TRUNCATED: decoded.share is not None and decoded.share < TRUNCATED_SHARE,
         Flag.DECODE_GAPS: decoded.gaps,

@@ -51,17 +51,17 @@ class Container:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sound:
-    """An audio file as its bytes describe it.
+class AudioContent:
+    """Audio content of a file, from its structure.
 
     Attributes
     ----------
     n_bytes : of the file, without the tags in front of it and behind it.
     share : part of the declared sample data that is in the file, 0 to 1; None where the container does not declare it.
     walk : the frames of an MPEG stream, counted; None for any other kind, or where they cannot be counted.
-    has_payload : the section that holds the sound is there, whatever its state.
+    has_payload : the section that holds the audio is there, whatever its state.
     first, stop : the bytes of the file that decoders may read; to its end where `stop` is None.
-    unread : much of the file is neither sound nor tags, as far as its structure says.
+    unread : much of the file is neither audio nor tags, as far as its structure says.
     parts : the files that are joined in this one, where there are several.
     misread_by_libsndfile : libsndfile would read only a part of it, or something else.
     """
@@ -74,7 +74,7 @@ class Sound:
     first: int = 0
     stop: int | None = None
     unread: bool = False
-    parts: tuple[Sound, ...] = ()
+    parts: tuple[AudioContent, ...] = ()
     misread_by_libsndfile: bool = False
 
 
@@ -120,7 +120,7 @@ _UNMISTAKABLE = re.compile(rb"fLaC[\0\x80]\0\0\x22|OggS\0\x02|RIFF....WAVE|FORM.
 _NOT_ZERO = re.compile(rb"[^\0]")
 
 
-def examine(path: Path, caps: Caps) -> Sound:
+def examine(path: Path, caps: Caps) -> AudioContent:
     """Sniff the file at `path`.
 
     Raises
@@ -139,16 +139,18 @@ def examine(path: Path, caps: Caps) -> Sound:
             return _mpeg(data, 0 if skipped else start, start)
         assert container is not None
         starts = joins(data, start, container.demuxer)
-        sounds = [_sound(data, begin, stop, container) for begin, stop in zip(starts, [*starts[1:], None], strict=True)]
-        return sounds[0] if len(sounds) == 1 else replace(sounds[0], parts=tuple(sounds))
+        contents = [
+            _content(data, begin, stop, container) for begin, stop in zip(starts, [*starts[1:], None], strict=True)
+        ]
+        return contents[0] if len(contents) == 1 else replace(contents[0], parts=tuple(contents))
 
 
-def _sound(data: mmap.mmap, first: int, stop: int | None, container: Container) -> Sound:
+def _content(data: mmap.mmap, first: int, stop: int | None, container: Container) -> AudioContent:
     """Describe one file of the kind `container` that occupies ``[first, stop)`` of `data`."""
     end = len(data) if stop is None else stop
     if container.demuxer == "voc" and (fault := voc_fault(data, first)):
         raise ClipError(Reason.UNSUPPORTED_CODEC, fault)
-    return Sound(
+    return AudioContent(
         container=container,
         n_bytes=before_tags(data, end) - first,
         share=_share(data, first, end, container),
@@ -160,14 +162,14 @@ def _sound(data: mmap.mmap, first: int, stop: int | None, container: Container) 
     )
 
 
-def _mpeg(data: mmap.mmap, begin: int, start: int) -> Sound:
+def _mpeg(data: mmap.mmap, begin: int, start: int) -> AudioContent:
     """Describe MPEG frames that start at `start`; decoders read from `begin` on, tags included."""
-    sounds: list[Sound] = []
+    contents: list[AudioContent] = []
     while True:
         walk = mpeg.walk(data, start)
         stop = walk.stop if walk else None
-        sounds.append(
-            Sound(
+        contents.append(
+            AudioContent(
                 container=ADTS if mpeg.is_adts(data, start) else MPEG,
                 n_bytes=(len(data) if stop is None else stop) - begin,
                 walk=walk,
@@ -176,12 +178,12 @@ def _mpeg(data: mmap.mmap, begin: int, start: int) -> Sound:
             )
         )
         if stop is None:
-            return sounds[0] if len(sounds) == 1 else replace(sounds[0], parts=tuple(sounds))
+            return contents[0] if len(contents) == 1 else replace(contents[0], parts=tuple(contents))
         begin = start = stop
 
 
 def _search(data: mmap.mmap, first: int) -> int:
-    """Where sound begins that is not at `first`, the end of the tags: their size may be wrong, and padding follow.
+    """Where audio begins that is not at `first`, the end of the tags: their size may be wrong, and padding follow.
 
     Raises
     ------
@@ -197,7 +199,7 @@ def _search(data: mmap.mmap, first: int) -> int:
             return at
     if data[first : first + 4] not in _CHUNKED:
         near = mpeg.find_stream(data, padded, padded + _NEAR_BYTES)
-        # A tag may be larger than it says, or smaller: sound is searched in it too.
+        # A tag may be larger than it says, or smaller: audio is searched in it too.
         far = mpeg.find_stream(data, min(first, 10), min(padded, len(data)) + _FAR_BYTES, _FAR_CHAIN)
         file = _UNMISTAKABLE.search(data, min(first, 10), padded + _FAR_BYTES if first else _HEADLINE_BYTES)
         start = min((at for at in (near, far, file.start() if file else None) if at is not None), default=None)
@@ -206,12 +208,12 @@ def _search(data: mmap.mmap, first: int) -> int:
     if error is not None:
         raise error
     if first:
-        raise ClipError(Reason.EMPTY, "an ID3 tag with no sound behind it")
+        raise ClipError(Reason.EMPTY, "an ID3 tag with no audio behind it")
     raise unread.unnamed(data[:1024])
 
 
 def _behind_zeros(data: mmap.mmap, first: int) -> int:
-    """Offset behind any zeros at `first`, and any tags and zeros that follow."""
+    """Return the offset behind any zeros at `first`, and any tags and zeros that follow."""
     while True:
         behind = _NOT_ZERO.search(data, first)
         padded = behind.start() if behind else len(data)
@@ -243,7 +245,7 @@ def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
         if n_bytes == 0:
             raise ClipError(Reason.EMPTY, "zero bytes")
         if n_bytes > caps.max_bytes:
-            raise ClipError(Reason.TOO_LARGE, f"{n_bytes} bytes; the cap is {caps.max_bytes}")
+            raise ClipError(Reason.TOO_LARGE, f"{n_bytes} bytes; the limit is {caps.max_bytes}")
         with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as data:
             yield data
 
@@ -264,6 +266,6 @@ def _sniff(data: mmap.mmap, first: int) -> Container | None:
 
 
 def _share(data: mmap.mmap, first: int, end: int, container: Container) -> float | None:
-    """Part of the declared bytes of sample data that the file really holds."""
+    """Return the part of the declared bytes of sample data that the file really holds."""
     start, size = payload(data, first, container.demuxer)
     return None if size is None else min(1.0, max(0, end - start) / size)

@@ -1,4 +1,4 @@
-"""What decoders share: a range of a file to read, the window to decode, what they return, the downmix, the caps."""
+"""Common parts of the decoders: byte range, window, result, downmix, limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Window:
 
 
 PlaceClip = Callable[[int, int], Window]
-"""``plan(rate_hz, length) -> Window``: where in a sound of `length` frames the clip lies."""
+"""``plan(rate_hz, length) -> Window``: where in audio of `length` frames the clip lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class ClipFacts:
     Attributes
     ----------
     offset_s : where in the file the clip begins.
-    seconds : length of the sound in the whole file as it can be decoded, whatever its header claims.
+    seconds : length of the audio in the whole file as it can be decoded, whatever its header claims.
     sample_rate_hz, channels : of the source.
     """
 
@@ -87,15 +87,15 @@ class ClipFacts:
 def check_caps(rate_hz: int, channels: int, length: int, caps: Caps) -> None:
     """Raise ``TOO_LARGE`` for more channels, samples a second, or seconds than the caps allow."""
     if channels > caps.max_channels:
-        raise ClipError(Reason.TOO_LARGE, f"{channels} channels; the cap is {caps.max_channels}")
+        raise ClipError(Reason.TOO_LARGE, f"{channels} channels; the limit is {caps.max_channels}")
     if rate_hz > caps.max_rate_hz:
-        raise ClipError(Reason.TOO_LARGE, f"{rate_hz} samples a second; the cap is {caps.max_rate_hz}")
+        raise ClipError(Reason.TOO_LARGE, f"{rate_hz} samples per second; the limit is {caps.max_rate_hz}")
     if length > caps.max_seconds * rate_hz:
-        raise ClipError(Reason.TOO_LARGE, f"{length / rate_hz:.0f} s of sound; the cap is {caps.max_seconds:.0f} s")
+        raise ClipError(Reason.TOO_LARGE, f"{length / rate_hz:.0f} s of audio; the limit is {caps.max_seconds:.0f} s")
 
 
 class Mixer:
-    """Mixes blocks of channels down to mono, and notes what a mix would hide."""
+    """Mix blocks of channels down to mono, and record properties that the mix hides."""
 
     def __init__(self) -> None:
         self._over = 0
@@ -113,7 +113,7 @@ class Mixer:
         self.finite = self.finite and other.finite
 
     def mix(self, block: Float32) -> Float32:
-        """(n, channels) -> (n,): the mean of the channels, ``0.5 * (L + R)`` for two.
+        """Mix (n, channels) down to (n,): the mean of the channels, ``0.5 * (L + R)`` for two.
 
         Stretch by stretch, so that each pass but the first finds its samples in the cache; and columns are added one by
         one, as NumPy's ``mean`` over the short axis of interleaved samples takes twenty times as long.

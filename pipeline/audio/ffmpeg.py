@@ -1,4 +1,4 @@
-"""The second decoder: FFmpeg through PyAV, for what libsndfile cannot read or read only in part.
+"""Second decoder: FFmpeg through PyAV, for files that libsndfile cannot read completely.
 
 It is held to the one demuxer that the content calls for and reads from an open file: it opens no other file, no
 playlist and no address.
@@ -24,14 +24,14 @@ from av.stream import Disposition
 
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
-from .containers import ASF, MATROSKA, WAV, Caps, Sound
+from .containers import ASF, MATROSKA, WAV, AudioContent, Caps
 from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps, open_range
 
 _PREROLL_S = 1  # decoders need packets before the window: overlap, bit reservoir, Opus' 80 ms
 _PRIMING_S = 0.1  # encoder delay that a container may count and a decoder removes
 _SHORT_PACKET_S = 0.1
 _OVERHEAD_BYTES = 1 << 16  # of a container around its packets: indices, texts, padding
-_LONGEST_FILL_S = 5  # a longer jump of the clock is a new clock, not lost sound
+_LONGEST_FILL_S = 5  # a longer jump of the clock is a new clock, not lost audio
 _ENCRYPTED_TAGS = {"enca", "drms", "drmi", "aavd", "aavx"}
 _HEADERLESS = {"mp3", "aac", "ac3", "dts"}
 _NO_DECODER = (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)
@@ -66,12 +66,12 @@ class _Span:
 
 @dataclass(frozen=True, kw_only=True)
 class _Extent:
-    """What the packets of a file say, unread: seconds on the stream's own clock.
+    """Extent of a file by its packets, undecoded, in seconds on the stream's own clock.
 
     Attributes
     ----------
     seekable : its clock never goes back.
-    partial : much of the file, or of the sound in it, is not in the stream.
+    partial : much of the file, or of the audio in it, is not in the stream.
     """
 
     seekable: bool
@@ -119,27 +119,27 @@ class _Take:
         return np.concatenate(resampled)
 
 
-def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded:
+def decode_with_ffmpeg(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded:
     """Decode the window that `plan` asks for; raises as :func:`mgc.pipeline.audio.clips.decode` does.
 
     The length is that of the packets, found by reading them all without decoding: headers are not asked.
     """
-    extent = _extent(path, sound, caps)
+    extent = _extent(path, content, caps)
     length = extent.length
     if length is None:
-        length = _decoded_length(path, sound, extent)
+        length = _decoded_length(path, content, extent)
     check_caps(extent.rate_hz, extent.channels, length, caps)
     window = plan(extent.rate_hz, length)
-    take = _take(path, sound, window, extent)
+    take = _take(path, content, window, extent)
     if window.first and take.n_frames < window.stop - window.first:  # packets promised more than they hold
-        length = _decoded_length(path, sound, extent)
+        length = _decoded_length(path, content, extent)
         window = plan(extent.rate_hz, length)
-        take = _take(path, sound, window, extent)
+        take = _take(path, content, window, extent)
     mono = take.mono(extent.rate_hz)[: window.stop - window.first]
     if len(mono) == 0:
         raise _empty_error(take.error)
     if 2 * take.n_filled > len(mono):
-        raise ClipError(Reason.DECODE_ERROR, "more than half of the sound is lost to damaged packets")
+        raise ClipError(Reason.DECODE_ERROR, "more than half of the audio is lost to damaged packets")
     if take.ended:
         length = window.first + len(mono)
     return Decoded(
@@ -150,14 +150,14 @@ def decode_with_ffmpeg(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) ->
         channels=extent.channels,
         mixer=take.mixer,
         gaps=take.damaged or extent.partial,
-        share=_share(sound, extent, length),
+        share=_share(content, extent, length),
         by_libsndfile=False,
     )
 
 
-def _share(sound: Sound, extent: _Extent, length: int) -> float | None:
-    if sound.share is not None or extent.declared_share is None:
-        return sound.share
+def _share(content: AudioContent, extent: _Extent, length: int) -> float | None:
+    if content.share is not None or extent.declared_share is None:
+        return content.share
     if extent.declared_s is None:
         return extent.declared_share
     return min(extent.declared_share, (length / extent.rate_hz + _PRIMING_S) / extent.declared_s)
@@ -179,21 +179,21 @@ class _LocalFile:
 
 
 @contextmanager
-def _open(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
-    with open_range(path, sound.first, sound.stop) as file:
+def _open(path: Path, content: AudioContent) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    with open_range(path, content.first, content.stop) as file:
         try:
-            container = av.open(_LocalFile(file), mode="r", format=sound.container.demuxer, metadata_errors="replace")
+            container = av.open(_LocalFile(file), mode="r", format=content.container.demuxer, metadata_errors="replace")
         except av.FFmpegError as error:
-            raise _open_error(sound, error) from None
+            raise _open_error(content, error) from None
         with container:
             if not container.streams.audio:
-                raise ClipError(Reason.NOT_AUDIO, f"{sound.container.name} without an audio stream")
+                raise ClipError(Reason.NOT_AUDIO, f"{content.container.name} without an audio stream")
             stream = _main_stream(container)
             context = stream.codec_context
             if context is None:
-                raise ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {sound.container.name}")
+                raise ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {content.container.name}")
             if (tag := _codec_tag(context)) in _ENCRYPTED_TAGS:
-                raise ClipError(Reason.UNSUPPORTED_CODEC, f"encrypted sound ({tag})")
+                raise ClipError(Reason.UNSUPPORTED_CODEC, f"encrypted audio ({tag})")
             context.thread_count = 1
             if context.name == "flac":  # or a frame with a wrong checksum comes out as noise
                 context.options = {"err_detect": "crccheck+explode"}
@@ -201,7 +201,7 @@ def _open(path: Path, sound: Sound) -> Iterator[tuple[av.container.InputContaine
 
 
 def _main_stream(container: av.container.InputContainer) -> av.AudioStream:
-    """The audio stream that the container marks as default; of several, or of none, the first of most channels."""
+    """Return the default audio stream of the container; if none or several are marked, the first with most channels."""
 
     def rank(stream: av.AudioStream) -> tuple[bool, int]:
         context = stream.codec_context
@@ -217,10 +217,10 @@ def _codec_tag(context: av.AudioCodecContext) -> str:
         return ""
 
 
-def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
-    with _open(path, sound) as (container, stream):
+def _extent(path: Path, content: AudioContent, caps: Caps) -> _Extent:
+    with _open(path, content) as (container, stream):
         spans: dict[int, _Span] = {each.index: _Span() for each in container.streams}
-        last_s = Fraction(0)  # of any stream: a picture may be longer than the sound
+        last_s = Fraction(0)  # of any stream: a picture may be longer than the audio
         for packet in _packets(container, None, _Take()):
             spans[packet.stream.index].add(packet)
             if packet.pts is not None and packet.time_base:
@@ -232,20 +232,20 @@ def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
             raise ClipError(Reason.BAD_HEADER, f"the header gives {channels} channels at {rate_hz} Hz")
         check_caps(rate_hz, channels, 0, caps)
         origin = stream.start_time if stream.start_time is not None else span.first or 0
-        undivided = sound.container.declares_length and not stream.duration and len(container.streams) > 1
+        undivided = content.container.declares_length and not stream.duration and len(container.streams) > 1
         declared_s = share = None
         whole_s = (container.duration or 0) / av.time_base
         if undivided:
             share = float(last_s) / whole_s if whole_s else None
-        elif sound.container.declares_length:
+        elif content.container.declares_length:
             declared_s = float(stream.duration * tick_s) if stream.duration else whole_s or None
         if declared_s and span.end is not None:
             share = float(span.seconds(tick_s)) / declared_s
         # Matroska does not say how long the last packet is; after a clock goes back, it says nothing of the length.
-        vague = span.goes_back or (sound.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
+        vague = span.goes_back or (content.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
         return _Extent(
             seekable=not span.goes_back,
-            partial=longest_s > 2 * span.seconds(tick_s) or _unread_bytes(container, spans, sound),
+            partial=longest_s > 2 * span.seconds(tick_s) or _unread_bytes(container, spans, content),
             rate_hz=rate_hz,
             channels=channels,
             origin_s=origin * tick_s,
@@ -255,12 +255,12 @@ def _extent(path: Path, sound: Sound, caps: Caps) -> _Extent:
         )
 
 
-def _unread_bytes(container: av.container.InputContainer, spans: dict[int, _Span], sound: Sound) -> bool:
-    """Whether more of the file is outside of all packets than containers need for themselves."""
-    if sound.misread_by_libsndfile or any(stream.type == "attachment" for stream in container.streams):
+def _unread_bytes(container: av.container.InputContainer, spans: dict[int, _Span], content: AudioContent) -> bool:
+    """Return whether more of the file is outside of all packets than containers need for themselves."""
+    if content.misread_by_libsndfile or any(stream.type == "attachment" for stream in container.streams):
         return False  # bursts in a WAV file are padded with zeros; attachments are no packets
-    n_bytes = sound.n_bytes - sum(span.n_bytes for span in spans.values())
-    return n_bytes > max(_OVERHEAD_BYTES, (0.5 if sound.container is ASF else 0.2) * sound.n_bytes)
+    n_bytes = content.n_bytes - sum(span.n_bytes for span in spans.values())
+    return n_bytes > max(_OVERHEAD_BYTES, (0.5 if content.container is ASF else 0.2) * content.n_bytes)
 
 
 def _tick_s(stream: av.AudioStream) -> Fraction:
@@ -269,23 +269,23 @@ def _tick_s(stream: av.AudioStream) -> Fraction:
     return stream.time_base
 
 
-def _take(path: Path, sound: Sound, window: Window, extent: _Extent) -> _Take:
+def _take(path: Path, content: AudioContent, window: Window, extent: _Extent) -> _Take:
     """Decode `window`, from a seek where the container can, else from the start."""
     far = window.first > 2 * _PREROLL_S * extent.rate_hz
     # After a seek, Windows Media gives frames the time of their neighbours, and WAV one guessed from its byte rate.
-    if far and extent.seekable and sound.container not in (ASF, WAV):
-        take = _decode(path, sound, window, extent, seek=True)
+    if far and extent.seekable and content.container not in (ASF, WAV):
+        take = _decode(path, content, window, extent, seek=True)
         if take is not None:
             return take
-    take = _decode(path, sound, window, extent, seek=False)
+    take = _decode(path, content, window, extent, seek=False)
     assert take is not None
     return take
 
 
-def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: bool) -> _Take | None:
+def _decode(path: Path, content: AudioContent, window: Window, extent: _Extent, *, seek: bool) -> _Take | None:
     """None where a seek did not lead to a known place before the window."""
     take = _Take()
-    with _open(path, sound) as (container, stream):
+    with _open(path, content) as (container, stream):
         rate_hz, tick_s = extent.rate_hz, _tick_s(stream)
         reach = round((Fraction(1, 50) if tick_s < Fraction(1, 8000) else Fraction(1, 10)) * rate_hz)
         position = None if seek else 0
@@ -322,8 +322,8 @@ def _decode(path: Path, sound: Sound, window: Window, extent: _Extent, *, seek: 
     return take
 
 
-def _decoded_length(path: Path, sound: Sound, extent: _Extent) -> int:
-    with _open(path, sound) as (container, stream):
+def _decoded_length(path: Path, content: AudioContent, extent: _Extent) -> int:
+    with _open(path, content) as (container, stream):
         frames = _frames(container, stream, _Take())
         return sum(round(frame.samples * extent.rate_hz / frame.sample_rate) for frame in frames)
 
@@ -367,15 +367,15 @@ def _block(frame: av.AudioFrame) -> Float32:
         return np.asarray(values, dtype=np.float32)
 
 
-def _open_error(sound: Sound, error: Exception) -> ClipError:
+def _open_error(content: AudioContent, error: Exception) -> ClipError:
     if isinstance(error, MemoryError):
         raise error
-    name = sound.container.name
+    name = content.container.name
     if isinstance(error, _NO_DECODER):
         return ClipError(Reason.UNSUPPORTED_CODEC, f"no decoder for this codec in {name}")
-    if not sound.has_payload:
-        return ClipError(Reason.EMPTY, f"{name} header without sound behind it")
-    if sound.container is ASF or sound.container.demuxer in _HEADERLESS:
+    if not content.has_payload:
+        return ClipError(Reason.EMPTY, f"{name} header without audio behind it")
+    if content.container is ASF or content.container.demuxer in _HEADERLESS:
         return ClipError(Reason.DECODE_ERROR, f"{name} that no decoder can read")
     return ClipError(Reason.BAD_HEADER, f"{name} header that no decoder accepts")
 

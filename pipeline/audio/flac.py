@@ -47,7 +47,7 @@ def read_stream_info(data: mmap.mmap, first: int) -> StreamInfo:
 
 
 def frames_at_end(data: mmap.mmap, info: StreamInfo, end: int) -> tuple[int, int]:
-    """Offset behind the last frame before `end`, at the most; and the samples up to the last of two frames in a row.
+    """Return the end of the last frame before `end`, and the samples up to the last of two successive frames.
 
     Both are 0 where no frame is found. A header is taken for one if its checksum is right.
     """
@@ -65,7 +65,7 @@ def frames_at_end(data: mmap.mmap, info: StreamInfo, end: int) -> tuple[int, int
 
 
 def _frame_samples(header: bytes, fixed_block: int) -> tuple[int, int] | None:
-    """First sample of a frame and the one behind it; None where the bytes are no frame header."""
+    """Return the first sample of a frame and the one behind it; None where the bytes are no frame header."""
     if len(header) < _HEADER_MAX_BYTES or header[3] & 1 or header[3] >> 4 > 10 or header[2] & 15 == 15:
         return None
     extra = 0

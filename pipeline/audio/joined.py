@@ -1,4 +1,4 @@
-"""Decode a file in which several are joined end to end, as one sound at one rate."""
+"""Decode a file in which several are joined end to end, as one recording at one rate."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import soxr
 
 from ...cache.errors import ClipError
-from .containers import Caps, Sound
+from .containers import AudioContent, Caps
 from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps
 
-DecodePart = Callable[[Sound, PlaceClip], Decoded]
+DecodePart = Callable[[AudioContent, PlaceClip], Decoded]
 
 
-def decode_joined(parts: Sequence[Sound], decode_part: DecodePart, plan: PlaceClip, caps: Caps) -> Decoded:
+def decode_joined(parts: Sequence[AudioContent], decode_part: DecodePart, plan: PlaceClip, caps: Caps) -> Decoded:
     """Decode the window that `plan` asks for, at the rate of the longest part.
 
     A part that no decoder reads is a gap. Raises as `decode_part` does where no part can be read.
@@ -50,7 +50,7 @@ def decode_joined(parts: Sequence[Sound], decode_part: DecodePart, plan: PlaceCl
     )
 
 
-def _measure(part: Sound, decode_part: DecodePart) -> Decoded | None:
+def _measure(part: AudioContent, decode_part: DecodePart) -> Decoded | None:
     """Decode the first second of a part, for its length; None where it cannot be read."""
     try:
         return decode_part(part, lambda rate_hz, _: Window(first=0, start=0, stop=rate_hz))
@@ -58,13 +58,13 @@ def _measure(part: Sound, decode_part: DecodePart) -> Decoded | None:
         return None
 
 
-def _decode_range(part: Sound, decode_part: DecodePart, first: float, stop: float) -> Decoded:
+def _decode_range(part: AudioContent, decode_part: DecodePart, first: float, stop: float) -> Decoded:
     window = Window(first=round(first), start=round(first), stop=round(stop))
     return decode_part(part, lambda *_: window)
 
 
 def _fit(piece: Decoded, length: int, rate_hz: int) -> Float32:
-    """The samples of a piece at `rate_hz`, cut or padded to `length`, so that what follows stays in its place."""
+    """Return the samples of a piece at `rate_hz`, cut or padded to `length`, so that the next piece keeps its place."""
     mono = piece.mono
     if piece.rate_hz != rate_hz and len(mono):
         mono = np.asarray(soxr.resample(mono, piece.rate_hz, rate_hz, quality="HQ"), dtype=np.float32)

@@ -9,27 +9,29 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from .containers import MPEG, Caps, Sound
+from .containers import MPEG, AudioContent, Caps
 from .decoded import MPEG_SLACK, Decoded, Float32, Mixer, PlaceClip, Window, check_caps, open_range
 
 _BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
 
 
-def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps) -> Decoded | None:
+def decode_with_libsndfile(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded | None:
     """Decode the window that `plan` asks for; None if libsndfile cannot read the file, or find its end."""
-    in_part = bool(sound.first) or sound.stop is not None
+    in_part = bool(content.first) or content.stop is not None
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(open_range(path, sound.first, sound.stop)) if in_part else os.fsencode(path)
+            source = (
+                stack.enter_context(open_range(path, content.first, content.stop)) if in_part else os.fsencode(path)
+            )
             file = stack.enter_context(soundfile.SoundFile(source))
         except soundfile.LibsndfileError:
             return None
         rate_hz, channels = file.samplerate, file.channels
         check_caps(rate_hz, channels, 0, caps)
-        length, slack = file.frames, MPEG_SLACK if sound.container is MPEG else 0
-        if sound.walk and not 0 <= sound.walk.samples - length <= slack:
-            length = sound.walk.samples
-        if sound.walk is not None or sound.share is not None:  # lengths that were counted
+        length, slack = file.frames, MPEG_SLACK if content.container is MPEG else 0
+        if content.walk and not 0 <= content.walk.samples - length <= slack:
+            length = content.walk.samples
+        if content.walk is not None or content.share is not None:  # lengths that were counted
             check_caps(rate_hz, channels, length, caps)
         if length == 0 or length > caps.max_seconds * rate_hz or file.frames + slack < length:
             return None  # an unknown length is 2^63 - 1; libsndfile reads no further than its own idea of the length
@@ -37,13 +39,13 @@ def decode_with_libsndfile(path: Path, sound: Sound, plan: PlaceClip, caps: Caps
         mixer = Mixer()
         mono, whole = _read(file, window, mixer)
         expected = min(window.stop, length) - window.first
-        if sound.container is not MPEG or sound.walk is not None:  # the length of other MPEG streams is a guess
+        if content.container is not MPEG or content.walk is not None:  # the length of other MPEG streams is a guess
             whole = whole and len(mono) >= expected - slack
         if whole and window.first + len(mono) < window.stop:
             length = window.first + len(mono)
-        elif whole and sound.container.declares_length:
+        elif whole and content.container.declares_length:
             whole = _reaches_end(file)
-    share = sound.share if sound.share is not None else 1.0 if sound.container.declares_length else None
+    share = content.share if content.share is not None else 1.0 if content.container.declares_length else None
     return Decoded(
         mono=mono,
         window=window,

@@ -27,7 +27,7 @@ _BATCH_FRAMES = 32  # 32 frames of 2048 samples, and what is made of them, stay 
 
 
 def log_mel(samples: npt.ArrayLike, recipe: MelRecipe) -> Float32:
-    """Log-mel power spectrogram in dB re 1.0.
+    """Return the log-mel power spectrogram in dB re 1.0.
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def log_mel(samples: npt.ArrayLike, recipe: MelRecipe) -> Float32:
 
 
 def mel_frames(n_valid: int, recipe: MelRecipe) -> int:
-    """Frames that hold sound: those whose centre lies before sample `n_valid`, from 1 to ``recipe.n_frames``."""
+    """Frames that hold audio: those whose centre lies before sample `n_valid`, from 1 to ``recipe.n_frames``."""
     return min(max(1, math.ceil(n_valid / recipe.hop_length)), recipe.n_frames)
 
 
 def mel_bank(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Float32:
-    """Triangular filters on the Slaney mel scale, each of unit area: ``librosa.filters.mel``, bit for bit.
+    """Return triangular filters on the Slaney mel scale, each of unit area: ``librosa.filters.mel``, bit for bit.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def _librosa_log_mel(y: Float32, recipe: MelRecipe) -> Float32:
 
 @lru_cache(maxsize=4)
 def _tables(recipe: MelRecipe) -> tuple[Float32, scipy.sparse.csr_array]:
-    """The window, and the bank as a sparse matrix: 2 018 of its 131 200 weights are not zero."""
+    """Return the window, and the bank as a sparse matrix: 2 018 of its 131 200 weights are not zero."""
     phase = 2 * np.pi * np.arange(recipe.n_fft) / recipe.n_fft
     window = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
     bank = mel_bank(recipe.sample_rate_hz, recipe.n_fft, recipe.n_mels, recipe.fmin_hz, recipe.fmax_hz)

@@ -57,7 +57,7 @@ class Walk:
 
 
 def find_stream(data: Bytes, first: int, stop: int, chain: int = _CHAIN) -> int | None:
-    """Offset of the first frame of an MPEG stream that starts in ``[first, stop)``, if any does.
+    """Return the offset of the first frame of an MPEG stream that starts in ``[first, stop)``, if any does.
 
     A chain of `chain` headers counts, as does a shorter one that fills the data exactly to the end. A free-format
     stream is taken only at `first` itself: its headers are too easily met by chance.
@@ -77,7 +77,7 @@ def find_stream(data: Bytes, first: int, stop: int, chain: int = _CHAIN) -> int 
 
 
 def is_adts(data: Bytes, first: int) -> bool:
-    """Whether the frame at `first` is one of AAC."""
+    """Return whether the frame at `first` is one of AAC."""
     return data[first + 1] & 0xF6 == 0xF0
 
 
@@ -109,7 +109,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
 
 
 def _is_chain(data: Bytes, first: int, n_headers: int = _CHAIN, *, may_end: bool = True) -> bool:
-    """Whether headers of one stream follow one another; with `may_end`, fewer do if the data end with them."""
+    """Return whether headers of one stream follow one another; with `may_end`, fewer do if the data end with them."""
     header = _header_at(data, first)
     if header is None or not header.n_bytes:
         return False
@@ -160,7 +160,7 @@ def _adts_header(head: bytes) -> Header | None:
 
 @lru_cache(maxsize=8192)
 def _header(head: bytes) -> Header | None:
-    """What four bytes say, if they begin a frame; a stream has few different ones."""
+    """Parse a frame header of four bytes; cached, as a stream has few different ones."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     second, third = head[1], head[2]

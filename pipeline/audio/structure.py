@@ -1,4 +1,4 @@
-"""What the structure of a file says without decoding: where its samples lie, and where another file is joined to it.
+"""Find, without decoding, the sample data of a file, and other files concatenated to it.
 
 Kinds of files go by the name of their demuxer, as in :class:`mgc.pipeline.audio.containers.Container`.
 """
@@ -53,7 +53,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def payload(data: mmap.mmap, first: int, kind: str) -> tuple[int, int | None]:
-    """Offset and declared size of the sample data of the file at `first`; None where no size is declared."""
+    """Return the offset and declared size of the sample data of the file at `first`; None where no size is declared."""
     if kind == "au":
         order = "big" if data[first : first + 1] == b"." else "little"
         start, size = first + _integer(data, first + 4, order), _integer(data, first + 8, order)
@@ -72,7 +72,7 @@ def payload(data: mmap.mmap, first: int, kind: str) -> tuple[int, int | None]:
 
 
 def joins(data: mmap.mmap, first: int, kind: str) -> list[int]:
-    """Offsets of the files of one kind that are joined end to end from `first` on; `first` alone where there is one.
+    """Return the offsets of files of one kind that are concatenated from `first` on; `[first]` if there is only one.
 
     A file begins where the first bytes of the one at `first` come again, behind the sample data if its size is known.
     """
@@ -95,7 +95,7 @@ def joins(data: mmap.mmap, first: int, kind: str) -> list[int]:
 
 
 def lost_tail(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
-    """Whether much of the file lies behind its sound, and is neither a tag nor another part of its structure."""
+    """Return whether much of the file lies behind its audio, and is neither a tag nor another part of its structure."""
     (start, size), end = payload(data, first, kind), before_tags(data, end)
     if kind == "flac":
         behind, _ = frames_at_end(data, read_stream_info(data, first), end)
@@ -132,7 +132,7 @@ def lost_tail(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
 
 
 def misread_by_libsndfile(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
-    """Whether libsndfile reads only a part of the file, or takes coded sound for samples.
+    """Return whether libsndfile reads only a part of the file, or takes coded audio for samples.
 
     That is so of Ogg streams side by side, FLAC frames beyond the declared length, and MP3,
     DTS or S/PDIF in a WAV file.
@@ -152,7 +152,7 @@ def misread_by_libsndfile(data: mmap.mmap, first: int, end: int, kind: str) -> b
 
 
 def voc_fault(data: mmap.mmap, first: int) -> str | None:
-    """Why the blocks of a VOC file cannot be read as one sound."""
+    """Why the blocks of a VOC file cannot be read as one recording."""
     formats, extended, bits = set(), b"", 0
     blocks = _voc_blocks(data, first)
     for (position, kind), (following, _) in itertools.pairwise(blocks):
@@ -171,7 +171,7 @@ def voc_fault(data: mmap.mmap, first: int) -> str | None:
 
 
 def _voc_blocks(data: mmap.mmap, first: int) -> list[tuple[int, int]]:
-    """Offset and kind of each block of a VOC file; the last is its end, of kind 0."""
+    """Return the offset and kind of each block of a VOC file; the last is its end, of kind 0."""
     blocks, position = [], first + _integer(data, first + 20, "little", 2)
     while position < len(data) and data[position]:
         blocks.append((position, data[position]))
@@ -201,13 +201,13 @@ def _ogg_links(data: mmap.mmap, first: int) -> list[int]:
 
 
 def _ogg_page(data: mmap.mmap, position: int) -> int:
-    """Offset behind the page at `position`."""
+    """Return the offset behind the page at `position`."""
     lacing = data[position + 27 : position + 27 + _integer(data, position + 26, "big", 1)]
     return position + 27 + len(lacing) + sum(lacing)
 
 
 def _streams_side_by_side(data: mmap.mmap, first: int) -> int:
-    """Audio streams of the Ogg file, or link of a chain, at `first`."""
+    """Return the audio streams of the Ogg file, or link of a chain, at `first`."""
     n_streams, position = 0, first
     while data[position : position + 4] == b"OggS" and data[position + 5] & 2:
         body = position + 27 + data[position + 26]
@@ -217,7 +217,7 @@ def _streams_side_by_side(data: mmap.mmap, first: int) -> int:
 
 
 def _frames_end(data: mmap.mmap, first: int, end: int, kind: str) -> int:
-    """Offset behind the last of the frames that follow one another from `first` on."""
+    """Return the offset behind the last of the frames that follow one another from `first` on."""
     position, frame_bytes = first, _ac3_bytes if kind == "ac3" else _dts_bytes
     if kind == "amr":
         is_wide = data[first + 5 : first + 6] == b"-"
@@ -236,7 +236,7 @@ def _amr_wide_bytes(head: bytes) -> int:
 
 
 def _ac3_bytes(head: bytes) -> int:
-    """Size of the (Enhanced) AC-3 frame that begins with `head`; 0 where none does."""
+    """Return the size of the (Enhanced) AC-3 frame that begins with `head`; 0 where none does."""
     if head[:2] != b"\x0b\x77" or len(head) < 6:
         return 0
     if head[5] >> 3 > 10:
@@ -249,7 +249,7 @@ def _ac3_bytes(head: bytes) -> int:
 
 
 def _dts_bytes(head: bytes) -> int:
-    """Size of the DTS frame or extension that begins with `head`; 0 where none does."""
+    """Return the size of the DTS frame or extension that begins with `head`; 0 where none does."""
     bits = int.from_bytes(head.ljust(10, b"\0"), "big")
     if head[:4] == b"\x7f\xfe\x80\x01":
         return (bits >> 20 & 0x3FFF) + 1
@@ -259,9 +259,9 @@ def _dts_bytes(head: bytes) -> int:
 
 
 def _wavpack_blocks(data: mmap.mmap, first: int) -> Iterator[tuple[int, bool, int]]:
-    """Offset of each block, whether a file begins there (the count of samples starts again), and the end of the block.
+    """Yield the start of each block, whether a file begins there (its sample count restarts), and its end.
 
-    Behind the end tags may follow.
+    Tags may follow the last block.
     """
     position, index = first, -1
     while data[position : position + 4] == b"wvpk" and position + 32 <= len(data):
@@ -289,7 +289,7 @@ def _boxes(data: mmap.mmap, first: int, end: int) -> Iterator[tuple[int, bytes, 
 
 
 def _chunks(data: mmap.mmap, position: int, end: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, offset and size of each chunk of RIFF or IFF from `position` on."""
+    """Yield name, offset and size of each chunk of RIFF or IFF from `position` on."""
     while position + 8 <= end:
         name, size = data[position : position + 4], _integer(data, position + 4, order)
         if name in _OTHER_FILES or not re.fullmatch(rb"[\x20-\x7e]{4}", name):
@@ -303,7 +303,7 @@ def _order(data: mmap.mmap, first: int) -> str:
 
 
 def _riff_payload(data: mmap.mmap, first: int) -> tuple[int, int]:
-    """Offset and declared size of the chunk that holds the samples; size 0 where there is none."""
+    """Return the offset and declared size of the chunk that holds the samples; size 0 where there is none."""
     order, wide = _order(data, first), 0
     position = first + 12
     while position + 8 <= len(data):

@@ -1,4 +1,4 @@
-"""Tags that programs put in front of a sound or behind it."""
+"""Tags that programs put in front of audio or behind it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LYRICS3_MAX_BYTES = 1 << 20
 
 
 def is_much(n_bytes: int, of: int) -> bool:
-    """Whether so many bytes of a file that are neither sound nor tags are more than programs leave there."""
+    """Return whether so many bytes of a file that are neither audio nor tags are more than programs leave there."""
     return n_bytes > max(4096, 0.05 * of)
 
 
 def after_tags(data: Bytes, position: int) -> int:
-    """Offset behind any ID3, APE and Lyrics3 tags at `position`; beyond the end where a tag says that it is larger."""
+    """Return the offset behind any ID3, APE and Lyrics3 tags at `position`; it may exceed the end of the file."""
     while position < len(data):
         n_bytes = _tag_bytes(data, position)
         if not n_bytes:
@@ -28,21 +28,21 @@ def after_tags(data: Bytes, position: int) -> int:
 
 
 def after_id3(data: Bytes, position: int) -> int:
-    """Offset behind any ID3v2 tags at `position`."""
+    """Return the offset behind any ID3v2 tags at `position`."""
     while data[position : position + 3] == b"ID3":
         position += _tag_bytes(data, position) or len(data)
     return position
 
 
 def before_tags(data: Bytes, end: int) -> int:
-    """Offset of the first of any ID3, APE and Lyrics3 tags that end at `end`."""
+    """Return the offset of the first of any ID3, APE and Lyrics3 tags that end at `end`."""
     while 0 <= (start := _tag_start(data, end)) < end:
         end = start
     return end
 
 
 def _tag_start(data: Bytes, end: int) -> int:
-    """Offset of the tag that ends at `end`; `end` where there is none."""
+    """Return the offset of the tag that ends at `end`; `end` where there is none."""
     if data[max(0, end - _ID3V1_BYTES) : end].startswith(b"TAG"):
         return end - _ID3V1_BYTES
     foot = data[max(0, end - 32) : end]

@@ -1,4 +1,4 @@
-"""Formats that mgc knows and does not read, and what else is found under the names of songs."""
+"""Known formats that mgc does not read, and other content found in files named as songs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NOT_AUDIO: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip data"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"MThd", "a MIDI score, which holds no sound"),
+    (b"MThd", "a MIDI score, which holds no audio"),
     (b"#EXTM3U", "a playlist"),
     (b"[playlist]", "a playlist"),
 )
 _UNREAD: tuple[tuple[bytes, str], ...] = (
     (rb"(RIFF|RIFX)....(AVI |AVIX)", "an AVI video"),
     (rb"RIFF....CDXA", "an MPEG video from a Video CD"),
-    (rb"FORM....8SVX|FORM....16SV", "Amiga IFF sound"),
+    (rb"FORM....8SVX|FORM....16SV", "Amiga IFF audio"),
     (rb"\x00\x00\x01[\xba\xb3]", "an MPEG video"),
     (rb"FLV[\x01-\x0f]", "a Flash video"),
     (rb"(\x47.{187}){4}|(.{4}\x47.{187}){3}", "an MPEG transport stream"),
@@ -34,21 +34,21 @@ _UNREAD: tuple[tuple[bytes, str], ...] = (
     (rb"[FC]WS[\x01-\x32]", "a Flash film"),
     (rb"DKIF\x00\x00", "an IVF video"),
     (rb"nut/multimedia container", "a NUT video"),
-    (rb"ajkg", "Shorten sound"),
-    (rb"OFR ", "OptimFROG sound"),
-    (rb"LA0[2-4]", "Lossless Audio sound"),
-    (rb"TWIN97012000", "TwinVQ sound"),
-    (rb"ea3\x03|EA3\x01", "Sony ATRAC sound"),
+    (rb"ajkg", "Shorten audio"),
+    (rb"OFR ", "OptimFROG audio"),
+    (rb"LA0[2-4]", "Lossless Audio"),
+    (rb"TWIN97012000", "TwinVQ audio"),
+    (rb"ea3\x03|EA3\x01", "Sony ATRAC audio"),
     (rb".{4}\x57\x90\x75\x36", "an Audible book"),
-    (rb"NIST_1A", "NIST SPHERE sound"),
-    (rb"\x64\xa3[\x01-\x04]\x00|\x00[\x01-\x04]\xa3\x64", "IRCAM sound"),
+    (rb"NIST_1A", "NIST SPHERE audio"),
+    (rb"\x64\xa3[\x01-\x04]\x00|\x00[\x01-\x04]\xa3\x64", "IRCAM audio"),
     (rb"ADIF", "AAC in ADIF"),
     (rb"Extended Module: |IMPM", "a tracker module"),
 )
 
 
 def named(data: Bytes) -> ClipError | None:
-    """The error for content that is known and holds no sound that could be read here, if that is what it is."""
+    """Return the error for content in a known format without readable audio, if it is one."""
     for pattern, meaning in _UNREAD:
         if re.match(pattern, data[:1024], re.DOTALL):
             return ClipError(Reason.UNSUPPORTED_CODEC, f"the content is {meaning}, a format that is not read here")
@@ -64,9 +64,9 @@ def named(data: Bytes) -> ClipError | None:
 
 
 def unnamed(data: Bytes) -> ClipError:
-    """The error for content in which nothing that could be sound is found."""
+    """Return the error for content without any signature of audio."""
     if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
-        return ClipError(Reason.NOT_AUDIO, "the content is a RIFF or IFF file of a kind that is not sound")
+        return ClipError(Reason.NOT_AUDIO, "the content is a RIFF or IFF file of a kind that is not audio")
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     if head and not _is_binary(head):
         return ClipError(Reason.NOT_AUDIO, "the content is text")

@@ -120,7 +120,7 @@ class ExtractOptions:
         unknown = set(self.features) - {"mel", "lyrics", "genres"}
         if unknown or not set(self.features) & {"mel", "lyrics"}:
             raise ConfigError(
-                f"invalid features: {','.join(self.features)!r}. Use mel, lyrics or both; add genres only with lyrics."
+                f"invalid features: {','.join(self.features)!r}. Use mel, lyrics or both. Add genres only with lyrics."
             )
         if self.embeds_genres and "lyrics" not in self.features:
             raise ConfigError(

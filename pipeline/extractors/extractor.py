@@ -28,7 +28,7 @@ CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s"
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """How to make one feature of a track.
+    """Definition of an extractor of one feature per track.
 
     Attributes
     ----------

@@ -44,7 +44,9 @@ def load_extractor(name: str) -> Extractor:
     if not points:
         raise ConfigError(f"no extractor {name!r} is installed; {did_you_mean(name, list(extractor_names()))}")
     if len(points) > 1:
-        raise ConfigError(f"extractor {name!r}: brought by {' and by '.join(value for value, _ in points)}; remove one")
+        raise ConfigError(
+            f"extractor {name!r}: provided by {' and by '.join(value for value, _ in points)}. Remove one."
+        )
     (point,) = points.values()
     try:
         extractor = point.load()

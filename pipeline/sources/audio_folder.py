@@ -24,7 +24,7 @@ ogx voc wma asf m4a mp4 m4b m4p m4r m4v mov qt 3gp 3g2 alac ape apl mpc mp+ mpp 
 ec3 mka mkv webm weba mk3d ra rm shn ofr aa aax sph nist 8svx iff paf pvf dsd mlp thd
 """
 AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO_NAMES.split())
-"""Files with such a name are tracks whatever they hold, so that a broken one is seen to fail."""
+"""Files with these suffixes are planned whatever their content, so that a damaged file is reported as failed."""
 
 SYSTEM_FOLDERS = frozenset(
     ("@eadir", "__macosx", "$recycle.bin", "#recycle", "#snapshot", "lost+found", "system volume information")
@@ -44,7 +44,7 @@ def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: 
     audio = [name for name in others if _suffix(name) in AUDIO_SUFFIXES or _holds_audio(folder / name)]
     notes += _remark_skipped(sorted(set(others) - set(audio)))
     if not audio:
-        raise ManifestError("; ".join([f"{folder}: there is no audio file in this folder", *notes]))
+        raise ManifestError("; ".join([f"{folder}: no audio file in this folder", *notes]))
     lyrics_of = lyrics_next_to(names)
     tracks = []
     for name in sorted(audio):
@@ -77,7 +77,7 @@ def _prefix(folder: Path, root: Path | None) -> str:
     try:
         inner = folder.resolve().relative_to(root.resolve()).as_posix()
     except ValueError as error:
-        raise ConfigError(f"--root {root}: {folder} is not inside it; name a folder that holds {folder}") from error
+        raise ConfigError(f"--root {root}: {folder} is not inside it. Name a folder that holds {folder}.") from error
     return "" if inner == "." else f"{inner}/"
 
 
@@ -86,7 +86,7 @@ def _suffix(name: str) -> str:
 
 
 def _holds_audio(path: Path) -> bool:
-    """Whether a file is audio by content; one of a format that is known but not read is, and fails with advice."""
+    """Return whether the content of a file is audio, also in a known format that mgc does not read."""
     try:
         examine(path, Caps())
     except ClipError as error:
@@ -138,7 +138,7 @@ def _walk(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_file_or_dead_link(path: Path) -> bool:
-    # A link to nowhere stays in the plan: extraction says SRC_MISSING, which is better than silence.
+    # A broken link stays in the plan, so that extraction reports SRC_MISSING.
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:
@@ -150,14 +150,14 @@ def _encodable(name: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise ManifestError(
-            f"file name {os.fsencode(name)!r} is not UTF-8, so that no table can hold it; rename it (convmv does this "
-            "for whole folders)"
+            f"file name {os.fsencode(name)!r} is not UTF-8, so it cannot be in a table. Rename it (convmv does this "
+            "for whole folders)."
         ) from error
     return name
 
 
 def _gtzan_like(path: Path) -> Path | None:
-    """The folder of genre folders whose files are named after them, as in ``blues/blues.00000.wav``."""
+    """Return the folder of genre folders whose files have the genre in their names, as in ``blues/blues.00000.wav``."""
     return next((path / inner for inner in GTZAN_FOLDERS if _named_by_genre(path / inner)), None)
 
 

@@ -1,4 +1,4 @@
-"""The data sets that are read by name, the reader of a source (:func:`load_source`), and songs named one by one."""
+"""Known data sets, the reader of a source (:func:`load_source`), and sources of single songs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .tables import SEPARATORS
 from .tags import add_tags
 
 DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
-"""In the order in which a source is offered to them; the last two take every folder and every file."""
+"""Known data sets in the order of recognition; the last two accept every folder and every file."""
 
 
 def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_progress: Progress = silent) -> Source:
@@ -109,7 +109,7 @@ def _choose_kind(path: Path, options: SourceOptions) -> KnownDataset:
 
 
 def _read(path: Path, kind: KnownDataset, options: SourceOptions) -> Source:
-    """Read a source as it is, with remarks on what was passed over."""
+    """Read a source without filters, with notes on skipped files."""
     source = kind.load(path, options)
     if not source.columns:
         source = source.with_origins(dict.fromkeys(COLUMNS, kind.name))
@@ -119,14 +119,14 @@ def _read(path: Path, kind: KnownDataset, options: SourceOptions) -> Source:
 
 
 def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
-    """Return the data set that a source looks like."""
+    """Return the kind of a source by its content."""
     first = next(kind for kind in DATASETS if kind.recognises(path))
     if first is AUDIO_FOLDER:
         return GENRE_FOLDERS if genres_from_folders else AUDIO_FOLDER
     others = [kind for kind in DATASETS if kind not in (first, AUDIO_FOLDER, TABLE) and kind.recognises(path)]
     if others:
         names = [kind.name for kind in (first, *others)]
-        raise ConfigError(f"{path}: this looks like {' and like '.join(names)}; say which with --dataset {names[0]}")
+        raise ConfigError(f"{path}: this matches {' and '.join(names)}. Choose one with --dataset {names[0]}.")
     return first
 
 
@@ -138,7 +138,7 @@ def _named(name: str, path: Path) -> KnownDataset:
         raise ConfigError(f"--dataset {name!r}: known are {', '.join(kinds)}{hint}")
     kind = kinds[name]
     if not path.exists():
-        raise ManifestError(f"{path}: there is no such file or folder")
+        raise ManifestError(f"{path}: no such file or folder")
     if not kind.recognises(path) and not (kind is GENRE_FOLDERS and path.is_dir()):
         raise ManifestError(f"{path}: this is not {kind.title}; expected: {kind.needs}")
     return kind
@@ -211,7 +211,7 @@ def songs_source(
     lyrics_encoding: str | None = None,
     on_progress: Progress = silent,
 ) -> Source:
-    """Return songs named one by one as a source; ids are the paths as the user wrote them.
+    """Return single songs as a source; ids are the paths as the user wrote them.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def songs_source(
             tracks[str(song)] = Track(id=str(song), path=_from_root(path), lyrics_path=words)
     if lyrics is not None:
         if len(tracks) != 1:
-            raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}; put song.txt beside song.mp3")
+            raise ConfigError(f"--lyrics goes with one song, not with {len(tracks)}. Put song.txt next to song.mp3.")
         if not lyrics.is_file():
             raise ConfigError(f"--lyrics {lyrics}: no such file")
         ((name, track),) = tracks.items()

@@ -1,6 +1,6 @@
 """FMA (Defferrard et al. 2017): ``tracks.csv`` with its header of two rows, ``genres.csv`` with the genre hierarchy.
 
-``fma_metadata/`` lies beside one of ``fma_small/ fma_medium/ fma_large/ fma_full/``, in which track 2 is
+``fma_metadata/`` lies next to one of ``fma_small/ fma_medium/ fma_large/ fma_full/``, in which track 2 is
 ``000/000002.mp3``. A subset holds the smaller ones.
 """
 
@@ -20,7 +20,7 @@ from .tables import Row, Table, distinct_names, quoted_records, read_quoted, row
 METADATA = "fma_metadata"
 SUBSETS = ("small", "medium", "large")
 AUDIO = {"fma_small": 1, "fma_medium": 2, "fma_large": 3, "fma_full": 3}
-"""Audio folder -> how many of :data:`SUBSETS` it holds; the full one has the large one's tracks, not cut."""
+"""Audio folder -> number of :data:`SUBSETS` in it; ``fma_full`` has the tracks of ``fma_large``, untrimmed."""
 
 COLUMNS = ("set.split", "set.subset", "track.genres", "track.title", "track.language_code", "artist.name")
 
@@ -34,14 +34,14 @@ class Genre:
 
 
 def load_fma(folder: Path, options: SourceOptions) -> Source:
-    """Read the tracks of the subset whose audio folder is there, in FMA's own split.
+    """Read the tracks of the subset whose audio folder exists, with FMA's own split.
 
     A track has the genres of its column ``genres``, and by default their ancestors in ``genres.csv`` too.
     """
     metadata, audio = _places(folder)
     for name in ("tracks.csv", "genres.csv"):
         if not (metadata / name).is_file():
-            raise ManifestError(f"{metadata / name}: there is no such file; expected from fma_metadata.zip")
+            raise ManifestError(f"{metadata / name}: no such file. Unpack fma_metadata.zip there.")
     genres, level = read_genres(metadata / "genres.csv"), options.genre_level or "all"
     wanted = SUBSETS[: AUDIO[audio.name]]
     prefix = "" if folder == audio else f"{audio.name}/"
@@ -72,16 +72,16 @@ def _places(folder: Path) -> tuple[Path, Path]:
     audio = [folder / name for name in AUDIO if (folder / name).is_dir()]
     if not audio:
         raise ManifestError(
-            f"{folder}: there is none of {', '.join(AUDIO)} beside {METADATA}; unpack one of them there"
+            f"{folder}: there is none of {', '.join(AUDIO)} next to {METADATA}. Unpack one of them there."
         )
     if len(audio) > 1:
         names = ", ".join(path.name for path in audio)
-        raise ManifestError(f"{folder}: there are {names}; name the one to read, such as {audio[0]}")
+        raise ManifestError(f"{folder}: there are {names}. Use one of them as the source, such as {audio[0]}.")
     return folder / METADATA, audio[0]
 
 
 def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Rows of a table with `columns` that pandas wrote with two header rows and a named index.
+    """Yield the rows of a table with `columns` that pandas wrote with two header rows and a named index.
 
     A column is named by both rows, ``track.title``; the index is ``track_id``.
 
@@ -103,7 +103,7 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 
 
 def read_genres(path: Path) -> dict[int, Genre]:
-    """Read genres.csv: id -> title and parent; a parent that is no genre of the table is refused."""
+    """Read genres.csv: id -> title and parent; refuse a parent that is not in the table."""
     table = read_quoted(path, ",")
     table.require(("genre_id", "parent", "title"))
     genres = {
@@ -119,7 +119,7 @@ def read_genres(path: Path) -> dict[int, Genre]:
 def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel) -> Track:
     number, split = f"{_number(row, 'track_id'):06}", row.text("set.split")
     if split is not None and split not in SPLIT_SPELLINGS:
-        raise ManifestError(f"{row.where}: set.split holds {split!r}; expected training, validation or test")
+        raise ManifestError(f"{row.where}: set.split holds {split!r}. Expected training, validation or test.")
     return Track(
         id=number,
         path=f"{prefix}{number[:3]}/{number}.mp3",
@@ -132,7 +132,7 @@ def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel
 
 
 def _titles(row: Row, genres: Mapping[int, Genre], level: GenreLevel) -> Iterator[str]:
-    """Name a track's genres; an ancestor follows its descendant."""
+    """Return the genre names of a track; an ancestor follows its descendant."""
     for number in _numbers(row):
         line = _lineage(number, genres, row.where)
         kept = {"own": line[:1], "all": line, "top": line[-1:]}[level]
@@ -146,7 +146,7 @@ def _numbers(row: Row) -> list[int]:
     except ValueError:
         numbers = None
     if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
-        raise ManifestError(f"{row.where}: track.genres holds {text!r}; expected genre ids such as '[21, 45]'")
+        raise ManifestError(f"{row.where}: track.genres holds {text!r}. Expected genre ids such as '[21, 45]'.")
     return numbers
 
 
@@ -164,7 +164,7 @@ def _lineage(number: int, genres: Mapping[int, Genre], where: str) -> list[int]:
 def _number(row: Row, column: str) -> int:
     text = row.required_text(column)
     if not text.isdecimal():
-        raise ManifestError(f"{row.where}: {column} holds {text!r}; expected a whole number")
+        raise ManifestError(f"{row.where}: {column} holds {text!r}. Expected a whole number.")
     return int(text)
 
 
@@ -177,7 +177,7 @@ def _recognises(path: Path) -> bool:
 FMA = KnownDataset(
     name="fma",
     title="FMA (Free Music Archive)",
-    needs="fma_metadata/tracks.csv and fma_metadata/genres.csv beside one of fma_small/, fma_medium/, fma_large/, "
+    needs="fma_metadata/tracks.csv and fma_metadata/genres.csv next to one of fma_small/, fma_medium/, fma_large/, "
     "fma_full/; where there are several, name the one to read",
     terms="metadata CC BY 4.0; audio under the licence each artist chose (column license of tracks.csv)",
     recognises=_recognises,

@@ -56,7 +56,7 @@ _BETWEEN_WORDS = re.compile(r"[\s\-‐‑‒–—_.'’ʼ`´]+")
 
 
 def spelling_key(name: str) -> str:
-    """Return what all spellings of a name share: case, width, hyphens, dots, blanks and ways to write "and" aside.
+    """Return the key of a name without case, width, hyphens, dots, blanks and the spelling of "and".
 
     Signs that may separate two genres (``/``, ``,``, ``;``, ``|``, ``+``) count, so that "pop/rock" is not "pop rock".
 
@@ -84,7 +84,7 @@ COMMON_SPELLINGS: Mapping[str, str] = _read_spellings()
 
 @dataclass(frozen=True, kw_only=True)
 class GenreAliases:
-    """Which names of genres are merged into which.
+    """Map of genre names that are merged into other names.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ def genre_aliases(choice: str) -> GenreAliases:
     path = Path(choice)
     if not path.exists():
         raise ManifestError(
-            f"--merge-genres {choice}: there is no such file. Give a table with the columns 'from' and 'to', or "
+            f"--merge-genres {choice}: no such file. Give a table with the columns 'from' and 'to', or "
             f"{COMMON!r} for the built-in one."
         )
     table = read_table(path, ("from", "to"))
@@ -155,7 +155,7 @@ def genre_aliases(choice: str) -> GenreAliases:
 def merge_genres(
     genres: Iterable[Sequence[str]], aliases: GenreAliases
 ) -> tuple[list[tuple[str, ...]], list[MergedGenre]]:
-    """Merge the genres of each track; return them, each once per track, and what was merged, sorted by name.
+    """Merge the genres of each track; return the genres without duplicates, and the merges sorted by name.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def merge_genres(
 
 
 def remark_merged(merged: Sequence[MergedGenre], aliases: GenreAliases, genres: Iterable[str]) -> list[str]:
-    """Say which of `genres` (all before merging) were merged, a line for each, and which rows of a table named none."""
+    """Return notes on the merged `genres` (all before merging), one line each, and on unused rows of a table."""
     lines = [f"  {genre.name!r} into {genre.into!r} ({counted(genre.n_tracks, 'track')})" for genre in merged]
     notes = [f"--merge-genres {aliases.choice}: {counted(len(merged), 'genre')} merged"]
     notes += limit_lines(lines, "merged genres", LISTED)
@@ -184,7 +184,7 @@ def remark_merged(merged: Sequence[MergedGenre], aliases: GenreAliases, genres: 
 
 
 def remark_mergeable(genres: Iterable[str]) -> list[str]:
-    """Remark genres that are spellings of one genre by the built-in table."""
+    """Return notes on genres that are spellings of the same genre in the built-in table."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(genres)):
         if (into := COMMON_SPELLINGS.get(spelling_key(name))) is not None:

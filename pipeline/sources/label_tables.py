@@ -21,7 +21,7 @@ from .tables import Row, Table, read_table
 T = TypeVar("T")
 
 COMMON = "common"
-"""Name of the built-in map, where a file could be named."""
+"""Name of the built-in map, accepted in place of a file."""
 
 _WORDS = """
 acid jazz, alternative rock, blues rock, bossa nova, chill out, classic rock, dark ambient, dark wave, deep house,
@@ -46,7 +46,7 @@ COMMON_NAMES: Mapping[str, str] = {
     "psytrance": "psychedelic trance",
     "rocknroll": "rock and roll",
 }
-"""Genre as data sets spell it -> text for the encoder. A genre that is not listed is embedded as it is."""
+"""Genre as data sets spell it -> genre name prompt. A genre that is not listed is its own prompt."""
 
 
 def labels_table(path: Path, wanted: Sequence[str]) -> Table:
@@ -55,7 +55,7 @@ def labels_table(path: Path, wanted: Sequence[str]) -> Table:
     The message for a missing one names the option.
     """
     if not path.exists():
-        raise ManifestError(f"--labels {path}: there is no such file; want a table with the columns 'id' and 'genres'")
+        raise ManifestError(f"--labels {path}: no such file. Expected a table with the columns 'id' and 'genres'.")
     return read_table(path, wanted)
 
 
@@ -103,7 +103,7 @@ def _unique(noun: str, cells: Iterable[tuple[Row, str, T]], path: Path) -> dict[
     values: dict[str, T] = {}
     for row, name, value in cells:
         if name in values:
-            raise ManifestError(f"{row.where}: {noun} {name!r} is listed already; keep one row a {noun}")
+            raise ManifestError(f"{row.where}: {noun} {name!r} is listed twice. Keep one row per {noun}.")
         values[name] = value
     if not values:
         raise ManifestError(f"{path}: the table lists no {noun}")

@@ -1,4 +1,4 @@
-"""The list of tracks that extraction is to work through: checked identities, filters with counts, written form.
+"""The list of tracks to extract: checked ids, filters with counts, and its file format.
 
 A path is relative to the source's root and only :func:`resolve_inside` turns it into a file; an id never becomes a
 path. A track whose path leaves the root stays in the plan and fails there with ``PATH_ESCAPE``, so that it is counted.
@@ -30,15 +30,15 @@ from .genre_aliases import MergedGenre
 from .options import SourceOptions
 
 NO_LANGUAGE = "zxx"
-"""ISO 639-2's code for "no linguistic content": what Music4All spells ``INTRUMENTAL``."""
+"""ISO 639-2's code for "no linguistic content", which Music4All spells ``INTRUMENTAL``."""
 
 LISTED_PAIRS = 50
 
 COLUMNS = {"artist": "artists", "song": "song", "genres": "genres", "lyrics": "lyrics"}
-"""Column of a table -> field of a track, of what the tags of audio files may say too."""
+"""Column of a table -> field of a track, for the columns that tags of audio files can also fill."""
 
 TAGS = "tags"
-"""Origin of what the tags of audio files say; see :class:`Source`."""
+"""Origin of values from the tags of audio files; see :class:`Source`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Tracks sorted by id, the folder their paths start from, remarks on them, and where their columns come from.
+    """Tracks sorted by id, with the root of their paths, notes, and the provenance of their columns.
 
     Attributes
     ----------
@@ -100,13 +100,13 @@ class Source:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where its columns come from and which genres were merged, as data; what is empty is left out."""
+        """Provenance of the columns and merged genres, as data; empty entries are left out."""
         merged = [genre.to_dict() for genre in self.merged_genres]
         columns = {name: dict(self.columns[name]) for name in COLUMNS if self.columns.get(name)}
         return {name: value for name, value in (("columns", columns), ("merged_genres", merged)) if value}
 
     def describe_columns(self) -> list[str]:
-        """Return a remark on where its columns come from."""
+        """Return a note on the provenance of the columns."""
         total = len(self.tracks)
         columns = (
             f"{name}: " + ", ".join(f"{origin} ({n} of {total})" for origin, n in self.columns[name].items())
@@ -119,7 +119,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A data set that is read as its makers distribute it.
+    """A data set that is read in the layout in which it is distributed.
 
     Attributes
     ----------
@@ -142,14 +142,14 @@ class KnownDataset:
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
-    """Return the path of a track's file, once it is certain that it is inside `root`, symbolic links followed.
+    """Return the path of a track's file after checking that it is inside `root`, with symbolic links resolved.
 
     Raises
     ------
     ClipError
         ``PATH_ESCAPE`` for an absolute path, one that leaves `root` (also through a link), or one with NUL;
         ``SRC_MISSING`` where links go in a circle, a name is too long or a folder on the way may not be entered. A
-        file that is merely not there raises nothing here: who opens it will see.
+        missing file raises nothing; opening it will fail.
     """
     name = f"path {relative!r}"
     if "\0" in relative or relative.startswith("/"):
@@ -179,7 +179,7 @@ def check_id(track_id: str, where: str) -> None:
 
 
 def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
-    """Refuse ids that are equal, or equal but for case or Unicode form; every pair is named, up to a cap.
+    """Raise ManifestError for ids that are equal but for case or Unicode form; list the pairs, up to a limit.
 
     `wheres` are the file and line of each id; they are read only if there are such pairs.
     """
@@ -204,7 +204,7 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
 
 
 def caseless(text: str) -> str:
-    """Key under which two strings collide: Unicode's canonical caseless matching (Unicode 15, definition D145)."""
+    """Return a key that colliding strings share: Unicode's canonical caseless matching (Unicode 15, D145)."""
     folded = normalise("NFD", text).casefold()
     return normalise("NFD", folded)
 
@@ -290,12 +290,12 @@ def write_manifest(source: Source, path: Path) -> None:
 
 
 def escaping_paths(source: Source) -> list[str]:
-    """Ids of the tracks whose paths are absolute or climb out of the root by themselves (links are not followed)."""
+    """Return ids of tracks whose paths are absolute or lead outside the root (links are not followed)."""
     return [track.id for track in source.tracks if _climbs_out(track.path)]
 
 
 def remark_links(root: Path, paths: Iterable[str], advice: str) -> list[str]:
-    """Remark those of `paths` that lead out of `root` through links; `advice` takes a folder that holds all files."""
+    """Return notes on `paths` that lead outside `root` through links; `advice` is a format with the common folder."""
     inside, first = root.resolve(), None
     away: list[Path] = []
     for path in paths:

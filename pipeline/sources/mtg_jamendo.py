@@ -26,7 +26,7 @@ AUDIO_FOLDERS = ("", "audio", "audio-low", "raw_30s/audio", "raw_30s/audio-low")
 
 
 def load_mtg_jamendo(folder: Path, options: SourceOptions) -> Source:
-    """Read the three label files of a split; a track's split is the file that names it."""
+    """Read the three label files of a split; a track belongs to the split whose file lists it."""
     labels = _label_folder(folder)
     assert labels is not None
     missing = [_label_file(split) for split in SPLITS if not (labels / _label_file(split)).is_file()]
@@ -51,7 +51,7 @@ def _label_file(split: str) -> str:
 
 
 def _label_folder(folder: Path) -> Path | None:
-    """Find the label files: in the folder itself, or in split 0 of a clone of the makers' repository."""
+    """Find the label files: in the folder itself, or in split 0 of a clone of MTG-Jamendo's repository."""
     places = (folder / place for place in LABEL_FOLDERS)
     return next((place for place in places if any((place / _label_file(split)).is_file() for split in SPLITS)), None)
 
@@ -61,18 +61,20 @@ def _rows(path: Path, split: str) -> list[tuple[Track, str]]:
     records = tab_separated(path)
     number, header = next(records, (1, []))
     if tuple(header) != HEADER:
-        raise ManifestError(f"{path}, line {number}: the header is {' '.join(header)!r}; expected {' '.join(HEADER)!r}")
+        raise ManifestError(
+            f"{path}, line {number}: the header is {' '.join(header)!r}. Expected {' '.join(HEADER)!r}."
+        )
     tracks = []
     for number, cells in records:
         where = f"{path}, line {number}"
         if len(cells) < len(HEADER):
             raise ManifestError(
-                f"{where}: {len(cells)} cells; expected {len(HEADER)} or more, tags such as 'genre---rock' last"
+                f"{where}: {len(cells)} cells. Expected {len(HEADER)} or more, tags such as 'genre---rock' last."
             )
         track_id, artist, _, audio, _, *tags = cells
         check_id(track_id, where)
         if not audio:
-            raise ManifestError(f"{where}: PATH is empty; expected one such as '14/214.mp3'")
+            raise ManifestError(f"{where}: PATH is empty. Expected one such as '14/214.mp3'.")
         genres = distinct_names(tag.removeprefix(GENRE) for tag in tags if tag.startswith(GENRE))
         track = Track(id=track_id, path=audio, artists=distinct_names([artist]), genres=genres, split=split)
         tracks.append((track, where))
@@ -80,7 +82,7 @@ def _rows(path: Path, split: str) -> list[tuple[Track, str]]:
 
 
 def _audio_root(folder: Path, root: Path | None, tracks: Sequence[Track]) -> tuple[Path, bool]:
-    """Find the audio, and whether it is the smaller copy; decided on some of the tracks."""
+    """Find the audio folder, and whether it has the low-bitrate copy, from a sample of tracks."""
     sample = sample_tracks(tracks)
     roots = [root] if root is not None else [folder / place for place in AUDIO_FOLDERS]
     for root in roots:

@@ -33,7 +33,7 @@ def load_music4all(path: Path, options: SourceOptions) -> Source:
     assert folder is not None
     audio = folder / "audios"
     if not audio.is_dir():
-        raise ManifestError(f"{audio}: there is no such folder; Music4All's clips belong there, as audios/<id>.mp3")
+        raise ManifestError(f"{audio}: no such folder; Music4All's clips belong there, as audios/<id>.mp3")
     notes: list[str] = []
     tables = {name: _music4all_table(folder / name, columns, notes) for name, columns in MUSIC4ALL_TABLES.items()}
     ids = sorted({track_id for table in tables.values() for track_id in table})

@@ -1,4 +1,4 @@
-"""Names as a reader sees them: cleaning, pairs that look alike, and lyrics next to songs.
+"""Clean names, detect names that look alike, and find lyrics next to songs.
 
 A name that looks like another one but is a different string would become a class, an artist or a missing file of its
 own. What can be changed safely is changed (:func:`clean_name`), the rest is remarked (:func:`remark_names`).
@@ -18,7 +18,7 @@ from ...cache.normalise import normalise
 
 LISTED_NAMES = 20
 LYRICS_SUFFIXES = (".lrc", ".txt")
-"""Of lyrics next to a song, in any case; the later one is preferred."""
+"""Suffixes of lyrics next to a song, in upper or lower case; later suffixes are preferred."""
 
 _SHAPES = str.maketrans("авеёкмнорстухіјѕԁԛԝһαβεζηικμνορτυχ", "abeekmhopctyxijsdqwhabezhikmnoptyx")
 """Letters of Cyrillic and Greek, in lower case -> the Latin letter of the same shape, in upper or in lower case."""
@@ -106,7 +106,7 @@ def stands_for_nothing(text: str) -> bool:
 
 
 def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list[str]:
-    """Remark look-alikes and placeholders among names, given the number of tracks of each.
+    """Return notes on look-alikes and placeholders among names, given the number of tracks of each.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""How a source is read and which of its tracks are kept, as chosen by the user.
+"""Options of reading a source and filtering its tracks.
 
-The command line imports this module before it runs a command, so nothing heavy is imported here.
+The command line imports this module before it runs a command, so it must not import anything heavy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READER_OPTIONS = ("root", "genre_delimiter", "artist_delimiter", "genres_from_fo
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How to read a source, and which of its tracks to keep.
+    """Options of a source: how to read it, and which tracks to keep.
 
     Attributes
     ----------
@@ -75,5 +75,5 @@ class SourceOptions:
 
     @property
     def reader_options(self) -> list[str]:
-        """Names of those :data:`READER_OPTIONS` that have a value."""
+        """Names of the :data:`READER_OPTIONS` that are set."""
         return [name for name in READER_OPTIONS if getattr(self, name) not in (None, False)]

@@ -33,7 +33,7 @@ _SYNONYMS = {
 def load_table(path: Path, options: SourceOptions) -> Source:
     """Read a manifest: a table with ``id``, ``path`` and any other of :data:`MANIFEST_COLUMNS`."""
     if not path.exists():
-        raise ManifestError(f"{path}: there is no such file or folder")
+        raise ManifestError(f"{path}: no such file or folder")
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise ManifestError(
             f"{path}: a source is a folder or a table ({', '.join(TABLE_SUFFIXES)}); to classify single songs use "
@@ -71,7 +71,7 @@ def read_track(row: Row, options: SourceOptions) -> Track:
     check_id(track_id, row.where)
     lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
     if lyrics is not None and lyrics_path is not None:
-        raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given; keep one")
+        raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given. Keep one.")
     fields = _described_fields(row, MANIFEST_COLUMNS, options)
     path = row.required_text("path")
     return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **fields)
@@ -81,7 +81,7 @@ def _described_fields(row: Row, columns: Collection[str], options: SourceOptions
     """Return the artists, song, genres, language and split that `row` has in `columns`, as fields of a track."""
     for name, synonym in (("artist", "artists"), ("song", "title")):
         if row.cells.get(name) is not None and row.cells.get(synonym) is not None:
-            raise ManifestError(f"{row.where}: both {name!r} and {synonym!r} are given; keep one")
+            raise ManifestError(f"{row.where}: both {name!r} and {synonym!r} are given. Keep one.")
     values: dict[str, Any] = {}
     if "artist" in columns or "artists" in columns:
         artists = "artists" if row.cells.get("artists") is not None else "artist"
@@ -109,7 +109,7 @@ def _split(row: Row) -> str | None:
 
 
 def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
-    """Replace what `source` says of its tracks by the columns of a labels table, matched by id, else by path."""
+    """Replace values of the tracks of `source` by the columns of a labels table, matched by id, else by path."""
     key = "id" if "id" in table.columns else "path"
     if key not in table.columns:
         table.require(("id",))
@@ -123,7 +123,7 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     matched = [name for name in keys if name in row_of]
     if not matched:
         raise ManifestError(
-            f"{table.path}: no {key} is one of the source's; here {next(iter(rows), None)!r}, there {keys[0]!r}"
+            f"{table.path}: no {key} matches the source: {next(iter(rows), None)!r} in the table, {keys[0]!r} in it"
         )
     tracks = [
         replace(track, **_described_fields(rows[row_of[name]], table.columns, options)) if name in row_of else track
@@ -151,18 +151,18 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
 
 
 def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
-    """Return about :data:`ROOT_CHECK_TRACKS` tracks from all over a source."""
+    """Return about :data:`ROOT_CHECK_TRACKS` tracks, spread evenly over a source."""
     return tracks[:: max(1, len(tracks) // ROOT_CHECK_TRACKS)]
 
 
 def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceOptions) -> list[str]:
-    """Refuse a root in which no file of a sample of tracks exists; of few tracks, or with --root, only remark it."""
+    """Refuse a root in which no file of a sample of tracks exists; for few tracks, or with --root, only add a note."""
     sample = sample_tracks(tracks)
     if any("\0" not in track.path and os.path.lexists(find_file(root, track.path)) for track in sample):
         return []
     text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
     if len(sample) >= ROOT_CHECK_TRACKS and options.root is None:
-        raise ManifestError(f"{text}; say where the paths start with --root")
+        raise ManifestError(f"{text}. Set the folder that the paths start from with --root.")
     return [text]
 
 

@@ -49,19 +49,19 @@ class Row:
     cells: Mapping[str, object]
 
     def text(self, column: str) -> str | None:
-        """The cell's text without the white space around it; None where it is absent, null or empty."""
+        """Return the cell's text without surrounding white space; None if it is absent, null or empty."""
         value = self.verbatim(column)
         return (value.strip() or None) if value is not None else None
 
     def required_text(self, column: str) -> str:
-        """The cell as it stands (ids and file names may start with a space); a blank one is refused."""
+        """Return the cell unchanged, as ids and file names may start with a space; refuse a blank cell."""
         value = self.verbatim(column)
         if value is None or not value.strip():
             raise ManifestError(f"{self.where}: column {column!r} is empty, and every row needs it")
         return value
 
     def names(self, column: str, delimiter: str | None) -> tuple[str, ...]:
-        """Several names in one cell: a list, or text that `delimiter` splits; in order, each once, in Unicode NFC."""
+        """Return the names in a cell, a list or text that `delimiter` splits: in order, without duplicates, in NFC."""
         value = self.cells.get(column)
         parts = self._split(column, value, delimiter) if isinstance(value, str) else self._list(column, value)
         return distinct_names(parts)
@@ -76,7 +76,7 @@ class Row:
         return self.names(column, delimiter)
 
     def verbatim(self, column: str) -> str | None:
-        """The cell as it stands (lyrics): only absent and null become None."""
+        """Return the cell unchanged (lyrics); only absent and null become None."""
         value = self.cells.get(column)
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
@@ -106,8 +106,8 @@ class Row:
         names = value.split(delimiter) if delimiter else [value]
         if quoted := next((name for name in (value, *names) if _QUOTED_NAME.fullmatch(name.strip())), None):
             raise ManifestError(
-                f"{self.where}: column {column!r} holds quotation marks around names ({_shorten(quoted)}); remove "
-                'them. In CSV only " quotes, and it stands around the whole cell'
+                f"{self.where}: column {column!r} holds quotation marks around names ({_shorten(quoted)}). Remove "
+                'them. In CSV only " quotes, and it stands around the whole cell.'
             )
         for mark in (*(() if delimiter else SEPARATORS), *_BREAKS):
             if any(mark in name.strip() for name in names):
@@ -162,16 +162,16 @@ class Table:
                 have = ", ".join(map(repr, self.columns)) or "none"
                 raise ManifestError(
                     f"{self.path}: there is no column {column!r}; columns found: {have}"
-                    f"{_nearest(column, self.columns, 0.5)}; rename the one that is meant"
+                    f"{_nearest(column, self.columns, 0.5)}. Rename the column."
                 )
 
     def refuse_near_misses(self, names: Iterable[str]) -> None:
-        """Refuse a column that is none of `names` but close to one that is absent ("genre"): it would be lost."""
+        """Refuse an unknown column that is similar to an absent one of `names` ("genre"), as it would be ignored."""
         absent = [name for name in names if name not in self.columns]
         for column in self.columns:
             hint = _nearest(column, absent, 0.85)
             if hint and column not in names:
-                raise ManifestError(f"{self.path}: unknown column {column!r}{hint}; rename or remove it")
+                raise ManifestError(f"{self.path}: unknown column {column!r}{hint}. Rename or remove it.")
 
 
 def read_table(path: Path, wanted: Sequence[str]) -> Table:
@@ -212,7 +212,7 @@ def _read_tab_separated(path: Path) -> Table:
 
 
 def unquote(cell: str) -> str:
-    """Return what a cell holds that begins and ends with a quotation mark and doubles those inside; else the cell."""
+    """Return the content of a quoted cell, with doubled quotation marks undone; else the cell."""
     quoted = _QUOTED_CELL.fullmatch(cell)
     return cell if quoted is None else quoted[1].replace('""', '"')
 
@@ -334,7 +334,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except FileNotFoundError as error:
-        raise ManifestError(f"{path}: there is no such file") from error
+        raise ManifestError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(f"{path}: not readable as Parquet: {error}") from error
 
@@ -348,7 +348,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         where = f"{path}, line {number}, byte {error.start}"
-        raise ManifestError(f"{where}: not UTF-8 ({error.reason}); save the table as UTF-8") from error
+        raise ManifestError(f"{where}: not UTF-8 ({error.reason}). Save the table as UTF-8.") from error
     except OSError as error:
         raise ManifestError(f"{path}: not readable: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""Tags inside audio files (ID3, Vorbis comments, MP4 atoms, RIFF and AIFF chunks), for what no table and no file says.
+"""Read tags of audio files (ID3, Vorbis comments, MP4 atoms, RIFF and AIFF chunks) for values that no table has.
 
 Only the head of a file is read, or the chunks that hold tags; pictures are skipped. A broken tag is remarked and fails
 no track.
@@ -27,10 +27,10 @@ from .options import SourceOptions
 from .tables import distinct_names
 
 MAX_BYTES = 1 << 24
-"""Of a file, for its tags: lyrics are short, and a size that a broken tag declares may be anything."""
+"""Maximum bytes read for the tags of a file; lyrics are short, and a damaged tag may declare any size."""
 
 MANY_FILES = 1000
-"""From so many files on, reading them is a step of its own, with progress."""
+"""Number of files from which reading tags is a separate step with progress."""
 
 _READERS = 8
 _REPORTED = 256
@@ -39,7 +39,7 @@ _NUMBERED = re.compile(r"((?:\(\d{1,3}\))+)\s*(.*)|(\d{1,3})", re.DOTALL)
 
 
 def read_tags(path: Path, options: SourceOptions) -> dict[str, Any]:
-    """Return what the tags of an audio file say, as fields of a track: artists, song, genres and lyrics.
+    """Return the tags of an audio file as fields of a track: artists, song, genres and lyrics.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def read_tags(path: Path, options: SourceOptions) -> dict[str, Any]:
 def add_tags(
     source: Source, options: SourceOptions, columns: Collection[str] = COLUMNS, *, on_progress: Progress = silent
 ) -> Source:
-    """Fill what a source does not say from the tags of its files, and count it in ``source.columns``.
+    """Fill missing values of a source from the tags of its files, and count them in ``source.columns``.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def add_tags(
 
 
 def _try_tags(root: Path, options: SourceOptions, track: Track) -> dict[str, Any] | str:
-    """Return what the tags of a track say, or why they cannot be read; a file that is not there says nothing."""
+    """Return the tags of a track, or why they cannot be read; nothing for a missing file."""
     try:
         path = resolve_inside(root, track.path)
     except ClipError:
@@ -125,7 +125,7 @@ def _try_tags(root: Path, options: SourceOptions, track: Track) -> dict[str, Any
 
 
 class _Bounded:
-    """A file of which a parser reads :data:`MAX_BYTES` at most, whatever sizes it finds declared in it."""
+    """A file of which a parser can read at most :data:`MAX_BYTES`, whatever sizes the file declares."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._left = file, MAX_BYTES

@@ -1,1 +1,1 @@
-"""The generated demo collection: what its songs sound like, say and are labelled with."""
+"""Generated demo collection: audio, lyrics and labels of its songs."""

@@ -1,7 +1,7 @@
 """The built-in collection: a generated world of songs whose genres are known, because the world decides them.
 
-A song has a *scene* (how it sounds, :mod:`mgc.pipeline.synth.sound`) and a *theme* (what its words are about,
-:mod:`mgc.pipeline.synth.words`). :data:`RULES` turn the two into genres: some follow from the sound alone, some from
+A song has a *scene* (how it sounds, :mod:`mgc.pipeline.synth.audio`) and a *theme* (what its words are about,
+:mod:`mgc.pipeline.synth.lyrics`). :data:`RULES` turn the two into genres: some follow from the sound alone, some from
 the words alone, some only from both. Artists have a home scene, a studio, favourite themes and favourite words of their
 own, so that a split by artist is the honest one.
 
@@ -23,11 +23,11 @@ import soundfile
 
 from ...cache.errors import ConfigError
 from ...cache.steps import Progress, silent
-from .sound import SAMPLE_RATE_HZ, Samples, render
-from .words import COMMON, THEMES, Vocabulary, favourites, write_lyrics
+from .audio import SAMPLE_RATE_HZ, Samples, render
+from .lyrics import COMMON, THEMES, Vocabulary, favourites, write_lyrics
 
 SCENES = {"band": 0.36, "heavy": 0.12, "machine": 0.14, "swing": 0.11, "shuffle": 0.09, "acoustic": 0.18}
-"""How songs sound -> share of the artists at home there."""
+"""Scene -> share of the artists whose main scene it is."""
 
 RULES: tuple[tuple[str, str, str, float], ...] = (
     ("rock", "band", "*", 1.0),
@@ -174,7 +174,7 @@ def make_song(seed: int, index: int) -> Song:
 
 
 def unheard_song(seed: int, n_songs: int) -> Song:
-    """The first song with lyrics by an artist of whom songs 0 to `n_songs` - 1 hold none: one to predict."""
+    """Return the first song with lyrics by an artist of whom songs 0 to `n_songs` - 1 hold none: one to predict."""
     index = -(-n_songs // sum(ARTIST_SIZES)) * sum(ARTIST_SIZES)
     while make_song(seed, index).lyrics is None:
         index += 1
@@ -182,7 +182,7 @@ def unheard_song(seed: int, n_songs: int) -> Song:
 
 
 def render_song(song: Song, *, clip_s: float = 30.0) -> Samples:
-    """The sound of a song: (round(clip_s * 22 050),) float32, mono, peak at most 0.9."""
+    """Return the sound of a song: (round(clip_s * 22 050),) float32, mono, peak at most 0.9."""
     sung = song.lyrics is not None
     return render(song.scene, seed=song.seed, index=song.index, artist=song.artist.number, sung=sung, clip_s=clip_s)
 

@@ -27,7 +27,7 @@ TextBackend = Literal["torch", "openvino", "ctranslate2"]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenStates:
-    """What the encoder makes of one text.
+    """Encoder output for one text.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ def text_recipe(
     max_tokens: int = 512,
     cleaning: int = CLEANING_RULE,
 ) -> TextRecipe:
-    """The recipe of a :class:`TextEncoder` made with these arguments, without loading the model.
+    """Return the recipe of a :class:`TextEncoder` made with these arguments, without loading the model.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def encoder_recipe(
 
 @functools.lru_cache(maxsize=1)
 def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
-    """The encoder that `recipe` names, loaded once a process.
+    """Return the encoder that `recipe` names, loaded once a process.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
     actual = encoder.recipe
     if (actual.weights_sha256, actual.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
         raise TextModelError(
-            f"text model {files.name}: another encoder than {recipe.model}, which made these features "
+            f"text model {files.name}: another encoder than {recipe.model}, which computed these features "
             f"(weights {actual.weights_sha256[:12]}, wanted {recipe.weights_sha256[:12]}); "
             "name the right one with --text-model"
         )

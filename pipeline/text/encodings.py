@@ -192,7 +192,7 @@ def count_controls(text: str) -> int:
 
 
 def _is_sound(text: str) -> bool:
-    """Whether the letters of a text are those of some language."""
+    """Return whether the letters of a text are those of some language."""
     counted = _Sample(normalise("NFC", text), "utf-16")
     return any(counted.read(language, is_usual=True).is_sound for language in LANGUAGES)
 

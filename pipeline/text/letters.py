@@ -89,7 +89,7 @@ class Letters(dict[str, float]):
         return self[char]
 
     def is_foreign(self, char: str) -> bool:
-        """Whether a letter beyond ASCII is of no alphabet or character set of the language."""
+        """Return whether a letter beyond ASCII is of no alphabet or character set of the language."""
         return self[char] <= -12
 
     def _other(self, char: str) -> float:

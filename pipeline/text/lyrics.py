@@ -1,4 +1,4 @@
-"""Lyrics as they lie on disk -> clean text, or a flag that says why there is none.
+"""Read lyrics files and return clean text, or a flag with the reason why there is none.
 
 Decoding (:func:`_decode`) is strict. If no encoding is certain enough, the lyrics fail and the track's audio does not.
 Cleaning follows a rule (:func:`clean_lyrics`) whose number is

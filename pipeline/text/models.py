@@ -91,7 +91,7 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
         hint = "" if near is None else f", nearest {near!r}"
         raise TextModelError(
             f"text model {name!r}: no such folder, and no known name ({', '.join(_WEIGHTS_SHA256)}{hint}). "
-            "Say with --text-model PATH where it lies."
+            "Use --text-model PATH to set its folder."
         )
     if files.weights_sha256 != _WEIGHTS_SHA256[name]:
         raise TextModelError(
@@ -132,7 +132,7 @@ def _tokenizer_sha256(folder: Path) -> str:
         return _sha256(folder / _TOKENIZER)
     parts = [folder / name for name in ("vocab.txt", "tokenizer_config.json") if (folder / name).is_file()]
     if folder / "vocab.txt" not in parts:
-        raise TextModelError(f"{folder}: no tokenizer ({_TOKENIZER} or vocab.txt) beside the weights")
+        raise TextModelError(f"{folder}: no tokenizer ({_TOKENIZER} or vocab.txt) next to the weights")
     return fingerprint({path.name: _sha256(path) for path in parts})
 
 

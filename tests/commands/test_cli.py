@@ -171,7 +171,7 @@ def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(
     for command in (("manifest", table, "--genre-delimiter", "|"), ("train", golden, "-o", tmp_path / "run")):
         done = call(*command, "--labels", gone)
         assert done.code == 2
-        assert f"--labels {gone}: there is no such file" in done.err
+        assert f"--labels {gone}: no such file" in done.err
         done = call(*command, "--labels", strange)
         assert done.code == 2
         assert "no column 'genres'; columns found: 'id', 'style'; rename the one that is meant" in done.err

@@ -46,7 +46,7 @@ def test_tracks_are_dropped_and_selected_by_names_in_another_form(
     with open_store(store) as view:
         for chosen in (view.sel(id=typed), view.sel(genre=[typed]), view.sel(artist=typed, id=stored)):
             assert chosen.tracks.column("id").to_pylist() == [stored]
-        with pytest.raises(ConfigError, match="no track here has the artist 'Beyonce'"):
+        with pytest.raises(ConfigError, match="no selected track has the artist 'Beyonce'"):
             view.sel(artist="Beyonce")
     assert call("store", "select", store, "-o", tmp_path / "o.zarr", "--artist", typed, "--json").json["tracks"] == 1
     assert call("store", "drop", store, typed, "--json").json["dropped"] == [stored]

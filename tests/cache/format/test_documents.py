@@ -215,5 +215,5 @@ def test_genres_of_one_name_are_refused(tmp_path: Path) -> None:
     create_store(
         tmp_path / "s.zarr", tracks=tracks, recipe=RECIPE, part_rows=1, genres=genres, genre_embedding=embedding
     )
-    with pytest.raises(StoreCorruptError, match="table of genres has a name twice"):
+    with pytest.raises(StoreCorruptError, match="table of genres has a duplicate name"):
         FeatureStore.open(tmp_path / "s.zarr")

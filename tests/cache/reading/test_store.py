@@ -77,9 +77,9 @@ def test_rows_without_features_are_named_not_served(store_path):
         store.read("mel", [1, FAILED_ROW])
     with pytest.raises(KeyError, match="belong to no track"):
         store.read("mel", [10])
-    with pytest.raises(KeyError, match=r"rows \[12\] of 12 array rows"):
+    with pytest.raises(KeyError, match=r"rows \[12\] are outside the 12 array rows"):
         store.read("mel", [12])
-    with pytest.raises(StoreError, match="no array 'chroma'.* has status, flags, mel"):
+    with pytest.raises(StoreError, match="no array 'chroma'.* Use one of status, flags, mel"):
         store.read("chroma", [0])
 
 
@@ -141,7 +141,7 @@ def test_a_deleted_object_is_an_error_not_fill(store_path, array):
     key = object_key({spec.name: spec for spec in FeatureStore.open(store_path).arrays}[array], 0)
     (store_path / key).unlink()
     store = FeatureStore.open(store_path)
-    with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
+    with pytest.raises(StoreCorruptError, match="missing, but part 0 was committed with it"):
         store.read(array, [0, 1])
     assert array == "lyrics_tokens" or store.read(array, [4]).any()
 
@@ -175,7 +175,7 @@ def test_an_object_that_is_deleted_just_before_the_read_is_an_error(store_path, 
     def read():
         return reader.read_into(spec, out, rows) if array == "mel" else reader.column(spec, rows)
 
-    with pytest.raises(StoreCorruptError, match="missing, though part 0 was committed with it"):
+    with pytest.raises(StoreCorruptError, match="missing, but part 0 was committed with it"):
         read()
 
 

@@ -53,7 +53,7 @@ def read_store(path: Path) -> tuple[dict[str, dict], zarr.Group]:
 
 
 def check_records(path: Path) -> int:
-    """Every object against the record that counts; returns how many."""
+    """Every object against the valid record; returns how many."""
     plan, checked, previous, generations = unsealed(path / "plan.json"), 0, None, []
     for g in range(len(list((path / "generations").iterdir()))):
         said = unsealed(path / "generations" / f"{g}.json")

@@ -52,7 +52,7 @@ def test_position_i_is_the_same_track_everywhere(store: mgc.StoreView) -> None:
     np.testing.assert_array_equal(store["mel"][mask, :, 3], np.asarray(store["mel"])[mask, :, 3])
     with pytest.raises(IndexError):
         store["mel"][len(store)]
-    with pytest.raises(StoreError, match="no array 'chroma' in this store; it has .*mel"):
+    with pytest.raises(StoreError, match="no array 'chroma'.*Use one of .*mel"):
         store["chroma"]
 
 
@@ -73,15 +73,15 @@ def test_selections_hold_what_the_source_said(store: mgc.StoreView) -> None:
         assert chosen["mel"].shape[0] == len(chosen) == len(chosen.tracks)
     assert len(store.sel(genre="jazz").sel(split="test")) == len(store.sel(genre="jazz", split="test"))
     assert len(store.sel(id="song00", artist="artist 7")) == 0
-    with pytest.raises(ConfigError, match="no track here has the split 'tset'; did you mean 'test'"):
+    with pytest.raises(ConfigError, match="no selected track has the split 'tset'; did you mean 'test'"):
         store.sel(split="tset")
     with pytest.raises(
-        ConfigError, match="no track here has the artist 'x'; there are: artist 0, artist 1, .*and 2 mo"
+        ConfigError, match="no selected track has the artist 'x'; there are: artist 0, artist 1, .*and 2 mo"
     ):
         store.sel(artist="x")
     some = mgc.open(Path(__file__).parents[1] / "golden" / "golden.zarr")
     unsplit = some.take([split is None for split in some.tracks.column("split").to_pylist()])
-    with pytest.raises(ConfigError, match="no track here has a split: the source named none; .*splits.json"):
+    with pytest.raises(ConfigError, match="no selected track has a split: the source has none. .*splits.json"):
         unsplit.sel(split="test")
     assert store.failures.to_pylist() == [
         {"id": "song23", "path": "songs/23.mp3", "reason": "NOT_AUDIO", "detail": "its content is HTML"}
@@ -109,7 +109,7 @@ def test_batches_give_each_track_once_in_an_order_that_the_seed_decides(store: m
     assert (order == again).all()
     assert (order != other).any()
     assert [len(batch["position"]) for batch in store.batches("mel", 5, drop_last=True)] == [5, 5, 5, 5]
-    with pytest.raises(ConfigError, match="batches of 0"):
+    with pytest.raises(ConfigError, match="batch size 0"):
         next(store.batches("mel", 0))
 
 
@@ -207,7 +207,7 @@ def test_a_smaller_store_is_whole_and_holds_the_same_features(
     assert [path.name for path in tmp_path.iterdir()] == [small.name]
     assert call("store", "select", store.store.path, "--split", "test", "-o", small).code == 2
     assert (
-        "no track here has the genre 'polka'"
+        "no selected track has the genre 'polka'"
         in call("store", "select", store.store.path, "--genre", "polka", "-o", tmp_path / "none.h5").err
     )
 
@@ -241,7 +241,9 @@ def test_text_features_that_joined_come_along_where_every_track_has_them(songs_s
     path = tmp_path / "songs.zarr"
     shutil.copytree(songs_store, path)
     add_negated_text(path, range(2))
-    assert select(mgc.open(path), tmp_path / "all.zarr") == ["the features 'neg' stay behind: not every track has them"]
+    assert select(mgc.open(path), tmp_path / "all.zarr") == [
+        "the features 'neg' are not copied: not every track has them"
+    ]
     assert mgc.open(tmp_path / "all.zarr").store.texts == {}
     some = mgc.open(path).take(mgc.open(path).rows < 16).sel(genre="metal")
     assert select(some, tmp_path / "some.h5") == []

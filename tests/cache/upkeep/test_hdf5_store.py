@@ -118,7 +118,7 @@ def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
         unpack_store(both[1], both[0])
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
     (tmp_path / "x.h5").write_bytes(b"no")
-    with pytest.raises(StoreFormatError, match="no mgc feature store"):
+    with pytest.raises(StoreFormatError, match="not an mgc feature store"):
         FeatureStore.open(tmp_path / "x.h5")
 
 

@@ -122,7 +122,7 @@ def test_a_reader_that_was_there_before_is_refused_and_reads_no_fill(store):
 
 def test_a_deleted_object_of_theirs_is_an_error_and_not_fill(store):
     (store / "tempo" / "c" / "0" / "0").unlink()
-    with FeatureStore.open(store) as opened, pytest.raises(StoreCorruptError, match="missing, though part 0 was comm"):
+    with FeatureStore.open(store) as opened, pytest.raises(StoreCorruptError, match="missing, but part 0 was comm"):
         opened.read("tempo", opened.rows_with("tempo"))
 
 

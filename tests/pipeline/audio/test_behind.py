@@ -1,4 +1,4 @@
-"""Sound behind something else: tags of a wrong size, padding, a start in mid-frame; and what is known but not read."""
+"""Audio behind something else: tags of a wrong size, padding, a start in mid-frame; and what is known but not read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOISE = np.random.default_rng(4).bytes(300_000)
 
 
 @functools.cache
-def sound(kind: str) -> bytes:
+def audio(kind: str) -> bytes:
     """6 s of noise."""
     samples = np.random.default_rng(1).standard_normal((6 * 44_100, 2)) * 0.1
     options = {"bitrate_mode": "CONSTANT", "compression_level": 0.7} if kind == "mp3" else {}
@@ -61,7 +61,7 @@ def decoded(path: Path, content: bytes) -> Clip:
         (id3(100, bytes(200_000)), 0),  # padding beyond its size
         (id3(100, bytes(100) + b"\xff\xd8\xff\xe0" + NOISE), 0),  # a picture beyond its size
         (id3(1 << 27, bytes(500)), 0),  # larger than the file
-        (id3(60_000, bytes(500)), 0.1),  # it would swallow sound
+        (id3(60_000, bytes(500)), 0.1),  # it would swallow audio
         (bytes(3_000_000), 0),
         (bytes(2000) + id3(100, bytes(100)), 0),
         (ape(bytes(700), header=True), 0),
@@ -69,14 +69,14 @@ def decoded(path: Path, content: bytes) -> Clip:
     ],
 )
 def test_sound_behind_tags_and_padding(tmp_path: Path, kind: str, before: bytes, lost_s: float) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", before + sound(kind))
+    clip = decoded(tmp_path / f"a.{kind}", before + audio(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
 
 
 @pytest.mark.parametrize("at", [1000, 1001, 50_001])
 def test_an_mp3_that_begins_in_mid_frame(tmp_path: Path, at: int) -> None:
-    content = sound("mp3")
+    content = audio("mp3")
     clip = decoded(tmp_path / "a.mp3", content[at:])
     assert clip.seconds == pytest.approx(6 * (1 - at / len(content)), abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
@@ -97,14 +97,14 @@ COVER = struct.pack("<II", len(NOISE), 2) + b"Cover Art (Front)\0" + NOISE
     ],
 )
 def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, kind: str, behind: bytes) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", sound(kind) + behind)
+    clip = decoded(tmp_path / f"a.{kind}", audio(kind) + behind)
     assert clip.seconds == pytest.approx(6, abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
 
 
 def test_a_tag_of_tags() -> None:
     tags = id3(50, bytes(50)) + ape(b"x" * 40, header=True) + b"TAG" + bytes(125) + b"LYRICSBEGINabc000014LYRICS200"
-    assert after_tags(tags + b"sound", 0) == len(tags)
+    assert after_tags(tags + b"audio", 0) == len(tags)
 
 
 @given(st.lists(st.sampled_from([b"TAG", b"APETAGEX", b"LYRICS200", b"3DI", b"000015", bytes(4), b"\x7f" * 8])))
@@ -118,7 +118,7 @@ def test_any_bytes_have_a_place_before_their_tags(parts: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("kind", ["mp3", "flac", "ogg", "wav"])
 def test_sound_behind_a_few_lines(tmp_path: Path, kind: str, before: bytes) -> None:
-    clip = decoded(tmp_path / f"a.{kind}", before + sound(kind))
+    clip = decoded(tmp_path / f"a.{kind}", before + audio(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
 
@@ -166,7 +166,7 @@ def test_what_is_known_and_what_is_no_sound(tmp_path: Path, content: bytes, expe
 @pytest.mark.parametrize("archive", [b"PK\3\4" + bytes(26), b"Rar!\x1a\x07" + bytes(20)])
 def test_the_first_song_of_an_archive_is_not_taken_for_all(tmp_path: Path, archive: bytes) -> None:
     with pytest.raises(ClipError) as caught:
-        decoded(tmp_path / "song.mp3", archive + sound("mp3"))
+        decoded(tmp_path / "song.mp3", archive + audio("mp3"))
     assert caught.value.reason == "NOT_AUDIO"
 
 
@@ -189,7 +189,7 @@ def test_an_exception_in_one_binding_leaves_the_file_to_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.flac"
-    wanted = decoded(path, sound("flac"))
+    wanted = decoded(path, audio("flac"))
 
     def broken(*_: object) -> None:
         raise UnicodeDecodeError("ascii", b"\xac", 0, 1, "as a binding raises it")

@@ -334,7 +334,7 @@ def test_a_source_larger_than_the_memory_limit_is_no_memory_fault(tmp_path: Path
     with path.open("r+b") as file:
         file.truncate(400 << 20)
     with ClipReader(RECIPE, limits=ClipLimits(memory_bytes=300 << 20)) as reader:
-        assert reader.read(path).flags == Flag.SHORT | Flag.DECODE_GAPS, "most of its bytes are no sound"
+        assert reader.read(path).flags == Flag.SHORT | Flag.DECODE_GAPS, "most of its bytes are no audio"
 
 
 def test_changed_bytes_of_real_formats_never_break_the_reader(tmp_path: Path, reader: ClipReader) -> None:

@@ -209,7 +209,7 @@ def test_the_middle_of_any_format_is_in_its_place(
 
 
 def best_shift(clip: Float32, longer: Float32, first: int) -> tuple[int, float]:
-    """How much later than `first` the sound at 2 s of `clip` is found in `longer`, and how unlike it is (rms)."""
+    """How much later than `first` the audio at 2 s of `clip` is found in `longer`, and how unlike it is (rms)."""
     here = clip[44_100:88_200]
     error = {
         shift: float(np.sqrt(np.mean((here - longer[first + 44_100 + shift :][: len(here)]) ** 2)))
@@ -250,7 +250,7 @@ def test_stereo_is_half_the_sum_exactly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.samples[: len(x)], np.float32(0.5) * (x[:, 0] + x[:, 1]))
 
 
-# What the sound is like
+# What the audio is like
 
 
 def test_silence_is_kept_and_flagged(tmp_path: Path) -> None:

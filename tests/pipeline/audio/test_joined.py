@@ -1,4 +1,4 @@
-"""Files in which a sound changes half-way: several joined end to end, several streams, and lengths against bytes."""
+"""Files in which audio changes half-way: several joined end to end, several streams, and lengths against bytes."""
 
 from __future__ import annotations
 
@@ -45,17 +45,19 @@ def pitch_hz(clip: Clip, second: float) -> float:
     return float(spectrum.argmax()) * TARGET_HZ / len(piece)
 
 
-def encode(path: Path, sounds: Sequence[tuple[Float32, int]], codec: str, container: str, default: int = 0) -> bytes:
-    """Write each sound, (samples, rate), as a stream of its own; `default` is the one so marked."""
+def encode(
+    path: Path, audio_files: Sequence[tuple[Float32, int]], codec: str, container: str, default: int = 0
+) -> bytes:
+    """Write each audio, (samples, rate), as a stream of its own; `default` is the one so marked."""
     with av.open(path, "w", format=container) as out:
         streams = []
-        for i, (samples, rate_hz) in enumerate(sounds):
+        for i, (samples, rate_hz) in enumerate(audio_files):
             stream = out.add_stream(codec, rate=rate_hz, layout="mono" if samples.shape[1] == 1 else "stereo")
             stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition(0)
             if codec in ("wavpack", "tta", "pcm_s16le"):
                 stream.codec_context.format = "s16p" if codec == "wavpack" else "s16"
             streams.append(stream)
-        for stream, (samples, rate_hz) in zip(streams, sounds, strict=True):
+        for stream, (samples, rate_hz) in zip(streams, audio_files, strict=True):
             layout = stream.codec_context.layout.name
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
@@ -386,9 +388,9 @@ def test_voc_blocks_that_end_within_a_sample_are_refused(tmp_path: Path, size: i
 def test_of_ogg_streams_side_by_side_the_first_is_read_and_a_much_shorter_one_flagged(
     tmp_path: Path, codec: str, jingle_first: bool
 ) -> None:
-    sounds = [(stairs(3, 48_000, JINGLE_HZ), 48_000), (stairs(40, 48_000, SONG_HZ), 48_000)]
+    audio_files = [(stairs(3, 48_000, JINGLE_HZ), 48_000), (stairs(40, 48_000, SONG_HZ), 48_000)]
     path = tmp_path / "a.ogg"
-    encode(path, sounds if jingle_first else sounds[::-1], codec, "ogg")
+    encode(path, audio_files if jingle_first else audio_files[::-1], codec, "ogg")
     clip = decode_clip(path, RECIPE)
     if jingle_first:
         assert clip.seconds == pytest.approx(3, abs=0.1)
@@ -403,8 +405,8 @@ def test_of_several_audio_streams_the_default_is_taken(
     tmp_path: Path, container: str, codec: str, default: int
 ) -> None:
     path = tmp_path / "two"
-    sounds = [(stairs(5, 44_100, JINGLE_HZ), 44_100), (stairs(12, 44_100, SONG_HZ), 44_100)]
-    encode(path, sounds, codec, container, default)
+    audio_files = [(stairs(5, 44_100, JINGLE_HZ), 44_100), (stairs(12, 44_100, SONG_HZ), 44_100)]
+    encode(path, audio_files, codec, container, default)
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx((5, 12)[default], abs=0.1)
     assert pitch_hz(clip, 2.2) == pytest.approx((JINGLE_HZ, SONG_HZ)[default] + 80, abs=4)
@@ -416,7 +418,7 @@ def test_a_picture_longer_than_the_sound_is_no_cut(tmp_path: Path, cut: bool) ->
     path = tmp_path / "a.mkv"
     samples = stairs(10, 44_100, SONG_HZ)
     with av.open(path, "w", format="matroska") as out:
-        picture, sound = out.add_stream("mpeg4", rate=5), out.add_stream("pcm_s16le", rate=44_100, layout="stereo")
+        picture, audio = out.add_stream("mpeg4", rate=5), out.add_stream("pcm_s16le", rate=44_100, layout="stereo")
         picture.width = picture.height = 64
         for i in range(100):  # 20 s
             image = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -426,7 +428,7 @@ def test_a_picture_longer_than_the_sound_is_no_cut(tmp_path: Path, cut: bool) ->
             if pcm.size:
                 frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="stereo")
                 frame.sample_rate, frame.pts = 44_100, i * 8820
-                out.mux(sound.encode(frame))
+                out.mux(audio.encode(frame))
         out.mux(picture.encode(None))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] if cut else content)

@@ -11,7 +11,7 @@ import soxr
 
 from mgc.cache.errors import ClipError
 from mgc.cache.format.recipe import MelRecipe
-from mgc.pipeline.audio.clips import decode_clip, sound_seconds
+from mgc.pipeline.audio.clips import audio_seconds, decode_clip
 from mgc.pipeline.audio.containers import Caps
 from mgc.pipeline.extraction.whole_songs import batch_songs, count_windows
 from mgc.pipeline.sources.manifest import Source, Track
@@ -22,15 +22,15 @@ RECIPE = MelRecipe(clip_s=2.0)
 @pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.mp3"])
 def test_windows_laid_end_to_end_are_the_song(name: str, tmp_path: Path) -> None:
     """Each is decoded by itself, from a seek; together they are the file decoded and resampled in one go."""
-    sound = 0.2 * np.random.default_rng(0).standard_normal(round(7.3 * 44_100)).cumsum()
-    sound -= np.convolve(sound, np.ones(441) / 441, "same")
+    audio = 0.2 * np.random.default_rng(0).standard_normal(round(7.3 * 44_100)).cumsum()
+    audio -= np.convolve(audio, np.ones(441) / 441, "same")
     path = tmp_path / name
-    soundfile.write(path, 0.5 * sound / np.abs(sound).max(), 44_100)
+    soundfile.write(path, 0.5 * audio / np.abs(audio).max(), 44_100)
     decoded, _ = soundfile.read(path, dtype="float32")
     whole = soxr.resample(decoded, 44_100, 22_050, quality="HQ")
     clips = [decode_clip(path, RECIPE, start_s=2.0 * k) for k in range(4)]
     assert [clip.offset_s for clip in clips] == [0, 2, 4, 6]
-    assert {round(clip.seconds, 1) for clip in clips} == {round(sound_seconds(path, Caps()), 1)} == {7.3}
+    assert {round(clip.seconds, 1) for clip in clips} == {round(audio_seconds(path, Caps()), 1)} == {7.3}
     laid = np.concatenate([clip.samples[: clip.n_valid] for clip in clips])[: len(whole)]
     loss_db = 20 * np.log10(np.sqrt(np.mean((laid - whole[: len(laid)]) ** 2)) / np.sqrt(np.mean(whole**2)))
     assert loss_db < -60

@@ -166,7 +166,7 @@ def test_tracks_that_join_later_lack_it_until_it_is_run_again(store: Path, songs
     api.extract(late, store, features=("mel", "lyrics"), append=True, **OPTIONS)
     view = mgc.open(store)
     assert view.store.counts("brightness").pending == 1
-    with pytest.raises(TrackUnavailableError, match=r"1 of the tracks asked for have no 'brightness': z \(not extr"):
+    with pytest.raises(TrackUnavailableError, match=r"1 of the requested tracks have no 'brightness': z \(not extr"):
         view["brightness"][:]
     assert len(view) == 6
     assert view.sel(feature="brightness")["brightness"].shape == (5, 3)

@@ -197,7 +197,7 @@ FMA_FAULTS = {
     "one header row": ("tracks.csv", "track_id,title\n2,x\n", r"tracks\.csv: expected a header of two rows"),
     "empty": ("tracks.csv", "", r"tracks\.csv: expected a header of two rows"),
     "column lost": ("tracks.csv", ",set,track\n,split,genre\ntrack_id,,\n2,a,b\n", r"no column 'set\.subset'"),
-    "no genres.csv": ("genres.csv", None, r"genres\.csv: there is no such file"),
+    "no genres.csv": ("genres.csv", None, r"genres\.csv: no such file"),
     "orphan": (
         "genres.csv",
         "genre_id,parent,title\n2,9,International\n",

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mgc.cache.errors import ConfigError
-from mgc.pipeline.synth import sound, words, world
+from mgc.pipeline.synth import audio, lyrics, world
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -116,7 +116,7 @@ def test_genres_co_occur_and_exclude_each_other() -> None:
 def test_the_rules_leave_no_song_without_a_genre() -> None:
     rng = np.random.default_rng(0)
     for scene in world.SCENES:
-        for theme in (*words.THEMES, "none"):
+        for theme in (*lyrics.THEMES, "none"):
             assert world.genres_of(scene, theme, rng)
 
 
@@ -134,7 +134,7 @@ def test_the_unheard_song_is_by_a_new_artist(n_songs: int) -> None:
 
 def test_swing_delays_the_off_beat_and_machines_are_straight() -> None:
     for name, low, high in (("machine", 0.45, 0.55), ("swing", 0.57, 0.70)):
-        starts = sound.step_starts(sound.SOUNDS[name], 22_050 * 30, np.random.default_rng(0))
+        starts = audio.step_starts(audio.SOUNDS[name], 22_050 * 30, np.random.default_rng(0))
         beat = np.diff(starts[:, 0]).mean() / 4
         off_beat = (starts[:, 2] - starts[:, 0]).mean() / beat
         assert low < off_beat < high

@@ -1,4 +1,4 @@
-"""The language of the built-in collection: six themes made of real English words, and lines built from them.
+"""Lyrics of the generated demo collection: six themes of real English words, and lines built from them.
 
 The words are real so that a pretrained encoder sees meaning in them, and a model can tell a theme from words it has not
 met in training. All lists and line patterns were written for mgc; no text is copied.
@@ -108,7 +108,7 @@ FILLERS = (
     "so it goes, so it goes",
     "tell me, tell me why",
 )
-"""Lines that say nothing."""
+"""Filler lines."""
 
 PATTERNS = (
     "the {a} {n} is waiting at {p}",
@@ -136,7 +136,7 @@ def fill(pattern: str, words: Vocabulary, rng: np.random.Generator) -> str:
 
 
 def favourites(words: Vocabulary, keep: float, rng: np.random.Generator) -> Vocabulary:
-    """The part of a vocabulary that one artist uses: `keep` (0 to 1) of every list, drawn by `rng`."""
+    """Return the part of a vocabulary that one artist uses: `keep` (0 to 1) of every list, drawn by `rng`."""
 
     def some(choices: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(rng.permutation(choices)[: max(2, round(keep * len(choices)))].tolist())

@@ -1,4 +1,4 @@
-"""The sound of the built-in collection: six scenes, each with its rhythm, harmony and timbre.
+"""Audio of the generated demo collection: six scenes, each with its rhythm, harmony and timbre.
 
 A scene decides tempo, patterns and swing; scale, progressions and size of chords; waveforms, drive and drums. An artist
 adds an equaliser and a room; a song draws its own key, tempo, patterns and melody.
@@ -61,7 +61,7 @@ class Timbre:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """How one scene sounds.
+    """Rhythm, harmony and timbre of a scene.
 
     Attributes
     ----------
@@ -306,7 +306,7 @@ def studio_filter(seed: int, artist: int, n_samples: int) -> npt.NDArray[np.comp
 
 
 def render(scene_name: str, *, seed: int, index: int, artist: int, sung: bool, clip_s: float) -> Samples:
-    """The sound of one song, in the studio of its artist.
+    """Return the sound of one song, in the studio of its artist.
 
     Parameters
     ----------
