@@ -144,8 +144,8 @@ def test_stored_mels_equal_those_of_librosa(songs, real_data):
         power = librosa.feature.melspectrogram(y=samples, sr=rate, n_fft=2048, hop_length=512, n_mels=128)
         expected = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
         stored = store.read("mel", [track["row"]])[0].astype(np.float64)
-        heard = expected > expected.max() - 80
-        worst = max(worst, float(np.abs(stored - expected)[heard].max()))
+        addresses = expected > expected.max() - 80
+        worst = max(worst, float(np.abs(stored - expected)[addresses].max()))
     assert worst <= 0.05, f"{worst:.4f} dB from librosa"
 
 
@@ -183,11 +183,11 @@ def test_a_folder_of_invalid_files_gives_the_expected_outcomes(real_data, mgc_js
         "extract", real_data / "torture", "-o", tmp_path / "t.zarr", "--features", "mel", "--max-failures", "50%"
     )
     assert report["planned"] == report["ok"] + report["failed"] == 44
-    found = {track["id"]: track for track in FeatureStore.open(tmp_path / "t.zarr").tracks.to_pylist()}
+    actual = {track["id"]: track for track in FeatureStore.open(tmp_path / "t.zarr").tracks.to_pylist()}
     lines = (real_data / "torture" / "OUTCOMES.tsv").read_text().splitlines()[1:]
     wrong = []
     for file, outcome, reasons, flags in (line.split("\t") for line in lines):
-        track = found[file]
+        track = actual[file]
         if outcome == "ok":
             missing = set(flags.split()) - set(Flag(track["flags"]).names)
             right = track["status"] == 1 and not missing

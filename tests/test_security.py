@@ -83,11 +83,11 @@ def texts(folder: Path) -> str:
     found = []
     for file in folder.rglob("*"):
         if file.suffix == ".parquet":
-            found.append(json.dumps(pq.read_table(file).to_pylist(), default=str))
-            found.append(str(pq.read_schema(file).metadata))
+            result.append(json.dumps(pq.read_table(file).to_pylist(), default=str))
+            result.append(str(pq.read_schema(file).metadata))
         elif file.is_file() and file.relative_to(folder).parts[0] != "log":
-            found.append(file.read_bytes().decode("latin-1"))
-    return "\n".join(found)
+            result.append(file.read_bytes().decode("latin-1"))
+    return "\n".join(result)
 
 
 @pytest.mark.parametrize("name", ["s.zarr", "run/best"])
@@ -97,13 +97,13 @@ def test_stores_and_models_contain_no_paths_hosts_or_users(made, name):
     for secret in ("secret-place", str(made), str(Path.home()), "unmistakable words"):
         assert secret not in said, secret
     for word in (socket.gethostname(), getpass.getuser()):
-        assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", said), word
+        assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", output), word
 
 
 def test_sealed_stores_contain_no_paths_hosts_or_users(made):
     said = (made / "s.h5").read_bytes()
     for secret in ("secret-place", str(Path.home()), "unmistakable words"):
-        assert secret.encode() not in said
+        assert secret.encode() not in output
 
 
 PLAYLISTS = {
@@ -118,7 +118,7 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("name", PLAYLISTS)
 def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
-    asked = []
+    requested = []
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -129,7 +129,7 @@ def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
         def accept():
             while not stop.is_set():
                 try:
-                    asked.append(listener.accept()[1])
+                    requested.append(listener.accept()[1])
                 except TimeoutError:
                     continue
 
@@ -145,16 +145,16 @@ def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
         finally:
             stop.set()
             thread.join()
-    assert asked == []
+    assert requested == []
 
 
 def test_lock_has_the_versions_of_the_constraints_with_hashes():
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     locked = {}
     for line in lines:
-        found = re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
-        assert found, line
-        locked[normal(found[1])] = found[2]
+        result = re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
+        assert result, line
+        locked[normal(result[1])] = result[2]
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if "==" in line and not line.startswith("#"):

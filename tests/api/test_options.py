@@ -47,11 +47,11 @@ def test_an_unknown_option_is_an_error_with_the_nearest_name(table: Path) -> Non
     [
         ({"features": ["mel", "chroma"]}, "invalid features: 'mel,chroma'. Use mel, lyrics or both"),
         ({"features": ["genres"]}, "Use mel, lyrics or both"),
-        ({"features": ["mel", "genres"]}, "genres are embedded by the encoder of the lyrics"),
-        ({"workers": 2, "scheduler": Scheduler(address="tls://a:1")}, "a scheduler has workers of its own"),
+        ({"features": ["mel", "genres"]}, "the encoder of the lyrics embeds the genre names"),
+        ({"workers": 2, "scheduler": Scheduler(address="tls://a:1")}, "--workers and --scheduler exclude each other"),
         ({"features": ["mel"], "genre_names": "common"}, "genres are not embedded"),
-        ({"add": "minilm", "genre_names": "common"}, "leave --genre-names out"),
-        ({"shard": (1, 2), "retry_failed": True}, "run it once, without --shard"),
+        ({"add": "minilm", "genre_names": "common"}, "Remove --genre-names"),
+        ({"shard": (1, 2), "retry_failed": True}, "Run it once, without --shard"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options: dict[str, object], problem: str) -> None:

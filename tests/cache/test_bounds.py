@@ -46,7 +46,7 @@ def test_values_within_bounds_and_of_unchecked_types_pass(values: dict[str, Any]
         ({"form": ["long"]}, "form=['long']: unknown choice. Choose one of long, short."),
     ],
 )
-def test_other_values_are_refused_with_what_is_wanted(values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused_with_the_expected_type(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_options(Options(**values))
     assert str(refused.value) == message

@@ -60,7 +60,7 @@ def test_a_store_that_was_copied_there_is_read_verified_and_converted(tmp_path, 
         convert(whole, tmp_path / "s.h5")
 
 
-def test_writing_into_it_says_why_not_and_changes_nothing(tmp_path, without_links):
+def test_extract_into_hdf5_store_is_refused(tmp_path, without_links):
     store = create(tmp_path / "s.zarr")
     fill(store)
     drop(store, ["t02"], planned=["t02"])
@@ -72,14 +72,14 @@ def test_writing_into_it_says_why_not_and_changes_nothing(tmp_path, without_link
         assert tree(store) == before
 
 
-def test_where_there_are_links_nothing_is_left_of_the_trial(tmp_path):
+def test_link_check_leaves_no_files(tmp_path):
     refuse_without_links(tmp_path / "not" / "there")
     assert list(tmp_path.iterdir()) == []
     shutil.rmtree(tmp_path)
     refuse_without_links(tmp_path)
 
 
-def test_a_link_that_only_this_file_is_refused_names_the_true_cause(tmp_path, monkeypatch):
+def test_refused_hard_link_reports_the_cause(tmp_path, monkeypatch):
     """As Linux refuses a link to another user's file (fs.protected_hardlinks)."""
     theirs, own_link = tmp_path / "theirs", os.link
     theirs.touch()
@@ -97,7 +97,7 @@ def test_a_link_that_only_this_file_is_refused_names_the_true_cause(tmp_path, mo
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
-def test_another_users_file_is_named(tmp_path):
+def test_file_of_another_user_is_reported(tmp_path):
     tmp_path.chmod(0o777)
     (tmp_path / "theirs").touch(mode=0o644)
     script = (

@@ -39,7 +39,7 @@ def test_large_arrays_use_the_same_pages_again_while_memory_is_kept_and_not_afte
 
 @needs_glibc
 @pytest.mark.parametrize(("n_mb", "again"), [(20, True), (100, False)])
-def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb: int, again: bool) -> None:
+def test_worker_reuses_small_blocks_and_returns_large_ones(n_mb: int, again: bool) -> None:
     """In a process of its own, with what Dask's nanny sets in its workers."""
     script = (
         "from test_machine import pages_asked_for, MB\n"
@@ -55,12 +55,12 @@ def test_a_worker_reuses_what_a_clip_needs_and_gives_back_what_a_part_needs(n_mb
         check=True,
         env={"PYTHONPATH": ":".join(folders), "MALLOC_TRIM_THRESHOLD_": "65536"},
     )
-    asked = int(done.stdout)
-    assert asked < 100 if again else asked >= n_mb // 2
+    requested = int(done.stdout)
+    assert requested < 100 if again else requested >= n_mb // 2
 
 
 @needs_glibc
-def test_nothing_changes_where_it_is_not_wanted() -> None:
+def test_keep_freed_memory_can_be_disabled() -> None:
     with keep_freed_memory(enabled=False):
         pages_asked_for(100 * MB)
         assert pages_asked_for(100 * MB) >= 50

@@ -36,21 +36,21 @@ def test_the_nearest_name_ignores_case_and_keeps_its_own(name: str, cutoff: floa
     assert nearest(name, ["rock", "Metal"], cutoff) == expected
 
 
-def test_a_hint_lists_the_names_where_none_is_near() -> None:
+def test_hint_lists_all_names_if_none_is_similar() -> None:
     assert did_you_mean("wirkers", ["store", "workers"]) == "did you mean 'workers'?"
     assert did_you_mean("x", ["a", "b", "c"], limit=2) == "there are: a, b and 1 more"
 
 
-def test_large_counts_can_have_a_separator() -> None:
+def test_large_counts_can_have_a_thousands_separator() -> None:
     assert [counted(2000, "track", separator=separator) for separator in ("", ",")] == ["2000 tracks", "2,000 tracks"]
 
 
-def test_a_number_has_three_decimals_or_says_that_it_is_missing() -> None:
+def test_number_has_three_decimals_or_a_placeholder() -> None:
     assert [number(value) for value in (0.12345, -1, None, math.nan, math.inf)] == ["0.123", "-1.000", "–", "–", "–"]
     assert [number(value, sign=True, missing="-") for value in (0.5, -0.5, None)] == ["+0.500", "-0.500", "-"]
 
 
-def test_an_interval_has_both_ends_or_says_that_it_is_missing() -> None:
+def test_interval_has_both_ends_or_a_placeholder() -> None:
     estimate = {"value": 0.5, "low": 0.25, "high": 0.75}
     assert interval(estimate) == "0.250 to 0.750"
     assert interval(estimate, " [{}, {}]", digits=2, sign=True) == " [+0.25, +0.75]"

@@ -55,7 +55,7 @@ def test_work_of_normalisation_is_linear_in_the_text(trap: str, monkeypatch: pyt
     comparable_artists([text])
 
 
-def test_surplus_marks_are_removed_and_others_stay() -> None:
+def test_surplus_marks_are_removed_and_others_kept() -> None:
     assert read_lyrics("a" + "\u0301" * 500).flags == Flag.TEXT_CLEANED
     assert limit_marks("Z\u0301\u0316a\u0308lgo e\u0301") == "Z\u0301\u0316a\u0308lgo e\u0301"
     assert limit_marks("a" + "\u0301" * 500 + "b" + "\u0316" * 31) == "a" + "\u0301" * 30 + "b" + "\u0316" * 30

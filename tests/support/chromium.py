@@ -92,9 +92,9 @@ class Chromium:
     def _hear(self) -> dict[str, Any]:
         """The next message; events are also noted with the tab that they are of."""
         while b"\0" not in self._buffer:
-            heard = os.read(self._answers.fileno(), 1 << 16)
-            assert heard, "Chromium has ended"
-            self._buffer += heard
+            received = os.read(self._answers.fileno(), 1 << 16)
+            assert received, "Chromium has ended"
+            self._buffer += received
         message, _, self._buffer = self._buffer.partition(b"\0")
         heard_message: dict[str, Any] = json.loads(message)
         tab = self.tabs.get(heard_message.get("sessionId", ""))
@@ -115,15 +115,15 @@ class Tab:
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.send(method, session=self.session, **parameters)
 
-    def note(self, event: str, told: dict[str, Any]) -> None:
+    def note(self, event: str, message: dict[str, Any]) -> None:
         if event == "Page.loadEventFired":
             self.loaded = True
         elif event == "Runtime.exceptionThrown":
-            self.errors.append(str(told["exceptionDetails"]))
-        elif event == "Log.entryAdded" and told["entry"]["level"] in ("warning", "error"):
-            self.errors.append(told["entry"]["text"])
+            self.errors.append(str(message["exceptionDetails"]))
+        elif event == "Log.entryAdded" and message["entry"]["level"] in ("warning", "error"):
+            self.errors.append(message["entry"]["text"])
         elif event == "Runtime.consoleAPICalled":
-            self.errors.append(str(told["args"]))
+            self.errors.append(str(message["args"]))
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression (JSON values); of a promise, what it comes to."""

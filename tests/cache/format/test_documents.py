@@ -152,7 +152,7 @@ def test_a_sealed_record_that_contradicts_the_format_is_refused(
         assert key in [damage.key for damage in verify(store, full=True)]
 
 
-def test_a_feature_set_of_a_name_that_is_taken_is_refused(full: Path, tmp_path: Path) -> None:
+def test_feature_set_with_a_used_name_is_refused(full: Path, tmp_path: Path) -> None:
     for name in ("mel", "rows", "staging"):
         store = Path(shutil.copytree(full, tmp_path / name))
         (store / "features/tempo.json").rename(store / f"features/{name}.json")
@@ -161,7 +161,7 @@ def test_a_feature_set_of_a_name_that_is_taken_is_refused(full: Path, tmp_path: 
             read_plan(store)
 
 
-def test_another_format_version_is_said_to_be_one(full: Path, tmp_path: Path) -> None:
+def test_another_format_version_is_reported(full: Path, tmp_path: Path) -> None:
     """Before its keys are looked at: a later version may have others."""
     store = Path(shutil.copytree(full, tmp_path / "s.zarr"))
     rewrite(store, "plan.json", lambda d: d.update(format_version=2, more=1))
@@ -172,7 +172,7 @@ def test_another_format_version_is_said_to_be_one(full: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"sha256": "\\ud800"}', '{"a": "\\ud800", "sha256": 1}', "[]", "1", "\xff"]
 )
-def test_what_json_itself_stumbles_over_is_a_damaged_record(full: Path, tmp_path: Path, text: str) -> None:
+def test_invalid_json_is_a_damaged_record(full: Path, tmp_path: Path, text: str) -> None:
     store = Path(shutil.copytree(full, tmp_path / "s.zarr"))
     for key in ("plan.json", "commits/1.json", "drops/0.json", "zarr.json"):
         (store / key).unlink()

@@ -149,7 +149,7 @@ def test_verify_reports_what_hdf5_raises_about_a_file(
     assert "no such object" in damages[0].detail
 
 
-def test_a_file_that_was_only_sealed_again_is_read(folder: Path) -> None:
+def test_resealed_file_is_read(folder: Path) -> None:
     write_seal(folder / "s.h5")
     assert api.store_verify(folder / "s.h5") == []
     convert(folder / "s.h5", folder / "out.zarr")
@@ -185,7 +185,7 @@ def test_links_of_a_folder_are_refused_by_name(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_links_of_arrays_are_refused_by_whoever_reads_them(folder: Path, name: str) -> None:
+def test_links_of_arrays_are_refused_by_every_reader(folder: Path, name: str) -> None:
     store = folder / "s.zarr"
     (store / name).rename(folder / "moved")
     (store / name).symlink_to(folder / "moved")
@@ -230,7 +230,7 @@ def test_no_older_object_behind_a_link_is_removed(folder: Path, elsewhere: Path,
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "nowhere"])
-def test_repair_puts_a_link_aside_and_compaction_removes_only_the_link(
+def test_repair_quarantines_a_link_and_compaction_removes_only_the_link(
     folder: Path, elsewhere: Path, name: str
 ) -> None:
     store, before = folder / "s.zarr", tree(elsewhere)

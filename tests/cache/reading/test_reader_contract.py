@@ -163,7 +163,7 @@ def test_added_feature_sets_have_outcomes_and_values_of_their_own(reader: StoreR
     assert (states >= 1).all()
 
 
-def test_what_cannot_be_read_is_refused_in_the_same_words(store: FeatureStore) -> None:
+def test_readers_raise_the_same_errors(store: FeatureStore) -> None:
     cases: list[tuple[str, list[int], type[Exception], str]] = [
         ("mel", [0, FAILED_ROW], TrackUnavailableError, r"1 of the requested tracks have no features: t05 \(EMPTY\)"),
         ("mel", [DROPPED_ROW], TrackUnavailableError, r"t02 \(DROPPED\)"),

@@ -45,7 +45,7 @@ def store_path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "zarr"])
-def test_what_is_written_is_read_in_any_order(store_path, mapped):
+def test_rows_are_read_in_any_order(store_path, mapped):
     store = FeatureStore.open(store_path, mapped=mapped)
     rows = np.array([9, 0, 7, 0, 3])
     for name in features(0):
@@ -203,14 +203,14 @@ def test_altered_or_missing_tables_are_refused(store_path):
         FeatureStore.open(store_path)
 
 
-def test_a_file_managers_droppings_do_not_matter(store_path):
+def test_files_of_a_file_manager_are_ignored(store_path):
     (store_path / "commits" / ".DS_Store").write_bytes(b"x")
     (store_path / "staging").mkdir()
     (store_path / "staging" / ".nfs0001").write_bytes(b"x")
     assert len(FeatureStore.open(store_path).ok_rows) == N_TRACKS - 1
 
 
-def test_staging_may_vanish_under_one_who_looks_into_it(store_path, monkeypatch):
+def test_staging_may_vanish_while_it_is_listed(store_path, monkeypatch):
     """Any reader removes it when it is empty, between another's look whether it is there and what is in it."""
     staging = store_path / "staging"
 

@@ -56,20 +56,20 @@ def test_position_i_is_the_same_track_everywhere(store: mgc.StoreView) -> None:
         store["chroma"]
 
 
-def test_selections_hold_what_the_source_said(store: mgc.StoreView) -> None:
-    said = {i: song(i) for i in OK_SONGS}
+def test_selections_match_the_values_of_the_source(store: mgc.StoreView) -> None:
+    output = {i: song(i) for i in OK_SONGS}
     cases: list[tuple[dict[str, Any], Any]] = [
-        ({"genre": "jazz"}, lambda one: "jazz" in one["genres"]),
+        ({"genre": "jazz"}, lambda item: "jazz" in item["genres"]),
         (
             {"genre": ["jazz", "folk"], "split": "train"},
-            lambda one: {"jazz", "folk"} & {*one["genres"]} and one["split"] == "train",
+            lambda item: {"jazz", "folk"} & {*item["genres"]} and item["split"] == "train",
         ),
-        ({"language": "pt", "artist": ("artist 1", "artist 2")}, lambda one: one["artists"] == ["artist 1"]),
-        ({"id": "song07"}, lambda one: one["id"] == "song07"),
+        ({"language": "pt", "artist": ("artist 1", "artist 2")}, lambda item: item["artists"] == ["artist 1"]),
+        ({"id": "song07"}, lambda item: item["id"] == "song07"),
     ]
-    for asked, right in cases:
-        chosen = store.sel(**asked)
-        assert chosen.tracks.column("id").to_pylist() == [one["id"] for one in said.values() if right(one)]
+    for requested, right in cases:
+        chosen = store.sel(**requested)
+        assert chosen.tracks.column("id").to_pylist() == [item["id"] for item in output.values() if right(item)]
         assert chosen["mel"].shape[0] == len(chosen) == len(chosen.tracks)
     assert len(store.sel(genre="jazz").sel(split="test")) == len(store.sel(genre="jazz", split="test"))
     assert len(store.sel(id="song00", artist="artist 7")) == 0
@@ -125,9 +125,9 @@ def test_torch_reads_through_a_loader_with_workers(store: mgc.StoreView) -> None
     loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=1, multiprocessing_context="fork")
     batches = list(loader)
     view = store.sel(split="train")
-    np.testing.assert_array_equal(torch.cat([one["mel"] for one in batches]).numpy(), view["mel"][:])
-    assert torch.cat([one["labels"] for one in batches]).tolist() == view.labels(["metal", "jazz"]).tolist()
-    tokens = torch.cat([one["lyrics_tokens"] for one in batches])
+    np.testing.assert_array_equal(torch.cat([item["mel"] for item in batches]).numpy(), view["mel"][:])
+    assert torch.cat([item["labels"] for item in batches]).tolist() == view.labels(["metal", "jazz"]).tolist()
+    tokens = torch.cat([item["lyrics_tokens"] for item in batches])
     assert tokens.dtype == torch.int64
     np.testing.assert_array_equal(tokens.numpy(), view["lyrics_tokens"][:])
     with pytest.raises(StoreError, match="no array 'chroma'"):
@@ -159,7 +159,7 @@ def test_opening_a_store_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("form", ["zarr", "h5"])
-def test_a_smaller_store_is_whole_and_holds_the_same_features(
+def test_selected_store_verifies_and_has_the_same_features(
     call: Any, store: mgc.StoreView, tmp_path: Path, form: str
 ) -> None:
     small = tmp_path / f"small.{form}"
@@ -224,7 +224,7 @@ def add_negated_text(path: Path, parts: range) -> None:
     for part in parts:
         every, failed = [features(i) for i in plan.part_range(part)], [i == FAILED_SONG for i in plan.part_range(part)]
         arrays = {
-            spec.name: np.stack([one[spec.name.removesuffix("_neg")] for one in every]) for spec in plan.arrays("neg")
+            spec.name: np.stack([item[spec.name.removesuffix("_neg")] for item in every]) for spec in plan.arrays("neg")
         }
         for name in ("lyrics_neg", "lyrics_pooled_neg"):
             arrays[name] *= -1
@@ -237,7 +237,7 @@ def add_negated_text(path: Path, parts: range) -> None:
         commit_part(path, part, arrays, pa.Table.from_pylist(outcomes, ADDED_OUTCOME_SCHEMA), feature_set="neg")
 
 
-def test_text_features_that_joined_come_along_where_every_track_has_them(songs_store: Path, tmp_path: Path) -> None:
+def test_select_copies_added_text_features_that_every_track_has(songs_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "songs.zarr"
     shutil.copytree(songs_store, path)
     add_negated_text(path, range(2))

@@ -43,7 +43,7 @@ def both(tmp_path_factory) -> tuple[Path, Path]:
     return store, folder / "s.h5"
 
 
-def test_it_reads_as_the_zarr_form_does(both):
+def test_hdf5_form_reads_as_the_zarr_form(both):
     with FeatureStore.open(both[0]) as zarr_form, FeatureStore.open(both[1]) as sealed:
         assert sealed.tracks.equals(zarr_form.tracks)
         assert sealed.recipe == zarr_form.recipe
@@ -74,7 +74,7 @@ def test_plain_h5py_reads_it(both):
         assert file["genre_embedding"].shape == (3, 12)
 
 
-def test_unpacked_it_is_the_store_that_was_sealed(both, tmp_path):
+def test_conversion_to_hdf5_and_back_gives_identical_bytes(both, tmp_path):
     unpack_store(both[1], tmp_path / "again.zarr")
     assert tree(tmp_path / "again.zarr") == tree(both[0])
     seal_store(tmp_path / "again.zarr", tmp_path / "again.h5")
@@ -87,17 +87,17 @@ def test_any_flipped_byte_is_found(both, tmp_path):
     assert seal_problem(both[1]) is None
     places = [0, 100, 300, 511, 512, 600, len(data) // 3, len(data) // 2, len(data) - 1]
     for place in [*places, *np.random.default_rng(0).integers(0, len(data), 50).tolist()]:
-        hurt = tmp_path / "hurt.h5"
-        hurt.write_bytes(data[:place] + bytes([data[place] ^ 8]) + data[place + 1 :])
-        assert seal_problem(hurt) is not None, place
+        damaged = tmp_path / "hurt.h5"
+        damaged.write_bytes(data[:place] + bytes([data[place] ^ 8]) + data[place + 1 :])
+        assert seal_problem(damaged) is not None, place
         with pytest.raises(StoreCorruptError):
-            unpack_store(hurt, tmp_path / "x.zarr")
+            unpack_store(damaged, tmp_path / "x.zarr")
         assert not (tmp_path / "x.zarr").exists()
     (tmp_path / "cut.h5").write_bytes(data[:-1])
     assert seal_problem(tmp_path / "cut.h5") is not None
 
 
-def test_a_flipped_bit_in_a_clip_is_found_by_who_reads_it(both, tmp_path):
+def test_reader_detects_a_flipped_bit_in_a_clip(both, tmp_path):
     data = bytearray(both[1].read_bytes())
     place = data.index(features(7)["mel"].tobytes()[:64])
     data[place + 9] ^= 1
@@ -108,7 +108,7 @@ def test_a_flipped_bit_in_a_clip_is_found_by_who_reads_it(both, tmp_path):
             store.read("mel", [7])
 
 
-def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
+def test_conversion_refuses_pending_tracks_and_existing_targets(both, tmp_path):
     pending = create(tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="10 tracks not extracted yet"):
         seal_store(pending, tmp_path / "s.h5")
@@ -122,7 +122,7 @@ def test_what_is_not_finished_or_in_the_way_is_refused(both, tmp_path):
         FeatureStore.open(tmp_path / "x.h5")
 
 
-def test_several_processes_read_it_at_once(both):
+def test_several_processes_read_the_hdf5_form_at_once(both):
     script = (
         "import sys, hashlib; from mgc.cache.reading.store import FeatureStore\n"
         "store = FeatureStore.open(sys.argv[1])\n"

@@ -67,15 +67,15 @@ def mend(store: Path, damages: list[Damage]) -> list[Damage]:
     return left
 
 
-def test_a_whole_store_is_as_recorded(store):
+def test_intact_store_has_no_damage(store):
     before = tree(store)
-    told = []
-    assert verify(store, full=True, on_progress=lambda step, done, total, note="": told.append((done, total))) == []
-    assert told[-1] == (4, 4)
+    progress = []
+    assert verify(store, full=True, on_progress=lambda step, done, total, note="": progress.append((done, total))) == []
+    assert progress[-1] == (4, 4)
     assert tree(store) == before
 
 
-def test_one_flipped_bit_in_every_file_is_found_named_and_mended(whole, tmp_path):
+def test_flipped_bit_in_every_file_is_reported_and_repaired(whole, tmp_path):
     before = tree(whole)
     keys = [key for key, data in before.items() if data]
     assert len(keys) > 40
@@ -83,14 +83,14 @@ def test_one_flipped_bit_in_every_file_is_found_named_and_mended(whole, tmp_path
         store = Path(shutil.copytree(whole, tmp_path / "s"))
         flip(store / key, (len(before[key]) * 7 * (number + 1) // 11) % len(before[key]))
         damages = verify(store, full=True)
-        hurt = [damage for damage in damages if damage.key == key]
-        if key.endswith("zarr.json") and not hurt:
+        damaged = [damage for damage in damages if damage.key == key]
+        if key.endswith("zarr.json") and not damaged:
             assert not damages, "a bit of white space may flip in JSON"
         else:
-            assert hurt, f"{key}: not found"
-            assert hurt[0].part == part_of(key), key
-            if hurt[0].part is not None:
-                assert hurt[0].tracks == PART_TRACKS.get(hurt[0].part, ("t99",))
+            assert damaged, f"{key}: not found"
+            assert damaged[0].part == part_of(key), key
+            if damaged[0].part is not None:
+                assert damaged[0].tracks == PART_TRACKS.get(damaged[0].part, ("t99",))
             left = mend(store, damages)
             if key.split("/")[0] in ("tracks", "genres", "genre_embedding") and not key.endswith("zarr.json"):
                 assert [damage.key for damage in left] == [key]  # only the source can make it again
@@ -123,7 +123,7 @@ def test_missing_and_cut_objects_are_found_without_reading_them(store, key, harm
     assert not (store / "commits" / "1.json").exists(), "a name is not used twice"
 
 
-def test_a_lost_commit_record_is_told_from_a_foreign_object(store):
+def test_lost_commit_record_differs_from_foreign_object(store):
     (store / "commits" / "2.json").unlink()
     (store / "mel" / "c" / "77").mkdir()
     (store / "mel" / "c" / "77" / "x").write_bytes(b"?")
@@ -150,7 +150,7 @@ def test_a_record_of_another_store_is_refused(store, tmp_path):
     assert any(damage.key == "generations/1.json" for damage in verify(store))
 
 
-def test_a_record_of_a_part_beyond_the_plan_is_foreign_and_put_aside(store):
+def test_record_of_a_part_beyond_the_plan_is_quarantined(store):
     (store / "commits" / "99.json").write_bytes((store / "commits" / "0.json").read_bytes())
     (damage,) = verify(store)
     assert (damage.kind, damage.key, damage.part) == ("foreign", "commits/99.json", None)
@@ -173,7 +173,7 @@ def test_values_that_contradict_the_record_are_found(store):
     assert np.isfinite(features(6)["mel"]).all()
 
 
-def test_what_is_no_store_is_said_to_be_none(tmp_path):
+def test_other_files_are_reported_as_no_store(tmp_path):
     with pytest.raises(StoreNotFoundError, match=r"neither plan.json nor zarr.json"):
         verify(tmp_path)
 
@@ -188,7 +188,7 @@ def test_a_takedown_of_all_tracks_of_a_part_leaves_no_byte_of_them(store):
     assert verify(store, full=True) == []
 
 
-def test_a_part_taken_back_after_a_takedown_is_pending_and_nothing_is_foreign(store):
+def test_part_quarantined_after_a_takedown_is_pending(store):
     """Its first record lies there still, but does not count: found by the campaign of sequences."""
     drop(store, ["t08"], planned=["t08"])
     compact(store)
@@ -226,7 +226,7 @@ def joined(tmp_path_factory) -> Path:
         "drops/0.json",
     ],
 )
-def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tmp_path, key):
+def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(joined, tmp_path, key):
     store, before = Path(shutil.copytree(joined, tmp_path / "s.zarr")), tree(joined)
     flip(store / key, len(before[key]) // 2)
     damages = verify(store, full=True)
@@ -248,7 +248,7 @@ def test_a_flipped_bit_in_what_joined_later_is_found_named_and_mended(joined, tm
         assert key.startswith("commits") or after[key] == before[key]
 
 
-def test_a_folder_in_the_place_of_a_file_is_found_and_mended(joined, tmp_path):
+def test_folder_in_place_of_a_file_is_reported_and_repaired(joined, tmp_path):
     """No file can replace a folder that is not empty; it is kept in quarantine, twice where that happens twice."""
     keys = {(key.partition("/")[0], key.endswith(".json")): key for key, data in sorted(tree(joined).items()) if data}
     for key in keys.values():
@@ -295,7 +295,7 @@ def test_a_takedown_that_cannot_be_read_hides_the_whole_store(joined, tmp_path):
         FeatureStore.open(store)
 
 
-def test_what_begins_with_a_dot_belongs_to_others(store):
+def test_hidden_files_are_ignored(store):
     """A user's git repository, a file manager's trash and thumbnails, at the top and in the rooms of a store."""
     others = [".git/HEAD", ".git/objects/ab/cd", ".Trash-0/files/x", "mel/.hidden/x", "rows/.nfs001", ".DS_Store"]
     for name in (*others, "quarantine/foreign/.git/HEAD"):

@@ -43,7 +43,7 @@ def keys(store: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["tempo", "other"])
-def test_nothing_of_them_is_left_and_all_else_is_untouched(store, name):
+def test_removal_deletes_the_feature_set_and_nothing_else(store, name):
     before = tree(store)
     remove_feature_set(store, name)
     after = tree(store)
@@ -57,10 +57,10 @@ def test_nothing_of_them_is_left_and_all_else_is_untouched(store, name):
     assert not [key for key in group if name in key]
     assert name not in group.attrs["added"]
     with FeatureStore.open(store) as opened:
-        assert list(opened.added) == [one for one in ("other", "tempo") if one != name]
+        assert list(opened.added) == [item for item in ("other", "tempo") if item != name]
 
 
-def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
+def test_interrupted_removal_is_complete_or_undone(whole, tmp_path):
     path = tmp_path / "clean" / "s.zarr"
     shutil.copytree(whole, path)
     with faults(path) as watch:
@@ -83,7 +83,7 @@ def test_whatever_interrupts_it_they_are_whole_or_gone(whole, tmp_path):
             shutil.rmtree(path.parent)
 
 
-def test_they_are_hidden_from_the_decision_on_and_the_same_command_ends_it(store):
+def test_killed_removal_hides_the_feature_set_and_is_completed_later(store):
     with faults(store, "kill", 2), contextlib.suppress(Killed):  # after the rename and its fsync
         remove_feature_set(store, "tempo")
     assert unfinished_removals(store) == ["tempo"]
@@ -94,7 +94,7 @@ def test_they_are_hidden_from_the_decision_on_and_the_same_command_ends_it(store
     assert unfinished_removals(store) == []
 
 
-def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):
+def test_name_can_be_reused_and_an_old_process_is_refused(store):
     old = read_plan(store)
     remove_feature_set(store, "tempo")
     newer = dataclasses.replace(TEMPO, version="2", shape=(5,), dtype="int16")
@@ -111,7 +111,7 @@ def test_others_join_by_the_same_name_and_an_old_process_is_refused(store):
         assert opened.read("tempo", opened.rows_with("tempo")).shape[1:] == (5,)
 
 
-def test_a_reader_that_was_there_before_is_refused_and_reads_no_fill(store):
+def test_open_reader_raises_after_removal_of_a_feature_set(store):
     with FeatureStore.open(store) as before:
         assert len(before.rows_with("tempo"))
         remove_feature_set(store, "tempo")
@@ -120,13 +120,13 @@ def test_a_reader_that_was_there_before_is_refused_and_reads_no_fill(store):
         assert np.isfinite(before.read("mel", before.ok_rows)).all()
 
 
-def test_a_deleted_object_of_theirs_is_an_error_and_not_fill(store):
+def test_deleted_object_of_an_added_feature_set_raises(store):
     (store / "tempo" / "c" / "0" / "0").unlink()
     with FeatureStore.open(store) as opened, pytest.raises(StoreCorruptError, match="missing, but part 0 was comm"):
         opened.read("tempo", opened.rows_with("tempo"))
 
 
-def test_what_cannot_be_taken_out_is_refused_by_name(store):
+def test_invalid_removal_is_refused(store):
     for name in ("mel", "temp", "../features/tempo"):
         with pytest.raises(ConfigError, match=r"no added feature set .* \(added: other, tempo\)"):
             remove_feature_set(store, name)
@@ -146,7 +146,7 @@ def test_no_feature_is_called_like_a_folder_of_the_store(store, name):
         add_feature_set(store, read_plan(store), name, dataclasses.replace(TEMPO, extractor=name, dims=("x",)))
 
 
-def test_a_text_encoders_features_named_like_an_array_leave_the_array_alone(store):
+def test_removal_of_a_feature_set_named_as_an_array_keeps_the_array(store):
     add_feature_set(store, read_plan(store), "mel", OTHER, np.ones((3, 6), np.float32))
     before = keys(store)
     remove_feature_set(store, "mel")
@@ -154,7 +154,7 @@ def test_a_text_encoders_features_named_like_an_array_leave_the_array_alone(stor
     assert {key for key in before if key.startswith("mel/")} <= keys(store)
 
 
-def test_the_sealed_form_and_back_knows_nothing_of_them(store, tmp_path):
+def test_conversion_after_removal_has_no_trace_of_the_feature_set(store, tmp_path):
     remove_feature_set(store, "tempo")
     convert(store, tmp_path / "s.h5")
     names: list[str] = []

@@ -28,7 +28,7 @@ def half(tmp_path_factory):
 
 
 @pytest.mark.parametrize("writer", interleavings.WRITERS, ids=lambda command: command.__name__)
-def test_something_is_done_while_a_writer_sleeps(half, tmp_path, writer):
+def test_other_commands_during_a_suspended_writer_do_no_harm(half, tmp_path, writer):
     """`make campaign` lets it sleep at every operation; here at one for each command, spread over all."""
     n, others = interleavings.n_operations(half, tmp_path, writer), interleavings.OTHERS
     for i, other in enumerate(others):
@@ -66,7 +66,7 @@ def test_a_part_whose_staging_is_gone_is_not_committed(half, tmp_path):
         assert {item["key"] for item in unseal(path / "commits/1.json")["objects"]} == whole
 
 
-def test_verify_finds_a_record_that_names_too_little(half, tmp_path):
+def test_verify_reports_a_record_that_lists_too_few_objects(half, tmp_path):
     """As releases before 0.2 could commit it, when an extraction slept through `store compact`."""
     path = shutil.copytree(half, tmp_path / "s.zarr")
     interleavings.extract(path)
@@ -76,11 +76,11 @@ def test_verify_finds_a_record_that_names_too_little(half, tmp_path):
         assert len(without) < len(record["objects"])
         document = publish.with_objects({k: v for k, v in record.items() if k != "objects"}, without)
         (path / "commits/1.json").write_bytes(seal(document))
-        found = [damage for damage in verify(path) if damage.kind == "missing"]
-        assert [(damage.key, damage.part, damage.tracks) for damage in found] == [(key, 1, ("t04", "t05"))]
+        result = [damage for damage in verify(path) if damage.kind == "missing"]
+        assert [(damage.key, damage.part, damage.tracks) for damage in result] == [(key, 1, ("t04", "t05"))]
 
 
-def test_the_age_of_a_claim_is_told_by_the_clock_of_its_file_system(half, tmp_path, monkeypatch):
+def test_age_of_a_claim_uses_the_clock_of_its_file_system(half, tmp_path, monkeypatch):
     """A machine whose clock is hours ahead does not take a claim of now for a stale one."""
     path = shutil.copytree(half, tmp_path / "s.zarr")
     (path / "staging").mkdir(exist_ok=True)

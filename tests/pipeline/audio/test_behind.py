@@ -68,7 +68,7 @@ def decoded(path: Path, content: bytes) -> Clip:
         (ape(NOISE, header=True), 0),
     ],
 )
-def test_sound_behind_tags_and_padding(tmp_path: Path, kind: str, before: bytes, lost_s: float) -> None:
+def test_audio_behind_tags_and_padding_is_decoded(tmp_path: Path, kind: str, before: bytes, lost_s: float) -> None:
     clip = decoded(tmp_path / f"a.{kind}", before + audio(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
@@ -102,7 +102,7 @@ def test_tags_behind_the_frames_are_no_damage(tmp_path: Path, kind: str, behind:
     assert set(clip.flags) == {Flag.SHORT}
 
 
-def test_a_tag_of_tags() -> None:
+def test_nested_tags_are_removed() -> None:
     tags = id3(50, bytes(50)) + ape(b"x" * 40, header=True) + b"TAG" + bytes(125) + b"LYRICSBEGINabc000014LYRICS200"
     assert after_tags(tags + b"audio", 0) == len(tags)
 
@@ -117,7 +117,7 @@ def test_any_bytes_have_a_place_before_their_tags(parts: list[bytes]) -> None:
     "before", [b"\xef\xbb\xbf", b"\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: audio/mpeg\r\n\r\n"]
 )
 @pytest.mark.parametrize("kind", ["mp3", "flac", "ogg", "wav"])
-def test_sound_behind_a_few_lines(tmp_path: Path, kind: str, before: bytes) -> None:
+def test_audio_behind_a_few_text_lines_is_decoded(tmp_path: Path, kind: str, before: bytes) -> None:
     clip = decoded(tmp_path / f"a.{kind}", before + audio(kind))
     assert clip.seconds == pytest.approx(6, abs=0.11)
     assert set(clip.flags) == {Flag.SHORT}
@@ -157,14 +157,14 @@ def test_an_mp4_behind_zeros(tmp_path: Path) -> None:
         (id3(100, bytes(70_000)), "EMPTY"),
     ],
 )
-def test_what_is_known_and_what_is_no_sound(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_unsupported_formats_and_non_audio_are_reported(tmp_path: Path, content: bytes, expected: str) -> None:
     with pytest.raises(ClipError) as caught:
         decoded(tmp_path / "song.mp3", content)
     assert caught.value.reason == expected
 
 
 @pytest.mark.parametrize("archive", [b"PK\3\4" + bytes(26), b"Rar!\x1a\x07" + bytes(20)])
-def test_the_first_song_of_an_archive_is_not_taken_for_all(tmp_path: Path, archive: bytes) -> None:
+def test_tar_archive_of_songs_is_refused(tmp_path: Path, archive: bytes) -> None:
     with pytest.raises(ClipError) as caught:
         decoded(tmp_path / "song.mp3", archive + audio("mp3"))
     assert caught.value.reason == "NOT_AUDIO"
@@ -185,9 +185,7 @@ def test_a_wave_tag_beyond_ascii(tmp_path: Path) -> None:
     assert set(clip.flags) == {Flag.SHORT}
 
 
-def test_an_exception_in_one_binding_leaves_the_file_to_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exception_in_one_decoder_falls_back_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.flac"
     wanted = decoded(path, audio("flac"))
 

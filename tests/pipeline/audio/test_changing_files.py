@@ -177,7 +177,7 @@ def test_a_file_that_is_written_to_all_the_time_fails_with_its_reason(
     assert error.value.reason == "SOURCE_CHANGED"
 
 
-def test_a_file_at_rest_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
     monkeypatch.setattr(clip_child, "file_sha256", lambda path: hashed.append(path) or "0")
     monkeypatch.setattr(clip_child, "_COARSEST_CLOCK_NS", 0)

@@ -116,7 +116,7 @@ def test_a_clip_through_the_child_is_the_clip_itself(tmp_path: Path, reader: Cli
     got.mel[0, 0] = 0  # the caller owns it
 
 
-def test_reasons_of_the_file_come_through(tmp_path: Path, reader: ClipReader) -> None:
+def test_child_returns_the_reason_of_a_failed_file(tmp_path: Path, reader: ClipReader) -> None:
     (tmp_path / "page.mp3").write_text("<html>")
     os.mkfifo(tmp_path / "pipe.mp3")
     error = failure(reader, tmp_path / "page.mp3")
@@ -150,7 +150,7 @@ def test_relative_and_odd_paths(tmp_path: Path, reader: ClipReader, monkeypatch:
         ("stall", "DECODER_TIMEOUT"),
     ],
 )
-def test_a_fault_costs_its_own_file_only(tmp_path: Path, faulty: type[ClipReader], fault: str, reason: str) -> None:
+def test_one_bad_file_does_not_fail_others(tmp_path: Path, faulty: type[ClipReader], fault: str, reason: str) -> None:
     good = tone(tmp_path / "good.wav")
     bad = tone(tmp_path / f"{fault}.wav")
     limits = ClipLimits(cpu_s=60 if fault == "stall" else 1, wall_s=1 if fault == "stall" else 60, memory_bytes=1 << 29)
@@ -165,14 +165,12 @@ def test_a_fault_costs_its_own_file_only(tmp_path: Path, faulty: type[ClipReader
 
 
 @pytest.mark.parametrize("fault", ["crash-once", "killed-once"])
-def test_a_child_killed_from_outside_is_no_fault_of_the_file(
-    tmp_path: Path, faulty: type[ClipReader], fault: str
-) -> None:
+def test_child_killed_from_outside_does_not_fail_the_file(tmp_path: Path, faulty: type[ClipReader], fault: str) -> None:
     with faulty(RECIPE) as reader:
         assert reader.read(tone(tmp_path / f"{fault}.wav")).flags == Flag.SHORT
 
 
-def test_a_child_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
+def test_child_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.wav")
     with ClipReader(RECIPE) as reader:
         first = reader.read(path)
@@ -181,7 +179,7 @@ def test_a_child_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
         assert same(reader.read(path), first)
 
 
-def test_a_child_serves_so_many_files_and_no_more(tmp_path: Path) -> None:
+def test_child_is_replaced_after_max_files(tmp_path: Path) -> None:
     path, pids = tone(tmp_path / "a.wav"), []
     with ClipReader(RECIPE, limits=ClipLimits(files=2)) as reader:
         for _ in range(5):
@@ -199,7 +197,7 @@ def test_noise_of_the_decoder_is_kept_apart_and_bounded(tmp_path: Path, faulty: 
         assert "shout" not in reader.stderr_tail
 
 
-def test_the_last_words_of_a_crash_are_kept(tmp_path: Path, faulty: type[ClipReader]) -> None:
+def test_stderr_of_a_crashed_decoder_is_kept(tmp_path: Path, faulty: type[ClipReader]) -> None:
     with faulty(RECIPE) as reader:
         failure(reader, tone(tmp_path / "crash.wav"))
         assert "Segmentation fault" in reader.stderr_tail
@@ -241,7 +239,7 @@ def test_a_reader_may_be_closed_and_used_again(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_a_child_that_cannot_start_is_our_fault_not_the_files(tmp_path: Path) -> None:
+def test_child_that_cannot_start_raises_instead_of_failing_the_file(tmp_path: Path) -> None:
     class Lost(ClipReader):
         command = ("-m", "mgc.pipeline.no_such_module")
 

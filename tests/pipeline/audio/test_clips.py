@@ -200,12 +200,12 @@ def test_the_middle_of_any_format_is_in_its_place(
     assert from_start.offset_s == 0
     whole, _ = librosa.load(write(tmp_path / "b.wav", x, rate_hz, subtype="FLOAT"), sr=TARGET_HZ)
     first = round(clip.offset_s * TARGET_HZ)
-    shift, found = best_shift(clip.samples, whole, first)
+    shift, result = best_shift(clip.samples, whole, first)
     assert abs(shift) <= late_ms * TARGET_HZ / 1000
-    assert found < error
-    shift, found = best_shift(clip.samples, from_start.samples, first)
+    assert result < error
+    shift, result = best_shift(clip.samples, from_start.samples, first)
     assert abs(shift) <= (late_ms if late_ms < 2 else 0) * TARGET_HZ / 1000
-    assert found < 1e-6 or late_ms
+    assert result < 1e-6 or late_ms
 
 
 def best_shift(clip: Float32, longer: Float32, first: int) -> tuple[int, float]:
@@ -265,7 +265,7 @@ def test_channels_that_cancel_are_silence_in_the_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_sound_on_one_side_of_zero_is_no_silence(tmp_path: Path, side: int) -> None:
+def test_one_sided_waveform_is_not_silent(tmp_path: Path, side: int) -> None:
     path = write(tmp_path / "a.wav", side * np.abs(music(1, 22_050)), 22_050, subtype="FLOAT")
     assert only(decode_clip(path, RECIPE), Flag.SHORT)
 
@@ -303,7 +303,7 @@ def test_samples_that_are_no_numbers_fail(tmp_path: Path, bad: float) -> None:
 # What is no audio file at all
 
 
-def test_missing(tmp_path: Path) -> None:
+def test_missing_or_unreadable_file_is_src_missing(tmp_path: Path) -> None:
     assert reason(tmp_path / "none.mp3") == "SRC_MISSING"
     assert reason(tmp_path / "none.mp3" / "deeper.mp3") == "SRC_MISSING"
     assert reason(tmp_path / "nul\0.mp3") == "SRC_MISSING"
@@ -311,7 +311,7 @@ def test_missing(tmp_path: Path) -> None:
     assert reason(tmp_path / "loop.mp3") == "SRC_MISSING"
 
 
-def test_unreadable(tmp_path: Path) -> None:
+def test_unreadable_lyrics_fail(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", music(1))
     path.chmod(0)
     if os.access(path, os.R_OK):
@@ -354,7 +354,7 @@ ID3 = b"ID3\x03\x00\x00\x00\x00\x07\x68" + bytes(1000)
         (b"\x00\x00\x00\x18ftypM4A " + bytes(500), "BAD_HEADER"),
     ],
 )
-def test_what_is_no_sound_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_non_audio_content_is_reported(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(content)
     assert reason(path) == expected
@@ -366,12 +366,12 @@ def test_zero_samples(tmp_path: Path) -> None:
     assert reason(write(tmp_path / "a.aiff", nothing)) == "EMPTY"
 
 
-def test_too_short(tmp_path: Path) -> None:
+def test_audio_below_min_clip_s_is_too_short(tmp_path: Path) -> None:
     assert reason(write(tmp_path / "a.wav", music(0.049))) == "TOO_SHORT"
     assert only(decode_clip(write(tmp_path / "b.wav", music(0.05)), RECIPE), Flag.SHORT)
 
 
-def test_a_video_without_sound_is_not_audio(tmp_path: Path) -> None:
+def test_video_without_audio_is_not_audio(tmp_path: Path) -> None:
     with av.open(tmp_path / "a.mp4", "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 32
@@ -408,7 +408,7 @@ def test_names_that_ffmpeg_would_read_as_an_address(tmp_path: Path, monkeypatch:
 # Damage
 
 
-def test_codecs_without_decoder_and_encrypted_sound_are_unsupported(tmp_path: Path) -> None:
+def test_codecs_without_decoder_and_encrypted_audio_are_unsupported(tmp_path: Path) -> None:
     wav = bytearray(write(tmp_path / "a.wav", music(1)).read_bytes())
     wav[20:22] = b"\x34\x12"
     (tmp_path / "b.wav").write_bytes(wav)
@@ -433,7 +433,7 @@ def test_codecs_without_decoder_and_encrypted_sound_are_unsupported(tmp_path: Pa
     ],
 )
 @pytest.mark.parametrize("seconds", [10, 60])
-def test_a_cut_file_is_flagged_and_its_length_is_what_is_left(
+def test_truncated_file_is_flagged_and_has_the_remaining_length(
     tmp_path: Path, name: str, encoder: Callable[[Path, Float32], Path], seconds: int
 ) -> None:
     path = encoder(tmp_path / name, music(seconds))
@@ -451,7 +451,7 @@ def test_a_cut_file_is_flagged_and_its_length_is_what_is_left(
     assert Flag.TRUNCATED not in decode_clip(path, RECIPE).flags
 
 
-def test_a_cut_m4a_with_its_index_in_front(tmp_path: Path) -> None:
+def test_truncated_m4a_with_leading_index_is_flagged(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.m4a", music(20), "aac", "mp4")
     with (
         av.open(path) as source,
@@ -471,7 +471,7 @@ def test_a_cut_m4a_with_its_index_in_front(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
-def test_a_file_cut_to_almost_nothing(tmp_path: Path, name: str) -> None:
+def test_file_truncated_to_a_few_bytes_fails_with_a_reason(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, music(10))
     content = path.read_bytes()
     header = len(content) - 10 * 44_100 * 2
@@ -503,7 +503,7 @@ def test_a_flac_of_unknown_length(tmp_path: Path) -> None:
     assert only(clip, Flag.LONG)
 
 
-def test_a_flac_whose_header_claims_days_is_cut_short_not_too_large(tmp_path: Path) -> None:
+def test_flac_whose_header_declares_days_is_truncated_not_too_large(tmp_path: Path) -> None:
     content = bytearray(write(tmp_path / "a.flac", music(3)).read_bytes())
     content[21] |= 0x0F
     (tmp_path / "a.flac").write_bytes(content)
@@ -542,7 +542,7 @@ def test_an_ogg_with_lost_pages_keeps_its_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", [bytes(20_000), np.random.default_rng(2).bytes(20_000), b""])
-def test_a_damaged_mp3_goes_on_after_the_damage(tmp_path: Path, junk: bytes) -> None:
+def test_damaged_mp3_is_decoded_after_the_damage(tmp_path: Path, junk: bytes) -> None:
     path = write(tmp_path / "a.mp3", music(20), bitrate_mode="CONSTANT", compression_level=0.5)
     content = path.read_bytes()
     middle = len(content) // 2
@@ -553,7 +553,7 @@ def test_a_damaged_mp3_goes_on_after_the_damage(tmp_path: Path, junk: bytes) -> 
     assert clip.seconds == pytest.approx(20 - lost_s, abs=0.2)
 
 
-def test_a_flac_of_nothing_but_damage_fails(tmp_path: Path) -> None:
+def test_flac_without_intact_frames_fails(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", music(10))
     content = path.read_bytes()
     noise = np.random.default_rng(2).bytes(len(content))
@@ -601,7 +601,7 @@ def test_a_variable_mp3_without_header_is_read_to_its_end(tmp_path: Path, variab
 
 
 @pytest.mark.parametrize("frames", [100, 100_000, 0x7FFF_FFFF])
-def test_a_xing_header_that_lies_changes_nothing(tmp_path: Path, variable_mp3: bytes, frames: int) -> None:
+def test_wrong_xing_header_changes_nothing(tmp_path: Path, variable_mp3: bytes, frames: int) -> None:
     path = tmp_path / "a.mp3"
     at = variable_mp3.index(b"Xing") + 8
     path.write_bytes(variable_mp3[:at] + frames.to_bytes(4, "big") + variable_mp3[at + 4 :])
@@ -610,7 +610,7 @@ def test_a_xing_header_that_lies_changes_nothing(tmp_path: Path, variable_mp3: b
     assert only(clip, Flag.SHORT)
 
 
-def test_a_cut_mp3_is_as_long_as_its_frames(tmp_path: Path, variable_mp3: bytes) -> None:
+def test_truncated_mp3_has_the_length_of_its_frames(tmp_path: Path, variable_mp3: bytes) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(variable_mp3[: len(variable_mp3) // 2])
     clip = decode_clip(path, RECIPE)
@@ -647,7 +647,7 @@ def test_the_middle_of_a_long_mp3_is_what_a_whole_decode_holds_there(tmp_path: P
 # Caps
 
 
-def test_caps(tmp_path: Path) -> None:
+def test_limits_of_size_channels_rate_and_duration(tmp_path: Path) -> None:
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as file:
         file.write(write(tmp_path / "a.wav", music(1)).read_bytes())

@@ -84,7 +84,7 @@ SOUNDFILE = {"wav": "PCM_16", "aiff": "PCM_16", "au": "PCM_16", "caf": "PCM_16",
 
 
 @functools.lru_cache(maxsize=64)
-def made(kind: str, seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> bytes:
+def sample(kind: str, seconds: float, rate_hz: int, low_hz: float, channels: int = 2) -> bytes:
     samples = stairs(seconds, rate_hz, low_hz, channels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"part.{kind}"
@@ -150,10 +150,10 @@ JOINED = [
 @pytest.mark.parametrize(("jingle", "song"), JOINED)
 def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, int], song: tuple[str, int, int]) -> None:
     kind, rate_hz, channels = jingle
-    first = made(kind, 3, rate_hz, JINGLE_HZ, channels)
+    first = sample(kind, 3, rate_hz, JINGLE_HZ, channels)
     kind, rate_hz, channels = song
     path = tmp_path / "joined"
-    path.write_bytes(first + made(kind, 40, rate_hz, SONG_HZ, channels))
+    path.write_bytes(first + sample(kind, 40, rate_hz, SONG_HZ, channels))
     clip = decode_clip(path, RECIPE)
     assert_all_is_read(clip, 43, 3)
     assert clip.sample_rate_hz == rate_hz
@@ -162,7 +162,7 @@ def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, in
 @pytest.mark.parametrize("kind", ["mp3", "vorbis", "flac", "wav"])
 def test_a_short_joined_file_is_read_whole_across_the_seam(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "joined"
-    path.write_bytes(made(kind, 4, 44_100, SONG_HZ) + made(kind, 3, 48_000, JINGLE_HZ))
+    path.write_bytes(sample(kind, 4, 44_100, SONG_HZ) + sample(kind, 3, 48_000, JINGLE_HZ))
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx(7, abs=0.1)
     assert set(clip.flags) == {Flag.SHORT}
@@ -172,13 +172,13 @@ def test_a_short_joined_file_is_read_whole_across_the_seam(tmp_path: Path, kind:
 
 def test_a_chain_of_many_links(tmp_path: Path) -> None:
     path = tmp_path / "radio.ogg"
-    path.write_bytes(made("vorbis", 2, 44_100, SONG_HZ) * 30)
+    path.write_bytes(sample("vorbis", 2, 44_100, SONG_HZ) * 30)
     clip = decode_clip(path, RECIPE)
     assert (clip.seconds, clip.offset_s) == (pytest.approx(60, abs=0.1), pytest.approx(15, abs=0.1))
 
 
 def test_a_joined_file_that_is_cut_is_flagged(tmp_path: Path) -> None:
-    flac = made("flac", 10, 44_100, SONG_HZ)
+    flac = sample("flac", 10, 44_100, SONG_HZ)
     path = tmp_path / "joined.flac"
     path.write_bytes(flac + flac[: len(flac) // 2])
     clip = decode_clip(path, RECIPE)
@@ -187,7 +187,7 @@ def test_a_joined_file_that_is_cut_is_flagged(tmp_path: Path) -> None:
 
 
 def test_a_part_that_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
-    flac = made("flac", 10, 44_100, SONG_HZ)
+    flac = sample("flac", 10, 44_100, SONG_HZ)
     path = tmp_path / "joined.flac"
     path.write_bytes(flac + flac[:8] + bytes(len(flac)))
     clip = decode_clip(path, RECIPE)
@@ -199,7 +199,7 @@ BOUNDED = ["mp3", "aac", "wav", "au", "aiff", "caf", "w64", "flac", "vorbis", "a
 
 @pytest.mark.parametrize("kind", [*BOUNDED, "tta", "aac.mkv"])
 def test_a_small_part_of_the_bytes_is_never_all_without_a_flag(tmp_path: Path, kind: str) -> None:
-    path, content = tmp_path / "song", made(kind, 3, 48_000, SONG_HZ)
+    path, content = tmp_path / "song", sample(kind, 3, 48_000, SONG_HZ)
     path.write_bytes(content)
     assert set(decode_clip(path, RECIPE).flags) == {Flag.SHORT}
     path.write_bytes(content + np.random.default_rng(3).bytes(2_000_000))
@@ -215,7 +215,7 @@ def test_a_small_part_of_the_bytes_is_never_all_without_a_flag(tmp_path: Path, k
 def test_a_file_of_another_kind_behind_is_not_lost_without_a_flag(tmp_path: Path, kind: str, other: str) -> None:
     """Also where its first bytes could be a chunk of the file in front of it."""
     path = tmp_path / "song"
-    path.write_bytes(made(kind, 3, 44_100, JINGLE_HZ) + made(other, 12, 44_100, SONG_HZ))
+    path.write_bytes(sample(kind, 3, 44_100, JINGLE_HZ) + sample(other, 12, 44_100, SONG_HZ))
     assert Flag.DECODE_GAPS in decode_clip(path, RECIPE).flags
 
 
@@ -230,22 +230,22 @@ def with_samples(flac: bytes, n_samples: int) -> bytes:
 @pytest.mark.parametrize("declared_s", [0.0001, 5, 20, 39])
 def test_flac_frames_beyond_the_declared_length_are_read(tmp_path: Path, declared_s: float) -> None:
     path = tmp_path / "a.flac"
-    path.write_bytes(with_samples(made("flac", 40, 44_100, SONG_HZ), round(declared_s * 44_100)))
+    path.write_bytes(with_samples(sample("flac", 40, 44_100, SONG_HZ), round(declared_s * 44_100)))
     assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
 
 
 @pytest.mark.parametrize("n_samples", [0, 3 * 44_100])
 @pytest.mark.parametrize("rate_hz", [44_100, 48_000])
 def test_flac_frames_of_another_file_without_its_header_are_read(tmp_path: Path, n_samples: int, rate_hz: int) -> None:
-    path, song = tmp_path / "a.flac", made("flac", 40, rate_hz, SONG_HZ)
-    jingle = with_samples(made("flac", 3, 44_100, JINGLE_HZ), n_samples)
+    path, song = tmp_path / "a.flac", sample("flac", 40, rate_hz, SONG_HZ)
+    jingle = with_samples(sample("flac", 3, 44_100, JINGLE_HZ), n_samples)
     path.write_bytes(jingle + song[song.index(b"\xff\xf8") :])
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx(43, abs=0.1)
     assert pitch_hz(clip, 14.75) == pytest.approx(SONG_HZ + 40 * np.floor(clip.offset_s + 14.75 - 3), abs=41)
 
 
-def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path) -> None:
+def test_audio_behind_a_declared_size_is_flagged_if_lost(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for kind, key, at, order, width in [
         ("wav", b"data", 4, "little", 4),
@@ -254,7 +254,7 @@ def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path)
         ("caf", b"data", 4, "big", 8),
         ("w64", b"data\xf3\xac", 16, "little", 8),
     ]:
-        content = bytearray(made(kind, 12, 44_100, SONG_HZ))
+        content = bytearray(sample(kind, 12, 44_100, SONG_HZ))
         at += content.index(key)
         content[at : at + width] = (3 * 4 * 44_100).to_bytes(width, order)
         path.write_bytes(content)
@@ -267,7 +267,7 @@ def test_sound_behind_a_declared_size_is_not_lost_without_a_flag(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["tta.mkv", "wavpack.mkv"])
 def test_a_long_last_packet_of_matroska_is_counted_by_its_samples(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.mka"
-    path.write_bytes(made(kind, 40, 44_100, SONG_HZ))
+    path.write_bytes(sample(kind, 40, 44_100, SONG_HZ))
     assert_all_is_read(decode_clip(path, RECIPE), 40, 0)
 
 
@@ -293,9 +293,9 @@ def test_a_second_data_chunk_is_not_lost_without_a_flag(tmp_path: Path, seconds:
     assert Flag.DECODE_GAPS not in decode_clip(path, RECIPE).flags
 
 
-def test_coded_sound_in_a_wav_file_is_no_noise(tmp_path: Path) -> None:
+def test_coded_audio_in_a_wav_file_is_no_noise(tmp_path: Path) -> None:
     """AC-3 in bursts as for S/PDIF (IEC 61937): the header says 16-bit samples, and libsndfile reads them as such."""
-    ac3, path = made("ac3", 40, 48_000, SONG_HZ), tmp_path / "a.wav"
+    ac3, path = sample("ac3", 40, 48_000, SONG_HZ), tmp_path / "a.wav"
     size = next(at for at in range(2, len(ac3)) if ac3[at : at + 2] == ac3[:2] and len(ac3) % at == 0)
     preamble = struct.pack("<HHHH", 0xF872, 0x4E1F, 1, 8 * size)
     words = np.frombuffer(ac3, ">u2").astype("<u2").tobytes()
@@ -323,7 +323,7 @@ def test_frames_that_no_encoder_here_writes_are_followed_to_their_end(kind: str,
 
 
 def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -> None:
-    path, mp3 = tmp_path / "a.wav", made("mp3", 40, 44_100, SONG_HZ)
+    path, mp3 = tmp_path / "a.wav", sample("mp3", 40, 44_100, SONG_HZ)
     layer_3 = struct.pack("<HHIIHHHHIHHH", 0x55, 2, 44_100, 16_000, 1, 0, 12, 1, 2, 418, 1, 0)
     path.write_bytes(chunks((b"fmt ", layer_3), (b"data", mp3 + bytes(len(mp3) % 2))))
     assert decode_clip(path, RECIPE).seconds == pytest.approx(40, abs=0.08)
@@ -331,7 +331,7 @@ def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -
 
 def test_wavpack_files_of_one_block_each_are_joined_too(tmp_path: Path) -> None:
     path = tmp_path / "a.wv"
-    path.write_bytes(made("wavpack", 0.4, 44_100, SONG_HZ) * 3)
+    path.write_bytes(sample("wavpack", 0.4, 44_100, SONG_HZ) * 3)
     assert decode_clip(path, RECIPE).seconds == pytest.approx(1.2, abs=0.01)
 
 
@@ -351,7 +351,7 @@ def sixteen_bit(rate_hz: int, samples: Float32) -> bytes:
     return voc_block(9, struct.pack("<IBBHI", rate_hz, 16, 1, 4, 0) + pcm)
 
 
-def test_the_blocks_of_a_voc_file_are_one_sound(tmp_path: Path) -> None:
+def test_blocks_of_a_voc_file_are_one_recording(tmp_path: Path) -> None:
     samples = stairs(40, 44_100, SONG_HZ, 1)
     pcm = (samples * 32767).astype("<i2").tobytes()
     blocks = [voc_block(2, pcm[i : i + 100_002]) for i in range(44_100, len(pcm), 100_002)]
@@ -414,7 +414,7 @@ def test_of_several_audio_streams_the_default_is_taken(
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_picture_longer_than_the_sound_is_no_cut(tmp_path: Path, cut: bool) -> None:
+def test_picture_longer_than_the_audio_is_no_truncation(tmp_path: Path, cut: bool) -> None:
     path = tmp_path / "a.mkv"
     samples = stairs(10, 44_100, SONG_HZ)
     with av.open(path, "w", format="matroska") as out:

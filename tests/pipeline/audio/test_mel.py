@@ -113,11 +113,11 @@ def test_twice_the_amplitude_is_six_decibels_more() -> None:
 @pytest.mark.parametrize(
     ("n_valid", "frames"), [(1, 1), (512, 1), (513, 2), (22_050, 44), (661_000, 1292), (661_500, 1292), (0, 1)]
 )
-def test_mel_frames_are_those_centred_on_sound(n_valid: int, frames: int) -> None:
+def test_mel_frames_counts_frames_centred_on_audio(n_valid: int, frames: int) -> None:
     assert mel_frames(n_valid, FAST) == frames
 
 
-def test_frames_past_mel_frames_hold_no_sound_but_the_last_windows_tail() -> None:
+def test_frames_past_mel_frames_are_silent_except_the_last_window() -> None:
     """A window reaches n_fft/2 = 4 hops past the last sample; from there on only the floor is left."""
     y = np.zeros(FAST.n_samples, dtype=np.float32)
     y[:100_000] = np.random.default_rng(0).standard_normal(100_000)

@@ -47,25 +47,25 @@ def test_a_whole_stream_is_counted(kind: str, n_frames: int, tail: bytes, before
 
 
 @given(runs=st.lists(st.integers(3, 12), min_size=1, max_size=4), junk=st.binary(min_size=1, max_size=900))
-def test_breaks_are_counted_and_cost_only_their_own_frames(runs: list[int], junk: bytes) -> None:
+def test_breaks_are_counted_and_lose_only_their_frames(runs: list[int], junk: bytes) -> None:
     junk = b"\x00" + junk.replace(b"\xff", b"\xfe")
-    one = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz")
-    data = junk.join(one * run for run in runs)
+    item = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz")
+    data = junk.join(item * run for run in runs)
     assert walk(data, 0) == Walk(samples=1152 * sum(runs), rate_hz=44_100, breaks=len(runs) - 1)
 
 
 @given(st.integers(4, 30), st.integers(1, 416))
 def test_a_last_frame_cut_short_is_not_counted(n_frames: int, left: int) -> None:
-    one = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz")
-    assert walk(one * n_frames + one[:left], 0) == Walk(samples=1152 * n_frames, rate_hz=44_100, breaks=0)
+    item = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz")
+    assert walk(item * n_frames + item[:left], 0) == Walk(samples=1152 * n_frames, rate_hz=44_100, breaks=0)
 
 
 @given(st.binary(max_size=4096))
 def test_any_bytes_are_walked_without_an_error(data: bytes) -> None:
     start = find_stream(data, 0, 1 << 16)
     if start is not None:
-        found = walk(data, start)
-        assert found is None or 0 <= found.samples <= 1152 * len(data)
+        result = walk(data, start)
+        assert result is None or 0 <= result.samples <= 1152 * len(data)
 
 
 def test_a_free_format_stream_cannot_be_counted() -> None:
@@ -75,21 +75,21 @@ def test_a_free_format_stream_cannot_be_counted() -> None:
 
 
 def test_joined_files_are_one_stream_and_their_tags_no_damage() -> None:
-    one = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz") * 5
+    item = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz") * 5
     tag = b"ID3\x03\x00\x00\x00\x00\x00\x64" + bytes(100)
-    assert walk(one + tag + one, 0) == Walk(samples=11_520, rate_hz=44_100, breaks=0)
+    assert walk(item + tag + item, 0) == Walk(samples=11_520, rate_hz=44_100, breaks=0)
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize("rate_hz", [44_100, 48_000, 22_050])
-def test_an_encoded_file_counts_as_its_decoder_says(tmp_path: Path, mode: str, rate_hz: int) -> None:
+def test_encoded_file_has_the_length_that_its_decoder_gives(tmp_path: Path, mode: str, rate_hz: int) -> None:
     """All but the encoder's delay and padding, which a decoder takes off by the tag in the first frame."""
     x = np.random.default_rng(0).standard_normal(5 * rate_hz) * 0.1
     soundfile.write(tmp_path / "a.mp3", x, rate_hz, bitrate_mode=mode, compression_level=0.5)
     data = (tmp_path / "a.mp3").read_bytes()
     start = find_stream(data, 0, 1 << 16)
     assert start is not None
-    found = walk(data, start)
-    assert found is not None
-    assert (found.rate_hz, found.breaks) == (rate_hz, 0)
-    assert 0 <= found.samples - len(x) <= 4 * 1152
+    result = walk(data, start)
+    assert result is not None
+    assert (result.rate_hz, result.breaks) == (rate_hz, 0)
+    assert 0 <= result.samples - len(x) <= 4 * 1152

@@ -54,7 +54,7 @@ def tree(store: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def sample(tmp_path_factory):
     """Folder, source of 15 tracks (one missing) and a store of minilm's features that `tiny` has joined."""
     folder = tmp_path_factory.mktemp("added")
     tracks = [*make_tracks(folder, 14), Track(id="gone", path="gone.wav", genres=("rock",), lyrics="words")]
@@ -68,12 +68,12 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def store(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made[0] / "s.zarr", tmp_path / "s.zarr"))
+def store(sample, tmp_path) -> Path:
+    return Path(shutil.copytree(sample[0] / "s.zarr", tmp_path / "s.zarr"))
 
 
-def test_nothing_that_was_written_is_touched(made):
-    folder, _, before = made
+def test_adding_features_changes_no_existing_object(sample):
+    folder, _, before = sample
     after = tree(folder / "s.zarr")
     assert {key: after[key] for key in before if key != "zarr.json"} == {
         key: data for key, data in before.items() if key != "zarr.json"
@@ -86,8 +86,8 @@ def test_nothing_that_was_written_is_touched(made):
     assert zarr.open_group(folder / "s.zarr", mode="r").attrs["added"]["tiny"]["recipe"]["hidden_size"] == 32
 
 
-def test_its_states_are_those_of_its_encoder(made):
-    folder, source, _ = made
+def test_added_states_equal_those_of_the_encoder(sample):
+    folder, source, _ = sample
     encoder = TextEncoder(find_text_model(str(folder / "bert")), precision="fp32", max_tokens=64)
     with FeatureStore.open(folder / "s.zarr", text="tiny") as store, FeatureStore.open(folder / "s.zarr") as own:
         assert store.recipe.mel == own.recipe.mel
@@ -112,17 +112,17 @@ def test_its_states_are_those_of_its_encoder(made):
         assert store.genre_embedding.shape == (2, 32)
 
 
-def test_it_is_trained_on_evaluated_and_predicted_from(made, tmp_path):
-    folder, _, _ = made
+def test_added_encoder_works_in_train_evaluate_and_predict(sample, tmp_path):
+    folder, _, _ = sample
     options = {"encoder": "tiny", "epochs": 1, "precision": "fp32", "device": "cpu", "split": "random"}
     api.train(folder / "s.zarr", tmp_path / "run", text="tiny", options=options)
     assert api.evaluate(tmp_path / "run", folder / "s.zarr").n_tracks > 0
     from_store = api.predict(tmp_path / "run", [folder / "s.zarr"]).predictions
-    assert sum(bool(one.scores) for one in from_store) == 14
+    assert sum(bool(item.scores) for item in from_store) == 14
     sealed = tmp_path / "s.h5"
     convert(folder / "s.zarr", sealed)
-    assert [one.scores for one in api.predict(tmp_path / "run", [sealed]).predictions] == [
-        one.scores for one in from_store
+    assert [item.scores for item in api.predict(tmp_path / "run", [sealed]).predictions] == [
+        item.scores for item in from_store
     ]
     convert(sealed, tmp_path / "again.zarr")
     assert tree(tmp_path / "again.zarr") == tree(folder / "s.zarr")
@@ -130,8 +130,8 @@ def test_it_is_trained_on_evaluated_and_predicted_from(made, tmp_path):
         api.train(folder / "s.zarr", tmp_path / "other", text="other", options=options)
 
 
-def test_again_does_nothing_and_another_encoder_is_refused(made, store):
-    folder, source, _ = made
+def test_add_again_builds_nothing_and_refuses_another_encoder(sample, store):
+    folder, source, _ = sample
     before = tree(store)
     assert api.extract(source, store, add="tiny", text_model=str(folder / "bert"), **OPTIONS).parts_built == 0
     assert tree(store) == before
@@ -146,8 +146,8 @@ def test_again_does_nothing_and_another_encoder_is_refused(made, store):
         api.extract(source, store, add="pooled_mel", text_model=str(folder / "bert"), **OPTIONS)
 
 
-def test_other_words_than_the_stores_are_refused_track_by_track(made, tmp_path):
-    folder, _, _ = made
+def test_changed_lyrics_fail_per_track(sample, tmp_path):
+    folder, _, _ = sample
     (tmp_path / "a.txt").write_text("the first words")
     for file in ("0.wav", "2.wav"):
         shutil.copy(folder / file, tmp_path / file)
@@ -165,8 +165,8 @@ def test_other_words_than_the_stores_are_refused_track_by_track(made, tmp_path):
         store.read("lyrics", [0])
 
 
-def test_tracks_that_join_later_get_it_when_it_is_run_again(made, store):
-    folder, source, _ = made
+def test_appended_tracks_get_added_text_features_on_the_next_run(sample, store):
+    folder, source, _ = sample
     late = Track(id="t99", path="3.wav", genres=("soul",), artists=("z",), lyrics="later words")
     more = Source(root=folder, tracks=[*source.tracks, late])
     api.extract(more, store, append=True, **OPTIONS)
@@ -184,8 +184,8 @@ def test_tracks_that_join_later_get_it_when_it_is_run_again(made, store):
 @pytest.mark.parametrize(
     "key", ["lyrics_tiny/c/1/0/0", "commits/tiny/1.json", "rows/tiny/1.parquet", "features/tiny.json"]
 )
-def test_its_damage_is_found_named_and_mended(made, store, key):
-    folder, source, _ = made
+def test_damage_of_an_added_encoder_is_reported_and_repaired(sample, store, key):
+    folder, source, _ = sample
     whole = tree(store)
     data = bytearray((store / key).read_bytes())
     data[len(data) // 2] ^= 4
@@ -209,7 +209,7 @@ def test_its_damage_is_found_named_and_mended(made, store, key):
     assert all(after[name] == data for name, data in whole.items() if not name.startswith("commits/tiny"))
 
 
-def test_what_is_taken_down_leaves_it_too(store):
+def test_takedown_clears_added_text_features(store):
     api.store_drop(store, ["t04"])
     with FeatureStore.open(store, text="tiny") as opened:
         assert opened.counts().reasons["DROPPED"] == 1

@@ -66,7 +66,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("rule", [1, CLEANING_RULE])
-def test_a_continued_store_keeps_its_rule_and_an_older_one_is_remarked(tmp_path: Path, rule: int) -> None:
+def test_resumed_store_keeps_its_cleaning_rule_and_notes_an_older_one(tmp_path: Path, rule: int) -> None:
     store = make(tmp_path, rule)
     report = api.extract(songs(tmp_path, 3), store, append=True, **OPTIONS)
     assert [remark[:29] for remark in report.remarks] == ["lyrics were cleaned by rule 1"][: CLEANING_RULE - rule]

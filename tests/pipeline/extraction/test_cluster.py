@@ -67,7 +67,7 @@ if os.environ.get("MGC_TEST_FAULT"):
 
 
 @pytest.mark.parametrize("kind", ["always", "once"])
-def test_a_track_that_ends_its_worker_is_named_and_its_neighbours_are_unharmed(tmp_path, monkeypatch, kind):
+def test_track_that_crashes_its_worker_fails_alone(tmp_path, monkeypatch, kind):
     source = tones(tmp_path, 9)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTY)
@@ -82,12 +82,12 @@ def test_a_track_that_ends_its_worker_is_named_and_its_neighbours_are_unharmed(t
         assert tree(tmp_path / "s") == tree(clean), "a worker that was preempted costs nothing"
         return
     assert (report.ok, report.reasons) == (8, {"WORKER_CRASH": 1})
-    hurt, whole = FeatureStore.open(tmp_path / "s"), FeatureStore.open(clean)
-    assert hurt.ok_rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
-    np.testing.assert_array_equal(hurt.read("mel", hurt.ok_rows), whole.read("mel", hurt.ok_rows))
+    damaged, whole = FeatureStore.open(tmp_path / "s"), FeatureStore.open(clean)
+    assert damaged.ok_rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    np.testing.assert_array_equal(damaged.read("mel", damaged.ok_rows), whole.read("mel", damaged.ok_rows))
 
 
-def test_a_job_reaches_the_process_that_probes_it_whole():
+def test_job_survives_json_round_trip():
     job = PartJob(
         store=Path("s"),
         part=3,
@@ -104,15 +104,15 @@ def test_a_job_reaches_the_process_that_probes_it_whole():
 
 def test_local_workers_listen_on_loopback_only(tmp_path):
     source = tones(tmp_path, 2)
-    heard: set[str] = set()
+    addresses: set[str] = set()
 
     def look(*progress):
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-            heard.update(c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN)
+            addresses.update(c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN)
 
     extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=look)
-    assert heard, "nothing was looked at"
-    assert heard <= {"127.0.0.1", "::1"}
+    assert addresses, "nothing was looked at"
+    assert addresses <= {"127.0.0.1", "::1"}
 
 
 STRANGER = """
@@ -139,30 +139,30 @@ asyncio.run(main())
 
 def test_another_user_cannot_run_code_on_the_local_workers(tmp_path):
     source = tones(tmp_path, 2)
-    said: list[str] = []
+    output: list[str] = []
     answers: list[int] = []
 
     def ask(*progress):
         family = [psutil.Process(), *psutil.Process().children(recursive=True)]
         listening = (c for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN)
         ports = sorted({str(c.laddr.port) for c in listening})
-        if not ports or said:
+        if not ports or output:
             return
         command = [sys.executable, "-c", STRANGER, *ports]
         done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=200)
-        said.extend(done.stdout.splitlines())
+        output.extend(done.stdout.splitlines())
         for port in ports:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/info/main/workers.html", timeout=3)
                 answers.append(int(port))
 
     extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=ask)
-    assert len(said) >= 4, "nobody was asked"
-    assert all(line.startswith("refused") for line in said), said
+    assert len(output) >= 4, "nobody was asked"
+    assert all(line.startswith("refused") for line in output), output
     assert answers == [], "HTTP tells what is extracted"
 
 
-def test_a_site_that_wants_encryption_is_served(tmp_path, monkeypatch):
+def test_site_that_requires_encryption_works(tmp_path, monkeypatch):
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", "True")
     dask.config.refresh()
     try:
@@ -172,7 +172,7 @@ def test_a_site_that_wants_encryption_is_served(tmp_path, monkeypatch):
         dask.config.refresh()
 
 
-def test_where_no_worker_can_start_one_line_says_why_and_what_to_do(tmp_path, monkeypatch):
+def test_failed_worker_start_reports_cause_and_remedy(tmp_path, monkeypatch):
     def no_lock(self):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -182,7 +182,7 @@ def test_where_no_worker_can_start_one_line_says_why_and_what_to_do(tmp_path, mo
     assert "\n" not in str(raised.value)
 
 
-def test_a_read_only_shared_memory_is_named(tmp_path):
+def test_read_only_shared_memory_is_reported(tmp_path):
     tones(tmp_path, 2)
     mount = "mount -t tmpfs -o ro none /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
@@ -196,7 +196,7 @@ def test_a_read_only_shared_memory_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "said"),
+    ("scheduler", "output"),
     [
         (Scheduler(), "Use --scheduler or --scheduler-file"),
         (Scheduler(address="tcp://a:1", file=Path("x.json")), "exactly one address"),
@@ -206,12 +206,12 @@ def test_a_read_only_shared_memory_is_named(tmp_path):
         (Scheduler(file=Path("no-such-file.json")), "no scheduler address"),
     ],
 )
-def test_a_scheduler_that_is_not_safe_or_not_there_is_refused(scheduler, said):
-    with pytest.raises(ConfigError, match=said):
+def test_unsafe_or_missing_scheduler_is_refused(scheduler, output):
+    with pytest.raises(ConfigError, match=output):
         next(run_on_cluster(iter(()), scheduler))
 
 
-def test_what_is_said_to_be_insecure_is_allowed():
+def test_insecure_network_option_allows_plain_tcp():
     assert Scheduler(address="tcp://10.0.0.7:8786", insecure_network=True).checked_address() == "tcp://10.0.0.7:8786"
     assert Scheduler(address="tcp://127.0.0.1:8786").checked_address()
 
@@ -319,7 +319,7 @@ def test_a_real_scheduler_and_workers_in_processes_of_their_own(tmp_path, form):
     assert os.getpid() not in workers
 
 
-def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tmp_path):
+def test_lost_scheduler_raises_and_keeps_committed_parts(tmp_path):
     source, address = tones(tmp_path, 12), f"127.0.0.1:{free_port()}"
     (tmp_path / "net").mkdir()
     listen = ["--host", "127.0.0.1", "--port", address.split(":")[1], "--no-dashboard"]
@@ -361,7 +361,7 @@ def test_a_scheduler_that_ends_meanwhile_is_said_and_committed_parts_are_kept(tm
     assert len(FeatureStore.open(tmp_path / "s").ok_rows) >= 1
 
 
-def test_parts_that_were_on_one_worker_share_its_end() -> None:
+def test_parts_on_one_worker_share_its_crash() -> None:
     """A part next to parts that crash their workers gets half of each crash; a part alone on its worker gets all."""
     crashes = CrashCounter()
     for worker in range(4):

@@ -50,7 +50,7 @@ def tree(store: Path) -> dict[str, bytes | None]:
 def test_dask_workers_and_this_process_make_the_same_store(tmp_path):
     source = tones(tmp_path, 7)
     recipe = Recipe(mel=MEL, lyrics=None)
-    told = []
+    counts = []
     for name, workers in (("here", 0), ("dask", 2)):
         report = extract(
             source,
@@ -59,15 +59,15 @@ def test_dask_workers_and_this_process_make_the_same_store(tmp_path):
             text=None,
             part_rows=2,
             workers=workers,
-            on_progress=lambda *report: told.append(report[1]),
+            on_progress=lambda *report: counts.append(report[1]),
         )
         assert (report.ok, report.parts_built) == (7, 4)
     assert tree(tmp_path / "here") == tree(tmp_path / "dask")
-    assert told[-1] == 7
+    assert counts[-1] == 7
     assert len(list((tmp_path / "dask" / "log").iterdir())) in (1, 2)
 
 
-def test_a_store_half_done_is_finished_and_only_the_rest_is_built(tmp_path):
+def test_resume_builds_only_pending_parts(tmp_path):
     source = tones(tmp_path, 6)
     recipe = Recipe(mel=MEL, lyrics=None)
 
@@ -115,7 +115,7 @@ def test_appended_tracks_start_at_a_new_part_and_touch_nothing(tmp_path):
     assert xarray.open_zarr(store, chunks=None).sizes["track"] == 8
 
 
-def test_failed_tracks_are_tried_again_in_new_rows_and_count_once(tmp_path):
+def test_retry_uses_new_rows_and_counts_each_track_once(tmp_path):
     source, recipe = tones(tmp_path, 5), Recipe(mel=MEL, lyrics=None)
     whole = (tmp_path / "3.wav").read_bytes()
     (tmp_path / "3.wav").unlink()
@@ -134,7 +134,7 @@ def test_failed_tracks_are_tried_again_in_new_rows_and_count_once(tmp_path):
     assert (third.ok, third.failed, third.parts_built) == (4, 1, 1)
 
 
-def test_a_retry_cut_off_is_finished_not_started_again(tmp_path):
+def test_interrupted_retry_is_completed_not_restarted(tmp_path):
     source, recipe = tones(tmp_path, 6), Recipe(mel=MEL, lyrics=None)
     for i in range(6):
         (tmp_path / f"{i}.wav").write_bytes(b"")
@@ -154,7 +154,7 @@ def test_a_retry_cut_off_is_finished_not_started_again(tmp_path):
     assert len(read_plan(tmp_path / "s").generations) == 2
 
 
-def test_two_extractions_help_each_other(tmp_path):
+def test_concurrent_extractions_share_the_parts(tmp_path):
     source, recipe = tones(tmp_path, 40), Recipe(mel=MEL, lyrics=None)
     script = "import sys; from mgc.cli import main; main()"
     command = [
@@ -196,7 +196,7 @@ def test_shards_of_a_job_array_make_the_store_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("owner", ["dead", "alive", "elsewhere"])
-def test_a_claim_is_a_hint(tmp_path, owner):
+def test_commit_succeeds_without_or_against_a_claim(tmp_path, owner):
     source, recipe = tones(tmp_path, 1), Recipe(mel=MEL, lyrics=None)
     with pytest.raises(KeyboardInterrupt):
         extract(source, tmp_path / "s", recipe=recipe, text=None, on_progress=interrupt)
@@ -226,7 +226,7 @@ def interrupt(*progress):
     raise KeyboardInterrupt
 
 
-def test_part_rows_are_frozen_and_something_else_in_the_way_is_not_touched(tmp_path):
+def test_part_rows_cannot_change_and_other_files_are_not_overwritten(tmp_path):
     source = tones(tmp_path, 2)
     recipe = Recipe(mel=MEL, lyrics=None)
     extract(source, tmp_path / "s", recipe=recipe, text=None, part_rows=2)
@@ -243,7 +243,7 @@ def test_part_rows_are_frozen_and_something_else_in_the_way_is_not_touched(tmp_p
         extract(Source(root=tmp_path, tracks=[]), tmp_path / "none", recipe=recipe, text=None)
 
 
-def test_bad_lyrics_cost_the_lyrics_only(tmp_path):
+def test_damaged_lyrics_do_not_fail_the_track(tmp_path):
     source = tones(tmp_path, 5)
     (tmp_path / "good.txt").write_text("words of a song")
     (tmp_path / "bad.txt").write_bytes(b"\x81\x8d\x00\xff" * 20)
@@ -261,13 +261,13 @@ def test_bad_lyrics_cost_the_lyrics_only(tmp_path):
     flags = [Flag(bits) for bits in opened.tracks.column("flags").to_pylist()]
     wanted = [Flag(0), Flag.LYRICS_FAILED, Flag.EMPTY_LYRICS, Flag.LYRICS_FAILED, Flag.NO_LYRICS]
     text_flags = Flag.LYRICS_FAILED | Flag.EMPTY_LYRICS | Flag.NO_LYRICS
-    assert [found & text_flags for found in flags] == wanted
+    assert [result & text_flags for result in flags] == wanted
     assert opened.read("lyrics_tokens", [0]).tolist() == [6]
     assert opened.read("lyrics_tokens", [1, 2, 3, 4]).tolist() == [0, 0, 0, 0]
     assert np.isnan(opened.read("lyrics_pooled", [1])).all()
 
 
-def test_sound_that_fails_takes_its_words_along_and_changes_no_neighbours_bytes(tmp_path, monkeypatch):
+def test_failed_audio_clears_its_lyrics_and_changes_no_other_bytes(tmp_path, monkeypatch):
     """Which lyrics run through the encoder together follows from the plan and the words alone."""
     tracks = [
         Track(id=track.id, path=track.path, lyrics=words)
@@ -279,10 +279,10 @@ def test_sound_that_fails_takes_its_words_along_and_changes_no_neighbours_bytes(
         Source(root=tmp_path, tracks=tracks),
         Recipe(mel=MEL, lyrics=text_recipe(find_text_model("minilm"))),
     )
-    asked: list[list[str]] = []
+    requested: list[list[str]] = []
 
     def spied(encoder, texts, run=TextEncoder.encode_all):
-        asked.append(texts)
+        requested.append(texts)
         return run(encoder, texts)
 
     monkeypatch.setattr(TextEncoder, "encode_all", spied)
@@ -290,20 +290,20 @@ def test_sound_that_fails_takes_its_words_along_and_changes_no_neighbours_bytes(
     (tmp_path / "1.wav").write_bytes(b"")
     report = extract(source, tmp_path / "hurt", recipe=recipe, text=TextSource(model="minilm"))
     assert report.reasons == {"EMPTY": 1}
-    assert asked == [["a song", ("words " * 40).strip(), "more words"]] * 2  # the song that comes twice runs once
-    whole, hurt = FeatureStore.open(tmp_path / "whole"), FeatureStore.open(tmp_path / "hurt")
+    assert requested == [["a song", ("words " * 40).strip(), "more words"]] * 2  # the song that comes twice runs once
+    whole, damaged = FeatureStore.open(tmp_path / "whole"), FeatureStore.open(tmp_path / "hurt")
     for name in ("lyrics", "lyrics_pooled", "lyrics_tokens"):
-        np.testing.assert_array_equal(whole.read(name, [0, 2, 3]), hurt.read(name, [0, 2, 3]))
+        np.testing.assert_array_equal(whole.read(name, [0, 2, 3]), damaged.read(name, [0, 2, 3]))
         np.testing.assert_array_equal(whole.read(name, [0]), whole.read(name, [2]))
         assert whole.read(name, [1]).any()
     raw = zarr.open_group(tmp_path / "hurt", mode="r")
     assert not raw["lyrics"][1].any()
     assert np.isnan(raw["lyrics_pooled"][1]).all()
     assert raw["lyrics_tokens"][1] == 0
-    assert hurt.tracks.column("lyrics_sha256").to_pylist()[1] is None
+    assert damaged.tracks.column("lyrics_sha256").to_pylist()[1] is None
 
 
-def test_endless_lyrics_and_missing_labels_are_flagged(tmp_path):
+def test_long_lyrics_and_missing_labels_are_flagged(tmp_path):
     source = tones(tmp_path, 2)
     tracks = [
         Track(id="endless", path="0.wav", genres=("rock",), lyrics="love " * 10_000),
@@ -323,8 +323,8 @@ def test_another_encoder_than_the_recipes_is_refused(tmp_path):
     source = tones(tmp_path, 1)
     (tmp_path / "0.txt").write_text("words")
     track = Track(id="t0", path="0.wav", lyrics_path="0.txt")
-    found = text_recipe(find_text_model("minilm"))
-    wanted = type(found)(**{**vars(found), "weights_sha256": "0" * 64})
+    result = text_recipe(find_text_model("minilm"))
+    wanted = type(result)(**{**vars(result), "weights_sha256": "0" * 64})
     with pytest.raises(TextModelError, match="another encoder than minilm"):
         extract(
             Source(root=source.root, tracks=[track]),

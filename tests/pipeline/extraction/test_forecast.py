@@ -40,33 +40,39 @@ def tones(tmp_path: Path) -> Path:
     return tmp_path / "audio"
 
 
-def test_a_prediction_is_kept_and_told_beside_what_happened(call: Any, tones: Path, tmp_path: Path) -> None:
+def test_forecast_is_saved_and_reported_with_the_extraction(call: Any, tones: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     options = ("-o", store, "--features", "mel", "--workers", 0, "--clip-s", 1, "--part-rows", 6)
-    found = call("plan", tones, *options, "--sample", 12, "--json").json
-    assert (found["tracks"], found["parts"], found["part_rows"], found["sampled"], found["failed"]) == (20, 4, 6, 12, 0)
-    assert 0 < found["low_s"] <= found["seconds"] <= found["high_s"]
+    result = call("plan", tones, *options, "--sample", 12, "--json").json
+    assert (result["tracks"], result["parts"], result["part_rows"], result["sampled"], result["failed"]) == (
+        20,
+        4,
+        6,
+        12,
+        0,
+    )
+    assert 0 < result["low_s"] <= result["seconds"] <= result["high_s"]
     assert not store.exists()
     done = call("extract", tones, *options, "--json").json
-    assert done["forecast"] == found
+    assert done["forecast"] == result
     large = sum(file.stat().st_size for name in ("mel", "rows") for file in (store / name).rglob("*") if file.is_file())
-    assert found["n_bytes"] == pytest.approx(large, rel=0.1)
+    assert result["n_bytes"] == pytest.approx(large, rel=0.1)
     assert call("extract", tones, *options, "--json").json["forecast"] is None  # there was nothing to do
 
 
-def test_people_read_it_in_one_line(call: Any, tones: Path, tmp_path: Path) -> None:
+def test_forecast_is_printed_in_one_line(call: Any, tones: Path, tmp_path: Path) -> None:
     options = ("-o", tmp_path / "s.zarr", "--features", "mel", "--workers", 0, "--clip-s", 1, "--part-rows", 10)
-    said = call("plan", tones, *options, "--sample", 4).out
-    assert "20 tracks in 2 parts of 10: " in said
-    assert "4 of them, of which 0 failed" in said
+    output = call("plan", tones, *options, "--sample", 4).out
+    assert "20 tracks in 2 parts of 10: " in output
+    assert "4 of them, of which 0 failed" in output
     assert call("extract", tones, *options, "--quiet").out.count("predicted: ") == 1
 
 
-def test_a_trial_is_a_small_share_of_the_work_unless_more_is_asked(call: Any, tones: Path) -> None:
+def test_default_sample_is_small_and_sample_option_sets_it(call: Any, tones: Path) -> None:
     assert [default_sample(n) for n in (1, 20, 200, 640, 10**6)] == [4, 4, 20, 64, 64]
-    found = call("plan", tones, "--features", "mel", "--workers", 0, "--clip-s", 1, "--json").json
-    assert (found["sampled"], found["measured_workers"]) == (4, 0)
-    assert found["low_s"] <= found["seconds"] <= found["high_s"]
+    result = call("plan", tones, "--features", "mel", "--workers", 0, "--clip-s", 1, "--json").json
+    assert (result["sampled"], result["measured_workers"]) == (4, 0)
+    assert result["low_s"] <= result["seconds"] <= result["high_s"]
     more = call("plan", tones, "--features", "mel", "--workers", 0, "--clip-s", 1, "--sample", 9, "--json").json
     assert more["sampled"] == 9
 
@@ -74,7 +80,7 @@ def test_a_trial_is_a_small_share_of_the_work_unless_more_is_asked(call: Any, to
 def test_each_workers_first_part_is_start_up_and_not_a_rate(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     for pid, seconds in ((1, [9.0, 2.0, 2.2]), (2, [8.0, 1.8])):
-        lines = [{"host": "h", "pid": pid, "ok": 3, "failed": 1, "seconds": one} for one in seconds]
+        lines = [{"host": "h", "pid": pid, "ok": 3, "failed": 1, "seconds": item} for item in seconds]
         (tmp_path / "log" / f"h-{pid}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     track_s, error_s, busiest = _track_seconds(tmp_path)
     assert track_s == pytest.approx((2.0 + 2.2 + 1.8) / 12)
@@ -82,13 +88,13 @@ def test_each_workers_first_part_is_start_up_and_not_a_rate(tmp_path: Path) -> N
     assert busiest == 12
 
 
-def test_an_extraction_that_goes_on_is_measured_by_what_was_left() -> None:
+def test_forecast_of_a_resumed_extraction_counts_pending_parts() -> None:
     assert HOUR.of_parts(100) == HOUR
     half = HOUR.of_parts(50)  # 13 of 25 rounds of four workers
     assert (half.tracks, half.seconds, half.low_s) == (6400, 10 + 3600 * 13 / 25, 10 + 3400 * 13 / 25)
 
 
-def test_a_file_that_is_no_prediction_is_none(tmp_path: Path) -> None:
+def test_damaged_forecast_file_loads_as_none(tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     assert load_forecast(store) is None
     HOUR.save(store)

@@ -41,7 +41,7 @@ def run(folder: Path, *, limits: str = "", **environment: str) -> subprocess.Com
     )
 
 
-def test_the_settings_of_a_site_do_not_reach_local_workers(tmp_path: Path) -> None:
+def test_dask_settings_of_a_site_do_not_reach_local_workers(tmp_path: Path) -> None:
     """Nor do few open files, whose soft limit is raised as far as the hard one allows, or folders that are missing."""
     (tmp_path / "dask").mkdir()
     (tmp_path / "dask" / "site.yaml").write_text(STRANGE)
@@ -55,12 +55,12 @@ def test_no_more_files_than_allowed_are_opened(tmp_path: Path) -> None:
     refused(run(tmp_path, limits="ulimit -n 24;"), r"24 open files are allowed \(ulimit -n\), but")
 
 
-def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_malformed_dask_settings_are_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("distributed: [1\n")
     refused(run(tmp_path, DASK_CONFIG=str(tmp_path / "broken.yaml")), "broken.yaml.* is malformed")
 
 
-def test_the_cause_is_that_of_the_worker_that_cannot_start(tmp_path: Path) -> None:
+def test_error_reports_the_cause_of_the_failed_worker(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(UNABLE)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     refused(run(tmp_path, PYTHONPATH=path), r": ModuleNotFoundError: No module named 'absent'\.")

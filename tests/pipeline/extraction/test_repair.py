@@ -27,7 +27,7 @@ def make_source(folder: Path, n: int) -> Source:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Source, Path]:
+def sample(tmp_path_factory) -> tuple[Source, Path]:
     """Five tracks, and two appended, with lyrics and genres."""
     folder = tmp_path_factory.mktemp("songs")
     source = make_source(folder, 7)
@@ -53,8 +53,8 @@ def made(tmp_path_factory) -> tuple[Source, Path]:
         "generations/1.json",
     ],
 )
-def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
-    source, whole = made
+def test_repair_rebuilds_any_object_from_the_source(sample, tmp_path, key):
+    source, whole = sample
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     data = bytearray((store / key).read_bytes())
     data[len(data) // 2] ^= 4
@@ -66,14 +66,14 @@ def test_any_object_is_made_again_from_the_source(made, tmp_path, key):
     assert verify(store, full=True) == []
     if not key.startswith(("commits", "mel")):
         assert (store / key).read_bytes() == (whole / key).read_bytes()
-    with FeatureStore.open(store) as mended, FeatureStore.open(whole) as before:
-        assert mended.tracks.equals(before.tracks)
+    with FeatureStore.open(store) as repaired, FeatureStore.open(whole) as before:
+        assert repaired.tracks.equals(before.tracks)
         for name in ("mel", "lyrics"):
-            np.testing.assert_array_equal(mended.read(name, mended.ok_rows), before.read(name, before.ok_rows))
+            np.testing.assert_array_equal(repaired.read(name, repaired.ok_rows), before.read(name, before.ok_rows))
 
 
-def test_a_genre_that_is_read_aloud_by_another_name_is_embedded_by_that_again(made, tmp_path):
-    source, _ = made
+def test_repair_embeds_a_genre_by_its_prompt(sample, tmp_path):
+    source, _ = sample
     (tmp_path / "names.csv").write_text("genre,text\nfolk,folk music\nrock,rock and roll\nsoul,soul music\n")
     store = tmp_path / "s.zarr"
     api.extract(source, store, text_model="minilm", workers=0, clip_s=1.0, genre_names=str(tmp_path / "names.csv"))
@@ -84,8 +84,8 @@ def test_a_genre_that_is_read_aloud_by_another_name_is_embedded_by_that_again(ma
     assert chunk.read_bytes() == whole
 
 
-def test_a_source_that_is_not_the_stores_mends_nothing_and_says_so(made, tmp_path):
-    source, whole = made
+def test_repair_with_another_source_repairs_nothing(sample, tmp_path):
+    source, whole = sample
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     (store / "tracks" / "0.parquet").write_bytes(b"PAR1")
     other = Source(root=source.root, tracks=[Track(id=f"x{i}", path="0.wav") for i in range(7)])
@@ -94,8 +94,8 @@ def test_a_source_that_is_not_the_stores_mends_nothing_and_says_so(made, tmp_pat
     assert done.parts_built == 0
 
 
-def test_what_is_taken_down_stays_down(made, tmp_path):
-    source, whole = made
+def test_takedown_survives_retry_and_repair(sample, tmp_path):
+    source, whole = sample
     store = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     assert api.store_drop(store, ["t0", "t1"]) == ["t0", "t1"]
     assert api.store_drop(store, ["t1"]) == []

@@ -20,7 +20,7 @@ RECIPE = MelRecipe(clip_s=2.0)
 
 
 @pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.mp3"])
-def test_windows_laid_end_to_end_are_the_song(name: str, tmp_path: Path) -> None:
+def test_concatenated_windows_equal_the_song(name: str, tmp_path: Path) -> None:
     """Each is decoded by itself, from a seek; together they are the file decoded and resampled in one go."""
     audio = 0.2 * np.random.default_rng(0).standard_normal(round(7.3 * 44_100)).cumsum()
     audio -= np.convolve(audio, np.ones(441) / 441, "same")
@@ -31,20 +31,22 @@ def test_windows_laid_end_to_end_are_the_song(name: str, tmp_path: Path) -> None
     clips = [decode_clip(path, RECIPE, start_s=2.0 * k) for k in range(4)]
     assert [clip.offset_s for clip in clips] == [0, 2, 4, 6]
     assert {round(clip.seconds, 1) for clip in clips} == {round(audio_seconds(path, Caps()), 1)} == {7.3}
-    laid = np.concatenate([clip.samples[: clip.n_valid] for clip in clips])[: len(whole)]
-    loss_db = 20 * np.log10(np.sqrt(np.mean((laid - whole[: len(laid)]) ** 2)) / np.sqrt(np.mean(whole**2)))
+    concatenated = np.concatenate([clip.samples[: clip.n_valid] for clip in clips])[: len(whole)]
+    loss_db = 20 * np.log10(
+        np.sqrt(np.mean((concatenated - whole[: len(concatenated)]) ** 2)) / np.sqrt(np.mean(whole**2))
+    )
     assert loss_db < -60
     with pytest.raises(ClipError, match="EMPTY|DECODE_ERROR"):
         decode_clip(path, RECIPE, start_s=8.0)
 
 
-def test_songs_stay_whole_and_in_order_and_keep_their_words(tmp_path: Path) -> None:
+def test_batches_keep_songs_together_in_order_with_their_lyrics(tmp_path: Path) -> None:
     for name, seconds in (("b", 5.2), ("a", 2.9), ("c", 9.0)):
         soundfile.write(tmp_path / f"{name}.wav", np.full(round(seconds * 8_000), 0.1), 8_000)
     tracks = [Track(id=name, path=f"{name}.wav", lyrics_path=f"{name}.txt") for name in ("b", "a", "gone", "c")]
-    source, told = Source(root=tmp_path, tracks=tracks), list[int]()
-    counts = count_windows(source, RECIPE, lambda step, done, total, note="": told.append(done))
-    assert (counts, told) == ([3, 1, 1, 5], [1, 2, 3, 4])  # 0.6, 0.45 and 0.5 of a clip are left over
+    source, progress = Source(root=tmp_path, tracks=tracks), list[int]()
+    counts = count_windows(source, RECIPE, lambda step, done, total, note="": progress.append(done))
+    assert (counts, progress) == ([3, 1, 1, 5], [1, 2, 3, 4])  # 0.6, 0.45 and 0.5 of a clip are left over
     batches = list(batch_songs(source, counts, RECIPE, max_windows=4))
     assert [[song.id for song in batch.songs] for batch in batches] == [["a", "b"], ["c"], ["gone"]]
     first = batches[0]

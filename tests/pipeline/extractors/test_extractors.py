@@ -81,7 +81,7 @@ def tree(store: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def made(songs: Source, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(songs: Source, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that three extractors have joined; what was there before is as it was."""
     store = tmp_path_factory.mktemp("made") / "s.zarr"
     api.extract(songs, store, features=("mel", "lyrics"), text_model="minilm", part_rows=2, **OPTIONS)
@@ -97,13 +97,13 @@ def made(songs: Source, installed: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "s.zarr"))
+def store(sample: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sample, tmp_path / "s.zarr"))
 
 
-def test_values_are_those_that_can_be_worked_out_another_way(made: Path, songs: Source) -> None:
-    view = mgc.open(made)
-    assert verify(made, full=True) == []
+def test_values_are_those_that_can_be_worked_out_another_way(sample: Path, songs: Source) -> None:
+    view = mgc.open(sample)
+    assert verify(sample, full=True) == []
     np.testing.assert_allclose(view["brightness"][:], np.repeat(HZ, 3).reshape(5, 3), rtol=0.01)
     assert view["brightness"].unit == "Hz"
     variety = view["word_variety"][:]
@@ -116,8 +116,8 @@ def test_values_are_those_that_can_be_worked_out_another_way(made: Path, songs: 
         np.testing.assert_allclose(view["pooled_mel"][i], by_hand, atol=0.1)
 
 
-def test_plain_tools_see_named_dimensions_units_and_the_recipe(made: Path) -> None:
-    plain = xarray.open_zarr(made, chunks=None)
+def test_plain_tools_see_named_dimensions_units_and_the_recipe(sample: Path) -> None:
+    plain = xarray.open_zarr(sample, chunks=None)
     assert plain["pooled_mel"].dims == ("track", "pooled_mel_statistic", "mel_band")
     assert plain["brightness"].attrs["units"] == "Hz"
     assert plain["status_brightness"].values.tolist() == [1, 1, 1, 1, 1, 2]
@@ -126,16 +126,16 @@ def test_plain_tools_see_named_dimensions_units_and_the_recipe(made: Path) -> No
     assert recipe["clip"]["sample_rate_hz"] == 22_050
 
 
-def test_reading_needs_no_extractor_and_loads_none(made: Path) -> None:
+def test_reading_needs_no_extractor_and_loads_none(sample: Path) -> None:
     script = (
         "import sys, mgc; found = mgc.open(sys.argv[1])['brightness'][:]; "
         "print(found.shape, {'mgc_example_extractor', 'mgc.pipeline.extractors.registry'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script, made], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, sample], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "(5, 3) set()"
 
 
-def test_again_does_nothing_and_another_version_is_refused(
+def test_add_again_builds_nothing_and_refuses_another_version(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tree(store)
@@ -147,7 +147,7 @@ def test_again_does_nothing_and_another_version_is_refused(
         api.extract(songs, store, add="brightness", **OPTIONS)
 
 
-def test_both_forms_and_smaller_stores_keep_it(store: Path, tmp_path: Path) -> None:
+def test_conversion_and_selection_keep_an_added_feature(store: Path, tmp_path: Path) -> None:
     convert(store, tmp_path / "s.h5")
     sealed = mgc.open(tmp_path / "s.h5")
     for name in ("brightness", "pooled_mel", "word_variety"):
@@ -161,7 +161,7 @@ def test_both_forms_and_smaller_stores_keep_it(store: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(mgc.open(tmp_path / "some.zarr")["brightness"][:], some["brightness"][:][::-1])
 
 
-def test_tracks_that_join_later_lack_it_until_it_is_run_again(store: Path, songs: Source) -> None:
+def test_appended_tracks_lack_an_added_feature_until_the_next_run(store: Path, songs: Source) -> None:
     late = Source(root=songs.root, tracks=[*songs.tracks, Track(id="z", path="0.wav", genres=("jazz",), lyrics="new")])
     api.extract(late, store, features=("mel", "lyrics"), append=True, **OPTIONS)
     view = mgc.open(store)
@@ -174,7 +174,7 @@ def test_tracks_that_join_later_lack_it_until_it_is_run_again(store: Path, songs
     np.testing.assert_allclose(mgc.open(store)["brightness"][5], HZ[0], rtol=0.01)
 
 
-def test_damage_is_named_and_mended_and_what_is_taken_down_leaves(store: Path, songs: Source) -> None:
+def test_damage_of_an_added_feature_is_repaired_and_takedowns_are_compacted(store: Path, songs: Source) -> None:
     file = store / "brightness" / "c" / "1" / "0"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -220,9 +220,9 @@ FAULTY = {
 }
 
 
-@pytest.mark.parametrize(("compute", "said"), FAULTY.values(), ids=FAULTY.keys())
-def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
-    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, compute: Any, said: str
+@pytest.mark.parametrize(("compute", "output"), FAULTY.values(), ids=FAULTY.keys())
+def test_failing_extractor_fails_only_its_tracks(
+    store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, compute: Any, output: str
 ) -> None:
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=compute)})
     report = api.extract(songs, store, add="other", **OPTIONS)
@@ -231,8 +231,8 @@ def test_a_faulty_extractor_costs_the_tracks_it_fails_on(
     with pytest.raises(TrackUnavailableError, match="EXTRACTOR_FAILED"):
         mgc.open(store)["other"][:]
     assert mgc.open(store).store.counts().ok == 5
-    listed = [one for one in failures(store, "other").failures if one.reason == "EXTRACTOR_FAILED"]
-    assert sum(said in one.detail for one in listed) == len(listed) == lost
+    listed = [item for item in failures(store, "other").failures if item.reason == "EXTRACTOR_FAILED"]
+    assert sum(output in item.detail for item in listed) == len(listed) == lost
     with pytest.raises(ConfigError, match=r"no added feature set 'others'.*\(added: brightness, other\)"):
         failures(store, "others")
 
@@ -246,7 +246,7 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "output"),
     [
         ({"name": "Loud"}, "its name wants"),
         ({"name": "status_x"}, "not 'status'"),
@@ -259,8 +259,8 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
         ({"parameters": {"x": np.ones(2)}}, "cannot be written as JSON"),
     ],
 )
-def test_what_an_extractor_announces_is_checked(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_extractor_definition_is_validated(changed: dict[str, Any], output: str) -> None:
+    with pytest.raises(ConfigError, match=output):
         other(**changed)
 
 
@@ -277,8 +277,8 @@ def test_names_and_dimensions_that_a_store_has_already_are_refused(
         api.extract(songs, store, add="brihtness", **OPTIONS)
 
 
-def test_the_command_lists_who_brings_what(call: Any) -> None:
-    listed = {one["name"]: one for one in call("extractors", "--json").json["extractors"]}
+def test_command_lists_extractors_with_their_packages(call: Any) -> None:
+    listed = {item["name"]: item for item in call("extractors", "--json").json["extractors"]}
     assert (listed["pooled_mel"]["from"], listed["pooled_mel"]["shape"]) == ("mgc-music", [6, 128])
     assert listed["brightness"]["from"] == metadata.distribution("mgc-example-extractor").name
     assert "energy_quantile" in call("extractors").out
@@ -287,12 +287,12 @@ def test_the_command_lists_who_brings_what(call: Any) -> None:
 def test_whole_numbers_are_kept_exactly_or_fail() -> None:
     narrow = other(dtype="uint8", compute=lambda value, rate: value)
     assert narrow.values(255, 1).dtype == np.uint8
-    for value, said in ((256, "uint8 cannot hold"), (-1, "uint8 cannot hold"), (1.5, "values of float64")):
-        with pytest.raises(ValueError, match=said):
+    for value, output in ((256, "uint8 cannot hold"), (-1, "uint8 cannot hold"), (1.5, "values of float64")):
+        with pytest.raises(ValueError, match=output):
             narrow.values(value, 1)
 
 
-def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
+def test_removed_extractor_can_be_added_again_with_its_name(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any
 ) -> None:
     wrong = other(compute=lambda samples, rate: -1.0)
@@ -303,8 +303,8 @@ def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
     monkeypatch.setattr(module, "BUILT_IN", {"other": right})
     with pytest.raises(RecipeMismatchError, match=f"`mgc store drop {store} --feature other` takes out"):
         api.extract(songs, store, add="other", **OPTIONS)
-    told = call("store", "drop", store, "--feature", "other", "--dry-run", "--json").json
-    assert (told["ok"], told["made_by"], told["bytes"] > 0) == (5, "extractor, version 1", True)
+    progress = call("store", "drop", store, "--feature", "other", "--dry-run", "--json").json
+    assert (progress["ok"], progress["made_by"], progress["bytes"] > 0) == (5, "extractor, version 1", True)
     assert "5 tracks have them" in call("store", "drop", store, "--feature", "other", "--dry-run").out
     assert tree(store) == whole
     done = call("store", "drop", store, "--feature", "other")
@@ -316,7 +316,7 @@ def test_a_wrong_extractor_is_taken_out_and_a_corrected_one_joins_by_its_name(
     assert api.extract(songs, store, add="other", **OPTIONS).ok == 5
     assert mgc.open(store)["other"][:].tolist() == [[1, 2]] * 5
     assert verify(store, full=True) == []
-    listed = {one["name"]: one for one in call("store", "info", store, "--json").json["added"]}
+    listed = {item["name"]: item for item in call("store", "info", store, "--json").json["added"]}
     assert listed["other"] == {
         "name": "other",
         "made_by": "extractor, version 2",
@@ -334,20 +334,20 @@ def test_a_dry_run_takes_no_track_down(store: Path, call: Any) -> None:
     assert "1 track taken down" in call("store", "drop", store, "t0").out
 
 
-def test_tracks_that_failed_are_tried_again_and_the_others_keep_what_they_have(
+def test_retry_of_an_added_feature_keeps_other_rows(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2
-    own = {one.id: one.attempts for one in failures(store).failures}
+    own = {item.id: item.attempts for item in failures(store).failures}
     assert own == {"x": 1}, "what joins says nothing of the store's own failures"
     seen: list[float] = []
 
-    def mended(samples: Any, rate: int) -> float:
+    def repaired(samples: Any, rate: int) -> float:
         seen.append(float(samples[1]))
         return 2.0
 
-    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=mended)})
+    monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=repaired)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2, "only if it is asked for"
     before = tree(store)
     report = api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
@@ -367,10 +367,10 @@ def test_a_second_failure_counts_as_one_more_attempt(
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
-    assert {one.id: one.attempts for one in failures(store, "other").failures} == {"t3": 2, "t4": 2, "x": 1}
+    assert {item.id: item.attempts for item in failures(store, "other").failures} == {"t3": 2, "t4": 2, "x": 1}
 
 
-def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_of_a_damaged_part_raises(store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     (store / "other" / "c" / "1").unlink()
@@ -379,12 +379,14 @@ def test_a_retry_commits_no_damage_again(store: Path, songs: Source, monkeypatch
 
 
 def _table_of(songs: Source, path: Path) -> Path:
-    lines = [{"id": one.id, "path": one.path, "genres": list(one.genres), "lyrics": one.lyrics} for one in songs.tracks]
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    lines = [
+        {"id": item.id, "path": item.path, "genres": list(item.genres), "lyrics": item.lyrics} for item in songs.tracks
+    ]
+    path.write_text("".join(json.dumps(item) + "\n" for item in lines))
     return path
 
 
-def test_more_failures_than_allowed_are_those_of_what_joins(
+def test_failure_limit_of_an_added_feature_counts_its_own_failures(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
 ) -> None:
     table = _table_of(songs, tmp_path / "songs.jsonl")
@@ -398,14 +400,14 @@ def test_more_failures_than_allowed_are_those_of_what_joins(
     assert (bad.code, "2 of 5 tracks failed" in bad.err) == (3, True)
 
 
-def test_what_is_pending_is_told_with_a_command_that_mends_it(
+def test_pending_tracks_are_reported_with_a_command(
     store: Path, songs: Source, monkeypatch: pytest.MonkeyPatch, call: Any, tmp_path: Path
 ) -> None:
     table = _table_of(songs, tmp_path / "songs.jsonl")
     (store / "brightness" / "c" / "1" / "0").write_bytes(b"")
-    hurt = call("store", "repair", store)
-    assert (hurt.code, "2 tracks of the features brightness pending" in hurt.out) == (0, True)
-    advice = hurt.out.splitlines()[-1].partition(": ")[2]
+    damaged = call("store", "repair", store)
+    assert (damaged.code, "2 tracks of the features brightness pending" in damaged.out) == (0, True)
+    advice = damaged.out.splitlines()[-1].partition(": ")[2]
     command = advice.replace("SOURCE", str(table)).removeprefix("mgc ").split()
     gone = [*command, "--root", songs.root]
     with monkeypatch.context() as patch:
@@ -413,8 +415,8 @@ def test_what_is_pending_is_told_with_a_command_that_mends_it(
         refused = call(*gone)
     assert "the features brightness cannot be made: no extractor 'brightness' is installed" in refused.out
     assert "run this command again" in refused.out
-    mended = call(*gone)
-    assert (mended.code, "as recorded; 1 part made that was pending" in mended.out) == (0, True)
+    repaired = call(*gone)
+    assert (repaired.code, "as recorded; 1 part made that was pending" in repaired.out) == (0, True)
     assert "nothing to mend" in call(*gone).out
     assert verify(store, full=True) == []
 
@@ -423,7 +425,7 @@ def _not_installed(name: str) -> Extractor:
     raise ConfigError(f"no extractor {name!r} is installed")
 
 
-def test_one_that_cannot_be_loaded_is_named_and_hides_no_other(
+def test_extractor_that_cannot_be_loaded_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
 ) -> None:
     about = tmp_path / "broken-1.0.dist-info"
@@ -431,10 +433,10 @@ def test_one_that_cannot_be_loaded_is_named_and_hides_no_other(
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[mgc.extractors]\nzither = no_such_module:ZITHER\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    told = call("extractors", "--json")
-    assert told.code == 2
-    assert {"brightness", "pooled_mel"} <= {one["name"] for one in told.json["extractors"]}
-    (bad,) = told.json["broken"]
+    progress = call("extractors", "--json")
+    assert progress.code == 2
+    assert {"brightness", "pooled_mel"} <= {item["name"] for item in progress.json["extractors"]}
+    (bad,) = progress.json["broken"]
     assert (bad["name"], bad["from"]) == ("zither", "broken")
     assert "ModuleNotFoundError: No module named 'no_such_module'" in bad["error"]
     shown = call("extractors")

@@ -33,7 +33,7 @@ COMPANIONS = {
 }
 
 
-def test_what_comes_with_an_album_is_passed_over_and_counted_by_kind(tmp_path: Path) -> None:
+def test_other_files_of_an_album_are_skipped_and_counted_by_kind(tmp_path: Path) -> None:
     album = tmp_path / "Band" / "[2003] Album"
     write_wav(album / "01 Song.WAV")
     for name, content in COMPANIONS.items():
@@ -71,7 +71,7 @@ def test_images_and_noise_are_not_taken_for_mpeg_frames(tmp_path: Path) -> None:
     assert [track.id for track in load_source(tmp_path).tracks] == ["a.wav"]
 
 
-def test_a_folder_without_audio_says_what_it_holds(tmp_path: Path) -> None:
+def test_folder_without_audio_lists_its_content(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg")
     with pytest.raises(ManifestError, match=r"no audio file in this folder; 1 file that is no audio .* 1 \.jpg"):
         load_source(tmp_path)
@@ -100,7 +100,7 @@ def snapshot(tmp_path: Path) -> Path:
     return folder
 
 
-def test_links_that_leave_a_folder_are_remarked_with_the_root_that_holds_all(snapshot: Path) -> None:
+def test_links_out_of_a_folder_are_noted_with_the_common_root(snapshot: Path) -> None:
     base = snapshot.parents[1]
     source = load_source(snapshot)
     (note,) = [note for note in source.notes if "PATH_ESCAPE" in note]
@@ -127,7 +127,7 @@ def test_a_folder_is_read_below_a_root_that_holds_what_its_links_lead_to(snapsho
         load_source(snapshot, root=snapshot / "audio")
 
 
-def test_links_in_a_table_are_remarked_and_the_advice_can_be_followed(snapshot: Path) -> None:
+def test_links_in_a_table_are_noted_with_working_advice(snapshot: Path) -> None:
     base = snapshot.parents[1]
     put(snapshot / "t.csv", b"id,path\na,audio/a.wav\n")
     read = read_source(snapshot / "t.csv")
@@ -138,7 +138,7 @@ def test_links_in_a_table_are_remarked_and_the_advice_can_be_followed(snapshot: 
     assert not [note for note in again.notes if "PATH_ESCAPE" in note]
 
 
-def test_a_video_is_a_track_and_is_to_be_seen_to_fail(tmp_path: Path) -> None:
+def test_video_is_planned_and_fails(tmp_path: Path) -> None:
     """It may hold the song: passed over, it would be lost without advice to convert it."""
     write_wav(tmp_path / "a.wav")
     put(tmp_path / "b.avi", b"RIFF" + bytes(4) + b"AVI " + bytes(512))

@@ -153,7 +153,7 @@ def test_parquet_of_wrong_types_is_refused(tmp_path: Path) -> None:
         load_source(tmp_path / "t.parquet")
 
 
-def test_source_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such file or folder"):
         load_source(tmp_path / "none.csv")
     os.mkfifo(tmp_path / "pipe.csv")
@@ -161,7 +161,7 @@ def test_source_that_is_not_there(tmp_path: Path) -> None:
         load_source(tmp_path / "pipe.csv")
 
 
-def test_escaping_paths_stay_in_the_plan_and_are_remarked(tmp_path: Path) -> None:
+def test_escaping_paths_stay_in_the_plan_and_are_noted(tmp_path: Path) -> None:
     put(tmp_path / "in.mp3", "x")
     put(tmp_path / "t.csv", "id,path\na,/etc/passwd\nb,../b.mp3\nc,x/../in.mp3\nd,x/../../d.mp3\n")
     source = load_source(tmp_path / "t.csv")
@@ -250,7 +250,7 @@ def test_lyrics_csv_in_place_of_the_folder(music4all: Path, quoted: bool) -> Non
     assert all(t.lyrics_path is None for t in source.tracks)
 
 
-def test_missing_optional_tables_are_remarked(music4all: Path) -> None:
+def test_missing_optional_tables_are_noted(music4all: Path) -> None:
     shutil.rmtree(music4all / "lyrics")
     for name in ("id_information.csv", "id_lang.csv", "id_tags.csv"):
         (music4all / name).unlink()
@@ -350,11 +350,11 @@ def test_genres_from_folder_names(folder: Path) -> None:
 def test_labels_from_a_table(folder: Path, key: str) -> None:
     put(folder / "labels.tsv", f"{key}\tgenres\tartist\nrock/a.mp3\trock,pop\tX\njazz/c.MP3\tjazz\t\nnone.mp3\tx\t\n")
     source = load_source(folder, labels=folder / "labels.tsv", genre_delimiter=",")
-    found = {t.id: t for t in source.tracks}
-    assert found["rock/a.mp3"].genres == ("rock", "pop")
-    assert found["rock/a.mp3"].artists == ("X",)
-    assert found["jazz/c.MP3"].genres == ("jazz",)
-    assert found["d"].genres == ()
+    result = {t.id: t for t in source.tracks}
+    assert result["rock/a.mp3"].genres == ("rock", "pop")
+    assert result["rock/a.mp3"].artists == ("X",)
+    assert result["jazz/c.MP3"].genres == ("jazz",)
+    assert result["d"].genres == ()
     assert {"labels.tsv describes 2 of 5 tracks", "1 row of labels.tsv without a track here"} <= set(source.notes)
 
 
@@ -401,7 +401,7 @@ def test_folders_without_audio_and_options_that_do_not_fit(folder: Path, tmp_pat
         load_source(tmp_path / "t.csv", genre_delimiter="")
 
 
-def test_genres_that_differ_by_case_are_remarked(tmp_path: Path) -> None:
+def test_genres_that_differ_by_case_are_noted(tmp_path: Path) -> None:
     put(tmp_path / "t.csv", "id,path,genres\na,a,Rock\nb,b,rock\n")
     assert "genres that differ by case only are kept apart: 'Rock', 'rock'" in load_source(tmp_path / "t.csv").notes
 

@@ -90,7 +90,7 @@ def test_a_track_has_a_merged_genre_once_and_the_counts_are_of_tracks() -> None:
     ]
 
 
-def test_without_the_option_pairs_are_remarked_once_and_kept(tmp_path: Path) -> None:
+def test_spellings_are_noted_once_and_kept_without_the_option(tmp_path: Path) -> None:
     path = table_of(tmp_path, "hiphop", "Hip-Hop", "Hip-Hop", "DnB", "drum & bass", "Techno")
     source = load_source(path)
     assert [note for note in source.notes if "--merge-genres" in note] == [
@@ -101,22 +101,22 @@ def test_without_the_option_pairs_are_remarked_once_and_kept(tmp_path: Path) -> 
     assert remark_mergeable(["Techno", "rock", "hip hop"]) == []
 
 
-def test_what_is_merged_is_printed_with_counts_and_is_data(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_merged_genres_are_printed_with_counts_and_recorded(call: Callable[..., Any], tmp_path: Path) -> None:
     path = table_of(tmp_path, "hiphop", "Hip-Hop", "Hip-Hop", "hip hop", "polka")
-    found = call("manifest", path, "--merge-genres", "common", "-o", tmp_path / "m.jsonl", "--json").json
-    assert found["genres"] == {"hip hop": 4, "polka": 1}
-    assert found["merged_genres"] == [
+    result = call("manifest", path, "--merge-genres", "common", "-o", tmp_path / "m.jsonl", "--json").json
+    assert result["genres"] == {"hip hop": 4, "polka": 1}
+    assert result["merged_genres"] == [
         {"from": "Hip-Hop", "to": "hip hop", "tracks": 2},
         {"from": "hiphop", "to": "hip hop", "tracks": 1},
     ]
     again = call("manifest", tmp_path / "m.jsonl", "--json").json
-    assert (again["genres"], again["merged_genres"]) == (found["genres"], [])
+    assert (again["genres"], again["merged_genres"]) == (result["genres"], [])
     shown = call("manifest", path, "--merge-genres", "common")
     assert "merged genres" in shown.out
     assert "--merge-genres common: 2 genres merged\n  'Hip-Hop' into 'hip hop' (2 tracks)\n" in shown.err
 
 
-def test_a_table_of_ones_own_merges_exact_names_only(tmp_path: Path) -> None:
+def test_custom_alias_table_merges_exact_names_only(tmp_path: Path) -> None:
     put(tmp_path / "merge.csv", "from,to\nhip\u00a0 hop,rap\n polka ,folk\nPolka,folk\ntango,folk\n")
     source = load_source(table_of(tmp_path, "hip hop", "hip-hop", "polka"), merge_genres=str(tmp_path / "merge.csv"))
     assert [track.genres for track in source.tracks] == [("rap",), ("hip-hop",), ("folk",)]

@@ -90,14 +90,14 @@ def test_manifest_elsewhere_is_read_with_its_root(tmp_path: Path) -> None:
     ("one", "other"),
     [("a", "a"), ("Ab", "aB"), ("\u00e9", "e\u0301"), ("stra\u00dfe", "STRASSE"), ("\u212b", "\u00e5")],
 )
-def test_colliding_ids_are_refused_by_name_and_line(tmp_path: Path, one: str, other: str) -> None:
-    lines = [json.dumps({"id": name, "path": "x.mp3"}) for name in ("other", one, other)]
+def test_colliding_ids_are_refused_by_name_and_line(tmp_path: Path, item: str, other: str) -> None:
+    lines = [json.dumps({"id": name, "path": "x.mp3"}) for name in ("other", item, other)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     with pytest.raises(ManifestError) as error:
         load_source(tmp_path / "t.jsonl")
     message = str(error.value)
     assert "1 pairs" in message
-    assert repr(one) in message
+    assert repr(item) in message
     assert repr(other) in message
     assert "line 2" in message
     assert "line 3" in message
@@ -206,7 +206,7 @@ def test_filters_work_in_order_and_count(tmp_path: Path) -> None:
     assert [t.id for t in instrumentals] == ["c"]
 
 
-def test_filters_that_leave_nothing_say_what_there_was() -> None:
+def test_filters_without_result_report_available_values() -> None:
     with pytest.raises(ManifestError, match=r"language fr leaves none of 6 tracks; .*en \(2\)"):
         filter_tracks(FILTERABLE, languages=["fr"])
     with pytest.raises(ManifestError, match="min-labels 3"):

@@ -101,7 +101,7 @@ def test_the_real_jamendo_label_files(real_data: Path, tmp_path: Path) -> None:
     splits: dict[str, set[Any]] = defaultdict(set)
     for track in source.tracks:
         splits[track.artists[0]].add(track.split)
-    assert all(len(found) == 1 for found in splits.values())  # the official split keeps artists apart
+    assert all(len(result) == 1 for result in splits.values())  # the official split keeps artists apart
 
 
 # ---------------------------------------------------------------- FMA
@@ -152,7 +152,7 @@ def fma(tmp_path: Path) -> Path:
     return root
 
 
-def test_fma_is_read_as_its_makers_read_it(fma: Path) -> None:
+def test_fma_is_read_as_by_its_authors(fma: Path) -> None:
     source = load_source(fma)
     tracks = {int(track.id): track for track in source.tracks}
     table = pd.read_csv(fma / "fma_metadata" / "tracks.csv", index_col=0, header=[0, 1])
@@ -161,7 +161,7 @@ def test_fma_is_read_as_its_makers_read_it(fma: Path) -> None:
     assert all((source.root / track.path).is_file() for track in source.tracks)
     for number, row in table.iterrows():
         track = tracks[number]
-        assert set(track.genres) == {titles[one] for one in ast.literal_eval(row["track", "genres_all"])}
+        assert set(track.genres) == {titles[item] for item in ast.literal_eval(row["track", "genres_all"])}
         assert track.split == row["set", "split"].replace("training", "train")
         assert (track.artists, track.song) == ((row["artist", "name"],), FMA_TRACKS[number][6])
     assert [track.language for track in source.tracks] == ["en", None, "pt", None]
@@ -227,7 +227,7 @@ def test_fma_without_its_audio_folder(fma: Path) -> None:
 
 
 @pytest.mark.parametrize("inner", ["", "genres", "Data/genres_original"])
-def test_gtzan_is_known_by_the_names_of_its_files(tmp_path: Path, inner: str) -> None:
+def test_gtzan_is_recognised_by_file_names(tmp_path: Path, inner: str) -> None:
     for genre in ("blues", "hiphop"):
         for number in range(2):
             put(tmp_path / "gtzan" / inner / genre / f"{genre}.{number:05}.wav")
@@ -242,18 +242,18 @@ def test_gtzan_is_known_by_the_names_of_its_files(tmp_path: Path, inner: str) ->
     assert all((source.root / track.path).is_file() for track in source.tracks)
 
 
-def test_other_folders_by_genre_are_asked_for(tmp_path: Path) -> None:
+def test_other_genre_folders_need_the_option(tmp_path: Path) -> None:
     put(tmp_path / "jazz" / "album" / "a.mp3")
     put(tmp_path / "rock" / "rock.live.mp3")
     assert [t.genres for t in load_source(tmp_path).tracks] == [(), ()]
-    for asked in ({"genres_from_folders": True}, {"dataset": "genre-folders"}):
-        assert [t.genres for t in load_source(tmp_path, **asked).tracks] == [("jazz",), ("rock",)]
+    for requested in ({"genres_from_folders": True}, {"dataset": "genre-folders"}):
+        assert [t.genres for t in load_source(tmp_path, **requested).tracks] == [("jazz",), ("rock",)]
 
 
 # ---------------------------------------------------------------- which one it is
 
 
-def test_a_name_decides_and_what_is_missing_is_said(tmp_path: Path, fma: Path) -> None:
+def test_dataset_name_decides_and_missing_files_are_listed(tmp_path: Path, fma: Path) -> None:
     jamendo_labels(fma)
     with pytest.raises(ConfigError, match="looks like mtg-jamendo and like fma; say which with --dataset mtg-jamendo"):
         load_source(fma)
@@ -272,10 +272,10 @@ def test_a_name_decides_and_what_is_missing_is_said(tmp_path: Path, fma: Path) -
         load_source(fma, dataset="mtg-jamendo", root=tmp_path / "none")
 
 
-def test_the_list_names_needs_and_terms_of_each(call: Any) -> None:
+def test_dataset_list_has_needs_and_terms(call: Any) -> None:
     listed = call("manifest", "--list", "--json").json["datasets"]
-    assert [one["name"] for one in listed] == [one.name for one in DATASETS]
-    assert all(one["needs"] and one["terms"] for one in listed)
+    assert [item["name"] for item in listed] == [item.name for item in DATASETS]
+    assert all(item["needs"] and item["terms"] for item in listed)
     shown = call("manifest", "--list").out
     assert "mtg-jamendo: MTG-Jamendo" in shown
     assert "CC BY-NC-SA 4.0" in shown

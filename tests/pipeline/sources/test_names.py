@@ -52,7 +52,7 @@ def test_spaces_and_invisible_characters_make_no_other_name(name: str) -> None:
     assert clean_name(name) == "hip hop"
 
 
-def test_joiners_that_belong_to_a_script_stay() -> None:
+def test_joiners_of_a_script_are_kept() -> None:
     assert (
         clean_name("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645")
         == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
@@ -90,7 +90,7 @@ def test_invisible_characters_make_no_class_of_their_own_in_any_kind_of_table(tm
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e"),
     ],
 )
-def test_names_that_only_look_alike_are_remarked_as_pairs(tmp_path: Path, pair: tuple[str, str]) -> None:
+def test_look_alike_names_are_noted_as_pairs(tmp_path: Path, pair: tuple[str, str]) -> None:
     assert look_alikes([*pair, "jazz"]) == [sorted(pair)]
     put(tmp_path / "t.csv", f"id,path,genres,artist\na,a,{pair[0]},X\nb,b,{pair[1]},x\n")
     notes = [note for note in load_source(tmp_path / "t.csv").notes if "are kept apart" in note]
@@ -103,7 +103,7 @@ LOOK_ALIKE = [("Pop", "\u0420op"), ("rock", "r\u043e\u0441k"), ("HOUSE", "\u0397
 
 
 @pytest.mark.parametrize("pair", LOOK_ALIKE)
-def test_look_alike_letters_of_other_scripts_are_remarked_and_not_merged(tmp_path: Path, pair: tuple[str, str]) -> None:
+def test_look_alike_letters_of_other_scripts_are_noted_and_not_merged(tmp_path: Path, pair: tuple[str, str]) -> None:
     put(tmp_path / "t.csv", f"id,path,genres\na,a,{pair[0]}\nb,b,{pair[1]}\n")
     source = load_source(tmp_path / "t.csv")
     assert [track.genres for track in source.tracks] == [(pair[0],), (pair[1],)]
@@ -113,7 +113,7 @@ def test_look_alike_letters_of_other_scripts_are_remarked_and_not_merged(tmp_pat
     assert not [note for note in source.notes if "mix letters" in note]
 
 
-def test_a_word_of_several_scripts_is_remarked_without_its_like_too() -> None:
+def test_word_of_several_scripts_is_noted_without_a_look_alike() -> None:
     names = ("\u0420op", "\u0440\u043e\u043a", "\u0411-pop", "caf\u00e9", "\uc74c\uc545 pop")
     notes = remark_names("genres", dict.fromkeys(names, 1))
     assert notes == [
@@ -126,7 +126,7 @@ def test_different_names_are_not_taken_for_alike() -> None:
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "-", "Unknown", " N/A ", "null", "<NA>", "\u2014", "[]"])
-def test_words_for_a_missing_value_are_remarked(tmp_path: Path, word: str) -> None:
+def test_words_for_a_missing_value_are_noted(tmp_path: Path, word: str) -> None:
     assert stands_for_nothing(word)
     put(tmp_path / "t.jsonl", f'{{"id": "a", "path": "a", "genres": ["{word}"], "artist": "A", "lyrics": "{word}"}}\n')
     notes = load_source(tmp_path / "t.jsonl").notes
@@ -221,7 +221,7 @@ def test_line_ends_and_separators_between_genres_need_a_delimiter(tmp_path: Path
     assert genres_of(tmp_path / "t.csv", genre_delimiter=mark) == [("rock", "pop")]
 
 
-def test_a_line_end_in_a_name_is_refused_also_where_another_delimiter_is_given(tmp_path: Path) -> None:
+def test_line_end_in_a_name_is_refused_with_any_delimiter(tmp_path: Path) -> None:
     put(tmp_path / "t.csv", 'id,path,genres\na,a.mp3,"rock\npop,jazz\n"\n')
     with pytest.raises(ManifestError, match=r"line 2: column 'genres'.*--genre-delimiter"):
         load_source(tmp_path / "t.csv", genre_delimiter=",")
@@ -256,14 +256,14 @@ def test_an_exact_name_wins_and_two_of_other_forms_match_nothing(tmp_path: Path)
     assert not names.find_file(tmp_path, both).exists()
 
 
-def test_a_file_that_joins_a_folder_later_is_found_too(tmp_path: Path) -> None:
+def test_file_added_to_a_folder_is_found(tmp_path: Path) -> None:
     assert not names.find_file(tmp_path, NFC).exists()
     os.utime(tmp_path, ns=(0, 0))
     put(tmp_path / NFD, "x")
     assert names.find_file(tmp_path, NFC).exists()
 
 
-def test_rows_that_almost_name_a_track_are_remarked(tmp_path: Path) -> None:
+def test_rows_with_nearly_matching_ids_are_noted(tmp_path: Path) -> None:
     for name in ("a song.mp3", "B.mp3", "c.mp3"):
         put(tmp_path / "songs" / name, "sound")
     put(tmp_path / "l.csv", "id,genres\nc.mp3,rock\nb.mp3,rock\na\u00a0song.mp3,pop\nelse.mp3,pop\n")
@@ -322,7 +322,7 @@ def test_the_library_refuses_another_encoding_by_the_name_of_the_locale(monkeypa
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cell=st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t"), min_size=1, max_size=12))
-def test_a_quoted_cell_of_a_tab_separated_table_is_what_was_quoted(tmp_path: Path, cell: str) -> None:
+def test_quoted_cell_of_a_tab_separated_table_is_unquoted(tmp_path: Path, cell: str) -> None:
     quoted = '"' + cell.replace('"', '""') + '"'
     put(tmp_path / "t.tsv", f"id\tpath\tlyrics\n1\ta.mp3\t{quoted}\n")
     assert load_source(tmp_path / "t.tsv").tracks[0].lyrics == cell

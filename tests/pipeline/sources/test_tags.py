@@ -95,10 +95,10 @@ def mp3(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize("suffix", CODECS)
 def test_tags_of_every_container_are_read(tmp_path: Path, suffix: str) -> None:
-    found = read(write_song(tmp_path / f"a.{suffix}", SAID | {"lyrics": "two\nlines"}))
-    assert (found["artists"], found["song"], found["genres"]) == (("Ann",), "A song", ("polka",))
+    result = read(write_song(tmp_path / f"a.{suffix}", SAID | {"lyrics": "two\nlines"}))
+    assert (result["artists"], result["song"], result["genres"]) == (("Ann",), "A song", ("polka",))
     if suffix in ("flac", "opus", "m4a"):
-        assert found["lyrics"] == "two\nlines"
+        assert result["lyrics"] == "two\nlines"
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def test_numbers_of_genres_become_names_in_every_container(tmp_path: Path) -> No
 
 
 def test_id3v1_at_the_end_fills_what_id3v2_lacks(tmp_path: Path, mp3: bytes) -> None:
-    found = read(put(tmp_path / "a.mp3", id3(text_frame("TIT2", "New title")) + mp3 + id3v1(17)))
-    assert found == {"artists": ("Old artist",), "song": "New title", "genres": ("Rock",)}
+    result = read(put(tmp_path / "a.mp3", id3(text_frame("TIT2", "New title")) + mp3 + id3v1(17)))
+    assert result == {"artists": ("Old artist",), "song": "New title", "genres": ("Rock",)}
 
 
 def test_delimiters_split_tags_as_they_split_cells(tmp_path: Path, mp3: bytes) -> None:
     path = put(tmp_path / "a.mp3", id3(text_frame("TCON", "rock; pop"), text_frame("TPE1", "Ann & Bob\0Eve")) + mp3)
     assert read(path)["artists"] == ("Ann & Bob", "Eve")
-    found = read(path, genre_delimiter=";", artist_delimiter=" & ")
-    assert (found["genres"], found["artists"]) == (("rock", "pop"), ("Ann", "Bob", "Eve"))
+    result = read(path, genre_delimiter=";", artist_delimiter=" & ")
+    assert (result["genres"], result["artists"]) == (("rock", "pop"), ("Ann", "Bob", "Eve"))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_words_for_a_missing_artist_count_as_none(tmp_path: Path, mp3: bytes) ->
 # ---------------------------------------------------------------- when they are asked
 
 
-def test_a_folder_takes_from_tags_what_no_file_says(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_folder_takes_missing_values_from_tags(call: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "songs"
     write_song(folder / "a.flac", SAID | {"lyrics": "in the tag"})
     write_song(folder / "b.flac", SAID | {"lyrics": "in the tag"})
@@ -174,8 +174,8 @@ def test_a_folder_takes_from_tags_what_no_file_says(call: Callable[..., Any], tm
     assert (a.artists, a.song, a.genres, a.lyrics) == (("Ann",), "A song", ("polka",), "in the tag")
     assert (b.artists, b.lyrics, b.lyrics_path) == (("Ann",), None, "b.txt")
     assert (c.artists, c.song, c.genres, c.lyrics) == ((), None, (), None)
-    found = call("manifest", folder, "--json").json
-    assert found["columns"] == {
+    result = call("manifest", folder, "--json").json
+    assert result["columns"] == {
         "artist": {"tags": 2},
         "song": {"tags": 2},
         "genres": {"tags": 2},
@@ -184,12 +184,12 @@ def test_a_folder_takes_from_tags_what_no_file_says(call: Callable[..., Any], tm
     assert (
         "artist: tags (2 of 3); song: tags (2 of 3); genres: tags (2 of 3); "
         "lyrics: files next to songs (1 of 3), tags (1 of 3)"
-    ) in found["remarks"]
+    ) in result["remarks"]
     without = call("manifest", folder, "--no-tags", "--json").json
     assert (without["columns"], without["genres"]) == ({"lyrics": {"files next to songs": 1}}, {})
 
 
-def test_columns_of_tables_win_over_tags_also_where_a_cell_is_empty(tmp_path: Path) -> None:
+def test_table_columns_take_precedence_over_tags(tmp_path: Path) -> None:
     for name in "ab":
         write_song(tmp_path / "songs" / f"{name}.flac", SAID | {"lyrics": "in the tag"})
     put(tmp_path / "t.csv", "id,path,artist,lyrics\n1,songs/a.flac,Bob,words\n2,songs/b.flac,,\n")
@@ -206,7 +206,7 @@ def test_columns_of_tables_win_over_tags_also_where_a_cell_is_empty(tmp_path: Pa
     assert source.columns["artist"] == {"tags": 2}
 
 
-def test_a_manifest_has_what_the_tags_said_and_gives_the_same_plan(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_manifest_has_values_of_tags_and_gives_the_same_plan(call: Callable[..., Any], tmp_path: Path) -> None:
     write_song(tmp_path / "songs" / "a.flac", SAID | {"lyrics": "in the tag"})
     write_song(tmp_path / "songs" / "b.flac", {})
     options = ("-o", tmp_path / "s.zarr", "--features", "mel", "--workers", 0, "--clip-s", 1)
@@ -239,23 +239,23 @@ def test_songs_named_one_by_one_have_the_lyrics_of_their_tags(tmp_path: Path) ->
     assert [track.lyrics for track in tracks] == ["in the tag", None, None]
 
 
-def test_data_sets_with_tables_of_their_own_are_not_asked_for_tags(monkeypatch, tmp_path: Path) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(tags, "read_tags", lambda path, options: asked.append(path) or {})
+def test_data_sets_with_tables_ignore_tags(monkeypatch, tmp_path: Path) -> None:
+    requested: list[Path] = []
+    monkeypatch.setattr(tags, "read_tags", lambda path, options: requested.append(path) or {})
     tables = {"information": "artist\tsong\talbum_name\na\tA\tS\tB", "genres": "genres\na\tpop", "lang": "lang\na\ten"}
     for name, text in tables.items():
         put(tmp_path / f"id_{name}.csv", f"id\t{text}\n")
     put(tmp_path / "audios" / "a.mp3")
     load_source(tmp_path)
-    assert asked == []
+    assert requested == []
     load_source(tmp_path / "audios")
-    assert asked == [tmp_path / "audios" / "a.mp3"]
+    assert requested == [tmp_path / "audios" / "a.mp3"]
 
 
 # ---------------------------------------------------------------- broken tags
 
 
-def test_a_broken_tag_is_remarked_and_fails_no_track(call: Callable[..., Any], tmp_path: Path, mp3: bytes) -> None:
+def test_damaged_tag_is_noted_and_fails_no_track(call: Callable[..., Any], tmp_path: Path, mp3: bytes) -> None:
     write_song(tmp_path / "songs" / "good.flac", SAID)
     put(tmp_path / "songs" / "bad.mp3", b"ID3\x04\0\0" + synchsafe(40) + b"TCON" + synchsafe(20) + b"\0\0" + mp3[:0])
     put(tmp_path / "songs" / "worse.flac", b"fLaC\x84\0\0\x08" + b"\xff" * 8)
@@ -272,8 +272,8 @@ def test_no_bytes_raise_anything_but_a_reason(data: st.DataObject) -> None:
     )
     for _ in range(data.draw(st.integers(0, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    found = _read_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
-    assert isinstance(found, (str, dict))
+    result = _read_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    assert isinstance(result, (str, dict))
 
 
 def _read_bytes(content: bytes) -> dict[str, Any] | str:
@@ -348,7 +348,7 @@ def test_an_interrupt_leaves_the_other_files_unread(monkeypatch, tmp_path: Path)
     assert n_read < 500
 
 
-def test_many_files_are_a_step_with_progress_and_few_are_none(monkeypatch, tmp_path: Path) -> None:
+def test_progress_of_reading_tags_appears_for_many_files_only(monkeypatch, tmp_path: Path) -> None:
     for i in range(3):
         write_song(tmp_path / f"{i}.flac", SAID)
     steps: list[tuple[Any, ...]] = []

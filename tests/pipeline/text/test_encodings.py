@@ -52,7 +52,7 @@ def is_utf_8(data: bytes) -> bool:
     return decode_strictly(data, "utf-8") is not None
 
 
-def test_songs_are_read_exactly_and_none_is_read_wrong() -> None:
+def test_encodings_of_songs_are_detected_or_failed() -> None:
     songs = {language: "\n".join(lines) for language, lines in LINES.items()}
     pairs = [pair for pair in PAIRS if encodable(songs[pair[0]], pair[1])]
     outcomes = {(language, encoding): outcome(songs[language], encoding) for language, encoding in pairs}
@@ -123,11 +123,11 @@ def test_a_named_encoding_leaves_utf_8_alone_and_fails_where_it_does_not_fit() -
         bytes(byte for i in range(400) for byte in (0x80 + i * 7 % 128, 0x80 + i * 31 % 128)),
     ],
 )
-def test_what_is_no_text_fails(data: bytes) -> None:
+def test_binary_lyrics_fail(data: bytes) -> None:
     assert read_lyrics(data).flags == Flag.LYRICS_FAILED
 
 
-def test_a_refrain_is_no_further_evidence() -> None:
+def test_repeated_lines_count_once() -> None:
     few, many = (read_lyrics((LINES["Dutch"][1][:14] + "\n").encode("mac_roman") * n) for n in (1, 500))
     assert few.flags == many.flags
 

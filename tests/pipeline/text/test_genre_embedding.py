@@ -35,8 +35,8 @@ def test_rows_are_means_over_the_words_of_each_name(encoder: TextEncoder) -> Non
 def test_related_genres_are_nearer_than_unrelated_ones(encoder: TextEncoder) -> None:
     rock, hard_rock, opera = embed_genres(encoder, ["rock", "hard rock", "opera"])
 
-    def cosine(one: np.ndarray, other: np.ndarray) -> float:
-        return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    def cosine(item: np.ndarray, other: np.ndarray) -> float:
+        return float(item @ other / np.linalg.norm(item) / np.linalg.norm(other))
 
     assert cosine(rock, hard_rock) > cosine(rock, opera) + 0.1
 

@@ -107,7 +107,7 @@ def test_a_very_long_run_of_combining_marks_is_cut_and_flagged() -> None:
         ("a" + "\u0301" * 40, "\u00e1" + "\u0301" * 29),
     ],
 )
-def test_markup_and_control_characters_go(raw: str, clean: str) -> None:
+def test_markup_and_control_characters_are_removed(raw: str, clean: str) -> None:
     assert clean_lyrics(raw) == (clean, True)
 
 
@@ -130,7 +130,7 @@ def test_markup_and_control_characters_go(raw: str, clean: str) -> None:
         "<script> open",
     ],
 )
-def test_what_is_no_markup_stays(text: str) -> None:
+def test_angle_brackets_without_markup_are_kept(text: str) -> None:
     cleaned, changed = clean_lyrics(text)
     assert cleaned in (text, text.replace("<script> ", ""))
     assert changed == (cleaned != text)
@@ -163,7 +163,7 @@ def test_cleaning_twice_is_cleaning_once(raw: str) -> None:
 
 
 @given(st.lists(st.tuples(WORD, st.sampled_from(["i", "b", "span class='a b'", "EM", 'a href="x"'])), max_size=6))
-def test_wrapping_words_in_tags_changes_nothing(parts: list[tuple[str, str]]) -> None:
+def test_wrapping_lyrics_in_tags_changes_nothing(parts: list[tuple[str, str]]) -> None:
     plain = "x".join(word for word, _ in parts)
     wrapped = "x".join(f"<{tag}>{word}</{tag.split()[0]}>" for word, tag in parts)
     assert clean_lyrics(wrapped) == (clean_lyrics(plain)[0], bool(parts))
@@ -177,13 +177,13 @@ def test_wrapping_words_in_tags_changes_nothing(parts: list[tuple[str, str]]) ->
         *("\u200b", "\U0001f468\u200d", "\u0301\u0316", "\u0f73", "&#769;&#790;", "e\u0301", "\n", "\r", "\u3042"),
     ],
 )
-def test_a_million_characters_of_one_trap_take_no_quadratic_time(trap: str) -> None:
+def test_a_million_repeated_characters_take_linear_time(trap: str) -> None:
     text = trap * (MAX_LYRICS_BYTES // len(trap))
     read_lyrics(text)
     read_lyrics("&" + text + "x")
 
 
-def test_files(tmp_path: Path) -> None:
+def test_find_file_ignores_the_unicode_form(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"la\xe9")
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "big.txt").write_bytes(b"a" * (MAX_LYRICS_BYTES + 1))
