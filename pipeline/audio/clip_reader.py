@@ -25,7 +25,7 @@ from .decoded import ClipFacts
 class ClipLimits:
     """Limits per file. The deadline counts CPU seconds; the wall-clock limit covers a stalled disk.
 
-    A child is replaced after `files` files, so that what a decoder leaks does not add up.
+    A child is replaced after `files` files, so that memory leaks of a decoder do not accumulate.
     """
 
     cpu_s: float = 60.0
@@ -36,7 +36,7 @@ class ClipLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMel(ClipFacts):
-    """The stored form of a clip.
+    """Log-mel spectrogram of a clip, as it is stored.
 
     Attributes
     ----------
@@ -67,17 +67,16 @@ class ClipSamples:
 class ClipReader:
     """Read clips in a child process, which is restarted after a file has crashed it.
 
-    A child that dies is given the same file once more before the file is blamed: it may have been killed from outside.
-    A file that crashes it again is read by FFmpeg alone, in a child of its own.
-    A reader serves one thread. POSIX only.
+    A file that crashes a child is retried once, as the child may have been killed from outside. If it crashes the
+    second child, FFmpeg alone reads it in a third. A reader serves one thread. POSIX only.
 
     Parameters
     ----------
-    recipe : what a clip is.
-    caps : which files are refused unread.
-    limits : what one file may cost.
-    form : what :meth:`read`, :meth:`read_samples` or :meth:`read_seconds` is to give; one of them only, as the child
-        makes one only.
+    recipe : recipe of the clip.
+    caps : limits beyond which files are refused unread.
+    limits : limits on time and memory per file.
+    form : the method that can be called: :meth:`read`, :meth:`read_samples` or :meth:`read_seconds`. A child computes
+        one form only.
 
     Examples
     --------
@@ -86,7 +85,7 @@ class ClipReader:
     """
 
     command: ClassVar[tuple[str, ...]] = ("-m", "mgc.pipeline.audio.clip_child")
-    """Arguments of the interpreter that make the child."""
+    """Arguments with which the Python interpreter runs the child."""
 
     def __init__(
         self,
@@ -113,7 +112,7 @@ class ClipReader:
         self.close()
 
     def close(self) -> None:
-        """End the child. The reader may be used again: the next read starts another."""
+        """Stop the child; the next read starts another."""
         if self._child is not None:
             self._child.stop()
             self._child = None
@@ -123,7 +122,7 @@ class ClipReader:
 
         Parameters
         ----------
-        start_s : where the clip begins, whatever the recipe's policy.
+        start_s : start of the clip in seconds, in place of the recipe's policy.
 
         Raises
         ------
@@ -168,7 +167,7 @@ class ClipReader:
             if self._child is not None and not self._child.alive():
                 self.close()
             child = self._child or self._start()
-            self._child = None  # until it has answered: after an interrupt it would answer the wrong question
+            self._child = None  # until it has answered; after an interrupt, its pending answer would be read next
             try:
                 answer = child.ask(request, self._limits.wall_s)
                 self._child = child

@@ -19,9 +19,9 @@ import numpy as np
 from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.format.schema import Flag, Reason
+from .concatenated import decode_concatenated
 from .containers import MPEG, AudioContent, Caps, examine, extension_fits
 from .decoded import ClipFacts, Decoded, Float32, PlaceClip, Window
-from .joined import decode_joined
 from .libsndfile import decode_with_libsndfile
 
 NEARLY_A_CLIP_S = 1.0
@@ -121,7 +121,7 @@ def decode(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> De
     own structure says (:class:`mgc.pipeline.audio.containers.AudioContent`).
     """
     if content.parts:
-        return decode_joined(content.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
+        return decode_concatenated(content.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
     broken = content.unread or (content.walk is not None and content.walk.breaks > 0)
     by_libsndfile = use_libsndfile and content.container.libsndfile and not content.misread_by_libsndfile
     first = _decode_with_libsndfile(path, content, plan, caps) if by_libsndfile else None
@@ -139,7 +139,7 @@ def decode(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> De
         return replace(first, gaps=True)
     if first is not None and len(first.mono) > len(second.mono):
         return replace(first, gaps=True)
-    stumbles = content.container is MPEG and content.walk is not None  # FFmpeg does, where MPEG files are joined
+    stumbles = content.container is MPEG and content.walk is not None  # FFmpeg does, where MPEG files are concatenated
     return replace(second, gaps=broken or (second.gaps and not stumbles))
 
 

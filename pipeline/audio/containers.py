@@ -17,7 +17,7 @@ from pathlib import Path
 from ...cache.errors import ClipError
 from ...cache.format.schema import Reason
 from . import mpeg, unread
-from .structure import joins, lost_tail, misread_by_libsndfile, payload, voc_fault
+from .structure import file_starts, lost_tail, misread_by_libsndfile, payload, voc_fault
 from .tags import after_id3, after_tags, before_tags
 
 
@@ -62,7 +62,7 @@ class AudioContent:
     has_payload : the section that holds the audio is there, whatever its state.
     first, stop : the bytes of the file that decoders may read; to its end where `stop` is None.
     unread : much of the file is neither audio nor tags, as far as its structure says.
-    parts : the files that are joined in this one, where there are several.
+    parts : the concatenated files in this one, if there are several.
     misread_by_libsndfile : libsndfile would read only a part of it, or something else.
     """
 
@@ -138,7 +138,7 @@ def examine(path: Path, caps: Caps) -> AudioContent:
             skipped = container is None and start == after_id3(data, 0)  # libsndfile passes over no other tags
             return _mpeg(data, 0 if skipped else start, start)
         assert container is not None
-        starts = joins(data, start, container.demuxer)
+        starts = file_starts(data, start, container.demuxer)
         contents = [
             _content(data, begin, stop, container) for begin, stop in zip(starts, [*starts[1:], None], strict=True)
         ]

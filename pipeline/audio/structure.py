@@ -71,7 +71,7 @@ def payload(data: mmap.mmap, first: int, kind: str) -> tuple[int, int | None]:
     return start, None if undeclared else size
 
 
-def joins(data: mmap.mmap, first: int, kind: str) -> list[int]:
+def file_starts(data: mmap.mmap, first: int, kind: str) -> list[int]:
     """Return the offsets of files of one kind that are concatenated from `first` on; `[first]` if there is only one.
 
     A file begins where the first bytes of the one at `first` come again, behind the sample data if its size is known.

@@ -209,9 +209,9 @@ def test_compaction_removes_what_a_killed_takedown_left(store):
 
 
 @pytest.fixture(scope="module")
-def joined(tmp_path_factory) -> Path:
-    """Features of another text encoder have joined, genres came later, a track was taken down."""
-    return create_full(tmp_path_factory.mktemp("joined") / "s.zarr")
+def full_store(tmp_path_factory) -> Path:
+    """A store: features of another text encoder have full_store, genres came later, a track was taken down."""
+    return create_full(tmp_path_factory.mktemp("full") / "s.zarr")
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def joined(tmp_path_factory) -> Path:
         "drops/0.json",
     ],
 )
-def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(joined, tmp_path, key):
-    store, before = Path(shutil.copytree(joined, tmp_path / "s.zarr")), tree(joined)
+def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(full_store, tmp_path, key):
+    store, before = Path(shutil.copytree(full_store, tmp_path / "s.zarr")), tree(full_store)
     flip(store / key, len(before[key]) // 2)
     damages = verify(store, full=True)
     assert [damage.key for damage in damages] == [key]
@@ -248,11 +248,13 @@ def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(joined, tm
         assert key.startswith("commits") or after[key] == before[key]
 
 
-def test_folder_in_place_of_a_file_is_reported_and_repaired(joined, tmp_path):
+def test_folder_in_place_of_a_file_is_reported_and_repaired(full_store, tmp_path):
     """No file can replace a folder that is not empty; it is kept in quarantine, twice where that happens twice."""
-    keys = {(key.partition("/")[0], key.endswith(".json")): key for key, data in sorted(tree(joined).items()) if data}
+    keys = {
+        (key.partition("/")[0], key.endswith(".json")): key for key, data in sorted(tree(full_store).items()) if data
+    }
     for key in keys.values():
-        store, left = Path(shutil.copytree(joined, tmp_path / "s.zarr")), []
+        store, left = Path(shutil.copytree(full_store, tmp_path / "s.zarr")), []
         times = 1 if key.startswith("commits/") else 2  # a part's next record has another name
         for _ in range(times):
             (store / key).unlink()
@@ -269,13 +271,13 @@ def test_folder_in_place_of_a_file_is_reported_and_repaired(joined, tmp_path):
             assert verify(store, full=True) == []
         if not left:
             assert len(list((store / "quarantine").rglob("note*"))) == times
-            np.testing.assert_array_equal(*(FeatureStore.open(path).ok_rows for path in (joined, store)))
+            np.testing.assert_array_equal(*(FeatureStore.open(path).ok_rows for path in (full_store, store)))
         shutil.rmtree(store)
 
 
-def test_a_record_that_is_removed_once_it_was_read_is_no_error(joined, tmp_path, monkeypatch):
+def test_a_record_that_is_removed_once_it_was_read_is_no_error(full_store, tmp_path, monkeypatch):
     """As by a command that removes features meanwhile."""
-    path = shutil.copytree(joined, tmp_path / "s.zarr")
+    path = shutil.copytree(full_store, tmp_path / "s.zarr")
     real = verify_module.read_record
 
     def read_then_remove(store, key):
@@ -288,8 +290,8 @@ def test_a_record_that_is_removed_once_it_was_read_is_no_error(joined, tmp_path,
     assert verify(path) == []
 
 
-def test_a_takedown_that_cannot_be_read_hides_the_whole_store(joined, tmp_path):
-    store = Path(shutil.copytree(joined, tmp_path / "s.zarr"))
+def test_a_takedown_that_cannot_be_read_hides_the_whole_store(full_store, tmp_path):
+    store = Path(shutil.copytree(full_store, tmp_path / "s.zarr"))
     flip(store / "drops/0.json", 20)
     with pytest.raises(StoreCorruptError, match=r"drops/0\.json"):
         FeatureStore.open(store)

@@ -77,7 +77,7 @@ def wav(path: Path, hz: float) -> None:
     soundfile.write(path, 0.5 * np.sin(2 * np.pi * hz * np.arange(44_100) / 22_050), 22_050, format="WAV")
 
 
-def joined(path: Path, hz: float) -> None:
+def concatenated(path: Path, hz: float) -> None:
     wav(path, hz)
     path.write_bytes(path.read_bytes() + path.read_bytes())
 
@@ -126,7 +126,7 @@ def outcome(path: Path) -> dict[str, object] | str:
     return vars(clip) | {"mel": clip.mel.tobytes()}
 
 
-@pytest.mark.parametrize("write", [wav, joined, matroska])
+@pytest.mark.parametrize("write", [wav, concatenated, matroska])
 @pytest.mark.parametrize(
     ("change", "is_fresh"),
     [(change, True) for change in CHANGES] + [(change, False) for change in CHANGES if change != "with its old time"],

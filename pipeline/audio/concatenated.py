@@ -1,4 +1,4 @@
-"""Decode a file in which several are joined end to end, as one recording at one rate."""
+"""Decode a file in which several are concatenated, as one recording at one rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .decoded import Decoded, Float32, Mixer, PlaceClip, Window, check_caps
 DecodePart = Callable[[AudioContent, PlaceClip], Decoded]
 
 
-def decode_joined(parts: Sequence[AudioContent], decode_part: DecodePart, plan: PlaceClip, caps: Caps) -> Decoded:
+def decode_concatenated(parts: Sequence[AudioContent], decode_part: DecodePart, plan: PlaceClip, caps: Caps) -> Decoded:
     """Decode the window that `plan` asks for, at the rate of the longest part.
 
     A part that no decoder reads is a gap. Raises as `decode_part` does where no part can be read.
