@@ -153,7 +153,7 @@ def refuse_without_links(path: Path) -> None:
         If the file system has no hard links.
     """
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    with contextlib.suppress(OSError), _probe(folder) as (probe, second):  # what else fails is said where it matters
+    with contextlib.suppress(OSError), _probe(folder) as (probe, second):  # other errors are reported by the write itself
         link(probe, second)
 
 

@@ -93,13 +93,13 @@ COMMANDS = {
     "append": Command(f"extract SONGS --append {_EXTRACT}", before=("fewer",)),
     "drop": Command("store drop s.zarr t02 t09", before=("extract",)),
     "compact": Command("store compact s.zarr", before=("extract", "drop")),
-    "convert": Command("store convert s.zarr s.h5", before=("extract",), done="there is something already"),
+    "convert": Command("store convert s.zarr s.h5", before=("extract",), done="already exists"),
     "add": Command(f"extract SONGS --add pooled_mel {_EXTRACT}", before=("extract",), feature_set="pooled_mel"),
     "unpack": Command(
-        "store convert s.h5 again.zarr", before=("extract", "convert"), done="there is something already"
+        "store convert s.h5 again.zarr", before=("extract", "convert"), done="already exists"
     ),
     "select": Command(
-        "store select s.zarr -o less.zarr --genre rock", before=("extract", "drop"), done="there is something already"
+        "store select s.zarr -o less.zarr --genre rock", before=("extract", "drop"), done="already exists"
     ),
     "retract": Command(
         "store drop s.zarr --feature pooled_mel", before=("extract", "add"), done="no features 'pooled_mel'"

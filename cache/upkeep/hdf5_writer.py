@@ -59,7 +59,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
         If the store is damaged.
     """
     if path.exists():
-        raise ConfigError(f"{path}: already exists. Use another name file.")
+        raise ConfigError(f"{path}: already exists. Use another name.")
     refuse_foreign_files(store)
     commits.roll_forward(store)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
             draft.rename(path)
         fsync_dir(path.parent)
     except FileExistsError:
-        raise ConfigError(f"{path}: already exists. Use another name file.") from None
+        raise ConfigError(f"{path}: already exists. Use another name.") from None
     finally:
         draft.unlink(missing_ok=True)
 
@@ -131,7 +131,7 @@ def unpack_store(path: Path, store: Path, *, on_progress: Progress = silent) -> 
         If the file does not match its seal, or the objects do not match the commit records; nothing is written then.
     """
     if store.exists():
-        raise ConfigError(f"{store}: already exists. Use another name folder.")
+        raise ConfigError(f"{store}: already exists. Use another name.")
     if problem := seal_problem(path):
         raise StoreCorruptError(f"{path}: {problem}. Restore the file from a copy.")
     partial = hidden_path(store)

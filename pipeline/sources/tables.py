@@ -113,7 +113,7 @@ class Row:
             if any(mark in name.strip() for name in names):
                 raise ManifestError(
                     f"{self.where}: column {column!r} holds {_shorten(value)}; {mark!r} may separate names or belong "
-                    f"to one: say which with --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
+                    f"to one. Set --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
                 )
         return names
 

@@ -41,7 +41,7 @@ def test_extraction_is_refused_before_any_work(tmp_path, without_links):
     source = api.read_source(tmp_path).source
     without_links()
     with pytest.raises(
-        ConfigError, match=r"has no hard links .* work on another disk, and copy the finished store here"
+        ConfigError, match=r"has no hard links .* Work on another disk, and copy the finished store here"
     ):
         api.extract(source, tmp_path / "deep" / "er" / "s.zarr", features=("mel",))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
@@ -56,7 +56,7 @@ def test_a_store_that_was_copied_there_is_read_verified_and_converted(tmp_path, 
     convert(whole, tmp_path / "s.h5")
     convert(tmp_path / "s.h5", tmp_path / "back.zarr")
     assert tree(tmp_path / "back.zarr") == {key: data for key, data in tree(whole).items() if "quarantine" not in key}
-    with pytest.raises(ConfigError, match="there is something already"):
+    with pytest.raises(ConfigError, match="already exists"):
         convert(whole, tmp_path / "s.h5")
 
 

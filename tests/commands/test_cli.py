@@ -134,7 +134,7 @@ def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
     done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
     assert done.code == 2
     assert "1 track only in the store: tone3" in done.err
-    assert "1 track only there: tone9" in done.err
+    assert "1 track only in this command: tone9" in done.err
     assert "track tone1, artists: ['A1'] in the store, ['B1'] in this command" in done.err
 
 
@@ -174,7 +174,7 @@ def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(
         assert f"--labels {gone}: no such file" in done.err
         done = call(*command, "--labels", strange)
         assert done.code == 2
-        assert "no column 'genres'; columns found: 'id', 'style'; rename the one that is meant" in done.err
+        assert "no column 'genres'; columns found: 'id', 'style'. Rename the column" in done.err
     table.write_text(table.read_text().replace("genres", "style", 1))
     told = call("manifest", table).err
     assert "no column 'genres', but 'style'; rename the one that holds the genres" in told
@@ -219,7 +219,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("extract", "{tmp}/audio", "-o", "{tmp}/s", "--features", "mel,genres"), "lyrics too"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/songs.csv"), "ends in .jsonl"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "/proc/no/such.jsonl"), "/proc/no"),
-        (("train", "{tmp}/s", "-o", "{tmp}/r"), "no feature store here"),
+        (("train", "{tmp}/s", "-o", "{tmp}/r"), "not a feature store"),
     ],
 )
 def test_bad_input_is_refused_with_what_to_do_and_no_traceback(call, table, tmp_path, args, said):

@@ -199,7 +199,7 @@ def test_altered_or_missing_tables_are_refused(store_path):
     rewritten(table, whole)
     outcome = store_path / "rows" / "1.parquet"
     rewritten(outcome, outcome.read_bytes()[:50])
-    with pytest.raises(StoreCorruptError, match="not the table it should be"):
+    with pytest.raises(StoreCorruptError, match="not a valid table"):
         FeatureStore.open(store_path)
 
 
@@ -253,7 +253,7 @@ def test_creating_twice_leaves_the_first(store_path):
 
 
 def test_no_store_other_format_and_altered_plan_are_refused(store_path, tmp_path):
-    with pytest.raises(StoreNotFoundError, match="no feature store here"):
+    with pytest.raises(StoreNotFoundError, match="not a feature store"):
         FeatureStore.open(tmp_path / "nothing")
     plan = store_path / "plan.json"
     text = plan.read_text()

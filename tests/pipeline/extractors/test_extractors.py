@@ -374,7 +374,7 @@ def test_retry_of_a_damaged_part_raises(store: Path, songs: Source, monkeypatch:
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     api.extract(songs, store, add="other", **OPTIONS)
     (store / "other" / "c" / "1").unlink()
-    with pytest.raises(StoreCorruptError, match="part 1 is damaged; run `mgc store repair"):
+    with pytest.raises(StoreCorruptError, match="part 1 is damaged. Run `mgc store repair"):
         api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
 
 

@@ -70,8 +70,8 @@ def test_jamendo_from_a_clone_with_its_audio_elsewhere(tmp_path: Path, ending: s
     ("name", "content", "message"),
     [
         ("train", None, r"there is no autotagging_genre-train\.tsv; .* the three files"),
-        ("test", "TRACK_ID\tPATH\n", r"test\.tsv, line 1: the header is 'TRACK_ID PATH'; expected 'TRACK_ID ARTIST_ID"),
-        ("test", "", r"test\.tsv, line 1: the header is ''; expected"),
+        ("test", "TRACK_ID\tPATH\n", r"test\.tsv, line 1: the header is 'TRACK_ID PATH'\. Expected 'TRACK_ID ARTIST_ID"),
+        ("test", "", r"test\.tsv, line 1: the header is ''\. Expected"),
         ("test", JAMENDO_HEADER + "track_1\ta\tb\t1/1.mp3\t3.0\n", r"test\.tsv, line 2: 5 cells.*'genre---rock'"),
         ("test", JAMENDO_HEADER + "track_1\ta\tb\t\t3.0\tgenre---x\n", r"line 2: PATH is empty; .*'14/214\.mp3'"),
         ("test", JAMENDO_HEADER + "track_0000241\ta\tb\t1/1.mp3\t3\tx\n", r"train\.tsv, line 2.*test\.tsv, line 2"),
@@ -183,7 +183,7 @@ def test_fma_subsets_hold_the_smaller_ones(fma: Path) -> None:
     (fma / "fma_large").rename(fma / "fma_medium")
     assert [t.id for t in load_source(fma).tracks] == ["000002", "000003", "140567"]
     (fma / "fma_small").mkdir()
-    with pytest.raises(ManifestError, match=r"there are fma_small, fma_medium; name the one to read, such as .*small"):
+    with pytest.raises(ManifestError, match=r"there are fma_small, fma_medium\. Use one of them as the source, such as .*small"):
         load_source(fma)
     source = load_source(fma / "fma_small")
     assert (source.root, [t.path for t in source.tracks]) == (
@@ -193,7 +193,7 @@ def test_fma_subsets_hold_the_smaller_ones(fma: Path) -> None:
 
 
 FMA_FAULTS = {
-    "no metadata": ("tracks.csv", None, r"tracks\.csv: there is no such file; expected from fma_metadata\.zip"),
+    "no metadata": ("tracks.csv", None, r"tracks\.csv: no such file\. Unpack fma_metadata\.zip"),
     "one header row": ("tracks.csv", "track_id,title\n2,x\n", r"tracks\.csv: expected a header of two rows"),
     "empty": ("tracks.csv", "", r"tracks\.csv: expected a header of two rows"),
     "column lost": ("tracks.csv", ",set,track\n,split,genre\ntrack_id,,\n2,a,b\n", r"no column 'set\.subset'"),
@@ -205,7 +205,7 @@ FMA_FAULTS = {
     ),
     "genre unknown": ("genres.csv", "genre_id,parent,title\n2,0,International\n", r"tracks\.csv, line 4: genre 109"),
     "circle": ("genres.csv", "genre_id,parent,title\n109,25,H\n25,109,P\n", r"line 4: genre 25 is its own ancestor"),
-    "no number": ("genres.csv", "genre_id,parent,title\nx,0,P\n", r"line 2: genre_id holds 'x'; expected a whole"),
+    "no number": ("genres.csv", "genre_id,parent,title\nx,0,P\n", r"line 2: genre_id holds 'x'\. Expected a whole"),
 }
 
 
@@ -255,7 +255,7 @@ def test_other_genre_folders_need_the_option(tmp_path: Path) -> None:
 
 def test_dataset_name_decides_and_missing_files_are_listed(tmp_path: Path, fma: Path) -> None:
     jamendo_labels(fma)
-    with pytest.raises(ConfigError, match="looks like mtg-jamendo and like fma; say which with --dataset mtg-jamendo"):
+    with pytest.raises(ConfigError, match="matches mtg-jamendo and fma. Choose one with --dataset mtg-jamendo"):
         load_source(fma)
     assert len(load_source(fma, dataset="fma").tracks) == 4
     assert len(load_source(fma, dataset="audio-folder").tracks) == 4
