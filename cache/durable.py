@@ -153,7 +153,10 @@ def refuse_without_links(path: Path) -> None:
         If the file system has no hard links.
     """
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    with contextlib.suppress(OSError), _probe(folder) as (probe, second):  # other errors are reported by the write itself
+    with (
+        contextlib.suppress(OSError),
+        _probe(folder) as (probe, second),
+    ):  # the write itself reports other errors
         link(probe, second)
 
 

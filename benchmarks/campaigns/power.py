@@ -95,9 +95,7 @@ COMMANDS = {
     "compact": Command("store compact s.zarr", before=("extract", "drop")),
     "convert": Command("store convert s.zarr s.h5", before=("extract",), done="already exists"),
     "add": Command(f"extract SONGS --add pooled_mel {_EXTRACT}", before=("extract",), feature_set="pooled_mel"),
-    "unpack": Command(
-        "store convert s.h5 again.zarr", before=("extract", "convert"), done="already exists"
-    ),
+    "unpack": Command("store convert s.h5 again.zarr", before=("extract", "convert"), done="already exists"),
     "select": Command(
         "store select s.zarr -o less.zarr --genre rock", before=("extract", "drop"), done="already exists"
     ),

@@ -198,7 +198,7 @@ def read_plan(store: Path) -> Plan:
     StoreNotFoundError, StoreFormatError, StoreCorruptError
     """
     if not (store / PLAN_FILE).is_file():
-        raise StoreNotFoundError(f"{store}: not a feature store ({PLAN_FILE} is missing). Create one with `mgc extract`.")
+        raise StoreNotFoundError(f"{store}: not a feature store (no {PLAN_FILE}). Create one with `mgc extract`.")
     for name in RESERVED:
         if (store / name).is_symlink():
             raise StoreCorruptError(f"{store / name}: {LINK}")

@@ -51,7 +51,7 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
     ------
     ClipError
         As :func:`mgc.pipeline.audio.clips.decode_clip` does, ``NONFINITE`` for samples whose power overflows, and
-        ``SOURCE_CHANGED`` for a file that is written to or replaced meanwhile.
+        ``SOURCE_CHANGED`` for a file that changes during reading.
     """
     clip, source_sha256 = _decode_and_hash(path, recipe, caps, start_s)
     mel = log_mel(clip.samples, recipe)
@@ -84,9 +84,9 @@ FORMS: dict[str, Extract] = {"mel": extract, "samples": extract_samples, "second
 
 
 def _decode_and_hash(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None) -> tuple[Clip, str]:
-    """Decode a clip, and hash the file, which is the same all the while: one that changes is read a second time.
+    """Decode a clip and hash the file; read it a second time if it changes meanwhile.
 
-    A file just written may change again without another time of modification, so it is hashed before and after.
+    A file that was just written may change without a new modification time, so it is hashed before and after.
     """
     for _ in range(_READS):
         state = _state(path)
@@ -95,7 +95,7 @@ def _decode_and_hash(path: Path, recipe: MelRecipe, caps: Caps, start_s: float |
             before = file_sha256(path) if is_fresh and state is not None and state[1] <= caps.max_bytes else None
             clip = decode_clip(path, recipe, caps, start_s)
             after = file_sha256(path) if before else _sha256_of(path, state)
-        except Exception:  # perhaps for no other cause than the change
+        except Exception:  # the change of the file may be the cause
             if _state(path) == state:
                 raise
             continue
@@ -106,7 +106,7 @@ def _decode_and_hash(path: Path, recipe: MelRecipe, caps: Caps, start_s: float |
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file's content: first the time of the last change in ns, then the size; None for no file."""
+    """Return the state of a file: modification time in ns, size and more; None for a missing file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -124,9 +124,9 @@ def _sha256_of(path: Path, state: tuple[int, ...] | None) -> str:
 
 
 def serve(extract: Extract | None = None) -> None:
-    """Answer requests until standard input ends; by what the parent asks for, or by `extract`."""
+    """Serve requests until standard input ends, with the function that the parent chooses, or `extract`."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a C library prints must not fall between the answers
+    os.dup2(2, 1)  # so that output of a C library does not mix with the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
     message = receive(sys.stdin.buffer)
     if message is None:
@@ -178,7 +178,7 @@ def _answer(answers: BinaryIO, reply: dict[str, Any], payload: bytes = b"") -> N
 
 
 def _die_with(parent: int) -> None:
-    """End this process when its parent ends, even in the middle of a file (Linux); an idle one ends with its input."""
+    """Terminate this process with its parent, also during decoding (Linux); an idle one exits when its input ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,7 +1,7 @@
 """A decoding process: pipes, messages, termination.
 
-A message is two unsigned 32-bit sizes, then JSON (to the child: the raw path, and after a NUL the second at which the
-clip begins, where that is told), then raw bytes. Nothing is pickled and there is no shell.
+A message has two unsigned 32-bit sizes, JSON, and raw bytes. A request has the raw path in place of JSON, and after a
+NUL, an optional start of the clip in seconds. Nothing is pickled, and no shell is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = struct.Struct(">II")
 """Sizes of a message's JSON and payload."""
 
 Answer = tuple[dict[str, Any], bytearray]
-"""JSON and payload of an answer; the payload is of this machine's byte order, and the receiver's to keep."""
+"""JSON and payload of an answer; the payload has this machine's byte order and is not reused."""
 
 _START_WALL_S = 300.0
 _STOP_WALL_S = 5.0
@@ -35,7 +35,7 @@ _STDERR_BYTES = 8192
 
 
 class DecoderDiedError(Exception):
-    """The child ended without an answer; `timed_out` where it was a deadline that ended it."""
+    """The child exited without an answer; `timed_out` if a deadline ended it."""
 
     def __init__(self, returncode: int, *, timed_out: bool) -> None:
         super().__init__(f"exit status {returncode}")
@@ -44,7 +44,7 @@ class DecoderDiedError(Exception):
 
 
 class Child:
-    """One decoding process and its three pipes; it ends with `owner`, a reader that may never be closed."""
+    """A decoding process and its three pipes; it ends with `owner`, a reader that may never be closed."""
 
     def __init__(self, command: tuple[str, ...], settings: dict[str, Any], *, owner: object) -> None:
         search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
@@ -68,7 +68,7 @@ class Child:
             self._selector.register(pipe, selectors.EVENT_READ)
         self._ready = False
         self._finalizer = weakref.finalize(owner, self._stop)
-        with contextlib.suppress(BrokenPipeError):  # a child that cannot start is met by the first `ask`
+        with contextlib.suppress(BrokenPipeError):  # the first `ask` reports a child that cannot start
             self._send(json.dumps(settings).encode())
 
     @property
@@ -106,7 +106,7 @@ class Child:
                 self._process.wait()
 
     def kill(self) -> None:
-        """End the child in the middle of a file."""
+        """Kill the child, also during decoding."""
         self._process.kill()
         self.stop()
 
@@ -137,7 +137,7 @@ class Child:
         return answer
 
     def _pop_answer(self) -> Answer | None:
-        """Take a whole answer off the front of what has been received; None if there is none yet."""
+        """Remove and return the first complete answer of the received bytes; None if there is none yet."""
         if len(self._answers) < SIZES.size:
             return None
         n_json, n_payload = SIZES.unpack_from(self._answers)

@@ -1,7 +1,7 @@
 """Read a clip of an audio file: decode, mix down, resample, crop, zero-pad, and set flags.
 
 ``decode_clip`` works in this process; :class:`ClipReader` (from :mod:`.clip_reader`) does the same in a child process,
-which a hostile file may crash, stall or bloat at its own cost only.
+so that a hostile file that crashes, stalls or bloats it fails on its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLIPPED_SHARE = 1e-3
 TRUNCATED_SHARE = 0.95
 
 use_libsndfile = True
-"""Of this process; False in the child that follows one that crashed."""
+"""Whether this process uses libsndfile; False in the child that replaces a crashed one."""
 
 _SETTLE_S = 0.5  # decoded on either side of a crop, so that resampling it equals cropping the whole file resampled
 _GRID_S = 0.05
@@ -62,7 +62,7 @@ def decode_clip(
     path : a file of any format that libsndfile or FFmpeg reads; its name is not trusted.
     recipe : rate, length, offset policy and backend.
     caps : limits, :class:`Caps` by default.
-    start_s : where the clip begins, whatever the policy.
+    start_s : start of the clip in seconds, in place of the policy.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def audio_seconds(path: Path, caps: Caps) -> float:
 
 
 def decode(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for by the first decoder that gives all of it, or the one that gives more.
+    """Decode the window that `plan` returns by the first decoder that reads all of it, else the one that reads more.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def decode(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> De
 
     Notes
     -----
-    Both decoders end a damaged or cut file without a word, so what comes out is always compared with what the file's
-    own structure says (:class:`mgc.pipeline.audio.containers.AudioContent`).
+    Both decoders stop without an error at damage or truncation. So the decoded length is always compared with the
+    structure of the file (:class:`mgc.pipeline.audio.containers.AudioContent`).
     """
     if content.parts:
         return decode_concatenated(content.parts, lambda part, plan: decode(path, part, plan, caps), plan, caps)
@@ -171,7 +171,7 @@ def _window(rate_hz: int, length: int, *, recipe: MelRecipe, start_s: float | No
 
 
 def _fit(path: Path, decoded: Decoded, recipe: MelRecipe) -> tuple[Float32, int, int]:
-    """Return the clip at the recipe's rate, its samples of audio, and how many the rest of the file would give."""
+    """Return the clip at the recipe's rate, the number of its valid samples, and the number in the rest of the file."""
     target_hz, window = recipe.sample_rate_hz, decoded.window
     if recipe.backend == "librosa":
         resampled = _librosa_load(path, decoded, target_hz)
@@ -195,7 +195,7 @@ def _resample(decoded: Decoded, target_hz: int) -> Float32:
 
 
 def _librosa_load(path: Path, decoded: Decoded, target_hz: int) -> Float32:
-    """Load by ``librosa.load``, the reference; what only FFmpeg reads is resampled by librosa."""
+    """Load with ``librosa.load``, the reference; resample files that only FFmpeg reads with librosa."""
     import librosa
     import soundfile
 

@@ -15,9 +15,9 @@ DecodePart = Callable[[AudioContent, PlaceClip], Decoded]
 
 
 def decode_concatenated(parts: Sequence[AudioContent], decode_part: DecodePart, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for, at the rate of the longest part.
+    """Decode the window that `plan` returns, at the rate of the longest part.
 
-    A part that no decoder reads is a gap. Raises as `decode_part` does where no part can be read.
+    A part that no decoder reads becomes a gap. Raises as `decode_part` does if no part can be read.
     """
     read = [(part, measured) for part in parts if (measured := _measure(part, decode_part)) is not None]
     if not read:

@@ -37,10 +37,10 @@ class Container:
 
     Attributes
     ----------
-    demuxer : the only one of FFmpeg that may read it.
+    demuxer : the only FFmpeg demuxer that may read it.
     extensions : separated by spaces.
     libsndfile : whether libsndfile reads it.
-    declares_length : whether the length in its header is a fact.
+    declares_length : whether the length in its header is reliable.
     """
 
     name: str
@@ -59,11 +59,11 @@ class AudioContent:
     n_bytes : of the file, without the tags in front of it and behind it.
     share : part of the declared sample data that is in the file, 0 to 1; None where the container does not declare it.
     walk : the frames of an MPEG stream, counted; None for any other kind, or where they cannot be counted.
-    has_payload : the section that holds the audio is there, whatever its state.
+    has_payload : the file has a section for audio data, even if it is damaged.
     first, stop : the bytes of the file that decoders may read; to its end where `stop` is None.
-    unread : much of the file is neither audio nor tags, as far as its structure says.
+    unread : by its structure, much of the file is neither audio nor tags.
     parts : the concatenated files in this one, if there are several.
-    misread_by_libsndfile : libsndfile would read only a part of it, or something else.
+    misread_by_libsndfile : libsndfile would read only a part of the audio, or other data.
     """
 
     container: Container
@@ -183,7 +183,7 @@ def _mpeg(data: mmap.mmap, begin: int, start: int) -> AudioContent:
 
 
 def _search(data: mmap.mmap, first: int) -> int:
-    """Where audio begins that is not at `first`, the end of the tags: their size may be wrong, and padding follow.
+    """Return where audio begins if not at `first`, the end of the tags: their size may be wrong, or padding follows.
 
     Raises
     ------
@@ -223,14 +223,14 @@ def _behind_zeros(data: mmap.mmap, first: int) -> int:
 
 
 def extension_fits(path: Path, container: Container) -> bool:
-    """False where the name claims another format than the content; a name without an extension claims nothing."""
+    """Return whether the extension fits the format of the content; a missing extension fits any."""
     suffix = path.suffix.lower().lstrip(".")
     return not suffix or suffix in container.extensions.split()
 
 
 @contextmanager
 def _map_file(path: Path, caps: Caps) -> Iterator[mmap.mmap]:
-    """Map the bytes of a regular file. Opening never waits for a pipe, and never wakes a device."""
+    """Map the bytes of a regular file; opening a pipe does not block, and a device is not opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ClipError(Reason.SRC_NOT_REGULAR, "not a regular file but a folder, pipe or device")
@@ -266,6 +266,6 @@ def _sniff(data: mmap.mmap, first: int) -> Container | None:
 
 
 def _share(data: mmap.mmap, first: int, end: int, container: Container) -> float | None:
-    """Return the part of the declared bytes of sample data that the file really holds."""
+    """Return the part of the declared bytes of sample data that the file holds."""
     start, size = payload(data, first, container.demuxer)
     return None if size is None else min(1.0, max(0, end - start) / size)

@@ -22,7 +22,7 @@ FULL_SCALE = np.float32(1 - 2.0**-15)
 """The largest sample of a 16-bit file, 32767/32768: at or above it, a sample counts as clipped."""
 
 MPEG_SLACK = 4 * 1152
-"""Samples by which decoders may trim an MPEG stream: encoder delay, end padding, a first frame that leans on none."""
+"""Samples that decoders may trim from an MPEG stream: encoder delay, end padding, a first frame without history."""
 
 _STRETCH_FRAMES = 1 << 15  # 256 KiB of stereo
 
@@ -47,10 +47,10 @@ class Decoded:
     Attributes
     ----------
     mono : (n,) float32, the mean of the channels, from ``window.first`` on.
-    length : frames in the whole file that can be decoded, whatever its header says.
-    mixer : what it noted of the samples in the window.
+    length : decodable frames in the whole file, whatever its header declares.
+    mixer : properties of the samples in the window.
     share : decoded over declared length, where the container declares one.
-    whole : nothing that should be there was missing.
+    whole : no samples were missing.
     by_libsndfile : libsndfile, given the path of the file, reads the same.
     """
 
@@ -68,12 +68,12 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """A clip of one file: its place there, and what is odd about it.
+    """Position of a clip in its file, and its flags.
 
     Attributes
     ----------
-    offset_s : where in the file the clip begins.
-    seconds : length of the audio in the whole file as it can be decoded, whatever its header claims.
+    offset_s : start of the clip in the file, in seconds.
+    seconds : decodable length of the audio in the whole file, whatever its header declares.
     sample_rate_hz, channels : of the source.
     """
 
@@ -85,7 +85,7 @@ class ClipFacts:
 
 
 def check_caps(rate_hz: int, channels: int, length: int, caps: Caps) -> None:
-    """Raise ``TOO_LARGE`` for more channels, samples a second, or seconds than the caps allow."""
+    """Raise ``TOO_LARGE`` for more channels, samples per second, or seconds than the limits allow."""
     if channels > caps.max_channels:
         raise ClipError(Reason.TOO_LARGE, f"{channels} channels; the limit is {caps.max_channels}")
     if rate_hz > caps.max_rate_hz:
@@ -107,7 +107,7 @@ class Mixer:
         return self._over / self._values if self._values else 0.0
 
     def add(self, other: Mixer) -> None:
-        """Add what another mixer noted."""
+        """Merge the properties of another mixer."""
         self._over += other._over
         self._values += other._values
         self.finite = self.finite and other.finite
@@ -115,8 +115,8 @@ class Mixer:
     def mix(self, block: Float32) -> Float32:
         """Mix (n, channels) down to (n,): the mean of the channels, ``0.5 * (L + R)`` for two.
 
-        Stretch by stretch, so that each pass but the first finds its samples in the cache; and columns are added one by
-        one, as NumPy's ``mean`` over the short axis of interleaved samples takes twenty times as long.
+        Works in blocks, so that every pass except the first finds its samples in the CPU cache. Columns are added one
+        by one, as NumPy's ``mean`` over the short axis of interleaved samples takes twenty times as long.
         """
         mono = np.empty(len(block), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # such samples are refused as NONFINITE, not warned about

@@ -1,7 +1,7 @@
 """Second decoder: FFmpeg through PyAV, for files that libsndfile cannot read completely.
 
-It is held to the one demuxer that the content calls for and reads from an open file: it opens no other file, no
-playlist and no address.
+It uses only the demuxer that fits the content, and reads from an open file. It cannot open another file, a
+playlist or a URL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ av.logging.set_level(av.logging.PANIC)
 
 @dataclass(kw_only=True)
 class _Span:
-    """The packets of one stream: where its clock begins, goes to and jumps, in ticks; and their bytes."""
+    """Packets of one stream: start, end and jumps of its clock in ticks, and their size in bytes."""
 
     first: int | None = None
     end: int | None = None
@@ -70,7 +70,7 @@ class _Extent:
 
     Attributes
     ----------
-    seekable : its clock never goes back.
+    seekable : the clock never goes backwards.
     partial : much of the file, or of the audio in it, is not in the stream.
     """
 
@@ -90,7 +90,7 @@ class _Extent:
 
 @dataclass(kw_only=True)
 class _Take:
-    """Samples as they come, each part with its rate; the first error; frames of silence put where packets were lost."""
+    """Decoded parts with their sample rates, the first error, and frames of silence inserted for lost packets."""
 
     mixer: Mixer = field(default_factory=Mixer)
     parts: list[tuple[int, Float32]] = field(default_factory=list)
@@ -101,9 +101,9 @@ class _Take:
     error: Exception | None = None
 
     def note(self, error: Exception) -> None:
-        """Keep the first error, unless it says that there is no decoder and another contradicts it.
+        """Keep the first error, unless it is a missing decoder and a later error contradicts it.
 
-        A lack of memory is raised, as it is no fault of the file.
+        Raise out-of-memory errors, as the file did not cause them.
         """
         if isinstance(error, MemoryError):
             raise error
@@ -111,7 +111,7 @@ class _Take:
             self.error = error
 
     def mono(self, rate_hz: int) -> Float32:
-        """All parts, runs of another rate resampled (a FLAC stream may change its rate half-way)."""
+        """Return all parts; resample parts of another rate (a FLAC stream may change its rate)."""
         resampled = [np.zeros(0, dtype=np.float32)]
         for own_hz, run in itertools.groupby(self.parts, key=operator.itemgetter(0)):
             samples = np.concatenate([part for _, part in run])
@@ -120,9 +120,9 @@ class _Take:
 
 
 def decode_with_ffmpeg(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded:
-    """Decode the window that `plan` asks for; raises as :func:`mgc.pipeline.audio.clips.decode` does.
+    """Decode the window that `plan` returns; raises as :func:`mgc.pipeline.audio.clips.decode` does.
 
-    The length is that of the packets, found by reading them all without decoding: headers are not asked.
+    The length comes from reading all packets without decoding; headers are not trusted.
     """
     extent = _extent(path, content, caps)
     length = extent.length
@@ -131,7 +131,7 @@ def decode_with_ffmpeg(path: Path, content: AudioContent, plan: PlaceClip, caps:
     check_caps(extent.rate_hz, extent.channels, length, caps)
     window = plan(extent.rate_hz, length)
     take = _take(path, content, window, extent)
-    if window.first and take.n_frames < window.stop - window.first:  # packets promised more than they hold
+    if window.first and take.n_frames < window.stop - window.first:  # packets hold fewer samples than they declare
         length = _decoded_length(path, content, extent)
         window = plan(extent.rate_hz, length)
         take = _take(path, content, window, extent)
@@ -164,7 +164,7 @@ def _share(content: AudioContent, extent: _Extent, length: int) -> float | None:
 
 
 class _LocalFile:
-    """The one file that FFmpeg may read. A seek that cannot be is an error code, as FFmpeg expects, no exception."""
+    """The only file that FFmpeg can read. An impossible seek returns an error code, as FFmpeg expects."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read = file.read
@@ -241,7 +241,7 @@ def _extent(path: Path, content: AudioContent, caps: Caps) -> _Extent:
             declared_s = float(stream.duration * tick_s) if stream.duration else whole_s or None
         if declared_s and span.end is not None:
             share = float(span.seconds(tick_s)) / declared_s
-        # Matroska does not say how long the last packet is; after a clock goes back, it says nothing of the length.
+        # Matroska has no length of the last packet, and a clock that goes backwards gives no length at all.
         vague = span.goes_back or (content.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
         return _Extent(
             seekable=not span.goes_back,
@@ -256,7 +256,7 @@ def _extent(path: Path, content: AudioContent, caps: Caps) -> _Extent:
 
 
 def _unread_bytes(container: av.container.InputContainer, spans: dict[int, _Span], content: AudioContent) -> bool:
-    """Return whether more of the file is outside of all packets than containers need for themselves."""
+    """Return whether more of the file is outside all packets than a container needs for its own structure."""
     if content.misread_by_libsndfile or any(stream.type == "attachment" for stream in container.streams):
         return False  # bursts in a WAV file are padded with zeros; attachments are no packets
     n_bytes = content.n_bytes - sum(span.n_bytes for span in spans.values())
@@ -283,7 +283,7 @@ def _take(path: Path, content: AudioContent, window: Window, extent: _Extent) ->
 
 
 def _decode(path: Path, content: AudioContent, window: Window, extent: _Extent, *, seek: bool) -> _Take | None:
-    """None where a seek did not lead to a known place before the window."""
+    """Decode `window`; return None if a seek did not reach a known position before the window."""
     take = _Take()
     with _open(path, content) as (container, stream):
         rate_hz, tick_s = extent.rate_hz, _tick_s(stream)
@@ -331,7 +331,7 @@ def _decoded_length(path: Path, content: AudioContent, extent: _Extent) -> int:
 def _packets(
     container: av.container.InputContainer, stream: av.AudioStream | None, take: _Take
 ) -> Iterator[av.Packet[av.AudioStream]]:
-    """Packets of one stream, or of all."""
+    """Yield the packets of one stream, or of all streams."""
     try:
         packets: Any = container.demux() if stream is None else container.demux(stream)
         yield from packets
@@ -340,7 +340,7 @@ def _packets(
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream, take: _Take) -> Iterator[av.AudioFrame]:
-    """Frames that decode. A fault between two of them is damage; before the first or after the last, a cut."""
+    """Yield decodable frames. An error between two frames is damage; at the beginning or end, a truncation."""
     begun = fault = False
     for packet in _packets(container, stream, take):
         try:

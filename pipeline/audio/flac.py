@@ -1,4 +1,4 @@
-"""The frames at the end of a FLAC file: whether they go on beyond the declared length, or end before the file does."""
+"""Find the last frames of a FLAC file, which may continue beyond the declared length or end before the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCKS = (0, 192, *(576 << i for i in range(4)), 0, 0, *(256 << i for i in rang
 
 @dataclass(frozen=True, kw_only=True)
 class StreamInfo:
-    """What the STREAMINFO block declares, and where the frames begin; zero stands for unknown.
+    """Content of the STREAMINFO block, and the start of the frames; zero means unknown.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ def read_stream_info(data: mmap.mmap, first: int) -> StreamInfo:
 def frames_at_end(data: mmap.mmap, info: StreamInfo, end: int) -> tuple[int, int]:
     """Return the end of the last frame before `end`, and the samples up to the last of two successive frames.
 
-    Both are 0 where no frame is found. A header is taken for one if its checksum is right.
+    Both are 0 if no frame is found. A header is valid if its checksum matches.
     """
     begin = max(info.start, end - max(_SEARCH_MIN_BYTES, 4 * info.max_frame_bytes))
     behind, n_samples, stops = 0, 0, set[int]()

@@ -1,4 +1,4 @@
-"""Decode a window of a file by libsndfile, the first of the two decoders."""
+"""Decode a window of a file with libsndfile, the first of the two decoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK_VALUES = 1 << 22  # 16 MiB: a stereo clip at 48 kHz in one read
 
 
 def decode_with_libsndfile(path: Path, content: AudioContent, plan: PlaceClip, caps: Caps) -> Decoded | None:
-    """Decode the window that `plan` asks for; None if libsndfile cannot read the file, or find its end."""
+    """Decode the window that `plan` returns; None if libsndfile cannot read the file or find its end."""
     in_part = bool(content.first) or content.stop is not None
     with ExitStack() as stack:
         try:

@@ -1,8 +1,8 @@
-"""Walking the frames of an MPEG audio stream (MP3, MP2, MP1, and AAC in ADTS) without decoding it.
+"""Walk the frames of an MPEG audio stream (MP3, MP2, MP1, and AAC in ADTS) without decoding.
 
-Nothing but the frames themselves says how long such a stream is: a Xing or VBRI header may lie, and without one
+Only the frames themselves give the length of such a stream. A Xing or VBRI header may be wrong. Without one,
 decoders guess from the first frame's bit rate (libsndfile then stops early in a variable stream that begins loud). The
-walk counts the frames, and the places where the chain of frames is broken.
+walk counts the frames and the breaks between them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What the frames add up to: samples a channel, before any trimming of encoder delay; breaks in the chain.
+    """Totals of the frames: samples per channel, before any trimming of encoder delay, and breaks between frames.
 
     `stop` is where a stream of another layer or rate begins, None where this one is the last.
     """
@@ -59,8 +59,8 @@ class Walk:
 def find_stream(data: Bytes, first: int, stop: int, chain: int = _CHAIN) -> int | None:
     """Return the offset of the first frame of an MPEG stream that starts in ``[first, stop)``, if any does.
 
-    A chain of `chain` headers counts, as does a shorter one that fills the data exactly to the end. A free-format
-    stream is taken only at `first` itself: its headers are too easily met by chance.
+    A chain of `chain` headers is a stream, as is a shorter one that ends exactly at the end of the data. A free-format
+    stream is accepted only at `first` itself, as its headers occur too easily by chance.
     """
     for match in _SYNC.finditer(data, first, stop):
         at = match.start()
@@ -82,7 +82,7 @@ def is_adts(data: Bytes, first: int) -> bool:
 
 
 def walk(data: Bytes, first: int) -> Walk | None:
-    """Count the frames from `first` on; None where frames do not tell their size (free format)."""
+    """Count the frames from `first` on; None if frames do not declare their size (free format)."""
     header = _header_at(data, first)
     if header is None or not header.n_bytes:
         return None
@@ -100,7 +100,7 @@ def walk(data: Bytes, first: int) -> Walk | None:
         if resumed is None or resumed >= end:
             breaks += is_much(end - behind_tags, end - first)
             break
-        breaks += behind_tags == position < resumed  # files joined end to end keep their tags
+        breaks += behind_tags == position < resumed  # concatenated files keep their tags
         position = resumed
         following = _header_at(data, resumed)
         if following is not None and following.stream != stream:
@@ -126,7 +126,7 @@ def _is_chain(data: Bytes, first: int, n_headers: int = _CHAIN, *, may_end: bool
 
 
 def _free_format_repeats(data: Bytes, first: int) -> bool:
-    """A free-format frame is as long as the distance to the next header like it, give or take the padding byte."""
+    """Return the size of a free-format frame: the distance to the next similar header, without the padding byte."""
     sync = data[first : first + 2]
     distance = data.find(sync, first + 24, first + _FREE_FORMAT_MAX_BYTES) - first
     third = first + 2 * distance
@@ -134,7 +134,7 @@ def _free_format_repeats(data: Bytes, first: int) -> bool:
 
 
 def _resume(data: Bytes, lost: int, stream: int) -> int | None:
-    """Where frames go on after a break, three headers in a row: those of the same stream, or of another."""
+    """Return where frames continue after a break, by three headers in a row, of the same stream or of another."""
     position = data.find(b"\xff", lost)
     while position >= 0:
         header = _header_at(data, position)

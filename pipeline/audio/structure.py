@@ -1,6 +1,6 @@
 """Find, without decoding, the sample data of a file, and other files concatenated to it.
 
-Kinds of files go by the name of their demuxer, as in :class:`mgc.pipeline.audio.containers.Container`.
+Kinds of files are named by their demuxer, as in :class:`mgc.pipeline.audio.containers.Container`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def payload(data: mmap.mmap, first: int, kind: str) -> tuple[int, int | None]:
 def file_starts(data: mmap.mmap, first: int, kind: str) -> list[int]:
     """Return the offsets of files of one kind that are concatenated from `first` on; `[first]` if there is only one.
 
-    A file begins where the first bytes of the one at `first` come again, behind the sample data if its size is known.
+    A file begins where the first bytes of the file at `first` occur again, behind the sample data if its size is known.
     """
     if kind == "ogg":
         return _ogg_links(data, first)
@@ -132,9 +132,9 @@ def lost_tail(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
 
 
 def misread_by_libsndfile(data: mmap.mmap, first: int, end: int, kind: str) -> bool:
-    """Return whether libsndfile reads only a part of the file, or takes coded audio for samples.
+    """Return whether libsndfile reads only a part of the file, or reads coded audio as samples.
 
-    That is so of Ogg streams side by side, FLAC frames beyond the declared length, and MP3,
+    This applies to multiplexed Ogg streams, FLAC frames beyond the declared length, and MP3,
     DTS or S/PDIF in a WAV file.
     """
     if kind == "ogg":
@@ -152,7 +152,7 @@ def misread_by_libsndfile(data: mmap.mmap, first: int, end: int, kind: str) -> b
 
 
 def voc_fault(data: mmap.mmap, first: int) -> str | None:
-    """Why the blocks of a VOC file cannot be read as one recording."""
+    """Return why the blocks of a VOC file cannot be read as one recording; None if they can."""
     formats, extended, bits = set(), b"", 0
     blocks = _voc_blocks(data, first)
     for (position, kind), (following, _) in itertools.pairwise(blocks):
@@ -180,7 +180,7 @@ def _voc_blocks(data: mmap.mmap, first: int) -> list[tuple[int, int]]:
 
 
 def _find(data: mmap.mmap, key: bytes, first: int) -> int | None:
-    """Like ``data.find``, several times as fast."""
+    """Return the result of ``data.find``, several times as fast."""
     for block in range(first, len(data), _BLOCK_BYTES):
         at = data[block : block + _BLOCK_BYTES + len(key) - 1].find(key)
         if at >= 0:
@@ -189,7 +189,7 @@ def _find(data: mmap.mmap, key: bytes, first: int) -> int | None:
 
 
 def _ogg_links(data: mmap.mmap, first: int) -> list[int]:
-    """Where the links of a chained Ogg begin: first pages of streams that follow pages of others."""
+    """Return where the links of a chained Ogg begin: first pages of streams that follow pages of other streams."""
     links, position, opening = [first], first, True
     while (position := data.find(b"OggS", position)) >= 0 and position + 27 <= len(data):
         begins = bool(data[position + 5] & 2)
@@ -275,7 +275,7 @@ def _wavpack_blocks(data: mmap.mmap, first: int) -> Iterator[tuple[int, bool, in
 
 
 def _boxes(data: mmap.mmap, first: int, end: int) -> Iterator[tuple[int, bytes, int]]:
-    """Offset, name and end of each box at the top level of an MP4 file that begins at `first`."""
+    """Yield offset, name and end of each top-level box of an MP4 file that begins at `first`."""
     position = first
     while position + 8 <= end:
         name, size = data[position + 4 : position + 8], _integer(data, position, "big")

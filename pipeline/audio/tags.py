@@ -1,4 +1,4 @@
-"""Tags that programs put in front of audio or behind it."""
+"""Tags before and after the audio data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LYRICS3_MAX_BYTES = 1 << 20
 
 
 def is_much(n_bytes: int, of: int) -> bool:
-    """Return whether so many bytes of a file that are neither audio nor tags are more than programs leave there."""
+    """Return whether a number of bytes that are neither audio nor tags is more than programs usually leave."""
     return n_bytes > max(4096, 0.05 * of)
 
 
@@ -57,7 +57,7 @@ def _tag_start(data: Bytes, end: int) -> int:
 
 
 def _size(digits: bytes) -> int:
-    """28 bits, 7 per byte."""
+    """Return a number of 28 bits, stored as 7 bits per byte."""
     size = 0
     for byte in digits:
         size = size << 7 | byte & 0x7F

@@ -1,4 +1,4 @@
-"""Lyrics -> token states of a frozen BERT: the unchanged model over unpadded texts, packed where that pays."""
+"""Encode lyrics to token states of a frozen BERT, on unpadded texts, packed where that is faster."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class TokenStates:
     Attributes
     ----------
     states : (n_tokens, hidden_size) float32, last hidden states, [CLS] and [SEP] included.
-    pooled : (hidden_size,) float32, mean of the states of the non-special tokens; 0 where there is none (a text that
-        the tokenizer finds nothing in).
+    pooled : (hidden_size,) float32, mean of the states of the non-special tokens; 0 if there is none (a text without
+        any token).
     n_tokens, n_tokens_full : tokens kept, and tokens before truncation; both with [CLS] and [SEP].
     """
 
@@ -51,19 +51,19 @@ class TextEncoder:
     files : what :func:`find_text_model` found.
     precision, backend : ``fp32``, ``bf16`` for the matrix products, or ``int8``, which runs on CTranslate2; see Notes.
     device : a torch device.
-    max_tokens : longest text in tokens, specials included; lowered to what the model has positions for, and then
-        ``recipe.max_tokens`` says so. A longer text keeps [CLS], its first tokens and [SEP].
-    pack_tokens : tokens that may run through the model together; None takes what pays, 0 is one text at a time.
+    max_tokens : maximum length of a text in tokens, specials included; limited by the positions of the model, and then
+        ``recipe.max_tokens`` has the limit. A longer text keeps [CLS], its first tokens and [SEP].
+    pack_tokens : maximum tokens per pack; None takes the fastest setting, 0 encodes one text at a time.
     cleaning : rule that cleaned the texts, for the recipe.
 
     Attributes
     ----------
-    recipe : TextRecipe, what makes the states, for the store.
+    recipe : TextRecipe of the states, for the store.
 
     Raises
     ------
     TextModelError
-        When transformers cannot load the files, or weights that the states depend on are not among them.
+        If transformers cannot load the files, or weights that the states depend on are missing.
 
     Notes
     -----
@@ -73,9 +73,9 @@ class TextEncoder:
     0.99977), 4 500 tokens/s against 2 700 in fp32.
 
     In float32 on a CPU texts run one at a time, and the same text gives the same bits on the same machine, versions and
-    number of threads. Elsewhere they are packed as they come and do not see each other; a text's neighbours may then
-    change its last bits, so that who wants the same bytes again must give the same texts in the same order. Torch's
-    threads are left alone here. The tokenizer's own padding and truncation (MiniLM: both to 128) are switched off.
+    number of threads. Otherwise texts are packed in the given order and do not attend to each other; neighbours may
+    change the last bits of a text. So identical bytes need the same texts in the same order. The number of Torch's
+    threads is not changed. The tokenizer's own padding and truncation (MiniLM: both to 128) are switched off.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ def text_recipe(
     Raises
     ------
     ConfigError
-        When an argument has no meaning.
+        If an argument is invalid.
     """
     if precision not in get_args(Precision):
         raise ConfigError(
@@ -167,9 +167,9 @@ def text_recipe(
 
 
 def resolve_precision(precision: str, device: str = "cpu") -> Precision:
-    """Settle ``auto``: ``bf16`` where `device` multiplies it in hardware, else ``fp32``; the others stay.
+    """Resolve ``auto`` to ``bf16`` if `device` multiplies it in hardware, else to ``fp32``; keep other values.
 
-    On a CPU that is what Linux calls avx512_bf16 or amx_bf16; elsewhere bf16 is emulated and slower than fp32.
+    A CPU needs avx512_bf16 or amx_bf16 (names of Linux); emulated bf16 is slower than fp32.
     """
     if precision != "auto":
         return cast(Precision, precision)
@@ -211,8 +211,8 @@ class TextSource:
 
     Attributes
     ----------
-    emulates : also where the device does not compute in the recipe's precision. A store's features must not depend on
-        which worker made them; a prediction may.
+    emulates : accept a device that does not compute in the recipe's precision. Features of a store must not depend on
+        the worker that computed them; a prediction may.
     """
 
     model: str | None = None
@@ -241,12 +241,12 @@ def encoder_recipe(
 
 @functools.lru_cache(maxsize=1)
 def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
-    """Return the encoder that `recipe` names, loaded once a process.
+    """Return the encoder that `recipe` names, loaded once per process.
 
     Raises
     ------
     TextModelError
-        If the model found here is not the one of the recipe, by the hashes of its weights and tokenizer, or the device
+        If the model on this machine differs from the recipe in the hashes of weights or tokenizer, or the device
         does not compute in its precision.
     """
     if not text.emulates and not computes_in(recipe.precision, text.device):
@@ -274,12 +274,12 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
 
 
 def embed_genres(encoder: TextEncoder, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Embed genre names, each as a text of its own: the nodes of the genre graph (paper.md section 5).
+    """Embed genre names, each as a separate text: the nodes of the genre graph (paper.md section 5).
 
     Returns
     -------
     (genre, hidden_size) float32
-        The mean of the non-special tokens' states, neither centred nor normalised (that is the reader's choice).
+        The mean of the non-special tokens' states, neither centred nor normalised.
     """
     rows = [encoder.encode(name).pooled for name in names]
     return np.array(rows, dtype=np.float32).reshape(len(names), encoder.recipe.hidden_size)

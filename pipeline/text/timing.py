@@ -1,4 +1,4 @@
-"""Time stamps and tags of timed lyrics (LRC, enhanced LRC, SubRip, WebVTT), removed from the words."""
+"""Remove time stamps and tags of timed lyrics (LRC, enhanced LRC, SubRip, WebVTT)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t].*)?")
 
 
 def without_timing(text: str) -> str:
-    """Remove time stamps, and the lines and tags of a timed format that hold no words.
+    """Remove time stamps, and the lines and tags of a timed format that contain no lyrics.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ def test_manifest_elsewhere_is_read_with_its_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("item", "other"),
     [("a", "a"), ("Ab", "aB"), ("\u00e9", "e\u0301"), ("stra\u00dfe", "STRASSE"), ("\u212b", "\u00e5")],
 )
 def test_colliding_ids_are_refused_by_name_and_line(tmp_path: Path, item: str, other: str) -> None:

@@ -355,9 +355,9 @@ def test_float32_states_do_not_depend_on_other_texts(encoder: TextEncoder) -> No
 
 
 def test_packs_hold_what_they_may_and_lose_nothing() -> None:
-    packs = [list(pack) for pack in in_packs([3, 4, 9, 1, 1, 6], at_most=7)]
+    packs = [list(pack) for pack in in_packs([3, 4, 9, 1, 1, 6], max_tokens=7)]
     assert packs == [[0, 1], [2], [3, 4], [5]]  # 9 alone is above the limit; 1 + 1 + 6 would be
-    assert list(in_packs([], at_most=7)) == []
+    assert list(in_packs([], max_tokens=7)) == []
 
 
 def test_unknown_model_type_runs_without_packing(tmp_path: Path, minilm: Path) -> None:
