@@ -66,7 +66,7 @@ class AtMost:
 
 
 class EncodingName:
-    """Names of text encodings that Python knows."""
+    """Names of text encodings that Python supports."""
 
     def __contains__(self, value: object) -> bool:
         try:
@@ -87,7 +87,7 @@ def check_options(options: Any) -> None:
     Raises
     ------
     ConfigError
-        If a value is of another type, out of bounds, or none of the choices.
+        If a value has another type, is out of bounds, or not one of the choices.
     """
     for name, hint in _type_hints(options.__class__).items():
         _check(name, getattr(options, name), hint)
@@ -122,7 +122,7 @@ def problem(value: Any, hint: Any, name: str = "") -> str | None:
     hint : bool, int, float, str, None, Any, Literal, list, tuple, dict, Mapping or a union of these; a TypedDict or a
         dataclass for an object with these keys and no others (fields with a default may be missing); each may be
         Annotated with bounds, of which `value` must be ``in`` all.
-    name : of the value, as the message gives it.
+    name : name of the value in the message.
     """
     return next(_problems(value, hint, name), None)
 

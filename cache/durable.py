@@ -31,11 +31,11 @@ def fsync_dir(folder: Path) -> None:
 
 
 def names_in(folder: Path, pattern: str | None = None) -> list[str]:
-    """Return the names in a folder, in any order; none where it is missing, which it may be from one call to the next.
+    """Return the names in a folder, in any order; an empty list if it is missing or was removed meanwhile.
 
     Parameters
     ----------
-    pattern : that the names match, as in a shell.
+    pattern : shell pattern that the names must match.
     """
     try:
         names = os.listdir(folder)
@@ -45,7 +45,7 @@ def names_in(folder: Path, pattern: str | None = None) -> list[str]:
 
 
 def bytes_below(path: Path) -> int:
-    """Add up the sizes of the files at and below a path; one that is removed meanwhile does not count."""
+    """Return the total size of the files at and below a path; a file that is removed meanwhile does not count."""
     size = 0
     for folder, _, names in os.walk(path):
         for name in names:
@@ -123,7 +123,7 @@ def link(source: Path, target: Path) -> None:
     Raises
     ------
     FileExistsError
-        If another was first.
+        If another process was first.
     ConfigError
         If the file system has no hard links, or the kernel refuses one to this file.
     """
@@ -170,7 +170,7 @@ def _links_work(folder: Path) -> bool:
 @contextmanager
 def _probe(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a new, empty file, and a further name for it; both are removed at the end."""
-    names = folder / ".mgc.probe", folder / ".mgc.link"  # the same each time, so that those of a killed process go
+    names = folder / ".mgc.probe", folder / ".mgc.link"  # fixed, so that those of a killed process are removed
     with contextlib.ExitStack() as stack:
         for name in names:
             name.unlink(missing_ok=True)
@@ -187,7 +187,7 @@ def write_durable(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # write(2) and fsync(2) do not report it
+        error.filename = error.filename or str(path)  # write(2) and fsync(2) do not set it
         raise
 
 

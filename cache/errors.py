@@ -15,7 +15,7 @@ class ManifestError(MgcError, ValueError):
 
 
 class ConfigError(MgcError, ValueError):
-    """An option has no meaning, or contradicts another option."""
+    """An option is invalid, or contradicts another option."""
 
 
 class MissingExtraError(MgcError, ImportError):
@@ -35,7 +35,7 @@ class StoreFormatError(StoreError, ValueError):
 
 
 class StoreCorruptError(StoreError, ValueError):
-    """Bytes of the store do not match their checksum, or what they say breaks the format."""
+    """Bytes of the store do not match their checksum, or their content breaks the format."""
 
 
 class RecipeMismatchError(StoreError, ValueError):

@@ -1,7 +1,7 @@
 """Features of this machine: threads of numerical libraries, reuse of freed memory, native bf16.
 
 By default glibc returns every large block to the system, which hands it out again page by page, each zeroed first. That
-costs a third of the time where arrays come and go quickly (docs/design/008-speed.md). Other C libraries are left alone.
+costs a third of the time for short-lived arrays (docs/design/008-speed.md). Other C libraries are not changed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Escape what a terminal would obey instead of show: control characters and marks that turn the direction.
+    r"""Escape characters that a terminal interprets: control characters and marks that change the text direction.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def csv_row(row: Mapping[str, object]) -> dict[str, object]:
-    r"""Return a row for a CSV file that no program obeys.
+    r"""Return a row for a CSV file without formulas and control characters.
 
     Text that a spreadsheet would take for a formula gets an apostrophe in front; control characters are escaped as in
     :func:`printable`, but for tabs and line ends.
@@ -49,7 +49,7 @@ def _csv_cell(text: str) -> str:
 
 
 def counted(n: int, noun: str, *, separator: str = "") -> str:
-    """``1 track``, ``2 tracks``; `separator` stands between thousands."""
+    """Return ``1 track``, ``2 tracks``; `separator` separates thousands."""
     return f"{n:{separator}} {noun}" + ("" if n == 1 else "s")
 
 

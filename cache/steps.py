@@ -1,4 +1,4 @@
-"""Progress of long work: one protocol, which long work calls and every display implements."""
+"""Progress protocol, which long work calls and every display implements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def silent(step: str, done: int, total: int, note: str = "") -> None:
 def within(
     progress: Progress, *, step: str | None = None, before: int = 0, total: int | None = None, note: str | None = None
 ) -> Progress:
-    """Return the progress of a share of larger work: counted from `before` of `total` on, under its step and note."""
+    """Return a callback for a part of larger work, counted from `before` of `total`, under its step and note."""
 
     def show(own_step: str, done: int, own_total: int, own_note: str = "") -> None:
         progress(

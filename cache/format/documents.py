@@ -30,7 +30,7 @@ Versions = Annotated[dict[str, str], AtMost(100)]
 
 
 class RecipeDocument(TypedDict):
-    """What :meth:`~mgc.cache.format.recipe.Recipe.from_dict` reads."""
+    """Input of :meth:`~mgc.cache.format.recipe.Recipe.from_dict`."""
 
     mel: NotRequired[MelRecipe]
     lyrics: NotRequired[TextRecipe]
@@ -148,7 +148,7 @@ DOCUMENTS: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
         (r"drops/{n}\.json", TakedownDocument),
     )
 )
-"""Key of a record -> what it holds."""
+"""Key of a record -> type of its document."""
 
 _TABLE = re.compile(rf"(?:tracks|genres|rows|rows/{NAME})/{NUMBER}\.parquet|genre_embedding(?:_\w+)?/c/{NUMBER}/0")
 
@@ -179,7 +179,7 @@ def refuse_foreign_files(store: Path) -> None:
 
 
 def foreign_entry(entry: os.DirEntry[str]) -> str | None:
-    """Return what an entry of a folder is, if it is neither a folder nor a regular file."""
+    """Return the kind of a folder entry that is neither a folder nor a regular file; else None."""
     if entry.is_symlink():
         return LINK
     if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path):

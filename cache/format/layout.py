@@ -132,7 +132,7 @@ def read_rows(store: Path, spec: ArraySpec, rows: range, part_rows: int) -> npt.
     Raises
     ------
     StoreCorruptError
-        If an object is damaged, or does not hold what the array's description says.
+        If an object is damaged, or does not match the array's description.
     StoreError
         If there is not enough memory.
     """
@@ -164,7 +164,7 @@ def read_rows(store: Path, spec: ArraySpec, rows: range, part_rows: int) -> npt.
 def _decode_chunk(path: Path, spec: ArraySpec, part_rows: int) -> npt.NDArray[Any]:
     """Decode a chunk of an array that is not sharded, (part_rows, *tail): crc32c of a zstd frame of plain values.
 
-    zarr would allocate what the frame claims to hold, before it compares that with the array.
+    zarr would allocate the size that the frame declares before comparing it with the array.
     """
     with open_regular(path) as file:
         data = file.read()
@@ -178,7 +178,7 @@ def _decode_chunk(path: Path, spec: ArraySpec, part_rows: int) -> npt.NDArray[An
 
 
 def _frame_bytes(frame: bytes) -> int | None:
-    """Return how many bytes a zstd frame says it holds (RFC 8878, 3.1.1.1); None where it is no such frame."""
+    """Return the content size that a zstd frame declares (RFC 8878, 3.1.1.1); None if it is not such a frame."""
     if len(frame) < 6 or frame[:4] != b"\x28\xb5\x2f\xfd":
         return None
     single, size_flag, dictionary = frame[4] >> 5 & 1, frame[4] >> 6, (0, 1, 2, 4)[frame[4] & 3]
@@ -232,7 +232,7 @@ def metadata_documents(
 
 
 def install_metadata(store: Path, documents: Mapping[str, bytes], drafts: Path) -> None:
-    """Bring every ``zarr.json`` to its document, each by one rename, that of the root last.
+    """Write every ``zarr.json``, each by one rename, that of the root last.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Slaney's mel scale, as in librosa: what a stored mel band means in Hz.
+"""Slaney's mel scale, as in librosa: convert stored mel bands to Hz.
 
 Linear below 1 kHz (200/3 Hz per mel), logarithmic above (27 mels per factor 6.4); Slaney, "Auditory Toolbox" (1998).
 """

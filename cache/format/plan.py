@@ -222,7 +222,7 @@ def read_plan(store: Path) -> Plan:
 
 
 def plan_problem(document: Mapping[str, Any]) -> str | None:
-    """Return how ``plan.json``, whose keys and types are right, contradicts itself; None if it does not."""
+    """Return how ``plan.json`` contradicts itself (keys and types are checked already); None if it does not."""
     recipe = Recipe.from_dict(document["recipe"])
     if document["embeds_genres"] and recipe.lyrics is None:
         return "it embeds genres without a text encoder"
@@ -232,7 +232,7 @@ def plan_problem(document: Mapping[str, Any]) -> str | None:
 
 
 def generation_problem(plan: Plan, record: Mapping[str, Any]) -> str | None:
-    """Return how a record is not that of the generation that follows those of `plan`; None if it is."""
+    """Return why a record is not that of the next generation of `plan`; None if it is."""
     number, first = len(plan.generations), not plan.generations
     if (record["plan"], record["previous"]) != (plan.sha256, plan.last_sha256):
         return "other hashes"
@@ -298,7 +298,7 @@ def added_names(store: Path) -> list[str]:
 
 
 def unfinished_removals(store: Path) -> list[str]:
-    """Return names of the feature sets being removed (:mod:`mgc.cache.writing.feature_removal`): decided, not done."""
+    """Return names of the feature sets whose removal is not complete (:mod:`mgc.cache.writing.feature_removal`)."""
     return _feature_set_files(store, "dropped")
 
 
@@ -330,7 +330,7 @@ def read_added(store: Path, plan: Plan) -> dict[str, AddedFeatureSet]:
 
 
 def feature_set_problem(plan: Plan, added: AddedFeatureSet) -> str | None:
-    """Return how records are not those of a feature set that was added to `plan`; None if they are."""
+    """Return why records are not those of a feature set added to `plan`; None if they are."""
     n_genres = 0
     for record in added.records:
         if record["plan"] != plan.sha256:

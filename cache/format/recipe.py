@@ -68,10 +68,10 @@ class ExtractorRecipe:
 
     Attributes
     ----------
-    input : of each track, what the extractor receives: its ``clip``, or the ``text`` of its lyrics.
+    input : input of the extractor per track: its ``clip``, or the ``text`` of its lyrics.
     version : of the extractor; its author raises it whenever values change.
     dims, shape : of the values of one track.
-    parameters : everything else that decides the values, as JSON values.
+    parameters : all other parameters that determine the values, as JSON values.
     clip : how clips are cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
     """
 
@@ -130,7 +130,7 @@ class Recipe:
         return prints | ({} if self.lyrics is None else text_fingerprints(self.lyrics, self.genre_names))
 
     def differences(self, other: Recipe, sides: tuple[str, str] = SIDES) -> list[str]:
-        """Return one readable line per parameter that differs; `sides` says where the two recipes are."""
+        """Return one readable line per parameter that differs; `sides` has the names of the two recipes."""
         return differing_values(_flat(self.to_dict()), _flat(other.to_dict()), sides)
 
 

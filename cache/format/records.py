@@ -28,7 +28,7 @@ from .tables import outcome_schema, read_table
 COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
 _RECORD = re.compile(rf"{COMMITS}/(?:(.+)/)?({NUMBER})(?:\.({NUMBER}))?\.json")
 _SEARCH_DEPTH = 8
-"""Numbers to look at beyond the last record found: older ones may have been lost, or deleted with a quarantine/."""
+"""Numbers to try beyond the last existing record, as older ones may have been lost, or deleted with a quarantine/."""
 
 
 def part_folder(kind: str, feature_set: str | None = None) -> str:
@@ -60,7 +60,7 @@ def keys_of_part(plan: Plan, part: int, feature_set: str | None) -> set[str]:
 def required_keys(plan: Plan, part: int, feature_set: str | None, outcomes: pa.Table) -> set[str]:
     """Return the keys of the objects that the record of a part must name, by the outcomes of its tracks.
 
-    Any other array may be fill throughout, and then has no object.
+    Any other array may have only fill values, and then has no object.
     """
     specs = {spec.name: spec for spec in plan.arrays(feature_set)}
     names = {array_name("status", feature_set)}
@@ -99,7 +99,7 @@ def record_files(store: Path, feature_set: str | None) -> list[tuple[int, int]]:
 
 
 def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[str, Any] | None:
-    """Read the record of a part that counts; None where the part is not committed.
+    """Read the valid record of a part; None if the part is not committed.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[
         If it is altered, or that of another part.
     """
     n = newest_record(store, part, feature_set)
-    with contextlib.suppress(FileNotFoundError):  # put aside or removed since
+    with contextlib.suppress(FileNotFoundError):  # quarantined or removed meanwhile
         record = None if n is None else read_record(store, commit_key(part, n, feature_set))
         if record is not None and (record["part"], record["n"]) != (part, n):
             raise StoreCorruptError(f"{store}: {commit_key(part, n or 0, feature_set)} is the record of another part")
@@ -116,7 +116,7 @@ def read_commit(store: Path, part: int, feature_set: str | None = None) -> dict[
 
 
 def newest_record(store: Path, part: int, feature_set: str | None) -> int | None:
-    """Return n of the valid record, by trying names: the folder may hold a million others."""
+    """Return n of the valid record, by trying names, as the folder may have a million others."""
     newest, n = None, quarantined(store, feature_set).get(part, -1) + 1
     end = n + _SEARCH_DEPTH
     while n < end:
@@ -158,7 +158,7 @@ def read_part(
     StoreCorruptError
         If an object is missing or altered: a part built from it would commit the damage.
     StoreError
-        If another command put the part aside or replaced it meanwhile.
+        If another command quarantined or replaced the part meanwhile.
     """
     record = read_commit(store, part, feature_set)
     for item in () if record is None else record["objects"]:
@@ -173,6 +173,6 @@ def read_part(
     arrays = {spec.name: layout.read_rows(store, spec, rows, plan.part_rows) for spec in specs}
     with contextlib.suppress(FileNotFoundError):
         outcomes = read_outcomes(store, plan, part, feature_set)
-        if record is not None and read_commit(store, part, feature_set) == record:  # a record leaves before its objects
+        if record is not None and read_commit(store, part, feature_set) == record:  # it is moved before its objects
             return arrays, outcomes
     raise StoreError(f"{store}: part {part} was quarantined or replaced while it was read. Run the command again.")

@@ -126,7 +126,7 @@ DESCRIPTIONS = {
 
 
 def array_name(kind: str, feature_set: str | None = None) -> str:
-    """Return the name of an array or dimension of the store itself, or of its like in an added feature set."""
+    """Return the name of an array or dimension of the store itself, or its counterpart in an added feature set."""
     return kind if feature_set is None else f"{kind}_{feature_set}"
 
 
@@ -206,7 +206,7 @@ def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], nam
     lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
     for spec in new:
         if len(spec.dims) != 1 + len(spec.tail):
-            return f"its dims {spec.dims[1:]} and shape {spec.tail} do not go together"
+            return f"its dims {spec.dims[1:]} and shape {spec.tail} do not match"
         for dim, length in zip(spec.dims[1:], spec.tail, strict=True):
             if lengths.setdefault(dim, length) != length or dim in ("track", "genre"):
                 return (

@@ -1,1 +1,1 @@
-"""Features other than the mel and the lyrics: the contract, the registry, and one that is built in."""
+"""Features other than mel and lyrics: the interface, the registry, and a built-in extractor."""

@@ -1,4 +1,4 @@
-"""The contract of an extractor plug-in: one array from each track's clip or lyrics."""
+"""Interface of an extractor plug-in, which computes one array from each track's clip or lyrics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...cache.format.recipe import ExtractorRecipe, MelRecipe
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 FLOATS = ("float16", "float32", "float64")
 DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-"""What an extractor's values may be stored as; of lyrics only the first three, which have a NaN."""
+"""Allowed dtypes of an extractor; for lyrics only the first three, which have a NaN."""
 
 CLEANING = "lyrics_cleaning"
 """Parameter of a text extractor's recipe: the rule that cleans lyrics, unless the store has lyrics. Default: 1."""
 
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
-"""Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that decide what a clip is."""
+"""Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that define a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,15 @@ class Extractor:
     Attributes
     ----------
     name : of the feature and of its array: lower-case letters, digits, ``_``.
-    version : count it up whenever values change: stores hold it, and refuse to continue with another.
+    version : increase it whenever values change. Stores record it, and cannot be continued with another version.
     input : ``clip`` or ``text``.
-    dims, shape : names and lengths of the dimensions of one track's values; () for a number a track. A name that the
-        store has already must be of the same length (``mel_band``); else put the feature's name in front.
+    dims, shape : names and lengths of the dimensions of one track's values; () for one number per track. A name
+        that the store has already must have the same length (``mel_band``); else add the feature's name as a prefix.
     dtype : one of :data:`DTYPES`; for ``text`` a float, so that NaN can stand for a track without lyrics.
-    unit, description : as they stand in the store.
-    parameters : everything else that decides the values: what JSON can hold.
+    unit, description : as in the store.
+    parameters : all other parameters that determine the values, as JSON values.
     compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
-        ``compute(text)``, cleaned. Returns what NumPy makes an array of `shape` of, the same on every call.
+        ``compute(text)``, cleaned. Returns values that NumPy converts to an array of `shape`; must be deterministic.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Extractor:
 
     def _problem(self) -> str | None:
         if not NAME.fullmatch(self.name) or self.name.startswith("status"):
-            return "its name wants up to 31 lower-case letters, digits and _, a letter first, and not 'status'"
+            return "its name must have up to 31 lower-case letters, digits and _, a letter first, and not be 'status'"
         if self.input not in ("clip", "text"):
-            return f"input {self.input!r}; want 'clip' or 'text'"
+            return f"input {self.input!r}; use 'clip' or 'text'"
         if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
-            return f"dims {self.dims} and shape {self.shape} do not go together"
+            return f"dims {self.dims} and shape {self.shape} do not match"
         dtypes = FLOATS if self.input == "text" else DTYPES
         if type(self.dtype) is not str or self.dtype not in dtypes:
             lyrics = "; NaN stands for a track without lyrics" if self.dtype in DTYPES else ""
-            return f"dtype {self.dtype!r}; want one of {', '.join(dtypes)}{lyrics}"
+            return f"dtype {self.dtype!r}; use one of {', '.join(dtypes)}{lyrics}"
         try:
             json.dumps(dict(self.parameters), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -78,7 +78,7 @@ class Extractor:
         return None
 
     def recipe(self, mel: MelRecipe | None, cleaning: int | None = None) -> ExtractorRecipe:
-        """Return what a store records of it.
+        """Return the recipe that a store records.
 
         Parameters
         ----------
@@ -88,10 +88,10 @@ class Extractor:
         Raises
         ------
         ConfigError
-            If it takes clips, and the store was made without mels.
+            If the extractor needs clips, and the store has no mels.
         """
         if self.input == "clip" and mel is None:
-            raise ConfigError(f"extractor {self.name!r} works on clips, and this store was made without mels")
+            raise ConfigError(f"extractor {self.name!r} needs clips, but the store was made without mels.")
         clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
         fields = {name: value for name, value in vars(self).items() if name not in ("name", "compute")}
         fields["parameters"] = json.loads(json.dumps(dict(self.parameters)))
@@ -100,12 +100,12 @@ class Extractor:
         return ExtractorRecipe(extractor=self.name, clip=clip, **fields)
 
     def values(self, *arguments: Any) -> npt.NDArray[Any]:
-        """Compute values, as they are stored.
+        """Compute the values of one track in the stored dtype.
 
         Raises
         ------
         ValueError
-            If that is of another shape, not finite, or nothing that `dtype` can hold.
+            If the values have another shape, are not finite, or do not fit `dtype`.
         """
         values = np.asarray(self.compute(*arguments))
         if values.shape != self.shape:
@@ -113,7 +113,7 @@ class Extractor:
         is_integer = self.dtype not in FLOATS
         if values.dtype.kind not in ("biu" if is_integer else "biuf"):
             raise ValueError(f"values of {values.dtype}, announced was {self.dtype}")
-        with np.errstate(over="ignore"):  # what is too large is not finite then
+        with np.errstate(over="ignore"):  # values that are too large become infinite
             stored = values.astype(self.dtype)
         if is_integer and not np.array_equal(stored, values):
             raise ValueError(f"values that {self.dtype} cannot hold")

@@ -1,4 +1,4 @@
-"""The built-in extractor: a clip's log-mel spectrogram pooled over time, for probes and for searching by sound."""
+"""Built-in extractor: a clip's log-mel spectrogram pooled over time, for probes and audio search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RECIPE = MelRecipe()
 
 
 def pooled_mel(samples: npt.NDArray[np.float32], sample_rate_hz: int) -> npt.NDArray[np.float32]:
-    """Statistics of each mel band over the frames of a clip.
+    """Return statistics of each mel band over the frames of a clip.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Extractor plug-ins: each computes one array from a track's clip or lyrics, and can be added to any store.
 
-A package announces its extractors under the entry point group ``mgc.extractors``::
+A package registers its extractors under the entry point group ``mgc.extractors``::
 
     [project.entry-points."mgc.extractors"]
     tempo = "my_package:TEMPO"
@@ -36,7 +36,7 @@ def load_extractor(name: str) -> Extractor:
     Raises
     ------
     ConfigError
-        If there is none, two packages bring one, or what the entry point names is no extractor of that name.
+        If there is none, two packages provide one, or the entry point is not an extractor of that name.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]

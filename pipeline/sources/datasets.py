@@ -55,15 +55,15 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_pr
     Raises
     ------
     ManifestError
-        When the source cannot be read or breaks a rule; the message names the file, the line and the column.
+        If the source cannot be read or breaks a rule; the message has the file, the line and the column.
     ConfigError
-        When an option does not go with the kind of source.
+        If an option does not fit the kind of source.
 
     Notes
     -----
     In a folder of audio the tracks are the files that are audio by name or by content; hidden files and feature stores
-    are not looked into. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
-    ``song.mp3`` is its lyrics. What neither a table nor such a file says of a folder or a table of songs is taken from
+    are skipped. The id of a track is its path with the extension; ``song.txt`` or ``song.lrc`` next to
+    ``song.mp3`` is its lyrics. For a folder or a table, missing values come from
     the tags of the audio files, unless ``options.tags`` is false.
     """
     path = Path(source)
@@ -90,7 +90,7 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_pr
 
 
 def _with_language(track: Track, root: Path, encoding: str | None) -> Track:
-    """Return the track with the language of its lyrics, if it has none and they are certain."""
+    """Return the track with the detected language of its lyrics, if it has none and the detection is certain."""
     if track.language is not None:
         return track
     lyrics = track_lyrics(track, root, encoding)
@@ -217,14 +217,14 @@ def songs_source(
     ----------
     inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics, or else
         those in its tags.
-    lyrics : of the one song given, instead.
-    missing_ok : a path that does not exist fails alone, as a track.
-    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
+    lyrics : lyrics of the single song, in place of these.
+    missing_ok : a path that does not exist becomes a failed track.
+    lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
 
     Raises
     ------
     ConfigError
-        If a path does not exist and that is not ok, or `lyrics` is given with several songs.
+        If a path does not exist and `missing_ok` is false, or `lyrics` is given with several songs.
     """
     refuse_other_encodings()
     lyrics_in = functools.cache(_lyrics_in)

@@ -1,6 +1,6 @@
 """FMA (Defferrard et al. 2017): ``tracks.csv`` with its header of two rows, ``genres.csv`` with the genre hierarchy.
 
-``fma_metadata/`` lies next to one of ``fma_small/ fma_medium/ fma_large/ fma_full/``, in which track 2 is
+``fma_metadata/`` is next to one of ``fma_small/ fma_medium/ fma_large/ fma_full/``, in which track 2 is
 ``000/000002.mp3``. A subset holds the smaller ones.
 """
 
@@ -88,7 +88,7 @@ def read_two_row_header(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     Raises
     ------
     ManifestError
-        If the header is another, a column is missing, or a row is broken.
+        If the header differs, a column is missing, or a row is invalid.
     """
     records = quoted_records(path, ",")
     (_, above), (_, below), (_, index) = (next(records, (0, [""])) for _ in range(3))

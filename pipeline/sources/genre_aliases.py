@@ -1,7 +1,7 @@
 """Spellings and abbreviations of one genre, merged on request (``--merge-genres``).
 
-The built-in table is written from public facts and holds only other ways to write the same name. Genres that are near
-to each other stay apart: ``electronica`` and ``electronic``, ``rap`` and ``hip hop``, ``alternative`` and
+The built-in table was written from public facts and has only spellings of the same name. Related genres
+are not merged: ``electronica`` and ``electronic``, ``rap`` and ``hip hop``, ``alternative`` and
 ``alternative rock``. What a name becomes depends on the name alone, so that sources, stores and later tracks agree.
 """
 
@@ -90,7 +90,7 @@ class GenreAliases:
     ----------
     choice : ``common`` or the name of a table, as the user gave it.
     names : the names that the table lists; empty for the built-in one.
-    name_of : the genre that a name is merged into; itself where it stays.
+    name_of : the genre that a name is merged into, or the name itself.
     """
 
     choice: str
@@ -116,7 +116,7 @@ def genre_aliases(choice: str) -> GenreAliases:
     Raises
     ------
     ManifestError
-        If it is no such table, lists no genre, lists one twice, or merges a genre into one that is merged itself (a
+        If the table is invalid, lists no genre or a genre twice, or merges a genre into one that is merged itself (a
         chain or a cycle); the message names the rows.
     """
     if choice == COMMON:

@@ -1,9 +1,9 @@
 """Small tables next to a store: other labels for its tracks, and genre name prompts.
 
-They need nothing but pyarrow, so that they can be read where only the training part of mgc is installed.
+They need only pyarrow, so that they can be read if only the extra ``train`` is installed.
 
-A genre name prompt is the text embedded for a genre, in place of a spelling that only data sets have. A text encoder
-has met "hip hop" and "drum and bass" in sentences, but "hiphop" and "drumnbass" as odd strings; paper.md section 12
+A genre name prompt is the text embedded for a genre, in place of the spelling of a data set. The training text of an
+encoder has "hip hop" and "drum and bass" in sentences, but hardly "hiphop" and "drumnbass"; paper.md section 12
 makes the map one of the switches of ``plus``. It is part of a store's recipe, so that genre embeddings made with and
 without it are distinguished.
 """
@@ -52,7 +52,7 @@ COMMON_NAMES: Mapping[str, str] = {
 def labels_table(path: Path, wanted: Sequence[str]) -> Table:
     """Read the table that --labels names; raises as :func:`mgc.pipeline.sources.tables.read_table` does.
 
-    The message for a missing one names the option.
+    The message on a missing table has the option name.
     """
     if not path.exists():
         raise ManifestError(f"--labels {path}: no such file. Expected a table with the columns 'id' and 'genres'.")
@@ -64,12 +64,12 @@ def read_labels(path: Path, genre_delimiter: str | None = None) -> dict[str, tup
 
     Parameters
     ----------
-    genre_delimiter : what separates genres inside a cell; lists (JSON Lines, Parquet) need none.
+    genre_delimiter : separator of genres in a cell; lists (JSON Lines, Parquet) need none.
 
     Raises
     ------
     ManifestError
-        If it is no such table, names a track twice, or holds no track; the message names the line.
+        If the table is invalid, lists a track twice, or has no track; the message has the line.
     """
     table = labels_table(path, ("id", "genres"))
     table.require(("id", "genres"))
@@ -80,12 +80,12 @@ def read_labels(path: Path, genre_delimiter: str | None = None) -> dict[str, tup
 def genre_names(choice: str) -> dict[str, str]:
     """Return the prompts that `choice` names: ``common``, or a table with the columns ``genre`` and ``text``.
 
-    Entries that change nothing are left out: they would make two recipes of one.
+    Entries that change nothing are left out, as they would change the fingerprint of the recipe.
 
     Raises
     ------
     ManifestError
-        If it is no such table, names a genre twice, or holds none; the message names the line.
+        If the table is invalid, lists a genre twice, or has none; the message has the line.
     """
     names = COMMON_NAMES
     if choice != COMMON:

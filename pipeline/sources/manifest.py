@@ -49,8 +49,8 @@ class Track:
     ----------
     id : the source's own name of the track, unique also when case and Unicode form are ignored.
     path : audio file relative to the source's root, with ``/``.
-    language : a BCP 47 tag (``en``, ``zh-CN``; ``zxx`` for instrumentals), or the source's own word where it is none.
-    split : ``train``, ``validation`` or ``test`` where the source fixes one.
+    language : a BCP 47 tag (``en``, ``zh-CN``; ``zxx`` for instrumentals), or the source's own text if it is not a tag.
+    split : ``train``, ``validation`` or ``test``, if the source has a split.
     lyrics_path, lyrics : file relative to the root, or the text itself; at most one of them is given.
     """
 
@@ -75,9 +75,9 @@ class Source:
 
     Attributes
     ----------
-    given : the :data:`COLUMNS` that the source itself decides, also where a cell is empty; tags fill the others.
+    given : the :data:`COLUMNS` that the source has, even if a cell is empty; tags fill the others.
     columns : column -> origin (such as the name of a table) -> number of tracks that have their value from there.
-    lyrics_encoding : of lyrics files that are neither marked nor UTF-8; None detects it.
+    lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
     """
 
     root: Path
@@ -125,10 +125,10 @@ class KnownDataset:
     ----------
     name : as for ``--dataset``.
     needs : files that must be on disk, and where.
-    terms : of its makers. Facts for the reader, no advice.
-    recognises : whether a source looks like it; may look into folders, never into audio.
-    load : tracks of a source; raises ManifestError naming a file that is missing or wrong, and what was expected.
-    options : those of :data:`mgc.pipeline.sources.options.READER_OPTIONS` that it takes. Delimiters also go with a
+    terms : terms of use of its authors; facts, no legal advice.
+    recognises : returns whether a source is this data set; may list folders, but must not open audio.
+    load : returns the tracks of a source; raises ManifestError with the missing or wrong file and the expected content.
+    options : :data:`mgc.pipeline.sources.options.READER_OPTIONS` that it accepts. Delimiters also apply to a
         table of labels.
     """
 
@@ -148,7 +148,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
     ------
     ClipError
         ``PATH_ESCAPE`` for an absolute path, one that leaves `root` (also through a link), or one with NUL;
-        ``SRC_MISSING`` where links go in a circle, a name is too long or a folder on the way may not be entered. A
+        ``SRC_MISSING`` for circular links, a name that is too long, or a folder without access permission. A
         missing file raises nothing; opening it will fail.
     """
     name = f"path {relative!r}"
@@ -213,7 +213,7 @@ def caseless(text: str) -> str:
 def normalise_language(tag: str | None) -> str | None:
     """Normalise a language tag: ``zh-cn`` to ``zh-CN``, ``eng`` to ``en``, Music4All's ``INTRUMENTAL`` to ``zxx``.
 
-    A word that is no language tag ("english") is kept as it stands.
+    A word that is not a language tag ("english") is kept.
     """
     if tag is None:
         return None
@@ -232,19 +232,19 @@ def filter_tracks(
 
     Parameters
     ----------
-    tracks : sorted by id, as :class:`Source` holds them.
+    tracks : sorted by id, as in :class:`Source`.
     root : folder of lyrics files. With it they are read, so that an empty file or the word INSTRUMENTAL does not pass;
         without it a path to a file counts as lyrics.
 
     Returns
     -------
     kept : list of Track
-    counts : list of (filter, tracks kept after it), one for each filter asked for
+    counts : list of (filter, tracks kept after it), one per active filter
 
     Raises
     ------
     ManifestError
-        When a filter leaves no track.
+        If a filter leaves no track.
     """
     kept = list(tracks)
     counts: list[tuple[str, int]] = []
@@ -275,11 +275,11 @@ def filter_tracks(
 
 
 def write_manifest(source: Source, path: Path) -> None:
-    """Write `source` as JSON Lines, one track a line in order of id, replacing `path` at once.
+    """Write `source` as JSON Lines, one track per line in order of id; replace `path` atomically.
 
     Paths stay relative to ``source.root``. Reading takes the manifest's own folder as the root, so a manifest written
-    elsewhere is read with ``root=`` (``--root``): a manifest names no folder outside its own, which is what keeps one
-    made by somebody else from reaching beyond the folder that you gave it.
+    to another folder is read with ``root=`` (``--root``). A manifest cannot refer to a folder outside its own, so a
+    manifest of another person has no access beyond the folder that the user chose.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [column.name for column in fields(Track)]

@@ -1,8 +1,8 @@
 """MTG-Jamendo's genre subset (Bogdanov et al. 2019) with its own splits, from the official label files.
 
-A label file is tab-separated with the header ``TRACK_ID ARTIST_ID ALBUM_ID PATH DURATION TAGS``; a row goes on with as
-many tags as the track has, each ``genre---rock``. Audio lies as ``14/214.mp3``, or ``14/214.low.mp3`` where the smaller
-copy was downloaded.
+A label file is tab-separated with the header ``TRACK_ID ARTIST_ID ALBUM_ID PATH DURATION TAGS``; a row continues with
+all tags of the track, each ``genre---rock``. Audio files are ``14/214.mp3``, or ``14/214.low.mp3`` in the low-bitrate
+copy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Clean names, detect names that look alike, and find lyrics next to songs.
 
-A name that looks like another one but is a different string would become a class, an artist or a missing file of its
-own. What can be changed safely is changed (:func:`clean_name`), the rest is remarked (:func:`remark_names`).
+A name that looks like another one but is a different string would become a separate class, artist or missing
+file. :func:`clean_name` makes all safe changes; :func:`remark_names` returns notes on the rest.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _MISSING = frozenset(_PLACEHOLDERS.replace("\n", "").split(","))
 
 
 def refuse_other_encodings() -> None:
-    """Refuse to read names of files where the locale makes Python read them as anything but UTF-8.
+    """Raise ConfigError if the locale makes Python read file names in another encoding than UTF-8.
 
     Raises
     ------
     ConfigError
-        With the locale and what to do. The command line starts again in Python's UTF-8 mode instead.
+        With the locale and the remedy. The command line restarts itself in Python's UTF-8 mode instead.
     """
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8":
@@ -55,7 +55,7 @@ def clean_name(name: str) -> str:
     """Return a name in NFC with single spaces and without invisible characters.
 
     All white space and control characters count as spaces. Zero-width characters, soft hyphens and direction marks
-    are removed. Cleaning twice is cleaning once.
+    are removed. The function is idempotent.
     """
     if name.isascii() and name.isprintable():
         return " ".join(name.split())
@@ -111,7 +111,7 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
     Parameters
     ----------
     noun : plural, such as "genres".
-    effect : of keeping look-alikes apart, in a few words.
+    effect : effect of keeping look-alikes apart, for the message.
     """
     notes = []
     groups = look_alikes(tracks)
@@ -140,7 +140,7 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
 def lyrics_next_to(names: Iterable[str]) -> Callable[[str], str | None]:
     """Return a function from the name of an audio file to that of its lyrics among `names`, if there are any.
 
-    The two names differ by the suffix alone, or else by case or Unicode form too, where only one name does.
+    The two names differ only in the suffix; or also in case or Unicode form, if only one name does.
     """
     texts = [(*os.path.splitext(name), name) for name in names if name.lower().endswith(LYRICS_SUFFIXES)]  # noqa: PTH122
     texts.sort(key=lambda text: (LYRICS_SUFFIXES.index(text[1].lower()), text[1].islower()))

@@ -34,13 +34,13 @@ class SourceOptions:
     genres_from_folders : take the first folder of a file's path as its genre.
     merge_genres : ``common`` merges spellings of one genre by a built-in table, a file by a table of its own, with
         the columns ``from`` and ``to``; see :mod:`mgc.pipeline.sources.genre_aliases`.
-    tags : take what neither a table nor a file next to a song says from the tags of the audio files.
+    tags : take missing values from the tags of the audio files.
     genre_level : of a genre hierarchy: a track's ``own`` genres, ``all`` with their ancestors, or their ``top`` ones.
-    lyrics_encoding : of lyrics files that are neither marked nor UTF-8, by Python's name; None detects it.
+    lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
     detect_language : detect the language of tracks that have none, from their lyrics.
     languages : keep tracks in these languages. ``zh`` keeps ``zh-CN`` too; ``instrumental`` means ``zxx``.
     min_labels : keep tracks with at least this many genres.
-    require_lyrics : keep tracks whose lyrics hold words.
+    require_lyrics : keep tracks whose lyrics have text.
     limit : keep the first tracks by id, at most this many.
 
     Raises

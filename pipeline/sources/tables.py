@@ -1,8 +1,8 @@
 """Rows of a table (CSV, TSV, JSON Lines, Parquet), each with its file and line, and cells of checked types.
 
-A broken line, a missing column or a cell of the wrong type raises :class:`~mgc.cache.errors.ManifestError`, naming the
-file, the line, the column and the nearest known name. Only a genre delimiter that is given splits a cell: separators
-may stand inside genre names.
+An invalid line, a missing column or a cell of the wrong type raises :class:`~mgc.cache.errors.ManifestError` with the
+file, the line, the column and the nearest known name. Only a given genre delimiter splits a cell, as separators may be
+part of genre names.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ParquetRows:
-    """The rows of a Parquet file, batch by batch."""
+    """Yield the rows of a Parquet file, batch by batch."""
 
     path: Path
     columns: tuple[str, ...]
@@ -147,8 +147,8 @@ class ParquetRows:
 class Table:
     """Rows of one file, and the columns that the file declares (for JSON Lines: every key met).
 
-    `rows` may be gone through again and again; those of Parquet are read anew each time, so that a table of millions
-    is never in memory as a whole.
+    `rows` can be iterated repeatedly; rows of Parquet are read again each time, so that a table of millions
+    is never completely in memory.
     """
 
     path: Path
@@ -180,7 +180,7 @@ def read_table(path: Path, wanted: Sequence[str]) -> Table:
     Raises
     ------
     ManifestError
-        When the file is no such table, or one of its lines is broken.
+        If the file is not a valid table, or one of its lines is invalid.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
@@ -228,12 +228,12 @@ def read_quoted(path: Path, delimiter: str) -> Table:
 
 
 def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty, of any number of cells."""
+    """Yield line number and cells of every line that is not empty, with any number of cells."""
     return ((number, line.split("\t")) for number, line in _lines(path) if line)
 
 
 def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every record of :func:`read_quoted`, the header's too."""
+    """Yield line number and cells of every record of :func:`read_quoted`, header included."""
     lines: list[str] = []  # of the current record
 
     def remembered() -> Iterator[str]:
@@ -259,7 +259,7 @@ def quoted_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
 
 
 def _without_blanks(cells: list[str], lines: Sequence[str], delimiter: str) -> list[str]:
-    """Read a record again in which blanks may stand before an opening quotation mark: ``1, "rock,pop"``."""
+    """Parse a record again, in which blanks may precede an opening quotation mark: ``1, "rock,pop"``."""
     again = next(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True))
     if len(again) != len(cells):
         return again
@@ -340,7 +340,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""Lines of a UTF-8 file from 1 on, ended by \n or \r\n only: other breaks may stand inside titles."""
+    r"""Yield numbered lines of a UTF-8 file, ended by \n or \r\n only, as other line breaks may be part of titles."""
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):

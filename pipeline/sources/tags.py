@@ -1,7 +1,7 @@
 """Read tags of audio files (ID3, Vorbis comments, MP4 atoms, RIFF and AIFF chunks) for values that no table has.
 
-Only the head of a file is read, or the chunks that hold tags; pictures are skipped. A broken tag is remarked and fails
-no track.
+Only the head of a file is read, or the chunks that hold tags; pictures are skipped. A damaged tag causes a note,
+but does not fail the track.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_tags(path: Path, options: SourceOptions) -> dict[str, Any]:
 
     Parameters
     ----------
-    options : of them the delimiters, which split a tag as they split a cell.
+    options : only the delimiters are used, which split a tag as they split a cell.
 
     Raises
     ------

@@ -142,7 +142,7 @@ SOUNDS: dict[str, Scene] = {
         timbre=Timbre(chord="string", chord_s=0.6, drive=(0.2, 0.5), bass="triangle", lead="string", lead_s=0.8),
     ),
 }
-"""Scene name (as in :data:`mgc.pipeline.synth.world.SCENES`) -> its sound."""
+"""Scene name (as in :data:`mgc.pipeline.synth.world.SCENES`) -> its parameters."""
 
 
 @lru_cache(maxsize=256)
@@ -306,13 +306,13 @@ def studio_filter(seed: int, artist: int, n_samples: int) -> npt.NDArray[np.comp
 
 
 def render(scene_name: str, *, seed: int, index: int, artist: int, sung: bool, clip_s: float) -> Samples:
-    """Return the sound of one song, in the studio of its artist.
+    """Return the audio of one song, with the equaliser and room of its artist.
 
     Parameters
     ----------
     scene_name : a key of :data:`SOUNDS`.
-    seed, index, artist : numbers of the world, the song and the artist; they decide everything drawn here.
-    sung : whether a voice or an instrument has the melody.
+    seed, index, artist : numbers of the world, the song and the artist; they determine all random draws.
+    sung : whether a voice has the melody, or an instrument.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Lyrics of the generated demo collection: six themes of real English words, and lines built from them.
 
-The words are real so that a pretrained encoder sees meaning in them, and a model can tell a theme from words it has not
-met in training. All lists and line patterns were written for mgc; no text is copied.
+The words are real, so that a pretrained encoder represents their meaning, and a model can classify a theme by words
+that are not in its training split. All lists and line patterns were written for mgc; no text is copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Words of one theme: things, what one does (intransitive, after "we" or "to"), how things are, and where."""
+    """Words of one theme: nouns, verbs (intransitive, after "we" or "to"), adjectives and places."""
 
     nouns: tuple[str, ...]
     verbs: tuple[str, ...]

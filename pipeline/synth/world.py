@@ -1,12 +1,12 @@
-"""The built-in collection: a generated world of songs whose genres are known, because the world decides them.
+"""Generate the demo collection: songs with known genres, which follow from rules.
 
-A song has a *scene* (how it sounds, :mod:`mgc.pipeline.synth.audio`) and a *theme* (what its words are about,
-:mod:`mgc.pipeline.synth.lyrics`). :data:`RULES` turn the two into genres: some follow from the sound alone, some from
-the words alone, some only from both. Artists have a home scene, a studio, favourite themes and favourite words of their
-own, so that a split by artist is the honest one.
+A song has a *scene*, which determines the audio (:mod:`mgc.pipeline.synth.audio`), and a *theme*, which
+determines the lyrics (:mod:`mgc.pipeline.synth.lyrics`). :data:`RULES` map both to genres: some depend on audio only,
+some on lyrics only, some on both. Artists have a main scene, an equaliser and room, favourite themes and favourite
+words, so that only a split by artist is free of leakage.
 
-Every song depends on ``(seed, index)`` only: collections are made in parallel, and a larger one starts with a smaller.
-Files have the layout of Music4All and are read by the ordinary path.
+Every song depends on ``(seed, index)`` only: songs are made in parallel, and a larger collection extends a smaller one.
+Files have the layout of Music4All and are read like any data set.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, str, str, float], ...] = (
 GENRES: tuple[str, ...] = tuple(sorted({rule[0] for rule in RULES}))
 
 AFFINITY = {"machine": {"love": 1.5}, "heavy": {"revolt": 1.5, "sorrow": 1.3}, "acoustic": {"nature": 1.4}}
-"""Scene -> themes it is somewhat fonder of than others are."""
+"""Scene -> themes that are more frequent in it than in other scenes."""
 
 P_INSTRUMENTAL = 0.10
 P_AWAY = 0.15  # a song outside its artist's home scene
@@ -59,7 +59,7 @@ SYLLABLES = [a + b for a in "bcdfgklmnprstv" for b in "aeo"]
 
 @dataclass(frozen=True, kw_only=True)
 class Artist:
-    """Who makes songs: a home scene, likings and words. `number` counts artists of the world from 0."""
+    """Artist of songs: main scene, theme preferences and vocabulary. `number` counts artists from 0."""
 
     number: int
     name: str
@@ -70,7 +70,7 @@ class Artist:
 
 @dataclass(frozen=True, kw_only=True)
 class Song:
-    """What is known of a song before it is rendered.
+    """Metadata and lyrics of a song, without its audio.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Song:
     id : 16 characters 0-9A-Za-z, as in Music4All.
     genres : sorted, one at least; with the label noise that real collections have.
     lyrics : 40 to 160 words, or None for an instrumental.
-    scene, theme : what decided the genres; theme is ``none`` for an instrumental. Never written to disk.
+    scene, theme : determine the genres; theme is ``none`` for an instrumental. Never written to disk.
     """
 
     seed: int
@@ -225,16 +225,16 @@ def make_collection(
 
     Parameters
     ----------
-    folder : made where missing; files of the same names are replaced.
+    folder : created if missing; files with the same names are replaced.
     n_songs, first : songs `first` to `first` + `n_songs` - 1.
     clip_s : length of each clip, seconds.
-    workers : threads (numpy and the encoder let go of the interpreter).
+    workers : threads (numpy and the encoder release the GIL).
     on_progress : receives songs written and `n_songs` after each song.
 
     Returns
     -------
     Path
-        `folder`, a SOURCE that every command takes.
+        `folder`, a SOURCE for every command.
 
     Raises
     ------

@@ -134,7 +134,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("features/tempo.json", lambda d: d["recipe"].update(shape=[2**60]), "bytes per part"),
     ("features/tempo.json", lambda d: d["recipe"].update(dims=["mel_band"]), "dimension 'mel_band'"),
     ("features/tempo.json", lambda d: d["recipe"].update(dtype="O"), "dtype"),
-    ("features/tempo.json", lambda d: d["recipe"].update(dims=["a", "b"]), "do not go together"),
+    ("features/tempo.json", lambda d: d["recipe"].update(dims=["a", "b"]), "do not match"),
     ("drops/0.json", lambda d: d.update(ids="t02"), "ids is 't02'"),
     ("drops/0.json", lambda d: d.update(ids=[1]), r"ids\[0\] is 1"),
 ]

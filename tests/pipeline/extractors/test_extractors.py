@@ -250,12 +250,12 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
     [
         ({"name": "Loud"}, "its name wants"),
         ({"name": "status_x"}, "not 'status'"),
-        ({"shape": (3,)}, "do not go together"),
-        ({"dtype": "U5"}, "dtype 'U5'; want one of float16, float32, float64, int8, .* uint64$"),
-        ({"dtype": ">f4"}, "want one of float16"),
-        ({"dtype": "bool"}, "want one of float16"),
-        ({"dtype": np.dtype("float32")}, "want one of float16"),
-        ({"input": "text", "dtype": "int32"}, "want one of float16, float32, float64; NaN stands for a track without"),
+        ({"shape": (3,)}, "do not match"),
+        ({"dtype": "U5"}, "dtype 'U5'; use one of float16, float32, float64, int8, .* uint64$"),
+        ({"dtype": ">f4"}, "use one of float16"),
+        ({"dtype": "bool"}, "use one of float16"),
+        ({"dtype": np.dtype("float32")}, "use one of float16"),
+        ({"input": "text", "dtype": "int32"}, "use one of float16, float32, float64; NaN stands for a track without"),
         ({"parameters": {"x": np.ones(2)}}, "cannot be written as JSON"),
     ],
 )
