@@ -183,11 +183,11 @@ def test_a_folder_of_invalid_files_gives_the_expected_outcomes(real_data, mgc_js
         "extract", real_data / "torture", "-o", tmp_path / "t.zarr", "--features", "mel", "--max-failures", "50%"
     )
     assert report["planned"] == report["ok"] + report["failed"] == 44
-    actual = {track["id"]: track for track in FeatureStore.open(tmp_path / "t.zarr").tracks.to_pylist()}
+    found = {track["id"]: track for track in FeatureStore.open(tmp_path / "t.zarr").tracks.to_pylist()}
     lines = (real_data / "torture" / "OUTCOMES.tsv").read_text().splitlines()[1:]
     wrong = []
     for file, outcome, reasons, flags in (line.split("\t") for line in lines):
-        track = actual[file]
+        track = found[file]
         if outcome == "ok":
             missing = set(flags.split()) - set(Flag(track["flags"]).names)
             right = track["status"] == 1 and not missing

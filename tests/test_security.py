@@ -80,30 +80,30 @@ def made(tmp_path_factory):
 
 def texts(folder: Path) -> str:
     """Return all text below a folder, including the text of Parquet tables."""
-    found = []
+    matches = []
     for file in folder.rglob("*"):
         if file.suffix == ".parquet":
-            result.append(json.dumps(pq.read_table(file).to_pylist(), default=str))
-            result.append(str(pq.read_schema(file).metadata))
+            matches.append(json.dumps(pq.read_table(file).to_pylist(), default=str))
+            matches.append(str(pq.read_schema(file).metadata))
         elif file.is_file() and file.relative_to(folder).parts[0] != "log":
-            result.append(file.read_bytes().decode("latin-1"))
-    return "\n".join(result)
+            matches.append(file.read_bytes().decode("latin-1"))
+    return "\n".join(matches)
 
 
 @pytest.mark.parametrize("name", ["s.zarr", "run/best"])
 def test_stores_and_models_contain_no_paths_hosts_or_users(made, name):
-    said = texts(made / name)
-    assert len(said) > 1000
+    content = texts(made / name)
+    assert len(content) > 1000
     for secret in ("secret-place", str(made), str(Path.home()), "unmistakable words"):
-        assert secret not in said, secret
+        assert secret not in content, secret
     for word in (socket.gethostname(), getpass.getuser()):
-        assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", output), word
+        assert len(word) < 4 or not re.search(rf"\b{re.escape(word)}\b", content), word
 
 
 def test_sealed_stores_contain_no_paths_hosts_or_users(made):
-    said = (made / "s.h5").read_bytes()
+    content = (made / "s.h5").read_bytes()
     for secret in ("secret-place", str(Path.home()), "unmistakable words"):
-        assert secret.encode() not in output
+        assert secret.encode() not in content
 
 
 PLAYLISTS = {
@@ -118,7 +118,7 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("name", PLAYLISTS)
 def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
-    requested = []
+    asked = []
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -129,7 +129,7 @@ def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
         def accept():
             while not stop.is_set():
                 try:
-                    requested.append(listener.accept()[1])
+                    asked.append(listener.accept()[1])
                 except TimeoutError:
                     continue
 
@@ -145,16 +145,16 @@ def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path, name):
         finally:
             stop.set()
             thread.join()
-    assert requested == []
+    assert asked == []
 
 
 def test_lock_has_the_versions_of_the_constraints_with_hashes():
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     locked = {}
     for line in lines:
-        result = re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
-        assert result, line
-        locked[normal(result[1])] = result[2]
+        matches = re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
+        assert matches, line
+        locked[normal(matches[1])] = matches[2]
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if "==" in line and not line.startswith("#"):
