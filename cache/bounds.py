@@ -110,8 +110,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
         kind, *bounds = arguments if origin is Annotated else (hint,)
         if any(isinstance(each, EncodingName) and value not in each for each in bounds):
             raise ConfigError(f"{name} is {value!r}: unknown encoding. Use a name such as cp1251 or gb18030.")
-        if kind in (bool, int, float) and (wrong := problem(value, hint, name)):
-            raise ConfigError(f"{wrong}.")
+        if kind in (bool, int, float) and (fault := problem(value, hint, name)):
+            raise ConfigError(f"{fault}.")
 
 
 def problem(value: Any, hint: Any, name: str = "") -> str | None:
@@ -143,7 +143,7 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         return
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
-            yield f"{name} is {_shown(value)}: want one of {', '.join(map(str, arguments))}"
+            yield f"{name} is {_shorten(value)}: want one of {', '.join(map(str, arguments))}"
         return
     if is_typeddict(hint) or dataclasses.is_dataclass(hint):
         yield from _object_problems(value, hint, name)
@@ -156,7 +156,7 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         or (kind is float and not abs(value) <= sys.float_info.max)
         or not all(value in each for each in bounds)
     ):
-        yield f"{name} is {_shown(value)}: want {wanted}{' and'.join(map(str, bounds))}"
+        yield f"{name} is {_shorten(value)}: want {wanted}{' and'.join(map(str, bounds))}"
     elif kind in (list, tuple):
         for i, item in enumerate(value):
             yield from _problems(item, arguments[0], f"{name}[{i}]")
@@ -180,12 +180,12 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 
 def _object_problems(value: Any, kind: Any, name: str) -> Iterator[str]:
     if not isinstance(value, dict):
-        yield f"{name or 'it'} is {_shown(value)}: want an object"
+        yield f"{name or 'it'} is {_shorten(value)}: want an object"
         return
     hints, required = _keys(kind)
     prefix = f"{name}." if name else ""
     for key in sorted(value.keys() - hints.keys()):
-        yield f"{prefix}{_shown(key)} is not a documented key"
+        yield f"{prefix}{_shorten(key)} is not a documented key"
     for key in sorted(required - value.keys()):
         yield f"{prefix}{key} is missing"
     for key, hint in hints.items():
@@ -209,6 +209,6 @@ def _n_shared_keys(value: Any, kind: Any) -> int:
     return len(value.keys() & _keys(kind)[0].keys()) if is_object else 0
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = printable(repr(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -172,8 +172,8 @@ def refuse_foreign_files(store: Path) -> None:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if wrong := foreign_entry(entry):
-                    raise StoreCorruptError(f"{entry.path}: {wrong}")
+                if fault := foreign_entry(entry):
+                    raise StoreCorruptError(f"{entry.path}: {fault}")
                 if folder != store and entry.is_dir():
                     folders.append(Path(entry.path))
 
@@ -208,8 +208,8 @@ def read_record(store: Path, key: str) -> dict[str, Any]:
     document = unseal(path)
     if key == "plan.json":
         refuse_other_format(store, document.get("format_version"))
-    if wrong := record_problem(key, document):
-        raise StoreCorruptError(f"{path}: {wrong}. Do not use this store, or restore the record from a copy.")
+    if fault := record_problem(key, document):
+        raise StoreCorruptError(f"{path}: {fault}. Do not use this store, or restore the record from a copy.")
     return document
 
 
@@ -232,8 +232,8 @@ def record_problem(key: str, document: dict[str, Any]) -> str | None:
     kind = next((kind for pattern, kind in DOCUMENTS if pattern.fullmatch(key)), None)
     if kind is None:
         return "no record of that name is documented"
-    if wrong := problem(document, kind):
-        return wrong
+    if fault := problem(document, kind):
+        return fault
     if "objects" in document and fingerprint(document["objects"]) != document["digest"]:
         return "digest is not that of the objects"
     return None

@@ -209,8 +209,11 @@ def metadata_documents(
     }
     if added:
         attributes["added"] = {
-            name: {"recipe": recipe_document(of_set), "fingerprints": added_fingerprints(of_set, recipe.genre_names)}
-            for name, of_set in sorted(added.items())
+            name: {
+                "recipe": recipe_document(added_set),
+                "fingerprints": added_fingerprints(added_set, recipe.genre_names),
+            }
+            for name, added_set in sorted(added.items())
         }
     objects: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(objects), zarr_format=3, attributes=attributes)
@@ -219,11 +222,11 @@ def metadata_documents(
     if plan["embeds_genres"]:
         assert recipe.lyrics is not None
         create_array(group, genre_spec(recipe.lyrics.hidden_size), n_genres, 1)
-    for name, of_set in sorted(added.items()):
-        for spec in added_arrays(name, of_set):
+    for name, added_set in sorted(added.items()):
+        for spec in added_arrays(name, added_set):
             create_array(group, spec, n_rows, part_rows)
-        if isinstance(of_set, TextRecipe):
-            create_array(group, genre_spec(of_set.hidden_size, name), n_genres, 1)
+        if isinstance(added_set, TextRecipe):
+            create_array(group, genre_spec(added_set.hidden_size, name), n_genres, 1)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension that zarr-python and xarray both read; others ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=ZarrUserWarning)
@@ -272,10 +275,10 @@ def same_document(text: bytes, other: bytes) -> bool:
 
 def same_metadata(text: bytes, document: bytes) -> bool:
     """Return whether `text` is the metadata `document`, also as an earlier version wrote it, which had fewer flags."""
-    ours = json.loads(document)
-    flags = list(ours.get("attributes", {}).get("flag_bits", {}).items())
+    expected = json.loads(document)
+    flags = list(expected.get("attributes", {}).get("flag_bits", {}).items())
     for n_flags in range(FIRST_FLAGS, len(flags) + 1):
-        ours["attributes"]["flag_bits"] = dict(flags[:n_flags])
-        if same_document(text, json.dumps(ours).encode()):
+        expected["attributes"]["flag_bits"] = dict(flags[:n_flags])
+        if same_document(text, json.dumps(expected).encode()):
             return True
     return same_document(text, document)

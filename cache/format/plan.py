@@ -148,7 +148,7 @@ class Plan:
     @cached_property
     def metadata(self) -> dict[str, bytes]:
         """Key -> bytes of every ``zarr.json`` that the store should have; zarr makes them once per plan."""
-        added = {name: of_set.recipe for name, of_set in self.added.items()}
+        added = {name: added_set.recipe for name, added_set in self.added.items()}
         return layout.metadata_documents(self.document, added, n_rows=self.n_rows, n_genres=self.n_genres)
 
     @property
@@ -203,16 +203,16 @@ def read_plan(store: Path) -> Plan:
         if (store / name).is_symlink():
             raise StoreCorruptError(f"{store / name}: {LINK}")
     document = read_record(store, PLAN_FILE)
-    if wrong := plan_problem(document):
-        raise StoreCorruptError(f"{store / PLAN_FILE}: {wrong}. Do not use this store.")
+    if fault := plan_problem(document):
+        raise StoreCorruptError(f"{store / PLAN_FILE}: {fault}. Do not use this store.")
     plan = Plan(document=document, generations=())
     for number in itertools.count():
         if not (store / generation_key(number)).exists():
             break
         record = read_record(store, generation_key(number))
-        if wrong := generation_problem(plan, record):
+        if fault := generation_problem(plan, record):
             raise StoreCorruptError(
-                f"{store}: {generation_key(number)} belongs to another store ({wrong}). Restore the right one from "
+                f"{store}: {generation_key(number)} belongs to another store ({fault}). Restore the right one from "
                 "a copy."
             )
         plan = replace(plan, generations=(*plan.generations, parse_generation(number, record)))
@@ -322,10 +322,10 @@ def read_added(store: Path, plan: Plan) -> dict[str, AddedFeatureSet]:
         if not records:
             continue
         recipe = feature_set_recipe(records[0]["recipe"])
-        of_set = AddedFeatureSet(name=name, recipe=recipe, records=records)
-        if wrong := feature_set_problem(replace(plan, added=added), of_set):
-            raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store ({wrong})")
-        added[name] = of_set
+        added_set = AddedFeatureSet(name=name, recipe=recipe, records=records)
+        if fault := feature_set_problem(replace(plan, added=added), added_set):
+            raise StoreCorruptError(f"{store}: features/{name}.json belongs to another store ({fault})")
+        added[name] = added_set
     return added
 
 

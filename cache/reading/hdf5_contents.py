@@ -39,8 +39,8 @@ def foreign_contents(file: h5py.File) -> Iterator[tuple[str, str]]:
     for name, kind in _links(file):
         if kind != h5py.h5l.TYPE_HARD:
             yield name, "is a soft or external link, which a store cannot have"
-        elif wrong := _object_fault(file, name):
-            yield name, wrong
+        elif fault := _object_fault(file, name):
+            yield name, fault
 
 
 def _links(file: h5py.File) -> list[tuple[str, int]]:

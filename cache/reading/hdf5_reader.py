@@ -46,8 +46,8 @@ class Hdf5Reader(StoreReader):
             stack.pop_all()  # the file stays open
 
     def _open(self) -> None:
-        for name, wrong in foreign_contents(self._file):
-            raise self._foreign(name, wrong)
+        for name, fault in foreign_contents(self._file):
+            raise self._foreign(name, fault)
         attributes = self._attributes()
         self.recipe = Recipe.from_dict(attributes["recipe"])
         self.fingerprints, self.library_versions = attributes["fingerprints"], attributes["library_versions"]
@@ -76,8 +76,8 @@ class Hdf5Reader(StoreReader):
                 attributes[name] = int(value) if isinstance(value, np.integer) else str(value)
         refuse_other_format(self._path, attributes["mgc_format_version"])
         embeds_genres = "genre_embedding" in self._file
-        if wrong := problem(attributes, Attributes) or plan_problem({**attributes, "embeds_genres": embeds_genres}):
-            raise StoreCorruptError(f"{self._path}: attribute {wrong}. Do not use this store.")
+        if fault := problem(attributes, Attributes) or plan_problem({**attributes, "embeds_genres": embeds_genres}):
+            raise StoreCorruptError(f"{self._path}: attribute {fault}. Do not use this store.")
         return attributes
 
     def _check_arrays(self) -> None:
@@ -85,8 +85,8 @@ class Hdf5Reader(StoreReader):
         specs, tables = track_arrays(self.recipe), {"tracks": _TRACKS, "genres": GENRE_SCHEMA}
         genres = [] if not self.embeds_genres else [genre_spec(self.recipe.lyrics.hidden_size)]  # type: ignore[union-attr]
         for name, recipe in self.added.items():
-            if wrong := dimension_clash(specs, added_arrays(name, recipe), name):
-                raise self._foreign(name, wrong)
+            if fault := dimension_clash(specs, added_arrays(name, recipe), name):
+                raise self._foreign(name, fault)
             specs += added_arrays(name, recipe)
             tables[f"added/{name}"] = ADDED_OUTCOME_SCHEMA
             genres += [genre_spec(recipe.hidden_size, name)] if isinstance(recipe, TextRecipe) else []
@@ -95,14 +95,14 @@ class Hdf5Reader(StoreReader):
         }
         if unknown := unknown_names(self._file, names | {spec.name for spec in [*specs, *genres]}):
             raise self._foreign(unknown[0], "is not the name of a group or dataset of a store")
-        if wrong := size_problem(specs, self.part_rows):
-            raise self._foreign("recipe", wrong)
+        if fault := size_problem(specs, self.part_rows):
+            raise self._foreign("recipe", fault)
         for spec, n_rows in [*((spec, self.n_rows) for spec in specs), *((spec, len(self.genres)) for spec in genres)]:
-            if wrong := array_fault(self._file, spec, n_rows):
-                raise self._foreign(spec.name, wrong)
+            if fault := array_fault(self._file, spec, n_rows):
+                raise self._foreign(spec.name, fault)
 
-    def _foreign(self, name: str, wrong: str) -> StoreCorruptError:
-        return StoreCorruptError(f"{self._path}: {printable(name)}: {wrong}. Do not use this store.")
+    def _foreign(self, name: str, fault: str) -> StoreCorruptError:
+        return StoreCorruptError(f"{self._path}: {printable(name)}: {fault}. Do not use this store.")
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         return self._array(array_name("genre_embedding", feature_set)).astype(np.float32)
@@ -140,8 +140,8 @@ class Hdf5Reader(StoreReader):
         columns = {}
         for field in schema:
             key = f"{name}/{field.name}"
-            if wrong := column_fault(self._file, key, dtype_of(field), length):
-                raise self._foreign(key, wrong)
+            if fault := column_fault(self._file, key, dtype_of(field), length):
+                raise self._foreign(key, fault)
             try:
                 columns[field.name] = self._values(key, field)
             except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
@@ -159,8 +159,8 @@ class Hdf5Reader(StoreReader):
     def _values(self, name: str, field: pa.Field) -> pa.Array:
         values, missing = self._file[name][:], None
         if f"{name}_missing" in self._file:
-            if wrong := column_fault(self._file, f"{name}_missing", "bool", len(values)):
-                raise self._foreign(f"{name}_missing", wrong)
+            if fault := column_fault(self._file, f"{name}_missing", "bool", len(values)):
+                raise self._foreign(f"{name}_missing", fault)
             missing = self._file[f"{name}_missing"][:]
         if pa.types.is_list(field.type):
             return pa.array([json.loads(text) for text in values.tolist()], field.type, mask=missing)

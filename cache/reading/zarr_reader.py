@@ -59,7 +59,7 @@ class ZarrReader(StoreReader):
         self.part_rows = plan.part_rows
         self.n_rows = plan.n_rows
         self.embeds_genres = plan.embeds_genres
-        self.added = {name: of_set.recipe for name, of_set in plan.added.items()}
+        self.added = {name: added_set.recipe for name, added_set in plan.added.items()}
         self.tracks = _tracks_with_outcomes(path, plan)
         self.genres = read_genres(path, plan)
 

@@ -107,9 +107,14 @@ def _without(
     for spec in plan.arrays(feature_set):
         arrays[spec.name][hidden] = spec.fill
     arrays[array_name("status", feature_set)][hidden] = FAILED
-    down = {"status": FAILED, "reason": str(Reason.DROPPED), "detail": "taken down with `mgc store drop`", "flags": 0}
+    taken_down = {
+        "status": FAILED,
+        "reason": str(Reason.DROPPED),
+        "detail": "taken down with `mgc store drop`",
+        "flags": 0,
+    }
     rows = [
-        {"row": row["row"], **down} if is_hidden else row
+        {"row": row["row"], **taken_down} if is_hidden else row
         for row, is_hidden in zip(outcomes.to_pylist(), hidden, strict=True)
     ]
     return arrays, pa.Table.from_pylist(rows, schema=outcomes.schema)

@@ -107,7 +107,7 @@ def _unchanged(store: Path) -> Iterator[None]:
 
     def records() -> tuple[Any, ...]:
         plan = read_plan(store)
-        return list(_record_keys(store, plan)), {name: of_set.records for name, of_set in plan.added.items()}
+        return list(_record_keys(store, plan)), {name: added_set.records for name, added_set in plan.added.items()}
 
     before, error = records(), None
     try:
@@ -253,8 +253,8 @@ def _record_keys(store: Path, plan: Plan) -> Iterator[str]:
 
 
 def _unpack_records(file: h5py.File, store: Path) -> Plan:
-    for name, wrong in foreign_contents(file):
-        raise StoreCorruptError(f"{file.filename}: {printable(name)}: {wrong}. Do not use this store.")
+    for name, problem_text in foreign_contents(file):
+        raise StoreCorruptError(f"{file.filename}: {printable(name)}: {problem_text}. Do not use this store.")
     store.mkdir(parents=True)
     for folder in FOLDERS:
         (store / folder).mkdir()

@@ -67,8 +67,8 @@ class SalvagedPlan:
             document = read_record(self.store, PLAN_FILE)
         except (OSError, StoreCorruptError):
             document = self._document_from_zarr()
-        if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
-            raise StoreCorruptError(f"{self.store / PLAN_FILE}: {wrong}. Restore it from a copy.")
+        if fault := record_problem(PLAN_FILE, document) or plan_problem(document):
+            raise StoreCorruptError(f"{self.store / PLAN_FILE}: {fault}. Restore it from a copy.")
         return document
 
     def _root_metadata(self) -> Any:
@@ -114,16 +114,16 @@ class SalvagedPlan:
             return self._added_from_zarr(plan)
         folders = [name for name in names_in(self.store / COMMITS) if not name.endswith(".json")]
         committed_names = {name for name in folders if names_in(self.store / COMMITS / name, "*.json")}
-        known = {*added, *unfinished_removals(self.store)}
-        return added if committed_names <= known else self._added_from_zarr(plan)
+        existing = {*added, *unfinished_removals(self.store)}
+        return added if committed_names <= existing else self._added_from_zarr(plan)
 
     def _added_from_zarr(self, plan: Plan) -> dict[str, AddedFeatureSet]:
         try:
             attributes = self._root_metadata()["attributes"]["added"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreCorruptError(f"{self.store}: features/ and zarr.json are damaged. Restore one.") from error
-        if wrong := problem(attributes, dict[Name, AddedAttribute], "added"):
-            raise StoreCorruptError(f"{self.store / 'zarr.json'}: {wrong}. Restore it from a copy.")
+        if fault := problem(attributes, dict[Name, AddedAttribute], "added"):
+            raise StoreCorruptError(f"{self.store / 'zarr.json'}: {fault}. Restore it from a copy.")
         added: dict[str, AddedFeatureSet] = {}
         for name, attribute in attributes.items():
             if name in unfinished_removals(self.store):
@@ -140,10 +140,10 @@ class SalvagedPlan:
                         break
                     records.append(self._first_record(plan, name, attribute))
             recipe = feature_set_recipe(attribute["recipe"])
-            of_set = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
-            if wrong := feature_set_problem(replace(plan, added=added), of_set):
-                raise StoreCorruptError(f"{self.store}: features/{name}.json: {wrong}. Restore it from a copy.")
-            added[name] = of_set
+            added_set = AddedFeatureSet(name=name, recipe=recipe, records=tuple(records))
+            if fault := feature_set_problem(replace(plan, added=added), added_set):
+                raise StoreCorruptError(f"{self.store}: features/{name}.json: {fault}. Restore it from a copy.")
+            added[name] = added_set
         return added
 
     def _first_record(self, plan: Plan, name: str, attribute: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,12 +26,12 @@ def verify_sealed(path: Path) -> list[Damage]:
 
     A seal proves no intent: whoever can write a file can seal it.
     """
-    if wrong := seal_problem(path):
-        return [Damage(kind="altered", key=path.name, detail=wrong)]
+    if fault := seal_problem(path):
+        return [Damage(kind="altered", key=path.name, detail=fault)]
     try:
         with hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
             foreign = [
-                Damage(kind="foreign", key=printable(key), detail=wrong) for key, wrong in foreign_contents(file)
+                Damage(kind="foreign", key=printable(key), detail=fault) for key, fault in foreign_contents(file)
             ]
         if not foreign:
             FeatureStore.open(path).close()

@@ -77,8 +77,8 @@ def create_store(
         "part_rows": part_rows,
         "library_versions": layout.library_versions() if library_versions is None else dict(library_versions),
     }
-    if wrong := record_problem(PLAN_FILE, document) or plan_problem(document):
-        raise ConfigError(f"these options make no valid store: {store}: {wrong}. Change the options.")
+    if fault := record_problem(PLAN_FILE, document) or plan_problem(document):
+        raise ConfigError(f"these options make no valid store: {store}: {fault}. Change the options.")
     partial = hidden_path(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     partial.mkdir()
@@ -205,9 +205,9 @@ def add_feature_set(
     if name in unfinished_removals(store):
         raise ConfigError(f"feature set {name!r} is being removed: {store}. Wait until the removal is complete.")
     if added is None and (
-        wrong := name_clash(plan, name, recipe) or size_problem(added_arrays(name, recipe), plan.part_rows)
+        fault := name_clash(plan, name, recipe) or size_problem(added_arrays(name, recipe), plan.part_rows)
     ):
-        raise ConfigError(f"feature set {name!r}: {wrong}")
+        raise ConfigError(f"feature set {name!r}: {fault}")
     first = 0 if added is None else added.n_genres
     genres = range(first, first + (0 if genre_embedding is None else len(genre_embedding)))
 

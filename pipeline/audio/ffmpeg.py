@@ -242,14 +242,14 @@ def _extent(path: Path, content: AudioContent, caps: Caps) -> _Extent:
         if declared_s and span.end is not None:
             share = float(span.seconds(tick_s)) / declared_s
         # Matroska has no length of the last packet, and a clock that goes backwards gives no length at all.
-        vague = span.goes_back or (content.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
+        is_estimate = span.goes_back or (content.container is MATROSKA and span.longest * tick_s > _SHORT_PACKET_S)
         return _Extent(
             seekable=not span.goes_back,
             partial=longest_s > 2 * span.seconds(tick_s) or _unread_bytes(container, spans, content),
             rate_hz=rate_hz,
             channels=channels,
             origin_s=origin * tick_s,
-            end_s=None if vague or span.end is None else span.end * tick_s,
+            end_s=None if is_estimate or span.end is None else span.end * tick_s,
             declared_share=share,
             declared_s=declared_s,
         )

@@ -65,8 +65,8 @@ def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: 
     base = folder if root is None else root
     paths = (path for track in tracks for path in (track.path, track.lyrics_path) if path is not None)
     notes += remark_links(base, (path for path in paths if (base / path).is_symlink()), "give --root {}")
-    given = frozenset({"genres"} if genres_from_folders else ())
-    source = Source(root=base, tracks=tracks, notes=notes, given=given)
+    own_columns = frozenset({"genres"} if genres_from_folders else ())
+    source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
     return source.with_origins({"genres": "folder names", "lyrics": "files next to songs"})
 
 

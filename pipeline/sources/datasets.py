@@ -74,7 +74,7 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_pr
             raise ConfigError("genres come from the labels file or from folder names, not from both")
         tracks = relabel(tracks, labels_table(options.labels, MANIFEST_COLUMNS), options)
     if options.tags:
-        tracks = add_tags(tracks, options, COLUMNS.keys() - tracks.given, on_progress=on_progress)
+        tracks = add_tags(tracks, options, COLUMNS.keys() - tracks.own_columns, on_progress=on_progress)
     if options.merge_genres is not None:
         tracks = _merge_genres(tracks, genre_aliases(options.merge_genres))
     notes = tracks.notes + _remarks(tracks)

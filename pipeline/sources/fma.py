@@ -49,7 +49,7 @@ def load_fma(folder: Path, options: SourceOptions) -> Source:
     for row in read_two_row_header(metadata / "tracks.csv", COLUMNS):
         if row.text("set.subset") in wanted:
             tracks.append(_track(row, prefix, genres, level))
-            wheres.append(row.where)
+            wheres.append(row.location)
     if not tracks:
         raise ManifestError(f"{metadata / 'tracks.csv'}: no track whose subset is {' or '.join(wanted)}")
     check_collisions([track.id for track in tracks], wheres)
@@ -119,7 +119,7 @@ def read_genres(path: Path) -> dict[int, Genre]:
 def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel) -> Track:
     number, split = f"{_number(row, 'track_id'):06}", row.text("set.split")
     if split is not None and split not in SPLIT_SPELLINGS:
-        raise ManifestError(f"{row.where}: set.split holds {split!r}. Expected training, validation or test.")
+        raise ManifestError(f"{row.location}: set.split holds {split!r}. Expected training, validation or test.")
     return Track(
         id=number,
         path=f"{prefix}{number[:3]}/{number}.mp3",
@@ -134,7 +134,7 @@ def _track(row: Row, prefix: str, genres: Mapping[int, Genre], level: GenreLevel
 def _titles(row: Row, genres: Mapping[int, Genre], level: GenreLevel) -> Iterator[str]:
     """Return the genre names of a track; an ancestor follows its descendant."""
     for number in _numbers(row):
-        line = _lineage(number, genres, row.where)
+        line = _lineage(number, genres, row.location)
         kept = {"own": line[:1], "all": line, "top": line[-1:]}[level]
         yield from (genres[ancestor].title for ancestor in kept)
 
@@ -146,17 +146,17 @@ def _numbers(row: Row) -> list[int]:
     except ValueError:
         numbers = None
     if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
-        raise ManifestError(f"{row.where}: track.genres holds {text!r}. Expected genre ids such as '[21, 45]'.")
+        raise ManifestError(f"{row.location}: track.genres holds {text!r}. Expected genre ids such as '[21, 45]'.")
     return numbers
 
 
-def _lineage(number: int, genres: Mapping[int, Genre], where: str) -> list[int]:
+def _lineage(number: int, genres: Mapping[int, Genre], location: str) -> list[int]:
     """Return a genre, its parent and so on up to a top genre."""
     line = [number]
     while (parent := genres[line[-1]].parent if line[-1] in genres else None) != 0:
         if parent is None or parent in line:
             why = "is no genre of genres.csv" if parent is None else "is its own ancestor in genres.csv"
-            raise ManifestError(f"{where}: genre {line[-1]} {why}")
+            raise ManifestError(f"{location}: genre {line[-1]} {why}")
         line.append(parent)
     return line
 
@@ -164,7 +164,7 @@ def _lineage(number: int, genres: Mapping[int, Genre], where: str) -> list[int]:
 def _number(row: Row, column: str) -> int:
     text = row.required_text(column)
     if not text.isdecimal():
-        raise ManifestError(f"{row.where}: {column} holds {text!r}. Expected a whole number.")
+        raise ManifestError(f"{row.location}: {column} holds {text!r}. Expected a whole number.")
     return int(text)
 
 

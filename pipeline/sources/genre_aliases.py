@@ -137,8 +137,8 @@ def genre_aliases(choice: str) -> GenreAliases:
         name, into = clean_name(row.required_text("from")), clean_name(row.required_text("to"))
         if name in names:
             raise ManifestError(
-                f"{row.where}: genre {name!r} is merged into {into!r}, and into {names[name]!r} by {rows[name].where}. "
-                "Keep one of the two rows."
+                f"{row.location}: genre {name!r} is merged into {into!r}, and into {names[name]!r} by "
+                f"{rows[name].location}. Keep one of the two rows."
             )
         names[name], rows[name] = into, row
     if not names:
@@ -146,7 +146,7 @@ def genre_aliases(choice: str) -> GenreAliases:
     for name, into in names.items():
         if (end := names.get(into, into)) != into:
             raise ManifestError(
-                f"{rows[name].where}: genre {name!r} is merged into {into!r}, which {rows[into].where} merges into "
+                f"{rows[name].location}: genre {name!r} is merged into {into!r}, which {rows[into].location} merges into "
                 f"{end!r}. Merge both into one name that no row merges."
             )
     return GenreAliases(choice=choice, names=frozenset(names), name_of=lambda name: names.get(name, name))

@@ -103,7 +103,7 @@ def _unique(noun: str, cells: Iterable[tuple[Row, str, T]], path: Path) -> dict[
     values: dict[str, T] = {}
     for row, name, value in cells:
         if name in values:
-            raise ManifestError(f"{row.where}: {noun} {name!r} is listed twice. Keep one row per {noun}.")
+            raise ManifestError(f"{row.location}: {noun} {name!r} is listed twice. Keep one row per {noun}.")
         values[name] = value
     if not values:
         raise ManifestError(f"{path}: the table lists no {noun}")

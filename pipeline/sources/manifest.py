@@ -75,7 +75,7 @@ class Source:
 
     Attributes
     ----------
-    given : the :data:`COLUMNS` that the source has, even if a cell is empty; tags fill the others.
+    own_columns : the :data:`COLUMNS` that the source has, even if a cell is empty; tags fill the others.
     columns : column -> origin (such as the name of a table) -> number of tracks that have their value from there.
     lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
     """
@@ -83,7 +83,7 @@ class Source:
     root: Path
     tracks: list[Track]
     notes: list[str] = field(default_factory=list)
-    given: frozenset[str] = frozenset(COLUMNS)
+    own_columns: frozenset[str] = frozenset(COLUMNS)
     columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lyrics_encoding: str | None = None
     merged_genres: list[MergedGenre] = field(default_factory=list)
@@ -168,20 +168,20 @@ def resolve_inside(root: Path, relative: str) -> Path:
     return path
 
 
-def check_id(track_id: str, where: str) -> None:
-    """Refuse an id with a ``..`` component, NUL or a leading ``/``; `where` names its row."""
+def check_id(track_id: str, location: str) -> None:
+    """Refuse an id with a ``..`` component, NUL or a leading ``/``; `location` names its row."""
     parts = track_id.replace("\\", "/").split("/")
     if not track_id or "\0" in track_id or not parts[0] or ".." in parts:
         raise ManifestError(
-            f"{where}: id {track_id!r} is refused: an id is not empty, does not start with '/' and has neither NUL "
+            f"{location}: id {track_id!r} is refused: an id is not empty, does not start with '/' and has neither NUL "
             "nor a '..' component"
         )
 
 
-def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
+def check_collisions(ids: Sequence[str], locations: Iterable[str]) -> None:
     """Raise ManifestError for ids that are equal but for case or Unicode form; list the pairs, up to a limit.
 
-    `wheres` are the file and line of each id; they are read only if there are such pairs.
+    `locations` are the file and line of each id; they are read only if there are such pairs.
     """
     hashes = np.fromiter((hash(caseless(track_id)) for track_id in ids), np.int64, len(ids))
     values, counts = np.unique(hashes, return_counts=True)
@@ -196,8 +196,8 @@ def check_collisions(ids: Sequence[str], wheres: Iterable[str]) -> None:
     if not pairs:
         return
     listed = {index for pair in pairs[:LISTED_PAIRS] for index in pair}
-    where = {index: place for index, place in enumerate(wheres) if index in listed}
-    lines = [f"{ids[a]!r} ({where[a]}) and {ids[b]!r} ({where[b]})" for a, b in pairs[:LISTED_PAIRS]]
+    location = {index: place for index, place in enumerate(locations) if index in listed}
+    lines = [f"{ids[a]!r} ({location[a]}) and {ids[b]!r} ({location[b]})" for a, b in pairs[:LISTED_PAIRS]]
     lines += [f"and {len(pairs) - LISTED_PAIRS} more"] if len(pairs) > LISTED_PAIRS else []
     problem = f"{len(pairs)} pairs of ids are the same, or differ only by case or Unicode form; rename one of each"
     raise ManifestError("\n  ".join([f"{problem}:", *lines]))
@@ -297,18 +297,18 @@ def escaping_paths(source: Source) -> list[str]:
 def remark_links(root: Path, paths: Iterable[str], advice: str) -> list[str]:
     """Return notes on `paths` that lead outside `root` through links; `advice` is a format with the common folder."""
     inside, first = root.resolve(), None
-    away: list[Path] = []
+    outside: list[Path] = []
     for path in paths:
         target = inside if _climbs_out(path) else find_file(root, path).resolve()
         if not target.is_relative_to(inside):
             first = first or path
-            away.append(target)
-    if not away:
+            outside.append(target)
+    if not outside:
         return []
-    folder = os.path.commonpath([inside, *away])
+    folder = os.path.commonpath([inside, *outside])
     return [
-        f"{counted(len(away), 'file')} {'is a link that leads' if len(away) == 1 else 'are links that lead'} out of "
-        f"{root} (PATH_ESCAPE); first: {first!r}. To read them, {advice.format(folder)}"
+        f"{counted(len(outside), 'file')} {'is a link that leads' if len(outside) == 1 else 'are links that lead'} "
+        f"out of {root} (PATH_ESCAPE); first: {first!r}. To read them, {advice.format(folder)}"
     ]
 
 

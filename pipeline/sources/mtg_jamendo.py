@@ -36,7 +36,7 @@ def load_mtg_jamendo(folder: Path, options: SourceOptions) -> Source:
             f"{', '.join(map(_label_file, SPLITS))}"
         )
     rows = [row for split in SPLITS for row in _rows(labels / _label_file(split), split)]
-    check_collisions([track.id for track, _ in rows], [where for _, where in rows])
+    check_collisions([track.id for track, _ in rows], [location for _, location in rows])
     tracks = sorted((track for track, _ in rows), key=lambda track: track.id)
     root, low = _audio_root(folder, options.root, tracks)
     notes = [f"label files: {labels}", *(["the smaller audio files (.low.mp3) are used"] if low else [])]
@@ -66,18 +66,18 @@ def _rows(path: Path, split: str) -> list[tuple[Track, str]]:
         )
     tracks = []
     for number, cells in records:
-        where = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         if len(cells) < len(HEADER):
             raise ManifestError(
-                f"{where}: {len(cells)} cells. Expected {len(HEADER)} or more, tags such as 'genre---rock' last."
+                f"{location}: {len(cells)} cells. Expected {len(HEADER)} or more, tags such as 'genre---rock' last."
             )
         track_id, artist, _, audio, _, *tags = cells
-        check_id(track_id, where)
+        check_id(track_id, location)
         if not audio:
-            raise ManifestError(f"{where}: PATH is empty. Expected one such as '14/214.mp3'.")
+            raise ManifestError(f"{location}: PATH is empty. Expected one such as '14/214.mp3'.")
         genres = distinct_names(tag.removeprefix(GENRE) for tag in tags if tag.startswith(GENRE))
         track = Track(id=track_id, path=audio, artists=distinct_names([artist]), genres=genres, split=split)
-        tracks.append((track, where))
+        tracks.append((track, location))
     return tracks
 
 

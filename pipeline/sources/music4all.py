@@ -79,8 +79,8 @@ def _music4all_table(path: Path, columns: Sequence[str], notes: list[str]) -> di
 def _keyed(table: Table, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     ids = [row.required_text("id") for row in table.rows]
     for track_id, row in zip(ids, table.rows, strict=True):
-        check_id(track_id, row.where)
-    check_collisions(ids, (row.where for row in table.rows))
+        check_id(track_id, row.location)
+    check_collisions(ids, (row.location for row in table.rows))
     return {
         track_id: {name: row.verbatim(name) or "" for name in columns}
         for track_id, row in zip(ids, table.rows, strict=True)

@@ -85,19 +85,19 @@ def _odd_letters(name: str) -> list[str]:
     """Return the letters of Cyrillic and Greek that stand in a word with Latin ones, in order."""
     if name.isascii():
         return []
-    odd: list[str] = []
+    foreign: list[str] = []
     for word in re.findall(r"[^\W\d_]+", name):
         others = [letter for letter in word if unicodedata.name(letter, "").startswith(("CYRILLIC", "GREEK"))]
         if others and any(unicodedata.name(letter, "").startswith("LATIN") for letter in word):
-            odd += others
-    return list(dict.fromkeys(odd))
+            foreign += others
+    return list(dict.fromkeys(foreign))
 
 
 def _with_scripts(name: str) -> str:
     """Return the name in quotation marks, and which of its letters are of another script."""
-    odd = _odd_letters(name) or [letter for letter in name if letter.lower().translate(_SHAPES) != letter.lower()]
-    letters = join_names([f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in dict.fromkeys(odd)], 3)
-    return f"{name!r} ({letters})" if odd else repr(name)
+    foreign = _odd_letters(name) or [letter for letter in name if letter.lower().translate(_SHAPES) != letter.lower()]
+    letters = join_names([f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in dict.fromkeys(foreign)], 3)
+    return f"{name!r} ({letters})" if foreign else repr(name)
 
 
 def stands_for_nothing(text: str) -> bool:

@@ -47,7 +47,7 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     table.require(("id", "path"))
     table.refuse_near_misses(MANIFEST_COLUMNS)
     tracks = [read_track(row, options) for row in table.rows]
-    check_collisions([track.id for track in tracks], (row.where for row in table.rows))
+    check_collisions([track.id for track in tracks], (row.location for row in table.rows))
     base = path.parent if options.root is None else options.root
     tracks.sort(key=lambda track: track.id)
     notes = check_root(base, tracks, path, options)
@@ -55,9 +55,9 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     if others and "genres" not in table.columns:
         have = ", ".join(map(repr, others))
         notes.append(f"{path}: no column 'genres', but {have}; rename the one that holds the genres, if one does")
-    given = given_columns(table.columns)
-    source = Source(root=base, tracks=tracks, notes=notes, given=given)
-    return source.with_origins(dict.fromkeys(sorted(given), path.name))
+    own_columns = given_columns(table.columns)
+    source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
+    return source.with_origins(dict.fromkeys(sorted(own_columns), path.name))
 
 
 def given_columns(columns: Collection[str]) -> frozenset[str]:
@@ -68,10 +68,10 @@ def given_columns(columns: Collection[str]) -> frozenset[str]:
 def read_track(row: Row, options: SourceOptions) -> Track:
     """Return the track that a row of a manifest describes."""
     track_id = row.required_text("id")
-    check_id(track_id, row.where)
+    check_id(track_id, row.location)
     lyrics, lyrics_path = row.verbatim("lyrics"), row.verbatim("lyrics_path")
     if lyrics is not None and lyrics_path is not None:
-        raise ManifestError(f"{row.where}: both 'lyrics' and 'lyrics_path' are given. Keep one.")
+        raise ManifestError(f"{row.location}: both 'lyrics' and 'lyrics_path' are given. Keep one.")
     fields = _described_fields(row, MANIFEST_COLUMNS, options)
     path = row.required_text("path")
     return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **fields)
@@ -81,7 +81,7 @@ def _described_fields(row: Row, columns: Collection[str], options: SourceOptions
     """Return the artists, song, genres, language and split that `row` has in `columns`, as fields of a track."""
     for name, synonym in (("artist", "artists"), ("song", "title")):
         if row.cells.get(name) is not None and row.cells.get(synonym) is not None:
-            raise ManifestError(f"{row.where}: both {name!r} and {synonym!r} are given. Keep one.")
+            raise ManifestError(f"{row.location}: both {name!r} and {synonym!r} are given. Keep one.")
     values: dict[str, Any] = {}
     if "artist" in columns or "artists" in columns:
         artists = "artists" if row.cells.get("artists") is not None else "artist"
@@ -103,7 +103,7 @@ def _split(row: Row) -> str | None:
         return None
     if text.casefold() not in SPLIT_SPELLINGS:
         raise ManifestError(
-            f"{row.where}: column 'split' holds {text!r}; known: {', '.join(SPLIT_SPELLINGS)}, or empty"
+            f"{row.location}: column 'split' holds {text!r}; known: {', '.join(SPLIT_SPELLINGS)}, or empty"
         )
     return SPLIT_SPELLINGS[text.casefold()]
 
@@ -117,7 +117,7 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     if not set(DESCRIPTIONS) & set(table.columns):
         table.require(("genres",))
     rows = {row.required_text(key): row for row in table.rows}
-    check_collisions([row.required_text(key) for row in table.rows], (row.where for row in table.rows))
+    check_collisions([row.required_text(key) for row in table.rows], (row.location for row in table.rows))
     keys = [track.id if key == "id" else track.path for track in source.tracks]
     row_of = match_names(keys, rows)
     matched = [name for name in keys if name in row_of]
@@ -146,8 +146,8 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
         others = sum(has) - listed
         origin = next(iter(columns.get(column, ())), "")
         columns[column] = {table.path.name: listed} | ({origin: others} if others else {})
-    given = source.given | given_columns(set(table.columns) & set(DESCRIPTIONS))
-    return replace(source, tracks=tracks, notes=source.notes + notes, given=given, columns=columns)
+    own_columns = source.own_columns | given_columns(set(table.columns) & set(DESCRIPTIONS))
+    return replace(source, tracks=tracks, notes=source.notes + notes, own_columns=own_columns, columns=columns)
 
 
 def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:

@@ -43,9 +43,9 @@ _BLANK_BEFORE_QUOTE = re.compile(' +"')
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Cells of one row by column name. `where` reads ``file.csv, line 3``."""
+    """Cells of one row by column name. `location` reads ``file.csv, line 3``."""
 
-    where: str
+    location: str
     cells: Mapping[str, object]
 
     def text(self, column: str) -> str | None:
@@ -57,7 +57,7 @@ class Row:
         """Return the cell unchanged, as ids and file names may start with a space; refuse a blank cell."""
         value = self.verbatim(column)
         if value is None or not value.strip():
-            raise ManifestError(f"{self.where}: column {column!r} is empty, and every row needs it")
+            raise ManifestError(f"{self.location}: column {column!r} is empty, and every row needs it")
         return value
 
     def names(self, column: str, delimiter: str | None) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Row:
         value = self.cells.get(column)
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise ManifestError(f"{self.where}: column {column!r} must hold text, not {kind} ({_shorten(value)})")
+            raise ManifestError(f"{self.location}: column {column!r} must hold text, not {kind} ({_shorten(value)})")
         return None if value is None else self._encodable(column, value)
 
     def _encodable(self, column: str, value: str) -> str:
@@ -89,14 +89,14 @@ class Row:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ManifestError(f"{self.where}: column {column!r} holds half a surrogate pair: {value!a}") from error
+            raise ManifestError(f"{self.location}: column {column!r} holds half a surrogate pair: {value!a}") from error
         return value
 
     def _list(self, column: str, value: object) -> list[str]:
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise ManifestError(f"{self.where}: column {column!r} must hold a list of names, not {_shorten(value)}")
+            raise ManifestError(f"{self.location}: column {column!r} must hold a list of names, not {_shorten(value)}")
         return [self._encodable(column, name) for name in value]
 
     def _split(self, column: str, value: str, delimiter: str | None) -> list[str]:
@@ -106,20 +106,20 @@ class Row:
         names = value.split(delimiter) if delimiter else [value]
         if quoted := next((name for name in (value, *names) if _QUOTED_NAME.fullmatch(name.strip())), None):
             raise ManifestError(
-                f"{self.where}: column {column!r} holds quotation marks around names ({_shorten(quoted)}). Remove "
+                f"{self.location}: column {column!r} holds quotation marks around names ({_shorten(quoted)}). Remove "
                 'them. In CSV only " quotes, and it stands around the whole cell.'
             )
         for mark in (*(() if delimiter else SEPARATORS), *_BREAKS):
             if any(mark in name.strip() for name in names):
                 raise ManifestError(
-                    f"{self.where}: column {column!r} holds {_shorten(value)}; {mark!r} may separate names or belong "
-                    f"to one. Set --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
+                    f"{self.location}: column {column!r} holds {_shorten(value)}; {mark!r} may separate names or "
+                    f"belong to one. Set --genre-delimiter {mark!r}, or give lists in JSON Lines or Parquet"
                 )
         return names
 
     def _written_list(self, column: str, value: str) -> ManifestError:
         return ManifestError(
-            f"{self.where}: column {column!r} holds a list written as text ({_shorten(value)}); "
+            f"{self.location}: column {column!r} holds a list written as text ({_shorten(value)}); "
             "write real lists in JSON Lines or Parquet, or separate the names and give --genre-delimiter"
         )
 
@@ -291,10 +291,10 @@ def _with_header(path: Path, records: Iterator[tuple[int, list[str]]]) -> Table:
 def rows_of(path: Path, columns: Sequence[str], records: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
     """Name the cells of records by their columns; a record of another length is refused."""
     for number, cells in records:
-        where = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         if len(cells) != len(columns):
-            raise ManifestError(f"{where}: {len(cells)} cells where the header has {len(columns)} columns")
-        yield Row(where, {name: cell or None for name, cell in zip(columns, cells, strict=True)})
+            raise ManifestError(f"{location}: {len(cells)} cells where the header has {len(columns)} columns")
+        yield Row(location, {name: cell or None for name, cell in zip(columns, cells, strict=True)})
 
 
 def _read_json_lines(path: Path) -> Table:
@@ -303,15 +303,15 @@ def _read_json_lines(path: Path) -> Table:
     for number, line in _lines(path):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         try:
             cells = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{where}: broken JSON: {error}") from error
+            raise ManifestError(f"{location}: broken JSON: {error}") from error
         if not isinstance(cells, dict):
-            raise ManifestError(f"{where}: a JSON object was expected, not {_shorten(cells)}")
+            raise ManifestError(f"{location}: a JSON object was expected, not {_shorten(cells)}")
         columns |= dict.fromkeys(cells)
-        rows.append(Row(where, cells))
+        rows.append(Row(location, cells))
     return Table(path, tuple(columns), rows)
 
 
@@ -347,8 +347,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
                 yield number, line.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        where = f"{path}, line {number}, byte {error.start}"
-        raise ManifestError(f"{where}: not UTF-8 ({error.reason}). Save the table as UTF-8.") from error
+        location = f"{path}, line {number}, byte {error.start}"
+        raise ManifestError(f"{location}: not UTF-8 ({error.reason}). Save the table as UTF-8.") from error
     except OSError as error:
         raise ManifestError(f"{path}: not readable: {error.strerror}") from error
 

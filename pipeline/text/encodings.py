@@ -149,15 +149,15 @@ def decode_wide(data: bytes) -> Decoded | None:
     """Decode UTF-16 or UTF-32 without a mark; None if there is no NUL byte, or no text of a known language."""
     if b"\0" not in data:
         return None
-    found = []
+    matches = []
     for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         text = decode_strictly(data, name)
         if text and count_controls(text) == 0 and _is_sound(text[:SAMPLE_BYTES]):
-            found.append((sum(map(str.isascii, text)), text, name))
-    found.sort(reverse=True)
-    if not found or found[0][0] == 0 or (len(found) > 1 and found[1][0] == found[0][0]):
+            matches.append((sum(map(str.isascii, text)), text, name))
+    matches.sort(reverse=True)
+    if not matches or matches[0][0] == 0 or (len(matches) > 1 and matches[1][0] == matches[0][0]):
         return None
-    return Decoded(found[0][1], found[0][2])
+    return Decoded(matches[0][1], matches[0][2])
 
 
 def decode_legacy(data: bytes) -> Decoded | None:
