@@ -146,8 +146,8 @@ def genre_aliases(choice: str) -> GenreAliases:
     for name, into in names.items():
         if (end := names.get(into, into)) != into:
             raise ManifestError(
-                f"{rows[name].location}: genre {name!r} is merged into {into!r}, which {rows[into].location} merges into "
-                f"{end!r}. Merge both into one name that no row merges."
+                f"{rows[name].location}: genre {name!r} is merged into {into!r}, which "
+                f"{rows[into].location} merges into {end!r}. Merge both into one name that no row merges."
             )
     return GenreAliases(choice=choice, names=frozenset(names), name_of=lambda name: names.get(name, name))
 
