@@ -216,7 +216,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s", "--max-failures", "some"), "want a share such as 5%"),
         (("extract", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/s", "--features", "chroma"), "Use mel"),
-        (("extract", "{tmp}/audio", "-o", "{tmp}/s", "--features", "mel,genres"), "lyrics too"),
+        (("extract", "{tmp}/audio", "-o", "{tmp}/s", "--features", "mel,genres"), "Add lyrics"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "{tmp}/songs.csv"), "ends in .jsonl"),
         (("manifest", "{tmp}/songs.csv", "--genre-delimiter", "|", "-o", "/proc/no/such.jsonl"), "/proc/no"),
         (("train", "{tmp}/s", "-o", "{tmp}/r"), "not a feature store"),
@@ -297,7 +297,7 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     taken = call("store", "drop", store, "tone0", "tone3", "--json")
     assert taken.json["dropped"] == ["tone0", "tone3"]
     refused = call("store", "drop", store, "tone1", "nobody")
-    assert (refused.code, "none was taken down" in refused.err) == (2, True)
+    assert (refused.code, "No track was taken down" in refused.err) == (2, True)
     assert call("store", "compact", store).out == "2 parts made anew\n"
     assert call("extract", table, "-o", store, *mel, "--max-failures", 3).code == 0, "a takedown is no failure"
     assert call("extract", table, "-o", store, *mel, "--max-failures", 2).code == 3
@@ -483,7 +483,7 @@ def test_frequent_spellings_have_a_map_of_their_own_and_broken_ones_are_refused(
     names = tmp_path / "names.csv"
     for text, said in (
         ("genre,name\nrock,rock\n", "no column 'text'"),
-        ("genre,text\nrock,a\nrock,b\n", "line 3: genre 'rock' is listed already"),
+        ("genre,text\nrock,a\nrock,b\n", "line 3: genre 'rock' is listed twice"),
         ("genre,text\nrock,\n", "column 'text' is empty"),
         ("genre,text\n", "lists no genre"),
     ):

@@ -92,7 +92,7 @@ def test_genres_of_unknown_tracks_need_no_embedding(
     ("text", "message"),
     [
         ("id,genre\nt0001,rock\n", "no column 'genres'"),
-        ("id,genres\nt0001,rock\nt0001,jazz\n", "line 3: track 't0001' is listed already"),
+        ("id,genres\nt0001,rock\nt0001,jazz\n", "line 3: track 't0001' is listed twice"),
         ("id,genres\nt0001,rock|jazz\n", "--genre-delimiter '|'"),
         ("id,genres\nnobody,rock\n", "none of its 1 ids is a track of"),
         ("id,genres\nt0001,polka\n", "1 genre without an embedding"),

@@ -360,7 +360,7 @@ def test_labels_from_a_table(folder: Path, key: str) -> None:
 
 def test_labels_of_other_tracks_are_refused(folder: Path) -> None:
     put(folder / "labels.tsv", "id\tgenres\na\trock\n")
-    with pytest.raises(ManifestError, match=r"no id is one of the source's; here 'a', there 'd'"):
+    with pytest.raises(ManifestError, match="no id matches the source: 'a' in the table, 'd' in it"):
         load_source(folder, labels=folder / "labels.tsv")
 
 

@@ -77,7 +77,7 @@ def test_jamendo_from_a_clone_with_its_audio_elsewhere(tmp_path: Path, ending: s
         ),
         ("test", "", r"test\.tsv, line 1: the header is ''\. Expected"),
         ("test", JAMENDO_HEADER + "track_1\ta\tb\t1/1.mp3\t3.0\n", r"test\.tsv, line 2: 5 cells.*'genre---rock'"),
-        ("test", JAMENDO_HEADER + "track_1\ta\tb\t\t3.0\tgenre---x\n", r"line 2: PATH is empty; .*'14/214\.mp3'"),
+        ("test", JAMENDO_HEADER + "track_1\ta\tb\t\t3.0\tgenre---x\n", r"line 2: PATH is empty\. .*'14/214\.mp3'"),
         ("test", JAMENDO_HEADER + "track_0000241\ta\tb\t1/1.mp3\t3\tx\n", r"train\.tsv, line 2.*test\.tsv, line 2"),
     ],
 )
@@ -223,7 +223,7 @@ def test_fma_tables_that_are_missing_or_wrong(fma: Path, name: str, content: str
 
 def test_fma_without_its_audio_folder(fma: Path) -> None:
     shutil.rmtree(fma / "fma_large")
-    with pytest.raises(ManifestError, match="none of fma_small, fma_medium, fma_large, fma_full beside fma_metadata"):
+    with pytest.raises(ManifestError, match="none of fma_small, fma_medium, fma_large, fma_full next to fma_metadata"):
         load_source(fma)
 
 
