@@ -50,7 +50,7 @@ def test_flags_take_the_place_of_the_value_they_make() -> None:
 
 
 def test_flags_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="a scheduler has workers of its own"):
+    with pytest.raises(ConfigError, match="--workers and --scheduler exclude each other"):
         call_with(extract_flags, workers=2, scheduler="tls://a:1")
     with pytest.raises(ConfigError, match="without --shard"):
         call_with(extract_flags, shard="1/2", retry_failed=True)

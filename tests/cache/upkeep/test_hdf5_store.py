@@ -112,9 +112,9 @@ def test_conversion_refuses_pending_tracks_and_existing_targets(both, tmp_path):
     pending = create(tmp_path / "s.zarr")
     with pytest.raises(ConfigError, match="10 tracks not extracted yet"):
         seal_store(pending, tmp_path / "s.h5")
-    with pytest.raises(ConfigError, match="something already"):
+    with pytest.raises(ConfigError, match="already exists"):
         seal_store(both[0], both[1])
-    with pytest.raises(ConfigError, match="something already"):
+    with pytest.raises(ConfigError, match="already exists"):
         unpack_store(both[1], both[0])
     assert [file.name for file in tmp_path.iterdir()] == ["s.zarr"]
     (tmp_path / "x.h5").write_bytes(b"no")

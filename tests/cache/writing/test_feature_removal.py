@@ -115,7 +115,7 @@ def test_open_reader_raises_after_removal_of_a_feature_set(store):
     with FeatureStore.open(store) as before:
         assert len(before.rows_with("tempo"))
         remove_feature_set(store, "tempo")
-        with pytest.raises(StoreCorruptError, match="open it again"):
+        with pytest.raises(StoreCorruptError, match="Open the store again"):
             before.read("tempo", before.ok_rows[:1])
         assert np.isfinite(before.read("mel", before.ok_rows)).all()
 

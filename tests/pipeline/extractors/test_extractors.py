@@ -248,7 +248,7 @@ def test_files_that_changed_are_not_mixed_in(store: Path, songs: Source, tmp_pat
 @pytest.mark.parametrize(
     ("changed", "output"),
     [
-        ({"name": "Loud"}, "its name wants"),
+        ({"name": "Loud"}, "its name must have"),
         ({"name": "status_x"}, "not 'status'"),
         ({"shape": (3,)}, "do not match"),
         ({"dtype": "U5"}, "dtype 'U5'; use one of float16, float32, float64, int8, .* uint64$"),
