@@ -210,7 +210,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
     ("args", "said"),
     [
         (("extract", "{tmp}/nowhere", "-o", "{tmp}/s"), "nowhere"),
-        (("store", "info", "{tmp}"), "no feature store here"),
+        (("store", "info", "{tmp}"), "not a feature store"),
         (("evaluate", "{tmp}", "{tmp}"), "no trained model"),
         (("predict", "{tmp}", "{tmp}/x.mp3"), "no trained model"),
         (("extract", "{tmp}/songs.csv", "-o", "{tmp}/s"), "genre"),
