@@ -62,7 +62,8 @@ def codes(kind: str) -> str:
         entries = {code.value: f"{cause}\n\n**What to do:** {fix}" for code, (cause, fix) in REASON_MEANINGS.items()}
     else:
         entries = {flag.name or "": meaning for flag, meaning in FLAG_MEANINGS.items()}
-    return "\n\n".join(f"### {code}\n\n{text}" for code, text in entries.items())
+    sections = "\n\n".join(f"### {code}\n\n{text}" for code, text in entries.items())
+    return re.sub(r"--[a-z-]+|\b[a-z]+_[a-z_]+\b|mgc store drop", r"`\g<0>`", sections)
 
 
 def fill(markdown: str) -> str:
