@@ -274,7 +274,8 @@ def _predict_store(
 
     result = _collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
     has_lyrics = tracks_with_lyrics(store, store.ok_rows)
-    return dataclasses.replace(result, remarks=_remarks(loaded, options.threshold, has_lyrics))
+    remarks = [*filter(None, [store.pending_note]), *_remarks(loaded, options.threshold, has_lyrics)]
+    return dataclasses.replace(result, remarks=remarks)
 
 
 def _predict_whole_songs(

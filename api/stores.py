@@ -231,7 +231,10 @@ def store_select(
         if genre_names is not None:
             _rename_genres(view.store, genre_names, text_model, text_device)
         selected = view.sel(genre=genre, artist=artist, language=language, split=split)
-        remarks = select(selected, output, on_progress=on_progress)
+        pending = view.store.pending_note
+        if pending is not None and not len(view):
+            raise ConfigError(pending)
+        remarks = [*filter(None, [pending]), *select(selected, output, on_progress=on_progress)]
         return Selection(store=str(output), tracks=len(selected), of=len(view), remarks=remarks)
 
 

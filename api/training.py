@@ -200,15 +200,15 @@ def make_config(
     """
     with extra("train"):
         from ..heads.config import TrainConfig, merge_options
-        from ..heads.runs.checkpoint import saved_options
+        from ..heads.runs.checkpoint import newest_state
 
     if isinstance(options, TrainConfig):
         return options
     given = _combine(genres_file, options, settings)
-    begun_with = saved_options(resumed) if preset is None and resumed is not None else None
-    if begun_with is None:
+    saved = newest_state(resumed) if preset is None and resumed is not None else None
+    if saved is None:
         return TrainConfig.from_preset(preset or "default", **given)
-    return TrainConfig.from_dict(merge_options(begun_with, given))
+    return TrainConfig.from_dict(merge_options(saved.config, given))
 
 
 def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:

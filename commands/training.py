@@ -70,15 +70,28 @@ def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+SYSTEMS = ("ru2023", "santana", "pandeya")
+
+
+def system_name(text: str) -> str:
+    """Return the name of a system; ``ours``, its name in 0.1, stands for ``ru2023``."""
+    if text != "ours" and text not in SYSTEMS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, SYSTEMS))}.")
+    return text
+
+
 def train(
     *,
     store: StoreArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
     model: Annotated[
-        Literal["ours", "santana", "pandeya"] | None,
+        str | None,
         typer.Option(
-            help="santana (audio only), pandeya (audio and lyrics): the paper's baselines, reconstructed.",
-            show_default="ours",
+            parser=system_name,
+            metavar="[ru2023|santana|pandeya]",
+            help="The paper's model, or one of its two baselines (reconstructed).",
+            show_default="ru2023",
+            autocompletion=lambda incomplete: [name for name in SYSTEMS if name.startswith(incomplete)],
         ),
     ] = None,
     labelled: Annotated[dict[str, Any], label_flags],

@@ -15,7 +15,7 @@ from ..cache.bounds import Between, Count, check_options
 from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
 from .model.audio_cnn import EncoderName
-from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig, SystemName, with_head
+from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig, SystemName, upgrade_options
 from .model.losses import Loss
 
 PresetName = Literal["default", "paper", "paper-tuned", "plus"]
@@ -135,7 +135,7 @@ class TrainConfig:
     """
 
     preset: PresetName | None = None
-    model: SystemName = "ours"
+    model: SystemName = "ru2023"
     seed: Seed = 0
     split: SplitPolicy = "auto"
     split_seed: Seed = 0
@@ -241,7 +241,7 @@ class TrainConfig:
         ConfigError
             If a key is unknown. The message names the nearest option.
         """
-        values = with_head(values)
+        values = upgrade_options(values)
         names = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in names:

@@ -37,7 +37,7 @@ Check = tuple[str, bool, str]
 
 def float64_check(size: Size, device: torch.device) -> Iterator[Check]:
     """Compare loss and gradients in float64, where rounding does not matter."""
-    for name in ("ours", "santana", "pandeya"):
+    for name in ("ru2023", "santana", "pandeya"):
         system, batch = make_system(size, 0, name).double(), make_batch(size, 4, 320, seed=0)
         loss, gradient = differences(system, batch, device)
         yield f"float64 loss of {name}, relative difference from the CPU", loss < 1e-10, f"{loss:.1e}, at most 1e-10"
@@ -98,7 +98,7 @@ def resume_check(size: Size, device: torch.device, folder: Path) -> Iterator[Che
 
 def waiting_check(size: Size, device: torch.device) -> Iterator[Check]:
     """Check that a step does not wait for values from the device; torch raises if it does."""
-    for name in ("ours", "santana", "pandeya"):
+    for name in ("ru2023", "santana", "pandeya"):
         system = make_system(size, 0, name).to(device).train()
         batch = make_batch(size, 4, 320, seed=0).to(device)
         optimizer = torch.optim.Adam(system.parameters(), lr=1e-4, fused=device.type == "cuda")
@@ -150,7 +150,7 @@ def loss_and_gradients(model: System, batch: Batch) -> tuple[float, dict[str, to
     }
 
 
-def make_system(size: Size, seed: int, name: str = "ours") -> System:
+def make_system(size: Size, seed: int, name: str = "ru2023") -> System:
     """Build a system in training mode, without dropout, since its random numbers differ between devices."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -20,6 +20,7 @@ from ..errors import ConfigError, StoreCorruptError, StoreError, TrackUnavailabl
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
 from ..format.tables import with_column
+from ..messages import counted
 from .hdf5_reader import Hdf5Reader
 from .reader import StoreReader
 from .zarr_reader import ZarrReader
@@ -184,6 +185,17 @@ class FeatureStore:
             reasons=dict(reasons.most_common()),
             flags={name: count for name, count in flags.items() if count},
         )
+
+    @property
+    def pending_note(self) -> str | None:
+        """Return a sentence on the tracks that are not extracted yet; None for a complete store."""
+        own = np.asarray(self._reader.tracks.column("status"))
+        pending = int((self.newest & (own != FAILED) & (self.status[self._rows] == ABSENT)).sum())
+        if not pending:
+            return None
+        command = "mgc extract" if self.text is None else f"mgc extract --add {self.text}"
+        tracks = counted(int(self.newest.sum()), "track")
+        return f"{self.path}: {pending} of {tracks} pending. Run `{command}` again to finish the extraction."
 
     def newest_tracks(self, columns: Sequence[str] | None = None, *, feature_set: str | None = None) -> pa.Table:
         """Return the newest row of each track of `tracks`, or some of their columns.

@@ -24,6 +24,7 @@ from ..data.labels import GenresById
 from ..data.task import ok_tracks
 from ..evaluation.evaluate import evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
+from ..model.config import upgrade_options
 from ..results import Result
 from ..runs.checkpoint import read_sealed
 from ..runs.published_model import load_run
@@ -124,7 +125,7 @@ def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
         whole = file_sha256(path / PREDICTIONS_FILE) == result["predictions_sha256"]
     except (OSError, StoreCorruptError, KeyError):
         return None
-    now, then = run.config.to_dict(), result["config"]
+    now, then = run.config.to_dict(), upgrade_options(result["config"])
     same = all(then.get(name, now[name]) == now[name] for name in now if name not in NOT_PART_OF_A_RUN)
     return result if whole and same else None
 

@@ -170,15 +170,17 @@ def select(
     """Choose genres and tracks, and split them; parameters and errors as in :func:`prepare`."""
     labelled, labelled_count = labelled_tracks(store, labels)
     if not len(labelled.rows):
-        raise TrainingError(f"{store.path}: no track with features has a label. See `mgc store failures`.")
+        no_labels = f"{store.path}: no track with features has a label. See `mgc store failures`, or give --labels."
+        raise TrainingError(store.pending_note or no_labels)
     if split is None:
         split = make_split(labelled.tracks, labelled.labels, policy=config.split, seed=config.split_seed)
     positions = {name: labelled.positions(split.ids[name]) for name in SPLITS}
     missing = sum(len(split.ids[name]) - len(positions[name]) for name in ("train", "validation"))
     if missing:
         raise RunError(
-            f"{store.path}: {missing} training and validation tracks of the run are missing, or have no label. Resume "
-            "with the store of the run."
+            store.pending_note
+            or f"{store.path}: {missing} training and validation tracks of the run are missing, or have no label. "
+            "Resume with the store of the run."
         )
     genres = choose_genres(
         labelled.labels[positions["train"]],
@@ -249,6 +251,7 @@ def prepare(
         graph = build_adjacency(matrix[train], embedding, model.graph_options)
     summary = graph_summary(graph, genres.names) if graph is not None else None
     warnings = [
+        *filter(None, [store.pending_note]),
         *split.notes,
         *(graph_warnings(summary) if summary is not None else ()),
         *_lambda_warnings(config),

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ...cache.durable import replace_file, seal
 from ...cache.errors import ConfigError, RunError
+from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
 from ..data.artist_groups import bootstrap_groups
@@ -123,8 +124,9 @@ def evaluate(
     enough = np.flatnonzero(truth.sum(axis=1) >= loaded.training.min_labels)
     if not len(enough):
         raise RunError(
-            f"{store.path}: none of the {len(tracks)} tracks has a genre of the model in {run}. Evaluate on a store "
-            "with its genres, or map labels with --merge-genres."
+            store.pending_note
+            or f"{store.path}: none of {counted(len(tracks), 'track')} has a genre of the model in {run}. Evaluate on a "
+            "store with its genres, or map labels with --merge-genres."
         )
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
@@ -170,7 +172,7 @@ def evaluate(
         parts={name: summary(mask) for name, mask in _by_modalities(store, has_lyrics).items()},
         calibration=calibration(truth, scores),
         alignment=_alignment(loaded, scored, artists, n_replicates, seed),
-        warnings=[*_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
+        warnings=[*filter(None, [store.pending_note]), *_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
         predictions_sha256=sha256,
     )
     if save and own is not None:
@@ -195,7 +197,8 @@ def _tracks_of(
     index = np.flatnonzero([track_id in ids for track_id in tracks.column("id").to_pylist()])
     if not len(index):
         raise RunError(
-            f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store. Evaluate on the run's own "
+            store.pending_note
+            or f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store. Evaluate on the run's own "
             "store, or on all tracks of this one with split=all."
         )
     return tracks.take(index), len(ids) - len(index)

@@ -14,7 +14,7 @@ from .contrastive import TAU_MAX, TAU_MIN, TemperatureScale
 from .fusion import LyricsPooling
 from .graph import Conditional, GraphOptions, Normalisation, Similarity
 
-SystemName = Literal["ours", "santana", "pandeya"]
+SystemName = Literal["ru2023", "santana", "pandeya"]
 Modalities = Literal["both", "audio", "lyrics"]
 HeadName = Literal["graph", "linear", "query"]
 
@@ -22,10 +22,17 @@ BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": 
 """Modalities of the baselines, which have no attention, graph or contrastive loss."""
 
 
-def with_head(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with ``head`` in place of ``graph: true`` or ``false``, which mgc 0.1 wrote."""
-    others = {name: value for name, value in options.items() if name != "graph"}
-    return others if len(others) == len(options) else {"head": "graph" if options["graph"] else "linear", **others}
+OLD_SYSTEM_NAMES: Mapping[object, SystemName] = {"ours": "ru2023"}
+
+
+def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of mgc 0.1 with the names of this version: ``head`` for ``graph``, and the system ``ru2023``."""
+    current = {name: value for name, value in options.items() if name != "graph"}
+    if "graph" in options:
+        current = {"head": "graph" if options["graph"] else "linear", **current}
+    if isinstance(model := current.get("model"), str):
+        current["model"] = OLD_SYSTEM_NAMES.get(model, model)
+    return current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,7 @@ class ModelConfig:
     n_genres: Count
     text_dim: Count
     n_mels: Count = 128
-    model: SystemName = "ours"
+    model: SystemName = "ru2023"
     encoder: EncoderName = "base"
     mel_reference: Reference = "one"
     mel_top_db: float | None = None
@@ -115,7 +122,7 @@ class ModelConfig:
         ConfigError
             If a key is unknown, or a value is invalid.
         """
-        data = with_head(data)
+        data = upgrade_options(data)
         unknown = sorted(set(data) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"model configuration: unknown keys {', '.join(unknown)}. Update mgc, or remove them.")

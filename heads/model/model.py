@@ -24,7 +24,7 @@ from .query import QueryHead
 from .system import System
 
 ABOUT: Mapping[str, str] = {
-    "ours": "the model of Ru et al. 2023, with the deviations that docs/model.md names",
+    "ru2023": "the model of Ru et al. 2023, with the deviations that docs/model.md names",
     "santana": "the audio baseline of Ru et al. 2023 after Santana et al. 2020, reconstructed: five convolutional "
     "blocks, global average, one linear layer",
     "pandeya": "the audio and lyrics baseline of Ru et al. 2023 after Pandeya and Lee 2021, reconstructed: a dense "
@@ -34,7 +34,7 @@ ABOUT: Mapping[str, str] = {
 
 
 class GenreModel(System):
-    """The system ``ours``: multi-label genre classifier over cached features.
+    """The system ``ru2023``: multi-label genre classifier over cached features.
 
     Parameters
     ----------

@@ -69,6 +69,12 @@ class RunState:
     files: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether no epoch of the run is left."""
+        epochs = self.config.get("epochs")
+        return self.stopped_early or (epochs is not None and self.epoch >= epochs)
+
+    @property
     def point(self) -> Point:
         return self.epoch, 0 if self.within is None else int(self.within["steps"])
 
@@ -144,11 +150,11 @@ def find_state(run: Path) -> tuple[RunState | None, list[str]]:
     return None, []
 
 
-def saved_options(run: Path) -> dict[str, Any] | None:
-    """Return the options in the newest intact state of a run, without checking its tensors; None before the first."""
+def newest_state(run: Path) -> RunState | None:
+    """Return the newest intact state of a run, without checking its tensors; None before the first."""
     for point in sorted(_points(run / "last"), reverse=True):
         with contextlib.suppress(RunError):
-            return _read_state(run / "last" / f"state-{_label(point)}.json").config
+            return _read_state(run / "last" / f"state-{_label(point)}.json")
     return None
 
 

@@ -14,7 +14,7 @@ from ...cache.bounds import Between, Matching, problem
 from ...cache.errors import RunError
 from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
 from ..config import TrainConfig
-from ..model.config import ModelConfig, with_head
+from ..model.config import ModelConfig, upgrade_options
 
 FORMAT_VERSION = 1
 
@@ -126,6 +126,6 @@ def check_document(path: Path, document: Mapping[str, Any], kind: Any) -> None:
         raise RunError(
             f"{path}: format {version!r:.20}, but this mgc reads {FORMAT_VERSION}. Install a matching version of mgc."
         )
-    current = {key: with_head(value) if isinstance(value, dict) else value for key, value in document.items()}
+    current = {key: upgrade_options(value) if isinstance(value, dict) else value for key, value in document.items()}
     if wrong := problem(current, kind):
         raise RunError(f"{path}: {wrong}. Restore the file from a copy.")

@@ -23,7 +23,7 @@ from ..config import TrainConfig
 from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
-from .checkpoint import RunState, find_state, read_sealed, sweep_drafts
+from .checkpoint import RunState, find_state, newest_state, read_sealed, sweep_drafts
 from .history import EpochRecord, rewind_history
 
 
@@ -33,11 +33,14 @@ def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunStat
     Raises
     ------
     RunError
-        If there is a run and `resume` is False, its options differ from `config`, or no checkpoint is intact.
+        If there is an unfinished run and `resume` is False, the run has other options, or no checkpoint is intact.
     """
     used = [name for name in ("config.yaml", "last", "best") if (run / name).exists()]
-    if used and not resume:
-        raise RunError(f"{run}: contains a run ({', '.join(used)}). Use --resume, or another folder.")
+    newest = newest_state(run)
+    if used and not resume and (newest is None or not newest.is_finished):
+        raise RunError(
+            f"{run}: contains an unfinished run ({', '.join(used)}). Continue it with --resume, or use another folder."
+        )
     state, warnings = find_state(run)
     if state is None:
         if (run / "best").exists():
@@ -46,11 +49,14 @@ def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunStat
                 "another folder."
             )
         return None, None, []
-    differences = config.differences(TrainConfig.from_dict(state.config))
+    saved = TrainConfig.from_dict(state.config)
+    differences = config.differences(saved)
+    if not resume and config.epochs not in (None, saved.epochs):
+        differences.append(f"epochs: {config.epochs}, was {saved.epochs} (train more with --resume)")
     if differences:
         raise RunError(
-            f"{run}: this run was started with other options: {'; '.join(differences)}. Resume with the same options, "
-            "or start a new run."
+            f"{run}: this run was started with other options: {'; '.join(differences)}. Use the same options, or "
+            "another folder."
         )
     split = None
     try:

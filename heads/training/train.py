@@ -94,7 +94,9 @@ class TrainingResult:
         """Counts of filters, split, feature placement and warnings, one sentence each."""
         split = self.task.split
         sizes = ", ".join(f"{name} {size}" for name, size in split.sizes.items())
+        done = f"nothing to do: all {counted(len(self.history), 'epoch')} of this run are trained"
         return [
+            *([done] if self.placement is None else []),
             *(str(count) for count in self.task.filters),
             f"split {split.policy}: {sizes}",
             *([f"feature placement: {self.placement}"] if self.placement is not None else []),
@@ -144,8 +146,8 @@ def train(
     labels : genres by track id that replace those of the store.
     split : split to use instead of that of the config's policy; a resumed run keeps its own.
     resume : continue the run in the folder; a run without a checkpoint starts again. `config` and the tracks must be
-        those of the run, except that `epochs` may grow. On the CPU, the weights are those of an uninterrupted run, bit
-        for bit.
+        those of the run, except that `epochs` may grow. A finished run needs no `resume`. On the CPU, the weights are
+        those of an uninterrupted run, bit for bit.
     save_every_s : seconds between checkpoints within an epoch; the end of each epoch is saved in any case.
     stop : polled after each step. Once it returns True, the run saves a checkpoint and ends.
     epoch_log : opened when training starts; receives every committed epoch, like ``metrics.jsonl``.
@@ -153,7 +155,7 @@ def train(
     Raises
     ------
     RunError
-        If the folder holds a run and `resume` is False, or the run has other options or data, or would differ in bits.
+        If the folder holds an unfinished run and `resume` is False, or a run with other options, data or bits.
     ConfigError, TrainingError
         If the store lacks features that the config needs, the filters leave too little, or a loss is not finite.
     SaveError

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import pytest
 
 from mgc.cache.errors import ConfigError
 from mgc.commands.options import extract_flags, read_flags, source_flags, takes_flags
+from mgc.commands.training import SYSTEMS
+from mgc.heads.config import TrainConfig
+from mgc.heads.model.config import SystemName
 from mgc.pipeline.extraction.options import ExtractOptions, Scheduler
 from mgc.pipeline.sources.options import SourceOptions
 
@@ -54,3 +58,16 @@ def test_flags_that_exclude_each_other_are_refused() -> None:
         call_with(extract_flags, workers=2, scheduler="tls://a:1")
     with pytest.raises(ConfigError, match="without --shard"):
         call_with(extract_flags, shard="1/2", retry_failed=True)
+
+
+def test_model_takes_each_system_and_the_old_name_of_ru2023(call: Callable[..., Any], tmp_path: Path) -> None:
+    assert get_args(SystemName) == SYSTEMS
+    assert TrainConfig.from_preset("paper", model="ours") == TrainConfig.from_preset("paper", model="ru2023")
+    for name in (*SYSTEMS, "ours"):
+        assert (
+            "no feature store here" in call("train", tmp_path / "s.zarr", "-o", tmp_path / "run", "--model", name).err
+        )
+    refused = call("train", tmp_path / "s.zarr", "-o", tmp_path / "run", "--model", "mine")
+    assert refused.code == 2
+    assert "'ru2023', 'santana', 'pandeya'" in " ".join(refused.err.replace("│", " ").split())
+    assert "ours" not in call("train", "--help").out.split()

@@ -89,8 +89,13 @@ class World:
                 pooled[i] = self.lyrics[i, 1 : n - 1].astype(np.float32).mean(axis=0)
         return pooled
 
-    def write(self, path: Path, *, part_rows: int = 16, genres: Sequence[str] | None = None) -> FeatureStore:
-        """The world as a store. `tracks` must be in the order of their ids, which is the order of rows."""
+    def write(
+        self, path: Path, *, part_rows: int = 16, genres: Sequence[str] | None = None, n_parts: int | None = None
+    ) -> FeatureStore:
+        """Write the world as a store, with only its first `n_parts` parts extracted where that is given.
+
+        `tracks` must be in the order of their ids, which is the order of rows.
+        """
         names = sorted({name for track in self.tracks for name in track["genres"]} | set(genres or ()))
         embedding = np.stack([self.name_vector(name) for name in names])
         table = plan_table(self.tracks)
@@ -103,7 +108,7 @@ class World:
             genres=names,
             genre_embedding=embedding if self.recipe.lyrics else None,
         )
-        for part in range(-(-self.n_tracks // part_rows)):
+        for part in range(-(-self.n_tracks // part_rows) if n_parts is None else n_parts):
             rows = range(part * part_rows, min((part + 1) * part_rows, self.n_tracks))
             commit_part(
                 path,

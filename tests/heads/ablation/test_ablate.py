@@ -24,6 +24,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from mgc import api
 from mgc.cache.claims import hold
+from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import ConfigError, RunError, StoppedError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.ablation import workers
@@ -102,7 +103,7 @@ def test_equal_configurations_share_one_run_and_runs_are_ordered_by_seed() -> No
     assert set(Counter(name for run in plan.runs for name in run.serves).values()) == {3}
     shared = {run.serves for run in plan.runs if len(run.serves) > 1}
     assert shared == {
-        ("systems: ours", "components: all", "lambda: 0.3", "switches: paper"),
+        ("systems: ru2023", "components: all", "lambda: 0.3", "switches: paper"),
         ("components: A-L + GCEM", "switches: without cross-modal attention"),
         ("components: SCMA + GCEM", "switches: without audio-lyrics loss"),
         ("components: A-L + SCMA", "switches: linear head"),
@@ -154,7 +155,7 @@ def test_published_figures_equal_those_of_the_paper() -> None:
     assert published == {
         "santana (reconstructed)": (0.354, 0.419),
         "pandeya (reconstructed)": (0.387, 0.442),
-        "ours": (0.456, 0.534),
+        "ru2023": (0.456, 0.534),
         "none": (0.372, 0.438),
         "A-L": (0.396, 0.475),
         "SCMA": (0.408, 0.491),
@@ -310,7 +311,7 @@ def test_processes_divide_runs_and_memory_and_a_failed_run_fails_alone(
     rows = {row["name"]: row for row in document["tables"][0]["rows"]}
     trained = {name for name, row in rows.items() if row["metrics"]}
     assert trained == {"usual genres", "label prior", "label frequency", "santana (reconstructed)"}
-    assert "no text features" in rows["ours"]["note"]
+    assert "no text features" in rows["ru2023"]["note"]
     assert len(document["failures"]) == 4
     assert [len(list(work.folder.glob(f"runs/*/{name}"))) for name in ("result.json", "best")] == [1, 1]
     about = json.loads(next(work.folder.glob("runs/*/run.json")).read_text())
@@ -392,13 +393,13 @@ def test_dry_run_lists_pending_runs_and_writes_nothing(
     assert set(listed["epoch_s"]) == {
         "santana, audio",
         "pandeya, both",
-        "ours, audio",
-        "ours, lyrics",
-        "ours, both",
+        "ru2023, audio",
+        "ru2023, lyrics",
+        "ru2023, both",
     }
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in forecast["runs"]] == ["to do"] * 3
-    assert 0 < forecast["seconds"] == pytest.approx(3 * 2 * forecast["epoch_s"]["ours, both"])
+    assert 0 < forecast["seconds"] == pytest.approx(3 * 2 * forecast["epoch_s"]["ru2023, both"])
     again = dry_run(whole[0], few_plan(2), jobs=2).to_dict()
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
@@ -414,6 +415,23 @@ def test_runs_claimed_by_other_processes_are_skipped(small_store: FeatureStore, 
     assert document["claimed"] == [run.key for run in plan.runs]
     assert {row["note"] for row in document["tables"][0]["rows"]} == {"not run yet"}
     assert not list(work.folder.glob("runs/*"))
+
+
+def test_an_ablation_of_0_1_continues_with_its_runs_of_the_system_ours(
+    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole[0].folder, tmp_path / "ablation")
+    for path in folder.glob("runs/*/result.json"):
+        result = unseal(path)
+        assert result["config"]["model"] == "ru2023"
+        result["config"]["model"] = "ours"
+        path.write_bytes(seal(result))
+    sealed = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
+    document = ablate(dataclasses.replace(whole[0], folder=folder), few_plan(2), n_replicates=N_REPLICATES).to_dict()
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")} == sealed
+    assert document["tables"] == whole[1]["tables"]
+    (run,) = Grid(tables=[dataclasses.replace(SYSTEMS, rows=SYSTEMS.rows[-1:])], seeds=[0]).runs
+    assert (run.serves, run.key) == (("systems: ru2023",), "44136fa355b3-seed0")  # of sha256 of "{}", as in 0.1
 
 
 def test_finished_requires_intact_files_and_equal_options(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:

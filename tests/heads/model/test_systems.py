@@ -141,7 +141,7 @@ def without_parameter_values(system: System) -> System:
 
 
 @pytest.mark.parametrize("lengths", ["various", "equal"])
-@pytest.mark.parametrize("options", [{}, SANTANA, PANDEYA], ids=["ours", "santana", "pandeya"])
+@pytest.mark.parametrize("options", [{}, SANTANA, PANDEYA], ids=["ru2023", "santana", "pandeya"])
 def test_training_step_does_not_synchronise_with_the_gpu(options: dict[str, Any], lengths: str) -> None:
     """PyTorch's fake tensors have shapes but no values, so that reading a value raises."""
     system, given = build(**options), batch()

@@ -184,6 +184,8 @@ def test_resume_after_a_stop_within_an_epoch_gives_identical_bytes(
     state, _ = find_state(tmp_path / "run")
     assert state is not None
     assert state.point == (epoch - 1, steps)
+    with pytest.raises(RunError, match="unfinished run.*--resume"):
+        train(small_store, tmp_path / "run", small_config())
     train(small_store, tmp_path / "run", small_config(), resume=True)
     assert_same_run(tmp_path / "run", whole)
 
@@ -254,9 +256,14 @@ def test_damaged_history_and_split_give_warnings(small_store: FeatureStore, whol
 def test_finished_run_can_be_extended_and_is_otherwise_unchanged(
     small_store: FeatureStore, whole: Path, tmp_path: Path
 ) -> None:
-    train(small_store, tmp_path / "run", small_config(epochs=2))
-    again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=True)
-    assert (len(again.history), again.placement) == (2, None)
+    first = train(small_store, tmp_path / "run", small_config(epochs=2))
+    assert not any("nothing to do" in remark for remark in first.remarks)
+    files = [folder_bytes(tmp_path / "run" / name) for name in ("best", "last")]
+    for resume in (False, True):
+        again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=resume)
+        assert (len(again.history), again.placement) == (2, None)
+        assert again.remarks[0] == "nothing to do: all 2 epochs of this run are trained"
+        assert [folder_bytes(tmp_path / "run" / name) for name in ("best", "last")] == files
     train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
     ends = [folder_bytes(run / "last") for run in (tmp_path / "run", whole)]
     assert ends[0].pop("state-000002.json") != ends[1].pop("state-000002.json")  # saved with epochs=2
@@ -286,8 +293,10 @@ def test_resume_refuses_other_options_other_tracks_and_damaged_checkpoints(
 ) -> None:
     run = tmp_path / "run"
     train(small_store, run, small_config(epochs=1))
-    with pytest.raises(RunError, match="Use --resume"):
+    with pytest.raises(RunError, match=r"epochs: 2, was 1 \(train more with --resume\)"):
         train(small_store, run, small_config(epochs=2))
+    with pytest.raises(RunError, match=r"lr: 0\.002, was 0\.001"):
+        train(small_store, run, small_config(epochs=1, lr=2e-3))
     with pytest.raises(RunError, match=r"lr: 0\.002, was 0\.001"):
         train(small_store, run, small_config(epochs=2, lr=2e-3), resume=True)
     other = make_world(seed=1).write(tmp_path / "other.zarr")
