@@ -28,10 +28,10 @@ from .verify import verify
 
 
 def compact(store: Path, *, on_progress: Progress = silent) -> int:
-    """Build every part again that still holds bytes of a track taken down, and empty the quarantine.
+    """Build every part again that still has bytes of a taken-down track, and empty the quarantine.
 
-    Readers that have the store open keep what they have mapped. Staging is removed once its record is decided;
-    what an extraction has staged but not committed is kept for it.
+    Open readers keep the shards that they have mapped. Staging is removed once its record is committed;
+    staging of a running extraction that is not committed is kept.
 
     Returns
     -------
@@ -74,14 +74,14 @@ def _remove(entry: Path) -> None:
 
 
 def uncompacted(store: Path) -> list[tuple[str | None, int]]:
-    """Return feature set and number of every part that holds bytes of a track taken down."""
+    """Return feature set and number of every part with bytes of a taken-down track."""
     plan = read_plan(store)
     dropped_rows = _dropped_rows(store, plan)
     parts: list[tuple[str | None, int]] = []
     for feature_set in (None, *plan.added):
         for part in sorted(dropped_rows.keys() & committed(store, feature_set).keys()):
             record = read_commit(store, part, feature_set)
-            if record is None:  # put aside, or removed with its features, since it was listed
+            if record is None:  # quarantined, or removed with its feature set, meanwhile
                 continue
             if len(dropped_rows[part]) > int(record["reasons"].get(Reason.DROPPED, 0)):
                 parts.append((feature_set, part))

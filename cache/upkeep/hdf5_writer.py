@@ -1,8 +1,8 @@
-"""The sealed form of a store: one HDF5 file, for reading and archiving.
+"""Write the HDF5 form of a store (the sealed form), one file for reading and archiving.
 
 It has the arrays, dims, units and attributes of the Zarr form, one chunk per clip, every chunk with HDF5's Fletcher-32
 checksum. Tables are groups of columns. ``records/`` holds the store's plan, commits and tables byte for byte, so that
-unpacking gives exactly the store that was sealed. The first 512 bytes are an HDF5 user block: a JSON text with the
+unpacking restores exactly the original store. The first 512 bytes are an HDF5 user block: a JSON text with the
 sha256 of the rest of the file.
 """
 
@@ -77,7 +77,7 @@ def seal_store(store: Path, path: Path, *, on_progress: Progress = silent) -> No
         write_seal(draft)
         try:
             link(draft, path)
-        except ConfigError:  # no hard links there: a rename does, unless two conversions write one file at once
+        except ConfigError:  # no hard links: a rename is safe unless two conversions write one file at once
             if path.exists():
                 raise FileExistsError(path) from None
             draft.rename(path)
@@ -103,7 +103,7 @@ def _refuse_unfinished(store: Path, reader: StoreReader) -> None:
 
 @contextmanager
 def _unchanged(store: Path) -> Iterator[None]:
-    """Refuse what a ``with`` block read, or the error it met, if the records of the store are others at its end."""
+    """Raise ConfigError if the records of the store change during a ``with`` block, also in place of an error in it."""
 
     def records() -> tuple[Any, ...]:
         plan = read_plan(store)
@@ -183,7 +183,7 @@ def _write(file: h5py.File, store: Path, reader: StoreReader, progress: Progress
 
 
 def _copy(file: h5py.File, store: Path, spec: ArraySpec, n_rows: int, part_rows: int) -> Iterator[int]:
-    """Copy an array; yield how many rows are done."""
+    """Copy an array; yield the number of copied rows."""
     dataset = file.create_dataset(
         spec.name,
         shape=(n_rows, *spec.tail),
@@ -208,7 +208,7 @@ def _copy(file: h5py.File, store: Path, spec: ArraySpec, n_rows: int, part_rows:
 
 
 def _check_equal(file: h5py.File, store: Path) -> None:
-    """Read back every value of every array, and compare it with what zarr reads."""
+    """Read back every value of every array, and compare it with zarr."""
     for name, array in zarr.open_group(store, mode="r").arrays():
         for first in range(0, array.shape[0], _BATCH_ROWS):
             written = file[name][first : first + _BATCH_ROWS]
@@ -237,7 +237,7 @@ def _write_table(file: h5py.File, name: str, table: pa.Table) -> None:
 
 
 def _record_keys(store: Path, plan: Plan) -> Iterator[str]:
-    """Yield all keys but those of track arrays, which are datasets here, and of ``zarr.json``, which the plan gives."""
+    """Yield all keys except those of track arrays, which become datasets, and ``zarr.json``, which the plan gives."""
     yield PLAN_FILE
     for generation in plan.generations:
         yield generation.key
@@ -303,7 +303,7 @@ def convert(source: Path, target: Path, *, on_progress: Progress = silent) -> No
 
 @contextmanager
 def only_writer(sealed: Path) -> Iterator[Path]:
-    """Lock and yield a hidden folder next to a sealed store, in which one process at a time builds it.
+    """Lock and yield a hidden folder next to an HDF5 store, in which one process at a time builds it.
 
     The content of the folder survives a kill, for the next process.
 

@@ -1,4 +1,4 @@
-"""Description of a store (counts, arrays, added feature sets, recipe, genres), and progress of its extractions."""
+"""Describe a store (counts, arrays, added feature sets, recipe, genres) and the progress of its extractions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ArrayInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSetInfo:
-    """An added feature set: what made it, and its outcomes for the tracks that have the store's own features."""
+    """An added feature set: its encoder or extractor, and its outcomes for tracks with the store's own features."""
 
     name: str
     made_by: str
@@ -123,7 +123,7 @@ def feature_bytes(store: FeatureStore, name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreProgress:
-    """Parts and tracks by outcome, from the commits alone, whichever processes and machines build the parts.
+    """Parts and tracks by outcome, from the commit records of all processes and machines.
 
     `tracks_per_s` and `left_s` count from the start of the watch; they are None at first. A track that is retried
     counts once, by its newest attempt; `reasons` are those of all attempts. `working` counts the claimed parts.

@@ -1,7 +1,7 @@
 """Quarantine of damaged parts.
 
-Repair has two halves. This one moves a damaged part into ``quarantine/``, so that it is pending again, and writes
-metadata again that the plan determines. Extraction (:mod:`mgc.pipeline.extraction.repair`) then builds what is pending.
+Repair has two steps. This one moves a damaged part into ``quarantine/``, so that it is pending again, and rewrites
+metadata that follows from the plan. Extraction (:mod:`mgc.pipeline.extraction.repair`) then builds what is pending.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def resolve_precision(precision: str, device: str = "cpu") -> Precision:
 
 
 def computes_in(precision: Precision, device: str = "cpu") -> bool:
-    """Whether `device` multiplies in `precision` itself; elsewhere bf16 is emulated, and comes out a little other."""
+    """Return whether `device` multiplies in `precision` itself; emulated bf16 gives slightly different values."""
     if precision != "bf16":
         return True
     if device.startswith("cuda"):

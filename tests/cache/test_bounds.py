@@ -1,4 +1,4 @@
-"""Bounds declared on the fields of options: what they let through, and what they say of the rest."""
+"""Bounds declared on the fields of options: accepted values, and messages on refused ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims that were damaged, or come with a store from elsewhere, block no extraction."""
+"""Damaged and foreign claims do not block an extraction."""
 
 from __future__ import annotations
 

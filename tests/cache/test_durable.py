@@ -1,4 +1,4 @@
-"""File systems without hard links: said before any work, with a way on."""
+"""File systems without hard links are refused before any work, with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that arrays give back is used again: no page is asked of the system twice."""
+"""Freed memory of arrays is reused, without new pages from the system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ needs_glibc = pytest.mark.skipif(
 
 
 def pages_asked_for(n_bytes: int) -> int:
-    """Of the system, for an array that is filled and given back at once."""
+    """Return the pages requested from the system for an array that is filled and freed."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.empty(n_bytes, dtype=np.uint8).fill(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -40,7 +40,7 @@ def test_large_arrays_use_the_same_pages_again_while_memory_is_kept_and_not_afte
 @needs_glibc
 @pytest.mark.parametrize(("n_mb", "again"), [(20, True), (100, False)])
 def test_worker_reuses_small_blocks_and_returns_large_ones(n_mb: int, again: bool) -> None:
-    """In a process of its own, with what Dask's nanny sets in its workers."""
+    """Run in a separate process, with the settings of Dask's nanny."""
     script = (
         "from test_machine import pages_asked_for, MB\n"
         "from mgc.cache.machine import reuse_freed_blocks\n"

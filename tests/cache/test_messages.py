@@ -1,4 +1,4 @@
-"""Parts of messages: counts, numbers, lists that are cut, hints for names that nothing has."""
+"""Parts of messages: counts, numbers, shortened lists, hints for unknown names."""
 
 from __future__ import annotations
 

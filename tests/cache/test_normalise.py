@@ -1,4 +1,4 @@
-"""Unicode normalisation whose work grows linearly with the text."""
+"""Unicode normalisation in linear time."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Chromium:
                 return dict(answer["result"])
 
     def _hear(self) -> dict[str, Any]:
-        """The next message; events are also noted with the tab that they are of."""
+        """Return the next message; record events with their tab."""
         while b"\0" not in self._buffer:
             received = os.read(self._answers.fileno(), 1 << 16)
             assert received, "Chromium has ended"

@@ -120,7 +120,7 @@ class World:
 
     @staticmethod
     def name_vector(name: str) -> npt.NDArray[np.float32]:
-        """What the text encoder makes of a genre's name."""
+        """Return a stand-in for the embedding of a genre name."""
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         return np.random.default_rng(seed).normal(size=TEXT_DIM).astype(np.float32)
 

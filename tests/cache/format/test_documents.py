@@ -1,4 +1,4 @@
-"""Records of a store from a stranger: what breaks the format is refused, by the name of the key, before it is used."""
+"""Untrusted records of a store: invalid content is refused, with the key in the message, before it is used."""
 
 from __future__ import annotations
 

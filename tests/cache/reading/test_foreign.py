@@ -1,4 +1,4 @@
-"""A store from a stranger reads no file outside itself: links, external storage and filters are refused by name."""
+"""An untrusted store reads no file outside itself: links, external storage and filters are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One contract, every reader: the Zarr form, mapped or through zarr, and the HDF5 form give the same store."""
+"""Protocol of readers: the Zarr form, mapped or through zarr, and the HDF5 form give the same store."""
 
 from __future__ import annotations
 

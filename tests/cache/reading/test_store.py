@@ -1,4 +1,4 @@
-"""The store: what is written is what is read, mapped or through zarr, killed at any step or not."""
+"""Stores: written values are read back, mapped or through zarr, also after a kill at any step."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A reader by a stranger: written from docs/store.md alone, with zarr, pyarrow and h5py, and nothing of ours."""
+"""An independent reader, written from docs/store.md alone, with zarr, pyarrow and h5py, without mgc."""
 
 from __future__ import annotations
 

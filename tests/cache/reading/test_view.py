@@ -1,4 +1,4 @@
-"""A store as one works with it: positions, selections, batches, views for other libraries, smaller stores."""
+"""StoreView: positions, selections, batches, views for other libraries, smaller stores."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_selected_store_verifies_and_has_the_same_features(
 
 
 def add_negated_text(path: Path, parts: range) -> None:
-    """Let a second text encoder, whose states are the first one's negated, join a store; in some parts only."""
+    """Add a second text encoder, whose states are the negated ones of the first, in some parts only."""
     plan = add_feature_set(
         path,
         read_plan(path),

@@ -1,4 +1,4 @@
-"""The sealed form: the same features in one file, there and back without a byte lost, damage found."""
+"""The HDF5 form: same features in one file, lossless conversion back, detection of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage of every kind is found, named, put aside and mended."""
+"""Damage of every kind is detected, reported, quarantined and repaired."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(whole, tmp_path) -> Path:
 
 
 def part_of(key: str) -> int | None:
-    """The part that an object belongs to, from its key alone."""
+    """Return the part of an object by its key."""
     pieces = key.split("/")
     if pieces[0] in ("commits", "rows") and len(pieces) == 2:
         return int(pieces[1].split(".")[0])
@@ -159,7 +159,7 @@ def test_record_of_a_part_beyond_the_plan_is_quarantined(store):
 
 
 def test_values_that_contradict_the_record_are_found(store):
-    """As recorded, byte for byte, and yet wrong: a writer that let NaN through."""
+    """Bytes as recorded, but with NaN, as by a faulty writer."""
     from benchmarks.worlds.small_store import part_content
     from mgc.cache.writing.commits import commit_part
 
@@ -179,7 +179,7 @@ def test_other_files_are_reported_as_no_store(tmp_path):
 
 
 def test_a_takedown_of_all_tracks_of_a_part_leaves_no_byte_of_them(store):
-    """Arrays that are all fill have no object; the older one has to go."""
+    """Arrays with only fill values have no object; the older object must be removed."""
     objects = [store / "mel/c/2/0/0", store / "lyrics/c/2/0/0", store / "lyrics_tokens/c/2"]
     assert all(file.exists() for file in objects)
     drop(store, ["t08", "t09"], planned=["t08", "t09"])
@@ -189,7 +189,7 @@ def test_a_takedown_of_all_tracks_of_a_part_leaves_no_byte_of_them(store):
 
 
 def test_part_quarantined_after_a_takedown_is_pending(store):
-    """Its first record lies there still, but does not count: found by the campaign of sequences."""
+    """The first record still exists but is not valid; a regression of the campaign of sequences."""
     drop(store, ["t08"], planned=["t08"])
     compact(store)
     table = store / "rows/2.parquet"
@@ -210,7 +210,7 @@ def test_compaction_removes_what_a_killed_takedown_left(store):
 
 @pytest.fixture(scope="module")
 def full_store(tmp_path_factory) -> Path:
-    """A store: features of another text encoder have full_store, genres came later, a track was taken down."""
+    """A store with an added text encoder, appended genres and a takedown."""
     return create_full(tmp_path_factory.mktemp("full") / "s.zarr")
 
 
@@ -249,7 +249,7 @@ def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(full_store
 
 
 def test_folder_in_place_of_a_file_is_reported_and_repaired(full_store, tmp_path):
-    """No file can replace a folder that is not empty; it is kept in quarantine, twice where that happens twice."""
+    """A file cannot replace a folder that is not empty; each such folder is quarantined."""
     keys = {
         (key.partition("/")[0], key.endswith(".json")): key for key, data in sorted(tree(full_store).items()) if data
     }
@@ -276,7 +276,7 @@ def test_folder_in_place_of_a_file_is_reported_and_repaired(full_store, tmp_path
 
 
 def test_a_record_that_is_removed_once_it_was_read_is_no_error(full_store, tmp_path, monkeypatch):
-    """As by a command that removes features meanwhile."""
+    """A command may remove a feature set meanwhile."""
     path = shutil.copytree(full_store, tmp_path / "s.zarr")
     real = verify_module.read_record
 
@@ -298,7 +298,7 @@ def test_a_takedown_that_cannot_be_read_hides_the_whole_store(full_store, tmp_pa
 
 
 def test_hidden_files_are_ignored(store):
-    """A user's git repository, a file manager's trash and thumbnails, at the top and in the rooms of a store."""
+    """A git repository and files of a file manager, in the store and its folders."""
     others = [".git/HEAD", ".git/objects/ab/cd", ".Trash-0/files/x", "mel/.hidden/x", "rows/.nfs001", ".DS_Store"]
     for name in (*others, "quarantine/foreign/.git/HEAD"):
         (store / name).parent.mkdir(parents=True, exist_ok=True)

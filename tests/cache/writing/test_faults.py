@@ -1,4 +1,4 @@
-"""A store killed, or its disk failing, at any operation of its life is old or new, and ends up the same."""
+"""A kill or a disk error at any operation leaves the old or the new state, and a later run completes it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_fault_at_every_hundred_and_first_operation(tmp_path, clean, fault, fi
 
 
 def test_a_kill_right_after_a_record_or_a_probe_is_linked(tmp_path, clean):
-    """Another process then makes the record durable, which a power cut after its exit 0 would take, and clears away."""
+    """Another process then makes the record durable, as a power cut could remove it, and sweeps the staging."""
     expected, operations = clean
     links = [i for i, name in enumerate(operations) if name == "os.link"]
     for at in [i + 1 for i in links if operations[i - 1] == "fsync" or operations[i + 1] == "os.remove"]:

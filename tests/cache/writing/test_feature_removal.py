@@ -1,4 +1,4 @@
-"""Features that joined a store are taken out again: whole or gone at any instant, and their name is free."""
+"""Removal of added feature sets: complete or undone after any interruption, and the name is free again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(whole, tmp_path) -> Path:
 
 
 def keys(store: Path) -> set[str]:
-    """Of the files of a store that are in no log and no quarantine."""
+    """Return the keys of the files of a store, without logs and quarantine."""
     return {key for key, data in tree(store).items() if data is not None}
 
 

@@ -1,4 +1,4 @@
-"""Whatever is done to a store while a writer sleeps, the store is right, or the writer ends with a clear error."""
+"""Commands during a suspended writer leave a valid store, or the writer fails with a clear error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def half(tmp_path_factory):
 
 @pytest.mark.parametrize("writer", interleavings.WRITERS, ids=lambda command: command.__name__)
 def test_other_commands_during_a_suspended_writer_do_no_harm(half, tmp_path, writer):
-    """`make campaign` lets it sleep at every operation; here at one for each command, spread over all."""
+    """`make campaign` suspends it at every operation; this test at one operation per command."""
     n, others = interleavings.n_operations(half, tmp_path, writer), interleavings.OTHERS
     for i, other in enumerate(others):
         interleavings.interleave(half, tmp_path, writer, other, (2 * i + 1) * n // (2 * len(others)))
@@ -67,7 +67,7 @@ def test_a_part_whose_staging_is_gone_is_not_committed(half, tmp_path):
 
 
 def test_verify_reports_a_record_that_lists_too_few_objects(half, tmp_path):
-    """As releases before 0.2 could commit it, when an extraction slept through `store compact`."""
+    """Releases before 0.2 could commit such a record, if an extraction was suspended during `store compact`."""
     path = shutil.copytree(half, tmp_path / "s.zarr")
     interleavings.extract(path)
     record = unseal(path / "commits/1.json")
@@ -81,7 +81,7 @@ def test_verify_reports_a_record_that_lists_too_few_objects(half, tmp_path):
 
 
 def test_age_of_a_claim_uses_the_clock_of_its_file_system(half, tmp_path, monkeypatch):
-    """A machine whose clock is hours ahead does not take a claim of now for a stale one."""
+    """A machine whose clock is hours ahead does not treat a new claim as stale."""
     path = shutil.copytree(half, tmp_path / "s.zarr")
     (path / "staging").mkdir(exist_ok=True)
     claim = path / "staging" / "commits+1~claim"

@@ -1,4 +1,4 @@
-"""Audio behind something else: tags of a wrong size, padding, a start in mid-frame; and what is known but not read."""
+"""Audio behind other data: tags of a wrong size, padding, a start in mid-frame; and unsupported formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that another program writes to or replaces while it is read: `source_sha256` is of what was decoded."""
+"""Files that change while they are read: `source_sha256` is the hash of the decoded content."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_file_that_changes_at_any_step_is_read_again(
     change: str,
     is_fresh: bool,
 ) -> None:
-    """The outcome is always that of the file as it is in the end."""
+    """The outcome is that of the final content of the file."""
     path, other = tmp_path / "a", tmp_path / "b"
     write(other, 660)
     monkeypatch.setattr(clip_child, "_COARSEST_CLOCK_NS", 2_500_000_000 if is_fresh else 0)

@@ -1,4 +1,4 @@
-"""The decoding child: what a file does to it stays with that file.
+"""The decoding child: a crash or stall fails only the file that causes it.
 
 Faults are real: a child with another entry point crashes, spins, sleeps or eats memory when it meets certain names.
 """
@@ -253,7 +253,7 @@ def test_child_that_cannot_start_raises_instead_of_failing_the_file(tmp_path: Pa
 
 
 def test_an_interrupted_read_does_not_answer_the_next(tmp_path: Path, faulty: type[ClipReader]) -> None:
-    """Ctrl-C in the middle of a file: the next answer must be of the next file."""
+    """After Ctrl-C during a file, the next answer must be that of the next file."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

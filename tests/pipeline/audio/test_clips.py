@@ -137,7 +137,7 @@ def test_a_crop_from_the_middle_equals_the_crop_of_the_whole_file_resampled(
 
 
 def test_an_hour_is_read_only_where_needed(tmp_path: Path) -> None:
-    """One hour of stereo WAV with holes: 635 MB that only a look at the middle can afford."""
+    """One hour of stereo WAV as a sparse file of 635 MB, of which only the middle may be read."""
     path, mark = tmp_path / "hour.wav", music(30, channels=2)
     n_bytes = 3600 * 44_100 * 4
     with path.open("wb") as file:
@@ -189,7 +189,7 @@ def coded(path: Path, x: Float32, codec: str) -> Path:
 def test_the_middle_of_any_format_is_in_its_place(
     tmp_path: Path, name: str, codec: str, error: float, late_ms: float
 ) -> None:
-    """What a seek gives is what was put there, and what decoding from the start gives there."""
+    """A seek gives the same samples as decoding from the start."""
     rate_hz = 48_000 if codec == "libopus" else 44_100
     x = music(40, rate_hz)
     path = coded(tmp_path / name, x, codec)

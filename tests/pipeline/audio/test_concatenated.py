@@ -1,4 +1,4 @@
-"""Files in which audio changes half-way: several joined end to end, several streams, and lengths against bytes."""
+"""Files whose audio changes: concatenated files, several streams, and lengths that contradict the bytes."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_a_voc_file_of_several_rates_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [4_093, 100_001])
 def test_voc_blocks_that_end_within_a_sample_are_refused(tmp_path: Path, size: int) -> None:
-    """No decoder puts the two halves of a sample together again."""
+    """No decoder joins the two halves of a sample."""
     samples = stairs(10, 44_100, SONG_HZ, 1)
     rest = (samples * 32767).astype("<i2").tobytes()
     blocks = [voc_block(2, rest[i : i + size]) for i in range(0, len(rest), size)]

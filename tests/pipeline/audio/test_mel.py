@@ -1,4 +1,4 @@
-"""Log-mel: the definition is librosa's, the check is librosa itself."""
+"""Log-mel spectrograms against librosa."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking MPEG frames: streams made here, whose length is known because they were made."""
+"""Walking MPEG frames, on generated streams of known length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second text encoder joins a store: nothing is touched, everything else knows of it."""
+"""Adding a second text encoder to a store: existing content stays, and all commands support it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tree(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """Folder, source of 15 tracks (one missing) and a store of minilm's features that `tiny` has joined."""
+    """Folder, source of 15 tracks (one missing) and a store of minilm's features with the added encoder `tiny`."""
     folder = tmp_path_factory.mktemp("added")
     tracks = [*make_tracks(folder, 14), Track(id="gone", path="gone.wav", genres=("rock",), lyrics="words")]
     source = Source(root=folder, tracks=tracks)

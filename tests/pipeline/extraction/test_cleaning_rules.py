@@ -1,4 +1,4 @@
-"""A store keeps the cleaning rule of its lyrics, whatever is added to it."""
+"""A store keeps the cleaning rule of its lyrics when tracks or features are added."""
 
 from __future__ import annotations
 

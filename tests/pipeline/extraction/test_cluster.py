@@ -1,4 +1,4 @@
-"""Workers that die, schedulers elsewhere, and who may reach them."""
+"""Crashing workers, remote schedulers, and access control of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction without the command line: workers, parts and what a track's failure leaves untouched."""
+"""Extraction without the command line: workers, parts, and isolation of failed tracks."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_damaged_lyrics_do_not_fail_the_track(tmp_path):
 
 
 def test_failed_audio_clears_its_lyrics_and_changes_no_other_bytes(tmp_path, monkeypatch):
-    """Which lyrics run through the encoder together follows from the plan and the words alone."""
+    """The plan and the lyrics alone decide which texts are encoded together."""
     tracks = [
         Track(id=track.id, path=track.path, lyrics=words)
         for track, words in zip(

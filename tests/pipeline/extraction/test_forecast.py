@@ -1,4 +1,4 @@
-"""What an extraction is predicted to take, and that the prediction meets what happens."""
+"""Forecasts of duration and size, against the actual extraction."""
 
 from __future__ import annotations
 

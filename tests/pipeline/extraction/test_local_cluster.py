@@ -1,4 +1,4 @@
-"""Workers on this machine start whatever the site's settings are; where none can, one line says why and what to do."""
+"""Local workers start with any settings of the site; if none can start, one line has the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(folder: Path, *, limits: str = "", **environment: str) -> subprocess.Com
 
 
 def test_dask_settings_of_a_site_do_not_reach_local_workers(tmp_path: Path) -> None:
-    """Nor do few open files, whose soft limit is raised as far as the hard one allows, or folders that are missing."""
+    """Neither does a low soft limit of open files, which is raised, nor missing folders."""
     (tmp_path / "dask").mkdir()
     (tmp_path / "dask" / "site.yaml").write_text(STRANGE)
     settings = {"DASK_CONFIG": str(tmp_path / "dask"), "DASK_DISTRIBUTED__COMM__TLS__CIPHERS": "none such"}

@@ -1,4 +1,4 @@
-"""Repair with the source: what the source determines is made again, byte for byte."""
+"""Repair with the source: objects that follow from the source are rebuilt byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole songs as windows: how many, where they begin, which go together."""
+"""Whole songs as windows: number, start, and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extractors: found by their entry points, they join a store without touching it, and every tool knows of them."""
+"""Extractors: entry points, adding them to a store without changing it, and support by all commands."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def tree(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def sample(songs: Source, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that three extractors have joined; what was there before is as it was."""
+    """A store with three added extractors, whose other content has not changed."""
     store = tmp_path_factory.mktemp("made") / "s.zarr"
     api.extract(songs, store, features=("mel", "lyrics"), text_model="minilm", part_rows=2, **OPTIONS)
     before = tree(store)

@@ -1,4 +1,4 @@
-"""Folders of albums as people have them: what is a track, what is passed over, and links that lead elsewhere."""
+"""Folders of albums: tracks, skipped files, and links out of the folder."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_links_in_a_table_are_noted_with_working_advice(snapshot: Path) -> None:
 
 
 def test_video_is_planned_and_fails(tmp_path: Path) -> None:
-    """It may hold the song: passed over, it would be lost without advice to convert it."""
+    """A video may be the song; if it were skipped, there would be no advice to convert it."""
     write_wav(tmp_path / "a.wav")
     put(tmp_path / "b.avi", b"RIFF" + bytes(4) + b"AVI " + bytes(512))
     put(tmp_path / "c.flv", b"FLV\x01" + bytes(512))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, own_columns, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keywords import load_source
 from source_files import put, write_wav
@@ -173,7 +173,7 @@ CELL = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@own_columns(
+@given(
     content=st.binary(max_size=200) | CELL.map(lambda text: f"id,path,genres\n{text}".encode()),
     name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.parquet"]),
 )
@@ -187,7 +187,7 @@ def test_no_bytes_make_a_table_reader_raise_anything_else(tmp_path: Path, conten
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@own_columns(cells=st.lists(CELL, min_size=1, max_size=5))
+@given(cells=st.lists(CELL, min_size=1, max_size=5))
 def test_csv_cells_survive_whatever_they_hold(tmp_path: Path, cells: list[str]) -> None:
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

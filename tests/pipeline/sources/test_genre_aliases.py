@@ -1,4 +1,4 @@
-"""Merging spellings of one genre: the built-in table, a table of one's own, and what is printed of it."""
+"""Merging spellings of one genre: built-in table, custom table, and printed notes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import own_columns
+from hypothesis import given
 from hypothesis import strategies as st
 from keywords import load_source
 from source_files import put
@@ -75,7 +75,7 @@ def test_every_genre_of_the_built_in_table_is_its_own_name() -> None:
         assert COMMON_SPELLINGS[spelling_key(name)] == name
 
 
-@own_columns(st.text(max_size=12))
+@given(st.text(max_size=12))
 def test_merging_twice_is_merging_once(name: str) -> None:
     once = COMMON.name_of(name)
     assert COMMON.name_of(once) == once

@@ -1,4 +1,4 @@
-"""Tracks, their identities and paths, filters, and the written form."""
+"""Tracks, ids and paths, filters, and manifests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, own_columns, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keywords import filter_tracks, load_source
 
@@ -55,7 +55,7 @@ def track(track_id: str, **cells: object) -> Track:
 
 
 @PER_EXAMPLE_FILES
-@own_columns(
+@given(
     tracks=st.lists(TRACK, min_size=1, max_size=6, unique_by=lambda t: caseless(t.id)), lyrics=st.none() | TEXT
 )
 def test_manifest_reads_back_as_the_same_tracks(tmp_path: Path, tracks: list[Track], lyrics: str | None) -> None:
@@ -179,7 +179,7 @@ def test_languages(given_tag: str | None, tag: str | None) -> None:
     assert normalise_language(given_tag) == tag
 
 
-@own_columns(st.text(max_size=12))
+@given(st.text(max_size=12))
 def test_normalising_a_language_twice_is_once(tag: str) -> None:
     once = normalise_language(tag)
     assert normalise_language(once) == once
@@ -226,7 +226,7 @@ def test_lyrics_outside_the_root_are_no_lyrics(tmp_path: Path) -> None:
     assert [t.id for t in kept] == ["b"]
 
 
-@own_columns(names=st.lists(st.text(string.ascii_letters, min_size=1, max_size=3), min_size=1, max_size=8))
+@given(names=st.lists(st.text(string.ascii_letters, min_size=1, max_size=3), min_size=1, max_size=8))
 def test_collisions_are_found_exactly_when_case_folding_loses_an_id(names: list[str]) -> None:
     collides = len({name.lower() for name in names}) < len(names)
     try:

@@ -1,4 +1,4 @@
-"""Public data sets read as they are handed out: each layout in miniature, after its public description."""
+"""Public data sets in their distributed layouts, as miniatures of their public descriptions."""
 
 from __future__ import annotations
 

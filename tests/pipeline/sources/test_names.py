@@ -1,4 +1,4 @@
-"""Names that look alike: in cells, in files of other Unicode forms, and in what is remarked."""
+"""Names that look alike: in cells, in file names of other Unicode forms, and in notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, own_columns, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keywords import load_source
 from source_files import put
@@ -59,7 +59,7 @@ def test_joiners_of_a_script_are_kept() -> None:
     )
 
 
-@own_columns(st.text(max_size=20))
+@given(st.text(max_size=20))
 def test_cleaning_a_name_twice_is_cleaning_it_once(text: str) -> None:
     once = clean_name(text)
     assert clean_name(once) == once
@@ -321,7 +321,7 @@ def test_the_library_refuses_another_encoding_by_the_name_of_the_locale(monkeypa
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@own_columns(cell=st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t"), min_size=1, max_size=12))
+@given(cell=st.text(st.characters(codec="utf-8", exclude_characters="\r\n\t"), min_size=1, max_size=12))
 def test_quoted_cell_of_a_tab_separated_table_is_unquoted(tmp_path: Path, cell: str) -> None:
     quoted = '"' + cell.replace('"', '""') + '"'
     put(tmp_path / "t.tsv", f"id\tpath\tlyrics\n1\ta.mp3\t{quoted}\n")

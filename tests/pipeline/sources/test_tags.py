@@ -1,4 +1,4 @@
-"""Tags inside audio files: what they say, when they are asked, and what broken ones do."""
+"""Tags of audio files: values, precedence, and damaged tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import own_columns
+from hypothesis import given
 from hypothesis import strategies as st
 from keywords import load_source
 from source_files import put
@@ -265,7 +265,7 @@ def test_damaged_tag_is_noted_and_fails_no_track(call: Callable[..., Any], tmp_p
     assert [track.artists for track in source.tracks] == [(), ("Ann",), ()]
 
 
-@own_columns(st.data())
+@given(st.data())
 def test_no_bytes_raise_anything_but_a_reason(data: st.DataObject) -> None:
     whole = bytearray(
         id3(text_frame("TCON", "17\0x"), uslt("a\nb"), sylt([("c", 1)])) + b"\xff\xfb\x90\0" * 8 + id3v1(3)

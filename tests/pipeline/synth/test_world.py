@@ -1,4 +1,4 @@
-"""The built-in collection: what its songs promise to whoever trains on them or reads the files."""
+"""The generated demo collection: properties of songs and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen text encoders: found and identified, refused when they are not what they should be, equal to transformers."""
+"""Frozen text encoders: lookup, identification by hashes, and equality with transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lyrics in legacy encodings: the text that was meant, a flag, or a failure; never another text without a word."""
+"""Lyrics in legacy encodings: correct text, a flag, or a failure; never silently wrong text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAME = str.maketrans("\uff5e\uff0d", "\u301c\u2212")
 
 
 def outcome(text: str, encoding: str) -> str:
-    """What becomes of a text: ``exact``, ``flagged``, ``failed`` or ``wrong``."""
+    """Return the outcome of a text: ``exact``, ``flagged``, ``failed`` or ``wrong``."""
     read = read_lyrics(encode(text, encoding))
     if read.text is None:
         assert read.flags == Flag.LYRICS_FAILED

@@ -1,4 +1,4 @@
-"""The language of lyrics, and tracks that get it from there."""
+"""Detection of the language of lyrics."""
 
 from __future__ import annotations
 

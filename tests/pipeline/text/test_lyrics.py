@@ -1,4 +1,4 @@
-"""Lyrics from bytes: decoding, cleaning by rule 1, and what is no lyric."""
+"""Lyrics from bytes: decoding, cleaning by rule 1, and non-text input."""
 
 from __future__ import annotations
 

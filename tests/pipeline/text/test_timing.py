@@ -1,4 +1,4 @@
-"""Timed lyrics: LRC, SubRip and WebVTT give the words of the same song as plain text."""
+"""Timed lyrics: LRC, SubRip and WebVTT give the same text as plain lyrics."""
 
 from __future__ import annotations
 
