@@ -1,1 +1,1 @@
-"""Pages and pictures of runs, stores and ablations."""
+"""HTML reports and plots of runs, feature stores and ablations."""

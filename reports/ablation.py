@@ -1,4 +1,4 @@
-"""The tables of an ablation as Markdown, CSV, JSON and plots."""
+"""The tables of an ablation as Markdown, CSV, JSON and SVG plots."""
 
 from __future__ import annotations
 
@@ -22,11 +22,21 @@ from .html import Json, static
 COLUMNS = ("accuracy", "f1", "accuracy_tuned", "f1_tuned", "map", "empty_share")
 WITH_INTERVAL = frozenset({"accuracy", "f1", "map"})
 COMPARED = ("accuracy", "accuracy_tuned", "map")
-"""Metrics whose difference to the reference row has a column."""
+"""Metrics with a column for the difference to the reference."""
 CURVES = ("accuracy", "f1", "map")
-"""Metrics that a sweep draws."""
+"""Metrics in the plot of a sweep."""
 CURVE_SHIFT = 0.008
-"""Distance between the intervals of several curves at one value, so that they do not hide each other."""
+"""Horizontal distance between the CIs of several curves, so that they do not overlap."""
+
+SIGNIFICANCE = {
+    "better": "significantly better",
+    "worse": "significantly worse",
+    "higher": "significantly higher",
+    "lower": "significantly lower",
+    "undecided": "not significant",
+    "not judged": "not tested",
+}
+"""Verdicts of ``tables.json`` -> text in Markdown and CSV."""
 
 CSV_VALUES = ("value", "sd", "low", "high")
 CSV_DIFFERENCE = {"difference": "value", "difference_low": "low", "difference_high": "high"}
@@ -34,7 +44,7 @@ CSV_COLUMNS = ("table", "row", "metric", "seeds", *CSV_VALUES, *CSV_DIFFERENCE, 
 
 
 def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Write ``tables.md``, ``.csv``, ``.json`` and the plots; return the paths, and remarks on plots left out."""
+    """Write ``tables.md``, ``.csv``, ``.json`` and plots; return the paths, and remarks if plots are missing."""
     plots, remarks = draw_tables(folder, document)
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(folder / "tables.json", text.encode())
@@ -45,9 +55,9 @@ def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], l
 
 
 def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
-    """Return all tables as Markdown; `plots` are file names by table."""
+    """Return all tables as Markdown; `plots` maps table names to file names."""
     about = document["caption"]
-    parts = ["# Ablations\n", caption_text(about) + "\n", reading_text(about) + "\n"]
+    parts = ["# Ablation results\n", caption_text(about) + "\n", reading_text(about) + "\n"]
     for table in document["tables"]:
         parts += [f"## {table['title']}\n", _markdown_table(table)]
         if plots and table["name"] in plots:
@@ -55,31 +65,31 @@ def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
     if about.get("warnings"):
         parts += ["## Warnings\n", *(f"- {warning}" for warning in about["warnings"]), ""]
     if document["failures"]:
-        parts.append("## Runs that failed\n")
+        parts.append("## Failed runs\n")
         parts += [f"- {', '.join(failure['serves'])}: {failure['reason']}" for failure in document["failures"]]
         parts.append("")
     return "\n".join(parts)
 
 
 def caption_text(about: Json) -> str:
-    """Return the caption as sentences."""
-    epochs = "epochs by the number of tracks" if about["epochs"] is None else counted(about["epochs"], "epoch")
-    rate = "learning rate by the number of steps" if about["lr"] is None else f"learning rate {about['lr']:g}"
+    """Return the caption: store, settings, split and training time."""
+    epochs = "epochs set by the number of tracks" if about["epochs"] is None else counted(about["epochs"], "epoch")
+    rate = "learning rate set by the number of steps" if about["lr"] is None else f"learning rate {about['lr']:g}"
     sentences = [
-        f"Store {about['store']}, preset `{about['preset']}`, encoder `{about['encoder']}`, {epochs}, batches of "
+        f"Store `{about['store']}`, preset `{about['preset']}`, encoder `{about['encoder']}`, {epochs}, batches of "
         f"{about['batch_size']}, {rate}, {counted(len(about['seeds']), 'seed')} "
         f"({about['runs_finished']} of {about['runs']} runs finished)."
     ]
     if about["labels_sha256"] is not None:
-        sentences.append(f"Labels in place of the store's (sha256 {about['labels_sha256'][:12]}).")
+        sentences.append(f"Labels from a table instead of the store (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
         return " ".join(sentences)
     songs, artists = counted(about["n_songs"], "song"), counted(about["n_artists"], "artist")
     tested = f"{songs} by {artists}; {counted(about['n_genres'], 'genre')}"
     if about["folds"]:
         sentences.append(
-            f"Cross-validation, {about['split']}: the {about['n_test']} tested tracks of all folds are pooled, each "
-            f"scored by a model that has not seen its fold: {tested}."
+            f"Cross-validation, {about['split']}: the {about['n_test']} test tracks of all folds are pooled; each is "
+            f"scored by the model that did not train on its fold. They are {tested}."
         )
     else:
         sentences.append(
@@ -87,35 +97,37 @@ def caption_text(about: Json) -> str:
             f"{about['n_test']} test tracks; the test tracks are {tested}."
         )
     if about["n_test_left_out"]:
-        sentences.append(f"{counted(about['n_test_left_out'], 'test track')} with none of these genres left out.")
+        sentences.append(f"Excluded: {counted(about['n_test_left_out'], 'test track')} without any of these genres.")
     if about["genres_left_out"]:
-        sentences.append(f"Not learned in every fold, so left out: {', '.join(about['genres_left_out'])}.")
+        sentences.append(f"Excluded genres, not learned in every fold: {', '.join(about['genres_left_out'])}.")
     if about["undefined_genres"]:
-        sentences.append(f"Without a test track, so in no mAP: {', '.join(about['undefined_genres'])}.")
+        sentences.append(f"Excluded from mAP, without a test track: {', '.join(about['undefined_genres'])}.")
     sentences.append(
-        f"Trained on {', '.join(about['device'])} in {', '.join(about['precision'])}, {about['hours']:.2f} hours of "
-        "training in all."
+        f"Device {', '.join(about['device'])}, precision {', '.join(about['precision'])}, total training time "
+        f"{about['hours']:.2f} h."
     )
     if len(about["mgc"]) > 1:
-        sentences.append(f"**Runs of several versions of mgc stand in one table: {', '.join(about['mgc'])}.**")
+        sentences.append(f"**The runs are from several versions of mgc: {', '.join(about['mgc'])}.**")
     if about["few"]:
         sentences.append(
-            f"**{artists} and {songs} are too few to claim anything from; the table shows that every system trains.**"
+            f"**{artists} and {songs} are too few to compare systems; the tables only show that every system trains.**"
         )
     return " ".join(sentences)
 
 
 def reading_text(about: Json) -> str:
-    """Return what the columns mean, as sentences."""
-    seeds = "artists and seeds, the same ones for both systems"
+    """Return the definitions of the columns."""
+    seeds = "artists and seeds, the same for both systems."
     if len(about["seeds"]) == 1:
-        seeds = "artists, the same ones for both systems; with one seed, what another would do is not in them"
+        seeds = "artists, the same for both systems; with one seed they do not include the variance between seeds."
+    level = f"{100 * LEVEL:g} %"
     return (
-        "Accuracy is the example-based Jaccard index and F the example-based F1, at threshold 0.5, or at the one tuned "
-        "on validation tracks; empty is the share of tracks without a prediction at 0.5. ± is the standard deviation "
-        f"over seeds; brackets hold {LEVEL:.0%} bootstrap intervals ({about['n_replicates']} draws). Those of a value "
-        f"resample artists; those of a difference resample {seeds}. A difference whose interval holds 0 is undecided. "
-        f"Published numbers are the paper's, on {PUBLISHED_ON}."
+        "Accuracy is the example-based Jaccard index and F the example-based F1. Both use threshold 0.5, or the "
+        "threshold tuned on validation tracks (tuned). Empty is the share of tracks without a prediction at 0.5. ± is "
+        f"the standard deviation over seeds. Brackets are {level} confidence intervals (CI) from "
+        f"{about['n_replicates']} bootstrap draws. CIs of values resample artists; CIs of differences resample {seeds} "
+        f"A difference is significant if its {level} CI excludes 0. Published values are from the paper, on "
+        f"{PUBLISHED_ON}."
     )
 
 
@@ -156,7 +168,13 @@ def _difference(cell: Json | None) -> str:
     difference = cell["difference"]
     if difference["value"] is None:
         return "undefined"
-    return f"{number(difference['value'], sign=True)}{interval(difference, ' [{}, {}]', sign=True)} {cell['verdict']}"
+    limits = interval(difference, " [{}, {}]", sign=True)
+    return f"{number(difference['value'], sign=True)}{limits} {_significance(cell)}"
+
+
+def _significance(cell: Json) -> str | None:
+    """Return the verdict of a difference as text; None for the reference row."""
+    return cell["verdict"] and SIGNIFICANCE.get(cell["verdict"], cell["verdict"])
 
 
 def csv_text(document: Json) -> str:
@@ -178,19 +196,19 @@ def csv_text(document: Json) -> str:
 def _csv_cells(cell: Json | None) -> dict[str, Any]:
     if cell is None:
         return {}
-    values = {name: cell[name] for name in (*CSV_VALUES, "verdict")}
+    values = {name: cell[name] for name in CSV_VALUES} | {"verdict": _significance(cell)}
     if cell["difference"] is not None:
         values |= {column: cell["difference"][name] for column, name in CSV_DIFFERENCE.items()}
     return values
 
 
 def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]]:
-    """Write a plot of each table that has a finished row.
+    """Write one plot per table with a finished row.
 
     Returns
     -------
-    plots : file names by table.
-    remarks : why there is none, where the extra for plots is missing.
+    plots : table name -> file name.
+    remarks : the reason if there are no plots because an extra is missing.
     """
     plots: dict[str, str] = {}
     try:
@@ -206,14 +224,14 @@ def draw_tables(folder: Path, document: Json) -> tuple[dict[str, str], list[str]
 
 
 def standalone(svg: str) -> str:
-    """Turn the chart of a page into a file: add namespaces, and the page's colours, light and dark."""
+    """Turn the chart of a page into an SVG file: add namespaces and the light and dark colours of the page."""
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     style = f"<style>{static('colours.css')}svg {{ background: var(--page); font-family: sans-serif; }}</style>"
     return re.sub(r"<svg([^>]*)>", lambda match: f"<svg {names}{match[1]}>{style}", svg, count=1) + "\n"
 
 
 def _rows(table: Json, rows: Sequence[Json]) -> str:
-    """Draw the accuracy of each row with its interval, and the published one."""
+    """Draw the accuracy of each row with its 95 % CI, and the published accuracy."""
     places = list(range(len(rows)))[::-1]
     with drawing(table["title"], 5.6, 0.34 * len(rows) + 1.0) as (figure, axes):
         for place, row in zip(places, rows, strict=True):
@@ -221,7 +239,7 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
             if cell["low"] is not None:
                 axes.plot([cell["low"], cell["high"]], [place, place], color=LINES[0], linewidth=1.8)
         values = [row["metrics"]["accuracy"]["value"] for row in rows]
-        axes.plot(values, places, "o", color=LINES[0], label="here, with 95 % interval", markersize=5)
+        axes.plot(values, places, "o", color=LINES[0], label="this ablation, 95 % CI", markersize=5)
         published = [(row["published"]["accuracy"], y) for y, row in zip(places, rows, strict=True) if row["published"]]
         if published:
             name = f"published, {PUBLISHED_ON}"
@@ -235,7 +253,7 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
 
 
 def _sweep(table: Json, rows: Sequence[Json]) -> str:
-    """Draw metrics over the values of the sweep, with intervals."""
+    """Draw metrics over the values of the sweep, with 95 % CIs."""
     x = [float(row["name"]) for row in rows]
     reference = float(table["reference"])
     with drawing(table["title"], 5.0, 3.4) as (figure, axes):
@@ -248,7 +266,7 @@ def _sweep(table: Json, rows: Sequence[Json]) -> str:
                     axes.plot([at + shift] * 2, [cell["low"], cell["high"]], color=colour, linewidth=0.8)
         axes.axvline(reference, color=FAINT, linewidth=1)
         name_above(axes, reference, "best in the paper")
-        axes.set(xlabel=table["x_label"], ylabel="share (0 to 1)", ylim=(0, None))
+        axes.set(xlabel=table["x_label"], ylabel="metric (0 to 1)", ylim=(0, None))
         axes.grid()
         axes.legend(ncols=3, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
         return svg_text(figure, table["title"])

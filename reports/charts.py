@@ -1,7 +1,7 @@
-"""Charts as inline SVG: drawn by matplotlib, coloured by the page.
+"""Charts as inline SVG, drawn by matplotlib and coloured by the style sheet of the page.
 
-matplotlib paints with stand-in colours that are then replaced by CSS variables, so that the same chart is readable on
-light and dark pages. Text stays text, and no chart refers to anything outside itself.
+matplotlib draws with stand-in colours. CSS variables replace them, so the same chart is readable on light and dark
+pages. Text remains text, and a chart has no external references.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ STAND_INS = {
     "#040404": "var(--second)",
     "#050505": "var(--third)",
 }
-"""What matplotlib paints with -> the page's variable."""
+"""Colour in matplotlib -> CSS variable of the page."""
 INK, FAINT, *LINES = STAND_INS
 
-HEAT_RGB = (0.22, 0.53, 0.92)
-"""Colour of the heat map; weights are its opacity, so that 0 is whatever the page is."""
+HEAT_RGB = (0.0, 0.45, 0.70)
+"""Colour of heat maps; the weight is the opacity, so 0 has the colour of the page."""
 COLOUR_MAP, N_COLOURS = "magma", 64
-"""Of mel spectrograms."""
+"""Colour map of mel spectrograms."""
 RANGE_DB = 80.0
 TICKS_HZ = (200, 500, 1000, 2000, 5000, 10_000, 20_000)
 MAX_COLUMNS = 440
-"""Of a spectrogram; more frames are averaged, several per column."""
+"""Maximum width of a spectrogram; more frames are averaged per column."""
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -69,11 +69,11 @@ _STYLE = {
 MAX_NAME = 28
 _STYLES = ("-", "--", ":")
 MAX_LINES = len(LINES) * len(_STYLES)
-"""In one chart: as many as differ in colour or style."""
+"""Maximum number of lines in one chart, each with its own colour and style."""
 
 
 class Chart(NamedTuple):
-    """A drawing with its title: an ``<svg>`` element that takes its colours and font from the page."""
+    """A chart: title and ``<svg>`` element, with colours and font from the page."""
 
     title: str
     svg: str
@@ -89,8 +89,10 @@ def line_chart(
     unit_range: bool = False,
     logarithmic: bool = False,
 ) -> Chart:
-    """Draw lines over epochs (:data:`MAX_LINES` at most), a legend below; None leaves a gap; `mark` is a vertical line
-    and its name."""
+    """Draw up to :data:`MAX_LINES` lines per epoch, with a legend below.
+
+    None leaves a gap in a line; `mark` is the position and name of a vertical line.
+    """
     with drawing(title, 4.4, 3.0) as (figure, axes):
         for i, (name, y) in enumerate(lines.items()):
             values = [np.nan if value is None else value for value in y]
@@ -101,7 +103,11 @@ def line_chart(
             axes.axvline(mark[0], color=FAINT, linewidth=1)
             name_above(axes, *mark)
         axes.set(xlabel="epoch", ylabel=y_label)
-        axes.set(**({"yscale": "log"} if logarithmic else {"ylim": (0, 1 if unit_range else None)}))
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # powers of ten would need math text
+        else:
+            axes.set_ylim(0, 1 if unit_range else None)
         axes.locator_params(axis="x", integer=True)
         axes.grid()
         ncols = 2 if max(map(len, lines), default=0) <= MAX_NAME else 1
@@ -110,28 +116,31 @@ def line_chart(
 
 
 def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str) -> Chart:
-    """Draw what was observed over the mean score of each bin (``low``, ``high``, ``n``, ``mean_score``, ``observed``),
-    and below how many scores each bin holds, on a scale of powers of ten."""
+    """Draw the observed share of positives against the mean score of each bin, and below the number of scores per bin.
+
+    Each bin has ``low``, ``high``, ``n``, ``mean_score`` and ``observed``.
+    """
     filled = [(part["mean_score"], part["observed"]) for part in bins if part["n"]]
     with drawing(title, 4.4, 3.9) as (figure, axes):
         axes.remove()
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        top.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="score = share")
-        top.plot([x for x, _ in filled], [y for _, y in filled], color=LINES[0], marker="o", markersize=4, label="bins")
-        top.set(ylim=(-0.03, 1.03), ylabel="share true")
+        top.plot([0, 1], [0, 1], color=FAINT, linewidth=1, label="perfect calibration")
+        x, y = ([point[axis] for point in filled] for axis in (0, 1))
+        top.plot(x, y, color=LINES[0], marker="o", markersize=4, label="this model")
+        top.set(ylim=(-0.03, 1.03), ylabel="share of positives")
         top.grid()
         top.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.01), borderaxespad=0)
         edges, heights = ([float(part[key] or 0) for part in bins] for key in ("low", "n"))
         width = 1 / max(1, len(bins))
         below.bar(edges, heights, width=width, align="edge", color=LINES[0], edgecolor=FAINT, linewidth=0.4)
-        below.set(yscale="log", ylim=(0.8, None), ylabel="scores", xlim=(-0.01, 1.01), xlabel="score")
+        below.set(yscale="log", ylim=(0.8, None), ylabel="scores", xlim=(-0.01, 1.01), xlabel="score (0 to 1)")
         below.yaxis.set_major_formatter(_thousands)  # names of powers would need math text
         figure.align_ylabels()
         return Chart(title, svg_text(figure, title))
 
 
 def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: str, y_label: str, unit: str) -> Chart:
-    """Draw a square matrix (C, C) with every row and column named; the diagonal is left out of scale and picture."""
+    """Draw a (C, C) matrix with labelled rows and columns, without its diagonal."""
     n = len(names)
     off_diagonal = np.where(np.eye(n, dtype=bool), np.nan, np.asarray(weights, dtype=np.float64))
     top = float(np.nanmax(off_diagonal, initial=0.0)) or 1.0
@@ -156,14 +165,14 @@ def heat_map(names: Sequence[str], weights: FloatArray, *, title: str, x_label: 
 
 
 def histogram_chart(histogram: Histogram, *, title: str, x_label: str, mark: tuple[float, str] | None = None) -> Chart:
-    """Draw how many tracks lie where; `mark` is a vertical line and its name, where it is in the picture."""
+    """Draw the number of tracks per bin; `mark` is the position and name of a vertical line."""
     end = histogram.edges[-1] * 1.05
     with drawing(title, 4.4, 2.8) as (figure, axes):
         axes.bar(histogram.edges[:-1], histogram.counts, width=np.diff(histogram.edges), align="edge", color=LINES[0])
         if mark is not None and mark[0] <= end:
             axes.axvline(mark[0], color=LINES[1], linewidth=1.2, linestyle="--")
             name_above(axes, *mark)
-        axes.set(xlim=(0, end), xlabel=x_label, ylabel="tracks")
+        axes.set(xlim=(0, end), xlabel=x_label, ylabel="number of tracks")
         axes.locator_params(axis="y", integer=True)
         axes.yaxis.set_major_formatter(_thousands)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
@@ -175,7 +184,7 @@ def histogram_chart(histogram: Histogram, *, title: str, x_label: str, mark: tup
 def bar_chart(
     rows: Mapping[str, Sequence[int]], parts: Sequence[str], *, title: str, x_label: str, y_label: str
 ) -> Chart:
-    """Draw a horizontal bar per name, made of `parts` (up to four) one after the other, with its length at its end."""
+    """Draw one horizontal bar per name, stacked from up to four `parts` and annotated with its length."""
     lengths = np.asarray(list(rows.values()), dtype=np.float64).reshape(len(rows), len(parts))
     ends = lengths.cumsum(axis=1)
     with drawing(title, 3.6, 0.19 * len(rows) + 0.9) as (figure, axes):
@@ -196,7 +205,7 @@ def bar_chart(
 
 
 def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float) -> Chart:
-    """Draw a mel spectrogram over seconds and Hz; colours go from `top_db` down to 80 dB below it, as its key says."""
+    """Draw a mel spectrogram over seconds and Hz, with colours from `top_db` to 80 dB below."""
     title = picture.id if picture.genre is None else f"{picture.genre}: {picture.id}"
     mel, n_frames = columns_averaged(picture.mel), picture.mel.shape[1]
     seconds = n_frames * recipe.hop_length / recipe.sample_rate_hz
@@ -204,8 +213,8 @@ def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float) -> Chart:
         _show(axes, _colours(mel, top_db), (0, seconds, -0.5, recipe.n_mels - 0.5))
         inside = [hz for hz in TICKS_HZ if recipe.fmin_hz <= hz <= recipe.fmax_hz]
         axes.set_yticks([band_of(hz, recipe) for hz in inside], [f"{hz:,}" for hz in inside])
-        frequency = f"frequency (Hz; {recipe.n_mels} mel bands)"
-        axes.set(ylim=(-0.5, recipe.n_mels - 0.5), xlabel="time in the clip (s)", ylabel=frequency)
+        frequency = f"frequency (Hz), {recipe.n_mels} mel bands"
+        axes.set(ylim=(-0.5, recipe.n_mels - 0.5), xlabel="time (s)", ylabel=frequency)
         key = axes.inset_axes((1.03, 0, 0.03, 1))
         scale = np.linspace(top_db - RANGE_DB, top_db, N_COLOURS, dtype=np.float32)[:, None]
         _show(key, _colours(scale, top_db), (0, 1, top_db - RANGE_DB, top_db))
@@ -219,7 +228,7 @@ def mel_chart(picture: Picture, recipe: MelRecipe, top_db: float) -> Chart:
 
 @contextlib.contextmanager
 def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Figure, Axes]]:
-    """Open a figure and its axes in the style of all charts, to be made text by :func:`svg_text`.
+    """Open a figure and its axes in the style of all charts, for :func:`svg_text`.
 
     Raises
     ------
@@ -232,7 +241,7 @@ def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Fig
     except ImportError as error:
         raise MissingExtraError(f"a report needs matplotlib; install the extra: {install_command('report')}") from error
     style: Any = {**_STYLE, "svg.hashsalt": title}  # matplotlib's own type of it differs between versions
-    # Names may be in any script; the browser has the fonts that matplotlib lacks and only measures with.
+    # Genre names can be in any script. The browser draws the text, so fonts missing in matplotlib do not matter.
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width_in, height_in))
@@ -240,7 +249,7 @@ def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Fig
 
 
 def svg_text(figure: Figure, title: str) -> str:
-    """The figure as an ``<svg>`` element that takes its colours and font from the page."""
+    """Return the figure as an ``<svg>`` element with colours and font from the page."""
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
@@ -255,7 +264,7 @@ def svg_text(figure: Figure, title: str) -> str:
 
 
 def columns_averaged(mel: Float32) -> Float32:
-    """(n_mels, n_frames) -> at most `MAX_COLUMNS` columns, each the mean of as many frames in dB."""
+    """Average (n_mels, n_frames) in dB to at most `MAX_COLUMNS` columns."""
     n_frames = mel.shape[1]
     step = -(-n_frames // MAX_COLUMNS)
     starts = np.arange(0, n_frames, step)
@@ -264,11 +273,11 @@ def columns_averaged(mel: Float32) -> Float32:
 
 
 def band_of(hz: float, recipe: MelRecipe) -> float:
-    """Return where among a recipe's mel bands a frequency lies; at a whole number it is the centre of that band.
+    """Return the fractional mel band index of a frequency; whole numbers are band centres.
 
     Notes
     -----
-    Centres are spaced evenly in mel between the ends of the range, which are the feet of the first and the last band.
+    Centres are evenly spaced in mel. The ends of the range are the outer edges of the first and last band.
     """
     low, mel, high = (hz_to_mel(value) for value in (recipe.fmin_hz, hz, recipe.fmax_hz))
     return (mel - low) / (high - low) * (recipe.n_mels + 1) - 1
@@ -293,7 +302,7 @@ def _show(axes: Axes, picture: npt.NDArray[np.uint8], extent: tuple[float, float
 
 
 def _opacities(shares: FloatArray) -> FloatArray:
-    """(..., ) in [0, 1] or NaN -> (..., 4) RGBA; the square root lets small weights be seen."""
+    """Map (...,) in [0, 1] or NaN to (..., 4) RGBA; the square root makes small weights visible."""
     rgba = np.empty((*shares.shape, 4))
     rgba[..., :3] = HEAT_RGB
     rgba[..., 3] = np.sqrt(np.clip(np.nan_to_num(shares), 0, 1))
@@ -301,7 +310,7 @@ def _opacities(shares: FloatArray) -> FloatArray:
 
 
 def _colours(mel_db: Float32, top_db: float) -> npt.NDArray[np.uint8]:
-    """dB -> RGBA."""
+    """Map dB to RGBA."""
     from matplotlib import colormaps
 
     share = np.clip((mel_db - (top_db - RANGE_DB)) / RANGE_DB, 0, 1)

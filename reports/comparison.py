@@ -1,6 +1,6 @@
-"""The page about two or more runs, side by side.
+"""The comparison page of two or more runs.
 
-The first run is the reference. Differences to it have intervals where both runs have test tracks in common
+The first run is the reference. Differences have confidence intervals if both runs have test tracks in common
 (:mod:`mgc.heads.evaluation.compare`).
 """
 
@@ -20,47 +20,51 @@ from .charts import MAX_LINES, Chart, line_chart
 from .html import Json, write_page
 from .run import RunRecord, best_epoch, read_run
 
-RETRIEVAL_NAMES = {"audio_to_lyrics": "lyrics found by sound", "lyrics_to_audio": "sound found by lyrics"}
-VERDICTS: dict[str | None, str] = {"first": "worse", "second": "better", None: "undecided"}
-"""What a difference to the first run says of the other."""
+RETRIEVAL_NAMES = {"audio_to_lyrics": "audio-to-lyrics", "lyrics_to_audio": "lyrics-to-audio"}
+SIGNIFICANCE: dict[str | None, str] = {
+    "first": "significantly worse",
+    "second": "significantly better",
+    None: "not significant",
+}
+"""Result of a paired difference for the second run, by the run that is better."""
 CURVES = {
     "val_map": ("Validation mAP", "mAP (0 to 1)"),
     "val_bce": ("Validation cross-entropy", "cross-entropy (nats)"),
 }
-"""Figures of an epoch that are drawn: title, name of the axis."""
+"""Metrics drawn per epoch: title and axis label."""
 LEARNED_FROM = ("store", "fingerprints", "split", "kept", "n_train", "n_validation", "n_train_without_lyrics")
 COMPUTED_BY = ("device", "precision", "n_parameters", "mgc", "torch", "n_threads")
 ABOUT = (*LEARNED_FROM, "labels_sha256", *COMPUTED_BY)
-"""Keys of ``run.json`` in which runs may differ."""
+"""Keys of ``run.json`` that the page compares."""
 
 
 def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progress: Progress = silent) -> Path:
-    """Write the page about several runs and return its path.
+    """Write the comparison page of several runs and return its path.
 
     Parameters
     ----------
     runs : folders of ``mgc train``, evaluated or not.
-    out : the page to write; default ``compare.html`` next to the first run.
-    on_progress : receives runs compared and runs to compare with the first.
+    out : output file; default ``compare.html`` next to the first run.
+    on_progress : receives the number of runs compared and the total.
 
     Raises
     ------
     ConfigError
-        One run is named twice, or fewer than two are given.
+        A run is given twice, or fewer than two runs are given.
     RunError
-        One is no run folder, or one of its files cannot be read or does not belong to the others.
+        A folder is not a run folder, or one of its files is unreadable or inconsistent with the others.
     MissingExtraError
         jinja2 or matplotlib is not installed (extra ``report``).
     """
     if len({run.resolve() for run in runs}) < max(2, len(runs)):
-        raise ConfigError("want two or more different runs to put side by side")
+        raise ConfigError("a comparison needs two or more different runs")
     records, names = [read_run(run) for run in runs], run_names(runs)
     evaluations = [record.evaluation for record in records]
     differing, n_same = _settings(records)
     return write_page(
         runs[0].resolve().parent / "compare.html" if out is None else out,
         "comparison.html",
-        title=f"{len(records)} runs side by side",
+        title=f"Comparison of {len(records)} training runs",
         names=names,
         runs=[(name, record, best_epoch(record.epochs)) for name, record in zip(names, records, strict=True)],
         best=_best(names, evaluations),
@@ -77,7 +81,7 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the runs' paths that differ from each other."""
+    """Return the shortest path endings that distinguish the runs."""
     parts = [run.resolve().parts for run in runs]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(part[-length:]) for part in parts]
@@ -87,7 +91,7 @@ def run_names(runs: Sequence[Path]) -> list[str]:
 
 
 def _best(names: Sequence[str], evaluations: Sequence[Json]) -> Json | None:
-    """Return name and mAP of the run with the highest; None where fewer than two have one."""
+    """Return name and mAP of the run with the highest mAP; None if fewer than two runs have one."""
     values = [_at(evaluation, "metrics", "mean_average_precision").get("value") for evaluation in evaluations]
     scored = [(value, name) for name, value in zip(names, values, strict=True) if value is not None]
     if len(scored) < 2:
@@ -97,14 +101,14 @@ def _best(names: Sequence[str], evaluations: Sequence[Json]) -> Json | None:
 
 
 def _at(document: Json, *path: str) -> Json:
-    """Return what is at a path of keys, empty where there is nothing."""
+    """Return the mapping at a path of keys; empty if it does not exist."""
     for key in path:
         document = document.get(key) or {}
     return document
 
 
 def _metrics(evaluations: Sequence[Json]) -> list[Json]:
-    """Return a row per metric, with an estimate per run."""
+    """Return one row per metric, with one estimate per run."""
     by_ranking = COLUMNS[None].name
     paths: list[tuple[str, str, tuple[str, ...]]] = []
     for column, label in COLUMNS.items():
@@ -112,7 +116,7 @@ def _metrics(evaluations: Sequence[Json]) -> list[Json]:
         paths += [(METRICS[key].name, label.name, ("metrics", *path, key)) for key in keys]
     for direction, name in RETRIEVAL_NAMES.items():
         recall = ("alignment", "recall", direction)
-        paths += [(f"{name}, recall at {k}", by_ranking, (*recall, k)) for k in ("1", "10")]
+        paths += [(f"{name} recall at {k}", by_ranking, (*recall, k)) for k in ("1", "10")]
     return [
         {
             "name": name,
@@ -124,7 +128,7 @@ def _metrics(evaluations: Sequence[Json]) -> list[Json]:
 
 
 def _pairs(records: Sequence[RunRecord], names: Sequence[str], on_progress: Progress) -> list[Json]:
-    """Compare each run with the first on the test tracks that both have, where that is possible."""
+    """Compare each run with the first on their common test tracks."""
     pairs: list[Json] = []
     for i, (name, record) in enumerate(zip(names[1:], records[1:], strict=True), 1):
         on_progress("compare", i, len(records) - 1)
@@ -146,12 +150,12 @@ def _difference(row: Json) -> list[str]:
         column_label(row["column"]).name,
         number(difference["value"], sign=True),
         interval(difference, sign=True, missing="–"),
-        VERDICTS[row["better"]],
+        SIGNIFICANCE[row["better"]],
     ]
 
 
 def _genres(evaluations: Sequence[Json]) -> list[dict[str, Any]]:
-    """Return the average precision of each genre by each run, the most frequent genre first."""
+    """Return the average precision per genre and run, the most frequent genre first."""
     runs = [{row["genre"]: row for row in _at(evaluation, "metrics").get("genres", ())} for evaluation in evaluations]
     support = {genre: max(run[genre]["support"] for run in runs if genre in run) for run in runs for genre in run}
     rows = []
@@ -164,7 +168,7 @@ def _genres(evaluations: Sequence[Json]) -> list[dict[str, Any]]:
 
 
 def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Chart]:
-    """Draw the validation figures of the first runs by epoch; empty before any epoch has ended."""
+    """Draw validation metrics per epoch of the first runs; empty before the first epoch is finished."""
     runs = {name: record.epochs for name, record in zip(names, records, strict=True) if record.epochs}
     runs = dict(list(runs.items())[:MAX_LINES])
     n_epochs = max(map(len, runs.values()), default=0)
@@ -183,7 +187,7 @@ def _curves(records: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Cha
 
 
 def _settings(records: Sequence[RunRecord]) -> tuple[list[list[object]], int]:
-    """Return a row per setting in which the runs differ, and how many settings they share."""
+    """Return one row per setting that differs between runs, and the number of equal settings."""
     settings = [
         _flat({**record.config, **{key: record.about[key] for key in ABOUT if key in record.about}})
         for record in records
@@ -194,7 +198,7 @@ def _settings(records: Sequence[RunRecord]) -> tuple[list[list[object]], int]:
 
 
 def _flat(settings: Json) -> dict[str, object]:
-    """Settings within settings by both names, so that only what differs is listed."""
+    """Flatten nested settings to "outer, inner" names, so that only differing values are listed."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         inner = value if isinstance(value, Mapping) else None

@@ -1,7 +1,7 @@
-"""Pages from Jinja2 templates, each a single file that loads nothing from elsewhere.
+"""Self-contained HTML pages from Jinja2 templates.
 
-Templates escape whatever they are given. The page's one script is named by its hash in the Content-Security-Policy, so
-that no other can run, whatever a genre is called.
+Templates escape all values. The Content-Security-Policy allows the page's own script by its hash and no other, so a
+genre name that contains markup cannot run code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FOLDER = Path(__file__).parent
 
 
 def write_page(page: Path, template: str, **context: object) -> Path:
-    """Render a file of ``templates/`` into `page`, whose folder is made; return its path."""
+    """Render a file of ``templates/`` to `page`, create its folder if needed, and return its path."""
     text = render(template, **context)
     page.parent.mkdir(parents=True, exist_ok=True)
     replace_file(page, text.encode())
@@ -37,7 +37,7 @@ def write_page(page: Path, template: str, **context: object) -> Path:
 
 
 def render(template: str, **context: object) -> str:
-    """Render a file of ``templates/``; `headings` collects the titles of its sections for the list of links.
+    """Render a file of ``templates/``; `headings` collects the section titles for the table of contents.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def render(template: str, **context: object) -> str:
 
 @functools.cache
 def environment() -> Environment:
-    """Return the templates with autoescape, the filters that they use, and the files that every page contains."""
+    """Return the Jinja2 environment: autoescape, filters, and the style and script of every page."""
     try:
         import jinja2
     except ImportError as error:
@@ -67,7 +67,7 @@ def environment() -> Environment:
         "filesize": decimal,
         "interval": interval,
         "number": number,
-        "percent": lambda share, digits=1: f"{share:.{digits}%}",
+        "percent": lambda share, digits=1: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",
         "thousands": lambda n, digits=0: f"{n:,.{digits}f}",
     }
     script = static("report.js")
@@ -85,7 +85,7 @@ def static(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Allow a page to run `script`, to show embedded pictures, and to play the songs that it names; nothing else."""
+    """Return a policy that allows `script`, embedded images and local audio files, and nothing else."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "

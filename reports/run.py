@@ -1,4 +1,4 @@
-"""The page about a training run, finished or not. A section without data says what is missing."""
+"""The report of a training run, finished or not. A section without data states what is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from ..cache.errors import ConfigError, RunError
+from ..cache.messages import counted
 from ..heads.evaluation.scored_tracks import ScoredTracks, load_listed_predictions
 from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
 from ..heads.metrics.validation import is_better
@@ -20,18 +21,23 @@ from .html import Json, write_page
 from .run_sections import Player, confused_genres, genre_graph, genre_rows, reliability, worst_predictions
 
 ABOUT = ("device", "precision", "n_parameters", "n_validation", "n_train_without_lyrics", "labels_sha256")
-"""Keys of ``run.json`` that the settings list too."""
+"""Keys of ``run.json`` that the section Settings lists as well."""
+
+MODALITIES = {"both": "audio and lyrics", "audio": "audio only", "lyrics": "lyrics only"}
+PARTS = {"sound and lyrics": "audio and lyrics", "sound only": "audio only"}
+"""Keys of ``metrics.json`` that the page shows under another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The files of a run folder; all but ``config.yaml`` may be missing from a run that is young or was cut short.
+    """The files of a run folder; all but ``config.yaml`` can be missing while a run is in progress or interrupted.
 
     Attributes
     ----------
     config : ``config.yaml``. about : ``run.json``. epochs : lines of ``metrics.jsonl``.
-    labels, graph, preprocessor : of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
-    scored, listing : scores of the test tracks, and artists, song, path of each; None and empty before an evaluation.
+    labels, graph, preprocessor : files of ``best/``. evaluations : ``metrics.json`` of ``mgc evaluate``, by split.
+    scored, listing : scores of the test tracks, and their artists, songs and paths; None and empty before an
+        evaluation.
     """
 
     run: Path
@@ -46,8 +52,18 @@ class RunRecord:
     listing: Sequence[Json]
 
     @property
+    def preset(self) -> str:
+        """Return the preset of ``mgc train --preset``; a dash if the run has none."""
+        return str(self.config.get("preset") or "–")
+
+    @property
+    def modalities(self) -> str:
+        """Return the modalities of the model, a key of :data:`MODALITIES`."""
+        return str(self.config.get("modalities", "both"))
+
+    @property
     def evaluation(self) -> Json:
-        """The evaluation that the page shows: of the test split where there is one; empty before any."""
+        """Return the evaluation to show: the test split if it exists; empty before any evaluation."""
         splits = [name for name in ("test", "all", "validation", "train") if name in self.evaluations]
         return dict(self.evaluations[splits[0]]) if splits else {}
 
@@ -58,11 +74,12 @@ def read_run(run: Path) -> RunRecord:
     Raises
     ------
     RunError
-        `run` is no run folder, or one of its files cannot be read or does not belong to the others.
+        `run` is not a run folder, or one of its files is unreadable or inconsistent with the others.
     """
     if not (run / "config.yaml").is_file():
         raise RunError(
-            f"{run}: no run of `mgc train` here (config.yaml is missing), and no feature store; give the folder itself"
+            f"{run}: neither a run folder of mgc train (config.yaml is missing) nor a feature store. "
+            "Pass the folder that contains config.yaml, or a store."
         )
     evaluations = _mapping(run / "metrics.json")
     scored, listing = load_listed_predictions(run) if "test" in evaluations else (None, [])
@@ -81,39 +98,40 @@ def read_run(run: Path) -> RunRecord:
 
 
 def _mapping(path: Path) -> Json:
-    """A YAML or JSON file that holds a mapping; empty where there is no such file."""
+    """Read a YAML or JSON mapping; empty if the file does not exist."""
     if not path.exists():
         return {}
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); restore it, or train or evaluate again") from error
+        raise RunError(f"{path}: cannot be read ({error}). Restore the file, or train or evaluate again.") from error
     if not isinstance(data, dict):
-        raise RunError(f"{path}: want a mapping, found {type(data).__name__}; restore it, or train or evaluate again")
+        found = type(data).__name__
+        raise RunError(f"{path}: expected a mapping, got {found}. Restore the file, or train or evaluate again.")
     return data
 
 
 def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None = None) -> Path:
-    """Write a run's report and return its path.
+    """Write the report of a run and return its path.
 
     Parameters
     ----------
     run : run folder of ``mgc train``, evaluated or not.
-    out : the page to write; default ``report.html`` in `run`.
-    audio_root : the folder that the store's paths start from, so that tracks can be listened to.
+    out : output file; default ``report.html`` in `run`.
+    audio_root : root folder of the store's audio paths; adds audio players to the worst predictions.
 
     Raises
     ------
     RunError
-        `run` is no run folder, or one of its files cannot be read or does not belong to the others.
+        `run` is not a run folder, or one of its files is unreadable or inconsistent with the others.
     ConfigError
-        There is no folder `audio_root`.
+        The folder `audio_root` does not exist.
     MissingExtraError
         jinja2 or matplotlib is not installed (extra ``report``).
     """
     if audio_root is not None and not audio_root.is_dir():
-        raise ConfigError(f"{audio_root}: no such folder; give the one that the paths of the store's tracks start from")
+        raise ConfigError(f"{audio_root}: no such folder. Pass the root folder of the store's audio paths.")
     out = run / "report.html" if out is None else out
     record = read_run(run)
     evaluation, scored = record.evaluation, record.scored
@@ -122,8 +140,9 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
     return write_page(
         out,
         "run.html",
-        title=f"Run {record.run.resolve().name}",
+        title=f"Run “{record.run.resolve().name}”: genre classification from {MODALITIES[record.modalities]}",
         record=record,
+        key_facts=_key_facts(record),
         genres=record.labels.get("genres", record.about.get("genres", [])),
         evaluation=evaluation,
         best=best_epoch(record.epochs),
@@ -131,7 +150,7 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
         course=_course(record.epochs, record.config),
         metric_names={key: metric.name for key, metric in DECISION_METRICS.items()},
         metric_rows=_metric_rows(evaluation) if evaluation else [],
-        parts={name: part for name, part in evaluation.get("parts", {}).items() if part["n_tracks"]},
+        parts={PARTS.get(key, key): part for key, part in evaluation.get("parts", {}).items() if part["n_tracks"]},
         reliability=reliability(evaluation),
         genre_rows=genre_rows(evaluation, record.labels),
         confused=scored and confused_genres(scored),
@@ -143,8 +162,22 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
     )
 
 
+def _key_facts(record: RunRecord) -> list[tuple[str, object]]:
+    """Return names and values that identify the model: preset, system, encoder, size and device."""
+    config, about = record.config, record.about
+    n_parameters = about.get("n_parameters")
+    facts = [
+        ("preset", record.preset),
+        ("system", config.get("model")),
+        ("audio encoder", None if record.modalities == "lyrics" else config.get("encoder")),
+        ("parameters", None if n_parameters is None else f"{n_parameters:,}"),
+        ("device", about.get("device")),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
 def best_epoch(epochs: Sequence[Json]) -> Json | None:
-    """Return the best epoch (:func:`mgc.heads.metrics.validation.is_better`); None where no validation mAP is known."""
+    """Return the best epoch (:func:`mgc.heads.metrics.validation.is_better`); None without a validation mAP."""
     best = None
     for epoch in epochs:
         if epoch.get("val_map") is not None and is_better(_validation(epoch), best and _validation(best)):
@@ -157,7 +190,7 @@ def _validation(epoch: Json) -> dict[str, float | None]:
 
 
 def _tiles(evaluation: Json) -> list[tuple[str, Json, float | None]]:
-    """Return name, estimate and what a baseline without features reaches, of the four figures of the summary."""
+    """Return name, estimate and baseline value of the four metrics in the summary."""
     metrics, baselines = evaluation["metrics"], evaluation.get("baselines", {})
     majority, prior = baselines.get("majority"), baselines.get("label_prior")
     fixed, without = metrics["columns"][FIXED], majority and majority["columns"][FIXED]
@@ -167,7 +200,7 @@ def _tiles(evaluation: Json) -> list[tuple[str, Json, float | None]]:
 
 
 def _metric_rows(evaluation: Json) -> list[tuple[str, Json]]:
-    """Return name and metrics of each way to decide, then of each system that sees no features."""
+    """Return name and metrics of each decision rule, then of each baseline without features."""
     rows = [(column_label(key).name, column) for key, column in evaluation["metrics"]["columns"].items()]
     for key, baseline in evaluation.get("baselines", {}).items():
         name = BASELINES[key].name if key in BASELINES else key
@@ -176,7 +209,7 @@ def _metric_rows(evaluation: Json) -> list[tuple[str, Json]]:
 
 
 def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
-    """Draw losses and validation figures by epoch; None before the first has ended."""
+    """Draw losses and validation metrics per epoch; None before the first epoch is finished."""
     if not epochs:
         return None
     x, best = [float(epoch["epoch"]) for epoch in epochs], best_epoch(epochs)
@@ -201,29 +234,30 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
         f"{1 - lambda_:g} × classification": series("classification", [1 - weight for weight in weights]),
         f"{lambda_:g} × audio-lyrics": series("contrastive", weights),
     }
-    title = "Training loss and its two parts" + ("" if rise == 1 else f", lambda rising for {rise - 1} epochs")
+    title = "Training loss" + ("" if rise == 1 else f" (lambda warm-up: {counted(rise - 1, 'epoch')})")
     loss = line_chart(x, curves, title=title, y_label="loss (nats)")
     curves = {
         f"training ({trained_on})": series("classification"),
         "validation (cross-entropy)": series("val_bce"),
     }
-    classification = line_chart(x, curves, title="Classification loss", y_label="nats", mark=mark)
+    classification = line_chart(x, curves, title="Classification loss", y_label="loss (nats)", mark=mark)
     curves = {
         "mAP": series("val_map"),
         "Jaccard at 0.5": series("val_jaccard"),
-        "tracks with no genre predicted": series("val_empty_share"),
+        "tracks without a predicted genre": series("val_empty_share"),
     }
-    validation = line_chart(x, curves, title="Validation", y_label="share (0 to 1)", mark=mark, unit_range=True)
+    title = "Validation metrics"
+    validation = line_chart(x, curves, title=title, y_label="metric (0 to 1)", mark=mark, unit_range=True)
     charts = {"loss": loss, "classification": classification, "validation": validation}
-    pulls = {"audio-lyrics": series("gradient_contrastive"), "classification": series("gradient_classification")}
-    if any(value for line in pulls.values() for value in line):
+    norms = {"audio-lyrics": series("gradient_contrastive"), "classification": series("gradient_classification")}
+    if any(value for line in norms.values() for value in line):
         title = "Gradient of each loss at the audio encoder"
-        charts["gradients"] = line_chart(x, pulls, title=title, y_label="norm, weighted", logarithmic=True)
+        charts["gradients"] = line_chart(x, norms, title=title, y_label="weighted gradient norm", logarithmic=True)
     return charts
 
 
 def _recipe_rows(preprocessor: Json) -> list[tuple[str, str, object]]:
-    """Return feature, name and value of every parameter of the features, fingerprints first."""
+    """Return feature, name and value of each parameter of the recipe, fingerprints first."""
     rows: list[tuple[str, str, object]] = [
         (feature, "fingerprint", value) for feature, value in preprocessor["fingerprints"].items()
     ]

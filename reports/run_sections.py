@@ -1,4 +1,4 @@
-"""Sections of a run's page: calibration, genres, confusions, the worst predictions, the genre graph."""
+"""Sections of a run report: calibration, genres, confusions, worst predictions, genre graph."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .html import Json
 
 MAX_PAIRS = 60
 MAX_DRAWN = 120
-"""Genres in a map; of more, the most frequent."""
+"""Maximum number of genres in a map; the most frequent ones."""
 N_NEIGHBOURS = 4
 MIN_MISSED = 3
-"""Missed tracks below which a row's shares are left out of the picture: they could only be 0, a half or all."""
+"""Minimum number of missed tracks for a row of the confusion map; shares of fewer are not informative."""
 MAX_SHOWN = 20
-"""Tracks in the list of the worst predictions."""
+"""Maximum length of the list of worst predictions."""
 _MIN_PROBABILITY = 1e-7
-"""A score of exactly 0 or 1 counts as this far from it; its logarithm would be infinite."""
+"""Scores are clipped to this distance from 0 and 1, where the logarithm would be infinite."""
 
 
 class Song(NamedTuple):
-    """Where a page plays a song from, or why it cannot."""
+    """The URL of a track's audio file, or the reason why the page has no player for it."""
 
     source: str | None = None
     problem: str | None = None
@@ -44,12 +44,12 @@ class Song(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """Where songs are, for a page in the folder `page`.
+    """Find audio files for a report in the folder `page`.
 
     Attributes
     ----------
-    root : the folder that the tracks' paths start from; None where it is not known.
-    clip_s : seconds of each song that the model uses.
+    root : root folder of the tracks' paths; None if unknown.
+    clip_s : length of the clip that the model uses, in seconds.
     """
 
     page: Path
@@ -57,24 +57,24 @@ class Player:
     clip_s: float | None = None
 
     def song(self, path: str | None, offset_s: float | None) -> Song:
-        """Return where the clip of a track is; neither place nor problem without an audio root."""
+        """Return the URL of a track's clip, or the reason why there is none; both None without an audio root."""
         if self.root is None:
             return Song()
         if path is None:
-            return Song(problem="Its file is not known; run mgc evaluate again.")
+            return Song(problem="Unknown audio file. Run mgc evaluate again.")
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
-            return Song(problem=f"{path} is not below the audio root.")
+            return Song(problem=f"{path} is outside the audio root.")
         file = find_file(self.root, path)
         if not file.is_file():
-            return Song(problem=f"No file {path} below the audio root.")
+            return Song(problem=f"No file {path} in the audio root.")
         if not offset_s:
             return Song(source=self._url(file))
         end = "" if self.clip_s is None else f",{offset_s + self.clip_s:g}"
         return Song(source=f"{self._url(file)}#t={offset_s:g}{end}")
 
     def _url(self, file: Path) -> str:
-        """Relative, so that page and songs may move together and the page names no folder of this machine."""
+        """Return a relative URL: page and audio can move together, and the page has no absolute path."""
         try:
             return quote(os.fsencode(Path(os.path.relpath(file, self.page)).as_posix()))
         except ValueError:  # another drive
@@ -82,15 +82,15 @@ class Player:
 
 
 def reliability(evaluation: Json) -> Chart | None:
-    """Draw the reliability plot; None where the evaluation has no calibration."""
+    """Draw the reliability diagram; None if the evaluation has no calibration."""
     calibration = evaluation.get("calibration")
     if not calibration or calibration["expected_calibration_error"] is None:
         return None
-    return reliability_chart(calibration["bins"], title="Reliability of the scores")
+    return reliability_chart(calibration["bins"], title="Reliability diagram")
 
 
 def genre_rows(evaluation: Json, labels: Json) -> list[tuple[Json, object, float]]:
-    """Return metrics, training tracks and own threshold of each genre, the most frequent first."""
+    """Return metrics, training tracks and per-genre threshold of each genre, the most frequent first."""
     if not evaluation:
         return []
     metrics = evaluation["metrics"]
@@ -101,7 +101,7 @@ def genre_rows(evaluation: Json, labels: Json) -> list[tuple[Json, object, float
 
 
 def confused_genres(scored: ScoredTracks) -> dict[str, Any]:
-    """Count which genres are predicted instead of which, at the threshold tuned for all genres."""
+    """Count confusions (predicted instead of missed) at the tuned overall threshold."""
     threshold = float(scored.thresholds[TUNED][0])
     counts = confusions(scored.labels, decide(scored.scores, threshold))
     pairs, shares, names = counts.pairs(), counts.shares, scored.genres
@@ -128,7 +128,7 @@ def confused_genres(scored: ScoredTracks) -> dict[str, Any]:
 
 
 def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]:
-    """Draw shares as a heat map of the genres that take part in any confusion; None where fewer than two do."""
+    """Draw the shares of all genres in any confusion as a heat map; None for fewer than two genres."""
     shares = np.where(counts.missed[:, None] >= MIN_MISSED, np.nan_to_num(counts.shares), 0.0)
     taking_part = np.flatnonzero(shares.any(axis=0) | shares.any(axis=1))
     if len(taking_part) < 2:
@@ -137,16 +137,16 @@ def _confusion_chart(names: Sequence[str], counts: Confusions) -> dict[str, Any]
         [names[i] for i in taking_part.tolist()],
         shares[np.ix_(taking_part, taking_part)],
         counts.support[taking_part],
-        title="Confused genres",
-        x_label="genre predicted wrongly",
-        y_label="genre missed",
-        unit="share of the tracks missed (0 to 1)",
+        title="Confusion map",
+        x_label="genre predicted instead",
+        y_label="missed genre",
+        unit="share of missed tracks (0 to 1)",
     )
     return {"chart": chart, "n_drawn": min(len(taking_part), MAX_DRAWN), "n_genres": len(taking_part)}
 
 
 def worst_predictions(scored: ScoredTracks, listing: Sequence[Json], player: Player) -> dict[str, Any]:
-    """List the tracks whose predicted genres overlap least with their own; those without a mistake are left out."""
+    """List the tracks with the lowest Jaccard index of predicted and labelled genres, without correct ones."""
     threshold = float(scored.thresholds[TUNED][0])
     predicted = decide(scored.scores, threshold)
     overlap, loss = jaccard_per_track(scored.labels, predicted), cross_entropy(scored.labels, scored.scores)
@@ -171,12 +171,12 @@ def worst_predictions(scored: ScoredTracks, listing: Sequence[Json], player: Pla
 
 
 def worst_tracks(overlap: FloatArray, loss: FloatArray) -> npt.NDArray[np.int64]:
-    """(N,) tracks by least `overlap`, then largest `loss`, then order."""
+    """Return (N,) track indices sorted by ascending `overlap`, then descending `loss`."""
     return np.lexsort((-loss, overlap))
 
 
 def cross_entropy(labels: BoolArray, scores: npt.NDArray[np.float32]) -> FloatArray:
-    """(N,) binary cross-entropy of each track, the mean over genres, in nats."""
+    """Return the (N,) binary cross-entropy per track, averaged over genres, in nats."""
     s = np.clip(scores.astype(np.float64), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     mean: FloatArray = -np.where(labels, np.log(s), np.log(1 - s)).mean(axis=1)
     return mean
@@ -188,17 +188,17 @@ def _title(track: Json) -> str:
 
 
 def _scored_genres(scored: ScoredTracks, i: int, chosen: BoolArray, other: BoolArray) -> list[Json]:
-    """Return the `chosen` genres of track `i` by score, the highest first; correct are those in `other` too."""
+    """Return the `chosen` genres of track `i`, the highest score first; genres also in `other` are correct."""
     order = np.flatnonzero(chosen)[np.argsort(-scored.scores[i][chosen], kind="stable")]
     return [{"name": scored.genres[j], "score": scored.scores[i, j], "correct": other[j]} for j in order]
 
 
 def genre_graph(graph: Json) -> dict[str, Any] | None:
-    """Return summary, map and neighbours of a ``graph.json``; None where the model uses no graph."""
+    """Return summary, map and neighbours of a ``graph.json``; None if the model uses no graph."""
     if not graph.get("used"):
         return None
     names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
-    labels = {"x_label": "genre it draws on", "y_label": "genre", "unit": "weight (A_hat, no unit)"}
+    labels = {"x_label": "other genre", "y_label": "genre", "unit": "weight in A_hat (no unit)"}
     nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
     by_count = np.argsort(-counts, kind="stable")
     return {
@@ -212,14 +212,14 @@ def genre_graph(graph: Json) -> dict[str, Any] | None:
 def genre_map(
     names: Sequence[str], weights: FloatArray, counts: npt.NDArray[np.int64], *, title: str, **labels: str
 ) -> Chart:
-    """Draw weights between genres (C, C), related ones next to each other; `MAX_DRAWN` with the largest counts (C,)."""
+    """Draw a (C, C) matrix, related genres next to each other; at most `MAX_DRAWN`, by their counts (C,)."""
     frequent = np.sort(np.argsort(-counts, kind="stable")[:MAX_DRAWN])
     drawn = frequent[clustered_order(weights[np.ix_(frequent, frequent)])]
     return heat_map([names[i] for i in drawn.tolist()], weights[np.ix_(drawn, drawn)], title=title, **labels)
 
 
 def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
-    """(C,) order that puts genres which draw on each other next to each other.
+    """Return a (C,) order that puts genres with large mutual weights next to each other.
 
     Notes
     -----
@@ -238,7 +238,7 @@ def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def neighbours(adjacency: FloatArray, n: int) -> list[list[tuple[int, float]]]:
-    """For each genre the `n` others that it draws on most, with their weights; those of no weight are left out."""
+    """Return, for each genre, the `n` other genres of largest weight, with their weights; zero weights are omitted."""
     others = np.where(np.eye(len(adjacency), dtype=bool), 0.0, adjacency)
     order = np.argsort(-others, axis=1, kind="stable")[:, :n]
     return [[(int(j), float(row[j])) for j in best if row[j] > 0] for row, best in zip(others, order, strict=True)]

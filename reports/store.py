@@ -1,4 +1,4 @@
-"""The page about a feature store, finished or still growing. A section without data says what is missing."""
+"""The report of a feature store, complete or not. A section without data states what is missing."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from .html import Json, write_page
 from .store_survey import SPLIT_ORDER, Histogram, Picture, Survey, pictures, survey
 
 N_EXAMPLES = 3
-"""Failed tracks that are listed per reason."""
+"""Number of example tracks per reason code."""
 MAX_LISTED = 1000
-"""Genres in the table; of more, those with most tracks."""
+"""Maximum number of genres in the table; the most frequent ones."""
 MAX_LANGUAGES = 20
-"""Languages in the chart."""
+"""Maximum number of languages in the chart."""
 MAX_DRAWN = 100
-"""Genres in the chart; of more, those with most tracks."""
-NO_SPLIT = "no split told"
+"""Maximum number of genres in the chart; the most frequent ones."""
+NO_SPLIT = "no split"
 
 
 def write_store_report(path: Path, out: Path | None = None) -> Path:
-    """Write a store's report and return its path.
+    """Write the report of a feature store and return its path.
 
     Parameters
     ----------
-    path : a feature store in either form, finished or growing.
-    out : the page to write; default: next to the store, its name and ``.report.html``.
+    path : feature store, Zarr or HDF5, complete or not.
+    out : output file; default ``NAME.report.html`` next to the store NAME.
 
     Raises
     ------
     ConfigError
-        `out` is the store itself or lies in one.
+        `out` is a store or inside a store.
     StoreNotFoundError, StoreFormatError, StoreCorruptError
     MissingExtraError
         jinja2 or matplotlib is not installed (extra ``report``).
@@ -58,13 +58,13 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
         return write_page(
             out,
             "store.html",
-            title=f"store {store.path.name}",
+            title=f"Feature store {store.path.name}: contents and coverage",
             name=store.path.name,
             info=info,
             survey=counts,
             mel=recipe.mel,
             lyrics=recipe.lyrics,
-            features=[*(["sound"] if recipe.mel else []), *(["lyrics"] if recipe.lyrics else []), *store.added],
+            features=[*(["audio"] if recipe.mel else []), *(["lyrics"] if recipe.lyrics else []), *store.added],
             failures=_failures(store, info.reasons) if info.failed else [],
             coverage_heads=heads,
             coverage=_coverage(counts, heads),
@@ -85,21 +85,21 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
                 **{f"sha256 of the recipe of {name}": value for name, value in info.fingerprints.items()},
                 **store.library_versions,
                 "store format": info.format_version,
-                "tracks a part": info.part_rows,
+                "tracks per part": info.part_rows,
             },
         )
 
 
 def _refuse_inside(out: Path) -> None:
-    """Refuse a page that would lie in a store, or replace it."""
+    """Refuse an output file that is a store or inside a store."""
     target = out.resolve()
     for place in (target, *target.parents):
         if is_store(place):
-            raise ConfigError(f"{out}: {place} is a feature store; write the page somewhere else, such as beside it")
+            raise ConfigError(f"{out}: {place} is a feature store. Write the page to a folder outside of it.")
 
 
 def _failures(store: FeatureStore, reasons: Json) -> list[dict[str, Any]]:
-    """Return a row per reason, with some of its tracks."""
+    """Return one row per reason code, with example tracks."""
     failed = store.newest_tracks(["id", "status", "reason", "detail"])
     failed = failed.filter(pc.equal(failed.column("status"), FAILED))
     rows = []
@@ -111,20 +111,20 @@ def _failures(store: FeatureStore, reasons: Json) -> list[dict[str, Any]]:
 
 
 def _meaning(reason: str) -> tuple[str, str]:
-    """Return what happened and what to do."""
+    """Return the cause and the remedy."""
     if reason not in Reason.__members__:
-        return "A reason that a later version of mgc gave.", "–"
+        return "Reason code of a later version of mgc.", "–"
     return REASON_MEANINGS[Reason(reason)]
 
 
 def _coverage_heads(store: FeatureStore) -> dict[str, str]:
-    """Return the counts of :class:`Survey` that are columns, with their heads."""
+    """Return the keys of :class:`Survey` counts in the coverage table, with their column headers."""
     mel, lyrics = store.recipe.mel, store.recipe.lyrics
     return {
         "planned": "planned",
         "failed": "failed",
         "pending": "pending",
-        **({"sound": "with sound"} if mel else {}),
+        **({"sound": "with audio"} if mel else {}),
         **({"lyrics": "with lyrics"} if lyrics else {}),
         **({"both": "with both"} if mel and lyrics else {}),
         **{f"+{name}": f"with {name}" for name in store.added},
@@ -132,7 +132,7 @@ def _coverage_heads(store: FeatureStore) -> dict[str, str]:
 
 
 def _coverage(counts: Survey, heads: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return the counts by split, and of all tracks."""
+    """Return the counts per split and for all tracks."""
     by_split = {name or NO_SPLIT: of_split for name, of_split in counts.splits.items()}
     if list(by_split) == [NO_SPLIT]:
         return {f"all ({NO_SPLIT})": by_split[NO_SPLIT]}
@@ -142,7 +142,7 @@ def _coverage(counts: Survey, heads: Iterable[str]) -> dict[str, dict[str, int]]
 def _made_by(recipe: FeatureSetRecipe) -> str:
     if isinstance(recipe, TextRecipe):
         return f"text encoder {recipe.model}"
-    return f"extractor {recipe.extractor} {recipe.version}, of the {'lyrics' if recipe.input == 'text' else 'sound'}"
+    return f"extractor {recipe.extractor} {recipe.version}, from {'lyrics' if recipe.input == 'text' else 'audio'}"
 
 
 def _reasons(reasons: dict[str, int]) -> list[str]:
@@ -150,24 +150,24 @@ def _reasons(reasons: dict[str, int]) -> list[str]:
 
 
 def _seconds_chart(seconds: Histogram | None, mel: MelRecipe | None) -> Chart | None:
-    """Draw how long the audio files are; None without audio."""
+    """Draw the lengths of the audio files; None without audio."""
     if seconds is None or mel is None:
         return None
-    mark = (mel.clip_s, f"clip: {mel.clip_s:g} s")
+    mark = (mel.clip_s, f"clip, {mel.clip_s:g} s")
     return histogram_chart(seconds, title="Length of the audio files", x_label="length (s)", mark=mark)
 
 
 def _tokens_chart(tokens: Histogram | None, lyrics: TextRecipe | None) -> Chart | None:
-    """Draw how long lyrics are; None without lyrics."""
+    """Draw the lengths of the lyrics; None without lyrics."""
     if tokens is None or lyrics is None:
         return None
-    x_label = "tokens of the text encoder, before cutting"
-    mark = (float(lyrics.max_tokens), f"kept: {lyrics.max_tokens}")
+    x_label = "tokens of the text encoder, before truncation"
+    mark = (float(lyrics.max_tokens), f"limit, {lyrics.max_tokens}")
     return histogram_chart(tokens, title="Length of the lyrics", x_label=x_label, mark=mark)
 
 
 def _language_chart(languages: dict[str, int]) -> dict[str, Any] | None:
-    """Draw the most frequent languages; None where the source has none."""
+    """Draw the most frequent languages; None if the source has no language tags."""
     tagged = {tag: n for tag, n in languages.items() if tag}
     if not tagged:
         return None
@@ -175,15 +175,15 @@ def _language_chart(languages: dict[str, int]) -> dict[str, Any] | None:
     n_others, n_untagged = sum(tagged.values()) - sum(drawn.values()), languages.get("", 0)
     rows = {tag: [n] for tag, n in drawn.items()}
     rows |= {f"{len(tagged) - len(drawn)} others": [n_others]} if n_others else {}
-    rows |= {"not told": [n_untagged]} if n_untagged else {}
+    rows |= {"no tag": [n_untagged]} if n_untagged else {}
     title = "Languages of the planned tracks"
-    chart = bar_chart(rows, ["tracks"], title=title, x_label="tracks", y_label="language (tag)")
+    chart = bar_chart(rows, ["tracks"], title=title, x_label="tracks", y_label="language tag")
     first, n = next(iter(tagged.items()))
     return {"chart": chart, "n": len(tagged), "first": first, "share": n / sum(languages.values())}
 
 
 def _genre_chart(counts: Survey) -> dict[str, Any] | None:
-    """Draw how many tracks with features a genre has, by split; None where no genre has any."""
+    """Draw the number of tracks with features per genre and split; None if no genre has any."""
     with_features = {name: of_genre["ok"] for name, of_genre in counts.genres.items()}
     if not any(with_features.values()):
         return None
@@ -195,7 +195,7 @@ def _genre_chart(counts: Survey) -> dict[str, Any] | None:
     parts = [*splits, "no split"] if splits else ["tracks"]
     if splits and not any(row[-1] for row in rows.values()):
         parts, rows = splits, {name: row[:-1] for name, row in rows.items()}
-    title = "Tracks with features, by genre"
+    title = "Tracks with features, per genre"
     smallest = min(with_features, key=lambda name: with_features[name])
     return {
         "chart": bar_chart(rows, parts, title=title, x_label="tracks with features", y_label="genre"),
@@ -207,7 +207,7 @@ def _genre_chart(counts: Survey) -> dict[str, Any] | None:
 
 
 def _mel_charts(pictures: Sequence[Picture], mel: MelRecipe | None) -> dict[str, Any]:
-    """Draw mels on one scale of colours, from the loudest value of all of them."""
+    """Draw mel spectrograms on one colour scale, relative to the loudest value of all."""
     if mel is None or not pictures:
         return {"pictures": []}
     top_db = max(float(picture.mel.max()) for picture in pictures)

@@ -1,7 +1,7 @@
-"""Counts of the tracks of a feature store, and a few of their mels, for its page.
+"""Track counts and example mel spectrograms of a feature store, for its report.
 
-Tracks are counted column by column, each by its newest row; no object is made per track. "With sound" and "with lyrics"
-mean that the store holds the features.
+Counting is done per column, with the newest row of each track; no object is created per track. "With audio" and "with
+lyrics" mean that the store has the features.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..cache.reading.store import FeatureStore
 
 MAX_BINS = 40
 FAR = 3.0
-"""A histogram ends at its 99th percentile, and counts what lies beyond, where its maximum is so many times that."""
+"""A histogram ends at the 99th percentile if the maximum is more than this many times larger."""
 
 N_PICTURES = 6
-"""Mels that are drawn."""
+"""Number of mel spectrograms in the report."""
 SPLIT_ORDER = ("train", "validation", "test")
 
 BoolArray = npt.NDArray[np.bool_]
@@ -35,12 +35,12 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How values are distributed.
+    """Distribution of values.
 
     Attributes
     ----------
-    edges, counts : (n + 1,), (n,); the last bin is also that of the values beyond it, `n_beyond` of them.
-    n, low, median, high, total : of all values; low and high are the extremes.
+    edges, counts : (n + 1,), (n,); the last bin includes the `n_beyond` values above the last edge.
+    n, low, median, high, total : number, minimum, median, maximum and sum of all values.
     """
 
     edges: FloatArray
@@ -55,12 +55,12 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class AddedCounts:
-    """A feature set that was added to the store, and the outcome of the tracks that have the store's own features.
+    """Outcome of an added feature set for the tracks that are ok in the store.
 
     Attributes
     ----------
-    ok, failed, pending : tracks; `ok` counts those without lyrics too, for which there is nothing to extract.
-    reasons : why tracks failed -> how many.
+    ok, failed, pending : number of tracks; `ok` includes tracks without lyrics, which need no extraction.
+    reasons : reason code -> number of failed tracks.
     """
 
     name: str
@@ -73,18 +73,18 @@ class AddedCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The counts of a store's page.
+    """The counts in the report of a store.
 
     Attributes
     ----------
-    splits : name of a split ("" without one) -> counts: ``planned``, ``ok``, ``failed``, ``pending``, ``sound``,
-        ``lyrics``, ``both`` and, as ``+NAME``, of added feature sets.
-    genres : genre -> counts: ``planned``, ``ok``, ``lyrics``, and of those ok by split.
-    languages : tag ("" without one) -> planned tracks; the most frequent first.
-    labels : number of genres -> planned tracks that have so many.
-    seconds : of the files of tracks with sound; None where there is none.
-    tokens : of the lyrics of tracks that have some, before truncation; None where there is none.
-    n_artists : different names.
+    splits : split name ("" without a split) -> counts: ``planned``, ``ok``, ``failed``, ``pending``, ``sound`` (with
+        audio), ``lyrics``, ``both``, and ``+NAME`` for each added feature set.
+    genres : genre -> counts: ``planned``, ``ok``, ``lyrics``, and tracks that are ok per split.
+    languages : language tag ("" without a tag) -> planned tracks, the most frequent first.
+    labels : number of genres -> planned tracks with that number.
+    seconds : lengths of the files of tracks with audio; None without any.
+    tokens : lengths of lyrics before truncation; None without any.
+    n_artists : number of distinct names.
     """
 
     splits: dict[str, dict[str, int]]
@@ -99,11 +99,12 @@ class Survey:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A track whose mel is drawn, and why: `genre` that it stands for, None where it was drawn evenly.
+    """A track whose mel spectrogram is drawn.
 
     Attributes
     ----------
-    mel : (n_mels, n_frames) float32, dB re 1.0, of the frames that hold sound.
+    genre : the genre that the track represents; None if tracks are evenly spaced.
+    mel : (n_mels, n_frames) float32, dB re 1.0, without padding.
     """
 
     id: str
@@ -113,7 +114,7 @@ class Picture:
 
 
 def survey(store: FeatureStore) -> Survey:
-    """Count the tracks of a store by split, genre, language and length."""
+    """Count the tracks of a store per split, genre, language and length."""
     tracks = store.newest_tracks(["row", "artists", "genres", "language", "split", "status", "seconds"])
     status, rows = np.asarray(tracks.column("status")), np.asarray(tracks.column("row"))
     ok = status == OK
@@ -146,8 +147,10 @@ def survey(store: FeatureStore) -> Survey:
 
 
 def pictures(store: FeatureStore, genres: Sequence[str]) -> list[Picture]:
-    """A track with sound of each of the first few `genres`, from the middle of those that have it; without genres a few
-    drawn evenly. Silent clips are passed over."""
+    """Return one track with audio for each of the first `genres`; without genres, evenly spaced tracks.
+
+    Silent clips are skipped.
+    """
     if store.recipe.mel is None:
         return []
     tracks = store.newest_tracks(["row", "id", "genres", "status", "flags", "offset_s"])
@@ -158,7 +161,7 @@ def pictures(store: FeatureStore, genres: Sequence[str]) -> list[Picture]:
 
 
 def histogram(values: FloatArray) -> Histogram | None:
-    """A histogram of values from 0 on, in as many bins as Rice's rule (2 n^(1/3)) wants; None of none."""
+    """Return a histogram that starts at 0, with the bins of Rice's rule (2 n^(1/3)); None without values."""
     if not len(values):
         return None
     high = float(values.max())
@@ -180,7 +183,7 @@ def histogram(values: FloatArray) -> Histogram | None:
 
 
 def _value_counts(values: pa.ChunkedArray) -> dict[Any, int]:
-    """How often each value occurs, the most frequent first."""
+    """Count each value, the most frequent first."""
     counts = pc.value_counts(values).to_pylist()
     return {count["values"]: count["counts"] for count in sorted(counts, key=lambda count: -count["counts"])}
 
@@ -195,7 +198,7 @@ def _added_counts(store: FeatureStore, name: str, recipe: FeatureSetRecipe) -> A
 
 
 def _with_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe, rows: IntArray, lyrics: BoolArray) -> BoolArray:
-    """Which of the array rows have values of an added feature set: of one from lyrics, only those with lyrics."""
+    """Return a mask of rows with values of an added feature set; sets from lyrics need lyrics."""
     outcomes = store.added_outcomes(name)
     ok = pc.equal(outcomes.column("status"), OK)
     of_lyrics = isinstance(recipe, TextRecipe) or recipe.input == "text"
@@ -206,20 +209,20 @@ def _with_set(store: FeatureStore, name: str, recipe: FeatureSetRecipe, rows: In
 
 
 def _sums(names: pa.Array, masks: Mapping[str, BoolArray]) -> dict[str, dict[str, int]]:
-    """Of each name, how many of its places are true in each mask."""
+    """Count the true values of each mask per name."""
     table = pa.table({"": names} | {key: pa.array(mask) for key, mask in masks.items()})
     sums = table.group_by("").aggregate([(key, "sum") for key in masks]).to_pylist()
     return {row[""]: {key: row[f"{key}_sum"] for key in masks} for row in sums}
 
 
 def _in_order(counts: dict[str, dict[str, int]], first: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Those named first, then the others by name, then what has none."""
+    """Sort names: `first`, then the others by name, then the empty name."""
     others = sorted(name for name in counts if name and name not in first)
     return {name: counts[name] for name in (*first, *others, "") if name in counts}
 
 
 def _genre_counts(genres: pa.Array, splits: pa.Array, masks: Mapping[str, BoolArray]) -> dict[str, dict[str, int]]:
-    """A row per genre, the one with most planned tracks first."""
+    """Return counts per genre, the genre with most planned tracks first."""
     names, parents = pc.list_flatten(genres), np.asarray(pc.list_parent_indices(genres))
     counts = _sums(names, {key: masks[key][parents] for key in ("planned", "ok", "lyrics")})
     by_split = pa.table({"genre": names, "split": splits.take(parents), "ok": pa.array(masks["ok"][parents])})

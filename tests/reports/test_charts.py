@@ -1,12 +1,18 @@
-"""Charts of the pages: what they are made of must not hide their curves."""
+"""Charts: legends next to the plot, tick labels as plain text, colours for all kinds of colour vision."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mgc.reports import ablation, charts
+from mgc.reports.html import static
+
+LINE_NAMES = ("first", "second", "third")
 
 X = [float(epoch) for epoch in range(1, 21)]
 
@@ -44,7 +50,7 @@ def sweep() -> None:
     ],
     ids=["few lines", "many lines", "reliability", "sweep"],
 )
-def test_a_legend_lies_outside_what_it_explains(draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_legends_do_not_overlap_curves_or_labels(draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
 
     def keep(figure: Any, title: str) -> str:
@@ -52,8 +58,8 @@ def test_a_legend_lies_outside_what_it_explains(draw: Any, monkeypatch: pytest.M
         for axes in figure.axes:
             if axes.get_legend() is not None:
                 drawn.append((axes.get_legend().get_window_extent(), axes.get_window_extent()))
-                written = [one for one in (axes.xaxis.label, *axes.texts) if one.get_text()]
-                assert not any(drawn[-1][0].overlaps(one.get_window_extent()) for one in written), "over words"
+                labels = [label for label in (axes.xaxis.label, *axes.texts) if label.get_text()]
+                assert not any(drawn[-1][0].overlaps(label.get_window_extent()) for label in labels)
         return ""
 
     monkeypatch.setattr(charts, "svg_text", keep)
@@ -62,3 +68,40 @@ def test_a_legend_lies_outside_what_it_explains(draw: Any, monkeypatch: pytest.M
     assert drawn
     for legend, plot in drawn:
         assert not legend.overlaps(plot)
+
+
+def test_a_logarithmic_axis_has_plain_tick_labels() -> None:
+    """matplotlib labels powers of ten with math text, which a page would show as source."""
+    chart = charts.line_chart(X, {"norm": [10.0**-x for x in X]}, title="t", y_label="norm", logarithmic=True)
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
+    assert "1e-05" in labels
+    assert not [label for label in labels if "$" in label or "\\" in label]
+
+
+DEFICIENCIES = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""Linear RGB -> linear RGB as seen; Machado, Oliveira and Fernandes (2009), severity 1.0."""
+
+
+def lab(colour: str, seen_as: Any) -> Any:
+    """Return CIELAB (D65) of ``#rrggbb`` after a 3 x 3 matrix in linear RGB."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = to_xyz @ np.clip(np.asarray(seen_as) @ linear, 0, 1) / np.array([0.95047, 1.0, 1.08883])
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("vision", DEFICIENCIES)
+def test_line_colours_are_distinct_with_colour_vision_deficiencies(vision: str, scheme: int) -> None:
+    """CIE76 distances of at least 20, about ten times the smallest visible one."""
+    css = static("colours.css").split("@media")[scheme]
+    colours = [lab(dict(re.findall(r"--(\w+): (#\w+);", css))[name], DEFICIENCIES[vision]) for name in LINE_NAMES]
+    distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(colours, 2)]
+    assert min(distances) >= 20

@@ -1,4 +1,4 @@
-"""Runs side by side: values, settings that differ, and differences only where they can be told."""
+"""Comparison pages: metrics, settings that differ, paired differences and their significance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Chromium
 
+from benchmarks.chromium import Chromium
+from mgc.cache.messages import interval, number
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.compare import compare_runs
@@ -21,33 +22,37 @@ from mgc.reports.comparison import run_names, write_comparison
 
 @pytest.fixture(scope="module")
 def runs(evaluated_run: Path, small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sound and words; sound alone, on the same split; and one that is not evaluated yet."""
+    """Audio and lyrics; audio only, on the same split; and a run without an evaluation."""
     folder = tmp_path_factory.mktemp("runs")
     shutil.copytree(evaluated_run, folder / "both")
     config = TrainConfig(encoder="tiny", epochs=1, lr=1e-3, device="cpu", batch_size=32, modalities="audio")
-    train(small_store, folder / "sound", config)
-    evaluate(folder / "sound", small_store, n_replicates=50)
-    shutil.copytree(folder / "sound", folder / "young", ignore=shutil.ignore_patterns("metrics.json"))
-    return [folder / name for name in ("both", "sound", "young")]
+    train(small_store, folder / "audio", config)
+    evaluate(folder / "audio", small_store, n_replicates=50)
+    shutil.copytree(folder / "audio", folder / "young", ignore=shutil.ignore_patterns("metrics.json"))
+    return [folder / name for name in ("both", "audio", "young")]
 
 
-def test_runs_stand_side_by_side(runs: list[Path], browser: Chromium) -> None:
+def _estimate(estimate: dict[str, Any], *, sign: bool = False) -> str:
+    return " ".join([number(estimate["value"], sign=sign), interval(estimate, sign=sign)]).strip()
+
+
+def test_comparison_shows_metrics_differences_and_settings(runs: list[Path], browser: Chromium) -> None:
     out = write_comparison(runs)
     assert out == runs[0].parent / "compare.html"
     source = out.read_text(encoding="utf-8")
     plain = " ".join(re.sub(r"<[^>]*>", " ", source[source.index("<main>") :]).split())
-    told = [json.loads((run / "metrics.json").read_text())["test"]["metrics"] for run in runs[:2]]
-    values = [one["mean_average_precision"] for one in told]
-    shown = " ".join(f"{one['value']:.3f} {one['low']:.3f} to {one['high']:.3f}" for one in values)
+    scores = [json.loads((run / "metrics.json").read_text())["test"]["metrics"] for run in runs[:2]]
+    shown = " ".join(_estimate(score["mean_average_precision"]) for score in scores)
     assert f"mAP the ranking {shown} –" in plain
-    found = compare_runs(runs[0], runs[1]).to_dict()
-    difference = next(row for row in found["differences"] if row["column"] is None)["difference"]
-    assert f"mAP the ranking {difference['value']:+.3f} {difference['low']:+.3f} to {difference['high']:+.3f}" in plain
-    assert f"young less both Not told: {runs[2]}: not evaluated on its test split" in plain
+    result = compare_runs(runs[0], runs[1]).to_dict()
+    difference = next(row for row in result["differences"] if row["column"] is None)["difference"]
+    missing = " –" if difference["low"] is None else ""
+    assert f"mAP the ranking {_estimate(difference, sign=True)}{missing} not significant" in plain
+    assert f"young − both No comparison: {runs[2]}" in plain
     assert "modalities both audio audio" in plain
-    assert source.count("<td>undecided</td>") == len(found["differences"])  # four artists are too few to tell
+    assert source.count("<td>not significant</td>") == len(result["differences"])  # too few artists
     assert not re.search(r"\bbatch_size\b", plain)  # the same in all
-    jazz = [{row["genre"]: row for row in one["genres"]}["jazz"]["average_precision"] for one in told]
+    jazz = [{row["genre"]: row for row in one["genres"]}["jazz"]["average_precision"] for one in scores]
     assert f"{' '.join(f'{value:.3f}' for value in jazz)} – {max(jazz) - min(jazz):.3f}" in plain
     tab = browser.open(out, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
@@ -55,18 +60,18 @@ def test_runs_stand_side_by_side(runs: list[Path], browser: Chromium) -> None:
     assert tab.errors == []
 
 
-def test_names_are_as_long_as_they_must_be() -> None:
+def test_run_names_are_the_shortest_distinct_path_endings() -> None:
     assert run_names([Path("/a/x/run"), Path("/b/x/last")]) == ["run", "last"]
     assert run_names([Path("/a/x/run"), Path("/b/x/run")]) == ["a/x/run", "b/x/run"]
 
 
-def test_a_user_writes_pages_and_is_told_what_cannot_stand_side_by_side(
+def test_report_command_writes_a_comparison_and_refuses_invalid_arguments(
     runs: list[Path], small_store: FeatureStore, tmp_path: Path, call: Any
 ) -> None:
     page = tmp_path / "deep/page.html"
     done = call("report", runs[0], runs[1], "-o", page, "--json")
     assert (done.code, done.json) == (0, {"report": str(page)})
-    assert "2 runs side by side" in page.read_text(encoding="utf-8")
+    assert "Comparison of 2 training runs" in page.read_text(encoding="utf-8")
     for arguments, why in (
         ((runs[0], runs[0]), "two or more different runs"),
         ((runs[0], small_store.path), "is a feature store"),

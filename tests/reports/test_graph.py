@@ -1,4 +1,4 @@
-"""What is said of a genre graph: isolated and absent genres by name, neighbours, an order with families together."""
+"""Genre graph sections: isolated and absent genres, nearest genres, order with related genres together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ["blues", "folk", "jazz", "metal", "polka"]
 Y = np.array([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
 
 
-def test_isolated_and_absent_genres_are_named():
+def test_summary_lists_isolated_and_absent_genres():
     graph = build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw"))
     summary = graph_summary(graph, NAMES)
     assert (summary["zero_count"], summary["isolated"]) == (["polka"], ["metal"])
@@ -34,7 +34,7 @@ def test_isolated_and_absent_genres_are_named():
     assert graph_warnings(graph_summary(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3])) == []
 
 
-def test_the_document_is_the_graph_and_can_be_computed_again_from_its_parts():
+def test_graph_document_reproduces_the_adjacency():
     graph = build_adjacency(Y, np.eye(5), GraphOptions(similarity="raw"))
     document = graph_document(graph, graph_summary(graph, NAMES), NAMES, GraphOptions(similarity="raw"))
     assert document["counts"] == [3, 2, 1, 1, 0]
@@ -43,13 +43,13 @@ def test_the_document_is_the_graph_and_can_be_computed_again_from_its_parts():
     np.testing.assert_allclose(root[:, None] * a * root, document["adjacency"], atol=2e-6)
 
 
-def test_neighbours_are_the_heaviest_others():
+def test_neighbours_are_the_genres_of_largest_weight():
     weights = np.array([[9, 1, 3], [0, 9, 0], [2, 4, 9.0]])
     assert neighbours(weights, 1) == [[(2, 3.0)], [], [(1, 4.0)]]
     assert neighbours(weights, 5) == [[(2, 3.0), (1, 1.0)], [], [(1, 4.0), (0, 2.0)]]
 
 
-def test_the_order_keeps_families_together_however_they_are_shuffled():
+def test_clustered_order_keeps_families_together():
     """87 genres of 11 families, as in the paper's number of genres."""
     rng = np.random.default_rng(0)
     family = rng.permutation(np.arange(87) % 11)

@@ -1,4 +1,4 @@
-"""Pages as a browser shows them: tables that sort and filter, by mouse and keyboard, in the light and in the dark."""
+"""Pages in a browser: tables that sort and filter, contents, print, light and dark schemes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from chromium import Chromium
 
+from benchmarks.chromium import Chromium
 from mgc.cache.errors import MissingExtraError
 from mgc.reports.charts import Chart, bar_chart
 from mgc.reports.html import environment, render, static
@@ -41,14 +41,14 @@ SVG = '<svg width="900" height="40"><rect width="900" height="40"/></svg>'
 
 
 def page(title: str, body: str, **context: object) -> str:
-    """A page whose body is a template of its own."""
+    """Render a page with a body given as template source."""
     macros = '{% from "macros.html" import bar, details, figure, section, table with context %}'
     source = f'{{% extends "page.html" %}}{macros}{{% block body %}}{body}{{% endblock %}}'
     return environment().from_string(source).render(context, title=title, headings=[])
 
 
 def colours() -> dict[str, tuple[str, str]]:
-    """By name: in the light, in the dark."""
+    """Return name -> colour in the light and in the dark scheme."""
     light, dark = (dict(re.findall(r"--(\w+): (#\w+);", part)) for part in static("colours.css").split("@media"))
     return {name: (light[name], dark[name]) for name in light}
 
@@ -67,7 +67,7 @@ FIRST_COLUMN = "[...document.querySelectorAll('.sortable tbody tr:not([hidden]) 
 SORTED = "[...document.querySelectorAll('.sortable thead th')].map((th) => th.getAttribute('aria-sort'))"
 
 
-def test_a_table_sorts_by_numbers_and_names_with_what_is_missing_last(browser: Chromium, written: Path) -> None:
+def test_tables_sort_by_number_and_name_with_missing_values_last(browser: Chromium, written: Path) -> None:
     tab = browser.open(written)
 
     def click(column: int) -> list[str]:
@@ -85,7 +85,7 @@ def test_a_table_sorts_by_numbers_and_names_with_what_is_missing_last(browser: C
     assert tab.errors == []
 
 
-def test_a_table_is_sorted_and_searched_with_the_keyboard_alone(browser: Chromium, written: Path) -> None:
+def test_tables_sort_and_filter_with_the_keyboard_only(browser: Chromium, written: Path) -> None:
     tab = browser.open(written)
     reached = []
     for _ in range(12):
@@ -99,7 +99,7 @@ def test_a_table_is_sorted_and_searched_with_the_keyboard_alone(browser: Chromiu
     assert tab.run("document.querySelector('.find output').value") == "2 of 4 rows"
     assert tab.run(SORTED) == [None, "descending", None]
     assert {"A Genres", "BUTTON genre", "SUMMARY More"} <= set(reached)
-    assert tab.run("document.querySelector('.tall').tabIndex") == 0  # the box that scrolls is reached too
+    assert tab.run("document.querySelector('.tall').tabIndex") == 0  # a box that scrolls is focusable
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert tab.run(outline) == "solid"
     tab.run("document.querySelector('.find input').focus()")
@@ -109,7 +109,7 @@ def test_a_table_is_sorted_and_searched_with_the_keyboard_alone(browser: Chromiu
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_page_is_no_wider_than_a_phone_and_follows_its_scheme(browser: Chromium, written: Path, dark: bool) -> None:
+def test_pages_fit_a_phone_and_follow_the_colour_scheme(browser: Chromium, written: Path, dark: bool) -> None:
     tab = browser.open(written, width=360, height=740, dark=dark)
     assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     ground = tab.run("getComputedStyle(document.body).backgroundColor")
@@ -117,25 +117,39 @@ def test_a_page_is_no_wider_than_a_phone_and_follows_its_scheme(browser: Chromiu
     assert tab.errors == []
 
 
-def test_without_scripts_a_page_is_all_there_and_offers_nothing_that_does_not_work(
-    browser: Chromium, written: Path
-) -> None:
+def test_contents_stay_visible_on_wide_screens_and_are_hidden_in_print(browser: Chromium, written: Path) -> None:
+    tab = browser.open(written, width=1280, height=700)
+    place = "(({top, left, right}) => [top, left, right])(document.querySelector('nav').getBoundingClientRect())"
+    assert tab.run("document.querySelector('nav b').textContent") == "Contents"
+    before = tab.run(place)
+    assert before[2] <= tab.run("document.querySelector('main').getBoundingClientRect().left")
+    tab.run("window.scrollTo(0, 600)")
+    top, left, right = tab.run(place)
+    assert (left, right) == tuple(before[1:])
+    assert 0 <= top <= 100
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    assert tab.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert tab.run("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+    tab.close()
+
+
+def test_pages_are_complete_without_scripts_and_have_no_dead_controls(browser: Chromium, written: Path) -> None:
     tab = browser.open(written, scripts=False)
     tab.send("Emulation.setScriptExecutionDisabled", value=False)
     assert tab.run(FIRST_COLUMN) == [name for name, *_ in GENRES]
     assert tab.run("document.querySelectorAll('button, input').length") == 0
 
 
-def test_no_script_but_the_page_s_own_runs(browser: Chromium, tmp_path: Path) -> None:
+def test_content_security_policy_blocks_scripts_of_others(browser: Chromium, tmp_path: Path) -> None:
     out = tmp_path / "bad.html"
     out.write_text(page("bad", "<script>document.title = 'owned'</script><p onclick=x()>y</p>"), encoding="utf-8")
     tab = browser.open(out)
-    assert tab.run("document.title") == "mgc: bad"
+    assert tab.run("document.title") == "bad (mgc)"
     assert any("Content Security Policy" in error for error in tab.errors)
 
 
 @pytest.mark.parametrize("module", ["jinja2", "matplotlib"])
-def test_a_missing_library_is_reported_by_the_name_of_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+def test_missing_library_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     environment.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"{module}; install the extra: pip install 'mgc-music\[report\]'"):
@@ -155,8 +169,8 @@ def _contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_text_stands_out_from_what_it_stands_on(scheme: int) -> None:
-    """4.5 to 1 for whatever the style gives to text, 3 to 1 for lines and bars (WCAG 2, levels AA)."""
+def test_text_and_lines_have_enough_contrast(scheme: int) -> None:
+    """At least 4.5 to 1 for text, 3 to 1 for lines and bars (WCAG 2, level AA)."""
     assert _contrast("#ffffff", "#000000") == pytest.approx(21)
     texts = set(re.findall(r"[^-]color: var\(--(\w+)\)", STYLE))
     assert texts == {"ink", "muted", "first"}

@@ -1,4 +1,4 @@
-"""The report: a page that stands alone, tells the run's numbers, and cannot be broken by a genre's name."""
+"""Run reports: self-contained pages with the numbers of the run, safe for any genre name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Chromium
+import yaml
 
 import mgc
+from benchmarks.chromium import Chromium
 from mgc.cache.errors import RunError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
@@ -45,7 +46,7 @@ LOADING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
 
 @dataclass
 class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: tags that must balance, texts, references."""
+    """Balanced tags, texts and references of a page."""
 
     open_tags: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -102,7 +103,7 @@ def run(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def songs(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file for each track of the store, two seconds of silence."""
+    """Two seconds of silence for each track of the store."""
     folder = tmp_path_factory.mktemp("songs")
     for path in small_store.tracks.column("path").to_pylist():
         with wave.open(str(folder / path), "wb") as file:
@@ -118,7 +119,7 @@ def written(run: Path, songs: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run over 87 genres, seven of them with names that break naive pages, three tracks each."""
+    """A run with 87 genres, seven of them with names that contain markup or are long."""
     folder, names = tmp_path_factory.mktemp("odd"), [*ODD_NAMES, *(f"genre {i}" for i in range(80))]
     world = make_world(n_tracks=130)
     rng = np.random.default_rng(0)
@@ -128,7 +129,7 @@ def odd_run(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
     return _run(store, folder / "odd", genres=tuple(names), min_genre_count=0), names
 
 
-def test_the_page_stands_alone(run: Path, written: Path) -> None:
+def test_report_is_self_contained(run: Path, written: Path) -> None:
     assert written == run / "report.html"
     source, page = written.read_text(encoding="utf-8"), _parse(written)
     assert not {"link", "iframe", "img"} & set(page.tags)
@@ -136,7 +137,7 @@ def test_the_page_stands_alone(run: Path, written: Path) -> None:
     assert not [name for name in page.attributes if name.startswith("on")]
     elsewhere = [ref for ref in page.references if not ref.startswith(("#", "data:image/png;base64,"))]
     assert elsewhere
-    assert all((written.parent / ref).is_file() for ref in elsewhere)  # songs, named from the page's own folder
+    assert all((written.parent / ref).is_file() for ref in elsewhere)  # audio files, relative to the page
     assert page.tags.count("audio") == len(elsewhere)
     assert not re.search(r"https?:", source)
     assert not re.search(r"url\((?!#)|@import|file:/", source)
@@ -145,14 +146,21 @@ def test_the_page_stands_alone(run: Path, written: Path) -> None:
     assert page.tags.count("svg") == page.tags.count("figure") == page.tags.count("figcaption") == 7
 
 
-def test_references_within_the_page_lead_somewhere_and_no_id_is_used_twice(written: Path) -> None:
+def test_report_names_run_modalities_and_preset(run: Path, written: Path) -> None:
+    text = _parse(written).text
+    preset = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["preset"]
+    assert text.startswith(f"Run “{run.name}”: genre classification from audio and lyrics")
+    assert f"preset {preset or '–'} system" in text
+
+
+def test_report_has_unique_ids_and_no_broken_internal_links(written: Path) -> None:
     source = written.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]*)"', source)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', source)) <= set(ids)
 
 
-def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None:
+def test_report_shows_the_metrics_of_the_evaluation(run: Path, written: Path) -> None:
     page = _parse(written).text
     test = json.loads((run / "metrics.json").read_text())["test"]
     fixed = test["metrics"]["columns"]["fixed"]
@@ -169,8 +177,8 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None
     known = [value for value in told if value is not None]
     assert len(known) > len(told) / 3  # the others are limits of intervals, of which few artists have none
     assert [value for value in known if f"{value:.3f}" not in page] == []
-    assert f"sound of each of {test['alignment']['n_tracks']} tracks" in page
-    assert f"F1 at {test['threshold']:.3g} own threshold" in page
+    assert f"Retrieval among {test['alignment']['n_tracks']} tracks with both modalities" in page
+    assert f"F1 at {test['threshold']:.3g} per-genre threshold" in page
     for row, cut in zip(
         test["metrics"]["genres"], test["metrics"]["columns"]["tuned_per_genre"]["thresholds"], strict=True
     ):
@@ -182,13 +190,13 @@ def test_the_page_tells_the_numbers_of_the_run(run: Path, written: Path) -> None
     assert f"{test['n_tracks']} test tracks" in page
 
 
-def test_the_page_tells_calibration_parts_and_neighbours(run: Path, written: Path) -> None:
-    """Every seventh track has no lyrics; what the world's graph says comes from graph.json."""
+def test_report_shows_calibration_modalities_and_nearest_genres(run: Path, written: Path) -> None:
+    """Every seventh track has no lyrics."""
     page = _parse(written).text
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert f"Expected calibration error {test['calibration']['expected_calibration_error']:.3f}" in page
     filled = [part for part in test["parts"].values() if part["n_tracks"]]
-    assert ("By what tracks have" in page) == (len(filled) > 1)
+    assert ("Metrics by modality" in page) == (len(filled) > 1)
     graph = json.loads((run / "best/graph.json").read_text())
     weights = np.asarray(graph["adjacency"])
     first = int(np.argmax(graph["counts"]))
@@ -198,7 +206,7 @@ def test_the_page_tells_calibration_parts_and_neighbours(run: Path, written: Pat
     assert about["graph"] == graph["summary"]
 
 
-def test_the_heat_map_holds_the_graph(run: Path, written: Path) -> None:
+def test_genre_map_shows_the_weights_of_the_graph(run: Path, written: Path) -> None:
     """Opacity of the picture's cells is the square root of the off-diagonal weights, related genres together."""
     import base64
     import io
@@ -220,19 +228,19 @@ def test_the_heat_map_holds_the_graph(run: Path, written: Path) -> None:
     np.testing.assert_allclose(shown, np.sqrt(weights / weights.max()), atol=0.01)
 
 
-def test_odd_names_and_87_genres_stay_text(odd_run: tuple[Path, list[str]]) -> None:
+def test_genre_names_with_markup_are_escaped(odd_run: tuple[Path, list[str]]) -> None:
     path, names = odd_run
     out = write_report(path)
     page = _parse(out)
     assert page.tags.count("script") == 1
-    assert page.tags.count("b") == 4  # the tiles have the only ones
+    assert page.tags.count("b") == 1 + 4  # contents and tiles
     cells = {" ".join(text.split()) for text in page.texts}
     assert [name for name in names if name not in cells] == []
     assert page.tags.count("text") > 2 * 87
     assert out.stat().st_size < 1_000_000
 
 
-def test_a_browser_shows_the_page_on_a_phone_and_plays_its_songs(written: Path, browser: Chromium) -> None:
+def test_report_fits_a_phone_and_plays_audio(written: Path, browser: Chromium) -> None:
     tab = browser.open(written, width=360, height=740)
     assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     played = tab.run("""new Promise((done) => {
@@ -246,7 +254,7 @@ def test_a_browser_shows_the_page_on_a_phone_and_plays_its_songs(written: Path, 
     assert tab.errors == []
 
 
-def test_a_browser_sorts_and_filters_87_genres(odd_run: tuple[Path, list[str]], browser: Chromium) -> None:
+def test_report_sorts_and_filters_87_genres(odd_run: tuple[Path, list[str]], browser: Chromium) -> None:
     page = write_report(odd_run[0])
     tab = browser.open(page, dark=True)
     wide = browser.open(page, width=360, height=740)
@@ -263,24 +271,24 @@ def test_a_browser_sorts_and_filters_87_genres(odd_run: tuple[Path, list[str]], 
     assert tab.errors == wide.errors == []
 
 
-def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
+def test_report_is_deterministic(run: Path, tmp_path: Path) -> None:
     first, second = write_report(run, tmp_path / "deep/a.html"), write_report(run, tmp_path / "b.html")
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_run_not_evaluated_yet_and_without_a_graph_says_so(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_report_states_missing_evaluation_graph_and_retrieval(small_store: FeatureStore, tmp_path: Path) -> None:
     path = _run(small_store, tmp_path / "young", evaluated=False, head="linear", contrastive=False)
     page = _parse(write_report(path)).text
-    assert "not been evaluated yet: run mgc evaluate" in page
+    assert "not evaluated yet. Run mgc evaluate" in page
     assert "no genre graph" in page
     evaluate(path, small_store, split="validation", n_replicates=0)
     page = _parse(write_report(path)).text
     assert "Metrics on the validation split" in page
-    assert "told of test tracks, and those have not been scored" in page
+    assert "need scores of the test tracks" in page
     assert "Not measured: the model has no audio-lyrics projections" in page
 
 
-def test_a_line_cut_short_by_a_kill_does_not_count(run: Path, tmp_path: Path) -> None:
+def test_report_ignores_a_truncated_line_of_the_history(run: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(run, cut)
     with (cut / "metrics.jsonl").open("a") as file:
@@ -288,7 +296,7 @@ def test_a_line_cut_short_by_a_kill_does_not_count(run: Path, tmp_path: Path) ->
     assert "for 2 epochs" in _parse(write_report(cut)).text
 
 
-def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run: Path) -> None:
+def test_report_refuses_folders_that_are_not_runs(tmp_path: Path, run: Path) -> None:
     with pytest.raises(RunError, match=r"config\.yaml is missing"):
         write_report(tmp_path)
     broken = tmp_path / "broken"
@@ -298,7 +306,7 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run: Path) -> None:
         write_report(broken)
 
 
-def test_the_page_tells_where_a_run_comes_from(run: Path, written: Path, tmp_path: Path) -> None:
+def test_report_shows_provenance(run: Path, written: Path, tmp_path: Path) -> None:
     about, page = json.loads((run / "run.json").read_text()), _parse(written).text
     (session,) = about["sessions"]
     own = {"python": platform.python_version(), "mgc": mgc.__version__}
@@ -317,7 +325,7 @@ def _versions(*names: str) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def test_a_run_that_is_resumed_says_both_times(run: Path, small_store: FeatureStore, tmp_path: Path) -> None:
+def test_provenance_lists_every_training_session(run: Path, small_store: FeatureStore, tmp_path: Path) -> None:
     resumed = shutil.copytree(run, tmp_path / "resumed")
     config = TrainConfig(encoder="tiny", epochs=3, lr=1e-3, device="cpu", batch_size=32)
     train(small_store, resumed, config, resume=True)

@@ -1,4 +1,4 @@
-"""What a report says of mistakes: confusions counted a second way, the worst tracks, players that lead somewhere."""
+"""Confusions, worst predictions and audio players of run reports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scored() -> ScoredTracks:
     labels = random.random((80, 4)) < 0.4
     labels[~labels.any(axis=1), 0] = True
     scores = (0.35 * labels + 0.65 * random.random((80, 4))).astype(np.float32)
-    scores[3, 1] = 0.0  # certain, and where it is wrong infinitely so
+    scores[3, 1] = 0.0  # a wrong label at score 0 would have infinite loss
     return ScoredTracks(
         run=Path("run"),
         ids=tuple(f"t{i}" for i in range(80)),
@@ -39,7 +39,7 @@ def scored() -> ScoredTracks:
 
 
 def _section(scored: ScoredTracks) -> str:
-    """The part of a run's page about its mistakes, one space between any two words."""
+    """Return confusions and worst predictions as HTML, with single spaces."""
     mistakes = worst_predictions(scored, _listing(), Player(page=Path()))
     return " ".join(render("mistakes.html", confused=confused_genres(scored), mistakes=mistakes).split())
 
@@ -48,7 +48,7 @@ def _plain(html: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", html).replace("&nbsp;", " ").split())
 
 
-def test_confusions_are_those_counted_track_by_track(scored: ScoredTracks) -> None:
+def test_confusions_equal_a_count_per_track(scored: ScoredTracks) -> None:
     counted: dict[tuple[int, int], int] = {}
     missed, alone = [0] * 4, [0] * 4
     for has, says in zip(scored.labels.tolist(), (scored.scores >= CUT).tolist(), strict=True):
@@ -66,17 +66,18 @@ def test_confusions_are_those_counted_track_by_track(scored: ScoredTracks) -> No
     order = [(-counted[pair], -counted[pair] / missed[pair[0]]) for pair in found.pairs()]
     assert order == sorted(order)
     (one, other), section = found.pairs()[0], _section(scored)
-    row = f"{escape(GENRES[one])} {escape(GENRES[other])} {counted[one, other]} {counted[one, other] / missed[one]:.0%}"
+    share = f"{100 * counted[one, other] / missed[one]:.0f} %"
+    row = f"{escape(GENRES[one])} {escape(GENRES[other])} {counted[one, other]} {share}"
     assert f"{row} {missed[one]} {found.support[one]}" in _plain(section)
-    assert f"Of {sum(missed)} misses (a track, a genre of it), {sum(alone)} are of tracks" in section
+    assert f"Missed: {sum(missed)} genre labels, of which {sum(alone)} on tracks without a wrong prediction" in section
 
 
-def test_a_system_that_errs_never_or_only_alone_is_told_as_such(scored: ScoredTracks) -> None:
+def test_perfect_predictions_have_no_confusions_and_no_worst_tracks(scored: ScoredTracks) -> None:
     from dataclasses import replace
 
     right = replace(scored, scores=scored.labels.astype(np.float32))
-    assert "No genre was taken for another" in _section(right)
-    assert "None: every track got just its genres" in _section(right)
+    assert "No wrong genre was predicted instead" in _section(right)
+    assert "None: at threshold 0.4 every track has exactly its labelled genres." in _section(right)
     silent = confusions(scored.labels, np.zeros_like(scored.labels))
     assert (silent.alone == scored.labels.sum(axis=0)).all()
     assert np.isnan(confusions(scored.labels, scored.labels).shares).all()
@@ -89,7 +90,7 @@ def _listing() -> list[dict[str, object]]:
     ]
 
 
-def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
+def test_worst_predictions_are_sorted_by_jaccard_then_cross_entropy(scored: ScoredTracks) -> None:
     """By scikit-learn's Jaccard index and cross-entropy of each track."""
     says = scored.scores >= CUT
     sure = np.clip(scored.scores.astype(float), 1e-7, 1 - 1e-7)
@@ -101,10 +102,10 @@ def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
     section = _section(scored)
     assert re.findall(r"<h3>Artist &amp; (\d+) – Song", section) == [str(i) for i in worst]
     overlap, loss, first = sorted(key)[0]
-    assert f"t{first}: Jaccard {overlap:.3f}, cross-entropy {-loss:.3f} nats a genre" in section
+    assert f"t{first}: Jaccard {overlap:.3f}, cross-entropy {-loss:.3f} nats per genre" in section
     has = sorted((g for g in range(4) if scored.labels[first, g]), key=lambda g: -scored.scores[first, g])
-    told = ", ".join(f"{GENRES[g]} {scored.scores[first, g]:.2f}" for g in has)
-    assert f"has {told} predicted" in _plain(section).replace("&lt;pop&gt;", "<pop>")
+    shown = ", ".join(f"{GENRES[g]} {scored.scores[first, g]:.2f}" for g in has)
+    assert f"labelled {shown} predicted" in _plain(section).replace("&lt;pop&gt;", "<pop>")
     assert "<audio" not in section
 
 
@@ -115,13 +116,13 @@ def test_the_worst_tracks_come_first(scored: ScoredTracks) -> None:
         ("a/b.mp3", 12.5, 'src="../songs/a/b.mp3#t=12.5,42.5"'),
         ('a/"x" #1 100%?.mp3', None, 'src="../songs/a/%22x%22%20%231%20100%25%3F.mp3"'),
         ("a/日本.mp3", 0.0, 'src="../songs/a/%E6%97%A5%E6%9C%AC.mp3"'),
-        ("a/gone<b>.mp3", 0.0, "No file a/gone&lt;b&gt;.mp3 below"),
-        ("../runs/secret.mp3", 0.0, "../runs/secret.mp3 is not below"),
-        ("/etc/passwd", 0.0, "/etc/passwd is not below"),
-        (None, None, "not known; run mgc evaluate again"),
+        ("a/gone<b>.mp3", 0.0, "No file a/gone&lt;b&gt;.mp3 in"),
+        ("../runs/secret.mp3", 0.0, "../runs/secret.mp3 is outside"),
+        ("/etc/passwd", 0.0, "/etc/passwd is outside"),
+        (None, None, "Unknown audio file. Run mgc evaluate again"),
     ],
 )
-def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
+def test_players_link_existing_files_or_state_the_reason(
     tmp_path: Path, path: str | None, offset_s: float | None, want: str
 ) -> None:
     (tmp_path / "songs/a").mkdir(parents=True)
@@ -134,7 +135,7 @@ def test_a_player_leads_to_a_file_that_is_there_or_says_why_not(
     assert ("<audio" in shown) == want.startswith("src=")
 
 
-def test_the_best_epoch_of_the_page_is_the_one_that_was_kept() -> None:
+def test_best_epoch_breaks_ties_by_cross_entropy() -> None:
     epochs = [{"epoch": k, "val_map": m, "val_bce": b} for k, m, b in ((1, 1.0, 2.3), (2, 1.0, 0.4), (3, 0.9, 0.1))]
     assert best_epoch(epochs) == epochs[1]  # equal mAP: the lower cross-entropy
     assert best_epoch([{"epoch": 1, "val_map": None, "val_bce": None}]) is None

@@ -1,4 +1,4 @@
-"""The page about a store: it tells what a second way of counting finds, in either form, and stays out of the store."""
+"""Store reports: counts equal to an independent count, in Zarr and HDF5, written outside the store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Chromium
 from PIL import Image
 
+from benchmarks.chromium import Chromium
 from benchmarks.worlds import small_store
 from benchmarks.worlds.full_store import create_full
 from mgc.cache.errors import ConfigError
@@ -34,8 +34,7 @@ LANGUAGES = ("en", "pt", "zxx", None)
 
 @pytest.fixture(scope="module")
 def odd(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The page about 87 genres, some with names that break naive pages, splits, languages, flags and failures; and the
-    world that all of it was written from."""
+    """A report with 87 genres (some with markup), splits, languages, flags and failures; and its source data."""
     names, n = [*ODD_NAMES, *(f"genre {i}" for i in range(81))], 130
     failed, flags = (
         {5, 77, 78},
@@ -58,7 +57,7 @@ def odd(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 
 
 def _text(page: Path) -> str:
-    """What the page says, one space between any two texts."""
+    """Return the text of a page, with single spaces."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", _source(page))).split())
 
 
@@ -67,7 +66,7 @@ def _source(page: Path) -> str:
 
 
 def _rows(page: Path, about: str) -> dict[str, list[str]]:
-    """The body of a table of the page: first cell -> the others."""
+    """Return the body of a table: first cell -> other cells."""
     table = re.search(rf'aria-label="{about}">.*?<tbody>(.*?)</tbody>', _source(page), flags=re.DOTALL)
     assert table
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table[1])]
@@ -80,19 +79,20 @@ def test_every_flag_and_reason_has_a_meaning() -> None:
     assert REASON_MEANINGS.keys() == set(Reason)
 
 
-def test_a_growing_store_is_told_as_one(tmp_path: Path) -> None:
-    """Eight of ten tracks are there, one of them failed, the others are flagged SHORT."""
+def test_report_of_an_incomplete_store_counts_pending_tracks(tmp_path: Path) -> None:
+    """Eight of ten tracks are extracted: one failed, seven have the flag SHORT."""
     path = small_store.create(tmp_path / "growing.zarr")
     small_store.fill(path, [0, 1])
     page = write_store_report(path)
-    told = _text(page)
-    assert "features (sound, lyrics) of 7 of 10 planned tracks by 1 artist. It is not finished: 2 are not" in told
-    assert f"EMPTY 1 {' '.join(REASON_MEANINGS[Reason.EMPTY])} t05: no samples" in told
+    text = _text(page)
+    assert "features (audio, lyrics) of 7 of 10 planned tracks by 1 artist." in text
+    assert "Extraction is not finished: 2 tracks pending" in text
+    assert f"EMPTY 1 {' '.join(REASON_MEANINGS[Reason.EMPTY])} t05: no samples" in text
     assert _rows(page, "Flags") == {"SHORT": ["8", FLAG_MEANINGS[Flag.SHORT]]}
-    assert _rows(page, "Coverage by split") == {"all (no split told)": ["10", "1", "2", "7", "6", "6"]}
+    assert _rows(page, "Coverage by split") == {"all (no split)": ["10", "1", "2", "7", "6", "6"]}
 
 
-def test_the_tables_tell_what_the_tracks_are(odd: tuple[Path, Any]) -> None:
+def test_tables_equal_an_independent_count(odd: tuple[Path, Any]) -> None:
     page, world = odd
     ok = [i for i in range(world.n_tracks) if i not in world.failed]
     with_lyrics = {i for i in ok if world.lyrics_tokens[i]}
@@ -105,10 +105,10 @@ def test_the_tables_tell_what_the_tracks_are(odd: tuple[Path, Any]) -> None:
         those = [i for i in planned[name] if i in ok]
         splits = Counter(world.tracks[i]["split"] for i in those)
         assert [int(all_), int(here), int(words)] == [len(planned[name]), len(those), len(with_lyrics & set(those))]
-        assert share == f"{len(those) / len(planned[name]):.1%}"
+        assert share == f"{100 * len(those) / len(planned[name]):.1f}\N{NO-BREAK SPACE}%"
         assert [int(n) for n in by_split] == [splits[split] for split in ("train", "validation", "test")]
     coverage = _rows(page, "Coverage by split")
-    for shown, split in (("train", "train"), ("test", "test"), ("no split told", None)):
+    for shown, split in (("train", "train"), ("test", "test"), ("no split", None)):
         of_split = [i for i, track in enumerate(world.tracks) if track["split"] == split]
         n_ok, n_words = len(set(of_split) & set(ok)), len(set(of_split) & with_lyrics)
         want = [len(of_split), len(of_split) - n_ok, 0, n_ok, n_words, n_words]
@@ -119,35 +119,35 @@ def test_the_tables_tell_what_the_tracks_are(odd: tuple[Path, Any]) -> None:
     assert _rows(page, "Failures by reason")["NOT_AUDIO"][0] == "3"
 
 
-def test_the_sentences_tell_lengths_languages_and_labels(odd: tuple[Path, Any]) -> None:
+def test_report_shows_lengths_languages_and_labels(odd: tuple[Path, Any]) -> None:
     page, world = odd
-    told = _text(page)
+    text = _text(page)
     ok = np.asarray([i not in world.failed for i in range(world.n_tracks)])
     seconds = np.asarray([world.seconds[i] for i in range(world.n_tracks)])[ok]
-    assert f"{len(seconds)} files, {seconds.sum() / 3600:.1f} hours in all; the shortest 20.0 s" in told
-    assert f"the median {np.median(seconds):.1f} s, the longest 40,000.0 s" in told
+    assert f"{len(seconds)} files, {seconds.sum() / 3600:.1f} hours in total: shortest 20.0 s" in text
+    assert f"median {np.median(seconds):.1f} s, longest 40,000.0 s" in text
     tokens = world.lyrics_tokens[ok & (world.lyrics_tokens > 0)]
-    assert f"{len(tokens)} tracks with lyrics; the shortest {tokens.min()} tokens, the median" in told
-    assert "All are within the 24 that are kept." in told
+    assert f"{len(tokens)} tracks with lyrics: shortest {tokens.min()} tokens, median" in text
+    assert "No lyrics exceed the limit of 24 tokens." in text
     n_en = sum(track["language"] == "en" for track in world.tracks)
-    assert f"the most frequent of 3 is en, {n_en / 130:.1%}" in told
+    assert f"The most frequent of 3 languages is en, with {100 * n_en / 130:.1f} %" in text
     mean = np.mean([len(track["genres"]) for track in world.tracks])
-    assert f"87 genres over 130 planned tracks, {mean:.2f} a track on average, 2 at most; 1 tracks have none" in told
+    assert f"87 genres over 130 planned tracks, {mean:.2f} per track on average, 2 at most. 1 track without" in text
 
 
-def test_what_a_source_named_stays_text(odd: tuple[Path, Any]) -> None:
+def test_names_with_markup_are_escaped(odd: tuple[Path, Any]) -> None:
     page, _ = odd
-    source, told = _source(page), _text(page)
+    source, text = _source(page), _text(page)
     assert not re.search(r"<(img|i|script)\b", source)
-    assert "<img src=x>: text" in told
+    assert "<img src=x>: text" in text
     shown = [name if len(name) <= 28 else name[:27].rstrip() for name in ODD_NAMES]
     texts = [" ".join(html.unescape(found).split()) for found in re.findall(r"<text[^>]*>(.*?)</text>", source)]
     assert [name for name in shown if not any(name in one for one in texts)] == []
     assert page.stat().st_size < 2_000_000
 
 
-def test_mels_are_pictures_of_the_stored_values(odd: tuple[Path, Any]) -> None:
-    """The first picture's brightness is the stored dB, from the loudest of all pictures down to 80 dB below."""
+def test_mel_charts_show_the_stored_values(odd: tuple[Path, Any]) -> None:
+    """The brightness of the first image follows the stored dB."""
     page, world = odd
     source = _source(page)
     shown = re.findall(r"<h3>[^<]*: (t\d+)</h3>", source)
@@ -167,33 +167,33 @@ def test_mels_are_pictures_of_the_stored_values(odd: tuple[Path, Any]) -> None:
     assert best > 0.97
 
 
-def test_features_that_joined_and_takedowns_are_told(tmp_path: Path) -> None:
+def test_report_lists_added_feature_sets_and_takedowns(tmp_path: Path) -> None:
     page = write_store_report(create_full(tmp_path / "full.zarr"))
-    joined = _rows(page, "Features that joined later")
-    assert joined["other"] == ["text encoder other", "9", "0", "0", "–"]
-    assert joined["tempo"] == ["extractor tempo 1, of the sound", "9", "0", "0", "–"]
-    assert _rows(page, "Coverage by split")["all (no split told)"][-2:] == ["8", "9"]  # t00 has no lyrics
+    added = _rows(page, "Added feature sets")
+    assert added["other"] == ["text encoder other", "9", "0", "0", "–"]
+    assert added["tempo"] == ["extractor tempo 1, from audio", "9", "0", "0", "–"]
+    assert _rows(page, "Coverage by split")["all (no split)"][-2:] == ["8", "9"]  # t00 has no lyrics
     assert f"DROPPED 1 {REASON_MEANINGS[Reason.DROPPED][0]}" in _text(page)
 
 
-def test_stores_without_something_say_so(make_world: Callable[..., Any], tmp_path: Path) -> None:
+def test_report_states_missing_features_and_labels(make_world: Callable[..., Any], tmp_path: Path) -> None:
     bare = make_world(n_tracks=3, recipe=Recipe(mel=MelRecipe(clip_s=1.0), lyrics=None))
     for track in bare.tracks:
         track["genres"] = []
         track["artists"] = []
     bare.write(tmp_path / "bare.zarr", genres=["none has it"]).close()
-    told = _text(write_store_report(tmp_path / "bare.zarr"))
-    for said in ("No track has a genre", "holds no lyrics features", "told no track's language", "Tracks drawn evenly"):
-        assert said in told
-    assert "3 planned tracks; the source names no artist." in told
+    text = _text(write_store_report(tmp_path / "bare.zarr"))
+    for phrase in ("No track has a genre", "no lyrics features", "no language tags", "Evenly spaced tracks"):
+        assert phrase in text
+    assert "3 planned tracks; the source has no artist names." in text
     make_world(n_tracks=3, failed={0, 1, 2}).write(tmp_path / "failed.zarr").close()
-    told = _text(write_store_report(tmp_path / "failed.zarr"))
-    for said in ("of 0 of 3 planned tracks", "No track here has sound. No track here has lyrics.", "nothing to draw"):
-        assert said in told
-    assert "mel spectrograms" not in told
+    text = _text(write_store_report(tmp_path / "failed.zarr"))
+    for phrase in ("of 0 of 3 planned tracks", "No track has audio. No track has lyrics.", "No chart: no track"):
+        assert phrase in text
+    assert "Mel spectrograms" not in text
 
 
-def test_both_forms_give_the_same_page_but_for_name_and_size(songs_store: Path, tmp_path: Path) -> None:
+def test_zarr_and_hdf5_give_the_same_report(songs_store: Path, tmp_path: Path) -> None:
     sealed = tmp_path / "songs.h5"
     convert(songs_store, sealed)
     pages = []
@@ -206,18 +206,18 @@ def test_both_forms_give_the_same_page_but_for_name_and_size(songs_store: Path, 
     assert pages[0] == pages[1]
 
 
-def test_the_page_lies_beside_the_store_and_never_in_it(songs_store: Path, tmp_path: Path) -> None:
+def test_report_is_written_next_to_the_store_and_never_inside(songs_store: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.zarr"
     link.symlink_to(songs_store)
     before = small_store.tree(songs_store)
     assert write_store_report(link) == tmp_path / "link.zarr.report.html"
     for inside in (link / "page.html", songs_store / "log/deep/page.html", songs_store):
-        with pytest.raises(ConfigError, match="is a feature store; write the page somewhere else"):
+        with pytest.raises(ConfigError, match=r"is a feature store\. Write the page to a folder outside"):
             write_store_report(link, inside)
     assert small_store.tree(songs_store) == before
 
 
-def test_the_page_shows_no_error_and_fits_a_phone(odd: tuple[Path, Any], browser: Chromium) -> None:
+def test_store_report_fits_a_phone_without_console_errors(odd: tuple[Path, Any], browser: Chromium) -> None:
     for dark in (False, True):
         tab = browser.open(odd[0], width=360, height=740, dark=dark)
         assert tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
@@ -226,7 +226,7 @@ def test_the_page_shows_no_error_and_fits_a_phone(odd: tuple[Path, Any], browser
         tab.close()
 
 
-def test_mel_bands_are_where_librosa_has_them() -> None:
+def test_mel_band_positions_equal_librosa() -> None:
     import librosa
 
     for recipe in (MelRecipe(), MelRecipe(n_mels=64, fmin_hz=50, fmax_hz=8000)):
@@ -234,7 +234,7 @@ def test_mel_bands_are_where_librosa_has_them() -> None:
         np.testing.assert_allclose([band_of(each, recipe) for each in hz], np.arange(recipe.n_mels), atol=1e-9)
 
 
-def test_frames_are_averaged_and_far_values_counted_in_the_last_bin() -> None:
+def test_frames_are_averaged_and_outliers_counted_in_the_last_bin() -> None:
     mel = np.random.default_rng(0).normal(size=(4, 1292)).astype(np.float32)
     narrow = columns_averaged(mel)
     assert narrow.shape == (4, 431)

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from chromium import Chromium
 
+from benchmarks.chromium import Chromium
 from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK
 from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table

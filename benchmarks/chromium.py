@@ -139,10 +139,18 @@ class Tab:
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        picture = self.send("Page.captureScreenshot", captureBeyondViewport=True, format="png")["data"]
-        path.write_bytes(base64.b64decode(picture))
+    def screenshot(self, *, whole_page: bool = True) -> bytes:
+        """Return a PNG of the whole page, or of the first screen."""
+        options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole_page}
+        if whole_page:
+            size = self.send("Page.getLayoutMetrics")["cssContentSize"]
+            options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        return base64.b64decode(self.send("Page.captureScreenshot", **options)["data"])
+
+    def pdf(self) -> bytes:
+        """Return the page as a PDF, A4."""
+        options = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True, "printBackground": False}
+        return base64.b64decode(self.send("Page.printToPDF", **options)["data"])
 
     def close(self) -> None:
         self.send("Page.close")
