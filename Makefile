@@ -4,6 +4,7 @@
 # make docs   the documentation site in build/site
 # make bench  start-up, checkpoints, the demo's collection and speed, in benchmarks/speed/ and benchmarks/tables/
 # make honesty    three checks for leakage on the demo (about 20 minutes)
+# make screenshots   the report page in docs/images/, from the demo; needs Chromium
 # make campaign   fault injection: kills, faults, invalid files; resumable (MINUTES=60)
 # make tables     the paper's tables on the synthetic benchmark; hours, resumable
 # make gpu-check  checks on a CUDA device
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check docs bench bench-gpu honesty campaign tables gpu-check release-check containers-check clean
+.PHONY: install demo test check docs bench bench-gpu honesty screenshots campaign tables gpu-check release-check containers-check clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -59,6 +60,9 @@ bench: $(STAMP)
 
 honesty: demo
 	$(BIN)/python -m benchmarks.tables.honesty --folder demo | tee benchmarks/tables/honesty.md
+
+screenshots: demo
+	$(BIN)/python -m benchmarks.screenshots demo/run
 
 campaign: $(STAMP)
 	$(BIN)/python -m benchmarks.campaigns.reliability run --minutes $(MINUTES)

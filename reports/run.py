@@ -140,7 +140,8 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
     return write_page(
         out,
         "run.html",
-        title=f"Run “{record.run.resolve().name}”: genre classification from {MODALITIES[record.modalities]}",
+        title=f"Run {record.run.resolve().name}: genre classification from {MODALITIES[record.modalities]}",
+        heading=f"Genre classification from {MODALITIES[record.modalities]}",
         record=record,
         key_facts=_key_facts(record),
         genres=record.labels.get("genres", record.about.get("genres", [])),
@@ -163,10 +164,11 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
 
 
 def _key_facts(record: RunRecord) -> list[tuple[str, object]]:
-    """Return names and values that identify the model: preset, system, encoder, size and device."""
+    """Return names and values that identify the run: folder, preset, system, encoder, size and device."""
     config, about = record.config, record.about
     n_parameters = about.get("n_parameters")
     facts = [
+        ("run", record.run.resolve().name),
         ("preset", record.preset),
         ("system", config.get("model")),
         ("audio encoder", None if record.modalities == "lyrics" else config.get("encoder")),
@@ -194,7 +196,7 @@ def _tiles(evaluation: Json) -> list[tuple[str, Json, float | None]]:
     metrics, baselines = evaluation["metrics"], evaluation.get("baselines", {})
     majority, prior = baselines.get("majority"), baselines.get("label_prior")
     fixed, without = metrics["columns"][FIXED], majority and majority["columns"][FIXED]
-    tiles = [(f"{METRICS[key].name} at threshold 0.5", fixed, without, key) for key in ("jaccard", "f1")]
+    tiles = [(f"{METRICS[key].name} at 0.5", fixed, without, key) for key in ("jaccard", "f1")]
     tiles += [(METRICS[key].name, metrics, prior, key) for key in ("mean_average_precision", "roc_auc")]
     return [(name, values[key], baseline and baseline[key]["value"]) for name, values, baseline, key in tiles]
 

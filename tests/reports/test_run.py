@@ -149,8 +149,8 @@ def test_report_is_self_contained(run: Path, written: Path) -> None:
 def test_report_names_run_modalities_and_preset(run: Path, written: Path) -> None:
     text = _parse(written).text
     preset = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["preset"]
-    assert text.startswith(f"Run “{run.name}”: genre classification from audio and lyrics")
-    assert f"preset {preset or '–'} system" in text
+    assert text.startswith(f"Run {run.name}: genre classification from audio and lyrics")
+    assert f"run {run.name} preset {preset or '–'} system" in text
 
 
 def test_report_has_unique_ids_and_no_broken_internal_links(written: Path) -> None:
