@@ -33,8 +33,6 @@ SIGNIFICANCE = {
     "worse": "significantly worse",
     "higher": "significantly higher",
     "lower": "significantly lower",
-    "undecided": "not significant",
-    "not judged": "not tested",
 }
 """Verdicts of ``tables.json`` -> text in Markdown and CSV."""
 
