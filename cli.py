@@ -1,6 +1,6 @@
 """The command line: parse, call one library function, print, exit. Commands import heavy packages only when they run.
 
-Exit codes: 0 done; 1 a fault of ours; 2 refused (bad input); 3 finished, but more tracks failed than allowed (`predict`
+Exit codes: 0 done; 1 a bug of mgc; 2 refused (bad input); 3 finished, but more tracks failed than allowed (`predict`
 allows none); 4 damage found; 128 + the number of a signal (130 interrupted, 143 terminated, 141 output closed).
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .cache.messages import counted
 from .commands import api, extraction, runs, signals, stores, training
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
@@ -32,9 +33,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Multi-label music genre classification from sound and lyrics.\n\n"
-    "[b]mgc extract[/b] turns a collection into a feature store, once; [b]mgc train[/b] learns from the store; "
-    "[b]mgc predict[/b] predicts the genres of new songs. Start with [b]mgc demo[/b].",
+    help="Multi-label music genre classification from audio and lyrics.\n\n"
+    "[b]mgc extract[/b] computes a feature store from a collection.\n"
+    "[b]mgc train[/b] trains a model on the store.\n"
+    "[b]mgc predict[/b] predicts the genres of new songs.\n"
+    "Start with [b]mgc demo[/b].",
 )
 
 
@@ -42,17 +45,19 @@ app = typer.Typer(
 @takes_flags
 def demo(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo makes.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("demo"),
     songs: Annotated[
-        int | None, typer.Option(min=40, help="Songs to make.", show_default="240; 160 where the CPU lacks bf16")
+        int | None,
+        typer.Option(min=40, help="Number of generated songs.", show_default="240; 160 where the CPU lacks bf16"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default="15")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Training epochs.", show_default="15")] = None,
     seed: Seed = 0,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
+    """Run every step on a generated demo collection: extract, train, evaluate, predict, report.
 
-    Example: [b]mgc demo -o demo[/b]
+    Example:
+      mgc demo -o demo
     """
     with terminal.progress() as steps:
         report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
@@ -100,12 +105,15 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except OSError as error:
         status = 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else _fail(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not retry at exit
     sys.exit(status)
 
 
 def _open_missing_streams() -> None:
-    """Open what the caller closed (``>&-``), or what libraries print would go into the next file that is opened."""
+    """Open standard streams that the caller closed (``>&-``).
+
+    Otherwise the next file that is opened takes their number, and receives what libraries print.
+    """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
     os.close(handle)
@@ -118,7 +126,7 @@ def _run() -> int:
     try:
         app()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # typer's; whoever read the output has had enough
+        if isinstance(end.__context__, BrokenPipeError):  # from typer; the reader of the output has ended
             return 128 + signal.SIGPIPE
         code = end.code
     except BrokenPipeError:
@@ -128,23 +136,23 @@ def _run() -> int:
     return signals.exit_status() or (code if isinstance(code, int) else 0)
 
 
-_FAULT = "this is a fault of mgc, not of your input; please report it with the lines above"
+_BUG = "this is a bug of mgc, not of your input. Please report it with the lines above."
 
 
 def _fail(error: Exception) -> int:
     """Report an error; return the exit status."""
-    if signals.exit_status() is not None:  # of what was interrupted
+    if signals.exit_status() is not None:  # an interrupted library raised it
         return 2
     line = explain(error)
     with contextlib.suppress(OSError):  # standard error may be closed, too
         if line is None:
             to_stderr(traceback.format_exc())
-        to_stderr(f"error: {line or _FAULT}")
+        to_stderr(f"error: {line or _BUG}")
     return 1 if line is None else 2
 
 
 def _in_utf8_mode() -> None:
-    """Start again where the locale would make Python read names of files as anything but UTF-8."""
+    """Restart in UTF-8 mode where the locale gives file names another encoding."""
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         arguments = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606
@@ -154,17 +162,18 @@ def _in_utf8_mode() -> None:
 
 def _print_demo(report: DemoReport) -> None:
     metrics, baselines = report.metrics["metrics"], report.metrics["baselines"]
-    ours, majority = (values["columns"]["fixed"]["jaccard"]["value"] for values in (metrics, baselines["majority"]))
+    model, majority = (values["columns"]["fixed"]["jaccard"]["value"] for values in (metrics, baselines["majority"]))
     training = report.training
     for remark in report.remarks:
         to_stdout(remark)
     to_stdout(
-        f"{report.extraction['planned']} generated songs, {len(training['genres'])} genres; "
-        f"tested on {metrics['n_tracks']} songs by artists not trained on"
+        f"{counted(report.extraction['planned'], 'generated song')}, {counted(len(training['genres']), 'genre')}; "
+        f"test split: {counted(metrics['n_tracks'], 'song')} by unseen artists"
     )
-    to_stdout(f"learning rate {training['learning_rate']:g}, {training['epochs']} epochs, threshold 0.5 (the paper's)")
-    to_stdout(f"test Jaccard {ours:.3f}; always the most usual genres: {majority:.3f}; ratio {ours / majority:.2f}")
-    to_stdout(f"a new song, truly {', '.join(report.new_song_genres)}:")
+    epochs = counted(training["epochs"], "epoch")
+    to_stdout(f"{epochs}, learning rate {training['learning_rate']:g}, threshold 0.5 (the paper's)")
+    to_stdout(f"test Jaccard index {model:.3f}; majority baseline {majority:.3f}; ratio {model / majority:.2f}")
+    to_stdout(f"new song with the genres {', '.join(report.new_song_genres)}:")
     runs.print_predictions([report.prediction], 5)
     to_stdout("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     to_stdout(f"report: {report.report}")

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the one place where `pipeline` and `heads` meet."""
+"""The commands as functions: the one module that imports both `pipeline` and `heads`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole path on the built-in collection."""
+"""All steps on the generated demo collection."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ DEMO_OPTIONS: dict[str, Any] = {
     "batch_size": 16,
     "split": "auto",
 }
-"""Training options of the demo, on top of preset ``paper`` with artists apart: larger steps and fewer epochs than the
-paper's, for minutes on two cores."""
+"""Training options of the demo, which replace those of preset ``paper``: split by artist, and a higher learning rate
+for fewer epochs than in the paper, so that training takes minutes on two cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What the demo made and how well it did; Jaccard indices on test songs by artists not trained on."""
+    """Files and metrics of the demo; Jaccard indices are of test songs by unseen artists."""
 
     collection: str
     store: str
@@ -62,14 +62,14 @@ def demo(
     workers: int | None = None,
     on_progress: Progress = silent,
 ) -> DemoReport:
-    """The whole path on the built-in collection: generate, extract, train, evaluate, predict, report.
+    """Run every step on the generated demo collection: extract, train, evaluate, predict, report.
 
-    What is already in `folder` is used again; a run that is there is continued.
+    Finished steps in `folder` are not repeated; an interrupted run is continued.
 
     Parameters
     ----------
-    n_songs : None makes 240, or two thirds of it on a CPU that does not compute in bf16.
-    epochs : None trains as :data:`DEMO_OPTIONS` say; fewer show the path, not a model.
+    n_songs : None generates 240 songs, or 160 on a CPU without native bf16.
+    epochs : None takes those of :data:`DEMO_OPTIONS`; a model with fewer epochs only shows the steps.
     """
     with extra("all"):
         from ..pipeline.synth.world import make_collection, unheard_song, write_song
@@ -79,7 +79,7 @@ def demo(
     if n_songs is None:
         n_songs = 240 if cpu_has_bf16() else 160
         if n_songs < 240:
-            remarks.append("this CPU does not compute in bf16, so the demo makes 160 songs instead of 240")
+            remarks.append("This CPU has no native bf16, so the demo generates 160 songs instead of 240.")
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -103,8 +103,8 @@ def demo(
     with timed("predict"):
         song = unheard_song(seed, n_songs)
         audio = write_song(song, folder / "new")
-        words = folder / "new" / "lyrics" / f"{song.id}.txt"
-        prediction = predict(run, [audio], lyrics=words, on_progress=on_progress).predictions[0]
+        lyrics = folder / "new" / "lyrics" / f"{song.id}.txt"
+        prediction = predict(run, [audio], lyrics=lyrics, on_progress=on_progress).predictions[0]
     return DemoReport(
         collection=str(collection),
         store=str(store),

@@ -35,20 +35,20 @@ def extract(
     on_progress: Progress = silent,
     **changes: Any,
 ) -> ExtractReport:
-    """Make or continue a feature store, or add a feature set to it.
+    """Create or continue a feature store, or add a feature set to it.
 
     Parameters
     ----------
     source : tracks, such as ``read_source("songs/").source``.
     store : a Zarr store, or with the suffix ``.h5`` a sealed one.
-    options : what to extract, and how.
+    options : features, workers and other settings.
     changes : options by name, in place of those in `options`: ``extract(source, store, clip_s=10.0)``.
 
     Raises
     ------
     ConfigError, TextModelError, RecipeMismatchError
     TypeError
-        If a name in `changes` is no option.
+        If a name in `changes` is not an option.
     """
     options = with_changes(options or ExtractOptions(), changes)
     refuse_without_links(store)
@@ -68,7 +68,9 @@ def extract(
     if store.suffix not in SEALED_SUFFIXES:
         report = fill(store)
     elif options.shard is not None:
-        raise ConfigError(f"{store}: shards of a job array fill a Zarr store; `mgc store convert` seals it afterwards")
+        raise ConfigError(
+            f"{store}: --shard needs a Zarr store. Extract to .zarr, then seal it with `mgc store convert`."
+        )
     else:
         report = _fill_sealed(store, fill, on_progress, may_grow=options.append or options.retry_failed)
     predicted = load_forecast(store) if report.parts_built else None
@@ -84,20 +86,20 @@ def plan(
     on_progress: Progress = silent,
     **changes: Any,
 ) -> Forecast:
-    """Predict what :func:`extract` of a new store takes, from a sample.
+    """Predict the duration and size of an extraction from a trial on a sample.
 
     Parameters
     ----------
-    store : the prediction is saved next to it, and :func:`extract` reports it next to what happened.
+    store : the forecast is saved next to it; :func:`extract` reports it with the actual duration.
     options, changes : as for :func:`extract`.
-    sample : tracks to try; None takes 64, or a tenth of a small collection.
+    sample : tracks of the trial; None takes 64, or a tenth of a small collection.
     """
     options = with_changes(options or ExtractOptions(), changes)
     with extra("extract"):
         from ..pipeline.extraction.trial import forecast
 
     if not source.tracks:
-        raise ConfigError("no tracks to plan for: the source is empty, or the filters kept nothing")
+        raise ConfigError("no tracks to plan for: the source is empty, or the filters removed all tracks")
     prediction = forecast(source, options, sample=sample, on_progress=on_progress)
     if store is not None:
         prediction.save(store)
@@ -106,7 +108,7 @@ def plan(
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledExtractor:
-    """An extractor and the package that brings it; with the `error` if it cannot be loaded."""
+    """An extractor and its package, and the `error` if it cannot be loaded."""
 
     name: str
     package: str
@@ -122,7 +124,7 @@ class InstalledExtractor:
 
 
 def extractors() -> list[InstalledExtractor]:
-    """List the extractors that are installed, those that cannot be loaded too."""
+    """List the installed extractors, with those that cannot be loaded."""
     with extra("extract"):
         from ..pipeline.extractors.registry import extractor_names, load_extractor
 
@@ -147,13 +149,13 @@ def _fill_sealed(
 ) -> ExtractReport:
     """Fill a hidden Zarr store next to a sealed one, then seal it; after a kill the next call continues.
 
-    A sealed store lacks nothing: unless it may grow, its records suffice to see if it is of this source and recipe.
+    A sealed store is complete: unless it may grow, its records suffice for the comparison with source and recipe.
     """
     with only_writer(sealed) as folder:
         store, draft = folder / "store.zarr", folder / f"sealed{sealed.suffix}"
-        finished = sealed.exists() and not is_store(store)  # else an earlier run was interrupted before it sealed
+        finished = sealed.exists() and not is_store(store)  # else an earlier extraction was interrupted before sealing
         if finished and not may_grow:
-            store = folder / "records.zarr"  # by another name, so that nobody takes it for one to be sealed
+            store = folder / "records.zarr"  # another name, so that it is not sealed later
             shutil.rmtree(store, ignore_errors=True)
         before = None
         try:
@@ -163,7 +165,7 @@ def _fill_sealed(
             report = fill(store)
         except MgcError as error:
             if finished and (not may_grow or (before is not None and _extent(store) == before)):
-                shutil.rmtree(store, ignore_errors=True)  # the sealed one says the same
+                shutil.rmtree(store, ignore_errors=True)  # the sealed store has the same records
             raise type(error)(str(error).replace(str(store), str(sealed))) from error
         if report.parts_built or not finished:
             draft.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Genres of new songs and of stored tracks.
+"""Prediction of the genres of new songs and of stored tracks.
 
-Predicting a new song is extracting it into a small temporary store with the recipe of the model, then predicting from
-that store: there is one feature code.
+New songs are extracted into a temporary store with the recipe of the model, and predicted from it, so that training and
+prediction share the code of the features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
-from ..cache.messages import counted, join_names
+from ..cache.messages import counted, html_summary, join_names
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from ..pipeline.sources.manifest import Source
 
 MANY_SONGS = 32
-"""From so many songs (or windows of them) on, worker processes are worth their start."""
+"""Number of songs (or windows) from which worker processes pay off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Genres of one track. A track that could not be read has a reason and no scores.
+    """Predicted genres of one track. A track that could not be decoded has a reason code and no scores.
 
     Attributes
     ----------
-    windows, failed_windows : of a whole song (``windows="all"``): windows that its scores are the mean of, and those
-        that could not be read and are left out, of which ``detail`` then names the first. None for one clip.
+    windows, failed_windows : of a whole song (``windows="all"``), the number of windows in the mean, and of those that
+        could not be decoded; ``detail`` describes the first of these. None for one clip.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Prediction:
         return dataclasses.asdict(self)
 
     def to_row(self) -> dict[str, Any]:
-        """The same with a value a column, as in the CSV file that :func:`predict` writes."""
+        """Return one value per column, as in the CSV file that :func:`predict` writes."""
         from ..heads.evaluation.prediction_files import flat_row
 
         row = self.to_dict()
@@ -71,13 +71,13 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions in the order of the tracks, and what the user should know about them.
+    """Predictions in the order of the tracks, and remarks for the user.
 
     Attributes
     ----------
     predictions : empty where they were written to a file.
     output : that file.
-    n_tracks, reasons : tracks in all, and those without scores by the reason.
+    n_tracks, reasons : number of tracks, and of failed tracks per reason code.
     """
 
     predictions: list[Prediction]
@@ -114,8 +114,8 @@ def predict(
     run : a run folder, or its ``best/``.
     inputs : audio files and folders of them, or one feature store.
     options : thresholds, windows, workers, text encoder.
-    lyrics : lyrics of the one song given; without it ``song.txt`` next to ``song.mp3`` is taken.
-    output : a .parquet, .csv or .jsonl file to write, block by block, instead of returning the predictions: memory
+    lyrics : lyrics file of a single song; without it, ``song.txt`` next to ``song.mp3``.
+    output : a .parquet, .csv or .jsonl file to write block by block, instead of returning the predictions. Memory
         does not grow with the number of tracks.
     changes : options by name, in place of those in `options`: ``predict(run, songs, threshold="0.5")``.
 
@@ -123,7 +123,7 @@ def predict(
     ------
     ConfigError, RunError, TextModelError, RecipeMismatchError
     TypeError
-        If a name in `changes` is no option.
+        If a name in `changes` is not an option.
     """
     options = with_changes(options or PredictOptions(), changes)
     return _predict(_load(run), inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
@@ -139,7 +139,7 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
     Raises
     ------
     RunError
-        If there is no trained model; the message says what was looked for.
+        If there is no trained model.
     """
     return Model(_load(Path(run)), text_model, text_device)
 
@@ -152,13 +152,13 @@ def _load(run: Path) -> LoadedModel:
 
 
 class Model:
-    """A trained model with all that prediction needs: recipe, genres, thresholds, graph.
+    """A trained model with its recipe, genres, thresholds and graph.
 
     Examples
     --------
     >>> import mgc
     >>> model = mgc.load_model("best/")
-    >>> prediction = model.predict("song.wav")  # lyrics="song.txt", or song.txt beside it
+    >>> prediction = model.predict("song.wav")  # lyrics="song.txt", or song.txt next to it
     >>> list(prediction.scores) == model.genres
     True
     >>> [len(song.scores) for song in model.predict_all(["song.wav", "broken.wav"])]
@@ -171,14 +171,31 @@ class Model:
         self._loaded = loaded
         self._options = PredictOptions(workers=0, text_model=text_model, text_device=text_device)
 
+    def __repr__(self) -> str:
+        system, modalities = self._loaded.training.model, self._loaded.training.modalities
+        return f"<Model {self._loaded.folder}: {system}, {modalities}; {counted(len(self.genres), 'genre')}>"
+
+    def _repr_html_(self) -> str:
+        loaded = self._loaded
+        facts = {
+            "system": loaded.training.model,
+            "modalities": loaded.training.modalities,
+            "genres": f"{len(self.genres)}: {join_names(self.genres, 10)}",
+            "training tracks": loaded.n_train,
+            "epoch": loaded.epoch,
+            "tuned threshold": f"{loaded.thresholds.overall:.3f}",
+            "text encoder": "none" if loaded.recipe.lyrics is None else loaded.recipe.lyrics.model,
+        }
+        return html_summary(f"Model {loaded.folder}", facts)
+
     @property
     def genres(self) -> list[str]:
-        """Genres that it knows, in the order of its scores."""
+        """Genres of the model, in the order of its scores."""
         return list(self._loaded.genres)
 
     @property
     def recipe(self) -> Recipe:
-        """What the features it was trained on were made by."""
+        """Recipe of the features that the model was trained on."""
         return self._loaded.recipe
 
     def predict(
@@ -189,7 +206,7 @@ class Model:
         threshold: str = "overall",
         windows: str = "one",
     ) -> Prediction:
-        """Genres of one audio file. One that cannot be read raises nothing: it gets a reason and no scores.
+        """Predict the genres of one audio file. A file that cannot be decoded gets a reason code and no scores.
 
         With ``windows="all"``, scores are the mean over the whole song (:func:`predict`).
 
@@ -199,7 +216,7 @@ class Model:
             If there is no such file, or it is a folder.
         """
         if Path(song).is_dir():
-            raise ConfigError(f"{song}: a folder; predict_all takes folders and stores")
+            raise ConfigError(f"{song}: is a folder. Use predict_all for folders and stores.")
         options = dataclasses.replace(self._options, threshold=threshold, windows=windows)
         lyrics = None if lyrics is None else Path(lyrics)
         return _predict(self._loaded, [Path(song)], options, lyrics=lyrics).predictions[0]
@@ -212,9 +229,9 @@ class Model:
         windows: str = "one",
         workers: int = 0,
     ) -> list[Prediction]:
-        """Genres of audio files, folders of them, or the tracks of one feature store.
+        """Predict the genres of audio files, of folders, or of the tracks of one feature store.
 
-        Of a list, a file that is missing or cannot be decoded gets a reason and no scores, and the others their scores.
+        In a list, a missing or invalid file fails on its own, with a reason code.
         With `workers`, songs are decoded in that many processes; a script then needs ``if __name__ == "__main__"``.
         """
         options = dataclasses.replace(self._options, threshold=threshold, windows=windows, workers=workers)
@@ -237,19 +254,21 @@ def _predict(
 
     if output is not None:
         refuse_other_suffix(output)
-    loaded.thresholds.cuts(options.threshold)  # a senseless one is refused before the work
+    loaded.thresholds.cuts(options.threshold)  # refuses an invalid threshold early
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
-            raise ConfigError("--lyrics goes with one song; a store holds the lyrics of its tracks")
+            raise ConfigError("--lyrics needs a single song. Remove it: a store holds the lyrics of its tracks.")
         if options.windows == "all":
             raise ConfigError(
-                f"{inputs[0]}: --windows all goes with audio files; a store holds one clip of each track. Give the "
-                "files that it was made from"
+                f"{inputs[0]}: --windows all needs audio files, and a store holds one clip per track. Give the files "
+                "that it was extracted from."
             )
         with open_for(loaded, inputs[0]) as features:
             return _predict_store(loaded, features, options, output, on_progress)
     if stores := [str(path) for path in inputs if is_store(path)]:
-        raise ConfigError(f"{', '.join(stores)}: give one store by itself, or songs and folders of songs")
+        raise ConfigError(
+            f"{', '.join(stores)}: a store with other inputs. Give a single store, or audio files and folders."
+        )
     with extra("extract"):
         from ..pipeline.sources.datasets import songs_source
 
@@ -262,7 +281,7 @@ def _predict(
     else:
         with _extracted(source, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
-    place = {track.id: i for i, track in enumerate(source.tracks)}  # a store has them in the order of their ids
+    place = {track.id: i for i, track in enumerate(source.tracks)}  # a store sorts them by id
     ordered = sorted(result.predictions, key=lambda song: place[song.id])
     return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
 
@@ -281,14 +300,14 @@ def _predict_store(
 def _predict_whole_songs(
     loaded: LoadedModel, source: Source, options: PredictOptions, output: Path | None, on_progress: Progress
 ) -> Predictions:
-    """Predict whole songs in order of id: the mean over their windows, some songs at a time."""
+    """Predict whole songs in the order of their ids, as the mean over their windows."""
     from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
     from ..heads.evaluation.whole_songs import mean_over_windows
     from ..pipeline.extraction.whole_songs import batch_songs, count_windows
 
     recipe = loaded.recipe.mel
     if recipe is None:
-        raise ConfigError("windows: this model was trained without sound, and looks at the words of a song only")
+        raise ConfigError("--windows all: this model uses lyrics only. Use --windows one.")
     partly_read: list[str] = []
     has_lyrics: list[bool] = []  # of the songs with scores
     n_windows = 0
@@ -319,11 +338,10 @@ def _predict_whole_songs(
 
     result = _collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
-    remarks = [f"scores are the mean over {all_windows} of {recipe.clip_s:g} s of {all_songs}"]
+    remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
     remarks += _remarks(loaded, options.threshold, np.asarray(has_lyrics, dtype=np.bool_))
     if partly_read:
-        unread = "with windows that could not be read, which are left out"
-        remarks.append(f"{counted(len(partly_read), 'song')} {unread}: {join_names(partly_read, 3)}")
+        remarks.append(f"{counted(len(partly_read), 'song')} with failed windows: {join_names(partly_read, 3)}")
     return dataclasses.replace(result, remarks=remarks)
 
 
@@ -365,8 +383,8 @@ def _remarks(loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.boo
 
     remarks = [loaded.thresholds.describe(threshold, loaded.genres)]
     if loaded.recipe.lyrics is None:
-        remarks.append("the model was trained without lyrics: words are not looked at")
+        remarks.append("The model uses audio only, so lyrics are ignored.")
     elif not has_lyrics.all():
         without = f"{int((~has_lyrics).sum())} of {counted(len(has_lyrics), 'song')} without lyrics"
-        remarks.append(f"{without}: predicted from sound alone")
+        remarks.append(f"{without}: predicted from audio only")
     return remarks + lyrics_warnings(loaded, has_lyrics)

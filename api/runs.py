@@ -1,4 +1,4 @@
-"""Runs: evaluated, compared, reported on a page."""
+"""Evaluation, comparison and reports of runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate(
     merge_genres: str | None = None,
     on_progress: Progress = silent,
 ) -> Evaluation:
-    """Score a trained model on stored tracks; saves ``metrics.json`` in the run and refreshes its report.
+    """Evaluate a trained model on stored tracks; writes ``metrics.json`` and the report in the run folder.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def evaluate(
 
 
 def compare(first: Path, second: Path, *, common: bool = False, n_replicates: int = 1000, seed: int = 0) -> Comparison:
-    """Paired differences of two evaluated runs; see :func:`mgc.heads.evaluation.compare.compare_runs`."""
+    """Compare two evaluated runs by paired differences; see :func:`mgc.heads.evaluation.compare.compare_runs`."""
     with extra("train"):
         from ..heads.evaluation.compare import compare_runs
 
@@ -60,7 +60,7 @@ def compare(first: Path, second: Path, *, common: bool = False, n_replicates: in
 
 
 def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
-    """Open a store with the text features that the model was trained on, where it has them."""
+    """Open a store with the text features that the model was trained on, if the store has them."""
     features = FeatureStore.open(store)
     trained_on = loaded.recipe.lyrics
     if trained_on is None or features.recipe.lyrics == trained_on:
@@ -75,7 +75,7 @@ def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
 def report(
     *paths: Path, output: Path | None = None, audio_root: Path | None = None, on_progress: Progress = silent
 ) -> Path:
-    """Write the page about a run, about several runs side by side, or about a feature store.
+    """Write the report of a run, of several runs, or of a feature store.
 
     See :func:`mgc.reports.run.write_report`, :func:`mgc.reports.comparison.write_comparison` and
     :func:`mgc.reports.store.write_store_report`.
@@ -83,7 +83,7 @@ def report(
     Parameters
     ----------
     paths : a run, several runs, or one store.
-    audio_root : of one run: the folder that its store was made from, so that its tracks can be listened to.
+    audio_root : folder of the songs, to play them in the report of one run.
 
     Raises
     ------
@@ -91,9 +91,11 @@ def report(
     """
     stores = [path for path in paths if is_store(path)]
     if audio_root is not None and (len(paths) != 1 or stores):
-        raise ConfigError("--audio-root is for the page of one run: its tracks are what can be listened to")
+        raise ConfigError("--audio-root needs the report of a single run. Give one run, or remove the option.")
     if stores and len(paths) > 1:
-        raise ConfigError(f"{stores[0]} is a feature store; side by side stand runs only, and a store has its own page")
+        raise ConfigError(
+            f"{stores[0]}: a feature store with other inputs. Write its report with a command of its own."
+        )
     if stores:
         with extra("report"):
             from ..reports.store import write_store_report
@@ -109,8 +111,8 @@ def report(
 
 
 def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:
-    """Write a report; without its extra return a remark, which must not fail a training."""
+    """Write a report; without the extra ``report`` return a remark, so that a training does not fail."""
     try:
         return str(report(run, audio_root=audio_root)), []
     except MissingExtraError as error:
-        return None, [f"no report written: {error}"]
+        return None, [f"no report: {error}"]

@@ -1,4 +1,4 @@
-"""What every function of the API takes or needs."""
+"""Functions that the whole API shares."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..cache.distribution import install_command
+from ..cache.distribution import explain_missing_extra
 from ..cache.errors import MissingExtraError
 from ..cache.machine import is_out_of_memory
 from ..cache.messages import did_you_mean
@@ -20,14 +20,13 @@ Options = TypeVar("Options", bound="DataclassInstance")
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Imports that an optional part of mgc brings; a missing one is reported by the name of the extra."""
+    """Import what the extra `name` installs; a missing module is reported with the extra and how to install it."""
     try:
         yield
     except ImportError as error:
         if isinstance(error, MissingExtraError) or is_out_of_memory(error):
             raise
-        missing = error.name or str(error)
-        raise MissingExtraError(f"{missing} is not installed; run: {install_command(name)}") from error
+        raise MissingExtraError(explain_missing_extra(name, error.name or str(error))) from error
 
 
 def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
@@ -36,7 +35,7 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
     Raises
     ------
     TypeError
-        If there is no option of a name, as for any unknown keyword argument.
+        If a name is not an option, as for any unknown keyword argument.
     """
     names = [field.name for field in dataclasses.fields(options)]
     for name in changes:

@@ -1,4 +1,4 @@
-"""Collections: read them, count what they hold, write them as a manifest."""
+"""Sources of tracks: read, count, write as a manifest."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSource:
-    """A source as read and filtered, with remarks for the user: what it holds, what each filter kept."""
+    """A source after the filters, with remarks on its contents and on each filter."""
 
     source: Source
     remarks: list[str]
     read_from: tuple[str | os.PathLike[str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Count tracks, those with lyrics, artists, and tracks per genre; say where ``columns`` come from."""
+        """Return counts of tracks, lyrics, artists and tracks per genre, and the origin of the ``columns``."""
         tracks = self.source.tracks
         genres = Counter(genre for track in tracks for genre in track.genres)
         return {
@@ -69,18 +69,18 @@ def read_source(
     Parameters
     ----------
     source : a folder or a table; see :func:`mgc.pipeline.sources.datasets.load_source`.
-    options : how to read it and which tracks to keep.
-    on_progress : receives the number of files whose tags were read, where there are many.
+    options : settings of the reader, and filters.
+    on_progress : receives the number of files whose tags are read.
     changes : options by name, in place of those in `options`: ``read_source("songs/", min_labels=1)``.
 
     Raises
     ------
     ManifestError
-        Where the source breaks a rule; names file, line and column.
+        If the source breaks a rule; the message gives file, line and column.
     MissingExtraError
-        If languages are to be detected, and the extra ``language`` is not installed.
+        If language detection needs the extra ``language``, which is not installed.
     TypeError
-        If a name in `changes` is no option.
+        If a name in `changes` is not an option.
     """
     options = with_changes(options or SourceOptions(), changes)
     with extra("extract"):
@@ -97,7 +97,7 @@ def read_source(
 
 
 def known_datasets() -> list[dict[str, str]]:
-    """List the data sets that are read by name: ``name``, ``title``, what each ``needs`` on disk, its ``terms``."""
+    """List the supported data sets: ``name``, ``title``, required files (``needs``) and ``terms``."""
     with extra("extract"):
         from ..pipeline.sources.datasets import DATASETS
 
@@ -106,22 +106,22 @@ def known_datasets() -> list[dict[str, str]]:
 
 
 def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
-    """Write the tracks of a source as JSON Lines, with paths that start from the manifest's folder where they can."""
+    """Write the tracks of a source as JSON Lines, with paths relative to the manifest's folder where possible."""
     if path.suffix != ".jsonl":
-        raise ConfigError(f"{path}: a manifest is JSON Lines; give it a name that ends in .jsonl")
+        raise ConfigError(f"{path}: not a .jsonl file. A manifest is JSON Lines; give it the suffix .jsonl.")
     if path.resolve() in {Path(file).resolve() for file in read.read_from}:
-        raise ConfigError(f"{path}: this is the table that the tracks come from; give the manifest another name")
+        raise ConfigError(f"{path}: is the source of the tracks. Give the manifest another name.")
     from ..pipeline.sources.manifest import escaping_paths
     from ..pipeline.sources.manifest import write_manifest as write
 
     source, folder, remarks = read.source, path.parent.resolve(), []
     if source.root.resolve().is_relative_to(folder):
         prefix = PurePosixPath(source.root.resolve().relative_to(folder).as_posix())
-        escaping = set(escaping_paths(source))  # a prefix would lead them back inside; they are to fail, and be named
+        escaping = set(escaping_paths(source))  # a prefix would move them inside; they must fail
         moved = [track if track.id in escaping else _moved(track, prefix) for track in source.tracks]
         source = dataclasses.replace(source, tracks=moved)
     else:
-        remarks.append(f"paths in {path} start from {source.root}; read it with --root {source.root}")
+        remarks.append(f"Paths in {path} are relative to {source.root}. Read it with --root {source.root}.")
     write(source, path)
     return WrittenManifest(manifest=str(path), tracks=len(source.tracks), remarks=remarks)
 
@@ -133,7 +133,7 @@ def _moved(track: Track, prefix: PurePosixPath) -> Track:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplacementLabels:
-    """Genres by track id in place of the store's, None for the store's own; and what to know about them."""
+    """Genres by track id that replace the store's (None: the store's own), and remarks."""
 
     genres: Mapping[str, Sequence[str]] | None = None
     remarks: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class ReplacementLabels:
 def labels_for(
     store: FeatureStore, path: Path | None, genre_delimiter: str | None, merge_genres: str | None
 ) -> ReplacementLabels:
-    """Read labels from a table that lists at least one track of the store, else take the store's own; merge genres."""
+    """Read labels from a table with tracks of the store, or take the store's own, and merge genre spellings."""
     if path is None and merge_genres is None:
         return ReplacementLabels()
     from ..pipeline.sources.genre_aliases import genre_aliases, remark_mergeable, remark_merged
@@ -177,9 +177,9 @@ def _listed_labels(
     labels: dict[str, Sequence[str]] = {other_forms.get(name, name): genres for name, genres in listed.items()}
     n_labelled = len(ids & labels.keys())
     if not n_labelled:
-        examples = f"there {min(ids)!r}, here {min(labels)!r}"
-        raise ConfigError(f"{path}: none of its {len(labels)} ids is a track of {store.path}; {examples}")
-    remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others count as unlabelled"]
+        examples = f"such as {min(labels)!r}; the store has {min(ids)!r}"
+        raise ConfigError(f"{path}: no id of {counted(len(labels), 'row')} is a track of {store.path}, {examples}")
+    remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others are unlabelled"]
     if len(labels) > n_labelled:
-        remarks.append(f"{counted(len(labels) - n_labelled, 'row')} of {path.name} without a track here")
+        remarks.append(f"{counted(len(labels) - n_labelled, 'row')} of {path.name} without a track in the store")
     return labels, remarks

@@ -36,10 +36,10 @@ class RepairReport:
 
     Attributes
     ----------
-    damages : found before the repair.
-    left : damages that need a copy of the store, or the source.
-    pending : tracks without an outcome; None where damage is left.
-    pending_added : name of an added feature set -> its pending tracks, of those that have some.
+    damages : all damages before the repair.
+    left : damages whose repair needs a copy of the store, or the source.
+    pending : pending tracks; None where damage is left.
+    pending_added : name of an added feature set -> its pending tracks, if there are any.
     not_built : name of an added feature set -> the reason why it could not be built.
     parts_built : parts that were built again.
     """
@@ -85,7 +85,7 @@ class Selection:
 
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
-    """Compare a store with its records (:func:`mgc.cache.upkeep.verify.verify`); read the HDF5 form whole."""
+    """Compare a store with its commit records; see :func:`mgc.cache.upkeep.verify.verify`. Reads an HDF5 file whole."""
     if path.is_file():
         return verify_sealed(path)
     return verify(path, full=full, on_progress=on_progress)
@@ -100,7 +100,7 @@ def store_repair(
     workers: int = 0,
     on_progress: Progress = silent,
 ) -> RepairReport:
-    """Quarantine damaged parts, write metadata again, and with `source` extract what is then pending."""
+    """Quarantine damaged parts, rewrite metadata, and with `source` extract the pending parts."""
     _refuse_sealed(path)
     damages = store_verify(path, full=True, on_progress=on_progress)
     left, parts_built = quarantine(path, damages), 0
@@ -136,12 +136,12 @@ def store_repair(
 def _build_pending(
     path: Path, source: Source, text: TextSource | None, options: ExtractOptions, on_progress: Progress
 ) -> tuple[int, dict[str, str]]:
-    """Build what is pending, added feature sets included.
+    """Extract pending parts, with those of added feature sets.
 
     Returns
     -------
     int, dict
-        Parts that were built; name of a feature set -> the reason why it could not be built.
+        Number of parts built; name of a feature set -> the reason why it could not be built.
     """
     from ..pipeline.extraction.pending import PendingParts
 
@@ -161,7 +161,7 @@ def _build_pending(
 
 
 def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource | None:
-    """Return the encoder of an added feature set: the one given if its hash matches, else that of the recipe."""
+    """Return the encoder of an added feature set: the given one if its hash matches, else the one of the recipe."""
     from ..pipeline.text.encoder import TextSource
     from ..pipeline.text.models import find_text_model
 
@@ -176,13 +176,13 @@ def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource
 def _refuse_sealed(path: Path) -> None:
     if path.is_file():
         raise ConfigError(
-            f"{path}: a sealed store stays as it is; make its Zarr form (mgc store convert {path} "
-            f"{path.with_suffix('.zarr')}), change that, and seal it again"
+            f"{path}: a sealed store cannot be changed. Convert it (mgc store convert {path} "
+            f"{path.with_suffix('.zarr')}), change the Zarr store, and seal it again."
         )
 
 
 def store_drop(path: Path, ids: Iterable[str], *, dry_run: bool = False) -> list[str]:
-    """Take tracks down (:func:`mgc.cache.writing.takedowns.drop`); return those that were not taken down before."""
+    """Take tracks down; return those that were not taken down before. See :func:`mgc.cache.writing.takedowns.drop`."""
     _refuse_sealed(path)
     with FeatureStore.open(path) as store:
         planned = store.tracks.column("id").to_pylist()
@@ -202,7 +202,7 @@ def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> Featu
 
 
 def store_compact(path: Path, *, on_progress: Progress = silent) -> int:
-    """Build parts again without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
+    """Rewrite parts without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
     return compact(path, on_progress=on_progress)
 
@@ -220,12 +220,12 @@ def store_select(
     text_device: str = "cpu",
     on_progress: Progress = silent,
 ) -> Selection:
-    """Write a smaller store with the tracks that have features and the given values; see :meth:`StoreView.sel`.
+    """Write a smaller store with the selected tracks; see :meth:`StoreView.sel`.
 
     Parameters
     ----------
-    genre_names : other genre name prompts, as in :func:`extract`; only they are embedded again.
-    text_model : for these, where the store's own text encoder is on this machine; its hashes must match.
+    genre_names : other genre name prompts, as in :func:`extract`.
+    text_model : path of the store's text encoder, for `genre_names`; its hashes must match.
     """
     with StoreView(FeatureStore.open(path)) as view:
         if genre_names is not None:
@@ -244,7 +244,7 @@ def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, tex
         from ..pipeline.text.encoder import TextSource, embed_prompts
 
     if store.recipe.lyrics is None or not store.embeds_genres:
-        raise ConfigError(f"{store.path}: no genre embeddings in this store, so it takes no other genre name prompts")
+        raise ConfigError(f"{store.path}: has no genre embeddings, so genre name prompts do not apply")
     recipe = dataclasses.replace(store.recipe, genre_names=genre_names(choice))
     source = TextSource(model=text_model or store.recipe.lyrics.model, device=text_device)
     store.use_genre_names(recipe.genre_names, embed_prompts(store.genres, recipe, source))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """What a training did, where its files are (`report` is None if it could not be written), and remarks."""
+    """Result of a training, its files (`report` is None if it could not be written), and remarks."""
 
     run: Path
     store: Path
@@ -40,7 +40,7 @@ class TrainingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPreview:
-    """What a training would do, whether there is a run in its folder already, and remarks."""
+    """Preview of a training, whether its folder holds a run already, and remarks."""
 
     run: Path
     run_exists: bool
@@ -56,7 +56,7 @@ class TrainingPreview:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationReport:
-    """Tables of many runs and the files that were written of them, or what a dry run foresees; and remarks."""
+    """Tables of many runs and their files, or the forecast of a dry run; and remarks."""
 
     result: Ablation | AblationForecast
     remarks: list[str]
@@ -92,15 +92,16 @@ def train(
 
     Parameters
     ----------
-    labels, genre_delimiter : a table with the columns id and genres, in place of the store's labels; a track that it
-        does not list has none.
+    labels, genre_delimiter : a table with the columns id and genres that replaces the store's labels; tracks that it
+        does not list are unlabelled.
     merge_genres : aliases of genres to merge in these labels, or in the store's own: ``common``, or a table; see
         :mod:`mgc.pipeline.sources.genre_aliases`.
-    text : name of the added text features to learn from; None for the store's own.
-    preset : name of :data:`mgc.heads.config.PRESETS`; None is ``default``, or what a resumed run was begun with.
-    options : fields of :class:`mgc.heads.config.TrainConfig`; or one of these, and then no preset, file or settings.
-    settings : further ones, and fields of ``ModelConfig``, as ``key=value``; they win.
-    tensorboard : write the curves for TensorBoard too. A run that has them goes on with them when it is resumed.
+    text : name of the added text features to train on; None for the store's own.
+    preset : name of :data:`mgc.heads.config.PRESETS`; None is ``default``, or the options of a resumed run.
+    options : fields of :class:`mgc.heads.config.TrainConfig`, or such a configuration, which replaces preset, file and
+        settings.
+    settings : further fields, also of ``ModelConfig``, as ``key=value``; they override `options`.
+    tensorboard : write the curves for TensorBoard. A resumed run with curves continues them.
     save_every_s, stop : see :func:`mgc.heads.training.train.train`.
 
     Raises
@@ -131,7 +132,7 @@ def train(
 
 
 def _event_log(run: Path, required: bool) -> tuple[type[EventLog] | None, list[str]]:
-    """Return the writer of curves for TensorBoard, None without; and a remark where a run's curves end."""
+    """Return the writer of curves for TensorBoard, or None; and a remark where a run's curves end."""
     from ..heads.runs.history import EVENTS
 
     if not required and not any(run.glob(EVENTS)):
@@ -142,7 +143,7 @@ def _event_log(run: Path, required: bool) -> tuple[type[EventLog] | None, list[s
     except MissingExtraError as error:
         if required:
             raise
-        return None, [f"warning: the events for TensorBoard that are there are not continued: {error}"]
+        return None, [f"warning: the TensorBoard events of this run are not continued: {error}"]
     return EventLog, []
 
 
@@ -160,7 +161,7 @@ def train_dry_run(
     settings: Sequence[str] = (),
     on_progress: Progress = silent,
 ) -> TrainingPreview:
-    """What :func:`train` would do: tracks, genres, memory, checkpoints, and seconds an epoch by a few real steps.
+    """Preview :func:`train`: tracks, genres, memory, checkpoints, and seconds per epoch from a few real steps.
 
     Writes nothing.
 
@@ -187,16 +188,16 @@ def make_config(
     *,
     resumed: Path | None = None,
 ) -> TrainConfig:
-    """The options of a training from a preset, its own options, a file of genres, and settings: the later win.
+    """Combine a preset, options, a file of genres, and settings; the later override the earlier.
 
     Parameters
     ----------
-    resumed : a run whose own options are taken instead of those of a preset, if none is named and it has begun.
+    resumed : a run whose options replace the preset's, if no preset is given and the run has a checkpoint.
 
     Raises
     ------
     ConfigError
-        If there is no such preset or option, or a value makes no sense.
+        If a preset or option is unknown, or a value is invalid.
     """
     with extra("train"):
         from ..heads.config import TrainConfig, merge_options
@@ -244,16 +245,16 @@ def ablate(
     stop: Callable[[], bool] | None = None,
     on_progress: Progress = silent,
 ) -> AblationReport:
-    """Fill the paper's tables from a store, or go on filling them; see :func:`mgc.heads.ablation.ablate.ablate`.
+    """Train the systems of the paper's tables, or continue; see :func:`mgc.heads.ablation.ablate.ablate`.
 
     Parameters
     ----------
     tables : names of :data:`mgc.heads.ablation.paper_tables.TABLES`; None for those of the paper.
     n_seeds : runs of each configuration, with seeds 0, 1, ...; all share one split.
     n_folds, fold_by : cross-validation instead of one split; see :func:`mgc.heads.data.folds.make_folds`.
-    names_store : a store of the same tracks with other genre name prompts, for the rows about those.
+    names_store : a store of the same tracks with other genre name prompts, for the rows about prompts.
     preset, labels, merge_genres, options, settings : as for :func:`train`, for every run.
-    dry_run : list the runs and estimate their time instead; see :func:`mgc.heads.ablation.ablate.dry_run`.
+    dry_run : only list the runs and estimate their duration; see :func:`mgc.heads.ablation.ablate.dry_run`.
 
     Raises
     ------
@@ -295,6 +296,6 @@ def ablate(
         return AblationReport(result=forecast, remarks=list(relabelled.remarks))
     result = ablation.ablate(work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
     document = result.to_dict()
-    del document["claimed"]  # of this moment; the files are of what is finished
+    del document["claimed"]  # changes with time; the files list finished runs only
     files, remarks = write_ablation(folder, document)
     return AblationReport(result=result, remarks=[*relabelled.remarks, *remarks], files=files)

@@ -1,4 +1,4 @@
-"""A store as dask arrays, an xarray data set, a torch data set."""
+"""Conversion of a store to dask arrays, an xarray dataset or a torch dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_dask(feature: FeatureArray) -> Any:
-    """Return a feature as a ``dask.array.Array``, one chunk for as many tracks as a part of the store has.
+    """Return a feature as a ``dask.array.Array`` with one chunk per part of the store.
 
     Examples
     --------
@@ -32,17 +32,17 @@ def to_dask(feature: FeatureArray) -> Any:
 
     chunks = (feature.part_rows, *(-1 for _ in feature.shape[1:]))
     name = f"{feature.name}-{tokenize(feature.view)}"
-    # One reader, which is not made for threads; copying from mapped memory gains nothing from several anyway.
+    # The reader is not thread-safe, and copies from mapped memory gain nothing from threads.
     return da.from_array(
         feature, chunks=chunks, name=name, lock=True, meta=np.empty((0,) * feature.ndim, feature.dtype)
     )
 
 
 def to_xarray(store: StoreView) -> xarray.Dataset:
-    """Return the tracks of a view as an ``xarray.Dataset`` that reads when it is asked to.
+    """Return the tracks of a view as a lazy ``xarray.Dataset``.
 
-    Every feature with its dims and units; ``labels`` (track, genre); ids, languages and splits along ``track`` (""
-    where a source said nothing); the recipe as JSON in the attributes.
+    It has every feature with dims and units; ``labels`` (track, genre); ids, languages and splits along ``track`` (""
+    where they are unknown); and the recipe as JSON in the attributes.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def to_xarray(store: StoreView) -> xarray.Dataset:
 
 
 def to_torch(store: StoreView, features: Names, genres: Sequence[str] | None = None) -> TrackDataset:
-    """Return the tracks of a view as a dataset of torch; see :class:`mgc.heads.data.torch_dataset.TrackDataset`.
+    """Return the tracks of a view as a torch dataset; see :class:`mgc.heads.data.torch_dataset.TrackDataset`.
 
     Examples
     --------

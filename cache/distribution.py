@@ -15,3 +15,12 @@ def install_command(extra: str) -> str:
     "pip install 'mgc-music[report]'"
     """
     return f"pip install '{NAME}[{extra}]'"
+
+
+def explain_missing_extra(extra: str, module: str) -> str:
+    """Return a sentence on an optional part that is not installed, and the command that installs it.
+
+    >>> explain_missing_extra("report", "jinja2")
+    "the extra 'report' is not installed (no module 'jinja2'). Run: pip install 'mgc-music[report]'"
+    """
+    return f"the extra {extra!r} is not installed (no module {module!r}). Run: {install_command(extra)}"

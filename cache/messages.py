@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import html
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+
+from rich.filesize import decimal
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -48,9 +51,31 @@ def _csv_cell(text: str) -> str:
     return ("'" if text.startswith(_FORMULA) else "") + printable(text, lines=True)
 
 
-def counted(n: int, noun: str, *, separator: str = "") -> str:
-    """Return ``1 track``, ``2 tracks``; `separator` separates thousands."""
-    return f"{n:{separator}} {noun}" + ("" if n == 1 else "s")
+def counted(n: int, noun: str, plural: str | None = None, *, separator: str = "") -> str:
+    """Return a count with its noun.
+
+    Parameters
+    ----------
+    plural : where it is not `noun` with an "s".
+    separator : between thousands.
+
+    Examples
+    --------
+    >>> counted(1, "track"), counted(2, "track"), counted(2, "track has", "tracks have")
+    ('1 track', '2 tracks', '2 tracks have')
+    """
+    return f"{n:{separator}} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def size(n_bytes: int) -> str:
+    """Return a size in decimal units, as everything that users see has it.
+
+    Examples
+    --------
+    >>> size(1), size(999), size(1_500), size(12_345_678)
+    ('1 byte', '999 bytes', '1.5 kB', '12.3 MB')
+    """
+    return decimal(n_bytes)
 
 
 def number(value: float | None, *, sign: bool = False, missing: str = "–") -> str:
@@ -82,6 +107,19 @@ def join_names(names: Sequence[object], limit: int = 5) -> str:
     ('rock, pop', 'rock, pop and 2 more')
     """
     return ", ".join(map(str, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def html_summary(title: str, facts: Mapping[str, object]) -> str:
+    """Return an object's title and facts as HTML, for ``_repr_html_`` in a notebook.
+
+    >>> html_summary("Model", {"genres": "<rock>"})
+    '<table><caption>Model</caption><tr><th>genres</th><td>&lt;rock&gt;</td></tr></table>'
+    """
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(printable(str(fact)))}</td></tr>"
+        for name, fact in facts.items()
+    )
+    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
 
 
 def limit_lines(lines: Sequence[str], noun: str, limit: int = 5) -> list[str]:

@@ -1,4 +1,4 @@
-""":mod:`mgc.api`, imported when a command first calls it: ``mgc --help`` must not wait for it."""
+""":mod:`mgc.api`, imported on the first call of a command, so that ``mgc --help`` is fast."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Listing(StrEnum):
 number = functools.partial(messages.number, missing="-")
 
 LOG_INTERVAL_S = 60
-"""Between two lines of progress in a log."""
+"""Seconds between two lines of progress in a log."""
 
 
 def to_stderr(text: str) -> None:
@@ -46,7 +46,7 @@ def to_stdout(text: str) -> None:
 
 
 def print_json(data: Mapping[str, Any], **options: Any) -> None:
-    """Print a JSON document; what a terminal would obey is escaped, which a reader of JSON undoes."""
+    """Print a JSON document with escaped control characters."""
     print(printable(json.dumps(data, ensure_ascii=False, **options), lines=True))
 
 
@@ -61,7 +61,7 @@ def log_to_stderr(enabled: bool) -> bool:
 
 
 class _StderrHandler(logging.Handler):
-    """Write log lines to the current ``sys.stderr``, which a progress bar replaces while it is shown."""
+    """Write log lines to the current ``sys.stderr``, which a visible progress bar replaces."""
 
     def emit(self, record: logging.LogRecord) -> None:
         to_stderr(self.format(record))
@@ -69,12 +69,12 @@ class _StderrHandler(logging.Handler):
 
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
-    """What a command prints: its result on stdout, all else on stderr.
+    """Output of a command: its result on stdout, progress and remarks on stderr.
 
     Attributes
     ----------
-    as_json : the result is one JSON document, and no progress is printed.
-    quiet : no progress, no remarks.
+    as_json : print the result as one JSON document, without progress.
+    quiet : print no progress and no remarks.
     """
 
     as_json: bool = False
@@ -93,7 +93,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Yield a progress with a bar per step on stderr; without a terminal, a line at its start and each minute."""
+        """Yield a progress with one bar per step on stderr; without a terminal, a line at the start and per minute."""
         if self.quiet or self.as_json:
             yield silent
             return
@@ -124,7 +124,7 @@ class Terminal:
 
 
 class _ProgressLines:
-    """Progress for the log of a job: a line at the start of each step, then at most one per `LOG_INTERVAL_S`."""
+    """Progress in a log file: a line at the start of each step, then at most one per `LOG_INTERVAL_S`."""
 
     def __init__(self) -> None:
         self._starts: dict[str, tuple[float, int]] = {}
@@ -184,7 +184,7 @@ def n_workers(n: int) -> str:
 
 
 def command(*words: object) -> str:
-    """Return a command of mgc to paste into a shell."""
+    """Return a command of mgc, quoted for a shell."""
     return shlex.join(["mgc", *map(str, words)])
 
 

@@ -1,4 +1,4 @@
-"""Commands that turn a collection into a store: manifest, plan, extract, extractors."""
+"""Commands that read a collection and extract features: manifest, plan, extract, extractors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted
+from ..cache.format.meanings import unusual_flags
+from ..cache.messages import counted, size
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
 from . import api
@@ -38,23 +39,26 @@ def manifest(
         Path | None, typer.Option("--output", "-o", help="Manifest to write (.jsonl).", show_default=False)
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="List the data sets that are known by name: what each needs, its terms.")
+        bool, typer.Option("--list", help="List the supported data sets with required files and terms.")
     ] = False,
     tracks: Annotated[SourceOptions, source_flags],
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Check a source, tell what it holds, and with -o write its tracks as a manifest, one JSON object a line.
+    """Check a source and count its tracks and genres; with -o, write a manifest.
 
-    Examples: [b]mgc manifest songs/[/b], [b]mgc manifest music4all/ --language en --min-labels 1 -o tracks.jsonl[/b],
-    [b]mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl[/b], [b]mgc manifest --list[/b]
+    Examples:
+      mgc manifest songs/
+      mgc manifest music4all/ --language en -o tracks.jsonl
+      mgc manifest mtg-jamendo-dataset/ --root audio/ -o jamendo.jsonl
+      mgc manifest --list
     """
     if list_:
         datasets = api.known_datasets()
         terminal.emit({"datasets": datasets}, lambda: _print_datasets(datasets))
         return
     if source is None:
-        raise ConfigError("name a SOURCE; `mgc manifest --list` says what is read")
+        raise ConfigError("SOURCE is missing. Give a folder or a table; `mgc manifest --list` lists the data sets.")
 
     with terminal.progress() as steps:
         read = api.read_source(source, tracks, on_progress=steps)
@@ -70,18 +74,24 @@ def manifest(
 def extract(
     *,
     source: SourceArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store: made, or continued.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Feature store to create or continue.", show_default=False)
+    ],
     tracks: Annotated[SourceOptions, source_flags],
     options: Annotated[ExtractOptions, extract_flags],
-    max_failures: Annotated[str, typer.Option(help="Exit with 3 if more fail: a share (5%) or a number.")] = "5%",
+    max_failures: Annotated[str, typer.Option(help="Exit with 3 above this share (5%) or number of failures.")] = "5%",
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Turn a collection into a feature store; run again, it continues where it stopped.
+    """Extract the features of a collection into a store, or continue an interrupted extraction.
 
-    Examples: [b]mgc extract music4all/ -o m4a.zarr[/b], [b]mgc extract songs.csv -o songs.zarr --text-model minilm[/b],
-    [b]mgc extract songs.csv -o songs.zarr --retry-failed[/b],
-    [b]mgc extract m4a.jsonl -o m4a.zarr --shard 3/8[/b]; docs/cluster.md has more for clusters
+    docs/cluster.md explains extraction on a cluster.
+
+    Examples:
+      mgc extract music4all/ -o m4a.zarr
+      mgc extract songs.csv -o songs.zarr --text-model minilm
+      mgc extract songs.csv -o songs.zarr --retry-failed
+      mgc extract m4a.jsonl -o m4a.zarr --shard 3/8
     """
     allowed = _allowed_failures(max_failures)
     with terminal.progress() as steps:
@@ -92,9 +102,9 @@ def extract(
     terminal.remark(report.remarks)
     document = report.to_dict() | read.source.provenance
     terminal.emit(document, lambda: _print_extraction(report, options.add))
-    failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is no failure
+    failed = report.failed - report.reasons.get("DROPPED", 0)  # a takedown is not a failure
     if failed > allowed(report.planned):
-        to_stderr(f"{failed} of {counted(report.planned, 'track')} failed, more than --max-failures {max_failures}")
+        to_stderr(f"{failed} of {counted(report.planned, 'track')} failed; the limit is --max-failures {max_failures}.")
         raise typer.Exit(3)
 
 
@@ -104,13 +114,13 @@ def plan(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Store to extract later; the forecast is saved next to it.", show_default=False
+            "--output", "-o", help="Store to extract later; stores the forecast next to it.", show_default=False
         ),
     ] = None,
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tracks to try, drawn at random.", show_default="64; of fewer than 640 tracks a tenth, but 4"
+            min=1, help="Randomly drawn tracks of the trial.", show_default="64, or 10 % of a small collection"
         ),
     ] = None,
     tracks: Annotated[SourceOptions, source_flags],
@@ -118,13 +128,15 @@ def plan(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Predict the hours, bytes and parts of an extraction, by trying some tracks of the collection on this machine.
+    """Predict the duration and size of an extraction from a trial on some tracks.
 
-    Workers and the text encoder have to start for that, as for the extraction: with a few songs, just extract.
+    The trial starts the workers and the text encoder.
+    For a few songs, extract without a forecast.
+    With the same -o, [b]mgc extract[/b] prints the forecast next to the result.
 
-    Options are those of [b]mgc extract[/b], which prints the prediction of the same -o beside what happened.
-
-    Examples: [b]mgc plan music4all/ -o m4a.zarr[/b], [b]mgc plan songs.csv --workers 64 --sample 200[/b]
+    Examples:
+      mgc plan music4all/ -o m4a.zarr
+      mgc plan songs.csv --workers 64 --sample 200
     """
     with terminal.progress() as steps:
         read = api.read_source(source, tracks, on_progress=steps)
@@ -136,10 +148,13 @@ def plan(
 
 
 def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
-    """List the installed extractors, whose features [b]mgc extract ... --add NAME[/b] adds to a store. One that cannot
-    be loaded is listed with its error; the exit status is then 2.
+    """List the installed extractors for [b]mgc extract --add NAME[/b].
 
-    Example: [b]mgc extractors[/b]. docs/extractors.md says how to write one.
+    An extractor that cannot be loaded is listed with its error (exit code 2).
+    docs/extractors.md explains how to write an extractor.
+
+    Example:
+      mgc extractors
     """
     installed = api.extractors()
     broken = [extractor for extractor in installed if extractor.error]
@@ -149,7 +164,7 @@ def extractors(terminal: Annotated[Terminal, json_flags]) -> None:
     document = {"extractors": working, "broken": [extractor.to_dict() for extractor in broken]}
     terminal.emit(document, lambda: print_table("", names, rows))
     for extractor in broken:
-        to_stderr(f"{extractor.error} (installed by {extractor.package}: mend or uninstall that)")
+        to_stderr(f"{extractor.error} (installed by {extractor.package}: fix or uninstall that package)")
     if broken:
         raise typer.Exit(2)
 
@@ -164,7 +179,9 @@ def _allowed_failures(text: str) -> Callable[[int], float]:
     except ValueError:
         value = -1
     if value < 0:
-        raise ConfigError(f"--max-failures {text!r}: want a share such as 5%, or a number of tracks")
+        raise ConfigError(
+            f"--max-failures {text!r}: not a number or share. Give a number of tracks, or a share such as 5%."
+        )
     return (lambda planned: planned * value / 100) if text.endswith("%") else (lambda _: value)
 
 
@@ -174,15 +191,15 @@ def _print_datasets(datasets: Sequence[Mapping[str, str]]) -> None:
         for label in ("needs", "terms"):
             text = f"{label}: {dataset[label]}"
             to_stdout(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
-    to_stdout("Nothing is downloaded. SOURCE is read as what it looks like; --dataset NAME decides.")
+    to_stdout("mgc downloads nothing. It detects the data set from SOURCE, unless --dataset NAME is given.")
 
 
 def _print_source(summary: Mapping[str, Any]) -> None:
     tracks, artists = counted(summary["tracks"], "track"), summary["artists"]
-    by = counted(artists, "artist") if artists else "unnamed artists"
+    by = counted(artists, "artist") if artists else "unknown artists"
     to_stdout(f"{tracks}, {summary['with_lyrics']} with lyrics, by {by}")
     if merged := summary["merged_genres"]:
-        print_table("merged genres", ["genre", "into", "tracks"], [list(genre.values()) for genre in merged])
+        print_table("merged genres", ["genre", "merged into", "tracks"], [list(genre.values()) for genre in merged])
     print_table(counted(len(summary["genres"]), "genre"), ["genre", "tracks"], summary["genres"].items())
     if "manifest" in summary:
         to_stdout(f"{tracks} written to {summary['manifest']}")
@@ -195,28 +212,30 @@ def _print_extraction(report: ExtractReport, feature: str | None) -> None:
     )
     if report.reasons:
         print_table("failed, by reason", ("reason", "tracks"), report.reasons.items())
-        to_stdout(f"list them: mgc store failures {report.store}" + (f" --feature {feature}" if feature else ""))
-    if report.flags:
-        print_table("flags", ("flag", "tracks"), report.flags.items())
-        to_stdout("a flag is no failure; docs/store.md says what each means")
+        to_stdout(
+            f"List failed tracks: mgc store failures {report.store}" + (f" --feature {feature}" if feature else "")
+        )
+    if flags := unusual_flags(report.flags):
+        print_table("flags", ("flag", "tracks"), flags.items())
+        to_stdout("Flagged tracks have features. docs/store.md explains each flag.")
     built = f"{counted(report.parts_built, 'part')} built" if report.parts_built else "nothing to do"
     to_stdout(f"{built} in {report.seconds:.1f} s; store: {report.store}")
     if forecast := report.forecast:
         predicted = f"predicted: {_duration_range(forecast)} with {n_workers(forecast.workers)}"
-        to_stdout(f"{predicted}; it took {duration(report.seconds)}")
+        to_stdout(f"{predicted}; actual: {duration(report.seconds)}")
 
 
 def _print_forecast(forecast: Forecast, store: Path | None) -> None:
     tracks, parts = counted(forecast.tracks, "track"), counted(forecast.parts, "part")
-    workers, size = n_workers(forecast.workers), f"{forecast.n_bytes / 1e9:.2f} GB"
-    to_stdout(f"{tracks} in {parts} of {forecast.part_rows}: {_duration_range(forecast)} with {workers}, {size}")
-    sample = f"from {forecast.sampled} of them, of which {forecast.failed} failed"
-    rate = f"{forecast.track_s * 1e3:.0f} ms a track and worker, {forecast.start_s:.0f} s to start"
-    to_stdout(f"{sample}, tried on {n_workers(forecast.measured_workers)}: {rate}")
+    workers, n_bytes = n_workers(forecast.workers), size(forecast.n_bytes)
+    to_stdout(f"{tracks} in {parts} of {forecast.part_rows}: {_duration_range(forecast)} with {workers}, {n_bytes}")
+    sample = f"from {counted(forecast.sampled, 'track')} ({forecast.failed} failed)"
+    rate = f"{forecast.track_s * 1e3:.0f} ms per track and worker, {forecast.start_s:.0f} s to start"
+    to_stdout(f"{sample} with {n_workers(forecast.measured_workers)}: {rate}")
     if forecast.workers > max(1, forecast.measured_workers):
-        to_stdout("more workers than were tried: each is taken to have a core of its own, as fast as these")
+        to_stdout("The forecast assumes one core per worker, as fast as the measured ones.")
     if store is not None:
-        to_stdout(f"kept beside {store}; `mgc extract ... -o {store}` tells it beside what happened")
+        to_stdout(f"Saved next to {store}. `mgc extract ... -o {store}` prints the forecast next to the result.")
 
 
 def _duration_range(forecast: Forecast) -> str:

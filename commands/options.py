@@ -1,7 +1,7 @@
-"""Options that several commands share, and how flags become the options of the code.
+"""Options that several commands share, and the conversion of flags to the options of the code.
 
-A command asks for a whole value, ``Annotated[SourceOptions, source_flags]``, and :func:`takes_flags` gives it the flags
-of the function :func:`source_flags`.
+A parameter ``Annotated[SourceOptions, source_flags]`` of a command stands for the flags of the function
+:func:`source_flags`; see :func:`takes_flags`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUILT_IN_EXTRACTORS = ("pooled_mel",)
 
 
 def complete_text_model(incomplete: str) -> list[str]:
-    """Complete --text-model in the shell: names that are known, and folders."""
+    """Complete --text-model in the shell: built-in names and folders."""
     head, slash, start = incomplete.rpartition("/")
     folders: list[str] = []
     with contextlib.suppress(OSError):
@@ -42,7 +42,7 @@ def complete_text_model(incomplete: str) -> list[str]:
 
 
 def complete_extractor(incomplete: str) -> list[str]:
-    """Complete --add in the shell: extractors that installed packages announce; none is imported."""
+    """Complete --add in the shell: extractors of installed packages, without importing them."""
     names = {*BUILT_IN_EXTRACTORS, *(point.name for point in metadata.entry_points(group="mgc.extractors"))}
     return sorted(name for name in names if name.startswith(incomplete))
 
@@ -56,9 +56,9 @@ def _load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: cannot be read as YAML: {error}") from error
+        raise ConfigError(f"--config {path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"--config {path}: want lines like `option: value`, found {type(values).__name__}")
+        raise ConfigError(f"--config {path}: {type(values).__name__} found. Write lines such as `epochs: 20`.")
     options = {
         long.removeprefix("--"): parameter.name
         for parameter in ctx.command.params
@@ -80,28 +80,28 @@ Config = Annotated[
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 SOURCE = typer.Argument(
     metavar="SOURCE",
-    help="A data set's folder (see `mgc manifest --list`), CSV, TSV, JSON Lines, Parquet, or a folder of audio.",
+    help="Data set folder, audio folder, or table (CSV, TSV, JSON Lines, Parquet).",
     show_default=False,
 )
 SourceArgument = Annotated[Path, SOURCE]
-GenreDelimiter = Annotated[str | None, typer.Option(help="What separates genres inside a cell, such as ',' or '|'.")]
+GenreDelimiter = Annotated[str | None, typer.Option(help="Separator of genres in a cell, such as ',' or '|'.")]
 MergeGenres = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Merge spellings of one genre: a table (from, to), or 'common'."),
+    typer.Option(metavar="FILE", help="Merge genre spellings: table (columns from, to), or 'common'."),
 ]
 GenreNames = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Genre name prompts for the text encoder: a table (genre, text), or 'common'."),
+    typer.Option(metavar="FILE", help="Genre name prompts: table (columns genre, text), or 'common'."),
 ]
 OtherLabels = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Genres by track (columns id, genres) instead of the store's.")
+    Path | None, typer.Option(metavar="FILE", help="Table (columns id, genres) that replaces the store's genres.")
 ]
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A feature store.", show_default=False)]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its best/.", show_default=False)]
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Feature store.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its best/.", show_default=False)]
 TextModel = Annotated[
     str | None,
     typer.Option(
-        help="bert-base-uncased, minilm, or a folder with a BERT-like model.",
+        help="bert-base-uncased, minilm, or the folder of a BERT-like model.",
         show_default="bert-base-uncased",
         autocompletion=complete_text_model,
     ),
@@ -112,13 +112,13 @@ LyricsEncoding = Annotated[
         metavar="NAME", help="Encoding of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"
     ),
 ]
-TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the text encoder runs.")]
+TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Device of the text encoder.")]
 
 
 def takes_flags(function: Callable[..., T]) -> Callable[..., T]:
     """Replace each parameter ``Annotated[X, flags]`` of `function` by the parameters of the function `flags`.
 
-    When the result is called with these, `flags` makes the X that `function` asks for.
+    When the result is called with these, `flags` builds the X for `function`.
     """
     makers: dict[str, Callable[..., Any]] = {}
     parameters: list[inspect.Parameter] = []
@@ -141,9 +141,7 @@ def takes_flags(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def json_flags(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> Terminal:
     return Terminal(as_json=as_json)
 
@@ -151,7 +149,7 @@ def json_flags(
 def print_flags(
     *,
     terminal: Annotated[Terminal, json_flags],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no remarks.")] = False,
 ) -> Terminal:
     return dataclasses.replace(terminal, quiet=quiet)
 
@@ -171,34 +169,35 @@ def read_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Read SOURCE as this data set; `mgc manifest --list` has the names.",
-            show_default="what it looks like",
+            help="Data set to read SOURCE as; `mgc manifest --list` lists them.",
+            show_default="detected",
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder that audio paths start from.", show_default="the source's own")
+        Path | None, typer.Option(help="Base folder of audio paths.", show_default="folder of SOURCE")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Table with the genres of a folder's files (columns id, genres).")
+        Path | None,
+        typer.Option(help="Table: id or path, with any of genres, artist, song, language, split."),
     ] = None,
     genres_from_folders: Annotated[
-        bool, typer.Option("--genres-from-folders", help="The first folder names the genre.")
+        bool, typer.Option("--genres-from-folders", help="Use the first folder name as the genre.")
     ] = False,
     genre_level: Annotated[
         GenreLevel | None,
         typer.Option(
-            help="Of FMA's genre hierarchy: a track's own genres, with their ancestors, or the top ones.",
+            help="FMA genre hierarchy: own genres, with all ancestors, or top level.",
             show_default="all",
         ),
     ] = None,
     genre_delimiter: GenreDelimiter = None,
-    artist_delimiter: Annotated[str | None, typer.Option(help="What separates artists inside a cell.")] = None,
+    artist_delimiter: Annotated[str | None, typer.Option(help="Separator of artists in a cell.")] = None,
     lyrics_encoding: LyricsEncoding = None,
     detect_language: Annotated[
         bool, typer.Option("--detect-language", help="Detect missing languages from the lyrics.")
     ] = False,
     merge_genres: MergeGenres = None,
-    no_tags: Annotated[bool, typer.Option("--no-tags", help="Do not read the tags of audio files.")] = False,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="Ignore the tags of audio files.")] = False,
 ) -> SourceOptions:
     flags = locals()
     return SourceOptions(tags=not flags.pop("no_tags"), **flags)
@@ -206,11 +205,9 @@ def read_flags(
 
 def source_flags(
     options: Annotated[SourceOptions, read_flags],
-    language: Annotated[
-        list[str] | None, typer.Option(help="Keep tracks in this language; may be given several times.")
-    ] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Keep tracks in this language; repeatable.")] = None,
     min_labels: Annotated[int, typer.Option(min=0, help="Keep tracks with at least this many genres.")] = 0,
-    require_lyrics: Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks that have lyrics.")] = False,
+    require_lyrics: Annotated[bool, typer.Option("--require-lyrics", help="Keep tracks with lyrics.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Keep the first N tracks.")] = None,
 ) -> SourceOptions:
     return dataclasses.replace(
@@ -219,23 +216,27 @@ def source_flags(
 
 
 def feature_flags(
-    features: Annotated[str, typer.Option(help="Which features, separated by commas.")] = "mel,lyrics,genres",
+    features: Annotated[str, typer.Option(help="Features, separated by commas.")] = "mel,lyrics,genres",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 runs in this one.", show_default="one per core")
+        int | None, typer.Option(min=0, help="Worker processes; 0 uses the main process.", show_default="one per core")
     ] = None,
     part_rows: Annotated[
         int | None, typer.Option(min=1, help="Tracks per part.", show_default="128; 16 below 2048 tracks")
     ] = None,
-    audio_backend: Annotated[Literal["fast", "librosa"], typer.Option(help="librosa is the slow reference.")] = "fast",
-    clip_s: Annotated[float, typer.Option(min=0.1, help="Seconds of each track that are kept.")] = 30.0,
-    offset: Annotated[Literal["start", "middle"], typer.Option(help="Where a longer file is cut.")] = "middle",
+    audio_backend: Annotated[
+        Literal["fast", "librosa"], typer.Option(help="Decoder and mel; librosa is the slow reference.")
+    ] = "fast",
+    clip_s: Annotated[float, typer.Option(min=0.1, help="Clip length in seconds.")] = 30.0,
+    offset: Annotated[
+        Literal["start", "middle"], typer.Option(help="Position of the clip in a longer file.")
+    ] = "middle",
     text_model: TextModel = None,
     text_precision: Annotated[
         Literal["auto", "fp32", "bf16", "int8"],
-        typer.Option(help="auto: bf16 where --text-device computes in it. int8 is less exact."),
+        typer.Option(help="Precision of the text encoder; auto: bf16 where native; int8: less exact."),
     ] = "auto",
     text_backend: Annotated[
-        Literal["auto", "torch", "openvino"], typer.Option(help="Library that runs the text model; auto: torch.")
+        Literal["auto", "torch", "openvino"], typer.Option(help="Library of the text encoder; auto: torch.")
     ] = "auto",
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:
@@ -244,14 +245,14 @@ def feature_flags(
 
 def cluster_flags(
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler that runs already, such as tls://head:8786.")
+        str | None, typer.Option(metavar="ADDRESS", help="Running Dask scheduler, such as tls://head:8786.")
     ] = None,
-    scheduler_file: Annotated[Path | None, typer.Option(help="File with the address of the scheduler.")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="PEM file: certificate authority of the cluster.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file: certificate of this client.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key of that certificate.")] = None,
+    scheduler_file: Annotated[Path | None, typer.Option(help="File with the scheduler's address.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file with the cluster's certificate authority.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the client certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the client key.")] = None,
     insecure_network: Annotated[
-        bool, typer.Option("--insecure-network", help="Allow a scheduler on plain TCP beyond this machine.")
+        bool, typer.Option("--insecure-network", help="Allow an unencrypted scheduler on another machine.")
     ] = False,
 ) -> Scheduler | None:
     if scheduler is None and scheduler_file is None:
@@ -267,16 +268,16 @@ def extract_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Add the features of extractor NAME, or those of --text-model as NAME.",
+            help="Add the features of extractor NAME, or of --text-model as NAME.",
             autocompletion=complete_extractor,
         ),
     ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to a store.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to the store.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed tracks again; with --add, those that failed on NAME.")
+        bool, typer.Option("--retry-failed", help="Retry failed tracks; with --add, those that failed in NAME.")
     ] = False,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Build every n-th part only, without Dask: for job arrays.")
+        str | None, typer.Option(metavar="I/N", help="Build every N-th part from the I-th, for job arrays.")
     ] = None,
     *,
     scheduler: Annotated[Scheduler | None, cluster_flags],
@@ -287,10 +288,10 @@ def extract_flags(
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """``3/8`` as (3, 8)."""
+    """Parse ``3/8`` as (3, 8)."""
     if text is None:
         return None
     i, slash, n = text.partition("/")
     if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise ConfigError(f"--shard {text!r}: want I/N with I from 1 to N, such as 3/8")
+        raise ConfigError(f"--shard {text!r}: not I/N with I from 1 to N. Give a value such as 3/8.")
     return int(i), int(n)

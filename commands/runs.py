@@ -34,8 +34,8 @@ from .options import (
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
 
-DOUBTFUL = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED", "ENCODING_DOUBTFUL")
-"""Flags that make a prediction doubtful."""
+UNRELIABLE = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED", "ENCODING_DOUBTFUL")
+"""Flags that make a prediction unreliable."""
 
 
 def evaluate(
@@ -43,7 +43,8 @@ def evaluate(
     run: RunArgument,
     store: StoreArgument,
     split: Annotated[
-        Literal["train", "validation", "test", "all"], typer.Option(help="Which tracks of the run; all: every track.")
+        Literal["train", "validation", "test", "all"],
+        typer.Option(help="Split of the run; all: every track of the store."),
     ] = "test",
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
@@ -51,9 +52,10 @@ def evaluate(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Score a trained model on stored tracks: every metric, and a row a genre.
+    """Evaluate a trained model on stored tracks: all metrics, and one row per genre.
 
-    Example: [b]mgc evaluate runs/first songs.zarr[/b]
+    Example:
+      mgc evaluate runs/first songs.zarr
     """
     with terminal.progress() as steps:
         metrics = api.evaluate(
@@ -70,17 +72,18 @@ def evaluate(
 
 def compare(
     *,
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.", show_default=False)],
-    common: Annotated[bool, typer.Option("--common", help="Compare on the test tracks that both have.")] = False,
-    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap draws of artists.")] = 1000,
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="First evaluated run.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Second evaluated run.", show_default=False)],
+    common: Annotated[bool, typer.Option("--common", help="Compare on the common test tracks.")] = False,
+    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap replicates over artists.")] = 1000,
     seed: Seed = 0,
     config: Config = None,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Paired differences of two runs on their test tracks, with 95 % intervals over artists.
+    """Compare two runs on their test tracks: paired differences with 95 % CI over artists.
 
-    Example: [b]mgc compare runs/audio runs/both[/b]
+    Example:
+      mgc compare runs/audio runs/both
     """
     result = api.compare(first, second, common=common, n_replicates=replicates, seed=seed).to_dict()
     terminal.emit(result, lambda: print_comparison(result, terminal.quiet))
@@ -90,30 +93,31 @@ def report(
     *,
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN...|STORE", help="A run folder, several of them, or a feature store.", show_default=False
-        ),
+        typer.Argument(metavar="RUN...|STORE", help="One or more run folders, or a feature store.", show_default=False),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Page to write.",
-            show_default="RUN/report.html; of several runs compare.html beside the first; STORE.report.html beside it",
+            help="HTML file to write.",
+            show_default="RUN/report.html; several runs: compare.html; store: STORE.report.html",
         ),
     ] = None,
     audio_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the songs, to play the worst predictions."),
+        typer.Option(help="Folder of the songs, to play them in the report."),
     ] = None,
     config: Config = None,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Write one self-contained HTML page about a run, about several runs side by side, or about a feature store.
+    """Write a self-contained HTML report of a run, several runs, or a feature store.
 
-    Examples: [b]mgc report runs/first[/b], [b]mgc report runs/first --audio-root music[/b],
-    [b]mgc report runs/audio runs/both -o page.html[/b], [b]mgc report songs.zarr[/b]
+    Examples:
+      mgc report runs/first
+      mgc report runs/first --audio-root music
+      mgc report runs/audio runs/both -o page.html
+      mgc report songs.zarr
     """
     with terminal.progress() as steps:
         page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
@@ -122,16 +126,16 @@ def report(
 
 def predict_flags(
     threshold: Annotated[
-        str, typer.Option(help="overall or per-genre (tuned on validation tracks), or a number; the paper's is 0.5.")
+        str, typer.Option(help="Tuned overall or per-genre threshold, or a number (paper: 0.5).")
     ] = "overall",
     windows: Annotated[
         Literal["one", "all"],
-        typer.Option(help="all: the mean over successive clips of a whole song; one: the clip that the recipe names."),
+        typer.Option(help="one: the clip of the recipe; all: mean over the whole song."),
     ] = "one",
     text_model: Annotated[
         str | None,
         typer.Option(
-            help="Path of the model's own text encoder.",
+            help="Path of the model's text encoder.",
             show_default="found by name",
             autocompletion=complete_text_model,
         ),
@@ -140,9 +144,7 @@ def predict_flags(
     lyrics_encoding: LyricsEncoding = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Processes that decode songs.", show_default="one per core for 32 songs or more, else 0"
-        ),
+        typer.Option(min=0, help="Decoding processes.", show_default="one per core from 32 songs on, else 0"),
     ] = None,
 ) -> PredictOptions:
     return PredictOptions(**locals())
@@ -155,29 +157,31 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="AUDIO...|STORE|-",
-            help="Songs, folders of songs, or one store; - reads their names from standard input, one per line.",
+            help="Audio files, folders, or one store; - reads paths from stdin.",
             show_default=False,
         ),
     ],
-    lyrics: Annotated[Path | None, typer.Option(help="Lyrics of the one song given.")] = None,
+    lyrics: Annotated[Path | None, typer.Option(help="Lyrics file, for a single song.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write .parquet, .csv or .jsonl, one row per track, instead of printing."),
+        typer.Option("--output", "-o", help="File to write (.parquet, .csv, .jsonl), one row per track."),
     ] = None,
     options: Annotated[PredictOptions, predict_flags],
-    top: Annotated[int, typer.Option(min=1, help="Genres printed per song.")] = 5,
-    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    top: Annotated[int, typer.Option(min=1, help="Genres to print per song.")] = 5,
+    listing: Annotated[Listing, typer.Option("--format", help="Format of the list.")] = Listing.TABLE,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Name the genres of songs, with the recipe that the model was trained with.
+    """Predict the genres of songs, or of all tracks of a store.
 
-    song.txt beside song.mp3 is taken as its lyrics. Of several songs, one that is missing or cannot be decoded gets a
-    reason in place of genres, and the exit code is 3.
+    The lyrics of song.mp3 are read from song.txt next to it.
+    Of several songs, those that cannot be decoded get a reason code (exit code 3).
 
-    Examples: [b]mgc predict runs/first song.mp3 --lyrics song.txt[/b],
-    [b]mgc predict runs/first song.mp3 --windows all[/b], [b]mgc predict runs/first songs.zarr -o scores.parquet[/b],
-    [b]find music -name '*.flac' | mgc predict runs/first - -o scores.csv[/b]
+    Examples:
+      mgc predict runs/first song.mp3 --lyrics song.txt
+      mgc predict runs/first song.mp3 --windows all
+      mgc predict runs/first songs.zarr -o scores.parquet
+      find music -name '*.flac' | mgc predict runs/first - -o scores.csv
     """
     from ..cache.format.plan import is_store
 
@@ -185,20 +189,22 @@ def predict(
         inputs = [Path(line) for line in sys.stdin.read().split("\n") if line.strip()]
         options = dataclasses.replace(options, missing_ok=True)
         if not inputs:
-            raise ConfigError("standard input names no songs; give one path a line")
+            raise ConfigError("standard input has no paths. Give one path per line.")
     with terminal.progress() as steps:
         result = api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
     terminal.remark(result.remarks)
     terminal.emit({"model": str(run), **result.to_dict()}, lambda: print_predicted(result, listing, top))
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)
-    if result.n_failed and not (len(inputs) == 1 and is_store(inputs[0])):  # a store's failures are its extraction's
-        to_stderr(f"{result.n_failed} of {result.n_tracks} songs could not be read")
+    if result.n_failed and not (
+        len(inputs) == 1 and is_store(inputs[0])
+    ):  # failures of a store are reported by its extraction
+        to_stderr(f"{result.n_failed} of {counted(result.n_tracks, 'song')} could not be read")
         raise typer.Exit(3)
 
 
 def _retrieval(alignment: Mapping[str, Any]) -> str:
-    """Recall in both directions beside chance, in a line."""
+    """Return a line with the recall in both directions and by chance."""
     if "reason" in alignment:
         return str(alignment["reason"])
     ranks = [
@@ -207,7 +213,7 @@ def _retrieval(alignment: Mapping[str, Any]) -> str:
         for k, chance in alignment["chance"].items()
     ]
     note = f"; {alignment['note']}" if "note" in alignment else ""
-    return f"recall {', '.join(ranks)}, of {counted(alignment['n_tracks'], 'track')} with both{note}"
+    return f"recall {', '.join(ranks)}; {counted(alignment['n_tracks'], 'track')} with audio and lyrics{note}"
 
 
 def print_metrics(result: Mapping[str, Any]) -> None:
@@ -231,17 +237,18 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     print_table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
     for name in RANKING_METRICS:
         prior = number(baselines["label_prior"][name]["value"])
-        to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; of the label prior: {prior}")
+        to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; label prior: {prior}")
     _print_parts(result["parts"])
     scale = result["calibration"]
     to_stdout(
-        f"calibration: expected error {number(scale['expected_calibration_error'])} over {scale['n_pairs']} scores in "
-        f"{len(scale['bins'])} bins, a genre {number(scale['classwise_calibration_error'])}; Brier "
-        f"{number(scale['brier'])} (each genre's share as its score: {number(scale['brier_of_genre_shares'])})"
+        f"expected calibration error: {number(scale['expected_calibration_error'])}, per genre "
+        f"{number(scale['classwise_calibration_error'])} ({counted(scale['n_pairs'], 'score')}, "
+        f"{counted(len(scale['bins']), 'bin')}); Brier score {number(scale['brier'])}, label prior "
+        f"{number(scale['brier_of_genre_shares'])}"
     )
-    to_stdout(f"lyrics found by their sound, sound by its lyrics: {_retrieval(result['alignment'])}")
+    to_stdout(f"cross-modal retrieval (audio to lyrics, lyrics to audio): {_retrieval(result['alignment'])}")
     print_table(
-        "genres, at the tuned threshold",
+        "genres, tuned threshold",
         ("genre", "support", "AP", "precision", "recall", "F1"),
         [
             (
@@ -254,18 +261,18 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         ],
     )
     if metrics["undefined_genres"]:
-        to_stdout(f"without a track here, so without a figure: {', '.join(metrics['undefined_genres'])}")
+        to_stdout(f"genres without a track, and so without metrics: {', '.join(metrics['undefined_genres'])}")
     if metrics["n_replicates"]:
-        to_stdout("brackets: 95 % bootstrap intervals, resampling artists")
+        to_stdout("brackets: 95 % CI (bootstrap over artists)")
     else:
-        to_stdout("no bootstrap intervals: too few artists")
+        to_stdout("no 95 % CI: too few artists")
 
 
 def _print_parts(parts: Mapping[str, Any]) -> None:
-    """Scores of the tracks by what they have; nothing where all of them have the same."""
+    """Print metrics by modalities, if the tracks differ in these."""
     rows = [
         (
-            name,
+            name.replace("sound", "audio"),
             part["n_tracks"],
             estimate(part["mean_average_precision"]),
             *(estimate(part["columns"][column]["jaccard"]) for column in (FIXED, TUNED)),
@@ -274,7 +281,7 @@ def _print_parts(parts: Mapping[str, Any]) -> None:
         if part["n_tracks"]
     ]
     if len(rows) > 1:
-        print_table("by what tracks have", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
+        print_table("by modalities of the tracks", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
 
 
 def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
@@ -285,23 +292,23 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
             number(row["second"]["value"]),
             number(row["difference"]["value"], sign=True),
             interval(row["difference"], "[{}, {}]", sign=True),
-            f"{row['better']} is better" if row["decided"] else "undecided",
+            f"{row['better']} is better" if row["decided"] else "not significant",
         )
         for row in result["differences"]
     ]
     print_table(
-        f"first {result['first']}, second {result['second']}: {result['n_tracks']} test tracks, "
-        f"{result['n_groups']} artists",
-        ("metric", "first", "second", "difference", "95 % interval", ""),
+        f"first {result['first']}, second {result['second']}: {counted(result['n_tracks'], 'test track')}, "
+        f"{counted(result['n_groups'], 'artist')}",
+        ("metric", "first", "second", "difference", "95 % CI", ""),
         rows,
     )
     if result["n_only_first"] or result["n_only_second"]:
         first, second = counted(result["n_only_first"], "track"), result["n_only_second"]
-        to_stdout(f"left out: {first} only of the first, {second} of the second")
+        to_stdout(f"left out: {first} only in the first run, {second} only in the second")
     if not quiet:
         to_stderr(
-            "paired bootstrap over artists; undecided: the interval holds 0, or there are fewer than 20 artists. Where "
-            "nothing differs, about one metric in twenty is decided by chance"
+            "Paired bootstrap over artists. Not significant: the 95 % CI includes 0, or there are fewer than 20 "
+            "artists. Of equal runs, about 1 in 20 metrics is significant by chance."
         )
 
 
@@ -314,11 +321,11 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
         if prediction.windows is not None:
             notes.append(counted(prediction.windows, "window"))
         if prediction.failed_windows:
-            notes[-1] += f"; {prediction.failed_windows} left out: {prediction.detail}"
-        if flags := [flag for flag in prediction.flags if flag in DOUBTFUL]:
+            notes[-1] += f"; {prediction.failed_windows} failed: {prediction.detail}"
+        if flags := [flag for flag in prediction.flags if flag in UNRELIABLE]:
             notes.append(", ".join(flags))
         remarks = "".join(f" ({note})" for note in notes)
-        genres = ", ".join(prediction.genres) or "no genre passes its threshold"
+        genres = ", ".join(prediction.genres) or "no genre above the threshold"
         to_stdout(f"{printable(prediction.id)}{remarks}: {genres}")
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         width = max(len(genre) for genre, _ in best)
@@ -328,14 +335,14 @@ def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
 
 
 def print_predicted(result: Predictions, listing: Listing, top: int) -> None:
-    """Print predictions as a list, or what was written of them to a file."""
+    """Print predictions as a list, or counts of those written to a file."""
     if result.output is not None:
         scored = result.n_tracks - result.n_failed
         to_stdout(
-            f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} without"
+            f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} failed"
         )
         if result.reasons:
-            print_table("without scores, by reason", ("reason", "tracks"), result.reasons.items())
+            print_table("failed, by reason", ("reason", "tracks"), result.reasons.items())
     elif listing is Listing.TABLE:
         print_predictions(result.predictions, top)
     else:

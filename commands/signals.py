@@ -1,8 +1,8 @@
-"""Signals: a command that is asked to end does so within seconds, with one line and the exit status shells expect.
+"""Signals: an interrupted command ends within seconds, with one line and the exit status that shells expect.
 
-The first SIGINT, SIGTERM or SIGHUP raises SystemExit, or asks work that can save itself to stop. A second one, or the
-end of `GRACE_PERIOD_S`, ends the process whatever it is busy with: a thread waits for that. Children notice the end of
-their parent.
+The first SIGINT, SIGTERM or SIGHUP raises SystemExit, or requests a stop from work that can save itself. A second one,
+or the end of `GRACE_PERIOD_S`, ends the process whatever it does: a thread waits for that. Children end with their
+parent.
 """
 
 from __future__ import annotations
@@ -23,20 +23,30 @@ from ..cache.errors import StoppedError
 from .console import to_stderr
 
 GRACE_PERIOD_S = 8
-"""How long work may take to stop without loss after a signal."""
+"""Seconds that work may take to save itself after a signal."""
 
 _ONE_SIGNAL_S = 0.5
 """Job schedulers may send the same signal to a process and to its group; within this time it counts once."""
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "ended with its terminal (SIGHUP)"}
 
+_SAVED = {
+    "extract": "finished parts are saved",
+    "train": "checkpoints are saved",
+    "ablate": "finished runs are saved",
+    "demo": "finished steps are saved",
+    "store repair": "finished parts are saved",
+    "store compact": "finished parts are saved",
+}
+"""What an interrupted command leaves; the others write their result in one step, at the end."""
+
 
 @dataclass
 class _State:
-    """What this process was sent: the first signal; whether work asks for it; whether and where a line was printed."""
+    """The first signal received; whether work polls for it; whether and where a line was printed."""
 
     first: int | None = None
-    is_asked_for: bool = False
+    is_polled: bool = False
     is_reported: bool = False
     stderr: int = 2
 
@@ -45,7 +55,7 @@ _state = _State()
 
 
 def install() -> None:
-    """Let signals end this process in time. One that is ignored, as under nohup, stays so."""
+    """Handle signals that end this process. A signal that is ignored, as under nohup, stays ignored."""
     vars(_state).update(vars(_State(stderr=os.dup(2))))  # workers that start take the original for a while
     for number in _WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -60,12 +70,12 @@ def install() -> None:
 def _receive(number: int, _: object) -> None:
     if _state.first is None:
         _state.first = number
-        if not _state.is_asked_for:
+        if not _state.is_polled:
             raise SystemExit(128 + number)
 
 
 def _watch(wakeups: int) -> NoReturn:
-    """End the process at a second signal, or when time is up; no lock and no handler of Python's can prevent it."""
+    """End the process at a second signal or at the end of the grace period; no Python lock or handler can block it."""
     first, first_s = 0, 0.0
     while True:
         left_s = max(0.0, first_s + GRACE_PERIOD_S - time.monotonic()) if first else None
@@ -92,8 +102,12 @@ def _end(number: int) -> NoReturn:
 
 def _line(number: int) -> str:
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    resume = " with --resume" if words[:1] == ["train"] else ""
-    return f"{_WORDS[signal.Signals(number)]}; what was finished is kept: give the same command again{resume}"
+    command = " ".join(words[: 2 if words[:1] == ["store"] else 1])
+    end = _WORDS[signal.Signals(number)]
+    if command not in _SAVED:
+        return f"{end}: no result was written. Repeat the command to start again."
+    resume = " with --resume" if command == "train" else ""
+    return f"{end}: {_SAVED[command]}. Repeat the same command{resume} to continue."
 
 
 def exit_status() -> int | None:
@@ -109,8 +123,8 @@ def exit_status() -> int | None:
 
 @contextmanager
 def stopping_gently() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True once a signal came, so that work can save itself and raise StoppedError."""
-    _state.is_asked_for = True
+    """Yield a function that returns True after a signal, so that work can save itself and raise StoppedError."""
+    _state.is_polled = True
     try:
         yield lambda: _state.first is not None
     except StoppedError as error:
@@ -118,4 +132,4 @@ def stopping_gently() -> Iterator[Callable[[], bool]]:
         _state.is_reported = True
         sys.exit(128 + (_state.first or 0))
     finally:
-        _state.is_asked_for = False
+        _state.is_polled = False

@@ -1,4 +1,4 @@
-"""`mgc store`: look into a feature store, and look after it."""
+"""`mgc store`: inspect and maintain a feature store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted, join_names
+from ..cache.messages import counted, join_names, size
 from ..cache.steps import within
 from ..pipeline.sources.options import SourceOptions
 from . import api
@@ -49,12 +49,14 @@ def store_info(
     *,
     store: StoreArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Print progress until all parts are extracted.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates of --watch.")] = 5.0,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """Show the contents of a store: tracks, arrays, genres, recipe. With --watch, show the progress of its extractions.
+    """Show the tracks, arrays, genres and recipe of a store, or the progress of its extraction.
 
-    Examples: [b]mgc store info songs.zarr[/b], [b]mgc store info m4a.zarr --watch[/b]
+    Examples:
+      mgc store info songs.zarr
+      mgc store info m4a.zarr --watch
     """
     if watch:
         _watch(store, every, terminal)
@@ -72,7 +74,7 @@ def _watch(store: Path, every_s: float, terminal: Terminal) -> None:
         last_line = ""
         for now in watch(store, every_s=every_s):
             rate = "" if now.tracks_per_s is None else f", {now.tracks_per_s:g} tracks/s"
-            note = f"{now.failed} failed, {counted(now.working, 'part')} at work{rate}"
+            note = f"{now.failed} failed, {counted(now.working, 'part')} in progress{rate}"
             if terminal.as_json:
                 print(json.dumps(now.to_dict()), flush=True)
             elif sys.stderr.isatty():
@@ -88,15 +90,14 @@ def _watch(store: Path, every_s: float, terminal: Terminal) -> None:
 def store_failures(
     *,
     store: StoreArgument,
-    feature: Annotated[
-        str | None, typer.Option(help="List tracks that lack this added feature set (--add), and why.")
-    ] = None,
+    feature: Annotated[str | None, typer.Option(help="Added feature set (--add) whose failures to list.")] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """The tracks that failed, each with its reason; and what that leaves of each genre and split.
+    """List failed tracks with reason codes, and the remaining share of each genre and split.
 
-    Example: [b]mgc store failures songs.zarr --format csv > failed.csv[/b]
+    Example:
+      mgc store failures songs.zarr --format csv > failed.csv
     """
     from ..cache.upkeep.failures import failures
 
@@ -108,12 +109,13 @@ def store_failures(
 def store_verify(
     *,
     store: StoreArgument,
-    full: Annotated[bool, typer.Option("--full", help="Read every byte: hashes, decoding, finiteness.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read every byte: hashes, decoding, finite values.")] = False,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Compare a store with its records; exits with 4 where something is damaged.
+    """Compare a store with its commit records; exit code 4 reports damage.
 
-    Example: [b]mgc store verify songs.zarr --full[/b]
+    Example:
+      mgc store verify songs.zarr --full
     """
     with terminal.progress() as steps:
         damages = api.store_verify(store, full=full, on_progress=steps)
@@ -127,16 +129,19 @@ def store_verify(
 def store_repair(
     *,
     store: StoreArgument,
-    source: Annotated[Path | None, typer.Option(help="Source of the store: extracts damaged parts again.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Source of the store, to extract damaged parts again.")] = None,
     options: Annotated[SourceOptions, read_flags],
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs in this one.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses the main process.")] = 0,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Verify in full, move damaged parts to quarantine/, rewrite metadata; with --source extract the parts again.
+    """Verify a store in full, move damaged parts to quarantine/ and rewrite damaged metadata.
 
-    Example: [b]mgc store repair songs.zarr --source music4all/[/b]
+    With --source, the parts are extracted again.
+
+    Example:
+      mgc store repair songs.zarr --source music4all/
     """
     with terminal.progress() as steps:
         read = None if source is None else api.read_source(source, options, on_progress=steps).source
@@ -150,13 +155,17 @@ def store_repair(
 
 @store_command
 def store_convert(
-    source: Annotated[Path, typer.Argument(metavar="FROM", help="A store in either form.", show_default=False)],
-    target: Annotated[Path, typer.Argument(metavar="TO", help="The other form: to make.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="Store to read: Zarr or HDF5.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(metavar="TO", help="Store to write, in the other form.", show_default=False)
+    ],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Make the sealed HDF5 form of a Zarr store, or the Zarr form of a sealed one; the two are compared.
+    """Convert a Zarr store to a sealed HDF5 file, or back, and compare the two.
 
-    Examples: [b]mgc store convert songs.zarr songs.h5[/b], [b]mgc store convert songs.h5 songs.zarr[/b]
+    Examples:
+      mgc store convert songs.zarr songs.h5
+      mgc store convert songs.h5 songs.zarr
     """
     from ..cache.upkeep.hdf5_writer import convert
 
@@ -166,18 +175,18 @@ def store_convert(
 
 
 def selection_flags(
-    genre: Annotated[list[str] | None, typer.Option(help="Tracks of this genre; several times: of any.")] = None,
-    artist: Annotated[list[str] | None, typer.Option(help="Tracks by this artist; several times: by any.")] = None,
-    language: Annotated[list[str] | None, typer.Option(help="Tracks in this language; several times: in any.")] = None,
+    genre: Annotated[list[str] | None, typer.Option(help="Select tracks of this genre; repeatable.")] = None,
+    artist: Annotated[list[str] | None, typer.Option(help="Select tracks by this artist; repeatable.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Select tracks in this language; repeatable.")] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="Tracks of the source's train, validation or test split; several: of any.")
+        list[str] | None, typer.Option(help="Select tracks of this split (train, validation, test); repeatable.")
     ] = None,
     genre_names: GenreNames = None,
     text_model: Annotated[
         str | None,
         typer.Option(
-            help="Path of the store's own text encoder, for --genre-names.",
-            show_default="by its name",
+            help="Path of the store's text encoder, for --genre-names.",
+            show_default="found by name",
             autocompletion=complete_text_model,
         ),
     ] = None,
@@ -191,23 +200,28 @@ def store_select(
     *,
     store: StoreArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The smaller store; .h5 makes the sealed form.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Store to write; the suffix .h5 selects the sealed form.", show_default=False
+        ),
     ],
     selection: Annotated[dict[str, Any], selection_flags],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Write a smaller store: the tracks that have features and all that is asked for, bit for bit. Failed ones stay.
+    """Write a smaller store with some of the tracks, bit for bit equal.
 
-    With --genre-names the genres are embedded again, by other names; all else is copied.
+    Failed tracks are left out.
+    --genre-names embeds the genres again with other prompts.
 
-    Examples: [b]mgc store select m4a.zarr --split test -o test.h5[/b],
-    [b]mgc store select m4a.zarr --genre jazz --genre soul --language en -o some.zarr[/b],
-    [b]mgc store select m4a.zarr --genre-names common -o named.zarr[/b]
+    Examples:
+      mgc store select m4a.zarr --split test -o test.h5
+      mgc store select m4a.zarr --genre jazz --genre soul -o some.zarr
+      mgc store select m4a.zarr --genre-names common -o named.zarr
     """
     with terminal.progress() as steps:
         result = api.store_select(store, output, **selection, on_progress=steps)
     terminal.remark(result.remarks)
-    text = f"{output}: {result.tracks} of the {result.of} tracks that have features"
+    text = f"{output}: {result.tracks} of {counted(result.of, 'track')} with features"
     terminal.emit(result.to_dict(), lambda: to_stdout(text))
 
 
@@ -216,28 +230,32 @@ def store_drop(
     *,
     store: StoreArgument,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Tracks to take down.", show_default=False)
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of tracks to take down.", show_default=False)
     ] = None,
     feature: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Delete this added feature set (--add), bytes included."),
+        typer.Option(metavar="NAME", help="Added feature set (--add) to delete."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the effect; change nothing.")] = False,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """Take tracks down: hidden at once and for good; `mgc store compact` then removes their bytes. Or, with --feature,
-    delete an added feature set at once, bytes included; its name can then be used again.
+    """Take tracks down permanently, or delete an added feature set.
 
-    Examples: [b]mgc store drop songs.zarr 0A1b2C3d4E5f6G7h[/b], [b]mgc store drop songs.zarr --feature loudness[/b]
+    Tracks are hidden at once; [b]mgc store compact[/b] deletes their bytes.
+    --feature deletes an added feature set with its bytes.
+
+    Examples:
+      mgc store drop songs.zarr 0A1b2C3d4E5f6G7h
+      mgc store drop songs.zarr --feature loudness
     """
     if bool(ids) == (feature is not None):
-        raise ConfigError("name the tracks to take down, or features with --feature NAME, and not both")
+        raise ConfigError("give either the ids of tracks to take down, or an added feature set with --feature NAME")
     if feature is not None:
         removal = api.store_drop_feature(store, feature, dry_run=dry_run)
         terminal.emit(removal.to_dict(), lambda: print_removal(removal))
         return
     new = api.store_drop(store, ids or (), dry_run=dry_run)
-    advice = "nothing was changed" if dry_run else f"their bytes go with: {command('store', 'compact', store)}"
+    advice = "nothing was changed" if dry_run else f"delete their bytes with: {command('store', 'compact', store)}"
     terminal.emit(
         {"store": str(store), "dropped": new, "dry_run": dry_run},
         lambda: to_stdout(f"{counted(len(new), 'track')} {'would be ' if dry_run else ''}taken down; {advice}"),
@@ -246,22 +264,29 @@ def store_drop(
 
 @store_command
 def store_compact(store: StoreArgument, terminal: Annotated[Terminal, print_flags]) -> None:
-    """Make parts anew without the tracks taken down, and empty quarantine/. Run no extraction meanwhile.
+    """Rewrite parts without the tracks taken down, and empty quarantine/.
 
-    Example: [b]mgc store compact songs.zarr[/b]
+    No extraction may run at the same time.
+
+    Example:
+      mgc store compact songs.zarr
     """
     with terminal.progress() as steps:
         parts = api.store_compact(store, on_progress=steps)
-    terminal.emit({"store": str(store), "parts": parts}, lambda: to_stdout(f"{counted(parts, 'part')} made anew"))
+    terminal.emit({"store": str(store), "parts": parts}, lambda: to_stdout(f"{counted(parts, 'part')} rewritten"))
 
 
 def print_info(info: StoreInfo) -> None:
-    to_stdout(f"{info.store}: mgc feature store, format {info.format_version}, {info.bytes / 2**20:.1f} MiB")
+    to_stdout(f"{info.store}: mgc feature store, format {info.format_version}, {size(info.bytes)}")
     to_stdout(f"planned {info.planned} = ok {info.ok} + failed {info.failed} + pending {info.pending}")
-    print_table("arrays", ("name", "dims", "shape", "dtype", "unit"), map(astuple, info.arrays))
+    arrays = [
+        (array.name, ", ".join(array.dims), " x ".join(map(str, array.shape)), array.dtype, array.unit)
+        for array in info.arrays
+    ]
+    print_table("arrays", ("name", "dims", "shape", "dtype", "unit"), arrays)
     if info.added:
         columns = ("name", "made by", "ok", "failed", "pending")
-        print_table("features that joined", columns, map(astuple, info.added))
+        print_table("added feature sets", columns, map(astuple, info.added))
     recipe = info.recipe.to_dict()
     prompts = {name: text for name, text in recipe.pop("genre_names", {}).items() if name in info.genres}
     parameters = [(f"{part}.{key}", value) for part, values in recipe.items() for key, value in values.items()]
@@ -278,12 +303,12 @@ def print_failures(report: Failures, listing: Listing) -> None:
         for name, coverage in report.coverage.items():
             cells = [(row.name, row.planned, row.ok, f"{row.share:.1%}") for row in coverage if row.ok < row.planned]
             if cells:
-                print_table(f"{name}s that lost tracks", (name, "planned", "ok", "share"), cells)
+                print_table(f"{name}s with failed tracks", (name, "planned", "ok", "share"), cells)
 
 
 def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
     if not damages:
-        to_stdout(f"{store}: as recorded")
+        to_stdout(f"{store}: no damage found")
         return
     rows = [(item.key, item.kind, item.part, item.array, join_names(item.tracks, 3), item.detail) for item in damages]
     print_table("damage", ("object", "kind", "part", "array", "tracks", "detail"), rows)
@@ -292,49 +317,49 @@ def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
 
 def repair_advice(store: Path) -> str:
     if store.is_file():
-        return "a sealed store cannot be mended: restore the file from a copy"
-    return f"mend it, {_from_source(store)}"
+        return "A sealed store cannot be repaired. Restore the file from a copy."
+    return f"Repair it from its source: {_from_source(store)}"
 
 
 def print_removal(removal: FeatureRemoval) -> None:
-    features = f"{removal.store}: the features {removal.feature}"
+    feature_set = f"{removal.store}: feature set {removal.feature}"
     if removal.info is None or removal.bytes is None:
-        to_stdout(f"{features} are taken out; others can join by that name")
+        to_stdout(f"{feature_set} deleted. Its name can be used again.")
         return
     to_stdout(
-        f"{features} ({removal.info.made_by}) would be taken out; {counted(removal.info.ok, 'track')} have them, "
-        f"{removal.bytes / 2**20:.1f} MiB; nothing was changed"
+        f"{feature_set} ({removal.info.made_by}) of {counted(removal.info.ok, 'track')}, {size(removal.bytes)}, "
+        "would be deleted. Nothing was changed."
     )
 
 
 def print_repair(report: RepairReport, store: Path, *, with_source: bool) -> None:
     built = counted(report.parts_built, "part")
     if report.damages:
-        to_stdout(f"{counted(len(report.damages), 'damage')} found, {len(report.left)} left, {built} made again")
+        to_stdout(f"{counted(len(report.damages), 'damage')} found, {len(report.left)} left, {built} extracted again")
     elif report.parts_built:
-        to_stdout(f"{store}: as recorded; {built} made that {'was' if report.parts_built == 1 else 'were'} pending")
+        to_stdout(f"{store}: no damage found; {counted(report.parts_built, 'pending part')} extracted")
     else:
-        to_stdout(f"{store}: as recorded, nothing to mend")
+        to_stdout(f"{store}: no damage found, nothing to repair")
     if report.left:
-        restore = "this source does not give them back: restore them from a copy of the store"
-        advice = f"{repair_advice(store)}\nor restore them from a copy"
+        restore = "This source cannot restore them. Restore them from a copy of the store."
+        advice = f"{repair_advice(store)}\nor restore them from a copy."
         print_damages(report.left, store, restore if with_source else advice)
         return
     if report.pending:
         to_stdout(f"{counted(report.pending, 'track')} pending")
     for name, pending in report.pending_added.items():
-        to_stdout(f"{counted(pending, 'track')} of the features {name} pending")
+        to_stdout(f"{counted(pending, 'track')} pending in feature set {name}")
     for name, reason in report.not_built.items():
-        to_stdout(f"the features {name} cannot be made: {reason}")
+        to_stdout(f"feature set {name} cannot be extracted: {reason}")
     if not (report.pending or report.pending_added or report.not_built):
         return
     if not with_source:
-        to_stdout(f"make them, {_from_source(store)}")
+        to_stdout(f"Extract them from the source: {_from_source(store)}")
     elif report.not_built:
-        to_stdout("once that is mended, run this command again")
+        to_stdout("Fix this, then repeat the command.")
     else:
-        to_stdout("not all of their tracks are in this source: run this again with the one that has them")
+        to_stdout("This source lacks some of the tracks. Repeat the command with the source that has them.")
 
 
 def _from_source(store: Path) -> str:
-    return f"SOURCE being what it was extracted from: {command('store', 'repair', store, '--source', 'SOURCE')}"
+    return command("store", "repair", store, "--source", "SOURCE")

@@ -1,4 +1,4 @@
-"""Commands that learn from a store: train, ablate."""
+"""Commands that train on a store: train, ablate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..cache.messages import counted
+from ..cache.messages import counted, size
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
 from .console import Terminal, duration, estimate, number, print_table, split_names, to_stdout
@@ -18,7 +18,7 @@ from .signals import stopping_gently
 
 def label_flags(
     text: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Text features that `mgc extract --add NAME` added.")
+        str | None, typer.Option(metavar="NAME", help="Added text features (`mgc extract --add NAME`).")
     ] = None,
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
@@ -31,42 +31,46 @@ def learning_flags(
     preset: Annotated[
         Literal["default", "paper", "paper-tuned"] | None,
         typer.Option(
-            help="paper: to the letter, with its random split; paper-tuned: its parts, set so that they learn.",
+            help="Preset: paper (exact), paper-tuned (same modules, tuned), or default.",
             show_default="default",
         ),
     ] = None,
     split: Annotated[
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
-        typer.Option(help="How tracks are divided 70/10/20.", show_default="auto; random with --preset paper"),
+        typer.Option(help="Split policy (70/10/20 %).", show_default="auto; random with --preset paper"),
     ] = None,
-    genres_file: Annotated[Path | None, typer.Option(help="Genres to learn, one per line.")] = None,
+    genres_file: Annotated[Path | None, typer.Option(help="File with the genres to learn, one per line.")] = None,
     top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
     min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
-    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with N or more kept genres.")] = None,
+    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with at least N learned genres.")] = None,
     encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="by the tracks")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Number of epochs.", show_default="by number of tracks")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks per step.", show_default="16")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate of Adam.", show_default="by the steps")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="by number of steps")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any further option of `mgc train`; as often as needed."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Further training option (see `mgc train --help`); repeatable."
+        ),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="auto")
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Training device.", show_default="auto")
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="auto: bf16 where it is native.", show_default="auto"),
+        typer.Option(help="Precision; auto: bf16 where native.", show_default="auto"),
     ] = None,
 ) -> dict[str, Any]:
-    """The preset, options and settings of :func:`mgc.api.train`."""
+    """Return the preset, options and settings of :func:`mgc.api.train`."""
     flags = locals()
     arguments = {name: flags.pop(name) for name in ("preset", "genres_file", "settings")}
     return arguments | {"options": _without_none(flags), "settings": settings or ()}
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what was not given, which takes the default of a preset, or of the code that it steers."""
+    """Leave out options that were not given: the preset or the code has their defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -83,7 +87,9 @@ def system_name(text: str) -> str:
 def train(
     *,
     store: StoreArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Run folder to create or continue.", show_default=False)
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -97,14 +103,16 @@ def train(
     labelled: Annotated[dict[str, Any], label_flags],
     learning: Annotated[dict[str, Any], learning_flags],
     modalities: Annotated[
-        Literal["both", "audio", "lyrics"] | None, typer.Option(help="Modalities to learn from.")
+        Literal["both", "audio", "lyrics"] | None, typer.Option(help="Modalities of the input.", show_default="both")
     ] = None,
     head: Annotated[
         Literal["graph", "linear", "query"] | None,
-        typer.Option(help="What scores genres: genre graph, linear layer, or a query per genre."),
+        typer.Option(help="Classifier: genre graph, linear layer, or one query per genre."),
     ] = None,
-    no_contrastive: Annotated[bool, typer.Option("--no-contrastive", help="Without the audio-lyrics loss.")] = False,
-    no_attention: Annotated[bool, typer.Option("--no-attention", help="Without cross-modal attention.")] = False,
+    no_contrastive: Annotated[
+        bool, typer.Option("--no-contrastive", help="Train without the audio-lyrics loss.")
+    ] = False,
+    no_attention: Annotated[bool, typer.Option("--no-attention", help="Train without cross-modal attention.")] = False,
     no_graph: Annotated[bool, typer.Option("--no-graph", hidden=True)] = False,
     lambda_: Annotated[
         float | None, typer.Option("--lambda", min=0, max=1, help="Weight of the audio-lyrics loss (Eq. 7).")
@@ -114,30 +122,33 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="0")] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Only operations that give the same bits every time.")
+        bool, typer.Option("--deterministic", help="Use only operations with reproducible bits.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run, or train more epochs.")
+    ] = False,
     save_every: Annotated[
         float | None,
-        typer.Option(min=0, help="Minutes between checkpoints inside an epoch; its end is one.", show_default="10"),
+        typer.Option(min=0, help="Minutes between checkpoints within an epoch.", show_default="10"),
     ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write events.* for TensorBoard into the run folder too.")
-    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events for TensorBoard.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Preview the run and time a few steps; write nothing.")
     ] = False,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Learn genres from a feature store.
+    """Train a model on a feature store.
 
-    SIGTERM and Ctrl-C save where the run is before they end it, within 10 s; [b]--resume[/b] goes on from there.
+    Ctrl-C and SIGTERM save the run and end it within 10 s.
+    [b]--resume[/b] continues it.
 
-    Examples: [b]mgc train songs.zarr -o runs/first[/b], [b]mgc train m4a.zarr -o runs/paper --preset paper[/b],
-    [b]mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1[/b]
+    Examples:
+      mgc train songs.zarr -o runs/first
+      mgc train m4a.zarr -o runs/paper --preset paper
+      mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1
 
-    --set takes (first the value of preset paper; docs/model.md explains each)
+    Options of --set, with their values in preset paper (docs/model.md explains each):
 
     [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
     graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|reweighted|ml-gcn,
@@ -175,23 +186,23 @@ def train(
 def ablate(
     *,
     store: StoreArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder: made, or continued.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to create or continue.", show_default=False)],
     tables: Annotated[
         str | None,
         typer.Option(
-            help="Some of systems, components, lambda, lambda-sum, switches, separated by commas.",
+            help="Tables: systems, components, lambda, lambda-sum, switches (comma-separated).",
             show_default="all but lambda-sum",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each configuration.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per configuration.")] = 3,
     folds: Annotated[
-        int | None, typer.Option(min=3, help="Cross-validation in N folds, pooled: for small collections.")
+        int | None, typer.Option(min=3, help="Cross-validation in N pooled folds, for small collections.")
     ] = None,
-    fold_by: Annotated[Literal["artist", "song"], typer.Option(help="What stays in one fold of --folds.")] = "artist",
+    fold_by: Annotated[Literal["artist", "song"], typer.Option(help="Group that stays within one fold.")] = "artist",
     names_store: Annotated[
         Path | None,
         typer.Option(
-            "--genre-names-store", metavar="STORE", help="The same tracks with other genre name prompts: for switches."
+            "--genre-names-store", metavar="STORE", help="Store of the same tracks with other genre name prompts."
         ),
     ] = None,
     labelled: Annotated[dict[str, Any], label_flags],
@@ -199,24 +210,29 @@ def ablate(
     lr_halve_every: Annotated[
         int | None, typer.Option(min=1, help="Halve the learning rate every N epochs.", show_default="50")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; more than one have one thread each.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, with one thread each if more than one.")] = 1,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do every n-th run only: for job arrays on one folder.")
+        str | None, typer.Option(metavar="I/N", help="Train every N-th run from the I-th, for job arrays.")
     ] = None,
-    no_train: Annotated[bool, typer.Option("--no-train", help="Only write the tables of what is finished.")] = False,
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="Write the tables of finished runs; train nothing.")
+    ] = False,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="Keep models and checkpoints of finished runs.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs and estimate their time from measured epochs.")
+        bool, typer.Option("--dry-run", help="List the runs and estimate their duration; write nothing.")
     ] = False,
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """The paper's tables on your tracks, beside its published numbers; run again, it continues where it stopped.
+    """Train the systems of the paper's tables on a store, next to the published numbers.
 
-    Examples: [b]mgc ablate m4a.zarr -o ablation --preset paper[/b],
-    [b]mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20[/b]
+    The same command continues an interrupted ablation.
+
+    Examples:
+      mgc ablate m4a.zarr -o ablation --preset paper
+      mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20
     """
     learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
     with stopping_gently() as stop, terminal.progress() as steps:
@@ -249,26 +265,25 @@ def ablate(
 def print_dry_run(result: Mapping[str, Any]) -> None:
     for line in result["kept"]:
         to_stdout(line)
-    sizes = ", ".join(f"{name} {size}" for name, size in result["split"].items() if name != "policy")
+    sizes = ", ".join(f"{name} {count}" for name, count in result["split"].items() if name != "policy")
     to_stdout(f"split {result['split']['policy']}: {sizes}; {counted(len(result['genres']), 'genre')}")
     for warning in result["warnings"]:
         to_stdout(f"warning: {warning}")
     to_stdout(f"features kept in: {result['features']}")
     to_stdout(
-        f"{result['n_parameters']:,} parameters; a checkpoint is {result['checkpoint_bytes'] / 1e6:.1f} MB, "
-        "two are kept and a third is there while it is written"
+        f"{result['n_parameters']:,} parameters; {size(result['checkpoint_bytes'])} per checkpoint, up to 3 checkpoints"
     )
     to_stdout(
-        f"batches of {result['batch_size']}, {result['steps_per_epoch']} steps an epoch, on {result['device']} in "
-        f"{result['precision']}"
+        f"batch size {result['batch_size']}, {counted(result['steps_per_epoch'], 'step')} per epoch, "
+        f"{result['device']}, {result['precision']}"
     )
     to_stdout(
-        f"about {result['seconds_per_epoch']:.1f} s an epoch by {result['timed_steps']} real steps, {result['epochs']} "
-        f"epochs in {result['epochs'] * result['seconds_per_epoch'] / 3600:.2f} h; "
-        f"reading the features first: {result['seconds_to_read']:.1f} s"
+        f"about {result['seconds_per_epoch']:.1f} s per epoch (from {counted(result['timed_steps'], 'step')}), "
+        f"{counted(result['epochs'], 'epoch')} in {duration(result['epochs'] * result['seconds_per_epoch'])}; "
+        f"{result['seconds_to_read']:.1f} s to read the features"
     )
     if result["run_exists"]:
-        to_stdout(f"there is a run in {result['run']} already: go on with --resume, or give another folder")
+        to_stdout(f"{result['run']} holds a run already. Continue it with --resume, or give another folder.")
     to_stdout("nothing was written")
 
 
@@ -280,11 +295,11 @@ def print_training(result: Mapping[str, Any]) -> None:
         f"best epoch {result['best_epoch']} of {result['epochs']}, "
         f"validation mAP {number(best, missing='undefined')}, "
         f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
-        f"{result['seconds']:.0f} s on {result['device']} in {result['precision']}"
+        f"{duration(result['seconds'])} on {result['device']}, {result['precision']}"
     )
     to_stdout(
         f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
-        f"(tuned on {result['threshold_tuned_on']} validation tracks)"
+        f"(tuned on {counted(result['threshold_tuned_on'], 'validation track')})"
     )
     if result["report"]:
         to_stdout(f"report: {result['report']}")
@@ -296,11 +311,11 @@ def print_planned_runs(result: Mapping[str, Any]) -> None:
         (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], duration(run["seconds"]))
         for run in result["runs"]
     ]
-    print_table("runs", ("run", "fills", "seed", "fold", "state", "takes"), rows)
+    print_table("runs", ("run", "rows", "seed", "fold", "state", "duration"), rows)
     for system, seconds in result["epoch_s"].items():
-        to_stdout(f"an epoch of {system}: about {seconds:.1f} s")
-    over = "" if result["jobs"] == 1 else f" over {result['jobs']} jobs"
-    to_stdout(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} to go{over}")
+        to_stdout(f"{system}: about {seconds:.1f} s per epoch")
+    jobs = "" if result["jobs"] == 1 else f" in {result['jobs']} jobs"
+    to_stdout(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} left{jobs}")
 
 
 def print_ablation(result: Mapping[str, Any]) -> None:
@@ -323,7 +338,8 @@ def print_ablation(result: Mapping[str, Any]) -> None:
     for warning in about.get("warnings", ()):
         to_stdout(f"warning: {warning}")
     if result["claimed"]:
-        to_stdout(f"{len(result['claimed'])} more are at work in other processes; run again for their rows")
+        claimed = counted(len(result["claimed"]), "run")
+        to_stdout(f"{claimed} in progress in other processes. Repeat the command for their rows.")
     for failure in result["failures"]:
         to_stdout(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
     for remark in result["remarks"]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.distribution import install_command
+from ..cache.distribution import explain_missing_extra
 from ..cache.errors import MissingExtraError
 from ..cache.format.mel_scale import hz_to_mel
 from ..cache.format.recipe import MelRecipe
@@ -239,7 +239,7 @@ def drawing(title: str, width_in: float, height_in: float) -> Iterator[tuple[Fig
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError(f"a report needs matplotlib; install the extra: {install_command('report')}") from error
+        raise MissingExtraError(explain_missing_extra("report", "matplotlib")) from error
     style: Any = {**_STYLE, "svg.hashsalt": title}  # matplotlib's own type of it differs between versions
     # Genre names can be in any script. The browser draws the text, so fonts missing in matplotlib do not matter.
     with matplotlib.rc_context(style), warnings.catch_warnings():

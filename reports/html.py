@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
-
-from ..cache.distribution import install_command
+from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted, interval, number
+from ..cache.messages import counted, interval, number, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,7 +51,7 @@ def environment() -> Environment:
     try:
         import jinja2
     except ImportError as error:
-        raise MissingExtraError(f"a report needs jinja2; install the extra: {install_command('report')}") from error
+        raise MissingExtraError(explain_missing_extra("report", "jinja2")) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
@@ -64,7 +62,7 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "counted": functools.partial(counted, separator=","),
-        "filesize": decimal,
+        "filesize": size,
         "interval": interval,
         "number": number,
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ..cache.errors import ConfigError
-from ..cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS
+from ..cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS, unusual_flags
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import FeatureSetRecipe, MelRecipe, TextRecipe
 from ..cache.format.schema import FAILED, Flag, Reason
@@ -54,7 +54,7 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
     with FeatureStore.open(path) as store:
         info, counts, recipe = describe(store), survey(store), store.recipe
         heads, n_planned = _coverage_heads(store), sum(counts.labels.values())
-        flags = sorted(info.flags.items(), key=lambda item: -item[1])
+        flags = sorted(unusual_flags(info.flags).items(), key=lambda item: -item[1])
         return write_page(
             out,
             "store.html",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .schema import Flag, Reason
+from collections.abc import Mapping
+
+from .schema import ORDINARY_FLAGS, Flag, Reason
 
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.EXT_MISMATCH: "The content has another format than the file name. It was decoded by its content.",
@@ -25,6 +27,12 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.NO_LABEL: "The source gives the track no genre. Models can predict it, but not train on it.",
 }
 """One or two sentences per flag."""
+
+
+def unusual_flags(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the tracks per flag without flags that most songs have, such as ``LONG``."""
+    return {name: count for name, count in counts.items() if Flag[name] not in ORDINARY_FLAGS}
+
 
 _CAUSES: dict[Reason, str] = {
     Reason.SRC_MISSING: "There is no file at the path, or it cannot be read.",

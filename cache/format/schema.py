@@ -59,6 +59,10 @@ class Flag(enum.IntFlag):
         return [flag.name or "" for flag in Flag if flag in self]
 
 
+ORDINARY_FLAGS = frozenset((Flag.LONG,))
+"""Flags that most whole songs have, so that lists of what is unusual leave them out."""
+
+
 class Reason(enum.StrEnum):
     """Why a track failed; one code per failed track."""
 

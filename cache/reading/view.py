@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ..errors import ConfigError
 from ..format.schema import OK, ArraySpec
-from ..messages import did_you_mean
+from ..messages import counted, did_you_mean, html_summary, join_names
 from ..names import match_names
 from .store import FeatureStore
 
@@ -226,7 +226,13 @@ class StoreView:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<StoreView of {self.store.path}: {len(self)} tracks; {', '.join(self.features)}>"
+        return f"<StoreView of {self.store.path}: {counted(len(self), 'track')}; {', '.join(self.features)}>"
+
+    def _repr_html_(self) -> str:
+        arrays = {name: f"{'×'.join(map(str, self[name].shape))} {self[name].dtype}" for name in self.features}
+        genres = f"{len(self.genres)}: {join_names(self.genres, 10)}"
+        title = f"StoreView of {self.store.path}"
+        return html_summary(title, {"tracks": len(self), "genres": genres, **arrays})
 
     def __reduce__(self) -> tuple[Callable[..., StoreView], tuple[Any, ...]]:
         return _open_view, (str(self.store.path.absolute()), self.store.text, self.rows)

@@ -22,11 +22,11 @@ from ..writing.publish import staged
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayInfo:
-    """One array with one row per track, as text."""
+    """One array with one row per track."""
 
     name: str
-    dims: str
-    shape: str
+    dims: list[str]
+    shape: list[int]
     dtype: str
     unit: str
 
@@ -85,8 +85,8 @@ def describe(store: FeatureStore) -> StoreInfo:
         arrays=[
             ArrayInfo(
                 name=spec.name,
-                dims=", ".join(spec.dims),
-                shape=" x ".join(map(str, (rows, *spec.tail))),
+                dims=list(spec.dims),
+                shape=[rows, *spec.tail],
                 dtype=spec.dtype,
                 unit=spec.unit,
             )

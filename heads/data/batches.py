@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...cache.errors import ConfigError
+from ...cache.messages import size
 from ...cache.reading.store import FeatureStore
 from ..device import free_bytes
 from ..model.batch import Batch, to_device
@@ -92,7 +93,7 @@ class Placement:
 
     def __str__(self) -> str:
         places = {"device": "device memory", "host": "host memory", "mapped": "the store, read batch by batch"}
-        return f"{self.n_bytes / 1e9:.2f} GB of features in {places[self.name]} ({self.free_bytes / 1e9:.1f} GB free)"
+        return f"{size(self.n_bytes)} of features in {places[self.name]} ({size(self.free_bytes)} free)"
 
 
 def choose_placement(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...cache.messages import counted, html_summary, join_names
 from ...cache.reading.view import Names, StoreView
 
 
@@ -39,6 +40,15 @@ class TrackDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self._view)
+
+    def __repr__(self) -> str:
+        tracks, genres = counted(len(self), "track"), counted(len(self.genres), "genre")
+        return f"<TrackDataset of {self._view.store.path}: {tracks}, {genres}; {', '.join(self.features)}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"tracks": len(self), "features": ", ".join(self.features)}
+        genres = f"{len(self.genres)}: {join_names(self.genres, 10)}"
+        return html_summary(f"TrackDataset of {self._view.store.path}", {**facts, "genres": genres})
 
     def __getitem__(self, position: int) -> dict[str, Tensor]:
         return self.__getitems__([position])[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import struct
@@ -19,7 +20,7 @@ import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...cache.distribution import install_command
+from ...cache.distribution import explain_missing_extra
 from ...cache.errors import MgcError, MissingExtraError
 from ...cache.machine import ONE_THREAD
 
@@ -163,8 +164,8 @@ class Child:
 
 def _cannot_start(death: DecoderDiedError, stderr_tail: str) -> MgcError:
     last_line = stderr_tail.strip().rpartition("\n")[2]
-    if "ModuleNotFoundError" in last_line:
-        return MissingExtraError(f"decoding needs the extra 'extract': {install_command('extract')} ({last_line})")
+    if match := re.match(r"ModuleNotFoundError: No module named '([^']*)'", last_line):
+        return MissingExtraError(explain_missing_extra("extract", match[1]))
     return MgcError(f"the decoding process does not start ({death}). Its output:\n{stderr_tail}")
 
 

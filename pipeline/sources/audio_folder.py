@@ -37,20 +37,18 @@ def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: 
     prefix = _prefix(folder, root)
     names, notes = _walk(folder)
     others = [name for name in names if not name.lower().endswith(TABLE_AND_TEXT_SUFFIXES)]
-    if len(others) < len(names):
-        notes.append(
-            f"{len(names) - len(others)} tables and texts are no tracks (but NAME.txt or NAME.lrc is NAME.mp3's lyrics)"
-        )
     audio = [name for name in others if _suffix(name) in AUDIO_SUFFIXES or _holds_audio(folder / name)]
     notes += _remark_skipped(sorted(set(others) - set(audio)))
+    lyrics_of = lyrics_next_to(names)
+    matched = {name: lyrics_of(name) for name in audio}
+    notes += _remark_texts(len(names) - len(others), len({name for name in matched.values() if name is not None}))
     if not audio:
         raise ManifestError("; ".join([f"{folder}: no audio file in this folder", *notes]))
-    lyrics_of = lyrics_next_to(names)
     tracks = []
     for name in sorted(audio):
         check_id(name, str(folder))
         parent = name.partition("/")[0] if "/" in name else ""
-        lyrics = lyrics_of(name)
+        lyrics = matched[name]
         tracks.append(
             Track(
                 id=name,
@@ -94,47 +92,53 @@ def _holds_audio(path: Path) -> bool:
     return True
 
 
+def _remark_texts(n_texts: int, n_matched: int) -> list[str]:
+    """Return remarks on tables and texts: `n_matched` are the lyrics of a song, the others are not used."""
+    notes = [f"{counted(n_matched, 'lyrics file')} matched to songs by name"] if n_matched else []
+    if n_unused := n_texts - n_matched:
+        texts = "table or text is" if n_unused == 1 else "tables and texts are"
+        notes.append(f"{n_unused} {texts} not used; lyrics of NAME.mp3 are read from NAME.txt or NAME.lrc")
+    return notes
+
+
 def _remark_skipped(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     kinds = Counter(_suffix(name) or "without a suffix" for name in names)
     listed = join_names([f"{count} {kind}" for kind, count in kinds.most_common()], 12)
-    verbs = ("is", "was") if len(names) == 1 else ("are", "were")
-    return [
-        f"{counted(len(names), 'file')} that {verbs[0]} no audio by name and content {verbs[1]} passed over: {listed}; "
-        f"first: {names[0]!r}"
-    ]
+    return [f"{counted(len(names), 'file')} without audio skipped: {listed}; first: {names[0]!r}"]
 
 
 def _walk(folder: Path) -> tuple[list[str], list[str]]:
     """Return relative names of the files that are not hidden, and notes on what was skipped."""
     names: list[str] = []
-    skipped: Counter[str] = Counter()
+    skipped: Counter[tuple[str, str]] = Counter()
 
     def refuse(error: OSError) -> None:
         raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         if "zarr.json" in files:
-            skipped["feature stores inside were not entered"] += 1
+            skipped["feature store", "feature stores"] += 1
             folders.clear()
             continue
         systems = [name for name in folders if name.casefold() in SYSTEM_FOLDERS]
-        skipped["folders of the system, such as @eaDir, were not entered"] += len(systems)
+        skipped["system folder such as @eaDir", "system folders such as @eaDir"] += len(systems)
         folders[:] = [name for name in folders if name not in systems]
         links = [name for name in folders if Path(parent, name).is_symlink()]
-        skipped["linked folders were not entered"] += len(links)
-        skipped["hidden files and folders were passed over"] += sum(name.startswith(".") for name in files + folders)
+        skipped["linked folder", "linked folders"] += len(links)
+        hidden = sum(name.startswith(".") for name in files + folders)
+        skipped["hidden file or folder", "hidden files and folders"] += hidden
         folders[:] = [name for name in folders if name not in links and not name.startswith(".")]
         for name in files:
             if name.startswith("."):
                 continue
             path = Path(parent, name)
             if not _is_file_or_dead_link(path):
-                skipped["pipes, sockets and devices are no tracks"] += 1
+                skipped["pipe, socket or device", "pipes, sockets and devices"] += 1
                 continue
             names.append(_encodable(path.relative_to(folder).as_posix()))
-    return names, [f"{count} {what}" for what, count in skipped.items() if count]
+    return names, [f"{counted(count, *nouns)} skipped" for nouns, count in skipped.items() if count]
 
 
 def _is_file_or_dead_link(path: Path) -> bool:

@@ -198,7 +198,8 @@ def _remarks(source: Source) -> list[str]:
     outside = escaping_paths(source)
     if outside:
         notes.append(
-            f"{counted(len(outside), 'track')} with a path outside the root (PATH_ESCAPE); first: {outside[0]!r}"
+            f"{counted(len(outside), 'track')} with a path outside {source.root} (PATH_ESCAPE), first {outside[0]!r}. "
+            "Give the folder that holds all files with --root."
         )
     return notes
 

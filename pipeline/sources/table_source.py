@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...cache.errors import ManifestError
@@ -46,9 +47,9 @@ def load_table(path: Path, options: SourceOptions) -> Source:
         raise ManifestError(f"{path}: the table lists no track")
     table.require(("id", "path"))
     table.refuse_near_misses(MANIFEST_COLUMNS)
-    tracks = [read_track(row, options) for row in table.rows]
-    check_collisions([track.id for track in tracks], (row.location for row in table.rows))
     base = path.parent if options.root is None else options.root
+    tracks = [_inside(base, read_track(row, options)) for row in table.rows]
+    check_collisions([track.id for track in tracks], (row.location for row in table.rows))
     tracks.sort(key=lambda track: track.id)
     notes = check_root(base, tracks, path, options)
     others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
@@ -58,6 +59,20 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     own_columns = given_columns(table.columns)
     source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
     return source.with_origins(dict.fromkeys(sorted(own_columns), path.name))
+
+
+def _inside(base: Path, track: Track) -> Track:
+    """Return the track with absolute paths below `base` as paths that start from `base`; others stay as they are."""
+    bases = (base.absolute(), base.resolve())
+
+    def relative(name: str | None) -> str | None:
+        if name is None or not name.startswith("/"):
+            return name
+        path = PurePosixPath(posixpath.normpath(name))
+        inside = (str(path.relative_to(folder)) for folder in bases if path.is_relative_to(folder))
+        return next(inside, name)
+
+    return replace(track, path=relative(track.path) or track.path, lyrics_path=relative(track.lyrics_path))
 
 
 def given_columns(columns: Collection[str]) -> frozenset[str]:
@@ -158,6 +173,11 @@ def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
 def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceOptions) -> list[str]:
     """Refuse a root in which no file of a sample of tracks exists; for few tracks, or with --root, only add a note."""
     sample = sample_tracks(tracks)
+    if options.root is None and all(track.path.startswith("/") for track in tracks):
+        folder = os.path.commonpath([os.path.dirname(track.path) for track in tracks])  # noqa: PTH120 (text of a table)
+        raise ManifestError(
+            f"{path}: all paths are absolute, such as {tracks[0].path!r}, and outside {root}. Give --root {folder}."
+        )
     if any("\0" not in track.path and os.path.lexists(find_file(root, track.path)) for track in sample):
         return []
     text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"

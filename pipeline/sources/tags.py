@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from tinytag import TinyTag, UnsupportedFormatError
 
 from ...cache.errors import ClipError
-from ...cache.messages import counted
+from ...cache.messages import counted, size
 from ...cache.steps import Progress, silent
 from ..text.timing import without_timing
 from .manifest import COLUMNS, TAGS, Source, Track, resolve_inside
@@ -131,12 +131,14 @@ class _Bounded:
         self._file, self._left = file, MAX_BYTES
         self.seek, self.tell = file.seek, file.tell
 
-    def read(self, size: int) -> bytes:
+    def read(self, n_bytes: int) -> bytes:
         allowed = self._left + 1
-        data = self._file.read(allowed if size < 0 else min(size, allowed))  # a size below that of a header is negative
+        data = self._file.read(
+            allowed if n_bytes < 0 else min(n_bytes, allowed)
+        )  # below the size of a header: negative
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError(f"tags over {MAX_BYTES >> 20} MiB")
+            raise ValueError(f"tags over {size(MAX_BYTES)}")
         return data
 
 

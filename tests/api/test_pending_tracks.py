@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_world import World
 
 from mgc import api
 from mgc.cache.errors import MgcError
 from mgc.heads.config import TrainConfig
-from small_world import World
 
 Use = Callable[[Path, Path, Path], list[str]]
 """A store, a run trained on the whole of it, and a folder to write in -> what the user is told."""

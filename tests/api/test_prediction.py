@@ -52,7 +52,7 @@ def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
     alone = call("predict", model, names[2], "--json").json["predictions"][0]["scores"]
     assert rows[2]["scores"] == pytest.approx(alone, abs=1e-5)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
-    assert "standard input names no songs" in call("predict", model, "-").err
+    assert "standard input has no paths. Give one path per line." in call("predict", model, "-").err
 
 
 @pytest.mark.parametrize("windows", ["one", "all"])
@@ -151,7 +151,7 @@ def test_a_window_that_cannot_be_read_is_left_out_and_named(
     sound = long_song(Path("broken.wav"), 3, clip_s, broken=True)
     long_song(Path("half.wav"), 1.6, clip_s)
     done = call("predict", model, "broken.wav", "half.wav", "--windows", "all", "-o", "scores.csv", "--json")
-    assert "1 song with windows that could not be read, which are left out: broken.wav" in done.err
+    assert "1 song with failed windows: broken.wav" in done.err
     with Path("scores.csv").open() as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     assert [rows["broken.wav"][name] for name in ("windows", "failed_windows", "reason")] == ["2", "1", ""]
@@ -165,7 +165,7 @@ def test_a_window_that_cannot_be_read_is_left_out_and_named(
         score = float(rows["broken.wav"][f"score: {genre}"])
         assert score == pytest.approx((read[0][genre] + read[1][genre]) / 2, abs=1e-6)
     shown = call("predict", model, "broken.wav", "--windows", "all").out
-    assert "broken.wav (2 windows; 1 left out: the window at 0 s: NONFINITE" in shown
+    assert "broken.wav (2 windows; 1 failed: the window at 0 s: NONFINITE" in shown
     sound[:] = np.nan
     soundfile.write("lost.wav", sound, 22_050, subtype="FLOAT")
     lost = call("predict", model, "lost.wav", "--windows", "all", "--json")
@@ -177,6 +177,6 @@ def test_a_window_that_cannot_be_read_is_left_out_and_named(
 def test_windows_are_for_audio_files(model: Path, songs_store: Path, call: Any) -> None:
     done = call("predict", model, songs_store, "--windows", "all")
     assert done.code == 2
-    assert "a store holds one clip of each track" in done.err
+    assert "a store holds one clip per track" in done.err
     with pytest.raises(ConfigError, match="want one .* or all"):
         mgc.load_model(model).predict("song.wav", windows="every")

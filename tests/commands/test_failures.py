@@ -43,7 +43,7 @@ def test_memory_that_is_refused_is_no_fault_of_mgc(action) -> None:
     line = explain(raised(action))
     assert line is not None
     assert line.startswith("out of memory")
-    assert "give the same command again" in line
+    assert "Then repeat the command" in line
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,22 @@ def test_limits_are_named(error: Exception, words: list[str]) -> None:
     assert line is not None
     assert "\n" not in line
     assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_read_only_folder_is_reported_and_not_the_temporary_file(tmp_path: Path, number: int) -> None:
+    temporary, existing = tmp_path / ".tracks.jsonl.partial", tmp_path / "tracks.jsonl"
+    existing.touch()
+    for error in (
+        OSError(number, os.strerror(number), str(temporary)),
+        OSError(number, os.strerror(number), os.fsencode(temporary)),
+        RuntimeError(f"Unable to create file (name = '{temporary}', errno = {number}, error message = '...')"),
+    ):
+        line = explain(error)
+        assert line is not None
+        assert line.startswith(f"{tmp_path}: the folder cannot be written to ({os.strerror(number)}). ")
+        assert ".partial" not in line
+    assert str(explain(OSError(number, "", str(existing)))).startswith(f"{existing}: ")
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ"), OSError("no number")])

@@ -131,7 +131,7 @@ def test_no_command_prints_what_a_terminal_or_a_spreadsheet_obeys(
         assert "Traceback" not in done.err, words
         shown += "\\u001b[2J" in done.out + done.err
         if words == ("predict", "run", "songs"):
-            assert "1 file that is no audio by name and content was passed over" in done.err
+            assert "1 file without audio skipped" in done.err
         if words[-2:] == ("--format", "csv"):
             assert_no_formula(done.out)
         elif words[-1] == "--json":

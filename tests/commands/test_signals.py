@@ -108,7 +108,7 @@ def check(ended: Ended, number: int) -> None:
     reported = lines[progress[-1] + 1 :]
     assert len(reported) == 1, ended.err
     assert re.match(
-        r"(interrupted|terminated|ended with its terminal \(SIGHUP\));.* give the same command again", reported[0]
+        r"(interrupted|terminated|ended with its terminal \(SIGHUP\)): .+\. Repeat the (same )?command.*\.", reported[0]
     )
 
 

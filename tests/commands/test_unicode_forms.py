@@ -96,4 +96,4 @@ def test_songs_of_a_folder_come_with_a_remark_on_what_was_passed_over(tmp_path: 
     source = songs_source([folder])
     assert [track.id for track in source.tracks] == [str(folder / "a.wav")]
     (note,) = source.notes
-    assert note.startswith(f"{folder}: 1 file that is no audio by name and content was passed over: 1 .jpg; first:")
+    assert note.startswith(f"{folder}: 1 file without audio skipped: 1 .jpg; first:")

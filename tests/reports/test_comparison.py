@@ -74,8 +74,8 @@ def test_report_command_writes_a_comparison_and_refuses_invalid_arguments(
     assert "Comparison of 2 training runs" in page.read_text(encoding="utf-8")
     for arguments, why in (
         ((runs[0], runs[0]), "two or more different runs"),
-        ((runs[0], small_store.path), "is a feature store"),
-        ((runs[0], runs[1], "--audio-root", tmp_path), "--audio-root is for the page of one run"),
+        ((runs[0], small_store.path), "a feature store with other inputs"),
+        ((runs[0], runs[1], "--audio-root", tmp_path), "--audio-root needs the report of a single run"),
         ((runs[0], "--audio-root", tmp_path / "nowhere"), "nowhere: no such folder"),
     ):
         refused = call("report", *arguments)

@@ -165,7 +165,7 @@ def test_compare_prints_which_differences_are_significant(call, tmp_path):
     assert "second is better" in line
     same = call("compare", first, first, "--replicates", 20)
     assert "is better" not in same.out
-    assert same.out.count("undecided") == 20
+    assert same.out.count("not significant") == 20
     result = call("compare", first, other, "--replicates", 200, "--json").json
     row = next(row for row in result["differences"] if (row["column"], row["metric"]) == ("fixed", "jaccard"))
     assert (row["decided"], row["better"]) == (True, "second")

@@ -192,7 +192,7 @@ def test_read_only_shared_memory_is_reported(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "cannot start: no lock can be created; on Linux locks are files in /dev/shm: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert "fault of mgc" not in done.stderr
+    assert "bug of mgc" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -305,10 +305,10 @@ def test_removed_extractor_can_be_added_again_with_its_name(
         api.extract(songs, store, add="other", **OPTIONS)
     progress = call("store", "drop", store, "--feature", "other", "--dry-run", "--json").json
     assert (progress["ok"], progress["made_by"], progress["bytes"] > 0) == (5, "extractor, version 1", True)
-    assert "5 tracks have them" in call("store", "drop", store, "--feature", "other", "--dry-run").out
+    assert "of 5 tracks, " in call("store", "drop", store, "--feature", "other", "--dry-run").out
     assert tree(store) == whole
     done = call("store", "drop", store, "--feature", "other")
-    assert (done.code, "others can join by that name" in done.out) == (0, True)
+    assert (done.code, "Its name can be used again." in done.out) == (0, True)
     assert not any("other" in key for key in tree(store))
     assert call("store", "drop", store, "--feature", "other").code == 2
     assert call("store", "drop", store, "--feature", "other", "t0").code == 2
@@ -324,7 +324,7 @@ def test_removed_extractor_can_be_added_again_with_its_name(
         "failed": 0,
         "pending": 0,
     }
-    assert "features that joined" in call("store", "info", store).out
+    assert "added feature sets" in call("store", "info", store).out
 
 
 def test_a_dry_run_takes_no_track_down(store: Path, call: Any) -> None:
@@ -406,18 +406,18 @@ def test_pending_tracks_are_reported_with_a_command(
     table = _table_of(songs, tmp_path / "songs.jsonl")
     (store / "brightness" / "c" / "1" / "0").write_bytes(b"")
     damaged = call("store", "repair", store)
-    assert (damaged.code, "2 tracks of the features brightness pending" in damaged.out) == (0, True)
+    assert (damaged.code, "2 tracks pending in feature set brightness" in damaged.out) == (0, True)
     advice = damaged.out.splitlines()[-1].partition(": ")[2]
     command = advice.replace("SOURCE", str(table)).removeprefix("mgc ").split()
     gone = [*command, "--root", songs.root]
     with monkeypatch.context() as patch:
         patch.setattr("mgc.pipeline.extraction.added_builders.load_extractor", _not_installed)
         refused = call(*gone)
-    assert "the features brightness cannot be made: no extractor 'brightness' is installed" in refused.out
-    assert "run this command again" in refused.out
+    assert "feature set brightness cannot be extracted: no extractor 'brightness' is installed" in refused.out
+    assert "Fix this, then repeat the command." in refused.out
     repaired = call(*gone)
-    assert (repaired.code, "as recorded; 1 part made that was pending" in repaired.out) == (0, True)
-    assert "nothing to mend" in call(*gone).out
+    assert (repaired.code, "no damage found; 1 pending part extracted" in repaired.out) == (0, True)
+    assert "nothing to repair" in call(*gone).out
     assert verify(store, full=True) == []
 
 

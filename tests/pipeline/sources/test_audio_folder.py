@@ -48,11 +48,11 @@ def test_other_files_of_an_album_are_skipped_and_counted_by_kind(tmp_path: Path)
         "Band/[2003] Album/page.mp3",  # it is audio by its name, and is to be seen to fail
     ]
     assert source.tracks[0].lyrics_path == "Band/[2003] Album/01 Song.TXT"
-    (note,) = [note for note in source.notes if "by name and content" in note]
-    assert note.startswith(f"{len(COMPANIONS)} files that are no audio by name and content were passed over: ")
+    (note,) = [note for note in source.notes if "without audio" in note]
+    assert note.startswith(f"{len(COMPANIONS)} files without audio skipped: ")
     assert "2 without a suffix" in note
     assert "1 .pls" in note
-    assert "2 folders of the system, such as @eaDir, were not entered" in source.notes
+    assert "2 system folders such as @eaDir skipped" in source.notes
 
 
 def test_audio_under_any_name_is_a_track(tmp_path: Path) -> None:

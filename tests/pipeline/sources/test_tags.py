@@ -315,7 +315,7 @@ def test_a_picture_is_not_read_and_a_declared_size_is_bounded(monkeypatch, tmp_p
     assert file.n_read < 5000
     monkeypatch.setattr(tags, "MAX_BYTES", 1000)
     file = Counting(id3(uslt("words " * 1000)) + mp3)
-    with pytest.raises(ValueError, match="tags over 0 MiB"):
+    with pytest.raises(ValueError, match="tags over 1,000 bytes|tags over 1.0 kB"):
         read(tmp_path)
     assert file.n_read <= 1100
 

