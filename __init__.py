@@ -1,4 +1,4 @@
-"""mgc: multi-label music genre classification from sound and lyrics, and a feature store.
+"""mgc: multi-label music genre classification from audio and lyrics, and a feature store.
 
 Importing ``mgc`` imports nothing heavy; what needs torch, librosa or dask is imported on first use. What the commands
 do, as functions, is in ``mgc.api``.

@@ -238,7 +238,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     for name in RANKING_METRICS:
         prior = number(baselines["label_prior"][name]["value"])
         to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; label prior: {prior}")
-    _print_parts(result["parts"])
+    _print_modalities(result["parts"])
     scale = result["calibration"]
     to_stdout(
         f"expected calibration error: {number(scale['expected_calibration_error'])}, per genre "
@@ -268,7 +268,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         to_stdout("no 95 % CI: too few artists")
 
 
-def _print_parts(parts: Mapping[str, Any]) -> None:
+def _print_modalities(parts: Mapping[str, Any]) -> None:
     """Print metrics by modalities, if the tracks differ in these."""
     rows = [
         (

@@ -94,7 +94,7 @@ def train(
         str | None,
         typer.Option(
             parser=system_name,
-            metavar="[ru2023|santana|pandeya]",
+            metavar="<ru2023|santana|pandeya>",
             help="The paper's model, or one of its two baselines (reconstructed).",
             show_default="ru2023",
             autocompletion=lambda incomplete: [name for name in SYSTEMS if name.startswith(incomplete)],
@@ -148,16 +148,23 @@ def train(
       mgc train m4a.zarr -o runs/paper --preset paper
       mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1
 
-    Options of --set, with their values in preset paper (docs/model.md explains each):
+    Options of --set, with their values in preset paper (docs/model.md):
 
-    [b]model[/b]: heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false, lyrics_pooling=mean|cls,
-    graph_conditional=rhs|lhs, graph_similarity=centred|raw, graph_normalisation=symmetric|row|reweighted|ml-gcn,
-    graph_threshold=0.4, graph_reweight=0.25, graph_hidden=1024, logit_scale=false, bias=true, normalise=true,
-    projection_dim=256, tau_init=0.07, tau_scale=linear|log, mel_reference=one|max, mel_top_db=null
+    [b]model[/b]
+      heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false,
+      lyrics_pooling=mean|cls, graph_conditional=rhs|lhs,
+      graph_similarity=centred|raw, graph_threshold=0.4, graph_reweight=0.25,
+      graph_normalisation=symmetric|row|reweighted|ml-gcn, graph_hidden=1024,
+      logit_scale=false, bias=true, normalise=true, projection_dim=256,
+      tau_init=0.07, tau_scale=linear|log, mel_reference=one|max,
+      mel_top_db=null
 
-    [b]training[/b]: loss=bce|asymmetric, bce_reduction=mean|sum, lambda_warmup_epochs=0, prior_bias=false,
-    modality_dropout=0, spec_augment=false, optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50,
-    warmup_epochs=0, weight_decay=0, grad_clip=1, split_seed=0, home=auto|device|host|mapped, compile=false
+    [b]training[/b]
+      loss=bce|asymmetric, bce_reduction=mean|sum, lambda_warmup_epochs=0,
+      prior_bias=false, modality_dropout=0, spec_augment=false,
+      optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50,
+      warmup_epochs=0, weight_decay=0, grad_clip=1, split_seed=0,
+      home=auto|device|host|mapped, compile=false
     """
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
     more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}
