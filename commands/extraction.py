@@ -113,9 +113,7 @@ def plan(
     source: SourceArgument,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Store to extract later; stores the forecast next to it.", show_default=False
-        ),
+        typer.Option("--output", "-o", help="Later store; the forecast is saved next to it.", show_default=False),
     ] = None,
     sample: Annotated[
         int | None,

@@ -91,7 +91,7 @@ def store_failures(
     *,
     store: StoreArgument,
     feature: Annotated[str | None, typer.Option(help="Added feature set (--add) whose failures to list.")] = None,
-    listing: Annotated[Listing, typer.Option("--format", help="Form of the list.")] = Listing.TABLE,
+    listing: Annotated[Listing, typer.Option("--format", help="Format of the list.")] = Listing.TABLE,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
     """List failed tracks with reason codes, and the remaining share of each genre and split.

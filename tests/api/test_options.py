@@ -23,7 +23,7 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "songs.csv"
 
 
-def test_options_by_name_take_the_place_of_those_in_the_value(table: Path) -> None:
+def test_options_by_name_override_those_in_the_value(table: Path) -> None:
     value = SourceOptions(min_labels=1, limit=1)
     assert [track.id for track in api.read_source(table, value).source.tracks] == ["a"]
     assert [track.id for track in api.read_source(table, value, limit=2).source.tracks] == ["a", "c"]
@@ -59,7 +59,7 @@ def test_options_that_exclude_each_other_are_refused(options: dict[str, object],
         ExtractOptions(**options)
 
 
-def test_parts_are_built_where_the_options_say() -> None:
+def test_workers_option_chooses_the_process_of_the_parts() -> None:
     scheduler = Scheduler(address="tls://a:1")
     assert ExtractOptions(scheduler=scheduler).workforce == scheduler
     assert [ExtractOptions(workers=n).workforce for n in (0, 3)] == [0, 3]
@@ -67,12 +67,12 @@ def test_parts_are_built_where_the_options_say() -> None:
     assert ExtractOptions().workforce >= 1
 
 
-def test_a_missing_extra_is_named_where_it_is_missed_and_not_by_who_called() -> None:
+def test_missing_extra_is_the_one_of_the_failing_import() -> None:
     with pytest.raises(MissingExtraError, match=r"^decoding needs mgc-music\[extract\]$"), extra("language"):
         raise MissingExtraError("decoding needs mgc-music[extract]")
 
 
-def test_a_resumed_training_keeps_its_options_where_none_are_given(small_store: FeatureStore, tmp_path: Path) -> None:
+def test_resumed_run_keeps_its_options(small_store: FeatureStore, tmp_path: Path) -> None:
     small = {"encoder": "tiny", "batch_size": 32, "epochs": 1, "model_options": {"width": 16, "graph_hidden": 16}}
     run = tmp_path / "run"
     first = api.train(small_store.path, run, preset="paper-tuned", options={**small, "seed": 3, "lr": 2e-3}).result

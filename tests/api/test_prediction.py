@@ -36,7 +36,7 @@ def songs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
+def test_predict_continues_after_missing_files_on_stdin(
     model: Path, songs: Path, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [str(songs / name) for name in ("2.wav", "gone.wav", "0.wav")]
@@ -56,9 +56,7 @@ def test_a_list_on_standard_input_goes_on_over_files_that_are_not_there(
 
 
 @pytest.mark.parametrize("windows", ["one", "all"])
-def test_of_several_songs_a_missing_one_and_a_broken_one_cost_themselves_only(
-    model: Path, songs: Path, call: Any, windows: str
-) -> None:
+def test_missing_or_invalid_song_fails_on_its_own(model: Path, songs: Path, call: Any, windows: str) -> None:
     (songs / "page.wav").write_text("<html>404</html>")
     names = [str(songs / name) for name in ("gone.wav", "page.wav", "0.wav")]
     done = call("predict", model, *names, "--windows", windows)
@@ -75,7 +73,7 @@ def test_of_several_songs_a_missing_one_and_a_broken_one_cost_themselves_only(
     assert [one.reason for one in by_list] == ["SRC_MISSING", "NOT_AUDIO", None]
 
 
-def test_one_song_that_is_not_there_is_an_error(model: Path, songs: Path, call: Any) -> None:
+def test_single_missing_song_is_an_error(model: Path, songs: Path, call: Any) -> None:
     gone = songs / "gone.wav"
     done = call("predict", model, gone)
     assert (done.code, done.out) == (2, "")
@@ -85,7 +83,7 @@ def test_one_song_that_is_not_there_is_an_error(model: Path, songs: Path, call: 
     assert [one.reason for one in mgc.load_model(model).predict_all([gone])] == ["SRC_MISSING"]
 
 
-def test_many_songs_in_several_processes_get_the_scores_of_this_one(model: Path, songs: Path) -> None:
+def test_worker_processes_give_the_scores_of_one_process(model: Path, songs: Path) -> None:
     many = songs / "many"
     many.mkdir()
     for i in range(api.MANY_SONGS):
@@ -109,7 +107,7 @@ def long_song(path: Path, n_clips: float, clip_s: float, *, broken: bool = False
     return sound
 
 
-def test_a_whole_song_has_the_mean_of_the_scores_of_its_clips(model: Path, tmp_path: Path) -> None:
+def test_whole_song_scores_are_the_mean_over_its_windows(model: Path, tmp_path: Path) -> None:
     """The clips are cut out and predicted one by one; the last, more than half full, counts like the others."""
     loaded = mgc.load_model(model)
     assert loaded.recipe.mel is not None
@@ -129,7 +127,7 @@ def test_a_whole_song_has_the_mean_of_the_scores_of_its_clips(model: Path, tmp_p
     assert whole.scores != loaded.predict(tmp_path / "long.wav").scores
 
 
-def test_a_song_of_one_window_gets_the_same_numbers_with_and_without(model: Path, tmp_path: Path) -> None:
+def test_song_of_one_window_has_equal_scores_in_both_modes(model: Path, tmp_path: Path) -> None:
     loaded = mgc.load_model(model)
     assert loaded.recipe.mel is not None
     for name, n_clips in (("short", 0.3), ("full", 1.0), ("over", 1.45)):
@@ -141,7 +139,7 @@ def test_a_song_of_one_window_gets_the_same_numbers_with_and_without(model: Path
         assert dataclasses.replace(after, windows=None, failed_windows=None) == before
 
 
-def test_a_window_that_cannot_be_read_is_left_out_and_named(
+def test_failed_window_is_left_out_and_reported(
     model: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -174,7 +172,7 @@ def test_a_window_that_cannot_be_read_is_left_out_and_named(
     assert (only["reason"], only["windows"], only["failed_windows"]) == ("NONFINITE", 0, 3)
 
 
-def test_windows_are_for_audio_files(model: Path, songs_store: Path, call: Any) -> None:
+def test_windows_option_needs_audio_files(model: Path, songs_store: Path, call: Any) -> None:
     done = call("predict", model, songs_store, "--windows", "all")
     assert done.code == 2
     assert "a store holds one clip per track" in done.err

@@ -67,7 +67,7 @@ def table(tmp_path) -> Path:
 EXTRACT = ("--workers", 0, "--genre-delimiter", "|", "--text-model", "minilm", "--clip-s", 1)
 
 
-def test_every_track_ends_ok_or_failed_with_a_reason(call, table, tmp_path):
+def test_extract_ends_every_track_ok_or_failed_with_a_reason_code(call, table, tmp_path):
     store = tmp_path / "s.zarr"
     done = call("extract", table, "-o", store, *EXTRACT, "--max-failures", 3, "--json")
     assert done.code == 0
@@ -95,7 +95,7 @@ def test_every_track_ends_ok_or_failed_with_a_reason(call, table, tmp_path):
     assert opened.tracks.column("lyrics_sha256")[first] == opened.tracks.column("lyrics_sha256")[second]
 
 
-def test_more_failures_than_allowed_is_exit_3_and_the_store_is_whole(call, table, tmp_path):
+def test_extract_exits_with_3_above_max_failures_and_completes_the_store(call, table, tmp_path):
     done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel", "--max-failures", "5%")
     assert done.code == 3
     assert "planned 8 = ok 5 + failed 3" in done.out
@@ -103,7 +103,7 @@ def test_more_failures_than_allowed_is_exit_3_and_the_store_is_whole(call, table
     assert len(FeatureStore.open(tmp_path / "s.zarr").ok_rows) == GOOD
 
 
-def test_the_log_of_a_job_tells_how_far_an_extraction_is(call, table, tmp_path, monkeypatch):
+def test_progress_without_a_terminal_is_a_line_per_step_and_interval(call, table, tmp_path, monkeypatch):
     def lines(name: str, every_s: float) -> list[str]:
         monkeypatch.setattr(console, "LOG_INTERVAL_S", every_s)
         done = call("extract", table, "-o", tmp_path / name, *EXTRACT, "--features", "mel", "--part-rows", 2)
@@ -128,7 +128,7 @@ def test_librosa_backend_is_in_the_recipe_and_agrees(call, table, tmp_path):
     assert np.abs(a - b)[heard].max() < 0.05 + 2 * 0.016
 
 
-def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
+def test_extract_refuses_other_tracks_than_those_of_the_plan(call, table, tmp_path):
     call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
     table.write_text(table.read_text().replace("tone3,", "tone9,").replace("A1", "B1"))
     done = call("extract", table, "-o", tmp_path / "s.zarr", *EXTRACT, "--features", "mel")
@@ -138,7 +138,7 @@ def test_other_tracks_than_the_plans_are_refused_by_name(call, table, tmp_path):
     assert "track tone1, artists: ['A1'] in the store, ['B1'] in this command" in done.err
 
 
-def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tmp_path):
+def test_json_option_prints_one_document_on_stdout_and_remarks_on_stderr(call, table, tmp_path):
     done = call("manifest", table, "--genre-delimiter", "|", "-o", tmp_path / "out" / "m.jsonl", "--json")
     assert (done.json["tracks"], done.json["manifest"]) == (8, str(tmp_path / "out" / "m.jsonl"))
     assert done.json["genres"] == {"rock": 5, "jazz": 5}
@@ -152,7 +152,7 @@ def test_json_is_all_there_is_on_stdout_and_remarks_go_to_stderr(call, table, tm
     assert first == second
 
 
-def test_a_source_is_told_of_without_being_written_down(call, table, tmp_path):
+def test_manifest_without_output_prints_counts_and_writes_nothing(call, table, tmp_path):
     found = call("manifest", table, "--genre-delimiter", "|", "--json").json
     assert found["tracks"] == GOOD + 3
     assert (found["artists"], found["with_lyrics"]) == (GOOD, 2)
@@ -164,7 +164,7 @@ def test_a_source_is_told_of_without_being_written_down(call, table, tmp_path):
     assert wrote == f"{shown.out}{GOOD + 3} tracks written to {tmp_path / 'm.jsonl'}\n"
 
 
-def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(call, table, tmp_path):
+def test_labels_without_a_file_or_column_are_refused_with_advice(call, table, tmp_path):
     golden, gone = Path(__file__).parents[1] / "cache" / "golden" / "golden.zarr", tmp_path / "gone.csv"
     strange = tmp_path / "strange.csv"
     strange.write_text("id,style\ntone0,rock\n")
@@ -180,7 +180,7 @@ def test_labels_that_are_not_there_or_lack_a_column_are_refused_with_what_to_do(
     assert "no column 'genres', but 'style'; rename the one that holds the genres" in told
 
 
-def test_a_manifest_above_its_audio_needs_no_root(call, table, tmp_path):
+def test_manifest_in_a_parent_folder_of_its_audio_needs_no_root(call, table, tmp_path):
     (tmp_path / "deep").mkdir()
     inner = tmp_path / "deep" / "inner"
     inner.mkdir()
@@ -225,7 +225,7 @@ def test_config_file_gives_defaults_and_unknown_keys_are_refused_with_the_neares
         (("train", "{tmp}/s", "-o", "{tmp}/r"), "not a feature store"),
     ],
 )
-def test_bad_input_is_refused_with_what_to_do_and_no_traceback(call, table, tmp_path, args, said):
+def test_invalid_input_is_refused_with_advice_and_no_traceback(call, table, tmp_path, args, said):
     before = table.read_bytes()
     done = call(*(arg.format(tmp=tmp_path) for arg in args))
     assert done.code == 2
@@ -279,7 +279,7 @@ def test_sigterm_ends_an_extraction_within_ten_seconds_with_committed_work_kept(
     )
 
 
-def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path):
+def test_verify_lists_damage_and_repair_keeps_takedowns(call, table, tmp_path):
     store, mel = tmp_path / "songs.zarr", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
     assert call("extract", table, "-o", store, *mel, "--part-rows", 4, "--max-failures", "99%").code == 0
     whole = call("store", "verify", store, "--full")
@@ -319,7 +319,7 @@ def test_damage_is_shown_mended_and_taken_tracks_stay_away(call, table, tmp_path
     assert "genres with failed tracks" in call("store", "failures", store).out
 
 
-def test_watching_ends_when_every_part_is_there(call, table, tmp_path):
+def test_watch_ends_when_all_parts_are_committed(call, table, tmp_path):
     store = tmp_path / "songs.zarr"
     options = ("--genre-delimiter", "|", "--features", "mel", "--workers", 0, "--part-rows", 2, "--max-failures", "99%")
     call("extract", table, "-o", store, *options, "--shard", "1/2")
@@ -334,7 +334,7 @@ def test_watching_ends_when_every_part_is_there(call, table, tmp_path):
     assert "complete, 4 parts: ok 5, failed 3" in call("store", "info", store, "--watch").out
 
 
-def test_a_sealed_store_is_made_extended_converted_and_checked(call, table, tmp_path):
+def test_sealed_store_is_created_extended_converted_and_verified(call, table, tmp_path):
     sealed, options = tmp_path / "songs.h5", ("--genre-delimiter", "|", "--features", "mel", "--workers", 0)
     first = call("extract", table, "-o", sealed, *options, "--max-failures", "99%", "--json").json
     assert (first["store"], first["ok"], first["failed"]) == (str(sealed), 5, 3)
@@ -381,12 +381,12 @@ def test_failed_tracks_are_retried_and_attempts_counted(call, table, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x", "1", "1/0", "-1/3"])
-def test_a_shard_that_is_none_is_refused(call, table, tmp_path, text):
+def test_invalid_shard_is_refused(call, table, tmp_path, text):
     done = call("extract", table, "-o", tmp_path / "s.zarr", f"--shard={text}")
     assert (done.code, "not I/N" in done.err) == (2, True)
 
 
-def test_verbose_names_each_part(call, table, tmp_path):
+def test_verbose_logs_each_part(call, table, tmp_path):
     options = ("--genre-delimiter", "|", "--features", "mel", "--workers", 0, "--part-rows", 4, "--max-failures", "99%")
     quiet = call("extract", table, "-o", tmp_path / "quiet.zarr", *options)
     loud = call("extract", table, "-o", tmp_path / "loud.zarr", *options, "-v")
@@ -404,7 +404,7 @@ def commands_of(group, before=()):
         yield from commands_of(command, words) if hasattr(command, "commands") else [words]
 
 
-def test_help_of_every_command_has_an_example_of_it(call):
+def test_help_of_every_command_has_an_example(call):
     found = list(commands_of(get_command(cli.app)))
     assert {("predict",), ("plan",), ("ablate",), ("store", "select")} <= set(found)
     for words in found:
@@ -449,7 +449,7 @@ def test_version(call):
     assert call("--version").out.strip() == __version__
 
 
-def test_genres_are_read_aloud_by_other_names_and_the_store_says_so(call, table, tmp_path):
+def test_genre_name_prompts_change_embeddings_and_are_in_the_recipe(call, table, tmp_path):
     plain, named, copied = (tmp_path / f"{name}.zarr" for name in ("plain", "named", "copied"))
     names = tmp_path / "names.tsv"
     names.write_text("genre\ttext\nrock\thard rock music\njazz\tjazz\npolka\tpolka dance\n")
@@ -480,7 +480,7 @@ def test_genres_are_read_aloud_by_other_names_and_the_store_says_so(call, table,
     assert call("store", "verify", copied, "--full").code == 0
 
 
-def test_frequent_spellings_have_a_map_of_their_own_and_broken_ones_are_refused(call, table, tmp_path):
+def test_common_prompts_are_built_in_and_invalid_tables_are_refused(call, table, tmp_path):
     assert genre_names("common")["hiphop"] == "hip hop"
     assert not set(genre_names("common").values()) & set(genre_names("common"))  # nothing is read by a spelling
     names = tmp_path / "names.csv"

@@ -21,7 +21,7 @@ def ask(**variables: str) -> str:
     return subprocess.run([MGC], env=os.environ | variables, capture_output=True, text=True, check=True).stdout
 
 
-def test_bash_completes_once_it_is_installed(tmp_path: Path) -> None:
+def test_bash_completion_works_after_installation(tmp_path: Path) -> None:
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("bash is not here")
@@ -44,7 +44,7 @@ def offered(words: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_text_models_and_extractors_are_offered_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_offers_text_models_and_extractors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "bert").mkdir(parents=True)
     (tmp_path / "models" / "notes.txt").touch()
     (tmp_path / ".hidden").mkdir()
@@ -58,12 +58,12 @@ def test_text_models_and_extractors_are_offered_by_name(tmp_path: Path, monkeypa
     assert offered("mgc extract --add x") == []
 
 
-def test_what_is_offered_is_what_there_is() -> None:
+def test_completion_offers_exactly_the_existing_names() -> None:
     assert list(options.complete_extractor("")) == list(extractor_names())
     assert set(options.TEXT_MODELS) == set(models._WEIGHTS_SHA256)
 
 
-def test_zsh_and_fish_get_scripts_and_answers() -> None:
+def test_zsh_and_fish_have_completion() -> None:
     assert ask(_MGC_COMPLETE="source_zsh").lstrip().startswith("#compdef mgc")
     assert "complete --command mgc" in ask(_MGC_COMPLETE="source_fish")
     asked = {"_TYPER_COMPLETE_ARGS": "mgc store ver"}

@@ -18,7 +18,7 @@ HOSTILE = "a\x1b[2J\x1b]0;t\x07b\x9bc\u202ed\x7f"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tables_show_names_as_they_are(capsys, name: str) -> None:
+def test_tables_print_names_verbatim(capsys, name: str) -> None:
     print_table(name, ("id", name), [(name, name)])
     assert capsys.readouterr().out.count(name) == 4
     print_list([{"id": name}], ["id"], Listing.TABLE, empty="none")
@@ -26,7 +26,7 @@ def test_tables_show_names_as_they_are(capsys, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_progress_bar_shows_names_as_they_are(capsys, monkeypatch, name: str) -> None:
+def test_progress_bar_prints_names_verbatim(capsys, monkeypatch, name: str) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     with Terminal().progress() as steps:
@@ -37,7 +37,7 @@ def test_a_progress_bar_shows_names_as_they_are(capsys, monkeypatch, name: str) 
     assert text.count(name) >= 3
 
 
-def test_what_a_terminal_would_obey_is_escaped_in_tables_remarks_and_logs(capsys, monkeypatch) -> None:
+def test_control_characters_are_escaped_in_tables_remarks_and_logs(capsys, monkeypatch) -> None:
     print_table(HOSTILE, (HOSTILE,), [(HOSTILE,), ("line\nline",)])
     to_stdout(HOSTILE)
     to_stderr(f"two\nlines {HOSTILE}")
@@ -52,7 +52,7 @@ def test_what_a_terminal_would_obey_is_escaped_in_tables_remarks_and_logs(capsys
     assert printable("caf\u00e9 \U0001f339\tx") == "caf\u00e9 \U0001f339\\u0009x"
 
 
-def test_text_is_no_formula_in_csv_and_numbers_stay(capsys) -> None:
+def test_csv_escapes_formulas_and_keeps_numbers(capsys) -> None:
     cells = ["=HYPERLINK(1)", "+44.mp3", "-x", "@x", "\t=1", "rock", "1-2", ""]
     print_list([{"id": cell, "n": -0.5} for cell in cells], ["id", "n"], Listing.CSV, empty="none")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -61,7 +61,7 @@ def test_text_is_no_formula_in_csv_and_numbers_stay(capsys) -> None:
     assert csv_row({"a": None, "b": True, "c": ["=x"]}) == {"a": None, "b": True, "c": ["=x"]}
 
 
-def test_ids_from_a_table_can_be_given_to_drop(call, tmp_path: Path) -> None:
+def test_drop_accepts_ids_printed_in_a_table(call, tmp_path: Path) -> None:
     for name in ("cd:cd:7.mp3", "02 [Live at :rose: hall].mp3"):
         (tmp_path / name).write_text("junk")
     store = tmp_path / "s.zarr"
@@ -72,7 +72,7 @@ def test_ids_from_a_table_can_be_given_to_drop(call, tmp_path: Path) -> None:
     assert call("store", "drop", store, "02 [Live at :rose: hall].mp3").code == 0
 
 
-def test_a_standard_output_that_cannot_show_a_name_is_no_fault(mgc, monkeypatch, tmp_path: Path) -> None:
+def test_stdout_in_another_encoding_is_accepted(mgc, monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,path,genres\na,a,caf\u00e9\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert "caf\\xe9" in mgc("manifest", tmp_path / "t.csv").stdout

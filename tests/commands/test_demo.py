@@ -7,7 +7,7 @@ from pathlib import Path
 from mgc.pipeline.synth.world import GENRES
 
 
-def test_the_demo_runs_the_whole_path_and_again(mgc, mgc_json, tmp_path):
+def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     first = mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)
     assert (first["extraction"]["planned"], first["extraction"]["failed"]) == (40, 0)
     assert first["training"]["last_loss"] < first["training"]["first_loss"]

@@ -39,7 +39,7 @@ def raised(action) -> BaseException:
     ],
     ids=["python", "numpy", "torch", "arrow", "system", "loader"],
 )
-def test_memory_that_is_refused_is_no_fault_of_mgc(action) -> None:
+def test_out_of_memory_is_explained_in_one_line(action) -> None:
     line = explain(raised(action))
     assert line is not None
     assert line.startswith("out of memory")
@@ -57,7 +57,7 @@ def test_memory_that_is_refused_is_no_fault_of_mgc(action) -> None:
         (StoreError("s.zarr: broken"), ["s.zarr: broken"]),
     ],
 )
-def test_limits_are_named(error: Exception, words: list[str]) -> None:
+def test_system_limits_are_explained_in_one_line(error: Exception, words: list[str]) -> None:
     line = explain(error)
     assert line is not None
     assert "\n" not in line
@@ -81,11 +81,11 @@ def test_read_only_folder_is_reported_and_not_the_temporary_file(tmp_path: Path,
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ"), OSError("no number")])
-def test_what_is_a_fault_of_mgc_is_not_explained_away(error: Exception) -> None:
+def test_bug_of_mgc_is_not_explained(error: Exception) -> None:
     assert explain(error) is None
 
 
-def test_a_library_that_finds_no_memory_is_not_reported_as_missing() -> None:
+def test_library_without_memory_is_not_reported_as_a_missing_extra() -> None:
     with pytest.raises(ImportError) as caught, extra("train"):
         raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
     assert not isinstance(caught.value, MissingExtraError)
@@ -100,7 +100,7 @@ def test_a_library_that_finds_no_memory_is_not_reported_as_missing() -> None:
     ],
     ids=lambda arguments: arguments[0] + arguments[1][:7],
 )
-def test_a_limit_on_the_size_of_files_ends_a_command_with_one_line(
+def test_file_size_limit_ends_a_command_with_one_line(
     small_store: FeatureStore, tmp_path: Path, arguments: list[str]
 ) -> None:
     """With nothing half-written under the name of the output."""

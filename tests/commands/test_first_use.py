@@ -48,7 +48,7 @@ def test_matched_lyrics_are_reported_and_whole_songs_are_not_unusual(
     assert "1 table or text is not used" in done.err
     assert "LONG" not in done.out
     call("report", tmp_path / "s.zarr", "-o", tmp_path / "page.html")
-    assert "LONG" not in (tmp_path / "page.html").read_text()
+    assert "<code>LONG</code>" not in (tmp_path / "page.html").read_text()
     info = call("store", "info", tmp_path / "s.zarr")
     assert "LONG" not in info.out
     assert re.search(r"format 1, \d+\.\d kB$", info.out.splitlines()[0]), info.out

@@ -25,12 +25,12 @@ def call_with(maker: Callable[..., Any], **flags: Any) -> Any:
     return expanded(**defaults | flags)
 
 
-def test_without_flags_the_options_are_those_of_the_api() -> None:
+def test_default_flags_give_the_default_options_of_the_api() -> None:
     assert call_with(extract_flags) == ExtractOptions()
     assert call_with(source_flags) == call_with(read_flags) == SourceOptions()
 
 
-def test_every_option_can_be_given_by_a_flag() -> None:
+def test_every_option_has_a_flag() -> None:
     flags = {"language": ["en", "de"], "root": "audio", "limit": 3, "genre_level": "top"}
     assert call_with(source_flags, **flags) == SourceOptions(
         languages=("en", "de"), root="audio", limit=3, genre_level="top"
@@ -41,7 +41,7 @@ def test_every_option_can_be_given_by_a_flag() -> None:
     )
 
 
-def test_flags_take_the_place_of_the_value_they_make() -> None:
+def test_flags_replace_the_parameter_that_they_build() -> None:
     @takes_flags
     def command(*, source: str, chosen: Annotated[SourceOptions, read_flags], quiet: bool = False) -> Any:
         return source, chosen, quiet

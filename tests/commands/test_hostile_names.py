@@ -118,7 +118,7 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
 )
 
 
-def test_no_command_prints_what_a_terminal_or_a_spreadsheet_obeys(
+def test_commands_escape_control_characters_and_formulas(
     call: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -160,7 +160,7 @@ def is_number(text: str) -> bool:
     return True
 
 
-def test_every_command_is_tried_with_hostile_names() -> None:
+def test_every_command_is_tested_with_hostile_names() -> None:
     groups = {"mgc", "mgc store"}
     every = set(json.loads(FROZEN.read_text())) - groups - {"mgc demo"}  # the demo reads nothing
     tried = {" ".join(("mgc", *words[: 2 if words[0] == "store" else 1])) for words, _ in COMMANDS}

@@ -39,7 +39,7 @@ def _describe(option: Any) -> dict[str, Any]:
     }
 
 
-def test_options_of_every_command_are_as_frozen() -> None:
+def test_options_of_every_command_match_the_snapshot() -> None:
     assert describe_options() == json.loads(FROZEN.read_text())
 
 

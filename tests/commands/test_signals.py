@@ -130,7 +130,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (2, [signal.SIGINT, signal.SIGINT], False),
     ],
 )
-def test_an_extraction_ends_with_its_workers_and_decoders_and_goes_on(
+def test_interrupted_extraction_leaves_no_process_and_continues(
     interrupt: Callable[..., Ended],
     call: Callable[..., Any],
     songs: Path,
@@ -164,7 +164,7 @@ TRAINING = ["--encoder", "tiny", "--epochs", 3, "--precision", "fp32", "--top-ge
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
-def test_any_long_command_ends_with_one_line(
+def test_interrupted_command_ends_with_one_line(
     interrupt: Callable[..., Ended],
     small_store: FeatureStore,
     evaluated_run: Path,
@@ -180,7 +180,7 @@ def test_any_long_command_ends_with_one_line(
     check(interrupt(*arguments, signals=signals, at=at, obeys=obeys), signals[0])
 
 
-def test_a_signal_that_is_ignored_stays_ignored(songs: Path, tmp_path: Path) -> None:
+def test_ignored_signal_stays_ignored(songs: Path, tmp_path: Path) -> None:
     """As under nohup."""
     script = f"trap '' HUP; exec {sys.executable} -c '{NOHUP}' manifest {songs}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
@@ -198,7 +198,7 @@ main()
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
-def test_streams_that_are_closed_are_no_fault(songs: Path, tmp_path: Path, closed: str) -> None:
+def test_closed_standard_streams_are_accepted(songs: Path, tmp_path: Path, closed: str) -> None:
     """And what is printed goes into no file that takes their numbers."""
     script = f"exec {sys.executable} -m mgc extract {songs} -o {tmp_path}/s.zarr --features mel --workers 0 {closed}"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
@@ -207,7 +207,7 @@ def test_streams_that_are_closed_are_no_fault(songs: Path, tmp_path: Path, close
 
 
 @pytest.mark.parametrize("arguments", [["manifest", "{songs}"], ["store", "info", "{store}", "--json"], ["--help"]])
-def test_output_without_a_reader_ends_a_command_quietly(
+def test_broken_pipe_ends_a_command_without_a_message(
     songs: Path, small_store: FeatureStore, arguments: list[str]
 ) -> None:
     words = [word.format(songs=songs, store=small_store.path) for word in arguments]
@@ -222,7 +222,7 @@ def test_output_without_a_reader_ends_a_command_quietly(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_under_the_output_is_reported(songs: Path) -> None:
+def test_full_disk_under_stdout_is_reported(songs: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "mgc", "manifest", songs],

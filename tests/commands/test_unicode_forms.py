@@ -38,7 +38,7 @@ def world_of(name: str) -> World:
 
 
 @pytest.mark.parametrize(("stored", "typed"), FORMS)
-def test_tracks_are_dropped_and_selected_by_names_in_another_form(
+def test_drop_and_select_match_names_in_another_unicode_form(
     call: Callable[..., Any], tmp_path: Path, stored: str, typed: str
 ) -> None:
     store = tmp_path / "s.zarr"
@@ -55,13 +55,13 @@ def test_tracks_are_dropped_and_selected_by_names_in_another_form(
 
 
 @pytest.mark.parametrize(("stored", "typed"), FORMS)
-def test_listed_genres_match_in_another_form(stored: str, typed: str) -> None:
+def test_genres_file_matches_in_another_unicode_form(stored: str, typed: str) -> None:
     labels = np.ones((3, 2), dtype=np.bool_)
     assert choose_genres(labels, ["A", stored], listed=[typed, stored]).names == (stored,)
 
 
 @pytest.mark.parametrize(("stored", "typed"), FORMS)
-def test_a_page_plays_files_of_another_form(tmp_path: Path, stored: str, typed: str) -> None:
+def test_report_plays_files_with_names_in_another_unicode_form(tmp_path: Path, stored: str, typed: str) -> None:
     write_tone(tmp_path / "music" / stored / f"{stored}.wav")
     song = Player(page=tmp_path, root=tmp_path / "music").song(f"{typed}/{typed}.wav", None)
     assert song.problem is None
@@ -69,7 +69,7 @@ def test_a_page_plays_files_of_another_form(tmp_path: Path, stored: str, typed: 
 
 
 @pytest.mark.parametrize(("stored", "typed"), FORMS)
-def test_songs_to_predict_are_found_in_another_form(tmp_path: Path, stored: str, typed: str) -> None:
+def test_predict_finds_songs_in_another_unicode_form(tmp_path: Path, stored: str, typed: str) -> None:
     write_tone(tmp_path / stored / f"{stored}.wav")
     typed_path = tmp_path / typed / f"{typed}.wav"
     (track,) = songs_source([typed_path]).tracks
@@ -78,7 +78,7 @@ def test_songs_to_predict_are_found_in_another_form(tmp_path: Path, stored: str,
     assert Path("/" + track.path).is_file()
 
 
-def test_appending_a_track_again_in_another_form_is_refused_by_pair(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_append_of_a_track_in_another_unicode_form_is_refused(call: Callable[..., Any], tmp_path: Path) -> None:
     options = ("-o", tmp_path / "s.zarr", "--features", "mel", "--workers", 0, "--clip-s", 1)
     write_tone(tmp_path / "songs" / f"{NFD}.wav")
     assert call("extract", tmp_path / "songs", *options).code == 0
@@ -89,7 +89,7 @@ def test_appending_a_track_again_in_another_form_is_refused_by_pair(call: Callab
         assert (done.code, pair in done.err) == (2, True), done.err
 
 
-def test_songs_of_a_folder_come_with_a_remark_on_what_was_passed_over(tmp_path: Path) -> None:
+def test_predict_reports_skipped_files_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "songs"
     write_tone(folder / "a.wav")
     put(folder / "cover.jpg", b"\xff\xd8\xff\xe0JFIF")
