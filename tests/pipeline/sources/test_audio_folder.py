@@ -73,7 +73,7 @@ def test_images_and_noise_are_not_taken_for_mpeg_frames(tmp_path: Path) -> None:
 
 def test_folder_without_audio_lists_its_content(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg")
-    with pytest.raises(ManifestError, match=r"no audio file in this folder; 1 file without audio skipped:  1 \.jpg"):
+    with pytest.raises(ManifestError, match=r"no audio file in this folder; 1 file without audio skipped: 1 \.jpg"):
         load_source(tmp_path)
 
 
