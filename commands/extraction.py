@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.format.meanings import unusual_flags
 from ..cache.messages import counted, size
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
@@ -204,6 +203,8 @@ def _print_source(summary: Mapping[str, Any]) -> None:
 
 
 def _print_extraction(report: ExtractReport, feature: str | None) -> None:
+    from ..cache.format.meanings import unusual_flags
+
     to_stdout(
         f"planned {report.planned} = ok {report.ok} + failed {report.failed}"
         + (f" + pending {report.pending}" if report.pending else "")
