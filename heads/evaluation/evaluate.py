@@ -125,8 +125,8 @@ def evaluate(
     if not len(enough):
         raise RunError(
             store.pending_note
-            or f"{store.path}: none of {counted(len(tracks), 'track')} has a genre of the model in {run}. Evaluate on a "
-            "store with its genres, or map labels with --merge-genres."
+            or f"{store.path}: none of {counted(len(tracks), 'track')} has a genre of the model in {run}. Evaluate on "
+            "a store with its genres, or map labels with --merge-genres."
         )
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
@@ -172,7 +172,11 @@ def evaluate(
         parts={name: summary(mask) for name, mask in _by_modalities(store, has_lyrics).items()},
         calibration=calibration(truth, scores),
         alignment=_alignment(loaded, scored, artists, n_replicates, seed),
-        warnings=[*filter(None, [store.pending_note]), *_label_warnings(run, labels), *lyrics_warnings(loaded, has_lyrics)],
+        warnings=[
+            *filter(None, [store.pending_note]),
+            *_label_warnings(run, labels),
+            *lyrics_warnings(loaded, has_lyrics),
+        ],
         predictions_sha256=sha256,
     )
     if save and own is not None:

@@ -216,9 +216,10 @@ def test_invalid_values_are_refused_by_the_config(settings: list[str], message: 
 
 
 def test_components_that_a_system_lacks_are_switched_off() -> None:
-    assert dataclasses.asdict(TrainConfig(model="santana")) | {"model": "ru2023", "head": "graph"} == dataclasses.asdict(
-        TrainConfig(modalities="audio")
-    )
+    assert dataclasses.asdict(TrainConfig(model="santana")) | {
+        "model": "ru2023",
+        "head": "graph",
+    } == dataclasses.asdict(TrainConfig(modalities="audio"))
     pandeya = TrainConfig(model="pandeya")
     assert (pandeya.modalities, pandeya.attention, pandeya.head, pandeya.contrastive) == (
         "both",
