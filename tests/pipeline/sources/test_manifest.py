@@ -55,9 +55,7 @@ def track(track_id: str, **cells: object) -> Track:
 
 
 @PER_EXAMPLE_FILES
-@given(
-    tracks=st.lists(TRACK, min_size=1, max_size=6, unique_by=lambda t: caseless(t.id)), lyrics=st.none() | TEXT
-)
+@given(tracks=st.lists(TRACK, min_size=1, max_size=6, unique_by=lambda t: caseless(t.id)), lyrics=st.none() | TEXT)
 def test_manifest_reads_back_as_the_same_tracks(tmp_path: Path, tracks: list[Track], lyrics: str | None) -> None:
     if lyrics is not None:
         tracks[0] = track(tracks[0].id, lyrics=lyrics)
