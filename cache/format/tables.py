@@ -159,7 +159,7 @@ def read_table(path: Path, schema: pa.Schema, rows: range) -> pa.Table:
 
 
 def check_content(table: pa.Table, rows: range | None) -> None:
-    """Compare rows, nulls and status of a table with what the format says.
+    """Compare rows, nulls and status of a table with the format.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 BUSY_S = 0.5
-"""Delay before a part that another extraction is building is tried again."""
+"""Delay before a part that another extraction is building is checked again."""
 
 
 @dataclass(kw_only=True)

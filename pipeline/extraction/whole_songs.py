@@ -26,7 +26,7 @@ class WindowBatch:
     songs : the songs, in order of id.
     source : one track per window; each window has the lyrics of its song.
     song_of : window id -> index of its song.
-    starts_s : window id -> start in seconds. It lacks songs of one window, whose clip starts where the recipe says.
+    starts_s : window id -> start in seconds. Songs of one window are absent; the recipe sets their offset.
     """
 
     songs: list[Track] = field(default_factory=list)

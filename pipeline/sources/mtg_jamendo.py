@@ -101,7 +101,7 @@ MTG_JAMENDO = KnownDataset(
     title="MTG-Jamendo, genre subset",
     needs="autotagging_genre-{train,validation,test}.tsv in the folder, or a clone of the makers' repository (its "
     "data/splits/split-0 is then read; name data/splits/split-N for another); audio as NN/ID.mp3 or NN/ID.low.mp3 in "
-    "the folder, in audio/ or audio-low/ in it, or where --root says",
+    "the folder, audio/ or audio-low/ in it, or --root",
     terms="metadata CC BY-NC-SA 4.0; audio under Creative Commons licences, one a track (audio_licenses.txt)",
     recognises=lambda path: _label_folder(path) is not None,
     load=load_mtg_jamendo,

@@ -190,7 +190,7 @@ TABLE = KnownDataset(
     name="table",
     title="a table of tracks",
     needs="CSV, TSV, JSON Lines or Parquet with the columns id and path, and any of artist, song, genres, language, "
-    "split, lyrics, lyrics_path; paths start from the table's own folder, or where --root says",
+    "split, lyrics, lyrics_path; paths start from the folder of the table, or from --root",
     terms="your own",
     recognises=lambda path: not path.is_dir(),
     load=load_table,

@@ -138,14 +138,14 @@ def genres_of(scene: str, theme: str, rng: np.random.Generator) -> tuple[str, ..
 
 
 def song_id(song: str) -> str:
-    """16 characters 0-9A-Za-z, as Music4All has them, from what tells a song from all others."""
+    """16 characters 0-9A-Za-z, as in Music4All, derived from the attributes that identify a song."""
     digest = int.from_bytes(hashlib.sha256(song.encode()).digest()[:16])
     alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     return "".join(alphabet[digest // 62**place % 62] for place in range(16))
 
 
 def make_song(seed: int, index: int) -> Song:
-    """Song `index` (from 0) of world `seed`, without its sound (see :func:`render_song`)."""
+    """Song `index` (from 0) of world `seed`, without its audio (see :func:`render_song`)."""
     rng = np.random.default_rng([seed, 3, index])
     artist = make_artist(seed, artist_number(seed, index))
     scene = _draw(SCENES, rng) if rng.random() < P_AWAY else artist.scene
@@ -182,7 +182,7 @@ def unheard_song(seed: int, n_songs: int) -> Song:
 
 
 def render_song(song: Song, *, clip_s: float = 30.0) -> Samples:
-    """Return the sound of a song: (round(clip_s * 22 050),) float32, mono, peak at most 0.9."""
+    """Return the audio of a song: (round(clip_s * 22 050),) float32, mono, peak at most 0.9."""
     sung = song.lyrics is not None
     return render(song.scene, seed=song.seed, index=song.index, artist=song.artist.number, sung=sung, clip_s=clip_s)
 

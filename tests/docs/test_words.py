@@ -1,4 +1,4 @@
-"""No page, help text or report template has a word that the terms of this project replace.
+"""No page, help text, report template, message or docstring has a word that the terms of this project replace.
 
 The field says audio, lyrics, modality, confidence interval; the first forms of these texts had everyday words instead.
 Code, file names, links and comments for maintainers are not read here.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from source_tree import ROOMS, source_files
 from typer.main import get_command
 
 from mgc import cli
@@ -75,6 +76,9 @@ BANNED = {
 """Pattern of whole words -> what to write. Case does not matter."""
 
 ALLOWED: dict[str, dict[str, str]] = {
+    "cache/format/schema.py": {"sound": "the description of an array, which stores contain"},
+    "heads/evaluation/evaluate.py": {"sound": "keys of metrics.json"},
+    "pipeline/synth/lyrics.py": dict.fromkeys(("home", "nobody", "tell", "told", "say"), "words of generated lyrics"),
     "reports/run.py": {"sound": "keys of metrics.json"},
 }
 """Page -> phrase that it may have -> reason."""
@@ -90,6 +94,8 @@ PAGES = [
         "tests/README.md",
     ),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+    *(f"{room}/README.md" for room in ROOMS),
+    *sorted(path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).glob("*/README.md")),
 ]
 
 
@@ -142,8 +148,10 @@ def helps() -> Iterator[tuple[str, str]]:
 
 HELPS = dict(helps())
 PENDING = {
-    *("mgc", "mgc demo", "mgc manifest", "mgc plan", "mgc extractors", "mgc train", "mgc evaluate", "mgc ablate"),
-    *("mgc predict", "mgc store drop", "mgc store compact"),
+    "mgc train",
+    *("commands/training.py", "heads/config.py", "heads/data/batches.py", "heads/evaluation/predict.py"),
+    *("heads/model/audio_cnn.py", "heads/model/batch.py", "heads/model/losses.py", "heads/model/model.py"),
+    "heads/runs/model_card.py",
 }
 """Not yet rewritten."""
 
@@ -163,12 +171,12 @@ def test_a_report_template_has_no_banned_word(template: str) -> None:
     assert findings(prose(text), frozenset(ALLOWED.get(template, {}))) == []
 
 
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "reports").glob("*.py"))
+MODULES = [path.relative_to(ROOT).as_posix() for path in source_files()]
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - PENDING))
-def test_the_strings_of_a_report_module_have_no_banned_word(module: str) -> None:
-    """Docstrings too: both are prose, and templates take much of their text from these modules."""
+def test_the_strings_of_a_module_have_no_banned_word(module: str) -> None:
+    """Messages and docstrings; report templates take much of their text from modules, too."""
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     sentences = [text for text in strings if " " in text.strip()]
