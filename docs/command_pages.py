@@ -160,11 +160,8 @@ def _list(text: str, title: str) -> str:
 
 def _spelling(names: str) -> tuple[str, str]:
     """``-o, --output <path>`` -> its spellings and its value, as code."""
-    spelling, _, value = names.partition(" <") if " <" in names else names.rpartition(" ")
-    if " <" in names:
-        value = f"<{value}"
-    elif not spelling or not value.isupper():
-        spelling, value = names, ""
+    found = re.fullmatch(r"(.*?) ([<[].*|[A-Z]\S*)", names)
+    spelling, value = found.groups() if found else (names, "")
     return " ".join(f"`{name}`" for name in spelling.split(", ")), f"`{value}`" if value else ""
 
 

@@ -89,6 +89,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         target = ELSEWHERE.get(found[1])
         return f"]({'../' * depth}{target})" if target else found[0]
 
+    if page.file.src_uri != "index.md":  # mkdocs writes training.md to training/index.html, and leaves HTML as it is
+        markdown = re.sub(r'((?:src|srcset)=")images/', r"\g<1>../images/", markdown)
     markdown = fill(re.sub(rf"\]\({re.escape('../' * (depth + 1))}([\w.]+)[^)]*\)", link, markdown))
     if page.file.src_uri in WITHOUT_TERMS or page.file.src_uri.startswith("design/"):
         return markdown
