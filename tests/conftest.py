@@ -42,7 +42,7 @@ def real_data() -> Path:
     """Folder with real songs and odd files; tests that need it are skipped without MGC_REAL_DATA."""
     folder = os.environ.get("MGC_REAL_DATA")
     if not folder:
-        pytest.skip("MGC_REAL_DATA is not set: real songs are not at hand")
+        pytest.skip("MGC_REAL_DATA is not set")
     return Path(folder).resolve()
 
 

@@ -318,7 +318,7 @@ def test_the_cache_is_asked_first_and_its_weights_are_checked(tmp_path: Path, ti
 
 
 def test_default_is_found_in_the_cache(tmp_path: Path, tiny: Path, monkeypatch) -> None:
-    # The true weights are 440 MB and not at hand: a small model stands for them under its own hash.
+    # The true weights have 440 MB and are not available: a small model stands for them under its own hash.
     revision = models._BERT_REVISION
     fill_cache(tmp_path / "home", tiny, "google-bert/bert-base-uncased", revision)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
