@@ -143,7 +143,7 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         return
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
-            yield f"{name} is {_shorten(value)}: want one of {', '.join(map(str, arguments))}"
+            yield f"{name} is {_shorten(value)}: expected one of {', '.join(map(str, arguments))}"
         return
     if is_typeddict(hint) or dataclasses.is_dataclass(hint):
         yield from _object_problems(value, hint, name)
@@ -156,7 +156,7 @@ def _problems(value: Any, hint: Any, name: str) -> Iterator[str]:
         or (kind is float and not abs(value) <= sys.float_info.max)
         or not all(value in each for each in bounds)
     ):
-        yield f"{name} is {_shorten(value)}: want {wanted}{' and'.join(map(str, bounds))}"
+        yield f"{name} is {_shorten(value)}: expected {wanted}{' and'.join(map(str, bounds))}"
     elif kind in (list, tuple):
         for i, item in enumerate(value):
             yield from _problems(item, arguments[0], f"{name}[{i}]")
@@ -180,7 +180,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 
 def _object_problems(value: Any, kind: Any, name: str) -> Iterator[str]:
     if not isinstance(value, dict):
-        yield f"{name or 'it'} is {_shorten(value)}: want an object"
+        yield f"{name or 'it'} is {_shorten(value)}: expected an object"
         return
     hints, required = _keys(kind)
     prefix = f"{name}." if name else ""

@@ -200,7 +200,7 @@ def test_settings_are_parsed_as_yaml_and_unknown_ones_refused() -> None:
     [
         (["heads=two"], "heads is 'two'"),
         (["ffn=1"], "true or false"),
-        (["dropout=x"], "want a number"),
+        (["dropout=x"], "expected a number"),
         (["graph_similarity=rwa"], "rwa"),
         (["mel_top_db=loud"], "mel_top_db"),
         (["loss=mse"], "loss='mse'"),
