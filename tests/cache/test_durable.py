@@ -47,7 +47,7 @@ def test_extraction_is_refused_before_any_work(tmp_path, without_links):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
 
 
-def test_a_store_that_was_copied_there_is_read_verified_and_converted(tmp_path, without_links):
+def test_store_on_a_file_system_without_links_is_read_and_verified(tmp_path, without_links):
     whole = create_full(tmp_path / "whole.zarr")
     without_links()
     with FeatureStore.open(whole) as store:

@@ -27,7 +27,7 @@ def pages_asked_for(n_bytes: int) -> int:
 
 
 @needs_glibc
-def test_large_arrays_use_the_same_pages_again_while_memory_is_kept_and_not_afterwards() -> None:
+def test_large_arrays_reuse_pages_only_while_memory_is_kept() -> None:
     n_bytes = 100 * MB
     with keep_freed_memory():
         pages_asked_for(n_bytes)

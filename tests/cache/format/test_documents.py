@@ -69,7 +69,7 @@ def changed(document: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_value_of_another_type_anywhere_is_refused_by_its_name(full: Path, key: str) -> None:
+def test_value_of_a_wrong_type_is_refused_with_its_key(full: Path, key: str) -> None:
     document = read_record(full, key)
     for path in leaves(document):
         if path == ("digest",):
@@ -184,7 +184,7 @@ def test_invalid_json_is_a_damaged_record(full: Path, tmp_path: Path, text: str)
         verify(store)
 
 
-def test_a_record_of_a_high_number_costs_no_more_than_another(full: Path, tmp_path: Path) -> None:
+def test_record_with_a_high_number_needs_no_more_memory(full: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(full, tmp_path / "s.zarr"))
     key = commit_key(1, 99_991)
     rewrite(store, "commits/1.json", lambda d: d.update(n=99_991))
@@ -201,7 +201,7 @@ def test_a_record_of_a_high_number_costs_no_more_than_another(full: Path, tmp_pa
     assert FeatureStore.open(store).ok_rows.tolist() == FeatureStore.open(full).ok_rows.tolist()
 
 
-def test_a_huge_count_of_tracks_costs_no_memory_before_the_table_is_read(full: Path, tmp_path: Path) -> None:
+def test_huge_track_count_allocates_no_memory(full: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(full, tmp_path / "s.zarr"))
     rewrite(store, "generations/1.json", lambda d: d.update(n_tracks=999_999_999))
     assert next(watch(store)).parts > 10**8

@@ -121,7 +121,7 @@ HDF5: dict[str, tuple[Callable[[h5py.File, Path], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", HDF5)
-def test_hdf5_that_leads_elsewhere_is_refused_by_name(folder: Path, kind: str) -> None:
+def test_hdf5_with_foreign_contents_is_refused(folder: Path, kind: str) -> None:
     change, name = HDF5[kind]
     with h5py.File(folder / "s.h5", "r+") as file:
         change(file, folder / "secret.txt")
@@ -137,9 +137,7 @@ def test_hdf5_that_leads_elsewhere_is_refused_by_name(folder: Path, kind: str) -
 
 
 @pytest.mark.parametrize("error", [KeyError, TypeError, MemoryError, OSError])
-def test_verify_reports_what_hdf5_raises_about_a_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_verify_reports_errors_of_hdf5(folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def stumble(_: h5py.File) -> None:
         raise error("no such object")
 
@@ -296,7 +294,7 @@ def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
         read_all(store)
 
 
-def test_failures_skip_what_is_no_log(folder: Path) -> None:
+def test_failures_skip_invalid_log_files(folder: Path) -> None:
     log = folder / "s.zarr" / "log"
     os.mkfifo(log / "a.jsonl")
     (log / "b.jsonl").mkdir()
@@ -317,7 +315,7 @@ def read_all(store: Path) -> None:
             opened.read(spec.name, opened.ok_rows)
 
 
-def test_the_reader_reads_by_its_plan_and_not_by_an_altered_zarr_json(folder: Path) -> None:
+def test_reader_ignores_an_altered_zarr_json(folder: Path) -> None:
     store, expected = folder / "s.zarr", FeatureStore.open(folder / "s.zarr", mapped=False)
     columns = [spec.name for spec in expected.arrays]
     values = [expected.read(name, expected.ok_rows) for name in columns]

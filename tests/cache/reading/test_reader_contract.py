@@ -213,7 +213,7 @@ def test_a_flipped_bit_of_a_clip_is_an_error(folder: Path, tmp_path: Path, form:
 
 
 @pytest.mark.parametrize("form", ["mapped", "zarr"])
-def test_a_reader_during_extraction_shows_what_was_committed_when_it_was_opened(tmp_path: Path, form: str) -> None:
+def test_reader_during_extraction_shows_commits_at_its_opening(tmp_path: Path, form: str) -> None:
     """The HDF5 form is written once, when nothing is pending."""
     path = create(tmp_path / "s.zarr")
     fill(path, [1])

@@ -70,7 +70,7 @@ def test_length_cuts_tokens(store_path, mapped, length):
     np.testing.assert_array_equal(store.read("lyrics", [9, 1], length=length), whole[:, :length], strict=True)
 
 
-def test_rows_without_features_are_named_not_served(store_path):
+def test_reading_rows_without_features_raises(store_path):
     store = FeatureStore.open(store_path)
     assert FAILED_ROW not in store.ok_rows
     with pytest.raises(TrackUnavailableError, match=r"t05 \(EMPTY\)"):
@@ -111,7 +111,7 @@ def test_uncommitted_rows_are_absent_and_committed_ones_never_change(tmp_path):
     assert len(FeatureStore.open(path).ok_rows) == N_TRACKS - 1
 
 
-def test_a_part_has_one_winner_and_committing_again_changes_nothing(store_path):
+def test_first_commit_of_a_part_wins(store_path):
     before = tree(store_path)
     arrays, outcomes = part_content(range(4, 8))
     record = commit_part(store_path, 1, {**arrays, "mel": arrays["mel"] + 1}, outcomes)

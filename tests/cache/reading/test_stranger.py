@@ -75,7 +75,7 @@ def check_records(path: Path) -> int:
     return checked
 
 
-def test_the_golden_store_is_read_by_a_stranger():
+def test_independent_reader_reads_the_golden_store():
     """`benchmarks/worlds/golden.py` wrote it with the first release of format 1; it is never made again."""
     document = json.loads((GOLDEN / "expected.json").read_text())
     result, group = read_store(GOLDEN / "golden.zarr")
@@ -92,7 +92,7 @@ def test_the_golden_store_is_read_by_a_stranger():
         assert result[name]["genres"] == expected["genres"]
 
 
-def test_the_golden_hdf5_file_is_read_by_a_stranger():
+def test_independent_reader_reads_the_golden_hdf5_file():
     document = json.loads((GOLDEN / "expected.json").read_text())
     data = (GOLDEN / "golden.h5").read_bytes()
     seal = json.loads(data[:512].rstrip(b"\0"))
@@ -106,7 +106,7 @@ def test_the_golden_hdf5_file_is_read_by_a_stranger():
 
 
 @pytest.mark.parametrize("form", ["golden.zarr", "golden.h5"])
-def test_the_golden_store_is_read_by_us(form):
+def test_mgc_reads_the_golden_store(form):
     from mgc.cache.reading.store import FeatureStore
 
     document = json.loads((GOLDEN / "expected.json").read_text())

@@ -134,7 +134,7 @@ def test_torch_reads_through_a_loader_with_workers(store: mgc.StoreView) -> None
         mgc.to_torch(store, "chroma")
 
 
-def test_xarray_and_dask_compute_what_numpy_does(store: mgc.StoreView) -> None:
+def test_xarray_and_dask_compute_as_numpy(store: mgc.StoreView) -> None:
     songs = mgc.to_xarray(store.sel(language="pt"))
     mel = np.asarray(store.sel(language="pt")["mel"], dtype=np.float64)
     assert songs["mel"].dims == ("track", "mel_band", "frame")

@@ -85,7 +85,7 @@ def test_flipped_bit_in_every_file_is_reported_and_repaired(whole, tmp_path):
         damages = verify(store, full=True)
         damaged = [damage for damage in damages if damage.key == key]
         if key.endswith("zarr.json") and not damaged:
-            assert not damages, "a bit of white space may flip in JSON"
+            assert not damages, "a flipped bit in JSON white space may be harmless"
         else:
             assert damaged, f"{key}: not found"
             assert damaged[0].part == part_of(key), key
@@ -93,7 +93,7 @@ def test_flipped_bit_in_every_file_is_reported_and_repaired(whole, tmp_path):
                 assert damaged[0].tracks == PART_TRACKS.get(damaged[0].part, ("t99",))
             left = mend(store, damages)
             if key.split("/")[0] in ("tracks", "genres", "genre_embedding") and not key.endswith("zarr.json"):
-                assert [damage.key for damage in left] == [key]  # only the source can make it again
+                assert [damage.key for damage in left] == [key]  # only the source can restore it
             else:
                 assert left == [], key
                 assert verify(store, full=True) == []
@@ -199,7 +199,7 @@ def test_part_quarantined_after_a_takedown_is_pending(store):
     assert verify(store, full=True) == []
 
 
-def test_compaction_removes_what_a_killed_takedown_left(store):
+def test_compaction_removes_drafts_of_a_killed_takedown(store):
     drop(store, ["t08"], planned=["t08"])
     left = store / "drops" / ".0123.partial"
     left.write_bytes(b"half")
@@ -235,7 +235,7 @@ def test_flipped_bit_in_an_added_feature_set_is_reported_and_repaired(full_store
     assert damages[0].part == (0 if key.startswith("commits/other") else None)
     left = quarantine(store, damages)
     if key.startswith(("drops", "genre_embedding")):
-        assert left == damages, "who was taken down, and a text encoder's numbers, can be had from a copy only"
+        assert left == damages, "takedowns and encoder hashes can be restored from a copy only"
         return
     fill_pending(store)
     assert verify(store, full=True) == []
@@ -265,7 +265,7 @@ def test_folder_in_place_of_a_file_is_reported_and_repaired(full_store, tmp_path
             left = quarantine(store, damages)
             if left:
                 assert {damage.key for damage in left} == {key}
-                assert key.startswith(("drops/", "tracks", "genres", "genre_embedding")), "the source has it"
+                assert key.startswith(("drops/", "tracks", "genres", "genre_embedding")), "the source has this object"
                 break
             fill_pending(store)
             assert verify(store, full=True) == []
@@ -275,7 +275,7 @@ def test_folder_in_place_of_a_file_is_reported_and_repaired(full_store, tmp_path
         shutil.rmtree(store)
 
 
-def test_a_record_that_is_removed_once_it_was_read_is_no_error(full_store, tmp_path, monkeypatch):
+def test_record_removed_during_verify_is_no_error(full_store, tmp_path, monkeypatch):
     """A command may remove a feature set meanwhile."""
     path = shutil.copytree(full_store, tmp_path / "s.zarr")
     real = verify_module.read_record

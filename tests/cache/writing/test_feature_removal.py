@@ -74,7 +74,7 @@ def test_interrupted_removal_is_complete_or_undone(whole, tmp_path):
                 remove_feature_set(path, "other")
             assert watch.fired
             assert verify(path, full=True) == []
-            assert unfinished_removals(path) == [], "whoever looks at it ends it"
+            assert unfinished_removals(path) == [], "the next reader completes the removal"
             with FeatureStore.open(path) as opened:
                 decided = "other" not in opened.added
             if not decided:

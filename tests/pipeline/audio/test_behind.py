@@ -61,7 +61,7 @@ def decoded(path: Path, content: bytes) -> Clip:
         (id3(100, bytes(200_000)), 0),  # padding beyond its size
         (id3(100, bytes(100) + b"\xff\xd8\xff\xe0" + NOISE), 0),  # a picture beyond its size
         (id3(1 << 27, bytes(500)), 0),  # larger than the file
-        (id3(60_000, bytes(500)), 0.1),  # it would swallow audio
+        (id3(60_000, bytes(500)), 0.1),  # it would include audio
         (bytes(3_000_000), 0),
         (bytes(2000) + id3(100, bytes(100)), 0),
         (ape(bytes(700), header=True), 0),

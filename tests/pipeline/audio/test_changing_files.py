@@ -165,7 +165,7 @@ def test_a_file_that_changes_at_any_step_is_read_again(
 
 
 @pytest.mark.parametrize("form", [extract, extract_samples])
-def test_a_file_that_is_written_to_all_the_time_fails_with_its_reason(
+def test_constantly_changing_file_fails_with_source_changed(
     tmp_path: Path, steps: Steps, form: Callable[..., object]
 ) -> None:
     path = tmp_path / "a"

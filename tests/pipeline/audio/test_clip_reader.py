@@ -332,7 +332,7 @@ def test_a_source_larger_than_the_memory_limit_is_no_memory_fault(tmp_path: Path
     with path.open("r+b") as file:
         file.truncate(400 << 20)
     with ClipReader(RECIPE, limits=ClipLimits(memory_bytes=300 << 20)) as reader:
-        assert reader.read(path).flags == Flag.SHORT | Flag.DECODE_GAPS, "most of its bytes are no audio"
+        assert reader.read(path).flags == Flag.SHORT | Flag.DECODE_GAPS, "most of its bytes are not audio"
 
 
 def test_changed_bytes_of_real_formats_never_break_the_reader(tmp_path: Path, reader: ClipReader) -> None:
@@ -358,7 +358,7 @@ def test_changed_bytes_of_real_formats_never_break_the_reader(tmp_path: Path, re
     assert len(seen) > 2
 
 
-def test_every_odd_real_file_gets_its_outcome(real_data: Path, reader: ClipReader) -> None:
+def test_every_odd_real_file_has_the_expected_outcome(real_data: Path, reader: ClipReader) -> None:
     """Twice, the second time backwards, with the same bytes."""
     folder = real_data / "torture"
     with (folder / "OUTCOMES.tsv").open(encoding="utf-8") as table:

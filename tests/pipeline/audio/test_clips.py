@@ -136,7 +136,7 @@ def test_a_crop_from_the_middle_equals_the_crop_of_the_whole_file_resampled(
     assert clip.offset_s == pytest.approx((47.3 - 30) / 2, abs=0.05)
 
 
-def test_an_hour_is_read_only_where_needed(tmp_path: Path) -> None:
+def test_middle_of_an_hour_reads_only_the_window(tmp_path: Path) -> None:
     """One hour of stereo WAV as a sparse file of 635 MB, of which only the middle may be read."""
     path, mark = tmp_path / "hour.wav", music(30, channels=2)
     n_bytes = 3600 * 44_100 * 4
@@ -180,13 +180,13 @@ def coded(path: Path, x: Float32, codec: str) -> Path:
         ("a.ogg", "", 0.02, 0),
         ("a.mp3", "", 0.02, 0),
         ("a.m4a", "aac", 0.02, 0),
-        ("a.aac", "aac", 0.02, 47),  # a bare stream does not tell its encoder's delay
+        ("a.aac", "aac", 0.02, 47),  # a raw stream does not declare its encoder delay
         ("a.wma", "wmav2", 0.02, 47),  # nor does this one
         ("a.webm", "libopus", 0.02, 1.1),  # a clock of milliseconds
         ("a.mka", "aac", 0.02, 1.1),
     ],
 )
-def test_the_middle_of_any_format_is_in_its_place(
+def test_middle_of_any_format_has_the_right_position(
     tmp_path: Path, name: str, codec: str, error: float, late_ms: float
 ) -> None:
     """A seek gives the same samples as decoding from the start."""
@@ -250,7 +250,7 @@ def test_stereo_is_half_the_sum_exactly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.samples[: len(x)], np.float32(0.5) * (x[:, 0] + x[:, 1]))
 
 
-# What the audio is like
+# Properties of the audio
 
 
 def test_silence_is_kept_and_flagged(tmp_path: Path) -> None:
@@ -296,11 +296,11 @@ def test_samples_over_full_scale_are_not_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers_fail(tmp_path: Path, bad: float) -> None:
     x = music(4, 22_050)
-    x[40_000] = bad  # neither in the first nor in the last of what is mixed at a time
+    x[40_000] = bad  # neither in the first nor in the last block of the mixer
     assert reason(write(tmp_path / "a.wav", x, 22_050, subtype="FLOAT")) == "NONFINITE"
 
 
-# What is no audio file at all
+# Files that are not audio
 
 
 def test_missing_or_unreadable_file_is_src_missing(tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_flac_whose_header_declares_days_is_truncated_not_too_large(tmp_path: Pa
     assert clip.seconds == 3
 
 
-def test_a_damaged_flac_keeps_its_time(tmp_path: Path) -> None:
+def test_damaged_flac_keeps_its_timing(tmp_path: Path) -> None:
     """The second decoder leaves a silence where frames are lost; what follows stays in its place."""
     x = music(20)
     path = write(tmp_path / "a.flac", x)
@@ -528,7 +528,7 @@ def test_a_damaged_flac_keeps_its_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(clip.samples[11 * TARGET_HZ :], whole.samples[11 * TARGET_HZ :], atol=1e-4)
 
 
-def test_an_ogg_with_lost_pages_keeps_its_time(tmp_path: Path) -> None:
+def test_ogg_with_lost_pages_keeps_its_timing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ogg", music(20))
     whole = decode_clip(path, RECIPE)
     content = bytearray(path.read_bytes())
@@ -571,7 +571,7 @@ def test_the_payload_of_an_m4a_overwritten_fails(tmp_path: Path) -> None:
     assert reason(path) == "DECODE_ERROR"
 
 
-# MP3: only the frames themselves tell the length
+# MP3: only the frames give the length
 
 
 @pytest.fixture(scope="module")
@@ -594,7 +594,7 @@ def without_xing(content: bytes) -> bytes:
 def test_a_variable_mp3_without_header_is_read_to_its_end(tmp_path: Path, variable_mp3: bytes) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(without_xing(variable_mp3))
-    assert soundfile.info(path).duration < 15  # what a decoder guesses from the first, loud frame
+    assert soundfile.info(path).duration < 15  # estimate of a decoder from the first, loud frame
     clip = decode_clip(path, RECIPE)
     assert clip.seconds == pytest.approx(20, abs=0.1)
     assert only(clip, Flag.SHORT)
@@ -615,10 +615,10 @@ def test_truncated_mp3_has_the_length_of_its_frames(tmp_path: Path, variable_mp3
     path.write_bytes(variable_mp3[: len(variable_mp3) // 2])
     clip = decode_clip(path, RECIPE)
     assert 2 < clip.seconds < 15
-    assert only(clip, Flag.SHORT)  # a Xing header is no declaration
+    assert only(clip, Flag.SHORT)  # a Xing header is not trusted
 
 
-def test_an_hour_of_mp3_is_decoded_only_where_needed(tmp_path: Path) -> None:
+def test_middle_of_an_hour_of_mp3_decodes_only_the_window(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp3", music(30), bitrate_mode="CONSTANT", compression_level=0.9).read_bytes()
     path = tmp_path / "hour.mp3"
     path.write_bytes(without_xing(source) * 120)
@@ -630,7 +630,7 @@ def test_an_hour_of_mp3_is_decoded_only_where_needed(tmp_path: Path) -> None:
     assert spent.user + spent.system - cpu.user - cpu.system < 3
 
 
-def test_the_middle_of_a_long_mp3_is_what_a_whole_decode_holds_there(tmp_path: Path, variable_mp3: bytes) -> None:
+def test_middle_of_a_long_mp3_equals_a_full_decode(tmp_path: Path, variable_mp3: bytes) -> None:
     path = tmp_path / "a.mp3"
     path.write_bytes(variable_mp3 + without_xing(variable_mp3) * 2)
     clip = decode_clip(path, RECIPE)

@@ -114,7 +114,7 @@ def assert_all_is_read(clip: Clip, seconds: float, jingle_s: float) -> None:
     assert set(clip.flags) == {Flag.LONG}
     for second in (1, 14, 28):
         in_song = clip.offset_s + second - jingle_s
-        if in_song % 1 < 0.4:  # the half second that is looked at lies on one step
+        if in_song % 1 < 0.4:  # the analysed half second is within one step
             assert pitch_hz(clip, second) == pytest.approx(SONG_HZ + 40 * np.floor(in_song), abs=4)
 
 
@@ -148,7 +148,9 @@ JOINED = [
 
 
 @pytest.mark.parametrize(("jingle", "song"), JOINED)
-def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, int], song: tuple[str, int, int]) -> None:
+def test_concatenated_file_is_read_completely(
+    tmp_path: Path, jingle: tuple[str, int, int], song: tuple[str, int, int]
+) -> None:
     kind, rate_hz, channels = jingle
     first = sample(kind, 3, rate_hz, JINGLE_HZ, channels)
     kind, rate_hz, channels = song
@@ -160,7 +162,7 @@ def test_all_of_a_joined_file_is_read(tmp_path: Path, jingle: tuple[str, int, in
 
 
 @pytest.mark.parametrize("kind", ["mp3", "vorbis", "flac", "wav"])
-def test_a_short_joined_file_is_read_whole_across_the_seam(tmp_path: Path, kind: str) -> None:
+def test_short_concatenated_file_is_read_across_the_seam(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "joined"
     path.write_bytes(sample(kind, 4, 44_100, SONG_HZ) + sample(kind, 3, 48_000, JINGLE_HZ))
     clip = decode_clip(path, RECIPE)
@@ -177,7 +179,7 @@ def test_a_chain_of_many_links(tmp_path: Path) -> None:
     assert (clip.seconds, clip.offset_s) == (pytest.approx(60, abs=0.1), pytest.approx(15, abs=0.1))
 
 
-def test_a_joined_file_that_is_cut_is_flagged(tmp_path: Path) -> None:
+def test_truncated_concatenated_file_is_flagged(tmp_path: Path) -> None:
     flac = sample("flac", 10, 44_100, SONG_HZ)
     path = tmp_path / "joined.flac"
     path.write_bytes(flac + flac[: len(flac) // 2])
@@ -317,7 +319,7 @@ DTS_EXTENSION = b"\x64\x58\x20\x25\0\x10\0\x01\xe0\0" + bytes(6)
         ("amr", b"#!AMR-WB\n" + (b"\x24" + bytes(40) + b"\x44" + bytes(5)) * 500),
     ],
 )
-def test_frames_that_no_encoder_here_writes_are_followed_to_their_end(kind: str, frames: bytes) -> None:
+def test_frames_of_rare_codecs_are_walked_to_their_end(kind: str, frames: bytes) -> None:
     assert not lost_tail(frames, 0, len(frames), kind)
     assert lost_tail(frames + b"\xff" * len(frames), 0, 2 * len(frames), kind)
 
@@ -329,7 +331,7 @@ def test_the_length_of_mp3_in_a_wav_file_is_that_of_its_frames(tmp_path: Path) -
     assert decode_clip(path, RECIPE).seconds == pytest.approx(40, abs=0.08)
 
 
-def test_wavpack_files_of_one_block_each_are_joined_too(tmp_path: Path) -> None:
+def test_wavpack_files_of_one_block_are_concatenated(tmp_path: Path) -> None:
     path = tmp_path / "a.wv"
     path.write_bytes(sample("wavpack", 0.4, 44_100, SONG_HZ) * 3)
     assert decode_clip(path, RECIPE).seconds == pytest.approx(1.2, abs=0.01)

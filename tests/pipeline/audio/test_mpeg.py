@@ -74,7 +74,7 @@ def test_a_free_format_stream_cannot_be_counted() -> None:
     assert walk(data, 0) is None
 
 
-def test_joined_files_are_one_stream_and_their_tags_no_damage() -> None:
+def test_concatenated_files_are_one_stream_and_their_tags_no_damage() -> None:
     item = frame("MPEG-1 layer III, 128 kbit/s, 44.1 kHz") * 5
     tag = b"ID3\x03\x00\x00\x00\x00\x00\x64" + bytes(100)
     assert walk(item + tag + item, 0) == Walk(samples=11_520, rate_hz=44_100, breaks=0)

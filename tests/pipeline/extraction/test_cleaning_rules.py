@@ -100,7 +100,7 @@ def test_an_extractor_of_lyrics_keeps_its_rule_in_a_store_without_lyrics(
         store = tmp_path / f"{rule}.zarr"
         extract(songs(tmp_path, 2), store, recipe=recipe, text=None, features=("mel",))
         with monkeypatch.context() as patch:
-            patch.setattr(added_builders, "CLEANING_RULE", rule)  # as when it was the newest one
+            patch.setattr(added_builders, "CLEANING_RULE", rule)  # as in an older version
             api.extract(songs(tmp_path, 2), store, add="words", workers=0)
         extract(source, store, recipe=recipe, text=None, features=("mel",), append=True)
         api.extract(source, store, add="words", workers=0)  # continued by this version

@@ -79,7 +79,7 @@ def test_track_that_crashes_its_worker_fails_alone(tmp_path, monkeypatch, kind):
     report = extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=4, workers=2)
     assert len(list(tmp_path.glob("fired-*"))) >= (3 if kind == "always" else 1)
     if kind == "once":
-        assert tree(tmp_path / "s") == tree(clean), "a worker that was preempted costs nothing"
+        assert tree(tmp_path / "s") == tree(clean), "a preempted worker changes no byte"
         return
     assert (report.ok, report.reasons) == (8, {"WORKER_CRASH": 1})
     damaged, whole = FeatureStore.open(tmp_path / "s"), FeatureStore.open(clean)
@@ -111,7 +111,7 @@ def test_local_workers_listen_on_loopback_only(tmp_path):
             addresses.update(c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN)
 
     extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=look)
-    assert addresses, "nothing was looked at"
+    assert addresses, "no listening port was seen"
     assert addresses <= {"127.0.0.1", "::1"}
 
 
@@ -157,9 +157,9 @@ def test_another_user_cannot_run_code_on_the_local_workers(tmp_path):
                 answers.append(int(port))
 
     extract(source, tmp_path / "s", recipe=RECIPE, text=None, part_rows=1, workers=1, on_progress=ask)
-    assert len(output) >= 4, "nobody was asked"
+    assert len(output) >= 4, "no port was tried"
     assert all(line.startswith("refused") for line in output), output
-    assert answers == [], "HTTP tells what is extracted"
+    assert answers == [], "an HTTP page is served"
 
 
 def test_site_that_requires_encryption_works(tmp_path, monkeypatch):

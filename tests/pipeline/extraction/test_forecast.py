@@ -57,7 +57,7 @@ def test_forecast_is_saved_and_reported_with_the_extraction(call: Any, tones: Pa
     assert done["forecast"] == result
     large = sum(file.stat().st_size for name in ("mel", "rows") for file in (store / name).rglob("*") if file.is_file())
     assert result["n_bytes"] == pytest.approx(large, rel=0.1)
-    assert call("extract", tones, *options, "--json").json["forecast"] is None  # there was nothing to do
+    assert call("extract", tones, *options, "--json").json["forecast"] is None  # no part was built
 
 
 def test_forecast_is_printed_in_one_line(call: Any, tones: Path, tmp_path: Path) -> None:

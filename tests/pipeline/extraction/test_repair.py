@@ -110,7 +110,7 @@ def test_takedown_survives_retry_and_repair(sample, tmp_path):
     import zarr
 
     group = zarr.open_group(store, mode="r")
-    assert np.isnan(group["mel"][0]).all(), "plain readers see no byte of it"
+    assert np.isnan(group["mel"][0]).all(), "zarr reads none of its bytes"
     assert group["status"][0] == 2
     report = api.extract(source, store, retry_failed=True, workers=0, clip_s=1.0)
     assert (report.ok, report.parts_built) == (5, 0), "a retry does not bring it back"
@@ -118,5 +118,5 @@ def test_takedown_survives_retry_and_repair(sample, tmp_path):
     done = api.store_repair(store, source)
     assert done.left == []
     with FeatureStore.open(store) as opened:
-        assert opened.counts().reasons == {"DROPPED": 2}, "nor does a repair"
+        assert opened.counts().reasons == {"DROPPED": 2}, "a repair does not bring it back"
     assert np.isnan(zarr.open_group(store, mode="r")["mel"][0]).all()

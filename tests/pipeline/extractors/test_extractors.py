@@ -340,7 +340,7 @@ def test_retry_of_an_added_feature_keeps_other_rows(
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=_raises)})
     assert api.extract(songs, store, add="other", **OPTIONS).failed == 2
     own = {item.id: item.attempts for item in failures(store).failures}
-    assert own == {"x": 1}, "what joins says nothing of the store's own failures"
+    assert own == {"x": 1}, "an added feature does not count the store's own failures"
     seen: list[float] = []
 
     def repaired(samples: Any, rate: int) -> float:
@@ -348,11 +348,11 @@ def test_retry_of_an_added_feature_keeps_other_rows(
         return 2.0
 
     monkeypatch.setattr(module, "BUILT_IN", {"other": other(compute=repaired)})
-    assert api.extract(songs, store, add="other", **OPTIONS).failed == 2, "only if it is asked for"
+    assert api.extract(songs, store, add="other", **OPTIONS).failed == 2, "only with --retry-failed"
     before = tree(store)
     report = api.extract(songs, store, add="other", retry_failed=True, **OPTIONS)
     assert (report.ok, report.failed, report.parts_built, len(seen)) == (5, 0, 2, 2)
-    assert all(value > 0.1 for value in seen), "the others are not made again"
+    assert all(value > 0.1 for value in seen), "other rows are not computed again"
     assert mgc.open(store)["other"][:].tolist() == [1, 1, 1, 2, 2]
     assert verify(store, full=True) == []
     changed = {key for key in before if tree(store).get(key) != before[key]}

@@ -45,7 +45,7 @@ def test_other_files_of_an_album_are_skipped_and_counted_by_kind(tmp_path: Path)
     source = load_source(tmp_path)
     assert [track.id for track in source.tracks] == [
         "Band/[2003] Album/01 Song.WAV",
-        "Band/[2003] Album/page.mp3",  # it is audio by its name, and is to be seen to fail
+        "Band/[2003] Album/page.mp3",  # audio by its name, so it must fail
     ]
     assert source.tracks[0].lyrics_path == "Band/[2003] Album/01 Song.TXT"
     (note,) = [note for note in source.notes if "without audio" in note]
@@ -110,7 +110,7 @@ def test_links_out_of_a_folder_are_noted_with_the_common_root(snapshot: Path) ->
         resolve_inside(source.root, source.tracks[0].path)
 
 
-def test_a_folder_is_read_below_a_root_that_holds_what_its_links_lead_to(snapshot: Path, tmp_path: Path) -> None:
+def test_folder_of_links_is_read_with_a_common_root(snapshot: Path, tmp_path: Path) -> None:
     base = snapshot.parents[1]
     source = load_source(snapshot, root=base)
     assert [track.id for track in source.tracks] == ["audio/a.wav", "audio/b.wav"]

@@ -188,7 +188,7 @@ def test_no_bytes_make_a_table_reader_raise_anything_else(tmp_path: Path, conten
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cells=st.lists(CELL, min_size=1, max_size=5))
-def test_csv_cells_survive_whatever_they_hold(tmp_path: Path, cells: list[str]) -> None:
+def test_csv_cells_survive_any_content(tmp_path: Path, cells: list[str]) -> None:
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "path", "lyrics"])
@@ -260,7 +260,7 @@ def test_missing_optional_tables_are_noted(music4all: Path) -> None:
     assert {"id_lang.csv is absent: no lang", "neither lyrics/ nor lyrics.csv is there: no lyrics"} <= set(source.notes)
 
 
-def test_nothing_is_lost_where_tables_and_files_disagree(music4all: Path) -> None:
+def test_no_track_is_lost_if_tables_and_files_differ(music4all: Path) -> None:
     put(music4all / "id_genres.csv", f"id\tgenres\n{IDS[0]}\trock\n0new000000000000\tpop\n")
     put(music4all / "audios" / "unknown.mp3", "sound")
     (music4all / "audios" / f"{IDS[1]}.mp3").rename(music4all / "audios" / f"{IDS[1]}.ogg")

@@ -76,7 +76,7 @@ def test_every_genre_of_the_built_in_table_is_its_own_name() -> None:
 
 
 @given(st.text(max_size=12))
-def test_merging_twice_is_merging_once(name: str) -> None:
+def test_merging_genres_is_idempotent(name: str) -> None:
     once = COMMON.name_of(name)
     assert COMMON.name_of(once) == once
 
@@ -141,7 +141,7 @@ def test_conflicts_chains_and_cycles_are_refused_by_row(tmp_path: Path, rows: st
         genre_aliases(str(tmp_path / "merge.csv"))
 
 
-def test_a_table_that_is_missing_or_has_other_columns_is_refused_with_what_to_give(tmp_path: Path) -> None:
+def test_missing_or_invalid_alias_table_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"comon: no such file\. .* 'from' and 'to', or 'common'"):
         genre_aliases("comon")
     put(tmp_path / "merge.csv", "genre,name\na,b\n")

@@ -178,7 +178,7 @@ def test_languages(given_tag: str | None, tag: str | None) -> None:
 
 
 @given(st.text(max_size=12))
-def test_normalising_a_language_twice_is_once(tag: str) -> None:
+def test_normalising_languages_is_idempotent(tag: str) -> None:
     once = normalise_language(tag)
     assert normalise_language(once) == once
 

@@ -254,7 +254,7 @@ def test_other_genre_folders_need_the_option(tmp_path: Path) -> None:
         assert [t.genres for t in load_source(tmp_path, **requested).tracks] == [("jazz",), ("rock",)]
 
 
-# ---------------------------------------------------------------- which one it is
+# ---------------------------------------------------------------- recognition
 
 
 def test_dataset_name_decides_and_missing_files_are_listed(tmp_path: Path, fma: Path) -> None:

@@ -48,7 +48,7 @@ def genres_of(path: Path, **options: object) -> list[tuple[str, ...]]:
         "\u200ehip hop",
     ],
 )
-def test_spaces_and_invisible_characters_make_no_other_name(name: str) -> None:
+def test_spaces_and_invisible_characters_do_not_change_a_name(name: str) -> None:
     assert clean_name(name) == "hip hop"
 
 
@@ -60,7 +60,7 @@ def test_joiners_of_a_script_are_kept() -> None:
 
 
 @given(st.text(max_size=20))
-def test_cleaning_a_name_twice_is_cleaning_it_once(text: str) -> None:
+def test_cleaning_names_is_idempotent(text: str) -> None:
     once = clean_name(text)
     assert clean_name(once) == once
     assert once == once.strip()
@@ -140,7 +140,7 @@ def test_words_for_a_missing_value_are_noted(tmp_path: Path, word: str) -> None:
 # ---------------------------------------------------------------- quoting
 
 
-def test_a_spreadsheets_tab_separated_table_is_read_without_its_quotes(tmp_path: Path) -> None:
+def test_tab_separated_table_of_a_spreadsheet_is_unquoted(tmp_path: Path) -> None:
     text = (
         "id\tpath\tartist\tgenres\tlyrics\n"
         '1\ta.mp3\t"Fox, Tail & Co"\t"rock,pop"\t"he said ""go"""\n'
@@ -281,7 +281,7 @@ def test_lyrics_next_to_a_song_in_any_case() -> None:
     assert [lyrics_of(song) for song in songs] == ["a.TXT", "b.lrc", "c.txt", "d.txt", None, "f.F.LRC", "a.TXT"]
 
 
-def test_songs_named_one_by_one_find_their_lyrics_too(tmp_path: Path) -> None:
+def test_single_songs_have_lyrics_next_to_them(tmp_path: Path) -> None:
     for name in ("a.mp3", "a.LRC", f"{NFC}.mp3", f"{NFD}.TXT", "lonely.mp3"):
         put(tmp_path / name, "x")
     tracks = songs_source([tmp_path / name for name in ("a.mp3", f"{NFC}.mp3", "lonely.mp3")]).tracks

@@ -90,7 +90,7 @@ def mp3(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return data[10 + int.from_bytes(data[9:10]) + (data[8] << 7) :] if data.startswith(b"ID3") else data
 
 
-# ---------------------------------------------------------------- what tags say
+# ---------------------------------------------------------------- values of tags
 
 
 @pytest.mark.parametrize("suffix", CODECS)
@@ -161,7 +161,7 @@ def test_words_for_a_missing_artist_count_as_none(tmp_path: Path, mp3: bytes) ->
     assert read(path) == {}
 
 
-# ---------------------------------------------------------------- when they are asked
+# ---------------------------------------------------------------- precedence of tags
 
 
 def test_folder_takes_missing_values_from_tags(call: Callable[..., Any], tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_store_made_without_tags_is_refused_with_the_option_that_continues_it(
     assert call("extract", tmp_path / "songs", *options, "--no-tags").code == 0
 
 
-def test_songs_named_one_by_one_have_the_lyrics_of_their_tags(tmp_path: Path) -> None:
+def test_single_songs_have_the_lyrics_of_their_tags(tmp_path: Path) -> None:
     write_song(tmp_path / "a.flac", SAID | {"lyrics": "in the tag"})
     write_song(tmp_path / "b.flac", SAID | {"lyrics": "in the tag"})
     put(tmp_path / "b.txt", "in the file")
@@ -252,7 +252,7 @@ def test_data_sets_with_tables_ignore_tags(monkeypatch, tmp_path: Path) -> None:
     assert requested == [tmp_path / "audios" / "a.mp3"]
 
 
-# ---------------------------------------------------------------- broken tags
+# ---------------------------------------------------------------- damaged tags
 
 
 def test_damaged_tag_is_noted_and_fails_no_track(call: Callable[..., Any], tmp_path: Path, mp3: bytes) -> None:
@@ -360,7 +360,7 @@ def test_progress_of_reading_tags_appears_for_many_files_only(monkeypatch, tmp_p
     datasets.load_source(tmp_path, SourceOptions(tags=False), on_progress=silent)
 
 
-def test_a_link_that_leads_out_of_the_root_is_not_followed_for_its_tags(tmp_path: Path) -> None:
+def test_tags_are_not_read_through_a_link_out_of_the_root(tmp_path: Path) -> None:
     write_song(tmp_path / "elsewhere" / "a.flac", SAID)
     (tmp_path / "songs").mkdir()
     (tmp_path / "songs" / "a.flac").symlink_to(tmp_path / "elsewhere" / "a.flac")

@@ -30,9 +30,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return world.make_collection(tmp_path_factory.mktemp("world"), 16, 0, clip_s=4.0, workers=2)
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_threads_and_a_prefix_stays(
-    collection: Path, tmp_path: Path
-) -> None:
+def test_same_seed_gives_same_bytes_with_any_threads(collection: Path, tmp_path: Path) -> None:
     fewer = _files(world.make_collection(tmp_path / "again", 5, 0, clip_s=4.0, workers=1))
     whole = _files(collection)
     media = {name for name in fewer if not name.endswith(".csv")}
@@ -140,7 +138,7 @@ def test_swing_delays_the_off_beat_and_machines_are_straight() -> None:
         assert low < off_beat < high
 
 
-def test_the_tempo_of_the_machine_scene_can_be_heard() -> None:
+def test_tempo_of_the_machine_scene_is_detectable() -> None:
     """librosa's beat tracker finds 116 to 136 beats a minute (or the half or double of it) in rendered songs."""
     songs = [song for song in map(world.make_song, itertools.repeat(0), range(60)) if song.scene == "machine"][:3]
     for song in songs:

@@ -130,7 +130,7 @@ def test_other_backends_run_on_cpus_only() -> None:
         load_encoder(source, recipe)
 
 
-def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     """Its package imports a module for telemetry where that is installed; ours never lets it."""
     (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry was imported')")
     script = (

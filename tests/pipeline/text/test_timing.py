@@ -106,7 +106,7 @@ def test_cues_without_empty_lines_between_them_keep_their_words() -> None:
     assert clean_lyrics(text) == ("one\ntwo\nsix", True)
 
 
-def test_a_timed_song_without_words_is_instrumental_or_empty() -> None:
+def test_timed_song_without_lyrics_is_instrumental_or_empty() -> None:
     assert read_lyrics("[ar:X]\n[00:00.00]Instrumental").flags == Flag.INSTRUMENTAL | Flag.TEXT_CLEANED
     assert read_lyrics("[00:00.00]\n[00:10.00]").flags == Flag.EMPTY_LYRICS | Flag.TEXT_CLEANED
 
@@ -135,7 +135,7 @@ CUE = "0:01.0 --> 0:02.0"
 @given(st.lists(st.sampled_from([*PIECES, CUE]), max_size=14).map("".join))
 @example("[0:1" * 12 + "]" * 12)
 @example("<WEBVTT\n\n" + CUE + "\na")
-def test_cleaning_timed_text_twice_is_cleaning_it_once(raw: str) -> None:
+def test_cleaning_timed_text_is_idempotent(raw: str) -> None:
     once, _ = clean_lyrics(raw)
     assert clean_lyrics(once) == (once, False)
 
