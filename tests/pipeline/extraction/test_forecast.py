@@ -64,7 +64,7 @@ def test_forecast_is_printed_in_one_line(call: Any, tones: Path, tmp_path: Path)
     options = ("-o", tmp_path / "s.zarr", "--features", "mel", "--workers", 0, "--clip-s", 1, "--part-rows", 10)
     output = call("plan", tones, *options, "--sample", 4).out
     assert "20 tracks in 2 parts of 10: " in output
-    assert "4 of them, of which 0 failed" in output
+    assert "from 4 tracks (0 failed)" in output
     assert call("extract", tones, *options, "--quiet").out.count("predicted: ") == 1
 
 

@@ -181,7 +181,7 @@ def test_labels_of_training_and_evaluation_are_merged_too(
     own = put(tmp_path / "merge.csv", f"from,to\n{rows}")
     assert call(*train, "--merge-genres", own, "--json").json["genres"] == ["jazz"]
     judged = call("evaluate", tmp_path / "run", small_store.path, "--merge-genres", own, "--json").json
-    assert not [line for line in judged["warnings"] if "learned from" in line]
+    assert not [line for line in judged["warnings"] if "was trained on" in line]
     assert [line for line in judged["warnings"] if line.endswith("genres merged")]
     wrong = call("evaluate", tmp_path / "run", small_store.path, "--json").json
-    assert [line for line in wrong["warnings"] if "learned from other labels" in line]
+    assert [line for line in wrong["warnings"] if "was trained on other labels" in line]
