@@ -29,7 +29,7 @@ class Times:
 
 
 def in_turn(
-    entrants: Mapping[str, Callable[[], Any]],
+    functions: Mapping[str, Callable[[], Any]],
     *,
     rounds: int,
     agree: Callable[[Any, Any], str | None] | None = None,
@@ -40,7 +40,7 @@ def in_turn(
 
     Parameters
     ----------
-    entrants : name -> function to time; the first is the reference of `agree`.
+    functions : name -> function to time; the first is the reference of `agree`.
     agree : function of the reference result and another result; returns the difference as text, or None. Without it,
         results are not compared.
     before_each : called before each run, untimed.
@@ -51,13 +51,13 @@ def in_turn(
     DisagreementError
         If results differ.
     """
-    names, seconds = list(entrants), {name: [] for name in entrants}
+    names, seconds = list(functions), {name: [] for name in functions}
     for turn in range(-1 if warm_up else 0, rounds):
         results, start = {}, max(turn, 0) % len(names)
         for name in [*names[start:], *names[:start]]:
             before_each()
             started = time.perf_counter()
-            results[name] = entrants[name]()
+            results[name] = functions[name]()
             elapsed = time.perf_counter() - started
             if turn >= 0:
                 seconds[name].append(elapsed)

@@ -128,7 +128,7 @@ class TrainConfig:
     encoder, attention, head, contrastive, modalities : components of the model; see ``ModelConfig``. A component that
         the system or a single modality cannot have is switched off.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
-    device, precision, home : device, precision and feature placement; ``auto`` selects the fastest available.
+    device, precision, placement : device, precision and feature placement; ``auto`` selects the fastest available.
     compile : compile training steps with ``torch.compile``, which takes about a minute at the start. Meant for GPUs,
         where launching many small kernels dominates; slower on CPUs (docs/design/008-speed.md).
     deterministic : use only operations with reproducible bits, and refuse to resume where bits would differ.
@@ -168,7 +168,7 @@ class TrainConfig:
     model_options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     device: Device = "auto"
     precision: Precision = "auto"
-    home: PlacementName = "auto"
+    placement: PlacementName = "auto"
     compile: bool = False
     deterministic: bool = False
 
@@ -296,8 +296,8 @@ class TrainConfig:
             object.__setattr__(self, "modalities", fixed)
             object.__setattr__(self, "head", "linear")
         if self.modalities != "both" or fixed is not None:
-            for part in ("attention", "contrastive"):
-                object.__setattr__(self, part, False)
+            for name in ("attention", "contrastive"):
+                object.__setattr__(self, name, False)
 
     def _check_together(self) -> None:
         if self.epochs is not None and self.warmup_epochs >= self.epochs:
@@ -337,7 +337,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     model_options: dict[str, Any] = {}
     for line in settings:
         key, equals, value = line.partition("=")
-        key = {"lambda": "lambda_"}.get(key.strip(), key.strip())
+        key = {"lambda": "lambda_", "home": "placement"}.get(key.strip(), key.strip())
         if not equals:
             raise ConfigError(f"setting {line!r}: no value. Write key=value, such as graph_similarity=raw.")
         if key not in (*own, *MODEL_OPTIONS):

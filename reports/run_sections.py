@@ -108,7 +108,7 @@ def confused_genres(scored: ScoredTracks) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "n_missed": counts.missed.sum(),
-        "n_alone": counts.alone.sum(),
+        "n_alone": counts.without_wrong.sum(),
         "n_pairs": len(pairs),
         "pairs": [
             {

@@ -120,8 +120,8 @@ def flip(number: int, folder: Path, every: int = 1) -> dict[str, Any]:
         else:
             assert [damage.key for damage in damages] == [key], f"{key} is damaged, {damages} was found"
             assert (damages[0].part, damages[0].feature_set) == _part_of(key), f"{key}: {damages[0]}"
-            left = quarantine(path, damages)
-            if not left:
+            remaining = quarantine(path, damages)
+            if not remaining:
                 fill_pending(path)
                 assert verify(path, full=True) == []
                 _compare(before, tree(path), key)
@@ -199,14 +199,14 @@ def reader(number: int, folder: Path) -> dict[str, Any]:
     truth = {row: features(row) for row in range(320)}
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), "80"], cwd=ROOT)
     reads = opens = 0
-    seen: set[int] = set()
+    previous: set[int] = set()
     while True:
         finished = writer.poll() is not None
         with FeatureStore.open(path) as store:
             opens += 1
             ok = set(store.ok_rows.tolist())
-            assert seen <= ok, "a row has disappeared"
-            seen = ok
+            assert previous <= ok, "a row has disappeared"
+            previous = ok
             for row in rng.permutation(store.ok_rows)[:40].tolist():
                 np.testing.assert_array_equal(store.read("mel", [row])[0], truth[row]["mel"])
                 np.testing.assert_array_equal(store.read("lyrics", [row])[0], truth[row]["lyrics"])
@@ -215,8 +215,8 @@ def reader(number: int, folder: Path) -> dict[str, Any]:
         if finished:
             break
     assert writer.returncode == 0
-    assert len(seen) == 320 - 1
-    assert FAILED_ROW not in seen
+    assert len(previous) == 320 - 1
+    assert FAILED_ROW not in previous
     return {"reads": reads, "openings": opens}
 
 

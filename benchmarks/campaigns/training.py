@@ -70,7 +70,7 @@ def store() -> Path:
 
 @functools.cache
 def kill_code() -> dict[str, str]:
-    """Write :data:`KILLED_AT` for the life of this process; return the environment that makes trainings run it."""
+    """Write :data:`KILLED_AT` for the life of this process; return an environment that makes processes run it."""
     return run_first(store().parent / "site", KILLED_AT)
 
 

@@ -38,15 +38,15 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
         return write_all
 
     with ClipReader(recipe) as reader:
-        entrants: dict[str, Callable[[], Any]] = {
+        functions: dict[str, Callable[[], Any]] = {
             LIBROSA: stored(LIBROSA, rivals.librosa_script),
             BARE: stored(BARE, lambda path, to: np.save(to, extract(path, recipe, caps).mel)),
             CHILD: stored(CHILD, lambda path, to: np.save(to, reader.read(path).mel)),
             DECODE: lambda: decode_all(clips),
         }
-        times = in_turn(entrants, rounds=rounds, agree=agree)
+        times = in_turn(functions, rounds=rounds, agree=agree)
     rows: list[list[Any]] = []
-    for name in entrants:
+    for name in functions:
         against_script = "-" if name == LIBROSA else times.ratio(LIBROSA, name)
         against_decoding = "-" if name == DECODE else times.ratio(name, DECODE)
         rows.append([name, spread(times.seconds[name], 1e3 / len(clips), 1), against_script, against_decoding])
@@ -67,10 +67,10 @@ def agree(reference: Path, other: Path | None) -> str | None:
     return next(filter(None, differences), None)
 
 
-def difference(theirs: np.ndarray, ours: np.ndarray) -> str | None:
+def difference(expected: np.ndarray, mel: np.ndarray) -> str | None:
     """Return the difference between two spectrograms as text, or None if they agree."""
-    frames = min(theirs.shape[1], ours.shape[1])  # mgc pads samples that a decoder trims at the end
-    if frames < ours.shape[1] - 12:
-        return f"{theirs.shape[1]} frames against {ours.shape[1]}"
-    worst = float(np.abs(theirs[:, : frames - 8] - ours[:, : frames - 8].astype(np.float32)).max())
+    frames = min(expected.shape[1], mel.shape[1])  # mgc pads samples that a decoder trims at the end
+    if frames < mel.shape[1] - 12:
+        return f"{expected.shape[1]} frames against {mel.shape[1]}"
+    worst = float(np.abs(expected[:, : frames - 8] - mel[:, : frames - 8].astype(np.float32)).max())
     return f"{worst:.3f} dB apart" if worst > 0.05 + FLOAT16_STEP_DB else None

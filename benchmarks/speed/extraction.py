@@ -32,7 +32,7 @@ class Amounts:
     """Numbers of songs of the small and the large collection of each implementation, and rows per part."""
 
     of_script: tuple[int, int]
-    of_ours: tuple[int, int]
+    of_mgc: tuple[int, int]
     part_rows: int
 
 
@@ -46,10 +46,10 @@ class Extractions:
 
     def __init__(self, folder: Path, encoder: Path, amounts: Amounts) -> None:
         self.folder, self.encoder, self.amounts = folder, encoder, amounts
-        self.header, *self.songs = write_collection(folder, max(amounts.of_script + amounts.of_ours))
+        self.header, *self.songs = write_collection(folder, max(amounts.of_script + amounts.of_mgc))
         self.saved = folder / "saved"
         self.stores = {ONE: ["one.zarr"], TWO: ["two.zarr"], SEPARATE: ["separate0.zarr", "separate1.zarr"]}
-        self.entrants = {
+        self.functions = {
             SCRIPT: self.script,
             ONE: lambda n: [self.extract("one.zarr", self.songs[:n], _cores()[:1])],
             TWO: lambda n: [self.extract("two.zarr", self.songs[:n], _cores()[:2])],
@@ -86,7 +86,7 @@ class Extractions:
 
     def sizes(self, name: str) -> tuple[int, int]:
         """Return the numbers of songs of the small and the large collection of an implementation."""
-        return self.amounts.of_script if name == SCRIPT else self.amounts.of_ours
+        return self.amounts.of_script if name == SCRIPT else self.amounts.of_mgc
 
     def difference(self, name: str) -> str | None:
         """Return the difference between the stores of an implementation and the files of the script, or None."""
@@ -106,18 +106,18 @@ def run(folder: Path, encoder: Path, amounts: Amounts, rounds: int) -> str:
     Each extracts a small and a large collection. Their difference gives the cost of songs; the rest is the start.
     """
     work = Extractions(folder, encoder, amounts)
-    runs: dict[str, list[tuple[list[Run], list[Run]]]] = {name: [] for name in work.entrants}
+    runs: dict[str, list[tuple[list[Run], list[Run]]]] = {name: [] for name in work.functions}
 
     def both(name: str) -> Callable[[], str]:
         def extract_both() -> str:
             small, large = work.sizes(name)
-            runs[name].append((work.entrants[name](small), work.entrants[name](large)))
+            runs[name].append((work.functions[name](small), work.functions[name](large)))
             return name
 
         return extract_both
 
-    entrants = {name: both(name) for name in work.entrants}
-    in_turn(entrants, rounds=rounds, warm_up=False, agree=lambda _, name: work.difference(name))
+    functions = {name: both(name) for name in work.functions}
+    in_turn(functions, rounds=rounds, warm_up=False, agree=lambda _, name: work.difference(name))
     per_song: dict[str, list[float]] = {}
     for name, pairs in runs.items():
         small, large = work.sizes(name)

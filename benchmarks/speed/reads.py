@@ -112,20 +112,20 @@ def _warm(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
     readers = _readers(forms)
     some = batches[: max(2, len(batches) // SLOW_SHARE)]
     counts = {name: len(batches) if name in (TAKE, OURS) else len(some) for name in readers}
-    entrants: dict[str, Callable[[], Any]] = {
+    functions: dict[str, Callable[[], Any]] = {
         name: lambda read=read, k=counts[name]: _checksums(map(read, batches[:k]), len(some))
         for name, read in readers.items()
     }
     loader = "DataLoader over .npy, 2 workers"
     counts[loader] = len(batches)
-    entrants[loader] = lambda: _checksums(rivals.dataloader_batches(forms.npy, forms.n, batches, 2), len(some))
-    times = in_turn(entrants, rounds=rounds, agree=_agree)
+    functions[loader] = lambda: _checksums(rivals.dataloader_batches(forms.npy, forms.n, batches, 2), len(some))
+    times = in_turn(functions, rounds=rounds, agree=_agree)
     rate = {name: [counts[name] * BATCH / s for s in seconds] for name, seconds in times.seconds.items()}
     share = {name: [a / b for a, b in zip(rate[name], rate[TAKE], strict=True)] for name in rate}
     gain = {name: [a / b for a, b in zip(rate[OURS], rate[name], strict=True)] for name in rate}
     rows = [
         [name, spread(rate[name], 1, 0), spread(share[name], 1, 3), "-" if name == OURS else spread(gain[name], 1, 1)]
-        for name in entrants
+        for name in functions
     ]
     title = f"Random reads, warm: batches of {BATCH} mels from {forms.n_bytes / 1e9:.2f} GB"
     return table(title, ["", "clips/s", "share of np.take", "speed-up of mgc"], rows)
@@ -147,7 +147,7 @@ def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
         finally:
             os.close(descriptor)
 
-    def ours() -> list[float]:
+    def read_store() -> list[float]:
         with FeatureStore.open(forms.store) as store:
             return _checksums((store.read("mel", rows) for rows in some), len(some))
 
@@ -155,9 +155,13 @@ def _cold(forms: Forms, batches: list[np.ndarray], rounds: int) -> str:
         flat = np.load(forms.flat, mmap_mode="r")
         return _checksums((rivals.memory_map(flat, rows) for rows in some), len(some))
 
-    entrants = {"plain reads of the same bytes (limit)": plain, OURS: ours, TAKE.removesuffix(" (limit)"): mapped}
-    times = in_turn(entrants, rounds=rounds, agree=_agree, before_each=lambda: forms.forget(forms.flat, *shards))
-    limit = next(iter(entrants))
+    functions = {
+        "plain reads of the same bytes (limit)": plain,
+        OURS: read_store,
+        TAKE.removesuffix(" (limit)"): mapped,
+    }
+    times = in_turn(functions, rounds=rounds, agree=_agree, before_each=lambda: forms.forget(forms.flat, *shards))
+    limit = next(iter(functions))
     rows = []
     for name, seconds in times.seconds.items():
         rate = [len(some) * BATCH / s for s in seconds]

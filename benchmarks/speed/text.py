@@ -25,21 +25,21 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
     """Time all implementations on `lyrics`; with `alternatives` also rejected ones (docs/design/008-speed.md)."""
     files = find_text_model(str(encoder))
     padded = rivals.PaddedEncoder(files.folder)
-    entrants: dict[str, Encode] = {PADDED: lambda: padded(lyrics)}
+    functions: dict[str, Encode] = {PADDED: lambda: padded(lyrics)}
     least: dict[str, float] = {}
     for precision in precisions():
-        for label, encode in entrants_in(precision, files, lyrics, alternatives=alternatives):
-            entrants[f"{label}, {precision}"] = encode
+        for label, encode in functions_in(precision, files, lyrics, alternatives=alternatives):
+            functions[f"{label}, {precision}"] = encode
             least[f"{label}, {precision}"] = LEAST_COSINE[precision]
     reference = padded(lyrics)
-    cosines = {label: token_cosines(reference, encode()) for label, encode in entrants.items()}
+    cosines = {label: token_cosines(reference, encode()) for label, encode in functions.items()}
     for label, limit in least.items():
         if cosines[label].min() < limit:
             raise SystemExit(f"{label}: a token at cosine {cosines[label].min():.6f} to {PADDED}")
-    times = in_turn(entrants, rounds=rounds)
+    times = in_turn(functions, rounds=rounds)
     n_tokens = sum(map(len, reference))
     rows: list[list[object]] = []
-    for label in entrants:
+    for label in functions:
         rate = [n_tokens / seconds for seconds in times.seconds[label]]
         ratio = "-" if label == PADDED else times.ratio(PADDED, label)
         rows.append([label, spread(rate, 1, 0), ratio, f"{cosines[label].min():.5f}", f"{cosines[label].mean():.5f}"])
@@ -53,7 +53,7 @@ def precisions() -> list[Precision]:
     return ["fp32", *(["bf16"] if cpu_has_bf16() else []), *int8]  # type: ignore[list-item]
 
 
-def entrants_in(
+def functions_in(
     precision: Precision, files: TextModelFiles, lyrics: list[str], *, alternatives: bool
 ) -> Iterator[tuple[str, Encode]]:
     """Yield name and function of each entrant that computes in `precision`."""

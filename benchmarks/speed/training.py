@@ -75,11 +75,11 @@ def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
     for precision in ("bf16", "fp32") if cpu_has_bf16() else ("fp32",):
         loops[f"mgc, {precision}"] = functools.partial(our_loop, precision=precision)
     with process_each(list(loops)) as processes:
-        entrants = {
+        functions = {
             name: lambda name=name, loop=loop: processes[name].submit(loop, work).result()
             for name, loop in loops.items()
         }
-        times = in_turn(entrants, rounds=rounds, agree=_agree)
+        times = in_turn(functions, rounds=rounds, agree=_agree)
         peaks = {name: process.submit(peak_bytes).result() / GB for name, process in processes.items()}
     rate = {name: [work.n_tracks / s for s in times.seconds[name]] for name in loops}
     ratio = {name: "-" if name == PLAIN else times.ratio(PLAIN, name) for name in loops}
@@ -123,9 +123,9 @@ def plain_loop(work: Work) -> float:
 
 def our_loop(work: Work, precision: str) -> float:
     """Train with the loop of mgc; return the mean loss."""
-    ours, start = _ours(work, precision)
-    ours.model.load_state_dict(start)
-    return ours.epoch(ours.batches).sums[0] / work.n_tracks
+    training, start = _mgc_training(work, precision)
+    training.model.load_state_dict(start)
+    return training.epoch(training.batches).sums[0] / work.n_tracks
 
 
 @functools.lru_cache(maxsize=1)
@@ -138,10 +138,10 @@ def _plain(work: Work) -> tuple[System, dict[str, Tensor], list[list[int]]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _ours(work: Work, precision: str) -> tuple[Training, dict[str, Tensor]]:
+def _mgc_training(work: Work, precision: str) -> tuple[Training, dict[str, Tensor]]:
     _OPEN.enter_context(reused_memory(CPU))  # as in training, for the life of this process
-    ours = Training(*work.open(), work.config, CPU, precision)
-    return ours, _copy_weights(ours.model)
+    training = Training(*work.open(), work.config, CPU, precision)
+    return training, _copy_weights(training.model)
 
 
 def _copy_weights(model: System) -> dict[str, Tensor]:

@@ -65,10 +65,10 @@ def compare(title: str, store: Path, folder: Path, folds: Sequence[Fold]) -> str
 def cosines(store: Path, feature_set: str | None) -> tuple[float, float]:
     """Return the least and the mean cosine of the pooled lyrics of a track to those in fp32."""
     with FeatureStore.open(store) as first, FeatureStore.open(store, text=feature_set) as second:
-        one, two = first["lyrics_pooled"][:], second["lyrics_pooled"][:]
-    has_lyrics = np.abs(one).sum(axis=1) > 0
-    one, two = one[has_lyrics].astype(np.float64), two[has_lyrics].astype(np.float64)
-    values = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+        a, b = first["lyrics_pooled"][:], second["lyrics_pooled"][:]
+    has_lyrics = np.abs(a).sum(axis=1) > 0
+    a, b = a[has_lyrics].astype(np.float64), b[has_lyrics].astype(np.float64)
+    values = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return float(values.min()), float(values.mean())
 
 

@@ -15,7 +15,7 @@ from ..config import TrainConfig, merge_options
 from ..data.folds import Fold
 from .paper_tables import Row, TableSpec
 
-NOT_PART_OF_A_RUN = ("preset", "device", "home")
+NOT_PART_OF_A_RUN = ("preset", "device", "placement")
 """Options that do not change what a run learns."""
 
 SET_BY_ROWS = frozenset({"seed", "model", "lambda_", "bce_reduction", "contrastive", "attention", "head", "modalities"})

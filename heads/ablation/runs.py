@@ -122,12 +122,12 @@ def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:
     path = folder / "runs" / run.key
     try:
         result = unseal(path / RESULT_FILE)
-        whole = file_sha256(path / PREDICTIONS_FILE) == result["predictions_sha256"]
+        intact = file_sha256(path / PREDICTIONS_FILE) == result["predictions_sha256"]
     except (OSError, StoreCorruptError, KeyError):
         return None
     now, then = run.config.to_dict(), upgrade_options(result["config"])
     same = all(then.get(name, now[name]) == now[name] for name in now if name not in NOT_PART_OF_A_RUN)
-    return result if whole and same else None
+    return result if intact and same else None
 
 
 def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], bool], on_progress: Progress) -> None:

@@ -132,8 +132,8 @@ def labelled_tracks(store: FeatureStore, labels: GenresById | None = None) -> tu
     """
     tracks = ok_tracks(store, labels)
     if labels is not None:
-        named = set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
-        if unknown := sorted(named - set(store.genres)):
+        genres = set(pc.unique(pc.list_flatten(tracks.column("genres"))).to_pylist())
+        if unknown := sorted(genres - set(store.genres)):
             without = f"labels: {counted(len(unknown), 'genre')} without an embedding in {store.path}"
             raise ConfigError(f"{without}: {join_names(unknown)}. Extract a new store with these labels.")
     matrix = genre_matrix(tracks.column("genres"), store.genres)

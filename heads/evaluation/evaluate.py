@@ -147,8 +147,8 @@ def evaluate(
     metrics = measure(truth, scores, groups=artists)
 
     def summary(mask: BoolArray) -> dict[str, Any]:
-        some = metrics if mask.all() else measure(truth[mask], scores[mask], groups=artists[mask])
-        return {name: value for name, value in some.to_dict().items() if name != "genres"}
+        subset = metrics if mask.all() else measure(truth[mask], scores[mask], groups=artists[mask])
+        return {name: value for name, value in subset.to_dict().items() if name != "genres"}
 
     sha256 = None
     if save and own is not None and split == "test":

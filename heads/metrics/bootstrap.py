@@ -157,8 +157,8 @@ def nan_mean(values: FloatArray) -> FloatArray:
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
-    """Divide `part` by `whole`, which broadcasts to its shape; NaN where `whole` is not positive."""
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    shares: FloatArray = np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+    """Divide; the denominator broadcasts to the numerator. The ratio is NaN where it is not positive."""
+    a, b = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    shares: FloatArray = np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
     return shares

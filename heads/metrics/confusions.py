@@ -25,13 +25,13 @@ class Confusions:
     missed : (C,) tracks with the genre for which it was not predicted.
     predicted_instead : (C, C) tracks that missed the genre of the row and for which the genre of the column was
         predicted wrongly. A track may count in several columns. 0 on the diagonal.
-    alone : (C,) missed tracks without any wrong prediction.
+    without_wrong : (C,) missed tracks without any wrong prediction.
     """
 
     support: IntArray
     missed: IntArray
     predicted_instead: IntArray
-    alone: IntArray
+    without_wrong: IntArray
 
     @property
     def shares(self) -> FloatArray:
@@ -53,5 +53,5 @@ def confusions(labels: BoolArray, predicted: BoolArray) -> Confusions:
         support=labels.sum(axis=0),
         missed=misses.sum(axis=0),
         predicted_instead=misses.T.astype(np.int64) @ alarms.astype(np.int64),
-        alone=misses[nothing_wrong].sum(axis=0),
+        without_wrong=misses[nothing_wrong].sum(axis=0),
     )

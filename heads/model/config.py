@@ -26,8 +26,11 @@ OLD_SYSTEM_NAMES: Mapping[object, SystemName] = {"ours": "ru2023"}
 
 
 def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of mgc 0.1 with the names of this version: ``head`` for ``graph``, and the system ``ru2023``."""
-    current = {name: value for name, value in options.items() if name != "graph"}
+    """Return options of mgc 0.1 with the names of this version: ``head``, ``placement``, and the system ``ru2023``.
+
+    They were ``graph`` (true or false), ``home`` and ``ours``.
+    """
+    current = {"placement" if name == "home" else name: value for name, value in options.items() if name != "graph"}
     if "graph" in options:
         current = {"head": "graph" if options["graph"] else "linear", **current}
     if isinstance(model := current.get("model"), str):

@@ -320,7 +320,7 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
         `LOW_SELF_WEIGHT`, the most frequent first.
     """
     together = np.where(np.eye(len(names), dtype=bool), 0.0, graph.a1)
-    alone = ~(together.any(axis=0) | together.any(axis=1))
+    unlinked = ~(together.any(axis=0) | together.any(axis=1))
     zero = graph.counts == 0
     condition_number, effective_rank = conditioning(graph.adjacency)
     by_count = np.argsort(-graph.counts, kind="stable")
@@ -329,7 +329,7 @@ def graph_summary(graph: Graph, names: Sequence[str]) -> dict[str, Any]:
     return {
         "n_genres": len(names),
         "zero_count": [names[i] for i in np.flatnonzero(zero).tolist()],
-        "isolated": [names[i] for i in np.flatnonzero(alone & ~zero).tolist()],
+        "isolated": [names[i] for i in np.flatnonzero(unlinked & ~zero).tolist()],
         "mean_cosine": json_value(graph.mean_cosine),
         "mean_cosine_raw": json_value(graph.mean_cosine_raw),
         "self_weight": {
@@ -362,9 +362,9 @@ def graph_warnings(summary: dict[str, Any]) -> list[str]:
         untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learned"
         warnings.append(f"{untrained}: {join_names(zero, MAX_LISTED)}")
     if isolated := summary["isolated"]:
-        alone = f"{len(isolated)} of {n_genres} genres share no training track with another genre"
+        unlinked = f"{len(isolated)} of {n_genres} genres share no training track with another genre"
         links = "only name similarity links them in the genre graph"
-        warnings.append(f"{alone}; {links}: {join_names(isolated, MAX_LISTED)}")
+        warnings.append(f"{unlinked}; {links}: {join_names(isolated, MAX_LISTED)}")
     if blurred := summary["blurred"]:
         low = f"{len(blurred)} of {n_genres} genres have an own weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"
         advice = "their classifiers are nearly equal; graph_normalisation=reweighted separates them"

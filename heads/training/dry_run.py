@@ -99,7 +99,7 @@ def dry_run(
         task = prepare(store, config, labels=labels, on_progress=on_progress)
         config = config.settled(task.n_train)
         model, optimizer = make_model(task, config, device)
-        placement = choose_placement(store, task.examples, device=device, wanted=config.home)
+        placement = choose_placement(store, task.examples, device=device, wanted=config.placement)
         batches_of_epoch = epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1)
         sample = np.concatenate(batches_of_epoch[:_BATCHES])
         examples = task.examples.take(sample)

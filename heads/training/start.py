@@ -114,14 +114,14 @@ def open_run(
     state, saved_split, saved_warnings = read_saved(folder, config, resume=resume)
     task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
     refuse_other_task(folder, state, task)
-    given, config = config, _settled(config, task.n_train, state)
-    if given != config:
+    requested, config = config, _settled(config, task.n_train, state)
+    if requested != config:
         log.info("%s", by_rule(config, task.n_train))
         on_progress("train", 0 if state is None else state.epoch, config.n_epochs, by_rule(config, task.n_train))
     if task.graph_summary is not None:
         log.info("%s", graph_sentence(task.graph_summary))
     model, optimizer = make_model(task, config, device)
-    placement = choose_placement(store, task.examples, device=device, wanted=config.home)
+    placement = choose_placement(store, task.examples, device=device, wanted=config.placement)
     log.info("%s", placement)
     warnings = [*saved_warnings, *task.warnings, *model.start_warnings()]
     setting, within = machine(device, precision), None

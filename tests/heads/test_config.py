@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.config import SWITCHES, TrainConfig, switched_on
+from mgc.heads.config import SWITCHES, TrainConfig, read_settings, switched_on
 
 
 def test_defaults_follow_the_paper_except_for_the_split() -> None:
@@ -78,6 +78,11 @@ def test_cosine_schedule_equals_that_of_torch_after_warmup() -> None:
 def test_yaml_round_trip_keeps_the_config() -> None:
     config = TrainConfig(genres=("drum & bass", "rock"), model_options={"heads": 1, "ffn": True}, top_genres=2, lr=3e-4)
     assert TrainConfig.from_dict(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_home_of_mgc_0_1_is_read_as_placement() -> None:
+    assert read_settings(["home=host"]) == {"placement": "host"}
+    assert TrainConfig.from_dict({"placement": "device", "home": "mapped"}).placement == "mapped"
 
 
 def test_unknown_option_is_refused_with_the_nearest_name() -> None:

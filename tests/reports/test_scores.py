@@ -60,7 +60,7 @@ def test_confusions_equal_a_count_per_track(scored: ScoredTracks) -> None:
                 counted[genre, other] = counted.get((genre, other), 0) + 1
     found = confusions(scored.labels, scored.scores >= CUT)
     assert found.missed.tolist() == missed
-    assert found.alone.tolist() == alone
+    assert found.without_wrong.tolist() == alone
     assert {pair: found.predicted_instead[pair] for pair in found.pairs()} == counted
     assert found.support.tolist() == scored.labels.sum(axis=0).tolist()
     order = [(-counted[pair], -counted[pair] / missed[pair[0]]) for pair in found.pairs()]
@@ -79,7 +79,7 @@ def test_perfect_predictions_have_no_confusions_and_no_worst_tracks(scored: Scor
     assert "No wrong genre was predicted instead" in _section(right)
     assert "None: at threshold 0.4 every track has exactly its labelled genres." in _section(right)
     silent = confusions(scored.labels, np.zeros_like(scored.labels))
-    assert (silent.alone == scored.labels.sum(axis=0)).all()
+    assert (silent.without_wrong == scored.labels.sum(axis=0)).all()
     assert np.isnan(confusions(scored.labels, scored.labels).shares).all()
 
 

@@ -79,9 +79,9 @@ def few_plan(n_seeds: int) -> Grid:
 
 
 @pytest.fixture(scope="module")
-def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
+def complete(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
     """Perform the component table with two seeds, uninterrupted."""
-    work = Work(folder=tmp_path_factory.mktemp("whole") / "ablation", store=small_store.path)
+    work = Work(folder=tmp_path_factory.mktemp("complete") / "ablation", store=small_store.path)
     document = ablate(work, few_plan(2), n_replicates=N_REPLICATES).to_dict()
     write_ablation(work.folder, document)
     return work, document
@@ -113,9 +113,9 @@ def test_equal_configurations_share_one_run_and_runs_are_ordered_by_seed() -> No
     np.testing.assert_allclose(swept, np.arange(11) / 10)
 
 
-def test_tables_carry_the_warnings_of_their_runs_and_of_too_few_artists(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_tables_carry_the_warnings_of_their_runs_and_of_too_few_artists(complete: tuple[Work, dict[str, Any]]) -> None:
     """Without the warning, a reader may compare an accuracy on a tiny collection with the published figures."""
-    work, document = whole
+    work, document = complete
     first, *others = document["caption"]["warnings"]
     n_artists = document["caption"]["n_artists"]
     assert n_artists < 20
@@ -202,8 +202,8 @@ def test_rows_keep_the_model_options_of_the_ablation() -> None:
     assert options["paper"] == options["asymmetric loss"] == {"width": 32}
 
 
-def test_metrics_equal_those_of_scikit_learn(whole: tuple[Work, dict[str, Any]]) -> None:
-    work, document = whole
+def test_metrics_equal_those_of_scikit_learn(complete: tuple[Work, dict[str, Any]]) -> None:
+    work, document = complete
     plan, scores = few_plan(2), {}
     for row in FEW.rows:
         scores[row.name] = []
@@ -237,8 +237,8 @@ def test_metrics_equal_those_of_scikit_learn(whole: tuple[Work, dict[str, Any]])
     assert about["few"]
 
 
-def test_json_csv_and_markdown_agree_and_show_the_published_figures(whole: tuple[Work, dict[str, Any]]) -> None:
-    work, document = whole
+def test_json_csv_and_markdown_agree_and_show_the_published_figures(complete: tuple[Work, dict[str, Any]]) -> None:
+    work, document = complete
     saved = json.loads((work.folder / "tables.json").read_text())
     assert saved["tables"] == document["tables"]
     lines = list(csv.DictReader(io.StringIO((work.folder / "tables.csv").read_text())))
@@ -258,10 +258,10 @@ def test_json_csv_and_markdown_agree_and_show_the_published_figures(whole: tuple
     assert not list(work.folder.glob("runs/*/last")) + list(work.folder.glob("runs/*/best"))
 
 
-def test_plots_are_self_contained_svg_files_with_every_row(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_plots_are_self_contained_svg_files_with_every_row(complete: tuple[Work, dict[str, Any]]) -> None:
     from xml.etree import ElementTree
 
-    svg = (whole[0].folder / "components.svg").read_text()
+    svg = (complete[0].folder / "components.svg").read_text()
     assert set(re.findall(r"var\((--\w+)\)", svg)) <= set(re.findall(r"(--\w+):", svg))  # defines its own colours
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -270,7 +270,7 @@ def test_plots_are_self_contained_svg_files_with_every_row(whole: tuple[Work, di
 
 
 def test_resume_after_sigkill_gives_identical_tables(
-    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    small_store: FeatureStore, complete: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     """The first kill comes between two runs, the second within a run."""
     work = Work(folder=tmp_path / "a", store=small_store.path)
@@ -285,7 +285,7 @@ def test_resume_after_sigkill_gives_identical_tables(
     assert (document["caption"]["runs_finished"], document["claimed"], document["failures"]) == (3, [], [])
     reports: list[tuple[str, int]] = []
     undisturbed = ablate(
-        whole[0],
+        complete[0],
         few_plan(1),
         n_replicates=N_REPLICATES,
         on_progress=lambda step, done, total, note="": reports.append((step, done)),
@@ -378,7 +378,7 @@ def test_genre_names_row_learns_from_the_second_store(make_world: MakeWorld, tmp
 
 
 def test_dry_run_lists_pending_runs_and_writes_nothing(
-    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    small_store: FeatureStore, complete: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     forecast = dry_run(Work(folder=tmp_path / "a", store=small_store.path), few_plan(1)).to_dict()
     listed = api.ablate(
@@ -400,7 +400,7 @@ def test_dry_run_lists_pending_runs_and_writes_nothing(
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in forecast["runs"]] == ["to do"] * 3
     assert 0 < forecast["seconds"] == pytest.approx(3 * 2 * forecast["epoch_s"]["ru2023, both"])
-    again = dry_run(whole[0], few_plan(2), jobs=2).to_dict()
+    again = dry_run(complete[0], few_plan(2), jobs=2).to_dict()
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
 
@@ -418,42 +418,44 @@ def test_runs_claimed_by_other_processes_are_skipped(small_store: FeatureStore, 
 
 
 def test_an_ablation_of_0_1_continues_with_its_runs_of_the_system_ours(
-    small_store: FeatureStore, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    small_store: FeatureStore, complete: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(whole[0].folder, tmp_path / "ablation")
+    folder = shutil.copytree(complete[0].folder, tmp_path / "ablation")
     for path in folder.glob("runs/*/result.json"):
         result = unseal(path)
         assert result["config"]["model"] == "ru2023"
         result["config"]["model"] = "ours"
         path.write_bytes(seal(result))
     sealed = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
-    document = ablate(dataclasses.replace(whole[0], folder=folder), few_plan(2), n_replicates=N_REPLICATES).to_dict()
+    document = ablate(dataclasses.replace(complete[0], folder=folder), few_plan(2), n_replicates=N_REPLICATES).to_dict()
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")} == sealed
-    assert document["tables"] == whole[1]["tables"]
+    assert document["tables"] == complete[1]["tables"]
     (run,) = Grid(tables=[dataclasses.replace(SYSTEMS, rows=SYSTEMS.rows[-1:])], seeds=[0]).runs
     assert (run.serves, run.key) == (("systems: ru2023",), "44136fa355b3-seed0")  # of sha256 of "{}", as in 0.1
 
 
-def test_finished_requires_intact_files_and_equal_options(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+def test_finished_requires_intact_files_and_equal_options(
+    complete: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
     run = few_plan(1).runs[0]
     for name in ("result.json", "predictions.parquet"):
-        shutil.copytree(whole[0].folder / "runs" / run.key, tmp_path / name / "runs" / run.key)
+        shutil.copytree(complete[0].folder / "runs" / run.key, tmp_path / name / "runs" / run.key)
         assert finished(tmp_path / name, run) is not None
         altered = tmp_path / name / "runs" / run.key / name
         altered.write_bytes(altered.read_bytes().replace(b"rock", b"folk", 1))
         assert finished(tmp_path / name, run) is None
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, device="cpu"))
     assert other.key == run.key  # the device does not change what is learned
-    assert finished(whole[0].folder, other) is not None
+    assert finished(complete[0].folder, other) is not None
 
 
 def test_other_data_and_options_set_by_the_tables_are_refused(
-    make_world: MakeWorld, whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    make_world: MakeWorld, complete: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     make_world(seed=1).write(tmp_path / "other.zarr")
     with pytest.raises(RunError, match="used other data"):
-        ablate(Work(folder=whole[0].folder, store=tmp_path / "other.zarr"), few_plan(1))
+        ablate(Work(folder=complete[0].folder, store=tmp_path / "other.zarr"), few_plan(1))
     with pytest.raises(ConfigError, match="attention: set by the rows"):
-        api.ablate(whole[0].store, tmp_path / "a", settings=["attention=false", "heads=1"])
+        api.ablate(complete[0].store, tmp_path / "a", settings=["attention=false", "heads=1"])
     with pytest.raises(ConfigError, match="Choose from systems, components"):
         chosen_tables(["componets"])

@@ -6,11 +6,11 @@ import torch
 from mgc.heads.model.contrastive import LOG_TAU_MIN, TAU_MAX, TAU_MIN, ContrastiveProjection, contrastive_loss
 
 
-def test_parameters_of_the_default_setting():
+def test_default_projection_has_the_documented_number_of_parameters():
     assert sum(p.numel() for p in ContrastiveProjection(512, 768).parameters()) == 328_193
 
 
-def test_unit_length_or_raw():
+def test_projections_have_unit_length_unless_normalisation_is_off():
     torch.manual_seed(0)
     a, t = torch.randn(4, 6), torch.randn(4, 5)
     torch.manual_seed(1)
@@ -25,7 +25,7 @@ def test_unit_length_or_raw():
     torch.testing.assert_close(audio, raw_audio / raw_audio.norm(dim=1, keepdim=True))
 
 
-def test_float32_under_autocast():
+def test_projections_are_float32_under_autocast():
     module = ContrastiveProjection(6, 5, 3)
     a, t = torch.randn(4, 6), torch.randn(4, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -37,7 +37,7 @@ def test_float32_under_autocast():
 @pytest.mark.parametrize(("scale", "lowest"), [("linear", TAU_MIN), ("log", LOG_TAU_MIN)])
 @pytest.mark.parametrize("direction", [1e6, -1e6])
 def test_tau_stays_clamped_under_extreme_steps_and_receives_gradient(direction, scale, lowest):
-    """paper.md check 9: also at the bound, where a clamp in the forward pass would have no gradient."""
+    """The gradient is not 0 at the bound either, where a clamp in the forward pass would have none."""
     torch.manual_seed(0)
     module = ContrastiveProjection(6, 5, 3, tau_scale=scale)
     assert module.temperature.item() == pytest.approx(0.07)

@@ -29,8 +29,7 @@ def batch(n_rows: int, n_genres: int, labels: torch.Tensor | None = None) -> Bat
     )
 
 
-def test_contrastive_numbers():
-    """paper.md check 7."""
+def test_contrastive_loss_has_the_values_computed_by_hand():
     targets = torch.arange(2)
     assert cross_entropy(SCORES, targets).item() == pytest.approx(0.126928, abs=1e-6)
     assert cross_entropy(SCORES.T, targets).item() == pytest.approx(0.180925, abs=1e-6)
@@ -52,7 +51,7 @@ def test_temperature_divides_the_products():
 
 
 @given(st.integers(2, 8), st.integers(0, 1000))
-def test_without_masks_it_is_two_cross_entropies_and_symmetric(n_rows, seed):
+def test_contrastive_loss_without_masks_is_the_mean_of_two_cross_entropies(n_rows, seed):
     torch.manual_seed(seed)
     scores = 3 * torch.randn(n_rows, n_rows, dtype=torch.float64)
     targets = torch.arange(n_rows)
@@ -61,20 +60,20 @@ def test_without_masks_it_is_two_cross_entropies_and_symmetric(n_rows, seed):
     torch.testing.assert_close(symmetric_cross_entropy(scores.T), expected)
 
 
-def test_same_track_and_same_lyrics_are_no_negatives():
+def test_pairs_of_one_track_or_equal_lyrics_are_not_negatives():
     torch.manual_seed(0)
     audio, lyrics, tau = torch.randn(4, 3), torch.randn(4, 3), torch.tensor(0.5)
     track_key, lyrics_key = torch.tensor([0, 1, 2, 0]), torch.tensor([7, 8, 8, 9])
     scores = audio @ lyrics.T / tau
-    # Pairs (0, 3) share the track, (1, 2) the lyrics: what is left of each row and column is written out.
-    seen = {0: [0, 1, 2], 1: [0, 1, 3], 2: [0, 2, 3], 3: [1, 2, 3]}
-    rows = [scores[i, seen[i]].logsumexp(0) - scores[i, i] for i in range(4)]
-    columns = [scores[seen[i], i].logsumexp(0) - scores[i, i] for i in range(4)]
+    # Pairs (0, 3) share the track, (1, 2) the lyrics; these are the remaining entries of each row and column.
+    kept = {0: [0, 1, 2], 1: [0, 1, 3], 2: [0, 2, 3], 3: [1, 2, 3]}
+    rows = [scores[i, kept[i]].logsumexp(0) - scores[i, i] for i in range(4)]
+    columns = [scores[kept[i], i].logsumexp(0) - scores[i, i] for i in range(4)]
     expected = (sum(rows) + sum(columns)) / 8
     torch.testing.assert_close(contrastive_loss(audio, lyrics, tau, track_key, lyrics_key), expected)
 
 
-def test_tracks_without_lyrics_take_no_part():
+def test_tracks_without_lyrics_are_left_out_of_the_contrastive_loss():
     torch.manual_seed(0)
     audio, lyrics, tau = torch.randn(5, 3), torch.randn(5, 3), torch.tensor(0.5)
     with_lyrics = torch.tensor([0, 2, 4])
@@ -85,7 +84,7 @@ def test_tracks_without_lyrics_take_no_part():
 
 
 @pytest.mark.parametrize("lyrics_key", [[-1, -1, -1], [-1, 5, -1]])
-def test_fewer_than_two_with_lyrics_is_zero_with_zero_gradient(lyrics_key):
+def test_contrastive_loss_and_gradient_are_zero_with_fewer_than_two_lyrics(lyrics_key):
     audio = torch.randn(3, 4, requires_grad=True)
     tau = torch.tensor(0.07, requires_grad=True)
     loss = contrastive_loss(audio, torch.randn(3, 4), tau, torch.arange(3), torch.tensor(lyrics_key))
@@ -95,8 +94,8 @@ def test_fewer_than_two_with_lyrics_is_zero_with_zero_gradient(lyrics_key):
     assert tau.grad.item() == 0.0
 
 
-def test_total_numbers():
-    """paper.md check 8: check 7's loss and cross-entropy log 2 at zero logits, lambda .3."""
+def test_total_loss_has_the_values_computed_by_hand():
+    """The contrastive loss is 0.153926, the cross-entropy log 2 at zero logits; lambda is 0.3."""
     outputs = Outputs(
         logits=torch.zeros(2, 5),
         audio_embedding=SCORES.float(),
@@ -111,7 +110,7 @@ def test_total_numbers():
     assert total_loss(outputs, batch(2, 5), 0.0, sum_over_genres=True).total.item() == pytest.approx(5 * 0.693147)
 
 
-def test_without_the_contrastive_part_the_total_is_the_cross_entropy():
+def test_total_loss_without_contrastive_loss_is_the_cross_entropy():
     losses = total_loss(Outputs(logits=torch.zeros(2, 5)), batch(2, 5), 0.3)
     assert losses.total.item() == losses.classification.item() == pytest.approx(0.693147, abs=1e-6)
     assert losses.contrastive.item() == 0.0
@@ -123,15 +122,14 @@ def test_lambda_out_of_range_is_refused(lambda_):
         total_loss(Outputs(logits=torch.zeros(2, 5)), batch(2, 5), lambda_)
 
 
-def test_asymmetric_loss_numbers():
-    """paper.md check 13."""
+def test_asymmetric_loss_has_the_values_computed_by_hand():
     zero = torch.zeros(1, 1)
     assert asymmetric_loss(zero, torch.ones(1, 1)).item() == pytest.approx(0.346574, abs=1e-6)
     assert asymmetric_loss(zero, zero).item() == pytest.approx(0.024515, abs=1e-6)
 
 
 @given(st.integers(0, 1000))
-def test_asymmetric_loss_without_its_options_is_cross_entropy(seed):
+def test_asymmetric_loss_without_focusing_and_clipping_is_cross_entropy(seed):
     torch.manual_seed(seed)
     logits, labels = 5 * torch.randn(4, 3), torch.randint(0, 2, (4, 3)).float()
     plain = asymmetric_loss(logits, labels, gamma_positive=0, gamma_negative=0, clip=0)

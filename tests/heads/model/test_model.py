@@ -29,7 +29,7 @@ def model(seed: int = 0, **options) -> GenreModel:
 
 
 def batch(seed: int = 0) -> Batch:
-    """Four tracks: whole, short, without lyrics, very short with the lyrics of the first."""
+    """Return four tracks: full, short, without lyrics, very short with the lyrics of the first."""
     torch.manual_seed(seed)
     keys = torch.tensor([3, 4, -1, 3])
     return Batch(
@@ -45,12 +45,12 @@ def batch(seed: int = 0) -> Batch:
     )
 
 
-def part(whole: Batch, rows: list[int]) -> Batch:
-    fields = {name: value[rows] for name, value in vars(whole).items() if isinstance(value, Tensor)}
+def select_rows(tracks: Batch, rows: list[int]) -> Batch:
+    fields = {name: value[rows] for name, value in vars(tracks).items() if isinstance(value, Tensor)}
     return Batch(**fields)
 
 
-def test_parameters_of_the_default_setting():
+def test_default_model_has_the_documented_number_of_parameters():
     default = GenreModel(ModelConfig(n_genres=87, text_dim=768))
     assert sum(p.numel() for p in default.parameters()) == 4_063_457 + 768 + 87
 
@@ -65,7 +65,7 @@ def test_parameters_of_the_default_setting():
         ({"encoder": "lite"}, 1_568_992 - 392_816 + 256 * (256 + 256)),
     ],
 )
-def test_parameters_of_ablations(options, missing):
+def test_ablation_removes_the_documented_number_of_parameters(options, missing):
     ablated = GenreModel(ModelConfig(n_genres=87, text_dim=768, **options))
     assert sum(p.numel() for p in ablated.parameters()) == 4_063_457 + 768 + 87 - missing
 
@@ -75,59 +75,58 @@ def test_parameters_of_ablations(options, missing):
     [*({"attention": on, "lyrics_pooling": pooling} for on in (True, False) for pooling in ("mean", "cls")), QUERY],
 )
 def test_padding_changes_no_evaluation_output(options):
-    """paper.md check 15: what padding holds, how much of it there is, and who else is in the batch."""
+    """Neither content nor length of the padding matters, nor the other tracks of the batch."""
     net = model(**options, encoder="lite").eval()
-    whole = batch()
-    expected = net(whole)
+    tracks = batch()
+    expected = net(tracks)
     wide = dataclasses.replace(
-        whole,
-        mel=torch.cat([whole.mel, torch.full((4, 128, 64), -100.0)], dim=-1),
-        lyrics=torch.cat([whole.lyrics, torch.full((4, 5, D), float("nan"))], dim=1),
+        tracks,
+        mel=torch.cat([tracks.mel, torch.full((4, 128, 64), -100.0)], dim=-1),
+        lyrics=torch.cat([tracks.lyrics, torch.full((4, 5, D), float("nan"))], dim=1),
     )
     for i, (n_mel, n_tokens) in enumerate(zip(wide.mel_frames, wide.lyrics_tokens, strict=True)):
         wide.mel[i, :, n_mel:] = torch.randn(128, wide.mel.shape[-1] - n_mel) * 1e3
         wide.lyrics[i, n_tokens:] = 1e6 * torch.randn_like(wide.lyrics[i, n_tokens:])
-    candidates = [net(wide), net(part(whole, [3, 1, 0, 2]))]
+    candidates = [net(wide), net(select_rows(tracks, [3, 1, 0, 2]))]
     rows = [[0, 1, 2, 3], [3, 1, 0, 2]]
     for i in range(4):
-        candidates.append(net(part(whole, [i])))
+        candidates.append(net(select_rows(tracks, [i])))
         rows.append([i])
-    for got, order in zip(candidates, rows, strict=True):
-        torch.testing.assert_close(got.logits, expected.logits[order], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(got.audio_embedding, expected.audio_embedding[order], atol=1e-5, rtol=1e-5)
+    for outputs, order in zip(candidates, rows, strict=True):
+        torch.testing.assert_close(outputs.logits, expected.logits[order], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(outputs.audio_embedding, expected.audio_embedding[order], atol=1e-5, rtol=1e-5)
 
 
 def test_cls_pooling_contrasts_the_first_token_and_mean_pooling_the_stored_mean():
-    whole = batch()
-    for pooling, words in (("cls", whole.lyrics[:, 0]), ("mean", whole.lyrics_pooled)):
+    tracks = batch()
+    for pooling, pooled in (("cls", tracks.lyrics[:, 0]), ("mean", tracks.lyrics_pooled)):
         net = model(lyrics_pooling=pooling).eval()
-        _, expected = net.projection(torch.zeros(4, 128), words)
-        have = whole.lyrics_tokens > 0
-        torch.testing.assert_close(net(whole).lyrics_embedding[have], expected[have])
+        _, expected = net.projection(torch.zeros(4, 128), pooled)
+        has_lyrics = tracks.lyrics_tokens > 0
+        torch.testing.assert_close(net(tracks).lyrics_embedding[has_lyrics], expected[has_lyrics])
 
 
-def test_without_lyrics_the_learned_token_is_used_and_learns():
-    net, whole = model(), batch()
-    only = part(whole, [2])
-    before = net.eval()(only).logits
+def test_learned_token_replaces_missing_lyrics():
+    net, tracks = model(), batch()
+    no_lyrics = select_rows(tracks, [2])
+    before = net.eval()(no_lyrics).logits
     with torch.no_grad():
         net.no_lyrics.add_(1.0)
-    assert not torch.allclose(net(only).logits, before)
-    torch.testing.assert_close(net(part(whole, [0])).logits, model().eval()(part(whole, [0])).logits)
-    total_loss(net(only), only).total.backward()
+    assert not torch.allclose(net(no_lyrics).logits, before)
+    torch.testing.assert_close(net(select_rows(tracks, [0])).logits, model().eval()(select_rows(tracks, [0])).logits)
+    total_loss(net(no_lyrics), no_lyrics).total.backward()
     assert net.no_lyrics.grad.abs().sum() > 0
 
 
-def test_a_batch_without_any_token_works():
+def test_batch_without_tokens_is_scored_like_tracks_without_lyrics():
     net = model().eval()
-    only = part(batch(), [2])
-    empty = dataclasses.replace(only, lyrics=only.lyrics[:, :0])
-    torch.testing.assert_close(net(empty).logits, net(only).logits)
+    no_lyrics = select_rows(batch(), [2])
+    empty = dataclasses.replace(no_lyrics, lyrics=no_lyrics.lyrics[:, :0])
+    torch.testing.assert_close(net(empty).logits, net(no_lyrics).logits)
 
 
 @pytest.mark.parametrize("head", ["graph", "query"])
 def test_permuting_genres_permutes_logits(head):
-    """paper.md check 6."""
     order = [3, 0, 5, 1, 4, 2]
     net = model(head=head).eval()
     permuted, state = GenreModel(net.config), net.state_dict()
@@ -141,25 +140,24 @@ def test_permuting_genres_permutes_logits(head):
 
 
 def test_lambda_1_sends_no_gradient_to_fusion_graph_and_bias():
-    """paper.md check 8."""
     net = model()
     total_loss(net(batch()), batch(), 1.0).total.backward()
     for name, parameter in net.named_parameters():
-        reached = parameter.grad is not None and bool(parameter.grad.any())
-        assert reached == name.startswith(("encoder.", "projection.")), name
+        has_gradient = parameter.grad is not None and bool(parameter.grad.any())
+        assert has_gradient == name.startswith(("encoder.", "projection.")), name
 
 
 @pytest.mark.parametrize("head", ["graph", "linear", "query"])
-def test_every_parameter_learns(head):
+def test_all_parameters_have_gradients(head):
     net = model(head=head)
     total_loss(net(batch()), batch()).total.backward()
-    # A key's bias moves all scores of a query alike, which softmax does not see.
-    silent = {n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-8}
-    assert {name for name in silent if not name.endswith("attention.key.bias")} == set()
+    # The bias of a key adds one value to all scores of a query, which cancels in the softmax.
+    without = {n for n, p in net.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-8}
+    assert {name for name in without if not name.endswith("attention.key.bias")} == set()
 
 
 @pytest.mark.parametrize(
-    ("options", "how"),
+    ("options", "loss_options"),
     [
         ({}, {}),
         ({"head": "linear"}, {}),
@@ -168,16 +166,16 @@ def test_every_parameter_learns(head):
         ({"graph_normalisation": "reweighted", "tau_scale": "log"}, {"sum_over_genres": True}),
     ],
 )
-def test_gradients_are_those_of_finite_differences(options, how):
-    """In float64, along random directions through all parameters at once.
+def test_gradients_equal_finite_differences(options, loss_options):
+    """Random directions through all parameters are compared in float64.
 
-    Steps are tiny because max-pooling has kinks: the share of windows whose maximum moves falls with the step.
+    Steps are tiny because max-pooling has kinks: the share of windows whose maximum moves decreases with the step.
     """
-    net, whole = model(dropout=0.0, **options).double(), batch()
+    net, tracks = model(dropout=0.0, **options).double(), batch()
     parameters = list(net.parameters())
 
     def loss() -> torch.Tensor:
-        return total_loss(net(whole), whole, **how).total
+        return total_loss(net(tracks), tracks, **loss_options).total
 
     loss().backward()
     torch.manual_seed(2)
@@ -193,17 +191,17 @@ def test_gradients_are_those_of_finite_differences(options, how):
         assert ((values[0] - values[1]) / 2).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_nan_lyrics_of_tracks_without_any_reach_no_gradient():
-    net, whole = model(), batch()
-    whole.lyrics_pooled[2] = float("nan")
-    whole.lyrics[2] = float("nan")
-    losses = total_loss(net(whole), whole)
+def test_nan_in_features_of_missing_lyrics_does_not_reach_gradients():
+    net, tracks = model(), batch()
+    tracks.lyrics_pooled[2] = float("nan")
+    tracks.lyrics[2] = float("nan")
+    losses = total_loss(net(tracks), tracks)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
 
-def test_logits_are_features_times_genre_classifiers():
+def test_logits_are_products_of_fused_vector_and_genre_classifiers():
     net = model().eval()
     scaled = model(logit_scale=True).eval()
     with torch.no_grad():
@@ -213,22 +211,22 @@ def test_logits_are_features_times_genre_classifiers():
     torch.testing.assert_close(scaled(batch()).logits * 512**0.5 + 2.0, net(batch()).logits)
 
 
-@pytest.mark.parametrize("alone", ["audio", "lyrics"])
+@pytest.mark.parametrize("modality", ["audio", "lyrics"])
 @pytest.mark.parametrize("head", ["graph", "linear", "query"])
-def test_one_modality_alone_ignores_the_other(alone, head):
-    net = model(modalities=alone, attention=False, contrastive=False, head=head).eval()
-    whole = batch()
-    other = {"lyrics": torch.randn(4, TOKENS, D)} if alone == "audio" else {"mel": torch.randn(4, 128, FRAMES)}
-    outputs = net(whole)
+def test_model_of_one_modality_ignores_the_other(modality, head):
+    net = model(modalities=modality, attention=False, contrastive=False, head=head).eval()
+    tracks = batch()
+    other = {"lyrics": torch.randn(4, TOKENS, D)} if modality == "audio" else {"mel": torch.randn(4, 128, FRAMES)}
+    outputs = net(tracks)
     assert outputs.logits.shape == (4, C)
     assert outputs.audio_embedding is None
-    torch.testing.assert_close(net(dataclasses.replace(whole, **other)).logits, outputs.logits)
+    torch.testing.assert_close(net(dataclasses.replace(tracks, **other)).logits, outputs.logits)
     assert net.tau is None
     net.clamp_temperature()
-    total_loss(outputs, whole).total.backward()
+    total_loss(outputs, tracks).total.backward()
 
 
-def test_weights_bring_their_buffers_along():
+def test_loaded_state_and_config_restore_the_model():
     net = model().eval()
     assert {"mel_mean", "mel_std", "graph.adjacency", "graph.nodes"} <= set(net.state_dict())
     config = ModelConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(net.config))))
@@ -238,7 +236,7 @@ def test_weights_bring_their_buffers_along():
     assert torch.equal(loaded.eval()(batch()).logits, net(batch()).logits)
 
 
-def test_names_are_centred_unless_raw_is_asked_for():
+def test_name_vectors_are_centred_unless_similarity_is_raw():
     names = np.random.default_rng(0).normal(size=(C, D)) + 3
     centred = GenreModel(ModelConfig(n_genres=C, text_dim=D, encoder="tiny"), genre_embedding=names)
     raw = GenreModel(ModelConfig(n_genres=C, text_dim=D, encoder="tiny", graph_similarity="raw"), genre_embedding=names)
@@ -253,9 +251,9 @@ def test_names_are_centred_unless_raw_is_asked_for():
 @pytest.mark.parametrize("head", ["graph", "query"])
 def test_stored_half_precision_and_bf16_autocast_stay_close_to_float32(head):
     net = model(head=head).eval()
-    whole = batch()
-    half = dataclasses.replace(whole, mel=whole.mel.half(), lyrics=whole.lyrics.half())
-    expected = net(whole)
+    tracks = batch()
+    half = dataclasses.replace(tracks, mel=tracks.mel.half(), lyrics=tracks.lyrics.half())
+    expected = net(tracks)
     torch.testing.assert_close(net(half).logits, expected.logits, atol=5e-3, rtol=5e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = net(half)
@@ -286,13 +284,13 @@ def test_default_model_overfits_a_handful_of_tracks():
         net.clamp_temperature()
         last = total_loss(net(few), few)
     assert last.classification < 0.05 < first.classification
-    # Tracks 0 and 3 share lyrics and track 2 has none, so two pairs are left to tell apart.
+    # Tracks 0 and 3 share lyrics and track 2 has none, so only two pairs remain.
     assert last.contrastive < first.contrastive / 4
     assert net.tau != 0.07
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"encoder": "huge"}, "encoder"),
         ({"dropout": 1.0}, "dropout"),
@@ -304,12 +302,12 @@ def test_default_model_overfits_a_handful_of_tracks():
         ({"heads": 3}, "heads"),
     ],
 )
-def test_options_without_meaning_are_refused(options, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_options_raise_config_errors(options, message):
+    with pytest.raises(ConfigError, match=message):
         GenreModel(ModelConfig(**{"n_genres": C, "text_dim": D, **options}))
 
 
-def test_what_does_not_fit_is_refused():
+def test_inputs_with_unknown_keys_wrong_shapes_or_invalid_values_raise():
     with pytest.raises(ConfigError, match="unknown keys depth"):
         ModelConfig.from_dict({"n_genres": C, "text_dim": D, "depth": 3})
     config = ModelConfig(n_genres=C, text_dim=D, encoder="tiny")
@@ -322,14 +320,14 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_gradient_norms_are_those_of_each_weighted_loss_at_the_frames():
-    net, some = model(), batch()
-    outputs = net(some)
+    net, tracks = model(), batch()
+    outputs = net(tracks)
     outputs.frames.retain_grad()
-    losses = total_loss(outputs, some, 0.3)
+    losses = total_loss(outputs, tracks, 0.3)
     norms = gradient_norms(outputs, losses, 0.3)
     for norm, loss in zip(norms, (0.3 * losses.contrastive, 0.7 * losses.classification), strict=True):
         outputs.frames.grad = None
         loss.backward(retain_graph=True)
         torch.testing.assert_close(norm, outputs.frames.grad.norm())
-    without = model(contrastive=False)(some)
-    assert gradient_norms(without, total_loss(without, some), 0.3) is None
+    without = model(contrastive=False)(tracks)
+    assert gradient_norms(without, total_loss(without, tracks), 0.3) is None

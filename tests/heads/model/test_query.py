@@ -19,28 +19,29 @@ def memory() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(B, N, W), torch.arange(N) < torch.tensor([[N], [4], [1]])
 
 
-def test_logits_by_hand():
-    """LN(q + attention) . w + b, genre by genre, with the attention of torch's own module."""
+def test_logits_equal_those_of_a_reference_with_torch_attention():
+    """LN(q + attention) . w + b per genre, with the attention of torch.nn.MultiheadAttention."""
     net, (x, mask) = head(), memory()
     with torch.no_grad():
         net.bias.copy_(torch.arange(C))
     attention = net.block.attention
-    theirs = torch.nn.MultiheadAttention(W, 4, batch_first=True).eval()
+    reference = torch.nn.MultiheadAttention(W, 4, batch_first=True).eval()
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
-        theirs.in_proj_bias.zero_()
-        theirs.out_proj.load_state_dict(attention.out.state_dict())
+        weights = [attention.query.weight, attention.key.weight, attention.value.weight]
+        reference.in_proj_weight.copy_(torch.cat(weights))
+        reference.in_proj_bias.zero_()
+        reference.out_proj.load_state_dict(attention.out.state_dict())
     logits, maps = net(x, mask), net.attention_maps(x, mask)
     for genre in range(C):
         query = (net.name_query.weight @ net.nodes[genre] + net.query[genre]).expand(B, 1, W)
-        found, weights = theirs(query, x, x, key_padding_mask=~mask, average_attn_weights=False)
+        attended, expected_map = reference(query, x, x, key_padding_mask=~mask, average_attn_weights=False)
         output = net.name_output.weight @ net.nodes[genre] + net.output[genre]
-        expected = net.block.norm(query + found)[:, 0] @ output + genre
+        expected = net.block.norm(query + attended)[:, 0] @ output + genre
         torch.testing.assert_close(logits[:, genre], expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(maps[:, :, genre], weights[:, :, 0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(maps[:, :, genre], expected_map[:, :, 0], atol=1e-6, rtol=1e-5)
 
 
-def test_maps_are_shares_of_what_is_there():
+def test_attention_maps_sum_to_one_over_valid_frames_and_tokens():
     net, (x, mask) = head(), memory()
     x[~mask] = float("nan")
     maps = net.attention_maps(x.nan_to_num(1e6), mask)
@@ -50,13 +51,13 @@ def test_maps_are_shares_of_what_is_there():
 
 
 @pytest.mark.parametrize("n_genres", [1, 853])
-def test_any_number_of_genres(n_genres):
+def test_head_accepts_any_number_of_genres(n_genres):
     x, mask = memory()
     assert head(n_genres)(x, mask).shape == (B, n_genres)
 
 
-def test_a_genre_without_weights_of_its_own_is_scored_by_its_name():
-    """As a genre name that was never trained would be: two genres with one name then have one score."""
+def test_genre_without_free_vectors_is_scored_by_its_name():
+    """Two untrained genres with equal names have equal scores."""
     net, (x, mask) = head(), memory()
     with torch.no_grad():
         net.nodes[1] = net.nodes[0]

@@ -110,7 +110,7 @@ TRAINING_0_1 = (
 def as_in_0_1(options: dict[str, Any], keys: str) -> dict[str, Any]:
     """Return the options in the form of mgc 0.1."""
     assert options["model"] == "ru2023"
-    options = {**options, "graph": options["head"] == "graph", "model": "ours"}
+    options = {**options, "graph": options["head"] == "graph", "model": "ours", "home": options.get("placement")}
     return {key: options[key] for key in keys.split()}
 
 

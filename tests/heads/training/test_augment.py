@@ -33,14 +33,14 @@ def batch(n_tracks: int = 64, n_frames: int = 300) -> Batch:
 
 
 def test_masks_have_the_mean_of_the_track() -> None:
-    whole = batch()
-    stored = whole.mel.clone()
-    assert spec_augment(whole.mel, whole.mel_frames).dtype == torch.float16
-    assert torch.equal(whole.mel, stored)
-    mel = whole.mel + torch.rand(whole.mel.shape)  # float32: no value is the mean by chance
-    masked = spec_augment(mel, whole.mel_frames)
+    tracks = batch()
+    stored = tracks.mel.clone()
+    assert spec_augment(tracks.mel, tracks.mel_frames).dtype == torch.float16
+    assert torch.equal(tracks.mel, stored)
+    mel = tracks.mel + torch.rand(tracks.mel.shape)  # float32: no value is the mean by chance
+    masked = spec_augment(mel, tracks.mel_frames)
     changed = masked != mel
-    for track, n in enumerate(whole.mel_frames.tolist()):
+    for track, n in enumerate(tracks.mel_frames.tolist()):
         values, hidden = masked[track][changed[track]], changed[track, :, :n]
         torch.testing.assert_close(values, mel[track, :, :n].mean().expand_as(values))
         bands, frames = hidden.all(dim=1), hidden.all(dim=0)
@@ -65,21 +65,21 @@ def test_masks_have_all_widths_and_positions() -> None:
 
 
 def test_lyrics_are_dropped_with_the_given_probability() -> None:
-    whole = batch(4000, 8)
-    dropped = drop_lyrics(whole, 0.3)
-    had, has = whole.lyrics_tokens > 0, dropped.lyrics_tokens > 0
+    tracks = batch(4000, 8)
+    dropped = drop_lyrics(tracks, 0.3)
+    had, has = tracks.lyrics_tokens > 0, dropped.lyrics_tokens > 0
     assert not (has & ~had).any()
     assert (had & ~has).sum() / had.sum() == pytest.approx(0.3, abs=0.03)
     assert (dropped.lyrics_key[~has] == -1).all()
     assert not dropped.lyrics_pooled[~has].any()
-    assert torch.equal(dropped.lyrics_pooled[has], whole.lyrics_pooled[has])
-    assert torch.equal(dropped.lyrics[has], whole.lyrics[has])
-    assert not (drop_lyrics(whole, 1.0).lyrics_tokens > 0).any()
+    assert torch.equal(dropped.lyrics_pooled[has], tracks.lyrics_pooled[has])
+    assert torch.equal(dropped.lyrics[has], tracks.lyrics[has])
+    assert not (drop_lyrics(tracks, 1.0).lyrics_tokens > 0).any()
 
 
 def test_without_augmentation_batch_and_random_state_are_unchanged() -> None:
-    whole, state = batch(4), torch.get_rng_state()
-    assert augment_batch(whole, TrainConfig()) is whole
+    tracks, state = batch(4), torch.get_rng_state()
+    assert augment_batch(tracks, TrainConfig()) is tracks
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -96,12 +96,12 @@ def test_augmentation_is_a_function_of_seed_and_epoch(small_store: FeatureStore,
         if step == "train":
             raise StopError
 
-    train(small_store, tmp_path / "whole", config)
+    train(small_store, tmp_path / "complete", config)
     with pytest.raises(StopError):
         train(small_store, tmp_path / "stopped", config, on_progress=stop)
     train(small_store, tmp_path / "stopped", config, resume=True)
     for name in ("last", "best"):
-        files = [{p.name: p.read_bytes() for p in (tmp_path / run / name).iterdir()} for run in ("whole", "stopped")]
+        files = [{p.name: p.read_bytes() for p in (tmp_path / run / name).iterdir()} for run in ("complete", "stopped")]
         assert files[0] == files[1]
     plain = train(small_store, tmp_path / "plain", dataclasses.replace(config, spec_augment=False))
-    assert plain.history[0].loss != train(small_store, tmp_path / "whole", config, resume=True).history[0].loss
+    assert plain.history[0].loss != train(small_store, tmp_path / "complete", config, resume=True).history[0].loss

@@ -18,7 +18,7 @@ SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "
 
 @pytest.mark.parametrize("placement", ["host", "mapped"])
 def test_dry_run_agrees_with_training(small_store: FeatureStore, tmp_path: Path, placement: str) -> None:
-    config = TrainConfig(epochs=1, batch_size=4, home=placement, precision="fp32", **SMALL)
+    config = TrainConfig(epochs=1, batch_size=4, placement=placement, precision="fp32", **SMALL)
     forecast = dry_run(small_store, config)
     result = train(small_store, tmp_path / "run", config)
     assert (forecast.n_parameters, forecast.precision, forecast.device) == (

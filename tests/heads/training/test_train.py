@@ -142,20 +142,20 @@ def test_true_labels_are_learned_and_shuffled_labels_are_not(make_world: MakeWor
 
 
 @pytest.fixture(scope="module")
-def whole(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(small_store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train an uninterrupted run of three epochs."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+    run = tmp_path_factory.mktemp("complete") / "run"
     train(small_store, run, small_config())
     return run
 
 
-def assert_same_run(run: Path, whole: Path) -> None:
+def assert_same_run(run: Path, complete: Path) -> None:
     """Compare every byte of checkpoints and model, and the history except for its times."""
-    assert folder_bytes(run / "last") == folder_bytes(whole / "last")
-    assert folder_bytes(run / "best") == folder_bytes(whole / "best")
+    assert folder_bytes(run / "last") == folder_bytes(complete / "last")
+    assert folder_bytes(run / "best") == folder_bytes(complete / "best")
     timeless = [
         [dataclasses.replace(record, seconds=0) for record in read_history(folder / "metrics.jsonl")]
-        for folder in (run, whole)
+        for folder in (run, complete)
     ]
     assert timeless[0] == timeless[1]
     assert not [path for path in run.rglob("*") if path.name.startswith(".")]
@@ -177,7 +177,7 @@ class StopAtPoll:
 
 @pytest.mark.parametrize(("n", "epoch", "steps"), [(3, 1, 1), (8, 2, 2), (9, 2, 2)], ids=["first", "last", "scoring"])
 def test_resume_after_a_stop_within_an_epoch_gives_identical_bytes(
-    small_store: FeatureStore, whole: Path, tmp_path: Path, n: int, epoch: int, steps: int
+    small_store: FeatureStore, complete: Path, tmp_path: Path, n: int, epoch: int, steps: int
 ) -> None:
     with pytest.raises(StoppedError, match=rf"epoch {epoch} after {steps} steps?, saved"):
         train(small_store, tmp_path / "run", small_config(), stop=StopAtPoll(n))
@@ -187,7 +187,7 @@ def test_resume_after_a_stop_within_an_epoch_gives_identical_bytes(
     with pytest.raises(RunError, match="unfinished run.*--resume"):
         train(small_store, tmp_path / "run", small_config())
     train(small_store, tmp_path / "run", small_config(), resume=True)
-    assert_same_run(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", complete)
 
 
 def test_resume_within_an_epoch_gives_identical_bytes_with_all_switches(
@@ -198,18 +198,18 @@ def test_resume_within_an_epoch_gives_identical_bytes_with_all_switches(
     model_options = {**SMALL["model_options"], "tau_scale": "log"}
     more = {"epochs": 3, "warmup_epochs": 1, "lambda_warmup_epochs": 2, "model_options": model_options}
     config = small_config(**{**switches, **more})
-    train(small_store, tmp_path / "whole", config)
+    train(small_store, tmp_path / "complete", config)
     with pytest.raises(StoppedError):
         train(small_store, tmp_path / "run", config, stop=StopAtPoll(7))
     state, _ = find_state(tmp_path / "run")
     assert state is not None
     assert state.point == (1, 1)
     train(small_store, tmp_path / "run", config, resume=True)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "complete")
 
 
 def test_checkpoints_within_epochs_change_no_result_and_are_removed(
-    small_store: FeatureStore, whole: Path, tmp_path: Path
+    small_store: FeatureStore, complete: Path, tmp_path: Path
 ) -> None:
     run, points = tmp_path / "run", set()
 
@@ -220,13 +220,13 @@ def test_checkpoints_within_epochs_change_no_result_and_are_removed(
 
     train(small_store, run, small_config(), save_every_s=0, stop=record_point)
     assert {(0, 1), (1, 1), (2, 1)} <= points
-    assert_same_run(run, whole)
+    assert_same_run(run, complete)
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing"])
 @pytest.mark.parametrize("folder", ["last", "best"])
 def test_resume_of_a_damaged_run_gives_identical_bytes(
-    small_store: FeatureStore, whole: Path, tmp_path: Path, folder: str, damage: str
+    small_store: FeatureStore, complete: Path, tmp_path: Path, folder: str, damage: str
 ) -> None:
     run = tmp_path / "run"
     train(small_store, run, small_config())
@@ -238,11 +238,11 @@ def test_resume_of_a_damaged_run_gives_identical_bytes(
     result = train(small_store, run, small_config(), resume=True)
     if (folder, damage) != ("last", "missing") and folder == "last":
         assert any("state-000003.json" in warning and "end of epoch 2" in warning for warning in result.warnings)
-    assert_same_run(run, whole)
+    assert_same_run(run, complete)
 
 
-def test_damaged_history_and_split_give_warnings(small_store: FeatureStore, whole: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(whole, tmp_path / "run")
+def test_damaged_history_and_split_give_warnings(small_store: FeatureStore, complete: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(complete, tmp_path / "run")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text(lines[0] + lines[1][:30] + "\n" + lines[2])
     split = (run / "splits.json").read_bytes()
@@ -254,7 +254,7 @@ def test_damaged_history_and_split_give_warnings(small_store: FeatureStore, whol
 
 
 def test_finished_run_can_be_extended_and_is_otherwise_unchanged(
-    small_store: FeatureStore, whole: Path, tmp_path: Path
+    small_store: FeatureStore, complete: Path, tmp_path: Path
 ) -> None:
     first = train(small_store, tmp_path / "run", small_config(epochs=2))
     assert not any("nothing to do" in remark for remark in first.remarks)
@@ -265,19 +265,19 @@ def test_finished_run_can_be_extended_and_is_otherwise_unchanged(
         assert again.remarks[0] == "nothing to do: all 2 epochs of this run are trained"
         assert [folder_bytes(tmp_path / "run" / name) for name in ("best", "last")] == files
     train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
-    ends = [folder_bytes(run / "last") for run in (tmp_path / "run", whole)]
+    ends = [folder_bytes(run / "last") for run in (tmp_path / "run", complete)]
     assert ends[0].pop("state-000002.json") != ends[1].pop("state-000002.json")  # saved with epochs=2
     assert ends[0] == ends[1]
 
 
 def test_resume_of_a_finished_run_removes_older_checkpoints_left_by_a_power_cut(
-    small_store: FeatureStore, whole: Path, tmp_path: Path
+    small_store: FeatureStore, complete: Path, tmp_path: Path
 ) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = Path(shutil.copytree(complete, tmp_path / "run"))
     (run / "last" / "state-000002+000001.json").write_bytes((run / "last" / "state-000002.json").read_bytes())
     (run / "last" / "random-000002+000001.safetensors").write_bytes(b"")
     train(small_store, run, small_config(), resume=True)
-    assert_same_run(run, whole)
+    assert_same_run(run, complete)
 
 
 def test_best_is_published_on_resume_if_a_kill_came_before_it(small_store: FeatureStore, tmp_path: Path) -> None:
@@ -340,14 +340,14 @@ def test_published_model_does_not_depend_on_test_tracks(make_world: MakeWorld, t
 
 
 def test_sealed_store_gives_identical_weights_and_scores(
-    whole: Path, small_store: FeatureStore, tmp_path: Path
+    complete: Path, small_store: FeatureStore, tmp_path: Path
 ) -> None:
     seal_store(small_store.path, tmp_path / "s.h5")
     with FeatureStore.open(tmp_path / "s.h5") as sealed:
-        train(sealed, tmp_path / "run", read_config(whole))
-        assert folder_bytes(tmp_path / "run" / "best") == folder_bytes(whole / "best")
+        train(sealed, tmp_path / "run", read_config(complete))
+        assert folder_bytes(tmp_path / "run" / "best") == folder_bytes(complete / "best")
         scores = evaluate(tmp_path / "run", sealed, n_replicates=0).metrics.to_dict()
-    assert scores == evaluate(whole, small_store, n_replicates=0, save=False).metrics.to_dict()
+    assert scores == evaluate(complete, small_store, n_replicates=0, save=False).metrics.to_dict()
 
 
 def read_config(run: Path) -> TrainConfig:
