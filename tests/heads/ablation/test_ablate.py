@@ -417,7 +417,7 @@ def test_runs_claimed_by_other_processes_are_skipped(small_store: FeatureStore, 
     assert not list(work.folder.glob("runs/*"))
 
 
-def test_an_ablation_of_0_1_continues_with_its_runs_of_the_system_ours(
+def test_ablation_of_mgc_0_1_is_continued_under_the_new_system_name(
     small_store: FeatureStore, complete: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(complete[0].folder, tmp_path / "ablation")
