@@ -97,7 +97,7 @@ def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set
     n, _ = salvaged.records.get((feature_set, part), (0, None))
     folder = quarantine_folder(part, n, feature_set)
     key = commit_key(part, n, feature_set)
-    make_folders(store, f"{folder}/{key}")  # though the record be lost: the folder says that its n is used
+    make_folders(store, f"{folder}/{key}")  # even if the record is lost: the name of the folder reserves its n
     fsync_dir(store / QUARANTINE)
     _move(store, key, f"{folder}/{key}")
     sweep(store, key)  # before its objects move, so that no process can still install them

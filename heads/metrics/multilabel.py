@@ -225,7 +225,7 @@ def _genre_rows(
         hits = (y & p).sum(axis=0)
         precision[name] = ratio(hits, p.sum(axis=0))
         recall[name] = ratio(hits, support)
-        # Without a positive, F1 is 0 or undefined for any system, so a value would say nothing about this one.
+        # Without a positive, F1 is 0 or undefined for any system, so a value would not describe this one.
         f1[name] = np.where(support > 0, ratio(2 * hits, support + p.sum(axis=0)), np.nan)
     return [
         GenreRow(

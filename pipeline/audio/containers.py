@@ -199,7 +199,7 @@ def _search(data: mmap.mmap, first: int) -> int:
             return at
     if data[first : first + 4] not in _CHUNKED:
         near = mpeg.find_stream(data, padded, padded + _NEAR_BYTES)
-        # A tag may be larger than it says, or smaller: audio is searched in it too.
+        # A tag may be larger or smaller than declared: audio is searched in it too.
         far = mpeg.find_stream(data, min(first, 10), min(padded, len(data)) + _FAR_BYTES, _FAR_CHAIN)
         file = _UNMISTAKABLE.search(data, min(first, 10), padded + _FAR_BYTES if first else _HEADLINE_BYTES)
         start = min((at for at in (near, far, file.start() if file else None) if at is not None), default=None)

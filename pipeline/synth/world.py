@@ -51,7 +51,7 @@ AFFINITY = {"machine": {"love": 1.5}, "heavy": {"revolt": 1.5, "sorrow": 1.3}, "
 """Scene -> themes that are more frequent in it than in other scenes."""
 
 P_INSTRUMENTAL = 0.10
-P_AWAY = 0.15  # a song outside its artist's home scene
+P_AWAY = 0.15  # a song outside its artist's preferred scene
 P_LABEL_LOST, P_LABEL_WRONG = 0.05, 0.04
 ARTIST_SIZES = (1, 2, 4, 5)  # songs of the artists of one block of songs
 SYLLABLES = [a + b for a in "bcdfgklmnprstv" for b in "aeo"]

@@ -187,7 +187,7 @@ def _bert_folder() -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        # One short question first: a download would try again and again for half a minute.
+        # One short request first: a download would retry for half a minute.
         HfApi().model_info(_BERT_REPOSITORIES[0], revision=_BERT_REVISION, timeout=HUB_TIMEOUT_S)
         return Path(
             snapshot_download(

@@ -122,7 +122,7 @@ def test_whole_song_scores_are_the_mean_over_its_windows(model: Path, tmp_path: 
     for genre in loaded.genres:
         assert whole.scores[genre] == pytest.approx(np.mean([scores[genre] for scores in alone]), abs=1e-6)
     assert len({scores[loaded.genres[0]] for scores in alone}) == 4  # the clips do differ
-    assert not {"SHORT", "NO_LABEL"} & set(whole.flags)  # of a window, and of a song that nobody labelled
+    assert not {"SHORT", "NO_LABEL"} & set(whole.flags)  # of a window, and of an unlabelled song
     assert "NO_LYRICS" in whole.flags
     assert whole.scores != loaded.predict(tmp_path / "long.wav").scores
 

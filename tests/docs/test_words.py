@@ -1,4 +1,4 @@
-"""No page, help text, report template, message or docstring has a word that the terms of this project replace.
+"""No page, help text, report template, message, docstring or comment has a word that the terms of this project replace.
 
 The field says audio, lyrics, modality, confidence interval; the first forms of these texts had everyday words instead.
 Code, file names, links and comments for maintainers are not read here.
@@ -7,7 +7,9 @@ Code, file names, links and comments for maintainers are not read here.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,11 +177,13 @@ MODULES = [path.relative_to(ROOT).as_posix() for path in source_files()]
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - PENDING))
-def test_the_strings_of_a_module_have_no_banned_word(module: str) -> None:
-    """Messages and docstrings; report templates take much of their text from modules, too."""
-    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
-    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    sentences = [text for text in strings if " " in text.strip()]
+def test_messages_docstrings_and_comments_have_no_banned_word(module: str) -> None:
+    """Messages, docstrings and comments; report templates take much of their text from modules, too."""
+    text = (ROOT / module).read_text(encoding="utf-8")
+    constants = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    sentences = [value for value in constants if isinstance(value, str) and " " in value.strip()]
+    sentences += [token.string for token in tokens if token.type == tokenize.COMMENT]
     assert findings(prose("\n".join(sentences)), frozenset(ALLOWED.get(module, {}))) == []
 
 
