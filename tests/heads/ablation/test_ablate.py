@@ -310,14 +310,14 @@ def test_processes_divide_runs_and_memory_and_a_failed_run_fails_alone(
     ).to_dict()
     rows = {row["name"]: row for row in document["tables"][0]["rows"]}
     trained = {name for name, row in rows.items() if row["metrics"]}
-    assert trained == {"usual genres", "label prior", "label frequency", "santana (reconstructed)"}
+    assert trained == {"majority label set", "label prior", "label frequency", "santana (reconstructed)"}
     assert "no text features" in rows["ru2023"]["note"]
     assert len(document["failures"]) == 4
     assert [len(list(work.folder.glob(f"runs/*/{name}"))) for name in ("result.json", "best")] == [1, 1]
     about = json.loads(next(work.folder.glob("runs/*/run.json")).read_text())
     assert (about["home"]["name"], about["home"]["free_bytes"]) == ("mapped", 1000)
     tracks = load_predictions(next(work.folder.glob("runs/*/result.json")).parent)
-    share = rows["usual genres"]["metrics"]["accuracy"]["value"]
+    share = rows["majority label set"]["metrics"]["accuracy"]["value"]
     sets = [
         jaccard_score(tracks.labels, np.tile(genres, (len(tracks.labels), 1)), average="samples", zero_division=0)
         for genres in np.asarray([[b >> c & 1 for c in range(3)] for b in range(1, 8)], dtype=bool)
