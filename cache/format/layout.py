@@ -266,7 +266,7 @@ def _is_document(file: Path, document: bytes) -> bool:
 
 
 def same_document(text: bytes, other: bytes) -> bool:
-    """Return whether two JSON texts have equal content; another release of zarr may order or indent them otherwise."""
+    """Return whether two JSON texts have equal content; other releases of zarr may format them differently."""
     try:
         return bool(json.loads(text) == json.loads(other))
     except (ValueError, RecursionError):

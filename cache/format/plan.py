@@ -227,7 +227,7 @@ def plan_problem(document: Mapping[str, Any]) -> str | None:
     if document["embeds_genres"] and recipe.lyrics is None:
         return "it embeds genres without a text encoder"
     if document["fingerprints"].keys() != recipe.fingerprints().keys():
-        return "its fingerprints are not those of its features"
+        return "its fingerprints do not match its features"
     return size_problem(track_arrays(recipe), document["part_rows"])
 
 

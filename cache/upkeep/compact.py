@@ -65,7 +65,7 @@ def compact(store: Path, *, on_progress: Progress = silent) -> int:
 
 
 def _remove(entry: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # two may compact
+    with contextlib.suppress(FileNotFoundError):  # two processes may compact
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

@@ -23,19 +23,19 @@ from .verify import Damage
 
 
 def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
-    """Quarantine damaged parts and foreign objects; write plan, generation records and Zarr metadata again.
+    """Quarantine damaged parts and foreign objects; rewrite plan, generation records and Zarr metadata.
 
     Returns
     -------
     list of Damage
-        Damage that is left: it needs the source (tables of the plan, genre embeddings) or a copy.
+        Remaining damage, which needs the source (tables of the plan, genre embeddings) or a copy.
     """
     refuse_busy(store)
     refuse_running_removals(store)
     salvaged = SalvagedPlan(store)
     left = []
     parts: set[tuple[int, str]] = set()
-    for damage in sorted(damages, key=lambda damage: damage.kind != "foreign"):  # links first: they may lead outside
+    for damage in sorted(damages, key=lambda damage: damage.kind != "foreign"):  # links first, as they may lead outside
         if damage.part is not None:
             parts.add((damage.part, damage.feature_set or ""))
         elif damage.kind == "foreign":
@@ -48,7 +48,7 @@ def quarantine(store: Path, damages: Iterable[Damage]) -> list[Damage]:
 
 
 def _rewrite(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
-    """Write a record or metadata again that the rest of the store determines; return False if it does not."""
+    """Rewrite a record or metadata from the rest of the store; return False if that is not possible."""
     plan, key = salvaged.plan, damage.key
     if key == PLAN_FILE:
         if plan.generations[0].record["plan"] != plan.sha256:
@@ -61,7 +61,7 @@ def _rewrite(store: Path, salvaged: SalvagedPlan, damage: Damage) -> bool:
         name, _, n = key.partition("/")[2].removesuffix(".json").partition(".")
         if int(n or 0) < len(plan.added[name].records):
             _put(store, key, plan.added[name].records[int(n or 0)])
-        else:  # of newer genres: no other record has its hash, and `extract --add` embeds them again
+        else:  # a record of newer genres: no other record has its hash, and `extract --add` embeds them again
             for foreign in (key, *sorted(salvaged.orphans(name))):
                 _move_foreign(store, foreign)
     elif key.endswith("zarr.json"):
@@ -80,27 +80,27 @@ def _put(store: Path, key: str, record: Mapping[str, Any]) -> None:
 
 
 def _make_room(store: Path, key: str) -> None:
-    """Move a folder away that is in the place of a file: no file can replace it."""
+    """Quarantine a folder in the place of a file, as a file cannot replace it."""
     if (store / key).is_dir():
         _move_foreign(store, key)
 
 
 def _move_foreign(store: Path, key: str) -> None:
-    """Move what is not the store's own into quarantine, under a name that is free."""
+    """Move a foreign file or folder into quarantine, under a new name."""
     to = f"{QUARANTINE}/foreign/{key}"
     names = itertools.chain([to], (f"{to}.{n}" for n in itertools.count(1)))
     _move(store, key, next(name for name in names if not os.path.lexists(store / name)))
 
 
 def _quarantine_part(store: Path, salvaged: SalvagedPlan, part: int, feature_set: str | None) -> None:
-    """Move a part into quarantine: its record first, so that a kill in between leaves the part pending."""
+    """Move a part into quarantine, its record first, so that a kill in between leaves the part pending."""
     n, _ = salvaged.records.get((feature_set, part), (0, None))
     folder = quarantine_folder(part, n, feature_set)
     key = commit_key(part, n, feature_set)
     make_folders(store, f"{folder}/{key}")  # even if the record is lost: the name of the folder reserves its n
     fsync_dir(store / QUARANTINE)
     _move(store, key, f"{folder}/{key}")
-    sweep(store, key)  # before its objects move, so that no process can still install them
+    sweep(store, key)  # before its objects move, so that no process can install them afterwards
     for key in sorted(keys_of_part(salvaged.plan, part, feature_set), key=lambda key: not key.startswith("status")):
         _move(store, key, f"{folder}/{key}")
 

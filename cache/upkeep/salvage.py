@@ -1,6 +1,6 @@
-"""The plan and records of a store, as far as they can be recovered when some of them are damaged.
+"""Recover the plan and records of a store of which some are damaged.
 
-Plan, generations and feature sets are written twice, or other records hold their hash: a lost one can be rebuilt.
+A lost plan, generation or feature set can be rebuilt, as it is stored twice or other records have its hash.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class SalvagedPlan:
     Raises
     ------
     StoreNotFoundError
-        If there is nothing that looks like a store.
+        If neither ``plan.json`` nor ``zarr.json`` exists.
     StoreCorruptError
-        By attributes that cannot be recovered.
+        If the plan or the records cannot be recovered; raised by the attributes.
     """
 
     def __init__(self, store: Path) -> None:
@@ -62,7 +62,7 @@ class SalvagedPlan:
 
     @cached_property
     def plan_document(self) -> dict[str, Any]:
-        """Document of ``plan.json``; if that is damaged, from Zarr's attributes, which hold the same."""
+        """Document of ``plan.json``; if that is damaged, from Zarr's attributes, which have the same content."""
         try:
             document = read_record(self.store, PLAN_FILE)
         except (OSError, StoreCorruptError):
@@ -163,7 +163,7 @@ class SalvagedPlan:
         raise StoreCorruptError(f"{self.store / 'features' / name}.json: damaged. Restore it from a copy.")
 
     def _genre_keys(self, feature_set: str) -> list[str]:
-        """Return keys of the genre embeddings of a feature set, from the first row on to the first that is missing."""
+        """Return keys of the genre embeddings of a feature set, from the first row to the first missing one."""
         array = array_name("genre_embedding", feature_set)
         keys: list[str] = []
         while (self.store / f"{array}/c/{len(keys)}/0").is_file():
@@ -230,7 +230,7 @@ class SalvagedPlan:
         return records
 
     def orphans(self, name: str) -> set[str]:
-        """Return the genre embeddings of damaged records of a feature set, which are reported themselves."""
+        """Return the keys of genre embeddings of damaged records of a feature set; the records are reported already."""
         added = self.plan.added[name]
         if len(feature_set_keys(self.store, name)) <= len(added.records):
             return set()

@@ -1,4 +1,4 @@
-"""The seal of the HDF5 form: a JSON text in the first 512 bytes, with the sha256 of all bytes behind it."""
+"""Seal of the HDF5 form: JSON in the first 512 bytes, with the sha256 of all following bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .verify import Damage
 def verify_sealed(path: Path) -> list[Damage]:
     """Compare the HDF5 form of a store with its seal, and its contents with the format; read every byte.
 
-    A seal proves no intent: whoever can write a file can seal it.
+    A seal detects damage, not manipulation: anyone who can write a file can seal it.
     """
     if fault := seal_problem(path):
         return [Damage(kind="altered", key=path.name, detail=fault)]
@@ -41,7 +41,7 @@ def verify_sealed(path: Path) -> list[Damage]:
 
 
 def seal_problem(path: Path) -> str | None:
-    """Return what is wrong with the seal of a file, or None; reads every byte."""
+    """Return the fault of a file's seal, None if there is none; read every byte."""
     with path.open("rb") as file:
         block = file.read(USER_BLOCK)
         digest = hashlib.file_digest(file, "sha256").hexdigest()

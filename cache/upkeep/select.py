@@ -1,4 +1,4 @@
-"""Selection: a smaller store with some of the tracks, the same features bit for bit, and its own plan."""
+"""Select tracks into a smaller store, with the same features bit for bit and its own plan."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .hdf5_writer import seal_store
 
 
 def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> list[str]:
-    """Write the tracks of a view as a store, in the form that the suffix of `target` asks for; it appears in one step.
+    """Write the tracks of a view as a store, in the form given by the suffix of `target`, atomically.
 
-    Parts are as long as extraction makes them. An added feature set is copied if every track of the view has it.
+    Parts have the default size of an extraction. An added feature set is copied if every track of the view has it.
 
     Returns
     -------
     list of str
-        Remarks: feature sets that are left out, and why.
+        Remarks on feature sets that are not copied, with the reason.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def select(view: StoreView, target: Path, *, on_progress: Progress = silent) -> 
             seal_store(draft, target)
         else:
             roll_forward(draft)
-            fsync_dir(draft)  # so that a power cut does not bring its staging back
+            fsync_dir(draft)  # so that its staging does not reappear after a power cut
             rename_durable(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -94,7 +94,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
 
 
 def _genres(view: StoreView) -> list[str]:
-    """Return the genres of the tracks; of a view of all tracks, those of the store, failed tracks included."""
+    """Return the genres of the tracks; for a view of all tracks, all genres of the store, failed tracks included."""
     if len(view) == len(view.store.ok_rows):
         return sorted(view.store.genres)
     return sorted({name for names in view.tracks.column("genres").to_pylist() for name in names})
@@ -110,7 +110,7 @@ def _embedding(source: FeatureStore, genres: Sequence[str]) -> npt.NDArray[np.fl
 def _copy_part(
     source: FeatureStore, tracks: pa.Table, path: Path, plan: Plan, part: int, feature_set: str | None
 ) -> None:
-    """Commit a part of the smaller store with the features and outcomes of its `tracks` in the larger one."""
+    """Commit a part of the smaller store with features and outcomes of its `tracks` from the larger one."""
     rows = plan.part_range(part)
     tracks = tracks.slice(rows.start, len(rows))
     source_rows = np.asarray(tracks.column("row"))
@@ -121,7 +121,7 @@ def _copy_part(
         arrays[spec.name] = source.read(name if name in names else spec.name, source_rows)
     outcomes = with_rows(tracks, rows)
     extractor = source.extractors.get(feature_set or "")
-    if extractor is not None and extractor.input == "clip":  # made without lyrics
+    if extractor is not None and extractor.input == "clip":  # such an extractor reads no lyrics
         outcomes = with_column(outcomes, "lyrics_sha256", pa.nulls(len(rows)))
     schema = outcome_schema(feature_set)
     commit_part(path, part, arrays, outcomes.select(schema.names).cast(schema), feature_set=feature_set)

@@ -1,4 +1,4 @@
-"""Verification: compare a store with its records, and report damage by part, array and tracks."""
+"""Compare a store with its records, and report damage by part, array and tracks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Damage:
     key : path inside the store.
     part, array, tracks : damaged part, array and tracks; None and empty for damage outside of parts.
     feature_set : name of the added feature set of the part; None for the store itself.
-    detail : one sentence for people.
+    detail : description of the damage.
     """
 
     kind: Kind
@@ -69,20 +69,20 @@ def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -
     Parameters
     ----------
     full : read every byte: hashes, decoding, finiteness and counts; otherwise presence, sizes, records and tables.
-    on_progress : receives parts done and parts in all.
+    on_progress : receives the number of checked parts and of all parts.
 
     Raises
     ------
     StoreNotFoundError
-        If there is nothing that looks like a store.
+        If neither ``plan.json`` nor ``zarr.json`` exists.
     """
-    with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; its failure is found below
+    with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; errors are reported below
         roll_forward(store)
     return list(_Inspection(store, full=full).damages(on_progress))
 
 
 class _Inspection:
-    """One inspection of a store, as far as its plan can be recovered."""
+    """Inspection of a store whose plan may be damaged."""
 
     def __init__(self, store: Path, *, full: bool) -> None:
         self._store, self._full = store, full
@@ -183,7 +183,7 @@ class _Inspection:
                 yield self._damage("altered", key, "its sha256 differs from the commit record", part, array)
 
     def _named(self, record: Mapping[str, Any], part: int, feature_set: str | None) -> Iterator[Damage]:
-        """Compare the objects that a record names with those that the plan and the outcomes require."""
+        """Compare the objects in a record with those that the plan and the outcomes require."""
         try:
             outcomes = read_outcomes(self._store, self._salvaged.plan, part, feature_set)
         except StoreCorruptError as error:
@@ -197,7 +197,7 @@ class _Inspection:
             yield self._damage("missing", key, detail, part, key.partition("/")[0])
 
     def _values(self, part: int, record: Mapping[str, Any], feature_set: str | None) -> Iterator[Damage]:
-        """Check the values of a part whose bytes are as committed."""
+        """Check the values of a part whose bytes match the commit record."""
         plan, table = self._salvaged.plan, outcomes_key(part, feature_set)
         rows, stored = plan.part_range(part), {}
         outcomes = read_outcomes(self._store, plan, part, feature_set)
@@ -223,7 +223,7 @@ class _Inspection:
                 yield Damage(kind="values", key=name, part=part, array=name, tracks=tracks, detail=detail)
 
     def _unrecorded(self) -> Iterator[Damage]:
-        """Find files that no record lists."""
+        """Yield damage for files that no record lists."""
         keys = list(_keys_below(self._store))
         # A fresh inspection after the listing: records come before objects, so none is missed.
         fresh = _Inspection(self._store, full=False)
@@ -254,12 +254,12 @@ class _Inspection:
         for name, added in plan.added.items():
             expected |= {*feature_set_keys(self._store, name), *added.object_keys, *self._salvaged.orphans(name)}
         for (feature_set, part), (_, record) in self._salvaged.records.items():
-            if record is None or not matches_plan(record, part, plan, feature_set):  # which is reported itself
+            if record is None or not matches_plan(record, part, plan, feature_set):  # the record itself is reported
                 expected |= keys_of_part(plan, part, feature_set)
             else:
                 expected.update(object_keys(record))
         expected |= {f"{DROPS}/{name}" for name in names_in(self._store / DROPS) if is_record_key(f"{DROPS}/{name}")}
-        for feature_set in (None, *plan.added):  # older records, and those in quarantine, do not count
+        for feature_set in (None, *plan.added):  # older and quarantined records are not valid, but known
             expected |= {commit_key(part, n, feature_set) for part, n in record_files(self._store, feature_set)}
         return expected
 
@@ -268,7 +268,7 @@ class _Inspection:
         return Damage(kind=kind, key=key, detail=detail, part=part, array=array, tracks=tracks)
 
     def _ids(self, part: int, rows: set[int] | None = None) -> tuple[str, ...]:
-        """Return ids of the tracks of a part, or of some of its rows, as far as the plan's table can be read."""
+        """Return ids of the tracks of a part, or of some of its rows; none if the plan's table is damaged."""
         plan = self._salvaged.plan
         generation, part_rows = plan.generation_of(part), plan.part_range(part)
         if generation.number not in self._planned:
@@ -282,8 +282,10 @@ class _Inspection:
 
 
 def _keys_below(folder: Path, prefix: str = "") -> Iterator[tuple[str, str | None]]:
-    """Yield the files that a record should list (none in logs, staging, quarantine or behind a dot), without a fault;
-    and links, pipes and devices with theirs."""
+    """Yield the files that a record should list, with fault None, and links, pipes and devices with their fault.
+
+    Logs, staging, quarantine and hidden files are skipped.
+    """
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: (entry.is_dir(), entry.name)):
             key, fault = f"{prefix}{entry.name}", foreign_entry(entry)
