@@ -220,8 +220,8 @@ Failed trials of 2026-11-30; what they found is fixed and has a test. `interleav
 one new genre at the same time planned it twice (repeats with the same code are left out). `hostile`, eight: a table
 with a genre twice; a folder in the place of a record, which repair could not replace; three faults of the campaign
 itself (a mutation without a target, a world whose tracks had lyrics without a hash, the bytes of another object,
-which only `verify --full` can tell); one trial was stopped by hand, and the output of two was not kept. `worker`,
-one: a part beside four others that ended their workers was blamed for all. `interleavings` counts the operations of
+which only `verify --full` detects); one trial was stopped by hand, and the output of two was not kept. `worker`,
+one: a part was blamed for the crashes of four others on its workers. `interleavings` counts the operations of
 the present code, 24 more than when most of its trials were made.
 
 Not tested: NFS, Lustre, object stores, SLURM, several machines."""

@@ -3,7 +3,7 @@
     python -m benchmarks.tables.paper run [UNIT...] [--world plain|kin] [--folder tables] [--processes 2]
     python -m benchmarks.tables.paper report > benchmarks/tables/paper.md
 
-`run` without UNIT performs all, which takes about twenty hours on two cores; a repeated call goes on where it stopped.
+`run` without UNIT performs all, which takes about twenty hours on two cores; a repeated call continues.
 FOLDER holds the songs of the worlds, their stores and the runs; what a finished unit has found goes to
 benchmarks/tables/results/<world>-<unit>.json, of which `report` makes the page. `make tables` does both. The text about
 the tables, benchmarks/tables/paper_reading.txt, is written by hand and cites only printed figures.
@@ -54,7 +54,7 @@ OPTIONS: Mapping[str, Any] = {
     "precision": "fp32",
 }
 WORLDS: Mapping[str, bool] = {"plain": False, "kin": True}
-"""Worlds by name, and whether genres that occur together sound alike."""
+"""Worlds by name, and whether co-occurring genres have similar audio."""
 TEXT_DIM, N_GENRES = 384, 87
 
 
@@ -222,7 +222,7 @@ def report() -> None:
         "The paper's tables on the benchmark worlds",
         __file__,
         f". The worlds are made by our own code (docs/design/004): {N_SONGS} songs of {CLIP_S:g} s. None of this is a "
-        "result on music. Each unit says where and when it was trained.",
+        "result on music. Each unit lists machine and date of its training.",
         torch_version=torch.__version__,
     )
     if READING.exists():
