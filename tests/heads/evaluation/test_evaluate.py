@@ -210,7 +210,7 @@ def test_given_labels_replace_those_of_the_store(result: TrainingResult, small_s
     evaluated = evaluate(result.run, small_store, labels={name: ["rock"] for name in ids}, n_replicates=0, save=False)
     support = {row.genre: row.support for row in evaluated.metrics.genres}
     assert support == {"blues": 0, "folk": 0, "jazz": 0, "metal": 0, "rock": 8}
-    with pytest.raises(RunError, match="none of the 8 tracks has a genre"):
+    with pytest.raises(RunError, match="none of 8 tracks has a genre"):
         evaluate(result.run, small_store, labels={}, save=False)
 
 
