@@ -26,8 +26,8 @@ BLOCK_TRACKS = 1024
 """Tracks whose scores are held at once where a whole catalogue is predicted."""
 
 _HARMLESS = ("lyrics.model:", "lyrics.precision:", "genre_names.")
-"""The name tells people only (hashes decide); fp32 and bf16 states agree within cosine 0.999 a token; how the genres
-were read aloud is in the model's weights."""
+"""Differences that prediction accepts. The name of a text model is informative, since hashes decide. States in fp32 and
+bf16 agree within cosine 0.999 per token. The weights of the model include the genre name prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ def predict_blocks(
     block_tracks: int = BLOCK_TRACKS,
     on_progress: Progress = silent,
 ) -> Iterator[PredictedBlock]:
-    """Predict every track of a store, in row order, a block at a time; of a track tried again the newest row.
+    """Predict every track of a store, in row order, a block at a time; for a retried track, use the newest row.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
 
 
 def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
-    """What to know before trusting scores of tracks without lyrics; empty where there is nothing to say.
+    """Return a warning about scores of tracks without lyrics; empty if there is none.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ class AudioEncoder(nn.Module):
         self.out_channels = widths[-1]
 
     def forward(self, mel_BMT: Tensor, mel_frames: Sequence[int]) -> Tensor:
-        """Encode; `mel_frames` counts the frames of each track that hold sound. Padding frames come out as 0."""
+        """Encode; `mel_frames` is the number of audio frames of each track. Padding frames are 0 in the output."""
         n_frames = mel_BMT.shape[-1]
         if n_frames < TIME_STRIDE:
             raise ValueError(f"the encoder needs at least {TIME_STRIDE} mel frames, the batch has {n_frames}")
@@ -205,7 +205,7 @@ class MelLevel:
             raise ConfigError(f"mel_top_db is {self.top_db}; it must be above 0 dB, or none")
 
     def apply(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """Spectrograms at this level; frames at or beyond `mel_frames` have no say in what is loudest.
+        """Return spectrograms at this level; frames at or beyond `mel_frames` do not affect the maximum.
 
         Notes
         -----

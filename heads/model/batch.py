@@ -1,4 +1,4 @@
-"""What goes into a system and what comes out of it.
+"""Inputs and outputs of a system.
 
 Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
 """
@@ -21,15 +21,14 @@ class Batch:
     Attributes
     ----------
     mel : (B, M, T) float, dB as stored; not normalised.
-    mel_frames : (B,) int64, frames that hold sound.
+    mel_frames : (B,) int64, frames with audio; the others are padding.
     lyrics : (B, L, D) float, token states, anything beyond the length.
     lyrics_tokens : (B,) int64, tokens with [CLS] and [SEP]; 0 without lyrics.
     lyrics_pooled : (B, D) float, mean over non-special tokens; 0 without lyrics.
     labels : (B, C) float 0/1.
     track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
     rows : (B,) int64, rows of the store.
-    lengths : `mel_frames` as numbers. A GPU that is asked for them first finishes all that it has yet to do, so they
-        are taken where the batch is made, on the host.
+    lengths : `mel_frames` as numbers, read on the host: reading them from a GPU waits for all of its queued work.
     """
 
     mel: Tensor
@@ -85,7 +84,7 @@ class Outputs:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor` on `device`; on its way to a GPU nobody waits, neither for it nor for what the GPU has yet to do."""
+    """Copy `tensor` to `device`; a copy to a GPU is asynchronous."""
     if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

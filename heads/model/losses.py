@@ -53,7 +53,7 @@ def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss = "bce", s
 
     Notes
     -----
-    Ru et al. 2023, section 2.5, which does not say which; the sum makes lambda weigh C times less.
+    Ru et al. 2023, section 2.5, which does not specify it; with the sum, lambda has C times less weight.
     """
     if loss == "asymmetric":
         mean = asymmetric_loss(logits, labels)

@@ -24,13 +24,13 @@ from .query import QueryHead
 from .system import System
 
 ABOUT: Mapping[str, str] = {
-    "ru2023": "the model of Ru et al. 2023, with the deviations that docs/model.md names",
+    "ru2023": "the model of Ru et al. 2023, with the deviations in docs/model.md",
     "santana": "the audio baseline of Ru et al. 2023 after Santana et al. 2020, reconstructed: five convolutional "
     "blocks, global average, one linear layer",
     "pandeya": "the audio and lyrics baseline of Ru et al. 2023 after Pandeya and Lee 2021, reconstructed: a dense "
     "CNN, concatenated with the mean of the lyrics",
 }
-"""One line for people on each system."""
+"""One line on each system, for model cards and help."""
 
 
 class GenreModel(System):
@@ -41,7 +41,7 @@ class GenreModel(System):
     config : shape and options.
     adjacency : (C, C) A_hat (:func:`mgc.heads.model.graph.build_adjacency`). Like the next three a buffer,
         saved with the weights; the defaults are placeholders for weights loaded afterwards.
-    genre_embedding : (C, D) genre-name embeddings as stored; centred here where the configuration says so.
+    genre_embedding : (C, D) genre-name embeddings as stored; centred here if the configuration requires it.
     mel_mean, mel_std : dB, over the valid frames of the training split.
 
     Notes

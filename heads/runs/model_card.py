@@ -1,8 +1,8 @@
-"""The model card: ``README.md`` of a published model, for people who have the folder and nothing else.
+"""The model card: ``README.md`` of a published model, for people who have only the folder.
 
-Its front matter is what the Hugging Face hub reads, validation figures included (``model-index``), so the folder can be
-uploaded as it is. What mgc cannot know (which collection, under which terms, which licence) is left to be filled in,
-visibly. Nothing here depends on a test track.
+The Hugging Face hub reads its front matter, including the validation figures (``model-index``), so the folder can be
+uploaded unchanged. Unknown facts (collection, terms, licence) are marked as to be filled in. Nothing here depends on a
+test track.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ..metrics.thresholds import Thresholds
 from ..model.model import ABOUT
 
 _number = functools.partial(number, missing="undefined")
-TO_FILL_IN = "[to be filled in by whoever publishes this model]"
+TO_FILL_IN = "[to be filled in by the publisher of this model]"
 _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f1"}
 """By the first part of a key of `CARD_METRICS`: the types of the Hugging Face hub."""
 
 _POLICIES = {
     "artist": ": no artist is in two splits",
-    "random": ": tracks of one artist may be in several splits, which flatters a model",
-    "stratified": ": by labels; tracks of one artist may be in several splits, which flatters a model",
-    "manifest": ": as the collection came with",
+    "random": ": tracks of one artist may be in several splits, which makes the figures optimistic",
+    "stratified": ": by labels; tracks of one artist may be in several splits, which makes the figures optimistic",
+    "manifest": ": that of the collection",
 }
 PRESETS_SHOWN = {
     "default": "default",
-    "paper": "paper (Ru et al. 2023, Eq. 1 to 7 to the letter)",
-    "paper-tuned": "paper-tuned (the parts of Ru et al. 2023, with open choices set so that they learn)",
+    "paper": "paper (Ru et al. 2023, Eq. 1 to 7 as printed)",
+    "paper-tuned": "paper-tuned (the components of Ru et al. 2023, with open choices set so that they learn)",
     "plus": "plus, of mgc 0.1",
     None: "none: options of its own, or the defaults of mgc 0.1",
 }
@@ -45,12 +45,12 @@ HEADS = {
     "linear": "linear",
     "query": "genre queries",
 }
-_INPUTS = {"both": "sound and lyrics", "audio": "sound", "lyrics": "lyrics"}
+_INPUTS = {"both": "audio and lyrics", "audio": "audio", "lyrics": "lyrics"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a card tells besides the task: `epoch` of the weights, and its validation figures.
+    """Contents of a card besides the task: `epoch` of the weights, and its validation figures.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class CardFacts:
 
 
 def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
-    """The text of the card, Markdown with YAML front matter."""
+    """Return the text of the card, Markdown with YAML front matter."""
     sections = [
         _front_matter(config, task, facts),
         _summary(task, config),
@@ -96,7 +96,7 @@ def _front_matter(config: TrainConfig, task: Task, facts: CardFacts) -> str:
 
 
 def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[dict[str, Any]]:
-    """The validation figures, as the hub lists them beside a model."""
+    """Return the validation figures in the form that the hub shows."""
     metrics = [
         {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
         for key, name in CARD_METRICS.items()
@@ -110,10 +110,10 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
 def _summary(task: Task, config: TrainConfig) -> str:
     return f"""# Music genres from {_INPUTS[task.model.modalities]}
 
-A multi-label classifier made by `mgc train`: it scores {len(task.genres.names)} genres independently of each other.
+A multi-label classifier, trained with `mgc train`. It scores {len(task.genres.names)} genres independently.
 System `{config.model}`: {ABOUT[config.model]}.
 
-- Licence of these weights: {TO_FILL_IN}. mgc's own licence covers the software, not what was learned from a collection.
+- Licence of these weights: {TO_FILL_IN}. The licence of mgc covers the software, not weights learned from a collection.
 - Contact: {TO_FILL_IN}"""
 
 
@@ -123,44 +123,44 @@ def _use(recipe: Recipe, task: Task, facts: CardFacts) -> str:
     if recipe.lyrics is not None and task.model.modalities != "audio":
         encoder = f"""
 The text encoder is not in this folder. It is `{recipe.lyrics.model}`, weights sha256
-`{recipe.lyrics.weights_sha256}`; mgc finds it by name, or where `--text-model PATH` says, and refuses another."""
+`{recipe.lyrics.weights_sha256}`; mgc finds it by name or by `--text-model PATH`, and refuses another one."""
     return f"""## Use
 
     mgc predict THIS_FOLDER song.mp3{lyrics}
     mgc predict THIS_FOLDER songs.zarr -o scores.parquet
 
-This folder is all that mgc needs; every file but this one is checked by its hash. Features made by another recipe are
+mgc needs only this folder. It checks the hash of every file except this one. Features with another recipe are
 refused.{encoder}
 
-Meant for: research on music, suggesting genres for a catalogue to people who check them, study of how genres relate.
-Not meant for: deciding alone what is sold, recommended, paid or removed, and not for telling who made a recording."""
+Intended use: music research, genre suggestions for a catalogue that people check, studies of relations between genres.
+Out-of-scope use: automatic decisions on sale, recommendation, payment or removal, and attribution of recordings."""
 
 
 def _data(task: Task, recipe: Recipe) -> str:
     n_artists = len(set(task.groups[: task.n_train]))
     lengths = task.train_labels.sum(axis=1)
     mel, lyrics = recipe.mel, recipe.lyrics
-    clip = words = "none"
+    clip = tokens = "none"
     if mel is not None:
         clip = (
             f"{mel.clip_s:g} s of each track ({mel.offset}), {mel.sample_rate_hz} Hz mono, {mel.n_mels} mel bands, hop "
             f"{mel.hop_length}"
         )
     if lyrics is not None:
-        words = f"at most {lyrics.max_tokens} tokens of each lyric, states of the frozen encoder in {lyrics.precision}"
+        tokens = f"at most {lyrics.max_tokens} tokens per track, states of the frozen encoder in {lyrics.precision}"
     policy = _POLICIES.get(task.split.policy, "")
     labels = ""
     if task.labels_sha256 is not None:
-        labels = f"\n- Labels: given in place of the collection's own, sha256 `{task.labels_sha256}`."
+        labels = f"\n- Labels: from a separate file instead of the collection, sha256 `{task.labels_sha256}`."
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
-  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres a track.{labels}
-- Epoch and thresholds chosen on {task.n_validation} validation tracks. Split `{task.split.policy}`{policy}.
+  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres per track.{labels}
+- Epoch and thresholds: selected on {task.n_validation} validation tracks. Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(map(str, task.genres.steps))}.
-- Sound: {clip}.
-- Words: {words}."""
+- Audio: {clip}.
+- Lyrics: {tokens}."""
 
 
 def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
@@ -175,12 +175,12 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         if model.contrastive
         else "off",
         "loss": f"{config.loss}, {config.bce_reduction} over genres"
-        + (", biases started at the genres' log odds" if config.prior_bias else ""),
+        + (", biases initialised to the log odds of the genres" if config.prior_bias else ""),
         "optimizer": f"{config.optimizer}, learning rate {config.learning_rate:g}, weight decay "
         f"{config.weight_decay:g}, schedule "
         + (f"halving every {config.lr_halve_every} epochs" if config.schedule == "halving" else config.schedule),
         "batch size, seed": f"{config.batch_size}, {config.seed}",
-        "epoch of the weights": f"{facts.epoch}, the best by validation mAP of those trained so far",
+        "epoch of the weights": f"{facts.epoch}, the best by validation mAP so far",
         "precision": facts.precision,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -190,19 +190,19 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
 |---|---|
 {lines}
 
-`config.json` holds every option, `preprocessor.json` the whole recipe of the features, `graph.json` the genre graph."""
+`config.json` contains every option, `preprocessor.json` the recipe of the features, `graph.json` the genre graph."""
 
 
 def _genre_prompts(task: Task, recipe: Recipe) -> str:
     renamed = [name for name in task.genres.names if name in recipe.genre_names]
     if task.model.head == "linear" or not renamed:
         return ""
-    return f"; {len(renamed)} of {len(task.genres.names)} genres read aloud by other texts than their names"
+    return f"; {len(renamed)} of {len(task.genres.names)} genres have a genre name prompt"
 
 
 def _metrics(facts: CardFacts) -> str:
     if not facts.intervals:
-        return "## Metrics\n\nThere was no validation track to measure on."
+        return "## Metrics\n\nThere was no validation track."
     lines = "\n".join(
         f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing='too few artists')} |"
         for key, name in CARD_METRICS.items()
@@ -210,15 +210,15 @@ def _metrics(facts: CardFacts) -> str:
     )
     return f"""## Metrics
 
-On the validation tracks, with 95 % bootstrap intervals that resample artists:
+On the validation tracks, with 95 % confidence intervals (bootstrap over artists):
 
-| | value | interval |
+| metric | value | 95 % CI |
 |---|---|---|
 {lines}
 
-At 0.5 {_number(facts.validation.get("empty_share"))} of the tracks get no genre. These tracks chose the epoch and the
-thresholds, so the figures flatter; the run's `metrics.json` has those of the test split, once `mgc evaluate` has run.
-They are kept out of this folder on purpose: it must not change with test tracks. Test figures: {TO_FILL_IN}"""
+Share of tracks without a genre at threshold 0.5: {_number(facts.validation.get("empty_share"))}. Epoch and thresholds
+were selected on these tracks, so the figures are optimistic. `mgc evaluate` writes those of the test split to the run's
+`metrics.json`, not to this folder, which must not depend on test tracks. Test figures: {TO_FILL_IN}"""
 
 
 def _genres(task: Task, thresholds: Thresholds) -> str:
@@ -233,7 +233,7 @@ def _genres(task: Task, thresholds: Thresholds) -> str:
 
 Overall threshold: {thresholds.overall:.4f} (the paper's is 0.5). The table has per-genre thresholds, tuned on
 {thresholds.n_tracks} validation tracks and shrunk towards the overall one by {k} / (n + {k})
-where a genre has n of these tracks. * marks genres without a validation track.
+for a genre with n of these tracks. * marks genres without a validation track.
 
 | genre | training tracks | threshold |
 |---|---|---|
@@ -244,30 +244,30 @@ def _limits(task: Task, config: TrainConfig, facts: CardFacts) -> str:
     counts = task.train_labels.sum(axis=0)
     rare = int((counts < 20).sum())
     limits = [
-        "Genres are what the collection's labels say: other people draw other lines, and what is rare there is "
-        "labelled worse.",
-        "Scores are not calibrated probabilities; `mgc evaluate` says how far they are from frequencies.",
-        f"{rare} of {len(counts)} genres have fewer than 20 training tracks; expect little of them.",
+        "Genres follow the labels of the collection. Other annotators label differently, and rare genres are labelled "
+        "less reliably.",
+        "Scores are not calibrated probabilities; `mgc evaluate` reports their calibration.",
+        f"{rare} of {len(counts)} genres have fewer than 20 training tracks; their scores are unreliable.",
     ]
     if task.model.modalities == "both":
         limits.append(
-            "A track without lyrics is scored from sound alone."
+            "A track without lyrics is scored from audio only."
             if task.n_without_lyrics or config.modality_dropout > 0
-            else "It has seen no track without lyrics; the scores of one are a guess."
+            else "No training track lacked lyrics, so scores of tracks without lyrics are unreliable."
         )
     if not facts.thresholds.n_tracks:
-        limits.append("There was no validation track: thresholds are 0.5 and nothing has chosen the epoch.")
+        limits.append("There was no validation track: thresholds are 0.5, and no epoch was selected.")
     lines = "\n".join(f"- {line}" for line in limits)
     return f"""## Limits
 
 {lines}
 
 Ru, Zhang, Wang, Cheng and Xiao: "Improving Music Genre Classification from Multi-Modal Properties of Music and Genre
-Correlations Perspective", ICASSP 2023. This is mgc's reading of it, and these are not the authors' weights."""
+Correlations Perspective", ICASSP 2023. This is an independent implementation, without the authors' weights."""
 
 
 def _cell(name: str) -> str:
-    """A name that cannot leave its cell, and that no terminal obeys."""
+    """Escape a name for a table cell and for terminals."""
     return printable(" ".join(name.split())).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -127,7 +127,7 @@ def test_home_is_the_fastest_that_fits_and_says_so(small_store: FeatureStore) ->
     assert "host memory" in str(placement)
     crowd = dataclasses.replace(examples, lyrics_tokens=examples.lyrics_tokens + 10**12)
     assert choose_placement(small_store, crowd, device=CPU).name == "mapped"
-    with pytest.raises(ConfigError, match="home=device"):
+    with pytest.raises(ConfigError, match="placement=device"):
         choose_placement(small_store, examples, device=CPU, wanted="device")
 
 

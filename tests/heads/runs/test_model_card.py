@@ -1,4 +1,4 @@
-"""The model card: what a stranger needs, in a form that the hub reads, with the figures of the validation split."""
+"""The model card: readable by the Hugging Face hub, with the figures of the validation split."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def test_it_tells_data_thresholds_and_limits_and_no_path(result: TrainingResult,
     assert "Split `artist`: no artist is in two splits" in text
     for genre, count, cut in zip(loaded.genres, loaded.train_counts, loaded.thresholds.per_genre, strict=True):
         assert f"| {genre} | {count} | {cut:.4f}" in text
-    assert "Not meant for" in text
-    assert "the scores of one are a guess" not in text  # some training tracks had no lyrics
+    assert "Out-of-scope use" in text
+    assert "tracks without lyrics are unreliable" not in text  # some training tracks had no lyrics
     assert str(result.run.parent) not in text
     assert str(small_store.path.parent) not in text
 
@@ -130,8 +130,8 @@ def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
 def test_it_says_that_genres_were_read_aloud_by_other_texts(
     result: TrainingResult, make_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    assert "read aloud" not in card_of(result.run)[1]
+    assert "genre name prompt" not in card_of(result.run)[1]
     world = make_world(n_tracks=24)
     world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music", "polka": "polka dance"})
     named = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
-    assert "| head | genre graph; 1 of 5 genres read aloud by other texts than their names |" in card_of(named.run)[1]
+    assert "| head | genre graph; 1 of 5 genres have a genre name prompt |" in card_of(named.run)[1]
