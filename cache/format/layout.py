@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import uuid
@@ -38,6 +39,7 @@ from .schema import (
     Flag,
     added_arrays,
     array_name,
+    is_fill,
     track_arrays,
 )
 
@@ -95,7 +97,52 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
 
 
 def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:
-    """Encode rows of an array with zarr, from row 0 on; return one object for every `part_rows` of them."""
+    """Encode rows of an array, from row 0 on; return one object for every `part_rows` of them, the bytes of zarr.
+
+    Notes
+    -----
+    Shards are written here, since zarr takes several times as long for plain bytes with a checksum
+    (benchmarks/speed/commit.py). Zarr encodes the other arrays.
+    """
+    if spec.sharded:
+        return [_encode_shard(spec, values[i : i + part_rows], part_rows) for i in range(0, len(values), part_rows)]
+    return encode_with_zarr(spec, values, part_rows)
+
+
+def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> bytes:
+    """Return one shard of ``bytes, crc32c`` chunks, index at its end (Zarr v3 sharding codec)."""
+    step, dtype = spec.inner[1], np.dtype(spec.dtype).newbyteorder("<")
+    index = np.full((part_rows, spec.tail[0] // step, 2), 2**64 - 1, dtype="<u8")  # of a chunk that is not there
+    pieces: list[Any] = []
+    start = 0
+    for row, k in _zarr_order(part_rows, index.shape[1]):
+        if row >= len(values) or is_fill(chunk := values[row, k * step : (k + 1) * step], spec.fill):
+            continue
+        data = np.ascontiguousarray(chunk, dtype).reshape(-1).view(np.uint8)
+        pieces += [data, _crc32c(data)]
+        index[row, k] = start, len(data) + 4
+        start += len(data) + 4
+    indexed = index.tobytes()
+    return b"".join([*pieces, indexed, _crc32c(indexed)])
+
+
+def _crc32c(data: Any) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+@functools.lru_cache(maxsize=16)
+def _zarr_order(*shape: int) -> list[tuple[int, ...]]:
+    """Return the places of a grid in zarr's order: by the bits of all indices in turn, the lowest bits first."""
+
+    def code(place: tuple[int, ...]) -> list[int]:
+        bits = range(max(shape).bit_length())
+        return [i >> bit & 1 for bit in bits for i, n in zip(place, shape, strict=True) if n > 1 << bit][::-1]
+
+    return sorted(itertools.product(*map(range, shape)), key=code)
+
+
+def encode_with_zarr(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:
+    """Encode rows with zarr, as :func:`encode` does."""
     memory: dict[str, Buffer] = {}
     group = zarr.create_group(MemoryStore(memory), zarr_format=3)
     n_parts = -(-len(values) // part_rows)
