@@ -87,7 +87,9 @@ def extract(
     if retry_is_due and (retry := reconcile.plan_retry(path, plan, tracks, text)) is not None:
         parts_built += pending.build(retry)
     roll_forward(path)
-    return ExtractReport.of_store(path, parts_built=parts_built, seconds=time.monotonic() - started)
+    return ExtractReport.of_store(
+        path, parts_built=parts_built, seconds=time.monotonic() - started, remarks=pending.remarks
+    )
 
 
 def add_features(
@@ -150,7 +152,9 @@ def add_features(
     retries = pending.records_to_retry(plan) if options.retry_failed else {}
     built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)
     roll_forward(path)
-    return ExtractReport.of_store(path, name, parts_built=built, seconds=time.monotonic() - started)
+    return ExtractReport.of_store(
+        path, name, parts_built=built, seconds=time.monotonic() - started, remarks=pending.remarks
+    )
 
 
 def _added_recipe(path: Path, name: str, text: TextSource | None, options: ExtractOptions) -> FeatureSetRecipe:

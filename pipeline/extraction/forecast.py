@@ -13,6 +13,14 @@ from typing import Any, Self
 
 from ...cache.durable import replace_file, seal, unseal
 from ...cache.errors import MgcError
+from ...cache.format.recipe import Recipe
+
+IN_PROCESS_S = 20.0
+"""Forecast work, in seconds on one core, below which worker processes cost more than they save."""
+_MEL_S, _SLOWER_BACKEND = 1.3e-3, 1.7
+"""CPU seconds per second of a clip (benchmarks/speed/speed.md), and the ratio of the librosa backend."""
+_LYRICS_TOKENS, _FLOPS = 300, {"bf16": 1e11, "fp32": 0.5e11}
+"""Tokens of typical lyrics, and operations per second of one core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,21 @@ class Forecast:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, seal(self.to_dict()))
         return path
+
+
+def rough_work_s(recipe: Recipe, n_tracks: int, n_lyrics: int) -> float:
+    """Return roughly how many seconds one core needs for a recipe, without a trial.
+
+    A transformer of width h is assumed to have h / 64 layers of ``24 h^2`` operations per token.
+    """
+    seconds = 0.0
+    if recipe.mel is not None:
+        slower = _SLOWER_BACKEND if recipe.mel.backend == "librosa" else 1.0
+        seconds += n_tracks * recipe.mel.clip_s * _MEL_S * slower
+    if recipe.lyrics is not None:
+        operations = 24 * recipe.lyrics.hidden_size**3 / 64 * _LYRICS_TOKENS
+        seconds += n_lyrics * operations / _FLOPS[recipe.lyrics.precision]
+    return seconds
 
 
 def forecast_path(store: Path) -> Path:

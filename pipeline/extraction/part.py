@@ -103,8 +103,17 @@ def claim(
     store: Path, part: int, feature_set: str | None = None, *, take_over: bool = False
 ) -> AbstractContextManager[bool]:
     """Claim a part while it is built (:func:`mgc.cache.claims.hold`), so that extractions share the parts."""
+    return hold(_claim_file(store, part, feature_set), take_over=take_over)
+
+
+def is_claimed(store: Path, part: int, feature_set: str | None = None) -> bool:
+    """Whether a process builds a part, or has ended while it did."""
+    return _claim_file(store, part, feature_set).exists()
+
+
+def _claim_file(store: Path, part: int, feature_set: str | None) -> Path:
     label = commit_key(part, 0, feature_set).removesuffix(".json").replace("/", "+")
-    return hold(store / STAGING / f"{label}~claim", take_over=take_over)
+    return store / STAGING / f"{label}~claim"
 
 
 def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) -> None:

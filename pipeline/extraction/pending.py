@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from ...cache.format.plan import Plan, read_genres, read_plan
-from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
+from ...cache.format.recipe import ExtractorRecipe, FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
 from ...cache.reading.store import Counts, FeatureStore
@@ -27,12 +27,10 @@ from ..text.encoder import TextSource, embed_prompts, load_encoder
 from ..text.lyrics import CLEANING_RULE
 from .builder import PartJob
 from .cluster import run_on_cluster
-from .options import ExtractOptions
-from .part import build_and_commit, plan_rows
+from .forecast import IN_PROCESS_S, Forecast, load_forecast, rough_work_s
+from .options import ExtractOptions, Scheduler
+from .part import Receipt, build_and_commit, is_claimed, plan_rows
 from .reconcile import newest_tracks, refuse, source_table, track_differences
-
-if TYPE_CHECKING:
-    from .forecast import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +48,7 @@ class PendingParts:
     options : only `shard` and the workers are used.
     feature_set : name of an added feature set; None for the store's own features.
     starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's.
+    remarks : the choice of workers, for the user.
     """
 
     source: Source
@@ -59,6 +58,7 @@ class PendingParts:
     on_progress: Progress
     feature_set: str | None = None
     starts_s: Mapping[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._inline = {track.id: track.lyrics for track in self.source.tracks if track.lyrics is not None}
@@ -84,12 +84,13 @@ class PendingParts:
         done = planned - sum(len(plan.part_range(part)) for part in pending)
         self.on_progress("extract", done, planned)
         queue = _Queue(self._job(plan, part, (retries or {}).get(part)) for part in _rotate(pending))
-        workers = self.options.workforce
-        if isinstance(workers, int):
-            workers = min(workers, len(pending))
-        if workers != 0:
+        workers, is_automatic = self._choose_workers(plan, pending)
+        if workers == 0:
+            receipts = _build_here(queue, one_thread=is_automatic and self.text is not None)
+        else:
             load_encoder.cache_clear()  # free the encoder that embedded the genres; each worker loads its own
-        for receipt in map(build_and_commit, queue) if workers == 0 else run_on_cluster(queue, workers):
+            receipts = run_on_cluster(queue, workers)
+        for receipt in receipts:
             if receipt.busy:
                 queue.postpone(receipt.part)
                 continue
@@ -100,6 +101,36 @@ class PendingParts:
             done += len(plan.part_range(receipt.part))
             self.on_progress("extract", done, planned, f"{failed} failed" if failed else "")
         return built
+
+    def _choose_workers(self, plan: Plan, pending: Sequence[int]) -> tuple[int | Scheduler, bool]:
+        """Return where to build; and whether this process was chosen because there is little work.
+
+        If a process has ended while it built a part, its claim remains, and the next run starts workers: a part that
+        ends a worker is probed for the track at fault. Extractors get workers, because their work is not known.
+        """
+        workers = self.options.workforce
+        if not isinstance(workers, int):
+            return workers, False
+        recipe = plan.recipe if self.feature_set is None else plan.added[self.feature_set].recipe
+        chosen = self.options.workers is not None or self.options.shard is not None
+        claimed = any(is_claimed(self.path, part, self.feature_set) for part in pending)
+        if chosen or claimed or isinstance(recipe, ExtractorRecipe):
+            return min(workers, len(pending)), False
+        work_s = self._work_s(recipe, sum(len(plan.part_range(part)) for part in pending))
+        if work_s >= IN_PROCESS_S:
+            return min(workers, len(pending)), False
+        self.remarks.append(f"in this process: about {work_s:.0f} s of work (--workers N starts processes)")
+        return 0, True
+
+    def _work_s(self, recipe: Recipe | TextRecipe, n_tracks: int) -> float:
+        """Return how many seconds one core needs for so many tracks: by the trial of `mgc plan`, else roughly."""
+        predicted = load_forecast(self.path)
+        if predicted is not None and self.feature_set is None:
+            return predicted.track_s * n_tracks
+        tracks = self.source.tracks
+        n_lyrics = sum(track.lyrics is not None or track.lyrics_path is not None for track in tracks)
+        whole = recipe if isinstance(recipe, Recipe) else Recipe(mel=None, lyrics=recipe)
+        return rough_work_s(whole, n_tracks, round(n_tracks * n_lyrics / max(1, len(tracks))))
 
     def build_covered(self) -> int:
         """Build the pending parts whose tracks are all in the source; return how many were built.
@@ -186,6 +217,21 @@ class _Queue(Iterator[PartJob]):
         del self._in_flight[part]
 
 
+def _build_here(jobs: Iterator[PartJob], *, one_thread: bool) -> Iterator[Receipt]:
+    """Build parts in this process, with `one_thread` so that the encoder gives the same bits as on workers."""
+    if not one_thread:
+        yield from map(build_and_commit, jobs)
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from map(build_and_commit, jobs)
+    finally:
+        torch.set_num_threads(before)
+
+
 def _rotate(parts: Sequence[int]) -> list[int]:
     """Rotate the parts by a hash of the process id, so that concurrent extractions start at different parts."""
     start = int(os.getpid() * 0.6180339887498949 % 1.0 * len(parts))
@@ -203,17 +249,27 @@ class ExtractReport(Counts):
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of_store(cls, path: Path, feature_set: str | None = None, *, parts_built: int, seconds: float) -> ExtractReport:
+    def of_store(
+        cls,
+        path: Path,
+        feature_set: str | None = None,
+        *,
+        parts_built: int,
+        seconds: float,
+        remarks: Sequence[str] = (),
+    ) -> ExtractReport:
         """Return the report with the current counts of a store, or of one of its added feature sets."""
         with FeatureStore.open(path) as store:
             counts, lyrics = store.counts(feature_set), store.recipe.lyrics
-        remarks: tuple[str, ...] = ()
         if parts_built and lyrics is not None and lyrics.cleaning < CLEANING_RULE:
             remarks = (
+                *remarks,
                 f"lyrics were cleaned by rule {lyrics.cleaning}, as in the rest of this store; a new store uses rule "
                 f"{CLEANING_RULE}, which removes time stamps",
             )
-        return cls(store=str(path), parts_built=parts_built, seconds=round(seconds, 2), remarks=remarks, **vars(counts))
+        return cls(
+            store=str(path), parts_built=parts_built, seconds=round(seconds, 2), remarks=tuple(remarks), **vars(counts)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
