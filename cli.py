@@ -52,15 +52,20 @@ def demo(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Training epochs.", show_default="15")] = None,
     seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete an earlier demo in the folder and start again.")
+    ] = False,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
     """Run every step on a generated demo collection: extract, train, evaluate, predict, report.
+
+    An interrupted demo is continued. A finished demo is printed again without computing anything.
 
     Example:
       mgc demo -o demo
     """
     with terminal.progress() as steps:
-        report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, on_progress=steps)
+        report = api.demo(output, n_songs=songs, epochs=epochs, seed=seed, force=force, on_progress=steps)
     terminal.emit(report.to_dict(), lambda: _print_demo(report))
 
 

@@ -1,8 +1,13 @@
-"""All steps on the generated demo collection."""
+"""All steps on the generated demo collection.
+
+``demo.json`` in the folder holds the options, whether the collection is complete, and the report of a finished demo.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache.durable import replace_file
+from ..cache.errors import ConfigError
 from ..cache.machine import cpu_has_bf16
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
@@ -52,6 +59,23 @@ class DemoReport:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], folder: Path) -> DemoReport:
+        """Return the report of a finished demo, with the paths of its folder now."""
+        paths = _paths(folder)
+        report = None if saved["report"] is None else str(folder / "run" / "report.html")
+        new_song = str(folder / "new" / "audios" / Path(saved["new_song"]).name)
+        prediction = Prediction(**saved["prediction"] | {"id": new_song})
+        return cls(**saved | paths | {"report": report, "new_song": new_song, "prediction": prediction})
+
+
+_MADE = {"collection": "songs", "store": "songs.zarr", "run": "run"}
+RECORD = "demo.json"
+
+
+def _paths(folder: Path) -> dict[str, str]:
+    return {name: str(folder / part) for name, part in _MADE.items()}
+
 
 def demo(
     folder: Path,
@@ -60,26 +84,48 @@ def demo(
     epochs: int | None = None,
     seed: int = 0,
     workers: int | None = None,
+    force: bool = False,
     on_progress: Progress = silent,
 ) -> DemoReport:
     """Run every step on the generated demo collection: extract, train, evaluate, predict, report.
 
-    Finished steps in `folder` are not repeated; an interrupted run is continued.
+    An interrupted demo is continued. For a finished demo, the report is returned and nothing is computed.
 
     Parameters
     ----------
     n_songs : None generates 240 songs, or 160 on a CPU without native bf16.
     epochs : None takes those of :data:`DEMO_OPTIONS`; a model with fewer epochs only shows the steps.
-    """
-    with extra("all"):
-        from ..pipeline.synth.world import make_collection, unheard_song, write_song
+    force : delete the files of an earlier demo in `folder`, and start again.
 
+    Raises
+    ------
+    ConfigError
+        If `folder` holds a demo with other options, and `force` is not set.
+    """
     cores = default_workers() if workers is None else workers
     remarks = []
     if n_songs is None:
         n_songs = 240 if cpu_has_bf16() else 160
         if n_songs < 240:
             remarks.append("This CPU has no native bf16, so the demo generates 160 songs instead of 240.")
+    options = DEMO_OPTIONS | ({} if epochs is None else {"epochs": epochs}) | {"seed": seed}
+    wanted = {"songs": n_songs, **options}
+    if force:
+        for name in (*_MADE.values(), "new"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / RECORD).unlink(missing_ok=True)
+    record = _read_record(folder, wanted)
+    if record["report"] is not None:
+        finished = DemoReport.from_dict(record["report"], folder)
+        if all(Path(path).exists() for path in (*_paths(folder).values(), finished.report or folder)):
+            remark = (
+                f"{folder}: this demo is finished, so nothing was computed. To start again: --force, or another -o."
+            )
+            return dataclasses.replace(finished, remarks=[*finished.remarks, remark])
+    with extra("all"):
+        from ..pipeline.synth.world import make_collection, unheard_song, write_song
+
+    folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -88,14 +134,16 @@ def demo(
         yield
         seconds[step] = round(time.monotonic() - started, 1)
 
+    collection, store, run = (folder / name for name in _MADE.values())
     with timed("generate"):
-        collection = make_collection(folder / "songs", n_songs, seed, workers=cores, on_progress=on_progress)
+        if not (record["generated"] and collection.is_dir()):
+            _write_record(folder, record | {"generated": False})
+            make_collection(collection, n_songs, seed, workers=cores, on_progress=on_progress)
+            _write_record(folder, record | {"generated": True})
     source = read_source(collection).source
-    store, run = folder / "songs.zarr", folder / "run"
     with timed("extract"):
-        extraction = extract(source, store, text_model="minilm", workers=cores, on_progress=on_progress)
+        extraction = extract(source, store, text_model="minilm", workers=workers, on_progress=on_progress)
     with timed("train"):
-        options = DEMO_OPTIONS | ({} if epochs is None else {"epochs": epochs}) | {"seed": seed}
         training = train(store, run, preset="paper", options=options, resume=True, on_progress=on_progress).to_dict()
     with timed("evaluate"):
         metrics = evaluate(run, store, on_progress=on_progress)
@@ -105,10 +153,8 @@ def demo(
         audio = write_song(song, folder / "new")
         lyrics = folder / "new" / "lyrics" / f"{song.id}.txt"
         prediction = predict(run, [audio], lyrics=lyrics, on_progress=on_progress).predictions[0]
-    return DemoReport(
-        collection=str(collection),
-        store=str(store),
-        run=str(run),
+    report = DemoReport(
+        **_paths(folder),
         report=training["report"],
         extraction=extraction.to_dict(),
         training=training,
@@ -119,3 +165,27 @@ def demo(
         seconds=seconds,
         remarks=remarks,
     )
+    _write_record(folder, {"options": wanted, "generated": True, "report": report.to_dict()})
+    return report
+
+
+def _read_record(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a folder, an empty one where there is none; refuse one with other options."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = record["options"]
+    except FileNotFoundError:
+        return {"options": wanted, "generated": False, "report": None}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / RECORD}: cannot be read ({error}). Use --force, or another folder.") from error
+    if differences := [
+        f"{name}: {found.get(name)} there, {wanted[name]} here" for name in wanted if found.get(name) != wanted[name]
+    ]:
+        raise ConfigError(
+            f"{folder}: a demo with other options ({'; '.join(differences)}). Use --force, or another folder."
+        )
+    return record
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    replace_file(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())

@@ -1,7 +1,8 @@
-"""`mgc demo`, smaller than a user runs it: every step, and again without doing anything twice."""
+"""`mgc demo`, smaller than by default: every stage, and again, continued, moved and forced."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from mgc.pipeline.synth.world import GENRES
@@ -18,8 +19,34 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     page = Path(first["report"]).read_text()
     jaccard = first["metrics"]["metrics"]["columns"]["fixed"]["jaccard"]["value"]
     assert f"{jaccard:.3f}" in page
+    files = snapshot(tmp_path / "demo")
     again = mgc("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)
+    assert snapshot(tmp_path / "demo") == files
+    assert "nothing was computed" in again.stdout
     assert f"test Jaccard {jaccard:.3f}" in again.stdout
     assert f"report: {first['report']}" in again.stdout
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)
     assert best in again.stdout
+    others = mgc("demo", "-o", tmp_path / "demo", "--songs", 41, "--epochs", 3, code=2)
+    assert "songs: 40 there, 41 here" in others.stderr
+    assert snapshot(tmp_path / "demo") == files
+
+    # Without its run, and moved: the songs are not generated again, and the paths are those of the folder now.
+    shutil.rmtree(tmp_path / "demo" / "run")
+    songs = snapshot(tmp_path / "demo" / "songs")
+    shutil.move(tmp_path / "demo", tmp_path / "moved")
+    continued = mgc_json("demo", "-o", tmp_path / "moved", "--songs", 40, "--epochs", 3)
+    assert snapshot(tmp_path / "moved" / "songs") == songs
+    assert continued["prediction"]["scores"] == first["prediction"]["scores"]
+    shutil.move(tmp_path / "moved", tmp_path / "demo")
+    assert mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)["report"] == first["report"]
+
+    forced = mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 1, "--force")
+    assert forced["training"]["epochs"] == 1
+    assert {path: state for path, state in snapshot(tmp_path / "demo" / "songs").items() if songs[path] == state} == {}
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return inode and time of change of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
