@@ -52,15 +52,20 @@ def extract(
     """
     options = with_changes(options or ExtractOptions(), changes)
     refuse_without_links(store)
+    if options.scheduler is not None:
+        options.scheduler.checked_address()
     with extra("extract"):
         from ..pipeline.extraction.extract import add_features
         from ..pipeline.extraction.extract import extract as run
         from ..pipeline.extraction.forecast import load_forecast
-        from ..pipeline.extraction.reconcile import choose_recipe
+        from ..pipeline.extraction.reconcile import choose_recipe, refuse_other_contents
 
     if options.add is not None:
         return add_features(source, store, options, on_progress=on_progress)
-    recipe, text = choose_recipe(options, _recipe_of(store) if is_store(store) else None)
+    before = _recipe_of(store) if is_store(store) else None
+    if before is None and store.suffix not in SEALED_SUFFIXES:
+        refuse_other_contents(store)
+    recipe, text = choose_recipe(options, before)
 
     def fill(path: Path) -> ExtractReport:
         return run(source, path, options, recipe=recipe, text=text, on_progress=on_progress)

@@ -125,8 +125,12 @@ def predict(
     TypeError
         If a name in `changes` is not an option.
     """
+    from ..heads.runs.documents import find_model
+
     options = with_changes(options or PredictOptions(), changes)
-    return _predict(_load(run), inputs, options, lyrics=lyrics, output=output, on_progress=on_progress)
+    folder = find_model(run)
+    songs = _read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
+    return _predict(_load(folder), songs, options, output=output, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -219,7 +223,7 @@ class Model:
             raise ConfigError(f"{song}: is a folder. Use predict_all for folders and stores.")
         options = dataclasses.replace(self._options, threshold=threshold, windows=windows)
         lyrics = None if lyrics is None else Path(lyrics)
-        return _predict(self._loaded, [Path(song)], options, lyrics=lyrics).predictions[0]
+        return self._predict([Path(song)], options, lyrics)[0]
 
     def predict_all(
         self,
@@ -236,25 +240,32 @@ class Model:
         """
         options = dataclasses.replace(self._options, threshold=threshold, windows=windows, workers=workers)
         if isinstance(inputs, (str, os.PathLike)):
-            return _predict(self._loaded, [Path(inputs)], dataclasses.replace(options, missing_ok=False)).predictions
-        paths = [Path(song) for song in inputs]
-        return _predict(self._loaded, paths, dataclasses.replace(options, missing_ok=True)).predictions
+            return self._predict([Path(inputs)], dataclasses.replace(options, missing_ok=False))
+        return self._predict([Path(song) for song in inputs], dataclasses.replace(options, missing_ok=True))
+
+    def _predict(self, inputs: Sequence[Path], options: PredictOptions, lyrics: Path | None = None) -> list[Prediction]:
+        return _predict(self._loaded, _read_inputs(inputs, options, lyrics), options).predictions
 
 
-def _predict(
-    loaded: LoadedModel,
+def _read_inputs(
     inputs: Sequence[Path],
     options: PredictOptions,
-    *,
     lyrics: Path | None = None,
     output: Path | None = None,
     on_progress: Progress = silent,
-) -> Predictions:
+) -> Path | Source:
+    """Check what is asked for; return the one store, or the songs as a source.
+
+    Raises
+    ------
+    ConfigError, StoreError
+    """
     from ..heads.evaluation.prediction_files import refuse_other_suffix
+    from ..heads.metrics.thresholds import threshold_value
 
     if output is not None:
         refuse_other_suffix(output)
-    loaded.thresholds.cuts(options.threshold)  # refuses an invalid threshold early
+    threshold_value(options.threshold)  # refuses an invalid threshold early
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics needs a single song. Remove it: a store holds the lyrics of its tracks.")
@@ -263,8 +274,8 @@ def _predict(
                 f"{inputs[0]}: --windows all needs audio files, and a store holds one clip per track. Give the files "
                 "that it was extracted from."
             )
-        with open_for(loaded, inputs[0]) as features:
-            return _predict_store(loaded, features, options, output, on_progress)
+        FeatureStore.open(inputs[0]).close()
+        return inputs[0]
     if stores := [str(path) for path in inputs if is_store(path)]:
         raise ConfigError(
             f"{', '.join(stores)}: a store with other inputs. Give a single store, or audio files and folders."
@@ -273,17 +284,30 @@ def _predict(
         from ..pipeline.sources.datasets import songs_source
 
     missing_ok = len(inputs) > 1 if options.missing_ok is None else options.missing_ok
-    source = songs_source(
+    return songs_source(
         inputs, lyrics, missing_ok=missing_ok, lyrics_encoding=options.lyrics_encoding, on_progress=on_progress
     )
+
+
+def _predict(
+    loaded: LoadedModel,
+    songs: Path | Source,
+    options: PredictOptions,
+    *,
+    output: Path | None = None,
+    on_progress: Progress = silent,
+) -> Predictions:
+    if isinstance(songs, Path):
+        with open_for(loaded, songs) as features:
+            return _predict_store(loaded, features, options, output, on_progress)
     if options.windows == "all":
-        result = _predict_whole_songs(loaded, source, options, output, on_progress)
+        result = _predict_whole_songs(loaded, songs, options, output, on_progress)
     else:
-        with _extracted(source, loaded, options, on_progress) as features:
+        with _extracted(songs, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
-    place = {track.id: i for i, track in enumerate(source.tracks)}  # a store sorts them by id
+    place = {track.id: i for i, track in enumerate(songs.tracks)}  # a store sorts them by id
     ordered = sorted(result.predictions, key=lambda song: place[song.id])
-    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
+    return dataclasses.replace(result, predictions=ordered, remarks=[*songs.notes, *result.remarks])
 
 
 def _predict_store(

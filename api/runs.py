@@ -40,12 +40,16 @@ def evaluate(
     ------
     RunError, RecipeMismatchError, StoreNotFoundError
     """
+    from ..heads.runs.documents import find_model
+
+    find_model(run)
+    with FeatureStore.open(store) as features:
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
     with extra("train"):
         from ..heads.evaluation.evaluate import evaluate as score
         from ..heads.runs.published_model import load_run
 
     with open_for(load_run(run), store) as features:
-        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         result = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
     try_report(run)
     return dataclasses.replace(result, warnings=[*relabelled.remarks, *result.warnings])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,13 +110,13 @@ def train(
     ------
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
-    config = make_config(preset, genres_file, options, settings, resumed=run if resume else None)
-    with extra("train"):
-        from ..heads.training.train import SAVE_EVERY_S
-        from ..heads.training.train import train as fit
-    event_log, unlogged = _event_log(run, tensorboard)
     with FeatureStore.open(store, text=text) as features:
+        config = make_config(preset, genres_file, options, settings, resumed=run if resume else None)
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
+        with extra("train"):
+            from ..heads.training.train import SAVE_EVERY_S
+            from ..heads.training.train import train as fit
+        event_log, unlogged = _event_log(run, tensorboard)
         result = fit(
             features,
             run,
@@ -169,12 +171,12 @@ def train_dry_run(
     ------
     ConfigError, TrainingError, StoreNotFoundError
     """
-    config = make_config(preset, genres_file, options, settings)
-    with extra("train"):
-        from ..heads.training.dry_run import dry_run
-
     with FeatureStore.open(store, text=text) as features:
+        config = make_config(preset, genres_file, options, settings)
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
+        with extra("train"):
+            from ..heads.training.dry_run import dry_run
+
         result = dry_run(features, config, labels=relabelled.genres, on_progress=on_progress)
     run_exists = any((run / name).exists() for name in ("config.yaml", "last", "best"))
     return TrainingPreview(run=run, run_exists=run_exists, store=store, result=result, remarks=list(relabelled.remarks))
@@ -199,17 +201,18 @@ def make_config(
     ConfigError
         If a preset or option is unknown, or a value is invalid.
     """
-    with extra("train"):
-        from ..heads.config import TrainConfig, merge_options
-        from ..heads.runs.checkpoint import newest_state
+    from ..heads.config import TrainConfig, merge_options
 
     if isinstance(options, TrainConfig):
         return options
     given = _combine(genres_file, options, settings)
-    saved = newest_state(resumed) if preset is None and resumed is not None else None
-    if saved is None:
-        return TrainConfig.from_preset(preset or "default", **given)
-    return TrainConfig.from_dict(merge_options(saved.config, given))
+    if preset is None and resumed is not None:
+        with extra("train"):
+            from ..heads.runs.checkpoint import newest_state
+
+        if (saved := newest_state(resumed)) is not None:
+            return TrainConfig.from_dict(merge_options(saved.config, given))
+    return TrainConfig.from_preset(preset or "default", **given)
 
 
 def _combine(genres_file: Path | None, options: Mapping[str, Any] | None, settings: Sequence[str]) -> dict[str, Any]:
@@ -260,29 +263,29 @@ def ablate(
     ------
     ConfigError, RunError, SaveError, StoppedError, StoreNotFoundError
     """
-    with extra("train"):
-        from ..heads.ablation import ablate as ablation
-        from ..heads.ablation.grid import Grid
-        from ..heads.ablation.paper_tables import chosen_tables
-        from ..heads.ablation.runs import Work, names_of
-        from ..heads.data.folds import make_folds
-        from ..reports.ablation import write_ablation
+    from ..heads.ablation.grid import Grid
+    from ..heads.ablation.paper_tables import chosen_tables
 
-    with FeatureStore.open(store, text=text) as features:
-        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
-        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
-        names = None
-        if names_store is not None:
-            with FeatureStore.open(names_store, text=text) as renamed:
-                names = names_of(features, renamed, relabelled.genres)
     grid = Grid(
         tables=chosen_tables(tables, preset=preset or "default"),
         preset=preset or "default",
         options=_combine(genres_file, options, settings),
         seeds=range(n_seeds),
-        folds=folds,
-        names=names,
     )
+    _ = grid.runs  # checks the options of every row
+    with ExitStack() as opened:
+        features = opened.enter_context(FeatureStore.open(store, text=text))
+        renamed = None if names_store is None else opened.enter_context(FeatureStore.open(names_store, text=text))
+        relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
+        with extra("train"):
+            from ..heads.ablation import ablate as ablation
+            from ..heads.ablation.runs import Work, names_of
+            from ..heads.data.folds import make_folds
+            from ..reports.ablation import write_ablation
+
+        folds = [] if n_folds is None else make_folds(features, n_folds, by=fold_by, labels=relabelled.genres)
+        names = None if renamed is None else names_of(features, renamed, relabelled.genres)
+    grid = dataclasses.replace(grid, folds=folds, names=names)
     work = Work(
         folder=folder,
         store=store,

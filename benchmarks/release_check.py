@@ -167,6 +167,8 @@ def check_base(user: User) -> None:
         passed(f"mgc {' '.join(arguments)}")
     (user.folder / "songs").mkdir()
     (user.folder / "song.wav").write_bytes(b"RIFF")
+    (user.folder / "run").mkdir()
+    (user.folder / "run" / "config.json").write_text("{}")  # looks like a model: paths are checked first
     user.lacks("train", "train", "songs.zarr", "-o", "run")
     user.lacks("train", "evaluate", "run", "songs.zarr")
     user.lacks("train", "predict", "run", "song.wav")

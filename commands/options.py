@@ -218,7 +218,12 @@ def source_flags(
 def feature_flags(
     features: Annotated[str, typer.Option(help="Features, separated by commas.")] = "mel,lyrics,genres",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Worker processes; 0 uses the main process.", show_default="one per core")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Worker processes; 0 uses the main process.",
+            show_default="one per core; 0 for under 20 s of work",
+        ),
     ] = None,
     part_rows: Annotated[
         int | None, typer.Option(min=1, help="Tracks per part.", show_default="128; 16 below 2048 tracks")

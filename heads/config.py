@@ -14,9 +14,16 @@ import yaml
 from ..cache.bounds import Between, Count, check_options
 from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
-from .model.audio_cnn import EncoderName
-from .model.config import BASELINE_MODALITIES, HeadName, Modalities, ModelConfig, SystemName, upgrade_options
-from .model.losses import Loss
+from .model.config import (
+    BASELINE_MODALITIES,
+    EncoderName,
+    HeadName,
+    Loss,
+    Modalities,
+    ModelConfig,
+    SystemName,
+    upgrade_options,
+)
 
 PresetName = Literal["default", "paper", "paper-tuned", "plus"]
 """``plus`` is a preset of mgc 0.1. Its runs can be read, but no new run can use it."""

@@ -11,8 +11,6 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from ..cache.names import find_file
 from ..heads.evaluation.scored_tracks import ScoredTracks
@@ -226,6 +224,9 @@ def clustered_order(adjacency: FloatArray) -> npt.NDArray[np.int64]:
     Average linkage over ``1 - w_ij / max w`` of the symmetrised weights; leaves in optimal order (Bar-Joseph et al.
     2001).
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     weights = (adjacency + adjacency.T) / 2
     np.fill_diagonal(weights, 0.0)
     top = float(weights.max(initial=0.0))

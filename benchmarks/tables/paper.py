@@ -35,7 +35,8 @@ from mgc.heads.ablation.paper_tables import Row, TableSpec, chosen_tables
 from mgc.heads.ablation.runs import Work, names_of
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data.task import prepare
-from mgc.heads.model.graph import Conditional, GraphOptions, Normalisation, build_adjacency, graph_summary
+from mgc.heads.model.config import Conditional, GraphOptions, Normalisation
+from mgc.heads.model.graph import build_adjacency, graph_summary
 from mgc.heads.model.model import build_system
 from mgc.pipeline.sources.label_tables import genre_names
 from mgc.reports.ablation import markdown

@@ -7,13 +7,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError
 from ..config import TrainConfig, merge_options
-from ..data.folds import Fold
 from .paper_tables import Row, TableSpec
+
+if TYPE_CHECKING:
+    from ..data.folds import Fold
 
 NOT_PART_OF_A_RUN = ("preset", "device", "placement")
 """Options that do not change what a run learns."""

@@ -26,7 +26,7 @@ from ..evaluation.evaluate import evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
 from ..model.config import upgrade_options
 from ..results import Result
-from ..runs.checkpoint import read_sealed
+from ..runs.documents import read_sealed
 from ..runs.published_model import load_run
 from ..training.train import train
 from .grid import NOT_PART_OF_A_RUN, GridRun

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ...cache.normalise import normalise
 
@@ -80,6 +78,9 @@ def group_tracks(tracks: pa.Table) -> Groups:
     A song is a title by an artist: two artists may each have an "Intro". Tracks of one artist are in one group anyway,
     so titles are compared only among tracks of unknown artists.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     columns = (tracks.column(name).to_pylist() for name in ("artists", "song", "lyrics_sha256", "source_sha256"))
     keys = [list(_keys(*track)) for track in zip(*columns, strict=True)]
     names = {key: number for number, key in enumerate(dict.fromkeys(key for own in keys for key in own))}

@@ -12,7 +12,8 @@ import torch
 from ...cache.errors import TrainingError
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
-from ..model.audio_cnn import MelLevel
+from ..model.audio_cnn import at_level
+from ..model.config import MelLevel
 
 _READ_AT_ONCE = 16
 
@@ -59,7 +60,7 @@ def mel_statistics(
         chunk = rows[first : first + _READ_AT_ONCE]
         mels = torch.from_numpy(store.read("mel", chunk)).float()
         frames = mel_frames[first : first + len(chunk)]
-        levelled = (level or MelLevel()).apply(mels, torch.from_numpy(frames)).numpy()
+        levelled = at_level(level or MelLevel(), mels, torch.from_numpy(frames)).numpy()
         for mel, n_frames, row in zip(levelled, frames.tolist(), chunk.tolist(), strict=True):
             values = mel[:, : max(1, n_frames)].astype(np.float64)
             own_mean = float(values.mean())

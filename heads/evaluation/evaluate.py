@@ -27,7 +27,7 @@ from ..metrics.multilabel import Metrics, evaluate_predictions
 from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
 from ..results import Result
-from ..runs.checkpoint import read_sealed
+from ..runs.documents import read_sealed
 from ..runs.published_model import LoadedModel, load_run
 from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyrics
 from .scored_tracks import METRICS_FILE, save_predictions

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +22,10 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ConfigError
 from ...cache.format.schema import Flag
 from ...cache.messages import csv_header, csv_row
-from .predict import PredictedBlock
 from .scored_tracks import SCORE_PREFIX
+
+if TYPE_CHECKING:
+    from .predict import PredictedBlock
 
 _ABOUT = (
     ("id", pa.string()),

@@ -26,7 +26,7 @@ from ...cache.format.tables import table_bytes
 from ..data.labels import genre_matrix
 from ..metrics.bootstrap import BoolArray, FloatArray
 from ..metrics.names import FIXED, TOP1
-from ..runs.checkpoint import read_sealed
+from ..runs.documents import read_sealed
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from ..results import Result
 
@@ -104,6 +103,8 @@ class RankCurve:
     """
 
     def __init__(self, labels: BoolArray, scores: FloatArray, group_of: IntArray, n_groups: int) -> None:
+        from scipy.sparse import csr_array
+
         order = np.argsort(-scores, kind="stable")
         positive = labels[order]
         level = np.cumsum(np.diff(scores[order], prepend=np.inf) != 0) - 1

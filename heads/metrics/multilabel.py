@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ..results import Result
 from .bootstrap import BoolArray, Estimate, FloatArray, Resampling, estimate, nan_mean, ratio
@@ -172,6 +171,8 @@ def f1_per_track(labels: BoolArray, predicted: BoolArray) -> FloatArray:
 
 def ranking_per_genre(labels: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return (C,) average precision and (C,) ROC-AUC; NaN for genres without a positive (ROC-AUC: or a negative)."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     ap, auc = np.full((2, labels.shape[1]), np.nan)
     for genre in range(labels.shape[1]):
         y, s = labels[:, genre], scores[:, genre]

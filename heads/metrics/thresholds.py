@@ -62,13 +62,7 @@ class Thresholds(Result):
         """
         if choice == PER_GENRE:
             return np.asarray(self.per_genre, dtype=np.float64)
-        try:
-            value = self.overall if choice == OVERALL else float(choice)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise ConfigError(f"threshold {choice!r}: unknown. Use {OVERALL}, {PER_GENRE}, or a number from 0 to 1.")
-        return np.full(len(self.per_genre), value)
+        return np.full(len(self.per_genre), self.overall if choice == OVERALL else threshold_value(choice))
 
     def describe(self, choice: str, genres: Sequence[str]) -> str:
         """Describe the thresholds that :meth:`cuts` returns, for users."""
@@ -91,6 +85,25 @@ class Thresholds(Result):
     def from_dict(cls, data: dict[str, Any]) -> Thresholds:
         per_genre, fallback = tuple(data["per_genre"]), tuple(data["fallback"])
         return cls(**{**data, "per_genre": per_genre, "fallback": fallback})
+
+
+def threshold_value(choice: str) -> float:
+    """Return the number that a choice of :meth:`Thresholds.cuts` stands for; NaN for ``overall`` and ``per-genre``.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+    """
+    if choice in (OVERALL, PER_GENRE):
+        return math.nan
+    try:
+        value = float(choice)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ConfigError(f"threshold {choice!r}: unknown. Use {OVERALL}, {PER_GENRE}, or a number from 0 to 1.")
+    return value
 
 
 def tune_thresholds(labels: npt.ArrayLike, scores: npt.ArrayLike, *, shrinkage: float = SHRINKAGE) -> Thresholds:

@@ -6,17 +6,14 @@ Shapes: B batch, M mel bands, T mel frames, K frames after the encoder, E channe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...cache.errors import ConfigError
 from .batch import to_device
-
-EncoderName = Literal["base", "lite", "tiny"]
-Reference = Literal["one", "max"]
+from .config import EncoderName, MelLevel
 
 CHANNELS: dict[str, tuple[int, ...]] = {
     "base": (32, 64, 128, 256, 512),
@@ -181,41 +178,18 @@ def valid_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MelLevel:
-    """What 0 dB is, and how far below the loudest value a spectrogram may go, applied as it is read.
+def at_level(level: MelLevel, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
+    """Return spectrograms at this level; frames at or beyond `mel_frames` do not affect the maximum.
 
-    The store keeps dB re 1.0, unclipped, so that one store serves every reading.
-
-    Attributes
-    ----------
-    reference : ``one`` is power 1.0, as stored; ``max`` the loudest value of each track.
-    top_db : dB; values further below the loudest are raised to that level; None clips nothing.
+    Notes
+    -----
+    ``librosa.power_to_db(S, ref=np.max, top_db=80)`` of the power S is ``reference="max", top_db=80`` of the stored
+    ``power_to_db(S, ref=1.0, top_db=None)``.
     """
-
-    reference: Reference = "one"
-    top_db: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.reference not in get_args(Reference):
-            raise ConfigError(
-                f"mel_reference {self.reference!r} is unknown; choose one of {', '.join(get_args(Reference))}"
-            )
-        if self.top_db is not None and not self.top_db > 0:
-            raise ConfigError(f"mel_top_db is {self.top_db}; it must be above 0 dB, or none")
-
-    def apply(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """Return spectrograms at this level; frames at or beyond `mel_frames` do not affect the maximum.
-
-        Notes
-        -----
-        ``librosa.power_to_db(S, ref=np.max, top_db=80)`` of the power S is ``reference="max", top_db=80`` of the stored
-        ``power_to_db(S, ref=1.0, top_db=None)``.
-        """
-        if self.reference == "one" and self.top_db is None:
-            return mel_BMT
-        valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])[:, None, :]
-        loudest = mel_BMT.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
-        if self.top_db is not None:
-            mel_BMT = torch.maximum(mel_BMT, loudest - self.top_db)
-        return mel_BMT - loudest if self.reference == "max" else mel_BMT
+    if level.reference == "one" and level.top_db is None:
+        return mel_BMT
+    valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])[:, None, :]
+    loudest = mel_BMT.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    if level.top_db is not None:
+        mel_BMT = torch.maximum(mel_BMT, loudest - level.top_db)
+    return mel_BMT - loudest if level.reference == "max" else mel_BMT

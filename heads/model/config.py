@@ -1,22 +1,30 @@
-"""Options that determine the shape of a system, with their checks."""
+"""Options that determine the shape of a system, with their checks.
+
+Commands check options with this module before they import torch, so it does not import it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from ...cache.bounds import Between, Count, check_options
 from ...cache.errors import ConfigError
-from .audio_cnn import EncoderName, MelLevel, Reference
-from .contrastive import TAU_MAX, TAU_MIN, TemperatureScale
-from .fusion import LyricsPooling
-from .graph import Conditional, GraphOptions, Normalisation, Similarity
 
 SystemName = Literal["ru2023", "santana", "pandeya"]
 Modalities = Literal["both", "audio", "lyrics"]
 HeadName = Literal["graph", "linear", "query"]
+EncoderName = Literal["base", "lite", "tiny"]
+Reference = Literal["one", "max"]
+LyricsPooling = Literal["mean", "cls"]
+Conditional = Literal["rhs", "lhs"]
+Similarity = Literal["centred", "raw"]
+Normalisation = Literal["symmetric", "row", "ml-gcn", "reweighted"]
+TemperatureScale = Literal["linear", "log"]
+TAU_MIN, TAU_MAX = 0.001, 0.5
+Loss = Literal["bce", "asymmetric"]
 
 BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": "both"}
 """Modalities of the baselines, which have no attention, graph or contrastive loss."""
@@ -39,6 +47,61 @@ def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MelLevel:
+    """What 0 dB is, and how far below the loudest value a spectrogram may go, applied as it is read.
+
+    The store keeps dB re 1.0, unclipped, so that one store serves every reading.
+
+    Attributes
+    ----------
+    reference : ``one`` is power 1.0, as stored; ``max`` the loudest value of each track.
+    top_db : dB; values further below the loudest are raised to that level; None clips nothing.
+    """
+
+    reference: Reference = "one"
+    top_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference not in get_args(Reference):
+            raise ConfigError(
+                f"mel_reference {self.reference!r} is unknown; choose one of {', '.join(get_args(Reference))}"
+            )
+        if self.top_db is not None and not self.top_db > 0:
+            raise ConfigError(f"mel_top_db is {self.top_db}; it must be above 0 dB, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """Options of the adjacency matrix.
+
+    Attributes
+    ----------
+    conditional : divide co-occurrence by ``N_j`` (``rhs``: the printed right-hand side of Eq. 2) or ``N_i`` (``lhs``).
+    similarity : cosine of name vectors ``centred`` over genres and clipped at 0, or ``raw`` (Eq. 3 as printed).
+    normalisation : ``symmetric``: D^-1/2 A D^-1/2. ``row``: D^-1 A. ``reweighted``: (1 - p) I + p R, where R is A
+        without its diagonal and with rows that sum to 1. ``ml-gcn``: co-occurrence only, thresholded and re-weighted as
+        in Chen et al. (CVPR 2019).
+    threshold : ``t`` of ``ml-gcn``.
+    reweight : ``p`` of ``ml-gcn`` and of ``reweighted``, from 0 (no graph) to 1.
+    """
+
+    conditional: Conditional = "rhs"
+    similarity: Similarity = "centred"
+    normalisation: Normalisation = "symmetric"
+    threshold: float = 0.4
+    reweight: float = 0.25
+
+    def __post_init__(self) -> None:
+        kinds = {"conditional": Conditional, "similarity": Similarity, "normalisation": Normalisation}
+        for name, kind in kinds.items():
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise ConfigError(f"graph_{name}={value!r}: unknown. Choose one of {', '.join(choices)}.")
+        if not 0 <= self.reweight <= 1:
+            raise ConfigError(f"graph_reweight={self.reweight}: out of range. Use a number from 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a system. ``dataclasses.asdict`` and :meth:`from_dict` convert to and from JSON values.
 
@@ -48,7 +111,7 @@ class ModelConfig:
     model : name of the system; see :data:`mgc.heads.model.model.ABOUT`. Of the options below, ``santana`` uses encoder,
         mel and bias, and ``pandeya`` also width and dropout, for its dense layer.
     encoder : audio encoder; ``base`` has the size of the paper.
-    mel_reference, mel_top_db : level of the spectrogram as read; see :class:`mgc.heads.model.audio_cnn.MelLevel`.
+    mel_reference, mel_top_db : level of the spectrogram as read; see :class:`MelLevel`.
     width, heads, dropout, ffn, attention, uniform_attention : fusion. ``heads=1`` is exactly Eq. 1, ``attention=False``
         the ablation, ``uniform_attention`` a control.
     lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from .config import TAU_MAX, TAU_MIN, TemperatureScale
 from .fusion import at_least_float32
 
-TAU_MIN, TAU_MAX = 0.001, 0.5
 LOG_TAU_MIN = 0.01
-
-TemperatureScale = Literal["linear", "log"]
 
 
 class ContrastiveProjection(nn.Module):

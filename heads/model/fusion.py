@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...cache.errors import ConfigError
 from .audio_cnn import valid_mask
-
-LyricsPooling = Literal["mean", "cls"]
+from .config import LyricsPooling
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:

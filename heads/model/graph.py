@@ -9,58 +9,23 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...cache.errors import ConfigError
 from ...cache.messages import join_names, number
 from ..results import json_value
+from .config import Conditional, GraphOptions
 
 FloatArray = npt.NDArray[np.float64]
-
-Conditional = Literal["rhs", "lhs"]
-Similarity = Literal["centred", "raw"]
-Normalisation = Literal["symmetric", "row", "ml-gcn", "reweighted"]
 
 CROWDED_COSINE = 0.99
 """Mean cosine between classifier rows above which all genres start with nearly the same classifier."""
 LOW_SELF_WEIGHT = 0.2
 """Share of a genre's own weight in its row of A_hat below which other genres dominate its classifier."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphOptions:
-    """Options of the adjacency matrix.
-
-    Attributes
-    ----------
-    conditional : divide co-occurrence by ``N_j`` (``rhs``: the printed right-hand side of Eq. 2) or ``N_i`` (``lhs``).
-    similarity : cosine of name vectors ``centred`` over genres and clipped at 0, or ``raw`` (Eq. 3 as printed).
-    normalisation : ``symmetric``: D^-1/2 A D^-1/2. ``row``: D^-1 A. ``reweighted``: (1 - p) I + p R, where R is A
-        without its diagonal and with rows that sum to 1. ``ml-gcn``: co-occurrence only, thresholded and re-weighted as
-        in Chen et al. (CVPR 2019).
-    threshold : ``t`` of ``ml-gcn``.
-    reweight : ``p`` of ``ml-gcn`` and of ``reweighted``, from 0 (no graph) to 1.
-    """
-
-    conditional: Conditional = "rhs"
-    similarity: Similarity = "centred"
-    normalisation: Normalisation = "symmetric"
-    threshold: float = 0.4
-    reweight: float = 0.25
-
-    def __post_init__(self) -> None:
-        kinds = {"conditional": Conditional, "similarity": Similarity, "normalisation": Normalisation}
-        for name, kind in kinds.items():
-            value, choices = getattr(self, name), get_args(kind)
-            if value not in choices:
-                raise ConfigError(f"graph_{name}={value!r}: unknown. Choose one of {', '.join(choices)}.")
-        if not 0 <= self.reweight <= 1:
-            raise ConfigError(f"graph_reweight={self.reweight}: out of range. Use a number from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ Shapes: B batch, C genres, P projection width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ...cache.errors import ConfigError
 from .batch import Batch, Outputs
+from .config import Loss
 from .contrastive import contrastive_loss
 from .fusion import at_least_float32
 
@@ -109,6 +109,3 @@ def gradient_norms(outputs: Outputs, losses: Losses, lambda_: float) -> Tensor |
     if any(gradient is None for gradient in gradients):
         return None
     return torch.stack([at_least_float32(gradient).norm() for gradient in gradients])
-
-
-Loss = Literal["bce", "asymmetric"]

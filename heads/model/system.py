@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import ConfigError
-from .audio_cnn import valid_mask
+from .audio_cnn import at_level, valid_mask
 from .batch import Batch, Outputs
 from .config import ModelConfig
 
@@ -90,7 +90,7 @@ class System(nn.Module):
 
     def normalise_mel(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
         """Return ``(mel - mean) / std`` at the configured level; 0 in frames at or beyond `mel_frames`."""
-        levelled = self.config.mel_level.apply(mel_BMT.to(self.mel_mean.dtype), mel_frames)
+        levelled = at_level(self.config.mel_level, mel_BMT.to(self.mel_mean.dtype), mel_frames)
         normalised = (levelled - self.mel_mean) / self.mel_std
         valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])
         return normalised.masked_fill(~valid[:, None, :], 0.0)

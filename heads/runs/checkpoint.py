@@ -25,9 +25,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, unseal, write_durable
-from ...cache.errors import RunError, StoreCorruptError
-from .documents import FORMAT_VERSION, StateDocument, check_document
+from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, write_durable
+from ...cache.errors import RunError
+from .documents import FORMAT_VERSION, DamagedError, StateDocument, check_document, check_file, read_sealed
 from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors
 
 WEIGHTS = "model.safetensors"
@@ -203,40 +203,6 @@ def sweep_drafts(run: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a sealed JSON file of a run.
-
-    Raises
-    ------
-    DamagedError
-        If the file is missing, truncated or altered.
-    """
-    try:
-        return unseal(path)
-    except FileNotFoundError as error:
-        raise DamagedError(f"{path}: missing; not a complete run folder or best/") from error
-    except (StoreCorruptError, OSError) as error:
-        raise DamagedError(f"{path}: truncated or altered ({error})") from error
-
-
-def check_file(path: Path, sha256: str) -> None:
-    """Check a file against its recorded hash.
-
-    Raises
-    ------
-    DamagedError
-        If the file is missing, or its hash differs.
-    """
-    if not path.is_file():
-        raise DamagedError(f"{path}: missing, but listed in the checkpoint")
-    if file_sha256(path) != sha256:
-        raise DamagedError(f"{path}: truncated or altered: its sha256 is not the recorded {sha256[:12]}...")
-
-
-class DamagedError(RunError):
-    """A file of a run is missing, truncated or altered."""
 
 
 def _label(point: Point) -> str:

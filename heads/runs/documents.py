@@ -1,7 +1,7 @@
-"""Define the JSON documents of a run and of a published model: keys, types and bounds.
+"""Find and check the files of a run and of a published model; define the keys, types and bounds of their documents.
 
 A published model may come from an untrusted source. Its files are checked before use, and the shapes of its weights
-before memory is allocated.
+before memory is allocated. Commands look for a run with this module before they import torch, so it does not import it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from ...cache.bounds import Between, Matching, problem
-from ...cache.errors import RunError
+from ...cache.durable import file_sha256, unseal
+from ...cache.errors import RunError, StoreCorruptError
 from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
 from ..config import TrainConfig
 from ..model.config import ModelConfig, upgrade_options
@@ -22,6 +23,10 @@ Number = Annotated[int, Between(0, 2**53)]
 Share = Annotated[float, Between(0, 1)]
 FileName = Annotated[str, Matching(r"[\w+-][\w.+-]*\.safetensors", "the name of a safetensors file")]
 PartName = Literal["model.safetensors", "preprocessor.json", "labels.json", "thresholds.json", "graph.json"]
+
+
+class DamagedError(RunError):
+    """A file of a run is missing, truncated or altered."""
 
 
 class ModelDocument(TypedDict):
@@ -111,6 +116,53 @@ class StateDocument(TypedDict):
     best: NotRequired[dict[str, Any]]
     stopped_early: NotRequired[bool]
     files: StateFiles
+
+
+def find_model(folder: Path) -> Path:
+    """Return the folder of a published model: ``best/`` itself, or that of the run folder around it.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
+    if not (folder / "config.json").is_file():
+        raise RunError(
+            f"{folder}: no trained model (config.json is missing). Give a run of `mgc train`, or its best/. After an "
+            "interrupted training, continue it with `mgc train --resume`."
+        )
+    return folder
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a sealed JSON file of a run.
+
+    Raises
+    ------
+    DamagedError
+        If the file is missing, truncated or altered.
+    """
+    try:
+        return unseal(path)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path}: missing; not a complete run folder or best/") from error
+    except (StoreCorruptError, OSError) as error:
+        raise DamagedError(f"{path}: truncated or altered ({error})") from error
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Check a file against its recorded hash.
+
+    Raises
+    ------
+    DamagedError
+        If the file is missing, or its hash differs.
+    """
+    if not path.is_file():
+        raise DamagedError(f"{path}: missing, but listed in the checkpoint")
+    if file_sha256(path) != sha256:
+        raise DamagedError(f"{path}: truncated or altered: its sha256 is not the recorded {sha256[:12]}...")
 
 
 def check_document(path: Path, document: Mapping[str, Any], kind: Any) -> None:

@@ -23,7 +23,8 @@ from ..config import TrainConfig
 from ..data.batches import Placement
 from ..data.splits import Split
 from ..data.task import Task
-from .checkpoint import RunState, find_state, newest_state, read_sealed, sweep_drafts
+from .checkpoint import RunState, find_state, newest_state, sweep_drafts
+from .documents import read_sealed
 from .history import EpochRecord, rewind_history
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ...cache.durable import seal
 from ...cache.errors import MgcError, RunError
@@ -30,15 +31,19 @@ from ..model.config import ModelConfig
 from ..model.graph import graph_document
 from ..model.model import build_system
 from ..model.system import System
-from .checkpoint import WEIGHTS, DamagedError, check_file, read_sealed
+from .checkpoint import WEIGHTS
 from .documents import (
     FORMAT_VERSION,
+    DamagedError,
     LabelsDocument,
     ModelDocument,
     PartName,
     PreprocessorDocument,
     ThresholdsDocument,
     check_document,
+    check_file,
+    find_model,
+    read_sealed,
 )
 from .model_card import CardFacts, model_card
 from .tensor_files import load_weights, tensor_shapes
@@ -133,12 +138,7 @@ def load_run(folder: Path) -> LoadedModel:
     RunError
         If a file is missing, truncated, altered or of another format. ``mgc train --resume`` repairs ``best/``.
     """
-    folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
-    if not (folder / "config.json").is_file():
-        raise RunError(
-            f"{folder}: no trained model (config.json is missing). Give a run of `mgc train`, or its best/. After an "
-            "interrupted training, continue it with `mgc train --resume`."
-        )
+    folder = find_model(folder)
     config = _read(folder, "config.json", ModelDocument)
     try:
         _check_parts(folder, config)
@@ -203,6 +203,15 @@ def _read(folder: Path, name: str, kind: Any) -> dict[str, Any]:
     return document
 
 
+class _NoNormals(TorchFunctionMode):
+    """Leave out the draws of normal weights: on the meta device torch imports its whole compiler for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ == "normal_":  # a tensor's, or that of nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _build(folder: Path, config: ModelConfig) -> System:
     """Build a system for the weights of a folder, after checking their shapes, so that no memory is wasted.
 
@@ -216,7 +225,7 @@ def _build(folder: Path, config: ModelConfig) -> System:
     if config.head != "linear" and config.n_genres * max(config.n_genres, config.text_dim) > n_values:
         raise RunError(f"{folder / WEIGHTS}: no weights for {config.n_genres} genres. Restore it from a copy.")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoNormals():
             expected = {name: tuple(value.shape) for name, value in build_system(config).state_dict().items()}
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MgcError):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
-import scipy.sparse
 
 from ...cache.format.mel_scale import hz_to_mel, mel_to_hz
 from ...cache.format.recipe import MelRecipe
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Float32 = npt.NDArray[np.float32]
 
@@ -75,6 +77,8 @@ def mel_bank(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_
 
 
 def _fast_log_mel(y: Float32, recipe: MelRecipe) -> Float32:
+    import scipy.fft
+
     window, bank = _tables(recipe)
     n_fft, hop = recipe.n_fft, recipe.hop_length
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(y, n_fft // 2), n_fft)[::hop]
@@ -112,9 +116,11 @@ def _librosa_log_mel(y: Float32, recipe: MelRecipe) -> Float32:
 
 
 @lru_cache(maxsize=4)
-def _tables(recipe: MelRecipe) -> tuple[Float32, scipy.sparse.csr_array]:
+def _tables(recipe: MelRecipe) -> tuple[Float32, csr_array]:
     """Return the window, and the bank as a sparse matrix: 2 018 of its 131 200 weights are not zero."""
+    from scipy.sparse import csr_array
+
     phase = 2 * np.pi * np.arange(recipe.n_fft) / recipe.n_fft
     window = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
     bank = mel_bank(recipe.sample_rate_hz, recipe.n_fft, recipe.n_mels, recipe.fmin_hz, recipe.fmax_hz)
-    return window, scipy.sparse.csr_array(bank)
+    return window, csr_array(bank)

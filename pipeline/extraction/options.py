@@ -43,7 +43,7 @@ class Scheduler:
         Raises
         ------
         ConfigError
-            If there is none, or it is plain TCP beyond this machine without `insecure_network`.
+            If there is none, it is plain TCP beyond this machine without `insecure_network`, or a PEM file is missing.
         """
         if (self.address is None) == (self.file is None):
             raise ConfigError("exactly one address of a scheduler is needed. Use --scheduler or --scheduler-file.")
@@ -56,6 +56,9 @@ class Scheduler:
             )
         if parts.scheme == "tls" and None in (self.tls_ca, self.tls_cert, self.tls_key):
             raise ConfigError(f"no TLS certificates: scheduler {address}. Add --tls-ca, --tls-cert and --tls-key.")
+        for name in ("tls_ca", "tls_cert", "tls_key"):
+            if (file := getattr(self, name)) is not None and not file.is_file():
+                raise ConfigError(f"no such file: {file}. Correct --{name.replace('_', '-')}.")
         return address
 
 
@@ -82,8 +85,8 @@ class ExtractOptions:
     genre_names : genre name prompts: ``common`` (a built-in map of frequent spellings) or a table with the columns
         genre and text. None takes the prompts of an existing store; without a prompt, the genre name is embedded.
     part_rows : rows per part, frozen when the store is created. None takes 128, or 16 below 2 048 tracks.
-    workers : number of local Dask worker processes; 0 builds in this process. None takes one worker per core, or 0 for
-        a shard.
+    workers : number of local Dask worker processes; 0 builds in this process. None takes 0 for a shard
+        and for little work (:data:`mgc.pipeline.extraction.forecast.IN_PROCESS_S`), else one worker per core.
     scheduler : a running Dask cluster. Its workers must see the store and the source at the same paths.
     shard : (i, n), i from 1 to n: build every n-th part only, for job arrays.
     append : add the tracks of the source that the plan lacks. Planned tracks may be missing in the source.

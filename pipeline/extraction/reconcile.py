@@ -75,6 +75,14 @@ def source_table(source: Source) -> pa.Table:
     )
 
 
+def refuse_other_contents(path: Path) -> None:
+    """Raise ConfigError if `path` is a file, or a folder that is not empty."""
+    if path.is_file():
+        raise ConfigError(f"a file has the name of the store: {path}. Use another name, such as {path.name}.zarr.")
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"the folder is not empty and not a feature store: {path}. Use another name.")
+
+
 def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | None, options: ExtractOptions) -> None:
     """Create an empty store for the tracks of a source.
 
@@ -83,10 +91,7 @@ def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | 
     ConfigError
         If `path` is a file or a folder that is not empty, or there are no tracks.
     """
-    if path.is_file():
-        raise ConfigError(f"a file has the name of the store: {path}. Use another name, such as {path.name}.zarr.")
-    if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(f"the folder is not empty and not a feature store: {path}. Use another name.")
+    refuse_other_contents(path)
     if tracks.num_rows == 0:
         raise ConfigError("no tracks to extract: the source is empty, or the filters exclude all tracks.")
     genres, embedding = _genres_of(tracks), None

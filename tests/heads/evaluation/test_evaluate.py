@@ -20,7 +20,7 @@ from mgc.heads.evaluation.evaluate import _alignment, evaluate
 from mgc.heads.evaluation.predict import score_store
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.heads.metrics.multilabel import evaluate_predictions
-from mgc.heads.runs.checkpoint import read_sealed
+from mgc.heads.runs.documents import read_sealed
 from mgc.heads.runs.published_model import load_run
 from mgc.heads.training.train import TrainingResult, train
 

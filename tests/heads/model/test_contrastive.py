@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgc.heads.model.contrastive import LOG_TAU_MIN, TAU_MAX, TAU_MIN, ContrastiveProjection, contrastive_loss
+from mgc.heads.model.config import TAU_MAX, TAU_MIN
+from mgc.heads.model.contrastive import LOG_TAU_MIN, ContrastiveProjection, contrastive_loss
 
 
 def test_default_projection_has_the_documented_number_of_parameters():

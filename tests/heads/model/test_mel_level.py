@@ -13,7 +13,8 @@ import torch
 
 from mgc.cache.errors import ConfigError
 from mgc.heads.data.normalisation import mel_statistics
-from mgc.heads.model.audio_cnn import MelLevel
+from mgc.heads.model.audio_cnn import at_level
+from mgc.heads.model.config import MelLevel
 
 
 def power(n_tracks: int = 3, n_frames: int = 40) -> np.ndarray:
@@ -27,7 +28,7 @@ def test_level_equals_power_to_db_of_librosa(reference: Any, top_db: float | Non
     stored = np.stack([librosa.power_to_db(p, ref=1.0, amin=1e-10, top_db=None) for p in powers])
     expected = [librosa.power_to_db(p, ref=np.max if reference == "max" else 1.0, top_db=top_db) for p in powers]
     level = MelLevel(reference=reference, top_db=top_db)
-    levelled = level.apply(torch.from_numpy(stored), torch.full((3,), 40))
+    levelled = at_level(level, torch.from_numpy(stored), torch.full((3,), 40))
     np.testing.assert_allclose(levelled.numpy(), np.stack(expected), atol=1e-9)
 
 
@@ -37,7 +38,7 @@ def test_padding_does_not_change_the_reference_level() -> None:
     loud = stored.clone()
     for track, n in enumerate(frames.tolist()):
         loud[track, :, n:] = 200.0
-    levelled, expected = level.apply(loud, frames), level.apply(stored[:, :, :17], frames.clamp(max=17))
+    levelled, expected = at_level(level, loud, frames), at_level(level, stored[:, :, :17], frames.clamp(max=17))
     assert torch.equal(levelled[1:, :, 0], expected[1:, :, 0])
     assert levelled[1, :, :17].max() == 0
 
