@@ -5,6 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
+from mgc import api
+from mgc.cache.errors import ConfigError
+from mgc.pipeline.synth import world
 from mgc.pipeline.synth.world import GENRES
 
 
@@ -41,9 +46,28 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     shutil.move(tmp_path / "moved", tmp_path / "demo")
     assert mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)["report"] == first["report"]
 
-    forced = mgc_json("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 1, "--force")
-    assert forced["training"]["epochs"] == 1
-    assert {path: state for path, state in snapshot(tmp_path / "demo" / "songs").items() if songs[path] == state} == {}
+
+def test_force_deletes_what_a_demo_made_and_nothing_else(tmp_path, monkeypatch):
+    class StartedError(Exception):
+        pass
+
+    def make_collection(*_, **__):
+        raise StartedError
+
+    monkeypatch.setattr(world, "make_collection", make_collection)
+    for name in ("songs", "songs.zarr", "run", "new", "mine"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(StartedError):
+        api.demo(tmp_path, n_songs=40)
+    assert (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="songs: 40 there, 50 here"):
+        api.demo(tmp_path, n_songs=50)
+    with pytest.raises(StartedError):
+        api.demo(tmp_path, n_songs=50, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "demo.json"}
+    (tmp_path / "demo.json").write_text("{")
+    with pytest.raises(ConfigError, match="--force"):
+        api.demo(tmp_path, n_songs=50)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
