@@ -3,7 +3,8 @@
     python -m benchmarks.speed.run > benchmarks/speed/speed.md
     python -m benchmarks.speed.run --quick --only audio text
 
-Results are compared in the same run, which ends if they differ. One thread, unless a table states otherwise.
+Results are compared in the same run, which ends if they differ. One thread, unless a table states otherwise. The
+text before the tables, benchmarks/speed/speed_reading.txt, is written by hand and cites only printed figures.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import torch
 from benchmarks.speed.inputs import make_lyrics, random_bert, write_clips
 from mgc.cache.machine import cpu_has_bf16
 
-SECTIONS = ("audio", "text", "extract", "growth", "reads", "train")
+SECTIONS = ("audio", "text", "extract", "commit", "growth", "reads", "train")
+READING = Path(__file__).parent / "speed_reading.txt"
 
 
 def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> None:
@@ -47,6 +49,10 @@ def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> 
         bert = random_bert(folder / "bert-base")
         amounts = extraction.BF16 if cpu_has_bf16() else extraction.FP32
         show(extraction.run(folder / "songs", bert, extraction.QUICK if quick else amounts, rounds))
+    if "commit" in names:
+        from benchmarks.speed import commit
+
+        show(commit.run(folder / "commit", 8 if quick else 128, rounds))
     if "growth" in names:
         from benchmarks.speed import extraction
 
@@ -84,6 +90,8 @@ def main() -> None:
         "rounds in which both ran.",
         torch_version=torch.__version__,
     )
+    if not options.quick:
+        show(f"\n{READING.read_text(encoding='utf-8').rstrip()}")
     with tempfile.TemporaryDirectory() as scratch:
         print_sections(options.only, Path(scratch), rounds, options.quick)
 
