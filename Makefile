@@ -18,23 +18,36 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_EXTRAS := extract,train,minilm,report
+DEMO_STAMP := $(VENV)/.demo
 MINUTES ?= 60
 TABLES ?= tables
 
 .PHONY: install demo test check docs bench bench-gpu honesty screenshots campaign tables gpu-check release-check containers-check clean
 .DELETE_ON_ERROR:
 
+define CHECK_PYTHON
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "$(PYTHON) is older than Python 3.11. Select another one: make PYTHON=python3.12 ..."; exit 2; }
+endef
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is older than Python 3.11. Select another one: make PYTHON=python3.12 ..."; exit 2; }
-	@echo "Installing into $(VENV): about 2.5 GB on disk (more with CUDA builds of PyTorch), several minutes."
+	$(CHECK_PYTHON)
+	@echo "Installing into $(VENV): about 2.6 GB on disk (more with CUDA builds of PyTorch), several minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	$(CHECK_PYTHON)
+	@echo "Installing into $(VENV): about 2.2 GB on disk (more with CUDA builds of PyTorch), several minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(DEMO_EXTRAS)]'
 	touch $@
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/mgc demo --output demo
 
 test: $(STAMP)
@@ -54,11 +67,12 @@ docs: check
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed.startup | tee benchmarks/speed/startup.md
+	$(BIN)/python -m benchmarks.speed.install | tee benchmarks/speed/install.md
 	$(BIN)/python -m benchmarks.speed.checkpoint | tee benchmarks/speed/checkpoint.md
 	$(BIN)/python -m benchmarks.tables.demo | tee benchmarks/tables/demo.md
 	$(BIN)/python -m benchmarks.speed.run | tee benchmarks/speed/speed.md
 
-honesty: demo
+honesty: $(STAMP) demo
 	$(BIN)/python -m benchmarks.tables.honesty --folder demo | tee benchmarks/tables/honesty.md
 
 screenshots: demo
