@@ -84,7 +84,7 @@ def test_resumed_run_keeps_its_options(small_store: FeatureStore, tmp_path: Path
     damaged = next(path for path in (run / "last").glob("weights-*") if path.read_bytes() == spare)
     damaged.write_bytes(spare[:-1])
     repaired = api.train(small_store.path, run, resume=True).result.warnings
-    assert [warning for warning in repaired if f"{damaged}: cut short" in warning]  # not repaired without a warning
+    assert [warning for warning in repaired if f"{damaged}: truncated" in warning]  # not repaired without a warning
     with pytest.raises(RunError, match="other options: .*prior_bias: False, was True"):
         api.train(small_store.path, run, resume=True, preset="paper")
     fresh = make_config(resumed=tmp_path / "not there yet")

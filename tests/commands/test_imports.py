@@ -20,7 +20,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("manifest {no}", "no/such"),
     ("manifest {audio} --root {no}", "no/such"),
     ("manifest {audio} --labels {no}", "no/such"),
-    ("manifest {audio} -o {tmp}/tracks.csv", "ends in .jsonl"),
+    ("manifest {audio} -o {tmp}/tracks.csv", "not a .jsonl file"),
     ("manifest {audio} --merge-genres {no}", "no/such"),
     ("manifest {audio} --dataset nonsense", "nonsense"),
     ("plan {no}", "no/such"),
