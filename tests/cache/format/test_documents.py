@@ -120,7 +120,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("plan.json", lambda d: d["recipe"]["mel"].update(clip_s=10**400), "clip_s is 1000"),
     ("plan.json", lambda d: d["recipe"]["lyrics"].update(hidden_size=2**16), "bytes per part|belongs"),
     ("plan.json", lambda d: d["recipe"].pop("lyrics"), "embeds genres without a text encoder"),
-    ("plan.json", lambda d: d["fingerprints"].pop("mel"), "fingerprints are not those"),
+    ("plan.json", lambda d: d["fingerprints"].pop("mel"), "fingerprints do not match"),
     ("plan.json", lambda d: d.update(more=1), "'more' is not a documented key"),
     ("generations/0.json", lambda d: d.update(n_tracks=10**8), "rows instead of 100000000|belongs"),
     ("generations/0.json", lambda d: d.update(first_row=4), "other rows"),
