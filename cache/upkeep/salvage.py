@@ -58,7 +58,7 @@ class SalvagedPlan:
     def __init__(self, store: Path) -> None:
         self.store = store
         if not (store / PLAN_FILE).exists() and not (store / "zarr.json").exists():
-            raise StoreNotFoundError(f"{store}: not a feature store (no {PLAN_FILE}, no zarr.json). See the path.")
+            raise StoreNotFoundError(f"{store}: not a feature store (no {PLAN_FILE}, no zarr.json). Check the path.")
 
     @cached_property
     def plan_document(self) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_values_that_contradict_the_record_are_found(store):
 
 
 def test_other_files_are_reported_as_no_store(tmp_path):
-    with pytest.raises(StoreNotFoundError, match=r"neither plan.json nor zarr.json"):
+    with pytest.raises(StoreNotFoundError, match=r"no plan.json, no zarr.json"):
         verify(tmp_path)
 
 
