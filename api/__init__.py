@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..cache.steps import Progress
 from .demo import DEMO_OPTIONS, DemoReport, demo
 from .extraction import extract, extractors, plan
-from .prediction import MANY_SONGS, Model, Prediction, Predictions, load_model, predict
+from .prediction import MANY_SONGS, Model, load_model, predict
+from .predictions import Prediction, Predictions
 from .runs import compare, evaluate, report
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import store_compact, store_drop, store_drop_feature, store_repair, store_select, store_verify

@@ -21,7 +21,8 @@ from ..cache.machine import cpu_has_bf16
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
 from .extraction import extract
-from .prediction import Prediction, predict
+from .prediction import predict
+from .predictions import Prediction
 from .runs import evaluate, try_report
 from .shared import extra
 from .sources import read_source
