@@ -1,4 +1,4 @@
-"""The model card: readable by the Hugging Face hub, with the figures of the validation split."""
+"""Test the model card: its content, its format for the Hugging Face hub, and figures of the validation split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = TrainConfig(lr=2e-3, epochs=2, precision="fp32", **SMALL)  # type: igno
 
 @pytest.fixture(scope="module", autouse=True)
 def few() -> Iterator[None]:
-    """Two artists are enough for an interval here."""
+    """Let two artists be enough for an interval."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "FEW_GROUPS", 2)
         yield
@@ -41,7 +41,7 @@ def card_of(run: Path) -> tuple[dict[str, Any], str]:
     return card.data.to_dict(), card.text
 
 
-def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(result: TrainingResult) -> None:
+def test_front_matter_is_read_by_the_hub_and_leaves_the_licence_open(result: TrainingResult) -> None:
     data, text = card_of(result.run)
     assert (data["library_name"], data["pipeline_tag"]) == ("mgc", "audio-classification")
     assert (data["license"], data["license_name"]) == ("other", "to-be-filled-in")
@@ -49,39 +49,39 @@ def test_the_hub_reads_its_front_matter_and_the_licence_is_left_to_fill_in(resul
     assert "Licence of these weights: [to be filled in" in text
 
 
-def test_figures_and_intervals_are_those_of_the_validation_split(
+def test_figures_and_intervals_equal_those_of_the_validation_split(
     result: TrainingResult, small_store: FeatureStore
 ) -> None:
-    found = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False).metrics.to_dict()
+    metrics = evaluate(result.run, small_store, split="validation", n_replicates=200, save=False).metrics.to_dict()
     text = card_of(result.run)[1]
-    estimates = {"mAP": found["mean_average_precision"]}
+    estimates = {"mAP": metrics["mean_average_precision"]}
     for column, name in (
         ("fixed", "at threshold 0.5"),
         ("tuned", "at the overall threshold"),
         ("tuned_per_genre", "at per-genre thresholds"),
     ):
-        estimates[f"Jaccard {name}"] = found["columns"][column]["jaccard"]
-    for name, one in estimates.items():
+        estimates[f"Jaccard {name}"] = metrics["columns"][column]["jaccard"]
+    for name, estimate in estimates.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name}")]
-        assert line.endswith(f"| {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} |")
+        assert line.endswith(f"| {estimate['value']:.3f} | {estimate['low']:.3f} to {estimate['high']:.3f} |")
 
 
-def test_the_hub_lists_the_same_figures_and_whose_they_are(result: TrainingResult) -> None:
-    """model-index, by the hub's own reader and back by its own writer."""
+def test_model_index_has_the_figures_of_the_card(result: TrainingResult) -> None:
+    """The model-index is read and written back by the classes of huggingface_hub."""
     card = ModelCard.load(result.run / "best" / "README.md")
-    figures = {one.metric_name: one for one in card.data.eval_results}
+    figures = {figure.metric_name: figure for figure in card.data.eval_results}
     (line,) = [line for line in card.text.splitlines() if line.startswith("| Jaccard at threshold 0.5")]
     assert float(line.split("|")[2]) == pytest.approx(figures["Jaccard at threshold 0.5"].metric_value, abs=6e-4)
     best = load_run(result.run).validation["map"]
     assert figures["mAP (macro, genres with a validation track)"].metric_value == pytest.approx(best, abs=6e-5)
-    for one in figures.values():
-        assert (one.dataset_split, one.task_type) == ("validation", "audio-classification")
-        assert one.metric_type in ("mean_average_precision", "jaccard", "f1")
-        assert one.dataset_name.startswith("[to be filled in")
+    for figure in figures.values():
+        assert (figure.dataset_split, figure.task_type) == ("validation", "audio-classification")
+        assert figure.metric_type in ("mean_average_precision", "jaccard", "f1")
+        assert figure.dataset_name.startswith("[to be filled in")
     assert ModelCard(card.content).data.to_dict()["model-index"] == card.data.to_dict()["model-index"]
 
 
-def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
+def test_snapshot_of_the_hub_is_loaded_as_a_model(
     result: TrainingResult, small_store: FeatureStore, tmp_path: Path
 ) -> None:
     """Files by content under blobs/, links to them under snapshots/<revision>/, and a file that the hub adds."""
@@ -92,11 +92,11 @@ def test_a_snapshot_as_the_hub_keeps_it_is_a_model(
         (blobs / hashlib.sha256(path.read_bytes()).hexdigest()).write_bytes(path.read_bytes())
         (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest())
     (snapshot / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-    found = mgc.load_model(snapshot).predict_all(small_store.path)
-    assert found == mgc.load_model(result.run).predict_all(small_store.path)
+    predictions = mgc.load_model(snapshot).predict_all(small_store.path)
+    assert predictions == mgc.load_model(result.run).predict_all(small_store.path)
 
 
-def test_it_tells_data_thresholds_and_limits_and_no_path(result: TrainingResult, small_store: FeatureStore) -> None:
+def test_card_has_data_thresholds_and_limits_but_no_paths(result: TrainingResult, small_store: FeatureStore) -> None:
     text, loaded = card_of(result.run)[1], load_run(result.run)
     artists = {
         small_store.tracks.column("artists")[int(row)].as_py()[0]
@@ -112,7 +112,7 @@ def test_it_tells_data_thresholds_and_limits_and_no_path(result: TrainingResult,
     assert str(small_store.path.parent) not in text
 
 
-def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
+def test_card_of_a_baseline_states_reconstruction_and_escapes_genre_names(
     make_world: Callable[..., Any], tmp_path: Path
 ) -> None:
     world = make_world()
@@ -127,11 +127,9 @@ def test_a_baseline_is_called_reconstructed_and_names_cannot_break_the_table(
     assert "text encoder" not in text
 
 
-def test_it_says_that_genres_were_read_aloud_by_other_texts(
-    result: TrainingResult, make_world: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_card_counts_genre_name_prompts(result: TrainingResult, make_world: Callable[..., Any], tmp_path: Path) -> None:
     assert "genre name prompt" not in card_of(result.run)[1]
     world = make_world(n_tracks=24)
     world.recipe = dataclasses.replace(world.recipe, genre_names={"rock": "rock music", "polka": "polka dance"})
-    named = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
-    assert "| head | genre graph; 1 of 5 genres have a genre name prompt |" in card_of(named.run)[1]
+    prompted = train(world.write(tmp_path / "s.zarr"), tmp_path / "run", dataclasses.replace(CONFIG, epochs=1))
+    assert "| head | genre graph; 1 of 5 genres have a genre name prompt |" in card_of(prompted.run)[1]
