@@ -32,6 +32,7 @@ class Chromium:
             "--disable-background-networking",
             "--disable-component-update",
             "--mute-audio",
+            "--hide-scrollbars",
             f"--user-data-dir={profile}",
             "--remote-debugging-pipe",
             "about:blank",

@@ -41,7 +41,6 @@ def main() -> None:
         try:
             for scheme in ("light", "dark"):
                 tab = browser.open(page, width=WIDTH_PX, height=HEIGHT_PX, dark=scheme == "dark")
-                tab.send("Emulation.setScrollbarsHidden", hidden=True)
                 path = arguments.output / f"report-{scheme}.png"
                 path.write_bytes(compress(tab.screenshot(whole_page=False)))
                 print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

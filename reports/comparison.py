@@ -150,7 +150,7 @@ def _difference(row: Json) -> list[str]:
         column_label(row["column"]).name,
         number(difference["value"], sign=True),
         interval(difference, sign=True, missing="–"),
-        SIGNIFICANCE[row["better"]],
+        "not tested" if difference["low"] is None else SIGNIFICANCE[row["better"]],
     ]
 
 
