@@ -83,3 +83,13 @@ def test_import_loads_no_heavy_package(module, unwanted):
     script = f"import sys, {module}; print(*({set(unwanted)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_prints_disk_and_time_before_it_installs(target, tmp_path):
+    done = subprocess.run(["make", "-n", target, f"VENV={tmp_path / 'new'}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, _, after = done.stdout.partition("pip install")
+    assert "GB on disk" in before
+    assert "minutes" in before
+    assert "--quiet" not in after.splitlines()[0]
