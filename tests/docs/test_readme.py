@@ -49,6 +49,12 @@ def test_the_table_of_the_demo_has_the_figures_of_its_benchmark() -> None:
     assert date in page.read_text(encoding="utf-8")
 
 
+def test_the_disk_space_of_the_demo_was_printed() -> None:
+    (linked,) = re.findall(r"\[([^]]+)\]\(benchmarks/speed/install\.md\)", README)
+    assert numbers(linked)
+    assert missing(linked, ROOT / "benchmarks" / "speed" / "install.md") == []
+
+
 def test_a_figure_that_was_not_printed_is_found(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("0.173 s, 23105 clips/s")
     assert missing("0.17 s, 0.18 s, 23 105 clips/s, 150 times", tmp_path / "page.md") == ["0.18", "150"]
