@@ -15,6 +15,7 @@ from ..cache.messages import counted
 from ..heads.evaluation.scored_tracks import ScoredTracks, load_listed_predictions
 from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
 from ..heads.metrics.validation import is_better
+from ..heads.model.config import upgrade_options
 from ..heads.runs.history import read_history
 from .charts import Chart, line_chart
 from .html import Json, write_page
@@ -85,7 +86,7 @@ def read_run(run: Path) -> RunRecord:
     scored, listing = load_listed_predictions(run) if "test" in evaluations else (None, [])
     return RunRecord(
         run=run,
-        config=_mapping(run / "config.yaml"),
+        config=upgrade_options(_mapping(run / "config.yaml")),
         about=_mapping(run / "run.json"),
         epochs=[asdict(record) for record in read_history(run / "metrics.jsonl")],
         labels=_mapping(run / "best" / "labels.json"),

@@ -153,6 +153,16 @@ def test_report_names_run_modalities_and_preset(run: Path, written: Path) -> Non
     assert f"run {run.name} preset {preset or '–'} system" in text
 
 
+def test_report_shows_a_run_of_an_earlier_version_with_current_option_names(run: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(run, tmp_path / "old")
+    config = yaml.safe_load((old / "config.yaml").read_text(encoding="utf-8"))
+    config |= {"model": "ours", "home": config.pop("placement")}
+    (old / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    text = _parse(write_report(old)).text
+    assert "system ru2023 audio encoder" in text
+    assert " home " not in text
+
+
 def test_report_has_unique_ids_and_no_broken_internal_links(written: Path) -> None:
     source = written.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]*)"', source)
