@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -124,6 +125,14 @@ def findings(text: str, allowed: frozenset[str] = frozenset()) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_has_no_banned_word(page: str) -> None:
     assert findings(prose((ROOT / page).read_text(encoding="utf-8")), frozenset(ALLOWED.get(page, {}))) == []
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "examples").glob("*.ipynb")))
+def test_a_notebook_has_no_banned_word(notebook: str) -> None:
+    cells = json.loads((ROOT / "examples" / notebook).read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    assert texts
+    assert findings(prose("\n".join(texts))) == []
 
 
 def test_banned_words_are_found_and_code_is_not_read() -> None:
