@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...cache.errors import ConfigError
+from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from .artist_groups import Groups, group_tracks
 from .labels import GenresById
@@ -60,8 +61,8 @@ def make_folds(
     ids: list[str] = labelled.tracks.column("id").to_pylist()
     groups = group_tracks(labelled.tracks) if by == "artist" else _group_songs(labelled.tracks)
     if groups.n_groups < n_folds:
-        few = f"the {len(ids)} tracks form {groups.n_groups} groups by {by}"
-        raise ConfigError(f"folds {n_folds}: {few}. Use at most {groups.n_groups} folds.")
+        few = f"{counted(len(ids), 'track')} in {counted(groups.n_groups, 'group')} by {by}"
+        raise ConfigError(f"folds {n_folds}: {few}. Use at most as many folds as groups.")
     fold_of = _assign(groups, ids, labelled.labels, n_folds, seed)[groups.of_track]
     return [
         Fold(number=k + 1, of=n_folds, by=by, split=_split(ids, fold_of, k, n_folds, by, seed)) for k in range(n_folds)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ...cache.durable import canonical_json
 from ...cache.errors import ConfigError, TrainingError
-from ...cache.messages import join_names, nearest
+from ...cache.messages import counted, join_names, nearest
 from ...cache.names import match_names
 
 LabelMatrix = npt.NDArray[np.bool_]
@@ -145,7 +145,7 @@ def choose_genres(
     if not frequent:
         counts_left = "; ".join(map(str, steps))
         raise TrainingError(
-            f"no genre is left with {len(training)} training tracks ({counts_left}). Relax the filters."
+            f"no genre is left with {counted(len(training), 'training track')} ({counts_left}). Relax the filters."
         )
     return GenreChoice(
         names=tuple(names[column] for column in frequent),
@@ -163,7 +163,7 @@ def _listed_columns(names: Sequence[str], listed: Sequence[str]) -> list[int]:
         near = nearest(unknown[0], names, cutoff=0.6)
         hint = "" if near is None else f" (nearest: {near!r})"
         raise ConfigError(
-            f"genres: {len(unknown)} of {len(listed)} are not among the {len(names)} genres of the store: "
+            f"genres: {len(unknown)} of {len(listed)} are not among {counted(len(names), 'genre')} of the store: "
             f"{join_names([repr(name) for name in unknown])}{hint}. Correct or remove them."
         )
     return list(dict.fromkeys(position[matches[name]] for name in listed))

@@ -124,8 +124,8 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
     sorted_tracks = _Tracks(table=tracks.take(order), ids=ids, labels=labels[order], seed=seed)
     if len(ids) < 3:
         raise ConfigError(
-            f"{len(ids)} labelled tracks: too few for a training, validation and test split. Use at least 3, better "
-            "some dozens."
+            f"{counted(len(ids), 'labelled track')}: too few for a training, validation and test split. "
+            "Use at least 3, better some dozens."
         )
     requested, reasons = policy, list[str]()
     if policy == "auto":
@@ -191,7 +191,7 @@ def _stratified(tracks: _Tracks) -> Division:
     fold = IterativeStratification(tracks.labels, np.asarray(SHARES), np.random.RandomState(tracks.seed))
     positions = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
     if empty := [name for name in SPLITS if not len(positions[name])]:
-        few = f"split=stratified: {len(tracks.ids)} tracks are too few"
+        few = f"split=stratified: {counted(len(tracks.ids), 'track')}, too few"
         raise ConfigError(f"{few}: no {' and no '.join(empty)} track. Use split=random.")
     return positions, []
 
@@ -205,7 +205,7 @@ def _artist(tracks: _Tracks) -> Division:
         )
     if groups.n_groups < 3:
         raise ConfigError(
-            f"split=artist: the {n_tracks} tracks form {counted(groups.n_groups, 'group')} by artist, lyrics and "
+            f"split=artist: {counted(n_tracks, 'track')} in {counted(groups.n_groups, 'group')} by artist, lyrics and "
             "audio, but 3 are needed. Use split=stratified or split=random."
         )
     n_validation, n_test = _targets(n_tracks)

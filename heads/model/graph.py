@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...cache.messages import join_names, number
+from ...cache.messages import counted, join_names, number
 from ..results import json_value
 from .config import Conditional, GraphOptions
 
@@ -193,7 +193,7 @@ def build_adjacency(labels: npt.ArrayLike, embedding: npt.ArrayLike, options: Gr
     a1, counts = co_occurrence(labels, options.conditional)
     raw = np.asarray(embedding, dtype=np.float64)
     if raw.ndim != 2 or len(raw) != len(a1):
-        raise ValueError(f"genre embedding: shape {raw.shape} does not fit {len(a1)} genres")
+        raise ValueError(f"genre embedding: shape {raw.shape} does not fit {counted(len(a1), 'genre')}")
     if not np.isfinite(raw).all():
         raise ValueError("genre embedding: NaN or infinity. Extract into a new store.")
     used_cosine = cosine(centre(raw) if options.similarity == "centred" else raw)
@@ -313,8 +313,9 @@ def graph_sentence(summary: dict[str, Any]) -> str:
     cosine, raw = (number(summary[key], missing="undefined") for key in ("mean_cosine", "mean_cosine_raw"))
     own = summary["self_weight"]
     return (
-        f"genre graph of {summary['n_genres']} genres: {len(summary['zero_count'])} without a training track, "
-        f"{len(summary['isolated'])} isolated; mean cosine of names {cosine} as used, {raw} as stored; own weight per "
+        f"genre graph of {counted(summary['n_genres'], 'genre')}: {len(summary['zero_count'])} without a training "
+        f"track, {len(summary['isolated'])} isolated; mean cosine of names {cosine} as used, {raw} as stored; "
+        "own weight per "
         f"row {own['min']:.2f} to {own['max']:.2f}, mean {own['mean']:.2f}; squared adjacency: condition number "
         f"{number(summary['condition_number'], missing='infinite')}, effective rank {summary['effective_rank']:.1f}"
     )

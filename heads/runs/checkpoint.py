@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ...cache.durable import file_sha256, fsync_dir, fsync_tree, replace_file, seal, write_durable
 from ...cache.errors import RunError
+from ...cache.messages import counted
 from .documents import FORMAT_VERSION, DamagedError, StateDocument, check_document, check_file, read_sealed
 from .tensor_files import load_optimizer, load_tensors, load_weights, model_tensors, optimizer_tensors
 
@@ -140,7 +141,7 @@ def find_state(run: Path) -> tuple[RunState | None, list[str]]:
         except DamagedError as error:
             refused.append(str(error))
             continue
-        position = f"the end of epoch {state.epoch}" + (f" and {point[1]} steps" if point[1] else "")
+        position = f"the end of epoch {state.epoch}" + (f" and {counted(point[1], 'step')}" if point[1] else "")
         return state, [f"{damage}; resuming from {position}" for damage in refused] + list(filter(None, repairs))
     if refused:
         raise RunError(

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...cache.format.recipe import Recipe
-from ...cache.messages import interval, number, printable
+from ...cache.messages import counted, interval, number, printable
 from ..config import TrainConfig
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
@@ -110,7 +110,7 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
 def _summary(task: Task, config: TrainConfig) -> str:
     return f"""# Music genres from {_INPUTS[task.model.modalities]}
 
-A multi-label classifier, trained with `mgc train`. It scores {len(task.genres.names)} genres independently.
+A multi-label classifier, trained with `mgc train`. It scores {counted(len(task.genres.names), "genre")} independently.
 System `{config.model}`: {ABOUT[config.model]}.
 
 - Licence of these weights: {TO_FILL_IN}. The licence of mgc covers the software, not weights learned from a collection.
@@ -155,9 +155,9 @@ def _data(task: Task, recipe: Recipe) -> str:
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
-- Trained on {task.n_train} tracks by {n_artists} artists (a track without a known artist counts as its own);
-  {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres per track.{labels}
-- Epoch and thresholds: selected on {task.n_validation} validation tracks. Split `{task.split.policy}`{policy}.
+- Trained on {counted(task.n_train, "track")} by {counted(n_artists, "artist")} (a track without a known artist counts
+  as its own); {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres per track.{labels}
+- Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}. Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(map(str, task.genres.steps))}.
 - Audio: {clip}.
 - Lyrics: {tokens}."""
@@ -178,7 +178,11 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         + (", biases initialised to the log odds of the genres" if config.prior_bias else ""),
         "optimizer": f"{config.optimizer}, learning rate {config.learning_rate:g}, weight decay "
         f"{config.weight_decay:g}, schedule "
-        + (f"halving every {config.lr_halve_every} epochs" if config.schedule == "halving" else config.schedule),
+        + (
+            f"halving every {counted(config.lr_halve_every, 'epoch')}"
+            if config.schedule == "halving"
+            else config.schedule
+        ),
         "batch size, seed": f"{config.batch_size}, {config.seed}",
         "epoch of the weights": f"{facts.epoch}, the best by validation mAP so far",
         "precision": facts.precision,

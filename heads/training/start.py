@@ -187,8 +187,8 @@ def by_rule(config: TrainConfig, n_train: int) -> str:
     """Return the log line with the epochs and the learning rate of the rule."""
     steps = counted(config.steps_per_epoch(n_train), "step")
     return (
-        f"{config.n_epochs} epochs of {steps}, learning rate {config.learning_rate:g}, by the number of training "
-        "tracks; set them with --epochs and --lr"
+        f"{counted(config.n_epochs, 'epoch')} of {steps}, learning rate {config.learning_rate:g}, by the number of "
+        "training tracks; set them with --epochs and --lr"
     )
 
 

@@ -180,7 +180,7 @@ def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceO
         )
     if any("\0" not in track.path and os.path.lexists(find_file(root, track.path)) for track in sample):
         return []
-    text = f"{path}: none of {len(sample)} audio files looked for, such as {sample[0].path!r}, is under {root}"
+    text = f"{path}: none of {counted(len(sample), 'audio file')}, such as {sample[0].path!r}, is under {root}"
     if len(sample) >= ROOT_CHECK_TRACKS and options.root is None:
         raise ManifestError(f"{text}. Set the folder that the paths start from with --root.")
     return [text]
