@@ -35,8 +35,8 @@ def test_given_labels_are_used_in_training_and_evaluation(
     trained = call("train", store, "-o", run, *TRAIN, *other, "--json").json
     assert trained["genres"] == ["jazz", "rock"]
     assert trained["remarks"][:2] == [
-        "labels.csv labels 36 of 40 tracks; the others count as unlabelled",
-        "1 row of labels.csv without a track here",
+        "labels.csv labels 36 of 40 tracks; the others are unlabelled",
+        "1 row of labels.csv without a track in the store",
     ]
     assert "labelled: 36 of 40 tracks kept" in trained["remarks"]
     evaluated = call("evaluate", run, store, *other, "--json").json
@@ -56,7 +56,7 @@ def test_ablation_with_given_labels_needs_its_own_folder(
     folder, other = tmp_path / "ablation", ("--labels", labels, "--genre-delimiter", "|")
     command = ("ablate", small_store.path, "-o", folder, *TRAIN, "--tables", "components", "--seeds", 1, "--json")
     dry = call(*command, *other, "--dry-run").json
-    assert dry["remarks"][0] == "labels.csv labels 36 of 40 tracks; the others count as unlabelled"
+    assert dry["remarks"][0] == "labels.csv labels 36 of 40 tracks; the others are unlabelled"
     ablation = call(*command, *other, "--shard", "1/8").json  # one of the eight runs
     about = ablation["caption"]
     assert (about["runs_finished"], about["genres"], about["mgc"]) == (1, ["jazz", "rock"], [__version__])
@@ -94,7 +94,7 @@ def test_genres_of_unknown_tracks_need_no_embedding(
         ("id,genre\nt0001,rock\n", "no column 'genres'"),
         ("id,genres\nt0001,rock\nt0001,jazz\n", "line 3: track 't0001' is listed twice"),
         ("id,genres\nt0001,rock|jazz\n", "--genre-delimiter '|'"),
-        ("id,genres\nnobody,rock\n", "none of its 1 ids is a track of"),
+        ("id,genres\nnobody,rock\n", "no id of 1 row is a track of"),
         ("id,genres\nt0001,polka\n", "1 genre without an embedding"),
         ("id,genres\n", "lists no track"),
     ],
