@@ -155,9 +155,11 @@ def _data(task: Task, recipe: Recipe) -> str:
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
-- Trained on {counted(task.n_train, "track")} by {counted(n_artists, "artist")} (a track without a known artist counts
-  as its own); {task.n_without_lyrics} of the tracks without lyrics; {lengths.mean():.2f} of the genres per track.{labels}
-- Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}. Split `{task.split.policy}`{policy}.
+- Trained on {counted(task.n_train, "track")} by {counted(n_artists, "artist")} (a track without a known artist
+  counts as its own); {task.n_without_lyrics} of the tracks without lyrics;
+  {lengths.mean():.2f} of the genres per track.{labels}
+- Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}.
+  Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(map(str, task.genres.steps))}.
 - Audio: {clip}.
 - Lyrics: {tokens}."""

@@ -47,7 +47,10 @@ def test_given_labels_are_used_in_training_and_evaluation(
     refused = call("train", store, "-o", run, *TRAIN, "--resume")
     assert (refused.code, "labels of the training and validation tracks" in refused.err) == (2, True)
     sha256 = json.loads((run / "run.json").read_text())["labels_sha256"]
-    assert f"given in place of the collection's own, sha256 `{sha256}`" in (run / "best/README.md").read_text()
+    assert (
+        f"Labels: from a separate file instead of the collection, sha256 `{sha256}`"
+        in (run / "best/README.md").read_text()
+    )
 
 
 def test_ablation_with_given_labels_needs_its_own_folder(
