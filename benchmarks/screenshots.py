@@ -16,9 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.chromium import Chromium
 from mgc.api.runs import report
-
-from .chromium import Chromium
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WIDTH_PX, HEIGHT_PX = 1200, 900
