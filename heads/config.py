@@ -136,8 +136,8 @@ class TrainConfig:
         the system or a single modality cannot have is switched off.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
     device, precision, placement : device, precision and feature placement; ``auto`` selects the fastest available.
-    compile : compile training steps with ``torch.compile``, which takes about a minute at the start. Meant for GPUs,
-        where launching many small kernels dominates; slower on CPUs (docs/design/008-speed.md).
+    compile : compile training steps with ``torch.compile``, on CUDA as CUDA graphs, which takes about a minute. None:
+        on CUDA only, after a few steps; slower on CPUs (docs/design/008-speed.md).
     deterministic : use only operations with reproducible bits, and refuse to resume where bits would differ.
     """
 
@@ -176,7 +176,7 @@ class TrainConfig:
     device: Device = "auto"
     precision: Precision = "auto"
     placement: PlacementName = "auto"
-    compile: bool = False
+    compile: bool | None = None
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -269,7 +269,7 @@ class TrainConfig:
             if key != "preset"
             and now[key] != before[key]
             and key not in free
-            and not (key in ("lr", "epochs") and now[key] is None)
+            and not (key in ("lr", "epochs", "compile") and now[key] is None)
         ]
 
     def lr_at(self, epoch: int) -> float:

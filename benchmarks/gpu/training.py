@@ -36,18 +36,14 @@ class Training:
     def __init__(self, task: Task, batches: FeatureBatches, config: TrainConfig, device: torch.device, precision: str):
         self.task, self.batches, self.config, self.device, self.precision = task, batches, config, device, precision
         self.model, self.optimizer = make_model(task, config, device)
+        self.learner = Learner(
+            model=self.model, optimizer=self.optimizer, config=config, device=device, precision=precision
+        )
         self.ready = ReadyBatches(batches, epoch_batches(task.n_train, config.batch_size, seed=config.seed, epoch=1))
 
     def epoch(self, batches: Any) -> EpochSums:
         """Train epoch 1 in each call, since the prepared batches have its order."""
-        learner = Learner(
-            model=self.model,
-            optimizer=self.optimizer,
-            config=self.config,
-            device=self.device,
-            precision=self.precision,
-        )
-        return train_epoch(learner, batches, self.task.n_train, epoch=1)
+        return train_epoch(self.learner, batches, self.task.n_train, epoch=1)
 
     def step_cost(self) -> tuple[float, float]:
         """Return the operations of one step, and the bytes that its layers read and write."""

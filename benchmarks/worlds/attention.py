@@ -62,8 +62,7 @@ def accuracy(
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=3e-3)
 
     def score(frames: Tensor, tokens: Tensor) -> Tensor:
-        counts = (torch.full((len(x),), x.shape[1]) for x in (frames, tokens))
-        fused = module(*zip((frames, tokens), counts, strict=True))
+        fused = module(*((x, torch.ones(x.shape[:2], dtype=torch.bool)) for x in (frames, tokens)))
         logits: Tensor = head(*fused.memory) if query else head(fused.vector)
         return logits[:, 0]
 

@@ -1,7 +1,7 @@
 """From the feature store to batches: tensors cached in the fastest memory that fits, batches on the model's device.
 
 Every placement gives the same batches, bit for bit. Token states are kept without padding, end to end, and padded to
-the longest lyric of a batch.
+the longest lyric of a batch; spectrograms are cut to its longest clip. On CUDA both are rounded up (`STEPS`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from ..model.batch import Batch, to_device
 Index = npt.NDArray[np.int64]
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
 """Shares of the free memory that cached features may take; the rest is for the model and for other people."""
+STEPS = {"cpu": (32, 1), "cuda": (320, 128)}
+"""Mel frames and tokens whose multiples a batch is padded to. On CUDA few shapes exist, and a compiled training step is
+recorded once per shape. The length follows from the tracks of a batch, never the other way round, so shuffling stays
+uniform."""
 _READ_AT_ONCE = 64
+
+
+_PER_TRACK = ("mel_frames", "lyrics_tokens", "labels", "track_key", "lyrics_key", "rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +153,12 @@ class FeatureBatches:
         self._has_lyrics = "lyrics" in shapes
         self._starts = np.concatenate([[0], np.cumsum(examples.lyrics_tokens)]).astype(np.int64)
         self._cache: _Cache | None = None
+        cached_on = device if placement.name == "device" else torch.device("cpu")
         if placement.name != "mapped":
-            self._cache = self._read_all(device if placement.name == "device" else torch.device("cpu"))
+            self._cache = self._read_all(cached_on)
+        self._tracks = {name: torch.tensor(getattr(examples, name), device=cached_on) for name in _PER_TRACK}
+        self._tracks["labels"] = self._tracks["labels"].float()
+        self._first_state = torch.from_numpy(self._starts[:-1]).to(cached_on)
 
     def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
         """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""
@@ -169,31 +180,28 @@ class FeatureBatches:
                 yield waiting.result()
 
     def _gather(self, index: Index) -> Batch:
-        examples = self.examples
-        tokens = examples.lyrics_tokens[index]
-        mel, lyrics, pooled = self._features(index, tokens)
-        return Batch(
-            mel=mel,
-            mel_frames=torch.from_numpy(examples.mel_frames[index]),
-            lyrics=lyrics,
-            lyrics_tokens=torch.from_numpy(tokens),
-            lyrics_pooled=pooled,
-            labels=torch.from_numpy(examples.labels[index].astype(np.float32)),
-            track_key=torch.from_numpy(examples.track_key[index]),
-            lyrics_key=torch.from_numpy(examples.lyrics_key[index]),
-            rows=torch.from_numpy(examples.rows[index]),
+        """The batch where its tracks are kept; all that goes there is the index."""
+        frames, tokens = self.examples.mel_frames[index], self.examples.lyrics_tokens[index]
+        n_frames, n_tokens = (
+            -(-int(counts.max(initial=least)) // step) * step
+            for counts, step, least in zip((frames, tokens), STEPS[self._device.type], (1, 0), strict=True)
         )
-
-    def _features(self, index: Index, tokens: Index) -> tuple[Tensor, Tensor, Tensor]:
-        longest = int(tokens.max(initial=0))
         if self._cache is None:
-            mel, flat, pooled = self._read(index, longest)
-            starts = np.arange(len(index), dtype=np.int64) * longest
+            mel, flat, pooled = self._read(index, n_tokens)
+            place = torch.from_numpy(index)
+            first_state = torch.arange(len(index)) * (len(flat) // len(index))
         else:
-            place = to_device(torch.from_numpy(index), self._cache.mel.device)
-            mel, pooled = self._cache.mel[place], self._cache.pooled[place]
-            flat, starts = self._cache.lyrics, self._starts[index]
-        return mel, _padded(flat, starts, tokens, longest), pooled
+            flat = self._cache.lyrics
+            place = to_device(torch.from_numpy(index), flat.device)
+            mel, pooled, first_state = self._cache.mel[place], self._cache.pooled[place], self._first_state[place]
+        tracks = {name: values[place] for name, values in self._tracks.items()}
+        batch = Batch(
+            mel=mel[:, :, :n_frames],
+            lyrics=_padded(flat, first_state, tracks["lyrics_tokens"], n_tokens),
+            lyrics_pooled=pooled,
+            **{**tracks, "mel_frames": torch.from_numpy(frames)},  # on the host: the batch looks at them
+        )
+        return batch.with_tensors(mel_frames=tracks["mel_frames"])
 
     def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor]:
         """mel, token states laid end to end (`longest` a track, cut from the padded store) and pooled lyrics."""
@@ -256,15 +264,14 @@ def in_batches(order: Index, batch_size: int) -> list[Index]:
     return np.split(order, cuts) if len(order) else []
 
 
-def _padded(flat: Tensor, starts: Index, tokens: Index, longest: int) -> Tensor:
-    """(B, longest, D) from states laid end to end; 0 beyond each length."""
-    if longest == 0:
-        return flat.new_zeros((len(starts), 0, flat.shape[1]))
-    step = np.arange(longest)
+def _padded(flat: Tensor, first: Tensor, tokens: Tensor, n_tokens: int) -> Tensor:
+    """(B, n_tokens, D) from states laid end to end; 0 beyond each length."""
+    if not len(flat):
+        return flat.new_zeros((len(first), n_tokens, flat.shape[1]))
+    step = torch.arange(n_tokens, device=flat.device)
     inside = step < tokens[:, None]
-    position = np.where(inside, starts[:, None] + step, 0)
-    states = flat[to_device(torch.from_numpy(position), flat.device)]
-    return states.masked_fill_(~to_device(torch.from_numpy(inside), flat.device)[..., None], 0.0)
+    states = flat[torch.where(inside, first[:, None] + step, 0)]
+    return states.masked_fill_(~inside[..., None], 0.0)
 
 
 def _keys(hashes: pa.ChunkedArray, rows: Index) -> Index:

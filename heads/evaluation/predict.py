@@ -18,13 +18,18 @@ from ...cache.format.schema import ABSENT, OK
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
 from ..data.batches import Examples, FeatureBatches, Placement, in_batches
-from ..device import resolve_device, reused_memory
+from ..device import free_bytes, resolve_device, reused_memory
 from ..model.system import System
 from ..runs.published_model import LoadedModel
 from .predict_options import PredictOptions
 
 BLOCK_TRACKS = 1024
 """Tracks whose scores are held at once where a whole catalogue is predicted."""
+
+BATCH_ON_CUDA = 512
+"""Tracks that are scored at once on CUDA, where memory allows."""
+_TRACK_BYTES = 128 * 2**20
+"""Free memory per track for that: twice the largest activations of the base encoder for a clip of 30 s."""
 
 _HARMLESS = ("lyrics.model:", "lyrics.precision:", "genre_names.")
 """Differences that prediction accepts. The name of a text model is informative, since hashes decide. States in fp32 and
@@ -46,29 +51,36 @@ def score(
     index: npt.NDArray[np.int64],
     *,
     batch_size: int = 16,
+    tf32: bool = False,
     on_progress: Progress = silent,
 ) -> OutputArrays:
     """Compute the outputs for the examples `index`, in that order, always in float32 and without dropout.
 
     Parameters
     ----------
+    batch_size : on CUDA at least; as many as `BATCH_ON_CUDA` where memory is free for them.
+    tf32 : on CUDA multiply with 10 bits of mantissa, for validation, whose figures choose among epochs.
     on_progress : receives the number of examples scored so far.
     """
-    arrays: dict[str, npt.NDArray[np.float32]] = {
-        "logits": np.zeros((len(index), model.config.n_genres), dtype=np.float32)
-    }
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        batch_size = max(batch_size, min(BATCH_ON_CUDA, free_bytes(device) // _TRACK_BYTES))
     # Lyrics of one length together: less padding to compute.
     places = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
+    found: dict[str, list[torch.Tensor]] = {}
     done = 0
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), _evaluating(model, tf32=tf32):
         for place, batch in zip(places, batches(index[place] for place in places), strict=True):
-            for name, value in vars(model(batch)).items():
-                if value is not None and value.ndim == 2:  # tau is a scalar
-                    array = arrays.setdefault(name, np.zeros((len(index), value.shape[1]), dtype=np.float32))
-                    array[place] = value.float().cpu().numpy()
+            outputs = model(batch)
+            for name in ("logits", "audio_embedding", "lyrics_embedding"):
+                if (value := getattr(outputs, name)) is not None:
+                    found.setdefault(name, []).append(value.float())  # on the device, copied once at the end
             done += len(place)
             on_progress("predict", done, len(index))
-    return OutputArrays(**arrays)
+        if not places:
+            return OutputArrays(logits=np.zeros((0, model.config.n_genres), dtype=np.float32))
+        back = np.argsort(np.concatenate(places))
+        return OutputArrays(**{name: torch.cat(values).cpu().numpy()[back] for name, values in found.items()})
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -78,17 +90,20 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: System) -> Iterator[None]:
-    """Evaluation mode, nothing compiled, and on CUDA convolutions in true float32 by algorithms that do not vary."""
-    was_training = model.training
+def _evaluating(model: System, *, tf32: bool) -> Iterator[None]:
+    """Evaluation mode, nothing compiled, and on CUDA algorithms that do not vary, in float32 or `tf32`."""
+    was_training, matmul = model.training, torch.backends.cuda.matmul
     model.eval()
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     try:
-        with (
-            exact if next(model.parameters()).is_cuda else contextlib.nullcontext(),
-            # Scores must not depend on how a model was trained. Without the compiler imported, nothing is compiled.
-            torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext(),
-        ):
+        with contextlib.ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # without the compiler imported, nothing is compiled
+                stack.enter_context(torch.compiler.set_stance("force_eager"))  # scores do not depend on the training
+            if next(model.parameters()).is_cuda:
+                stack.callback(setattr, matmul, "allow_tf32", matmul.allow_tf32)
+                matmul.allow_tf32 = tf32
+                stack.enter_context(
+                    torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
+                )
             yield
     finally:
         model.train(was_training)

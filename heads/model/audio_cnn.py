@@ -5,14 +5,12 @@ Shapes: B batch, M mel bands, T mel frames, K frames after the encoder, E channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...cache.errors import ConfigError
-from .batch import to_device
 from .config import EncoderName, MelLevel
 
 CHANNELS: dict[str, tuple[int, ...]] = {
@@ -26,12 +24,15 @@ POOLS = ((2, 2), (2, 2), (2, 2), (4, 2), (4, 2))
 TIME_STRIDE = 32
 """Mel frames per encoder frame (0.743 s at 22 050 Hz and hop 512)."""
 
+_IN_PLACE = True
+"""Whether padding is overwritten in place on a CPU, where that touches less memory than a mask; tests switch it off."""
+
 MIN_MELS = 128
 """Mel bands that the pools reduce to one row."""
 
 
 class AudioEncoder(nn.Module):
-    """(B, M, T) normalised log-mel -> (B, K, E) frames, K = ceil(longest clip of the batch / 32), at most T // 32.
+    """(B, M, T) normalised log-mel -> (B, K, E) frames, K = T // 32.
 
     Parameters
     ----------
@@ -45,9 +46,8 @@ class AudioEncoder(nn.Module):
     work.
 
     Frames of zero-padding take part in nothing. In every block, frames at or beyond ``ceil(mel_frames / 2^k)`` are
-    left out of the batch statistics and come out as zero, which max-pooling over ReLU's output reads as "nothing here"
-    and the next convolution as its own border padding. A clip therefore gives the same frames whatever its padding
-    holds and however long it is, and what lies beyond the longest clip of a batch is not computed.
+    left out of the batch statistics and of max-pooling, and come out as zero, which the next convolution reads as its
+    own border padding. A clip therefore gives the same frames whatever its padding holds and however long it is.
     """
 
     def __init__(self, name: EncoderName = "base", *, n_mels: int = MIN_MELS) -> None:
@@ -62,26 +62,27 @@ class AudioEncoder(nn.Module):
         )
         self.out_channels = widths[-1]
 
-    def forward(self, mel_BMT: Tensor, mel_frames: Sequence[int]) -> Tensor:
-        """Encode; `mel_frames` is the number of audio frames of each track. Padding frames are 0 in the output."""
+    def forward(self, mel_BMT: Tensor, valid_BT: Tensor | None = None) -> Tensor:
+        """Encode; `valid_BT` is true in the audio frames, which come first, or None without padding."""
         n_frames = mel_BMT.shape[-1]
         if n_frames < TIME_STRIDE:
             raise ValueError(f"the encoder needs at least {TIME_STRIDE} mel frames, the batch has {n_frames}")
-        lengths = [min(max(n, 1), n_frames) for n in mel_frames]
-        longest = min(-(-max(lengths, default=1) // TIME_STRIDE) * TIME_STRIDE, n_frames)
         # Channels last in memory: normalising and pooling many pixels of few channels is what a step on a CPU costs.
-        x = mel_BMT[..., :longest].contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
+        x = mel_BMT.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
         for block in self.blocks:
-            # Rounded up at every pool, tracks a few frames short of the longest catch up with it.
-            padded = min(lengths, default=x.shape[-1]) < x.shape[-1]
-            x = block(x, lengths if padded else None)
-            lengths = [min((n + 1) // 2, x.shape[-1]) for n in lengths]
+            x = block(x, valid_BT)
+            valid_BT = None if valid_BT is None else valid_BT[:, ::2][:, : x.shape[-1]]
         frames_BKE: Tensor = x.mean(dim=2).transpose(1, 2)
         return frames_BKE
 
+    def encode(self, mel_BMT: Tensor, valid_BT: Tensor, *, padded: bool) -> tuple[Tensor, Tensor]:
+        """Return the frames (B, K, E), and which of them hold audio (B, K): ``ceil(mel_frames / 32)``, at least 1."""
+        frames_BKE = self(mel_BMT, valid_BT if padded else None)
+        return frames_BKE, valid_BT[:, ::TIME_STRIDE][:, : frames_BKE.shape[1]]
+
 
 class ConvBlock(nn.Module):
-    """Conv3x3 - BN - MaxPool - ReLU on (B, C, M, T), blind to frames at or beyond each track's length."""
+    """Conv3x3 - BN - MaxPool - ReLU on (B, C, M, T), blind to frames that are not valid."""
 
     def __init__(self, n_in: int, n_out: int, pool: tuple[int, int]) -> None:
         super().__init__()
@@ -89,88 +90,93 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(n_out)
         self.pool = nn.MaxPool2d(pool)
 
-    def forward(self, x: Tensor, lengths: list[int] | None) -> Tensor:
-        """`lengths` None: every track is as long as the batch."""
-        x = self.conv(x)
-        if lengths is None:
-            whole: Tensor = self.pool(self.norm(x))
-            return torch.relu(whole)
-        x = normalise_valid(self.norm, x, lengths)
-        # The last pooled frame of an odd length also covers one frame of padding, into which the convolution spills.
-        spilt = [(i, n) for i, n in enumerate(lengths) if n % 2 and n < x.shape[-1]]
-        if spilt:
-            track, frame = to_device(torch.tensor(spilt), x.device).T
-            x[track, :, :, frame] = 0.0
-        pooled = torch.relu(self.pool(x))
-        halved = to_device(torch.tensor([(n + 1) // 2 for n in lengths]), x.device)
-        return pooled.masked_fill(~valid_mask(halved, pooled.shape[-1])[:, None, None, :], 0.0)
+    def forward(self, x: Tensor, valid_BT: Tensor | None) -> Tensor:
+        """`valid_BT` None: every frame is valid. Else what comes out of padding is 0."""
+        return torch.relu(self.pool(normalise_valid(self.norm, self.conv(x), valid_BT)))
 
 
-def normalise_valid(norm: nn.BatchNorm2d, x: Tensor, lengths: list[int]) -> Tensor:
-    """Batch-normalise (B, C, M, T) with the statistics of the first ``lengths[i]`` frames of each track.
+def normalise_valid(norm: nn.BatchNorm2d, x: Tensor, valid_BT: Tensor | None) -> Tensor:
+    """Batch-normalise (B, C, M, T) with the statistics of the valid frames; -inf comes out of the others.
 
-    What comes out beyond a track's length means nothing. In training `x` itself is overwritten there.
+    `x` may be overwritten there.
 
     Notes
     -----
     In training, padding is filled with each channel's mean over the n valid of N values. That leaves the mean as it is
-    and makes the variance exactly n / N of the valid one, which a scale of ``sqrt(n / N)`` and the same share of
-    epsilon undo, so the library's fused kernel does the work; the fill carries its part of the gradient.
+    and makes the variance exactly n / N of the valid one, which a scale of ``sqrt(n / N)`` undoes, so the library's
+    fused kernel does the work; epsilon counts N / n times. In the backward pass padding is filled with the mean of the
+    valid gradients, which the kernel subtracts: valid frames then get the gradient of their own statistics, padding
+    gets none.
     """
-    if not norm.training or min(lengths) >= x.shape[-1]:  # running statistics, or no padding to leave out
+    if valid_BT is None:
         plain: Tensor = norm(x)
         return plain
-    n_mels, n_frames = x.shape[2:]
-    n_valid, n_all = sum(lengths) * n_mels, len(lengths) * n_frames * n_mels
-    share = n_valid / n_all
-    filled: Tensor = _PaddingToMean.apply(x, lengths)  # type: ignore[no-untyped-call]
-    assert norm.running_mean is not None
+    if not norm.training:
+        return _fill_padding(norm(x), valid_BT, -torch.inf)
     assert norm.running_var is not None
     assert norm.momentum is not None
-    batch_mean, batch_var = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
+    share = valid_BT.mean(dtype=norm.weight.dtype)
+    filled = _MeanInPadding.apply(x, valid_BT, share)  # type: ignore[no-untyped-call]
+    running_var = norm.running_var * share
     out = nn.functional.batch_norm(
-        filled, batch_mean, batch_var, norm.weight * share**0.5, norm.bias, True, 1.0, norm.eps * share
+        filled,
+        norm.running_mean,
+        running_var,
+        norm.weight * share.sqrt(),
+        torch.lerp(norm.bias.detach(), norm.bias, share),  # the bias; its gradient counts padding, and is N / n times
+        training=True,
+        momentum=norm.momentum,
+        eps=norm.eps,
     )
-    with torch.no_grad():
-        norm.running_mean.lerp_(batch_mean, norm.momentum)
-        norm.running_var.lerp_(batch_var * ((n_all - 1) / max(n_valid - 1, 1)), norm.momentum)
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-    return out
+    torch.div(running_var, share, out=norm.running_var)
+    hidden: Tensor = _NothingInPadding.apply(out, valid_BT, share)  # type: ignore[no-untyped-call]
+    return hidden
 
 
-class _PaddingToMean(torch.autograd.Function):
-    """Overwrite padding with each channel's mean over the valid frames, in place; touches no more than it must."""
+class _MeanInPadding(torch.autograd.Function):
+    """Fill padding with each channel's mean over the valid frames; no gradient reaches it (`_NothingInPadding`)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, lengths: list[int]) -> Tensor:
-        ctx.lengths = lengths
-        ctx.mark_dirty(x)
-        padding = _padding(x, lengths)
-        total = x.sum((0, 2, 3)) - torch.stack([part.sum((1, 2)) for part in padding]).sum(0)
-        mean = total / (sum(lengths) * x.shape[2])
-        for part in padding:
-            part.copy_(mean[:, None, None])
-        return x
+    def forward(ctx: Any, x: Tensor, valid_BT: Tensor, share: Tensor) -> Tensor:
+        out = _fill_with_mean(_fill_padding(x, valid_BT, 0.0), valid_BT, share)
+        if out is x:
+            ctx.mark_dirty(x)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        padding = _padding(grads[0], ctx.lengths)
-        of_mean = torch.stack([part.sum((1, 2)) for part in padding]).sum(0)
-        grad = grads[0] + (of_mean / (sum(ctx.lengths) * grads[0].shape[2]))[:, None, None]
-        for part in _padding(grad, ctx.lengths):
-            part.zero_()
-        return grad, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0], None, None
 
 
-def _padding(x: Tensor, lengths: list[int]) -> list[Tensor]:
-    """Views (C, M, frames beyond the end) of the tracks that have any."""
-    return [x[i, :, :, n:] for i, n in enumerate(lengths) if n < x.shape[-1]]
+class _NothingInPadding(torch.autograd.Function):
+    """Fill padding with -inf; in the backward pass, where its gradient is 0, with the mean of the valid gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valid_BT: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(valid_BT, share)
+        out = _fill_padding(x, valid_BT, -torch.inf)
+        if out is x:
+            ctx.mark_dirty(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _fill_with_mean(grads[0], *ctx.saved_tensors), None, None
 
 
-def encoder_frames(mel_frames: Tensor, n_frames: int) -> Tensor:
-    """Valid encoder frames of each track: ``ceil(mel_frames / 32)``, at least 1 and at most ``n_frames // 32``."""
-    return (mel_frames.add(TIME_STRIDE - 1) // TIME_STRIDE).clamp(1, n_frames // TIME_STRIDE)
+def _fill_with_mean(x: Tensor, valid_BT: Tensor, share: Tensor) -> Tensor:
+    """Fill padding, which is 0, with each channel's mean over the valid frames."""
+    return _fill_padding(x, valid_BT, x.mean(dim=(0, 2, 3)) / share)
+
+
+def _fill_padding(x: Tensor, valid_BT: Tensor, value: Tensor | float) -> Tensor:
+    """(B, C, M, T) with a number, or one per channel, in the frames that are not valid; on a CPU `x` itself."""
+    values = value[:, None, None] if isinstance(value, Tensor) else value
+    if not (x.is_cpu and _IN_PLACE) or torch.compiler.is_compiling():
+        return torch.where(valid_BT[:, None, None, :], x, values)
+    for track, n_valid in enumerate(valid_BT.sum(dim=1).tolist()):
+        x[track, :, :, n_valid:] = values
+    return x
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:

@@ -5,12 +5,10 @@ Shapes: B batch, M mel bands, T mel frames, F channels, D text width, C genres.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from .audio_cnn import CHANNELS, AudioEncoder, encoder_frames, normalise_valid, valid_mask
+from .audio_cnn import CHANNELS, AudioEncoder, normalise_valid
 from .batch import Batch, Outputs
 from .config import ModelConfig
 from .fusion import at_least_float32, masked_mean
@@ -56,12 +54,12 @@ class Pandeya(System):
 
     def forward(self, batch: Batch) -> Outputs:
         """Score every genre for each track of `batch`, on the system's device."""
-        x = self.normalise_mel(batch.mel, batch.mel_frames)[:, None]
-        lengths, counted = batch.mel_frames.clamp(1, x.shape[-1]), [min(max(n, 1), x.shape[-1]) for n in batch.lengths]
+        mel, valid = self.normalise_mel(batch)
+        x = mel[:, None]
         for block in self.blocks:
-            x = block(x, lengths, counted)
-            lengths, counted = (lengths + 1) // 2, [(n + 1) // 2 for n in counted]
-        audio = _valid_mean(x, lengths)
+            x = block(x, valid, padded=batch.padded)
+            valid = valid[:, ::2]
+        audio = _valid_mean(x, valid)
         lyrics = batch.lyrics_pooled.to(audio.dtype).masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
         hidden = torch.relu(self.dense(torch.cat([audio, lyrics], dim=-1)))
         return Outputs(logits=self.classifier(self.dropout(hidden)).float())
@@ -87,21 +85,21 @@ class DenseBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * n_filters)
         self.excite = SqueezeExcite(2 * n_filters, ratio)
 
-    def forward(self, x: Tensor, lengths: Tensor, counted: Sequence[int]) -> Tensor:
-        """Transform `x`, which is 0 in padding, like the output; `counted` are `lengths` as Python integers."""
-        padding = ~valid_mask(lengths, x.shape[-1])[:, None, None, :]
+    def forward(self, x: Tensor, valid_BT: Tensor, *, padded: bool) -> Tensor:
+        """Transform `x`, which is 0 in padding, like the output."""
+        padding = ~valid_BT[:, None, None, :]
         y = torch.relu(self.along_time(x)).masked_fill(padding, 0.0)
         y = torch.relu(self.along_frequency(torch.cat([x, y], dim=1))).masked_fill(padding, 0.0)
         y = torch.relu(self.narrow(torch.cat([x, y], dim=1)))
         parallel = torch.relu(self.beside(x))
         # The maximum over a valid frame and a padding frame must not be the 0 of the padding.
         pooled = [self.pool(torch.cat([x, end], dim=1).masked_fill(padding, -torch.inf)) for end in (y, parallel)]
-        halved = (lengths + 1) // 2
-        padding = ~valid_mask(halved, pooled[0].shape[-1])[:, None, None, :]
+        valid_BT = valid_BT[:, ::2]
+        padding = ~valid_BT[:, None, None, :]
         merged = torch.relu(self.merge((pooled[0] + pooled[1]).masked_fill(padding, 0.0)))
         # A copy: `normalise_valid` writes in place, and the gradient of ReLU needs its output.
-        normed = normalise_valid(self.norm, merged.clone(), [(n + 1) // 2 for n in counted]).masked_fill(padding, 0.0)
-        excited: Tensor = self.excite(normed, halved)
+        normed = normalise_valid(self.norm, merged.clone(), valid_BT if padded else None).masked_fill(padding, 0.0)
+        excited: Tensor = self.excite(normed, valid_BT)
         return excited
 
 
@@ -119,8 +117,8 @@ class SqueezeExcite(nn.Module):
         self.excite = nn.Linear(max(1, channels // ratio), channels, bias=False)
         self.place = nn.Conv2d(channels, 1, 1, bias=False)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(_valid_mean(x, lengths)))))
+    def forward(self, x: Tensor, valid_BT: Tensor) -> Tensor:
+        channel = torch.sigmoid(self.excite(torch.relu(self.squeeze(_valid_mean(x, valid_BT)))))
         gated: Tensor = x * channel[:, :, None, None] + x * torch.sigmoid(self.place(x))
         return gated
 
@@ -133,10 +131,10 @@ def _same_conv(n_in: int, n_out: int, kernel: tuple[int, int]) -> nn.Conv2d:
     return conv
 
 
-def _valid_mean(x_BFMT: Tensor, lengths: Tensor) -> Tensor:
+def _valid_mean(x_BFMT: Tensor, valid_BT: Tensor) -> Tensor:
     """Return the (B, F) float32 mean over bands and valid frames of a tensor that is 0 in padding."""
     total = at_least_float32(x_BFMT).sum(dim=(2, 3))
-    return total / (lengths * x_BFMT.shape[2])[:, None]
+    return total / (valid_BT.sum(dim=1, keepdim=True) * x_BFMT.shape[2])
 
 
 class Santana(System):
@@ -160,8 +158,6 @@ class Santana(System):
 
     def forward(self, batch: Batch) -> Outputs:
         """Score every genre for each track of `batch`, on the system's device."""
-        mel = self.normalise_mel(batch.mel, batch.mel_frames)
-        frames_BKE = self.encoder(mel, batch.lengths)
-        n_frames = encoder_frames(batch.mel_frames, mel.shape[-1])
-        pooled = masked_mean(frames_BKE, valid_mask(n_frames, frames_BKE.shape[1]))
+        mel, valid = self.normalise_mel(batch)
+        pooled = masked_mean(*self.encoder.encode(mel, valid, padded=batch.padded))
         return Outputs(logits=self.classifier(pooled).float())

@@ -28,7 +28,8 @@ class Batch:
     labels : (B, C) float 0/1.
     track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
     rows : (B,) int64, rows of the store.
-    lengths : `mel_frames` as numbers, read on the host: reading them from a GPU waits for all of its queued work.
+    padded : whether a clip is shorter than the batch, so that padding has to be masked. Read from `mel_frames` when the
+        batch is built, on the host: reading a value from a GPU waits for all of its queued work.
     """
 
     mel: Tensor
@@ -40,10 +41,10 @@ class Batch:
     track_key: Tensor
     lyrics_key: Tensor
     rows: Tensor
-    lengths: tuple[int, ...] = dataclasses.field(init=False)
+    padded: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.lengths = tuple(self.mel_frames.tolist())
+        self.padded = bool((self.mel_frames < self.mel.shape[-1]).any())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +54,7 @@ class Batch:
         return self.map(lambda tensor: tensor.to(device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch of what `change` makes of each tensor; it changes no length."""
+        """Return the batch of what `change` makes of each tensor; it changes no length."""
         return self.with_tensors(
             **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         )

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from .config import TAU_MAX, TAU_MIN, TemperatureScale
 from .fusion import at_least_float32
@@ -59,7 +60,7 @@ class ContrastiveProjection(nn.Module):
             audio = self.audio(audio_BE.to(self.audio.weight.dtype))
             lyrics = self.lyrics(lyrics_BD.to(self.lyrics.weight.dtype))
             if self.normalise:
-                audio, lyrics = nn.functional.normalize(audio, dim=-1), nn.functional.normalize(lyrics, dim=-1)
+                audio, lyrics = nn.functional.normalize(torch.stack([audio, lyrics]), dim=-1)
         return audio, lyrics
 
     @torch.no_grad()
@@ -88,19 +89,16 @@ def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members
     -----
     Ru et al. 2023, Eq. 5 and 6. No data-dependent shapes, so nothing waits for a GPU.
     """
-    n_rows = len(scores)
-    own = torch.eye(n_rows, dtype=torch.bool, device=scores.device)
-    if members is None:
-        members = torch.ones(n_rows, dtype=torch.bool, device=scores.device)
-    counts = members[:, None] & members[None, :]
-    if pairs is not None:
-        counts = counts & pairs
-    visible = scores.masked_fill(~(counts | own), -torch.inf)
-    hit = visible.diagonal()
-    each = (visible.logsumexp(dim=1) + visible.logsumexp(dim=0)) / 2 - hit
-    n_members = members.sum()
-    mean = each.masked_fill(~members, 0.0).sum() / n_members.clamp(min=1)
-    return mean * (n_members >= 2)
+    own = torch.arange(len(scores), device=scores.device)
+    visible = torch.ones_like(scores, dtype=torch.bool) if pairs is None else pairs
+    n_members: Tensor | int = len(scores)
+    if members is not None:
+        visible = visible & members[:, None] & members
+        n_members = members.sum().clamp(min=1)
+    # A row that sees itself alone, as one that takes no part does, has a loss and a gradient of exactly 0.
+    scores = torch.where(visible | (own[:, None] == own), scores, -torch.inf)
+    both = cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.T, own, reduction="sum")
+    return both / (2 * n_members)
 
 
 def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tensor, lyrics_key: Tensor) -> Tensor:

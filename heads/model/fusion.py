@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import ConfigError
-from .audio_cnn import valid_mask
 from .config import LyricsPooling
 
 
@@ -57,7 +56,7 @@ class CrossAttention(nn.Module):
         query = self._split(self.query(x_BQW))
         if self.uniform:
             query = query * 0.0
-        key, value = self._split(self.key(other_BNW)), self._split(self.value(other_BNW))
+        key, value = map(self._split, linear_together(other_BNW, self.key, self.value))
         mixed_BHQd = attend(query, key, value, other_mask_BN[:, None, None, :], self.dropout if self.training else 0.0)
         mixed: Tensor = self.out(mixed_BHQd.transpose(1, 2).flatten(2))
         return mixed
@@ -148,18 +147,16 @@ class Fusion(nn.Module):
 
         Parameters
         ----------
-        audio : frames (B, K, E) and their number (B,) int64, at least 1; None where the modality is left out.
-        lyrics : token states (B, L, D) and their number (B,) int64, at least 1; None where left out.
+        audio : frames (B, K, E), finite also in padding, and their mask (B, K); None where the modality is left out.
+        lyrics : token states (B, L, D), likewise, and their mask (B, L); None where left out.
         """
         z_a = z_l = None
         if self.audio_projection is not None and audio is not None:
-            frames, n_frames = audio
-            mask_a = valid_mask(n_frames, frames.shape[1])
-            z_a = u_a = self.audio_projection(frames.masked_fill(~mask_a[..., None], 0.0))
+            frames, mask_a = audio
+            z_a = u_a = self.audio_projection(frames)
         if self.lyrics_projection is not None and lyrics is not None:
-            tokens, n_tokens = lyrics
-            mask_l = valid_mask(n_tokens, tokens.shape[1])
-            z_l = u_l = self.lyrics_projection(tokens.masked_fill(~mask_l[..., None], 0.0))
+            tokens, mask_l = lyrics
+            z_l = u_l = self.lyrics_projection(tokens)
         if self.audio_block is not None and self.lyrics_block is not None:
             z_a = self.audio_block(u_a, u_l, mask_l)
             z_l = self.lyrics_block(u_l, u_a, mask_a)
@@ -171,13 +168,13 @@ class Fusion(nn.Module):
         if z_l is not None:
             sequences.append(z_l)
             masks.append(mask_l)
-            pooled.append(self._pool_lyrics(z_l, n_tokens))
+            pooled.append(self._pool_lyrics(z_l, mask_l))
         return Fused(sequences=tuple(sequences), masks=tuple(masks), pooled=tuple(pooled))
 
-    def _pool_lyrics(self, z_BLW: Tensor, n_tokens: Tensor) -> Tensor:
+    def _pool_lyrics(self, z_BLW: Tensor, mask_BL: Tensor) -> Tensor:
         if self.lyrics_pooling == "cls":
             return at_least_float32(z_BLW[:, 0])
-        return masked_mean(z_BLW, non_special_mask(n_tokens, z_BLW.shape[1]))
+        return masked_mean(z_BLW, non_special_mask(mask_BL))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +203,12 @@ class Fused:
 
 
 def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-    """Mean over axis 1 of the places where `mask` is true, in float32 at least: (B, N, W), (B, N) -> (B, W)."""
-    valid = at_least_float32(x_BNW).masked_fill(~mask_BN[..., None], 0.0)
-    return valid.sum(dim=1) / mask_BN.sum(dim=1, keepdim=True).clamp(min=1)
+    """Mean over axis 1 of the places where `mask` is true, in float32 at least: (B, N, W), (B, N) -> (B, W).
+
+    `x_BNW` is finite everywhere, and each row has a place that is true.
+    """
+    weights = mask_BN / mask_BN.sum(dim=1, keepdim=True)
+    return (x_BNW * weights[..., None]).sum(dim=1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -216,9 +216,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def non_special_mask(n_tokens: Tensor, size: int) -> Tensor:
-    """(B, size) bool: tokens but the first ([CLS]) and last ([SEP]); all of them where there are two or fewer."""
-    position = torch.arange(size, device=n_tokens.device)
-    length = n_tokens[:, None]
-    inner = (position > 0) & (position < length - 1)
-    return torch.where(length > 2, inner, position < length)
+def non_special_mask(mask_BL: Tensor) -> Tensor:
+    """Return (B, L) float, 1 for tokens but the first ([CLS]) and last ([SEP]); for all where there are two or fewer."""
+    valid = mask_BL.float()
+    inner = nn.functional.pad(valid[:, 2:], (1, 1))[:, : mask_BL.shape[1]]
+    return torch.where(inner.any(dim=1, keepdim=True), inner, valid)
+
+
+def linear_together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Apply linear layers of one width to the same input, as one matrix product."""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return nn.functional.linear(x, weight, bias).chunk(len(layers), dim=-1)

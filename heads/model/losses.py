@@ -87,7 +87,7 @@ def total_loss(
     contrastive = contrastive_loss(
         outputs.audio_embedding, outputs.lyrics_embedding, outputs.tau, batch.track_key, batch.lyrics_key
     )
-    total = lambda_ * contrastive + (1.0 - lambda_) * labelled
+    total = torch.lerp(labelled, contrastive, lambda_)
     return Losses(total=total, contrastive=contrastive, classification=labelled)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .audio_cnn import AudioEncoder, encoder_frames, valid_mask
+from .audio_cnn import AudioEncoder, valid_mask
 from .baselines import Pandeya, Santana
 from .batch import Batch, Outputs
 from .config import ModelConfig
@@ -142,28 +142,29 @@ class GenreModel(System):
         fused = self.fusion(audio, lyrics)
         outputs = Outputs(logits=self._classify(fused))
         if self.projection is not None and audio is not None:
-            frames, n_frames = audio
-            e_a = masked_mean(frames, valid_mask(n_frames, frames.shape[1]))
-            outputs.audio_embedding, outputs.lyrics_embedding = self.projection(e_a, self._pooled_lyrics(batch))
+            outputs.audio_embedding, outputs.lyrics_embedding = self.projection(
+                masked_mean(*audio), self._pooled_lyrics(batch)
+            )
             outputs.tau = self.projection.temperature
-            outputs.frames = frames
+            outputs.frames = audio[0]
         return outputs
 
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the audio frames (B, K, E), and which of them hold audio (B, K)."""
         assert self.encoder is not None
-        mel = self.normalise_mel(batch.mel, batch.mel_frames)
-        return self.encoder(mel, batch.lengths), encoder_frames(batch.mel_frames, mel.shape[-1])
+        mel, valid = self.normalise_mel(batch)
+        return self.encoder.encode(mel, valid, padded=batch.padded)
 
     def _lyrics(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Token states, the learned token where there are none, and lengths of at least 1."""
+        """Return token states, the learned token wherever there is none, and the mask of those that count.
+
+        Without lyrics the first place counts.
+        """
         assert self.no_lyrics is not None
-        states = batch.lyrics.to(self.no_lyrics.dtype)
-        if states.shape[1] == 0:
-            states = states.new_zeros(len(states), 1, self.config.text_dim)
-        absent = batch.lyrics_tokens == 0
-        first = torch.where(absent[:, None], self.no_lyrics, states[:, 0])
-        states = torch.cat([first[:, None], states[:, 1:]], dim=1)
-        return states, batch.lyrics_tokens.clamp(min=1)
+        states = batch.lyrics if batch.lyrics.shape[1] else batch.lyrics.new_zeros(len(batch), 1, self.config.text_dim)
+        n_places = states.shape[1]
+        states = torch.where(valid_mask(batch.lyrics_tokens, n_places)[..., None], states, self.no_lyrics)
+        return states, valid_mask(batch.lyrics_tokens.clamp(min=1), n_places)
 
     def _pooled_lyrics(self, batch: Batch) -> Tensor:
         """E_l (B, D); 0 without lyrics, where the loss leaves the row out but its gradient must be finite."""

@@ -88,9 +88,15 @@ class System(nn.Module):
         with_genre = torch.as_tensor(n_positive, dtype=torch.float64) + 1.0
         self.output_bias.copy_(torch.log(with_genre / (n_tracks + 2.0 - with_genre)))
 
-    def normalise_mel(self, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
-        """Return ``(mel - mean) / std`` at the configured level; 0 in frames at or beyond `mel_frames`."""
-        levelled = at_level(self.config.mel_level, mel_BMT.to(self.mel_mean.dtype), mel_frames)
+    def normalise_mel(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return ``(mel - mean) / std`` at the configured level, and the mask of valid frames.
+
+        Returns
+        -------
+        mel_BMT : 0 in padding.
+        valid_BT : bool, true below `mel_frames`, and in the first frame of every clip.
+        """
+        levelled = at_level(self.config.mel_level, batch.mel.to(self.mel_mean.dtype), batch.mel_frames)
         normalised = (levelled - self.mel_mean) / self.mel_std
-        valid = valid_mask(mel_frames.clamp(min=1), mel_BMT.shape[-1])
-        return normalised.masked_fill(~valid[:, None, :], 0.0)
+        valid = valid_mask(batch.mel_frames.clamp(min=1), normalised.shape[-1])
+        return normalised.masked_fill(~valid[:, None, :], 0.0) if batch.padded else normalised, valid

@@ -95,7 +95,7 @@ def dry_run(
     """
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    with deterministic(config.deterministic), compiling(config.compile):
+    with deterministic(config.deterministic), compiling(bool(config.compile)):
         task = prepare(store, config, labels=labels, on_progress=on_progress)
         config = config.settled(task.n_train)
         model, optimizer = make_model(task, config, device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...cache.errors import TrainingError
 from ..config import TrainConfig
-from ..data.batches import FeatureBatches, epoch_batches
+from ..data.batches import FeatureBatches, Index, epoch_batches
 from ..model.batch import Batch
 from ..model.losses import gradient_norms, total_loss
 from ..model.system import System
@@ -22,15 +22,38 @@ _CHECK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps between looks at the loss; each look makes the host wait for a GPU."""
 
 
+_WARM_UP_STEPS = 8
+"""Steps of an epoch before a model is compiled unasked; with fewer, compiling is not worth its time."""
+
+
 @dataclass(kw_only=True)
 class Learner:
-    """A model in training; `precision` ``bf16`` runs its forward pass under autocast, losses and weights in float32."""
+    """A model in training; `precision` ``bf16`` runs its forward pass under autocast, losses and weights in float32.
+
+    `compiled` : whether the model's steps are compiled by now.
+    """
 
     model: System
     optimizer: torch.optim.Optimizer
     config: TrainConfig
     device: torch.device
     precision: str
+    compiled: bool = False
+
+    def start_step(self, step: int) -> None:
+        """Compile the model before a step: where that was asked for; on CUDA after a warm-up unless it was refused.
+
+        One graph serves all lengths and batch sizes (``dynamic``); a CUDA graph is recorded per shape of a batch.
+        Unasked, a model that torch cannot compile trains as it is.
+        """
+        wanted, on_cuda = self.config.compile, self.device.type == "cuda"
+        if not self.compiled and (wanted or (wanted is None and on_cuda and step > _WARM_UP_STEPS)):
+            torch._dynamo.config.suppress_errors = wanted is None
+            self.model.compile(dynamic=True, mode="reduce-overhead" if on_cuda else None)
+            self.compiled = True
+        if self.compiled and on_cuda:
+            # From here the outputs of the last step may be overwritten.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +115,21 @@ def train_epoch(
     lambda_ = config.lambda_at(epoch - 1)
     order = epoch_batches(n_train, config.batch_size, seed=config.seed, epoch=epoch)
     done, random = start if start is not None else (EpochSums(steps=0, sums=(0.0, 0.0, 0.0)), {})
-    sums, gradients = torch.tensor(done.sums, device=device, dtype=torch.float64), done.gradients
-    unchecked: list[tuple[Tensor, Batch]] = []
+    sums = torch.tensor(done.sums, device=device, dtype=torch.float64)
+    norms = None if done.gradients is None else torch.tensor(done.gradients)
+    unchecked: list[tuple[Tensor, Index]] = []
     with seeded(config.seed, epoch, device):
         _set_random(random, device)
         for step, batch in enumerate(batches(order[done.steps :]), start=done.steps + 1):
+            learner.start_step(step)
             changed = augment_batch(batch, config)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=learner.precision == "bf16"):
                 outputs = model(changed)
             losses = total_loss(
                 outputs, changed, lambda_, loss=config.loss, sum_over_genres=config.bce_reduction == "sum"
             )
-            if step == 1 and (norms := gradient_norms(outputs, losses, lambda_)) is not None:
-                gradients = (float(norms[0]), float(norms[1]))
+            if step == 1:
+                norms = gradient_norms(outputs, losses, lambda_)
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
@@ -112,18 +137,19 @@ def train_epoch(
             model.clamp_temperature()
             parts = torch.stack([losses.total, losses.contrastive, losses.classification]).detach()
             sums += parts.double() * len(batch)
-            unchecked.append((parts[0] + norm, batch))
+            unchecked.append((parts[0] + norm, order[step - 1]))
             saving = wants_save is not None and wants_save()
             if len(unchecked) >= _CHECK_EVERY.get(device.type, 1) or step == len(order) or saving:
                 _refuse_nonfinite(unchecked, batches, epoch)
                 unchecked.clear()
             if saving and save is not None:
-                save(_epoch_sums(step, sums, gradients), _random(device))
-    return _epoch_sums(len(order), sums, gradients)
+                save(_epoch_sums(step, sums, norms), _random(device))
+    return _epoch_sums(len(order), sums, norms)
 
 
-def _epoch_sums(steps: int, sums: Tensor, gradients: tuple[float, float] | None) -> EpochSums:
+def _epoch_sums(steps: int, sums: Tensor, norms: Tensor | None) -> EpochSums:
     total, contrastive, classification = sums.tolist()
+    gradients = None if norms is None else (float(norms[0]), float(norms[1]))
     return EpochSums(steps=steps, sums=(total, contrastive, classification), gradients=gradients)
 
 
@@ -141,11 +167,12 @@ def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def _refuse_nonfinite(steps: list[tuple[Tensor, Batch]], batches: FeatureBatches, epoch: int) -> None:
-    finite = torch.stack([value for value, _ in steps]).isfinite()
-    if bool(finite.all()):
+def _refuse_nonfinite(steps: list[tuple[Tensor, Index]], batches: FeatureBatches, epoch: int) -> None:
+    """Raise if a value is not finite: with one copy from the device, however many steps there are."""
+    finite = torch.stack([value for value, _ in steps]).isfinite().tolist()
+    if all(finite):
         return
-    batch = steps[int((~finite).nonzero()[0])][1]
+    batch = batches.batch(steps[finite.index(False)][1])
     ids = dict(zip(batches.examples.rows.tolist(), batches.examples.ids, strict=True))
     problem = f"epoch {epoch}: loss or gradient is not finite"
     if rows := _nonfinite_rows(batch):

@@ -205,8 +205,6 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
     if config.prior_bias:
         model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.compile:
-        model.compile()
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     decaying = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]

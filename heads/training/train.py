@@ -175,7 +175,7 @@ def train(
         if stop():
             raise StoppedError(f"{run}: stopped before the first step, with nothing to save")
 
-    with exclusive(run), deterministic(config.deterministic), compiling(config.compile):
+    with exclusive(run), deterministic(config.deterministic), compiling(bool(config.compile)):
         opened = open_run(
             store,
             run,
@@ -283,7 +283,14 @@ class _Training:
             if self.stop():
                 self._save_within(sums, {})
 
-        outputs = score(run.model, batches, index, batch_size=run.config.batch_size, on_progress=stop_while_validating)
+        outputs = score(
+            run.model,
+            batches,
+            index,
+            batch_size=run.config.batch_size,
+            tf32=True,
+            on_progress=stop_while_validating,
+        )
         truth, scores = task.examples.labels[index], probabilities(outputs.logits).astype(np.float64)
         validation = validation_metrics(truth, scores, outputs.logits.astype(np.float64))
         state.epoch, state.step, state.within, run.within = epoch, state.step + sums.steps, None, None

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mgc.cache.errors import ConfigError
-from mgc.heads.model.audio_cnn import AudioEncoder, ConvBlock, encoder_frames, normalise_valid
+from mgc.heads.model import audio_cnn
+from mgc.heads.model.audio_cnn import AudioEncoder, ConvBlock, normalise_valid, valid_mask
 
 
 def count(module: nn.Module) -> int:
@@ -31,7 +32,7 @@ def test_sizes_are_those_of_the_paper_reading(name, channels, parameters):
     model = AudioEncoder(name).eval()
     assert count(model) == parameters
     with torch.no_grad():
-        assert model(torch.zeros(1, 128, 1292), [1292]).shape == (1, 40, channels)
+        assert model(torch.zeros(1, 128, 1292)).shape == (1, 40, channels)
 
 
 def test_pooling_before_relu_is_relu_before_pooling():
@@ -44,7 +45,7 @@ def test_pooling_before_relu_is_relu_before_pooling():
 
 def test_tracks_a_few_frames_short_of_the_longest_train():
     model = encoder().train()
-    out = model(torch.randn(3, 128, 160), [160, 159, 131])
+    out = model(torch.randn(3, 128, 160), valid_mask(torch.tensor([160, 159, 131]), 160))
     out.square().sum().backward()
     assert (out.abs().sum(dim=2) > 0).all()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -56,10 +57,9 @@ def test_frames_of_padding_come_out_as_zero(training):
     frames = torch.tensor([320, 150, 1])
     mel = torch.randn(3, 128, 320)
     mel[1, :, 150:], mel[2, :, 1:] = 0.0, 0.0
-    out = model(mel, frames.tolist())
-    valid = encoder_frames(frames, 320)
-    assert valid.tolist() == [10, 5, 1]
-    for i, n in enumerate(valid.tolist()):
+    out, valid = model.encode(mel, valid_mask(frames, 320), padded=True)
+    assert valid.sum(dim=1).tolist() == [10, 5, 1]
+    for i, n in enumerate(valid.sum(dim=1).tolist()):
         assert torch.equal(out[i, n:], torch.zeros(10 - n, 128))
         assert (out[i, :n].abs().sum(dim=1) > 0).all()
 
@@ -72,26 +72,30 @@ def test_a_clip_gives_the_same_frames_however_much_padding_follows():
     for n_frames in (160, 320, 1292):
         padded = torch.randn(2, 128, n_frames)
         padded[0, :, :150], padded[0, :, 150:] = mel, 0.0
-        outputs.append(model(padded, [150, n_frames])[:1, :5])
-    outputs.append(model(padded[:1], [150]))
-    assert outputs[-1].shape == (1, 5, 128)
+        outputs.append(model(padded, valid_mask(torch.tensor([150, n_frames]), n_frames))[:1, :5])
     for other in outputs[1:]:
         torch.testing.assert_close(other, outputs[0], atol=1e-5, rtol=1e-5)
 
 
 def test_training_statistics_are_those_of_the_valid_frames_alone():
-    """Two clips of 160 frames train alike as they are, and block by block with as much padding again."""
+    """Two clips of 160 frames train alike as they are, and block by block with as much padding again.
+
+    Without the epsilon, which counts twice there; the running variance's n - 1 is of all frames.
+    """
     short, long = encoder().train(), encoder().train()
+    for block in (*short.blocks, *long.blocks):
+        block.norm.eps = 1e-12
     mel = torch.randn(2, 128, 160)
     padded = torch.zeros(2, 1, 128, 320)
     padded[:, 0, :, :160] = mel
-    out_short = short(mel, [160, 160])
+    out_short = short(mel)
     for k, block in enumerate(long.blocks):
-        padded = block(padded, [160 >> k] * 2)
+        padded = block(padded, valid_mask(torch.tensor([160 >> k] * 2), 320 >> k))
     out_long = padded.mean(dim=2).transpose(1, 2)
     torch.testing.assert_close(out_long[:, :5], out_short, atol=1e-4, rtol=1e-4)
-    for a, b in zip(short.buffers(), long.buffers(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    for a, b in zip(short.blocks, long.blocks, strict=True):
+        torch.testing.assert_close(a.norm.running_mean, b.norm.running_mean, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a.norm.running_var, b.norm.running_var, atol=0, rtol=1e-3)
     out_short.square().sum().backward()
     out_long.square().sum().backward()
     for a, b in zip(short.parameters(), long.parameters(), strict=True):
@@ -102,38 +106,59 @@ def test_valid_statistics_equal_masked_sums():
     torch.manual_seed(1)
     x = torch.randn(3, 2, 4, 7, dtype=torch.float64) * 3 + 1
     norm = nn.BatchNorm2d(2, dtype=torch.float64).train()
-    lengths = [7, 2, 5]
-    out = normalise_valid(norm, x.clone(), lengths)
-    mask = torch.stack([torch.arange(7) < n for n in lengths])[:, None, None, :].expand_as(x)
+    valid = valid_mask(torch.tensor([7, 2, 5]), 7)
+    out = normalise_valid(norm, x.clone(), valid)
+    mask = valid[:, None, None, :].expand_as(x)
     n = mask[:, 0].sum()
     mean = (x * mask).sum((0, 2, 3)) / n
     var = (((x - mean[:, None, None]) ** 2) * mask).sum((0, 2, 3)) / n
-    expected = (x - mean[:, None, None]) / (var[:, None, None] + norm.eps).sqrt() * mask
-    torch.testing.assert_close(out * mask, expected)
+    expected = (x - mean[:, None, None]) / (var[:, None, None] + norm.eps).sqrt()
+    torch.testing.assert_close(out, expected.masked_fill(~mask, -torch.inf), rtol=1e-6, atol=0)
     torch.testing.assert_close(norm.running_mean, 0.1 * mean)
-    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * var * n / (n - 1))
-    assert norm.num_batches_tracked == 1
+    n_all = mask[:, 0].numel()
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * var * n_all / (n_all - 1))
 
 
 def test_valid_statistics_without_any_padding_are_the_plain_ones():
-    """Clips that are all as long as the batch: the usual case of 30 s clips."""
+    """A batch whose clips have one length, of which one is masked all the same."""
     x = torch.randn(3, 2, 4, 5)
     plain, masked = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
-    torch.testing.assert_close(normalise_valid(masked, x.clone(), [5, 5, 5]), plain(x))
+    every = torch.ones(3, 5, dtype=torch.bool)
+    torch.testing.assert_close(normalise_valid(masked, x.clone(), every), plain(x))
     torch.testing.assert_close(masked.running_var, plain.running_var)
 
 
-def test_gradients_of_valid_statistics_equal_numeric_ones():
+@pytest.mark.parametrize("in_place", [True, False])
+def test_gradients_of_valid_statistics_equal_numeric_ones(in_place, monkeypatch):
+    """Of input, weight and bias, with padding overwritten in place and by a mask."""
+    monkeypatch.setattr(audio_cnn, "_IN_PLACE", in_place)
     torch.manual_seed(1)
     norm = nn.BatchNorm2d(2, dtype=torch.float64).train()
     x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    mask = (torch.arange(4) < torch.tensor([[4], [1]]))[:, None, None, :]
-    assert torch.autograd.gradcheck(lambda x: normalise_valid(norm, x * 1.0, [4, 1]) * mask, (x,))
+    valid = valid_mask(torch.tensor([4, 1]), 4)
+
+    def function(x, weight, bias):
+        norm.weight, norm.bias = (nn.Parameter(torch.zeros(0)),) * 2
+        del norm.weight, norm.bias
+        norm.weight, norm.bias = weight, bias
+        return torch.where(valid[:, None, None, :], normalise_valid(norm, x * 1.0, valid), 0.0)
+
+    weight, bias = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(function, (x, weight, bias))
 
 
-def test_encoder_frames_round_up_and_stay_in_range():
-    frames = torch.tensor([0, 1, 32, 33, 1279, 1280, 1292, 5000])
-    assert encoder_frames(frames, 1292).tolist() == [1, 1, 1, 2, 40, 40, 40, 40]
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_by_mask_as_on_a_gpu_gives_what_padding_in_place_gives(training, monkeypatch):
+    mel, valid = torch.randn(3, 128, 160), valid_mask(torch.tensor([160, 37, 131]), 160)
+    mel = mel.masked_fill(~valid[:, None, :], 0.0)
+    found = []
+    for in_place in (True, False):
+        monkeypatch.setattr(audio_cnn, "_IN_PLACE", in_place)
+        model = encoder().train(training)
+        out = model(mel, valid)
+        out.square().sum().backward()
+        found.append([out.detach(), *(p.grad for p in model.parameters()), *model.buffers()])
+    torch.testing.assert_close(*found)
 
 
 def test_what_the_encoder_cannot_take_is_refused():
@@ -142,4 +167,4 @@ def test_what_the_encoder_cannot_take_is_refused():
     with pytest.raises(ConfigError, match="128 mel bands"):
         AudioEncoder("tiny", n_mels=64)
     with pytest.raises(ValueError, match="at least 32 mel frames"):
-        AudioEncoder("tiny")(torch.zeros(1, 128, 31), torch.tensor([31]))
+        AudioEncoder("tiny")(torch.zeros(1, 128, 31))
