@@ -217,7 +217,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def non_special_mask(mask_BL: Tensor) -> Tensor:
-    """Return (B, L) float, 1 for tokens but the first ([CLS]) and last ([SEP]); for all where there are two or fewer."""
+    """Return (B, L) float, 1 for tokens except the first ([CLS]) and last ([SEP]), or for all of two or fewer."""
     valid = mask_BL.float()
     inner = nn.functional.pad(valid[:, 2:], (1, 1))[:, : mask_BL.shape[1]]
     return torch.where(inner.any(dim=1, keepdim=True), inner, valid)
