@@ -164,7 +164,7 @@ def train(
       prior_bias=false, modality_dropout=0, spec_augment=false,
       optimizer=adam|adamw, schedule=halving|cosine, lr_halve_every=50,
       warmup_epochs=0, weight_decay=0, grad_clip=1, split_seed=0,
-      placement=auto|device|host|mapped, compile=false
+      placement=auto|device|host|mapped, compile=null
     """
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
     more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}

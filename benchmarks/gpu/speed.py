@@ -78,9 +78,10 @@ def measure(load: Load, device: torch.device, folder: Path) -> None:
         n = load.n_train * load.epochs_per_run
         rates[name] = [n / seconds for seconds in times.seconds[TRAIN]]
         waiting = [1 - r / t for r, t in zip(times.seconds[READY], times.seconds[TRAIN], strict=True)]
-        steps.append([name, spread(rates[name], 1, 0), spread(waiting, 100, 1)])
+        steps.append([name, spread(rates[name], 1, 0), spread(waiting, 100, 1), training.step_kernels()])
         roofs.append([name, *roofline(training, peaks, times.median(TRAIN) / n * batch_size)])
-    print(table("Training", ["batch", "samples/s", "% of a step spent waiting for data"], steps))
+    header = ["batch", "samples/s", "% of a step spent waiting for data", "kernels per step if not compiled"]
+    print(table("Training", header, steps))
     print(
         "\nThe waiting time is the difference to the same batches, prepared on the device; their losses are equal "
         "(compared in each round)."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.kernels import KernelCount
 from mgc.heads.config import TrainConfig
 from mgc.heads.data.batches import FeatureBatches, epoch_batches
 from mgc.heads.data.task import Task
@@ -47,16 +48,26 @@ class Training:
 
     def step_cost(self) -> tuple[float, float]:
         """Return the operations of one step, and the bytes that its layers read and write."""
-        batch = self.batches.batch(np.arange(self.config.batch_size))
-        eager = torch.compiler.set_stance("force_eager")
-        with eager, FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
+        with FlopCounterMode(display=False) as counter, counted_bytes(self.model) as moved:
+            self._step(self._batch())
+        return float(counter.get_total_flops()), 3.0 * moved[0]  # the backward pass moves about twice as much again
+
+    def step_kernels(self) -> int:
+        """Return the kernels of forward pass, loss and backward pass of a model that is not compiled."""
+        batch = self._batch()
+        with KernelCount() as counted:
+            self._step(batch)
+        return counted.kernels.total()
+
+    def _batch(self) -> Batch:
+        return self.batches.batch(np.arange(self.config.batch_size))
+
+    def _step(self, batch: Batch) -> None:
+        with torch.compiler.set_stance("force_eager"):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                 outputs = self.model.train()(batch)
             total_loss(outputs, batch, self.config.lambda_).total.backward()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(counter.get_total_flops()), 3.0 * moved[
-            0
-        ]  # the backward pass moves about twice as much as the forward pass
 
 
 class counted_bytes:  # noqa: N801
