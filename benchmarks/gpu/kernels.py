@@ -1,4 +1,4 @@
-"""Count what a training step asks of a device: kernels, views, and waits of the host for a value."""
+"""Count the operations of a training step on a device: kernels, views, and waits of the host for a value."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _NO_KERNEL = ("_unsafe_view", "detach", "lift_fresh", "empty", "new_empty", "promote_types", "scalar_tensor")
-"""Operations that move no data on a device: views by another name, memory, and scalars of the host."""
+"""Operations that move no data on a device: views, allocations, and scalars of the host."""
 _WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 
 
 class KernelCount(TorchDispatchMode):
-    """Context that counts the operations below autograd; each is one kernel, rarely a few.
+    """Context that counts the operations below autograd. Most are one kernel, few are several.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""From the feature store to batches: tensors cached in the fastest memory that fits, batches on the model's device.
+"""Read batches from the feature store, through a cache in the fastest memory that fits.
 
-Every placement gives the same batches, bit for bit. Token states are kept without padding, end to end, and padded to
-the longest lyric of a batch; spectrograms are cut to its longest clip. On CUDA both are rounded up (`STEPS`).
+All placements give identical batches. Token states are stored concatenated, and padded to the longest lyrics of a
+batch. Spectrograms are cut to its longest clip. Both lengths are rounded up to multiples of `STEPS`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from ..model.batch import Batch, to_device
 
 Index = npt.NDArray[np.int64]
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
-"""Shares of the free memory that cached features may take; the rest is for the model and for other people."""
+"""Shares of the free memory for cached features; the rest is for the model and other processes."""
 STEPS = {"cpu": (32, 1), "cuda": (320, 128)}
-"""Mel frames and tokens whose multiples a batch is padded to. On CUDA few shapes exist, and a compiled training step is
-recorded once per shape. The length follows from the tracks of a batch, never the other way round, so shuffling stays
-uniform."""
+"""Mel frames and tokens whose multiples a batch is padded to. A compiled training step is recorded once per shape, so
+that CUDA has few shapes. Tracks are not sorted by length, so that shuffling stays uniform."""
 _READ_AT_ONCE = 64
 
 
@@ -38,15 +37,15 @@ _PER_TRACK = ("mel_frames", "lyrics_tokens", "labels", "track_key", "lyrics_key"
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Tracks to train on or to score: all but the large tensors.
+    """Tracks to train on or to score, without their large tensors.
 
     Attributes
     ----------
     rows : (n,) int64 array rows of the store.
     ids : track ids.
     labels : (n, C) bool over the kept genres.
-    mel_frames, lyrics_tokens : (n,) int64; 0 without lyrics.
-    track_key, lyrics_key : (n,) int64; equal for equal audio files, equal lyrics; ``lyrics_key`` -1: none.
+    mel_frames, lyrics_tokens : (n,) int64 numbers of valid frames and tokens; 0 tokens without lyrics.
+    track_key, lyrics_key : (n,) int64; equal for equal audio files, equal lyrics; ``lyrics_key`` is -1 without lyrics.
     """
 
     rows: Index
@@ -62,7 +61,7 @@ class Examples:
 
     @classmethod
     def of(cls, store: FeatureStore, rows: Index, labels: npt.NDArray[np.bool_]) -> Examples:
-        """Look up `rows`, all with status ok."""
+        """Return the examples of `rows`, all with status ok."""
         tracks = store.tracks.take(np.searchsorted(np.asarray(store.tracks.column("row")), rows))
         has = {spec.name for spec in store.arrays}
         frames = store.read("mel_frames", rows) if "mel" in has else np.ones(len(rows))
@@ -79,19 +78,20 @@ class Examples:
         )
 
     def take(self, index: Index) -> Examples:
-        """Those at positions `index`."""
+        """Return the examples at positions `index`."""
         arrays = {name: value[index] for name, value in vars(self).items() if name != "ids"}
         return Examples(ids=tuple(self.ids[i] for i in index.tolist()), **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the features are kept during training.
+    """Feature placement: where features are kept during training.
 
     Attributes
     ----------
-    name : ``device``, ``host`` (pinned on the way to a GPU) or ``mapped`` (read from the store batch by batch).
-    n_bytes, free_bytes : what the features take, and what was free on the device or, without a GPU, on the host.
+    name : ``device``, ``host`` or ``mapped`` (read from the store per batch).
+    n_bytes : size of the features.
+    free_bytes : free memory of the device or, without a GPU, of the host.
     """
 
     name: str
@@ -99,19 +99,19 @@ class Placement:
     free_bytes: int
 
     def __str__(self) -> str:
-        places = {"device": "device memory", "host": "host memory", "mapped": "the store, read batch by batch"}
-        return f"{size(self.n_bytes)} of features in {places[self.name]} ({size(self.free_bytes)} free)"
+        memories = {"device": "device memory", "host": "host memory", "mapped": "the store, read per batch"}
+        return f"{size(self.n_bytes)} of features in {memories[self.name]} ({size(self.free_bytes)} free)"
 
 
 def choose_placement(
     store: FeatureStore, examples: Examples, *, device: torch.device, wanted: str = "auto"
 ) -> Placement:
-    """Return the fastest placement that fits: device memory, host memory, else the store itself.
+    """Return the placement `wanted`; for ``auto`` the fastest that fits: device memory, host memory, else the store.
 
     Raises
     ------
     ConfigError
-        If device memory is asked for without a GPU.
+        If ``device`` is given without a GPU.
     """
     tail_bytes = {spec.name: int(np.prod(spec.tail)) * np.dtype(spec.dtype).itemsize for spec in store.arrays}
     n_bytes = len(examples) * (tail_bytes.get("mel", 0) + tail_bytes.get("lyrics_pooled", 0))
@@ -136,8 +136,8 @@ class FeatureBatches:
 
     Parameters
     ----------
-    placement : of :func:`choose_placement`; with ``device`` and ``host`` everything is read here, once.
-    text_dim : width of lyrics that a model wants from a store without text features.
+    placement : from :func:`choose_placement`; ``device`` and ``host`` read all features once, at construction.
+    text_dim : width of lyrics that a model needs from a store without text features.
     """
 
     def __init__(
@@ -161,11 +161,11 @@ class FeatureBatches:
         self._first_state = torch.from_numpy(self._starts[:-1]).to(cached_on)
 
     def batch(self, index: npt.NDArray[np.integer[Any]]) -> Batch:
-        """The batch of examples `index` (positions, not rows), on the device; features in the stored float16."""
+        """Return the batch of examples at positions `index`, on the device; features in float16, as stored."""
         return self._gather(np.asarray(index, dtype=np.int64)).map(lambda tensor: to_device(tensor, self._device))
 
     def __call__(self, indices: Iterable[npt.NDArray[np.integer[Any]]]) -> Iterator[Batch]:
-        """One batch for each index array, the next one read while the caller works on this one."""
+        """Yield one batch per index array; the next one is read while the caller uses the current one."""
         if self._cache is not None and self._device.type == "cpu":
             yield from map(self.batch, indices)
             return
@@ -180,7 +180,7 @@ class FeatureBatches:
                 yield waiting.result()
 
     def _gather(self, index: Index) -> Batch:
-        """The batch where its tracks are kept; all that goes there is the index."""
+        """Return the batch on the device of the cache; only the index is copied there."""
         frames, tokens = self.examples.mel_frames[index], self.examples.lyrics_tokens[index]
         n_frames, n_tokens = (
             -(-int(counts.max(initial=least)) // step) * step
@@ -199,12 +199,12 @@ class FeatureBatches:
             mel=mel[:, :, :n_frames],
             lyrics=_padded(flat, first_state, tracks["lyrics_tokens"], n_tokens),
             lyrics_pooled=pooled,
-            **{**tracks, "mel_frames": torch.from_numpy(frames)},  # on the host: the batch looks at them
+            **{**tracks, "mel_frames": torch.from_numpy(frames)},  # on the host, where the batch reads them
         )
         return batch.with_tensors(mel_frames=tracks["mel_frames"])
 
     def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """mel, token states laid end to end (`longest` a track, cut from the padded store) and pooled lyrics."""
+        """Read mel, concatenated token states (`longest` per track) and pooled lyrics."""
         rows = self.examples.rows[index]
         mel = np.zeros((len(rows), 1, 1), dtype=np.float16)
         if self._mel_shape is not None:
@@ -214,7 +214,7 @@ class FeatureBatches:
         if self._has_lyrics:
             flat = self._store.read("lyrics", rows, length=longest).reshape(-1, self._text_dim)
             pooled = self._store.read("lyrics_pooled", rows)
-            pooled[self.examples.lyrics_tokens[index] == 0] = 0.0  # NaN in the store: no lyrics
+            pooled[self.examples.lyrics_tokens[index] == 0] = 0.0  # NaN in the store marks missing lyrics
         return torch.from_numpy(mel), torch.from_numpy(flat), torch.from_numpy(pooled)
 
     def _read_all(self, device: torch.device) -> _Cache:
@@ -240,7 +240,7 @@ class FeatureBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cache:
-    """All examples' features: mel (n, M, T), token states (tokens of all lyrics, D), pooled (n, D)."""
+    """Features of all examples: mel (n, M, T), token states (tokens of all lyrics, D), pooled lyrics (n, D)."""
 
     mel: Tensor
     lyrics: Tensor
@@ -248,16 +248,16 @@ class _Cache:
 
 
 def epoch_batches(n_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Index]:
-    """Positions of each training batch of an epoch; a function of its arguments only.
+    """Return the positions of each training batch of an epoch, a function of the arguments only.
 
-    A single example left over joins the batch before: batch statistics and contrast need company.
+    A single last example is added to the batch before it, since batch statistics and the contrastive loss need two.
     """
     bits = np.random.Philox(np.random.SeedSequence([seed, epoch]))
     return in_batches(np.random.Generator(bits).permutation(n_examples), batch_size)
 
 
 def in_batches(order: Index, batch_size: int) -> list[Index]:
-    """`order` cut into batches, none of one example unless it is the only one."""
+    """Split `order` into batches; a single last example is added to the batch before it."""
     cuts = list(range(batch_size, len(order), batch_size))
     if cuts and len(order) - cuts[-1] == 1:
         cuts.pop()
@@ -265,7 +265,7 @@ def in_batches(order: Index, batch_size: int) -> list[Index]:
 
 
 def _padded(flat: Tensor, first: Tensor, tokens: Tensor, n_tokens: int) -> Tensor:
-    """(B, n_tokens, D) from states laid end to end; 0 beyond each length."""
+    """Return (B, n_tokens, D) from concatenated states, with 0 beyond each length."""
     if not len(flat):
         return flat.new_zeros((len(first), n_tokens, flat.shape[1]))
     step = torch.arange(n_tokens, device=flat.device)
@@ -275,6 +275,6 @@ def _padded(flat: Tensor, first: Tensor, tokens: Tensor, n_tokens: int) -> Tenso
 
 
 def _keys(hashes: pa.ChunkedArray, rows: Index) -> Index:
-    """Equal numbers for equal hashes; a track without one equals none but itself."""
+    """Return equal integers for equal hashes, and a unique one for a track without a hash."""
     names: Sequence[str] = [name or f"row {row}" for name, row in zip(hashes.to_pylist(), rows.tolist(), strict=True)]
     return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Scores of a model: for batches of examples, for tracks of a feature store, and for a whole catalogue."""
+"""Score batches of examples, tracks of a feature store, and whole catalogues with a model."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from ..runs.published_model import LoadedModel
 from .predict_options import PredictOptions
 
 BLOCK_TRACKS = 1024
-"""Tracks whose scores are held at once where a whole catalogue is predicted."""
+"""Number of tracks in memory at once when a whole catalogue is predicted."""
 
 BATCH_ON_CUDA = 512
-"""Tracks that are scored at once on CUDA, where memory allows."""
+"""Number of tracks per batch on CUDA, if the memory is sufficient."""
 _TRACK_BYTES = 128 * 2**20
-"""Free memory per track for that: twice the largest activations of the base encoder for a clip of 30 s."""
+"""Free memory required per track of a batch: twice the largest activations of the base encoder for a clip of 30 s."""
 
 _HARMLESS = ("lyrics.model:", "lyrics.precision:", "genre_names.")
-"""Differences that prediction accepts. The name of a text model is informative, since hashes decide. States in fp32 and
-bf16 agree within cosine 0.999 per token. The weights of the model include the genre name prompts."""
+"""Differences that prediction accepts. Hashes identify a text model, so its name may differ. States in fp32 and bf16
+agree within cosine 0.999 per token. The weights of the model include the genre name prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArrays:
-    """Outputs for n examples, float32: logits (n, C), and (n, P) embeddings if the model projects both."""
+    """Outputs for n examples, float32: logits (n, C), and (n, P) embeddings of a model with projections."""
 
     logits: npt.NDArray[np.float32]
     audio_embedding: npt.NDArray[np.float32] | None = None
@@ -54,33 +54,33 @@ def score(
     tf32: bool = False,
     on_progress: Progress = silent,
 ) -> OutputArrays:
-    """Compute the outputs for the examples `index`, in that order, always in float32 and without dropout.
+    """Compute the outputs for the examples at positions `index`, in that order, in float32 and without dropout.
 
     Parameters
     ----------
-    batch_size : on CUDA at least; as many as `BATCH_ON_CUDA` where memory is free for them.
-    tf32 : on CUDA multiply with 10 bits of mantissa, for validation, whose figures choose among epochs.
+    batch_size : tracks per batch; on CUDA up to `BATCH_ON_CUDA` if the free memory is sufficient.
+    tf32 : multiply with 10 bits of mantissa on CUDA; for validation, which only compares epochs.
     on_progress : receives the number of examples scored so far.
     """
     device = next(model.parameters()).device
     if device.type == "cuda":
         batch_size = max(batch_size, min(BATCH_ON_CUDA, free_bytes(device) // _TRACK_BYTES))
-    # Lyrics of one length together: less padding to compute.
-    places = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
-    found: dict[str, list[torch.Tensor]] = {}
+    # Sorted by the length of lyrics, for less padding.
+    positions = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
+    tensors: dict[str, list[torch.Tensor]] = {}
     done = 0
     with torch.inference_mode(), _evaluating(model, tf32=tf32):
-        for place, batch in zip(places, batches(index[place] for place in places), strict=True):
+        for position, batch in zip(positions, batches(index[position] for position in positions), strict=True):
             outputs = model(batch)
             for name in ("logits", "audio_embedding", "lyrics_embedding"):
                 if (value := getattr(outputs, name)) is not None:
-                    found.setdefault(name, []).append(value.float())  # on the device, copied once at the end
-            done += len(place)
+                    tensors.setdefault(name, []).append(value.float())  # on the device, copied once at the end
+            done += len(position)
             on_progress("predict", done, len(index))
-        if not places:
+        if not positions:
             return OutputArrays(logits=np.zeros((0, model.config.n_genres), dtype=np.float32))
-        back = np.argsort(np.concatenate(places))
-        return OutputArrays(**{name: torch.cat(values).cpu().numpy()[back] for name, values in found.items()})
+        back = np.argsort(np.concatenate(positions))
+        return OutputArrays(**{name: torch.cat(values).cpu().numpy()[back] for name, values in tensors.items()})
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -91,7 +91,7 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @contextlib.contextmanager
 def _evaluating(model: System, *, tf32: bool) -> Iterator[None]:
-    """Evaluation mode, nothing compiled, and on CUDA algorithms that do not vary, in float32 or `tf32`."""
+    """Set evaluation mode without compilation; on CUDA with deterministic algorithms, in float32 or `tf32`."""
     was_training, matmul = model.training, torch.backends.cuda.matmul
     model.eval()
     try:
@@ -111,14 +111,14 @@ def _evaluating(model: System, *, tf32: bool) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredStore:
-    """Tracks of a store, in the order of the rows asked for, with the outputs of a model for them."""
+    """Tracks of a store, in the order of the given rows, with the outputs of a model."""
 
     examples: Examples
     outputs: OutputArrays
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """(n, C) in [0, 1], columns as ``LoadedModel.genres``."""
+        """Scores (n, C) in [0, 1], with columns as ``LoadedModel.genres``."""
         return probabilities(self.outputs.logits)
 
 
@@ -131,53 +131,53 @@ def score_store(
     device: str = "auto",
     on_progress: Progress = silent,
 ) -> ScoredStore:
-    """Score tracks; a track's scores do not depend on which others are asked for.
+    """Score tracks; the scores of a track do not depend on other rows.
 
     Parameters
     ----------
-    rows : array rows with status ok; all of them by default.
-    on_progress : receives tracks done and tracks in all.
+    rows : array rows with status ok; default: all.
+    on_progress : receives the number of scored tracks, and their total.
 
     Raises
     ------
     RecipeMismatchError
-        If the store's features are made by another recipe than the model's; lists the differences.
+        If the store's features have another recipe than the model's. The message lists the differences.
     TrackUnavailableError
         If a row has no features.
     """
     refuse_other_recipe(loaded, store)
     rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
     examples = Examples.of(store, rows, np.zeros((len(rows), len(loaded.genres)), dtype=np.bool_))
-    place = resolve_device(device)
-    model = loaded.model.to(place)
-    # A track is read once, so nothing is gained by keeping it.
+    torch_device = resolve_device(device)
+    model = loaded.model.to(torch_device)
+    # Each track is read once, so caching would be useless.
     placement = Placement(name="mapped", n_bytes=0, free_bytes=0)
-    batches = FeatureBatches(store, examples, placement=placement, device=place, text_dim=model.config.text_dim)
+    batches = FeatureBatches(store, examples, placement=placement, device=torch_device, text_dim=model.config.text_dim)
     index = np.arange(len(rows), dtype=np.int64)
-    with reused_memory(place):
+    with reused_memory(torch_device):
         outputs = score(model, batches, index, batch_size=batch_size, on_progress=on_progress)
     return ScoredStore(examples=examples, outputs=outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedBlock:
-    """Some tracks of a catalogue in a row, failed ones included.
+    """Consecutive tracks of a catalogue, including failed ones.
 
     Attributes
     ----------
-    tracks : columns id, flags, reason, detail; a track that is not extracted yet has reason ``PENDING``. Of whole
-        songs also windows, failed_windows.
+    tracks : columns id, flags, reason, detail; a pending track has reason ``PENDING``. Predictions of whole songs also
+        have windows and failed_windows.
     genres : names of the C outputs.
     has_scores : (n,) bool, False for failed tracks.
-    scores : (n, C) float32; NaN without scores.
-    decided : (n, C) bool, the genres predicted.
+    scores : (n, C) float32; NaN for failed tracks.
+    predicted : (n, C) bool, predicted genres.
     """
 
     tracks: pa.Table
     genres: tuple[str, ...]
     has_scores: npt.NDArray[np.bool_]
     scores: npt.NDArray[np.float32]
-    decided: npt.NDArray[np.bool_]
+    predicted: npt.NDArray[np.bool_]
 
 
 def predict_blocks(
@@ -188,12 +188,12 @@ def predict_blocks(
     block_tracks: int = BLOCK_TRACKS,
     on_progress: Progress = silent,
 ) -> Iterator[PredictedBlock]:
-    """Predict every track of a store, in row order, a block at a time; for a retried track, use the newest row.
+    """Predict every track of a store in blocks, in row order; a retried track is predicted once, from its newest row.
 
     Parameters
     ----------
-    options : threshold, batch size and device are those that matter here.
-    on_progress : receives tracks done and tracks with features in all.
+    options : threshold, batch size and device are used.
+    on_progress : receives the number of scored tracks, and the total with features.
 
     Raises
     ------
@@ -224,12 +224,12 @@ def predict_blocks(
             genres=loaded.genres,
             has_scores=scored,
             scores=scores,
-            decided=scored[:, None] & (scores >= cuts),
+            predicted=scored[:, None] & (scores >= cuts),
         )
 
 
 def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:
-    """Tracks without an outcome get a reason too."""
+    """Return the tracks with reason ``PENDING`` where they have no outcome."""
     absent = pa.array(status == ABSENT)
     for name, value in (("reason", "PENDING"), ("detail", "not extracted yet")):
         column = pc.if_else(absent, pa.scalar(value), tracks.column(name))
@@ -238,10 +238,9 @@ def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:
 
 
 def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
-    """Raise :class:`RecipeMismatchError` where the store's features are unfit for the model, and list the differences.
+    """Raise :class:`RecipeMismatchError` with the differences if the store's features do not fit the model.
 
-    Only features the model uses count. A store without any text will do: every track then counts as one without
-    lyrics.
+    Only features that the model uses count. A store without text features is accepted: its tracks have no lyrics.
     """
     unused = {"audio": ("lyrics.",), "lyrics": ("mel.",)}.get(loaded.model.config.modalities, ())
     if store.recipe.lyrics is None and loaded.model.config.modalities == "both":
@@ -255,11 +254,11 @@ def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
 
 
 def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
-    """Return a warning about scores of tracks without lyrics; empty if there is none.
+    """Return a warning if tracks have no lyrics and the model was not trained on such tracks; else an empty list.
 
     Parameters
     ----------
-    has_lyrics : (n,) bool, which tracks have lyrics (:func:`tracks_with_lyrics`).
+    has_lyrics : (n,) bool, from :func:`tracks_with_lyrics`.
     """
     seen_without = loaded.n_without_lyrics > 0 or loaded.training.modality_dropout > 0
     without = int((~has_lyrics).sum())
@@ -267,12 +266,12 @@ def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> l
         return []
     return [
         f"{without} of {len(has_lyrics)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
-        "their scores are a guess"
+        "their scores are unreliable."
     ]
 
 
 def tracks_with_lyrics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """(n,) bool, whether the tracks have lyrics; none has in a store without text."""
+    """Return (n,) bool, true for tracks with lyrics; all false for a store without text features."""
     if store.recipe.lyrics is None or not len(rows):
         return np.zeros(len(rows), dtype=np.bool_)
     return np.asarray(store.read("lyrics_tokens", rows) > 0)

@@ -83,12 +83,11 @@ def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
     Keys: id, genres, scores (by genre; empty for a failed track), flags, reason, detail. Predictions of whole songs
     also have windows and failed_windows. The flag NO_LABEL is left out, since prediction needs no labels.
     """
-    for track, has_scores, scores, decided in zip(
-        block.tracks.to_pylist(), block.has_scores.tolist(), block.scores.tolist(), block.decided.tolist(), strict=True
-    ):
+    columns = (block.has_scores.tolist(), block.scores.tolist(), block.predicted.tolist())
+    for track, has_scores, scores, predicted in zip(block.tracks.to_pylist(), *columns, strict=True):
         yield {
             "id": track["id"],
-            "genres": list(itertools.compress(block.genres, decided)),
+            "genres": list(itertools.compress(block.genres, predicted)),
             "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
             "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
             "reason": track["reason"],

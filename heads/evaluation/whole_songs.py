@@ -71,7 +71,7 @@ def mean_over_windows(
         genres=blocks[0].genres,
         has_scores=n_read > 0,
         scores=mean,
-        decided=(n_read > 0)[:, None] & (mean >= cuts),
+        predicted=(n_read > 0)[:, None] & (mean >= cuts),
     )
 
 

@@ -1,4 +1,4 @@
-"""Audio encoder: five convolutional blocks over a log-mel spectrogram, time kept; and the level it is read at.
+"""Define the audio encoder, five convolutional blocks over a log-mel spectrogram, and set the level of its input.
 
 Shapes: B batch, M mel bands, T mel frames, K frames after the encoder, E channels after the encoder.
 """
@@ -19,16 +19,16 @@ CHANNELS: dict[str, tuple[int, ...]] = {
     "tiny": (8, 16, 32, 64, 128),
 }
 POOLS = ((2, 2), (2, 2), (2, 2), (4, 2), (4, 2))
-"""Max-pooling of each block, (frequency, time)."""
+"""Max-pooling per block, (frequency, time)."""
 
 TIME_STRIDE = 32
 """Mel frames per encoder frame (0.743 s at 22 050 Hz and hop 512)."""
 
 _IN_PLACE = True
-"""Whether padding is overwritten in place on a CPU, where that touches less memory than a mask; tests switch it off."""
+"""Whether to overwrite padding in place on a CPU, which uses less memory bandwidth than a mask. Tests switch it off."""
 
 MIN_MELS = 128
-"""Mel bands that the pools reduce to one row."""
+"""Number of mel bands that the pools reduce to one row."""
 
 
 class AudioEncoder(nn.Module):
@@ -37,25 +37,29 @@ class AudioEncoder(nn.Module):
     Parameters
     ----------
     name : size of the encoder; E is 512 (``base``), 256 (``lite``) or 128 (``tiny``).
-    n_mels : mel bands, at least 128; what is left of the frequency axis after the pools is averaged.
+    n_mels : number of mel bands, at least 128; the frequency axis after the pools is averaged.
+
+    Raises
+    ------
+    ConfigError
+        If `name` is unknown, or there are fewer than 128 mel bands.
 
     Notes
     -----
-    Ru et al. 2023 name "five convolutional blocks"; a block here is Conv3x3 (no bias), batch normalisation,
-    max-pooling, ReLU. Pooling before ReLU gives the same numbers, since max and ReLU commute, from a quarter of the
-    work.
+    Ru et al. 2023 describe "five convolutional blocks". A block here is Conv3x3 (no bias), batch normalisation,
+    max-pooling, ReLU. Pooling before ReLU gives the same result with a quarter of the work, since max and ReLU commute.
 
-    Frames of zero-padding take part in nothing. In every block, frames at or beyond ``ceil(mel_frames / 2^k)`` are
-    left out of the batch statistics and of max-pooling, and come out as zero, which the next convolution reads as its
-    own border padding. A clip therefore gives the same frames whatever its padding holds and however long it is.
+    Padding frames have no effect. In every block, frames at or beyond ``ceil(mel_frames / 2^k)`` are left out of the
+    batch statistics and of max-pooling. Their output is 0, which equals the border padding of the next convolution. The
+    frames of a clip are therefore independent of content and length of its padding.
     """
 
     def __init__(self, name: EncoderName = "base", *, n_mels: int = MIN_MELS) -> None:
         super().__init__()
         if name not in CHANNELS:
-            raise ConfigError(f"encoder {name!r} is unknown; choose one of {', '.join(CHANNELS)}")
+            raise ConfigError(f"encoder={name!r}: unknown. Choose one of {', '.join(CHANNELS)}.")
         if n_mels < MIN_MELS:
-            raise ConfigError(f"the encoder's pools need at least {MIN_MELS} mel bands, the store has {n_mels}")
+            raise ConfigError(f"{n_mels} mel bands: too few for the encoder. Extract at least {MIN_MELS} mel bands.")
         widths = CHANNELS[name]
         self.blocks = nn.ModuleList(
             ConvBlock(n_in, n_out, pool) for n_in, n_out, pool in zip((1, *widths), widths, POOLS, strict=False)
@@ -63,11 +67,11 @@ class AudioEncoder(nn.Module):
         self.out_channels = widths[-1]
 
     def forward(self, mel_BMT: Tensor, valid_BT: Tensor | None = None) -> Tensor:
-        """Encode; `valid_BT` is true in the audio frames, which come first, or None without padding."""
+        """Encode spectrograms; `valid_BT` is true for the audio frames, which come first, or None without padding."""
         n_frames = mel_BMT.shape[-1]
         if n_frames < TIME_STRIDE:
             raise ValueError(f"the encoder needs at least {TIME_STRIDE} mel frames, the batch has {n_frames}")
-        # Channels last in memory: normalising and pooling many pixels of few channels is what a step on a CPU costs.
+        # Channels last in memory: on a CPU, normalisation and pooling of many pixels with few channels dominate a step.
         x = mel_BMT.contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
         for block in self.blocks:
             x = block(x, valid_BT)
@@ -76,13 +80,13 @@ class AudioEncoder(nn.Module):
         return frames_BKE
 
     def encode(self, mel_BMT: Tensor, valid_BT: Tensor, *, padded: bool) -> tuple[Tensor, Tensor]:
-        """Return the frames (B, K, E), and which of them hold audio (B, K): ``ceil(mel_frames / 32)``, at least 1."""
+        """Return the frames (B, K, E) and their mask (B, K), true for ``ceil(mel_frames / 32)``, at least 1."""
         frames_BKE = self(mel_BMT, valid_BT if padded else None)
         return frames_BKE, valid_BT[:, ::TIME_STRIDE][:, : frames_BKE.shape[1]]
 
 
 class ConvBlock(nn.Module):
-    """Conv3x3 - BN - MaxPool - ReLU on (B, C, M, T), blind to frames that are not valid."""
+    """Conv3x3 - BN - MaxPool - ReLU on (B, C, M, T), ignoring frames that are not valid."""
 
     def __init__(self, n_in: int, n_out: int, pool: tuple[int, int]) -> None:
         super().__init__()
@@ -91,22 +95,22 @@ class ConvBlock(nn.Module):
         self.pool = nn.MaxPool2d(pool)
 
     def forward(self, x: Tensor, valid_BT: Tensor | None) -> Tensor:
-        """`valid_BT` None: every frame is valid. Else what comes out of padding is 0."""
+        """Transform `x`; the output of padding is 0. `valid_BT` is None if all frames are valid."""
         return torch.relu(self.pool(normalise_valid(self.norm, self.conv(x), valid_BT)))
 
 
 def normalise_valid(norm: nn.BatchNorm2d, x: Tensor, valid_BT: Tensor | None) -> Tensor:
-    """Batch-normalise (B, C, M, T) with the statistics of the valid frames; -inf comes out of the others.
+    """Batch-normalise (B, C, M, T) with the statistics of the valid frames. The output of other frames is -inf.
 
-    `x` may be overwritten there.
+    The other frames of `x` may be overwritten.
 
     Notes
     -----
-    In training, padding is filled with each channel's mean over the n valid of N values. That leaves the mean as it is
-    and makes the variance exactly n / N of the valid one, which a scale of ``sqrt(n / N)`` undoes, so the library's
-    fused kernel does the work; epsilon counts N / n times. In the backward pass padding is filled with the mean of the
-    valid gradients, which the kernel subtracts: valid frames then get the gradient of their own statistics, padding
-    gets none.
+    In training, padding is filled with each channel's mean over its n valid of N values. The fill keeps the mean and
+    makes the variance exactly n / N of that of valid values. A scale of ``sqrt(n / N)`` corrects for it, so that the
+    fused kernel of the library can be used. The effective epsilon is N / n times as large. In the backward pass,
+    padding is filled with the mean of the valid gradients, which the kernel subtracts. Valid frames therefore have the
+    gradient of their statistics, and padding has none.
     """
     if valid_BT is None:
         plain: Tensor = norm(x)
@@ -123,7 +127,7 @@ def normalise_valid(norm: nn.BatchNorm2d, x: Tensor, valid_BT: Tensor | None) ->
         norm.running_mean,
         running_var,
         norm.weight * share.sqrt(),
-        torch.lerp(norm.bias.detach(), norm.bias, share),  # the bias; its gradient counts padding, and is N / n times
+        torch.lerp(norm.bias.detach(), norm.bias, share),  # corrects the gradient, which counts padding
         training=True,
         momentum=norm.momentum,
         eps=norm.eps,
@@ -149,7 +153,7 @@ class _MeanInPadding(torch.autograd.Function):
 
 
 class _NothingInPadding(torch.autograd.Function):
-    """Fill padding with -inf; in the backward pass, where its gradient is 0, with the mean of the valid gradients."""
+    """Fill padding with -inf, and its gradient, which is 0, with the mean of the valid gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, valid_BT: Tensor, share: Tensor) -> Tensor:
@@ -170,7 +174,7 @@ def _fill_with_mean(x: Tensor, valid_BT: Tensor, share: Tensor) -> Tensor:
 
 
 def _fill_padding(x: Tensor, valid_BT: Tensor, value: Tensor | float) -> Tensor:
-    """(B, C, M, T) with a number, or one per channel, in the frames that are not valid; on a CPU `x` itself."""
+    """Fill the frames of (B, C, M, T) that are not valid with a number, or one per channel; in place on a CPU."""
     values = value[:, None, None] if isinstance(value, Tensor) else value
     if not (x.is_cpu and _IN_PLACE) or torch.compiler.is_compiling():
         return torch.where(valid_BT[:, None, None, :], x, values)
@@ -180,7 +184,7 @@ def _fill_padding(x: Tensor, valid_BT: Tensor, value: Tensor | float) -> Tensor:
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """(B, size) bool, true below each length."""
+    """Return (B, size) bool, true below each length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -189,8 +193,8 @@ def at_level(level: MelLevel, mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
 
     Notes
     -----
-    ``librosa.power_to_db(S, ref=np.max, top_db=80)`` of the power S is ``reference="max", top_db=80`` of the stored
-    ``power_to_db(S, ref=1.0, top_db=None)``.
+    ``reference="max", top_db=80`` converts the stored ``power_to_db(S, ref=1.0, top_db=None)`` to
+    ``librosa.power_to_db(S, ref=np.max, top_db=80)`` of the power S.
     """
     if level.reference == "one" and level.top_db is None:
         return mel_BMT

@@ -1,6 +1,6 @@
-"""Inputs and outputs of a system.
+"""Define the input and the output of a system.
 
-Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
+Shapes: B batch, M mel bands, T mel frames, L lyrics tokens, D text width, C genres, P projection width.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Batch:
     Attributes
     ----------
     mel : (B, M, T) float, dB as stored; not normalised.
-    mel_frames : (B,) int64, frames with audio; the others are padding.
-    lyrics : (B, L, D) float, token states, anything beyond the length.
-    lyrics_tokens : (B,) int64, tokens with [CLS] and [SEP]; 0 without lyrics.
+    mel_frames : (B,) int64, number of frames with audio; the others are padding.
+    lyrics : (B, L, D) float, token states; arbitrary beyond the length.
+    lyrics_tokens : (B,) int64, number of tokens with [CLS] and [SEP]; 0 without lyrics.
     lyrics_pooled : (B, D) float, mean over non-special tokens; 0 without lyrics.
     labels : (B, C) float 0/1.
-    track_key, lyrics_key : (B,) int64; equal keys mean the same track, the same lyrics; ``lyrics_key`` -1: none.
+    track_key, lyrics_key : (B,) int64; equal for equal tracks, equal lyrics; ``lyrics_key`` is -1 without lyrics.
     rows : (B,) int64, rows of the store.
-    padded : whether a clip is shorter than the batch, so that padding has to be masked. Read from `mel_frames` when the
-        batch is built, on the host: reading a value from a GPU waits for all of its queued work.
+    padded : whether a clip is shorter than the batch, so that padding must be masked. Computed from `mel_frames` when
+        the batch is built, on the host: reading a value from a GPU waits for all of its queued work.
     """
 
     mel: Tensor
@@ -50,17 +50,17 @@ class Batch:
         return len(self.rows)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return self.map(lambda tensor: tensor.to(device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return the batch of what `change` makes of each tensor; it changes no length."""
+        """Return the batch with `change` applied to each tensor; it must not change lengths."""
         return self.with_tensors(
             **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         )
 
     def with_tensors(self, **tensors: Tensor) -> Batch:
-        """Return the batch with some tensors in place of its own, for the same numbers of frames."""
+        """Return the batch with some tensors replaced, with the same numbers of frames."""
         other = copy.copy(self)
         vars(other).update(tensors)
         return other
@@ -68,13 +68,13 @@ class Batch:
 
 @dataclass(kw_only=True)
 class Outputs:
-    """What the model gives.
+    """Output of a system.
 
     Attributes
     ----------
     logits : (B, C) float32.
-    audio_embedding, lyrics_embedding, tau : with the contrastive part, (B, P), (B, P) and ().
-    frames : with it, the audio frames (B, K, E) that both losses reach the audio encoder through.
+    audio_embedding, lyrics_embedding, tau : (B, P), (B, P) and (); None without projections.
+    frames : (B, K, E) output frames of the audio encoder, on which both losses depend; None without projections.
     """
 
     logits: Tensor
@@ -85,7 +85,7 @@ class Outputs:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy `tensor` to `device`; a copy to a GPU is asynchronous."""
+    """Return `tensor` on `device`; a copy to a GPU is asynchronous."""
     if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

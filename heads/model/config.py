@@ -1,6 +1,6 @@
-"""Options that determine the shape of a system, with their checks.
+"""Define and check the options of a system.
 
-Commands check options with this module before they import torch, so it does not import it.
+Commands check options before they import torch, so this module does not import it.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class MelLevel:
-    """What 0 dB is, and how far below the loudest value a spectrogram may go, applied as it is read.
+    """Reference level and dynamic range of spectrograms, applied on reading.
 
-    The store keeps dB re 1.0, unclipped, so that one store serves every reading.
+    Stores keep dB re 1.0 without clipping, so that one store supports every level.
 
     Attributes
     ----------
-    reference : ``one`` is power 1.0, as stored; ``max`` the loudest value of each track.
-    top_db : dB; values further below the loudest are raised to that level; None clips nothing.
+    reference : power at 0 dB: ``one`` is 1.0, as stored; ``max`` is the maximum of each track.
+    top_db : dynamic range in dB: values further below the maximum are raised to its limit; None does not clip.
     """
 
     reference: Reference = "one"
@@ -64,10 +64,10 @@ class MelLevel:
     def __post_init__(self) -> None:
         if self.reference not in get_args(Reference):
             raise ConfigError(
-                f"mel_reference {self.reference!r} is unknown; choose one of {', '.join(get_args(Reference))}"
+                f"mel_reference={self.reference!r}: unknown. Choose one of {', '.join(get_args(Reference))}."
             )
         if self.top_db is not None and not self.top_db > 0:
-            raise ConfigError(f"mel_top_db is {self.top_db}; it must be above 0 dB, or none")
+            raise ConfigError(f"mel_top_db={self.top_db}: out of range. Use a value above 0 dB, or null.")
 
 
 @dataclass(frozen=True, kw_only=True)

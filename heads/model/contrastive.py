@@ -1,4 +1,4 @@
-"""Projections of both modalities into the space where audio meets its lyrics, and the temperature there."""
+"""Define the audio-lyrics contrastive loss, its projections of both modalities, and its temperature."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ class ContrastiveProjection(nn.Module):
 
     Parameters
     ----------
-    normalise : scale each projection to unit length (a named deviation from the paper, which shows a bare product).
-    tau_scale : what is learnt: tau itself, from 0.001 to 0.5, or its logarithm, with tau from 0.01 to 0.5. A step of
-        Adam then changes tau by the same share of itself wherever it is, and never makes it vanish.
+    audio_dim, text_dim, dim : widths of audio frames, token states and projections.
+    normalise : scale projections to unit length, a deviation from the paper, which has a plain product.
+    tau_init : initial temperature.
+    tau_scale : learned parameter: tau, from 0.001 to 0.5, or its logarithm, with tau from 0.01 to 0.5. On a log scale,
+        a step of Adam changes tau by a relative amount, and tau cannot vanish.
 
     Notes
     -----
     Ru et al. 2023, section 2.4: ``s(A, L) = g_a(E_a) . g_l(E_l)``, with ``E_a`` the mean over time of the audio
-    frames and ``E_l`` the pooled lyrics, both before fusion. All in float32, also under autocast: s / tau reaches 1000.
+    frames and ``E_l`` the pooled lyrics, both before fusion. In float32 even under autocast, since s / tau reaches
+    1000.
     """
 
     def __init__(
@@ -48,14 +51,14 @@ class ContrastiveProjection(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """tau, ()."""
+        """Temperature tau, ()."""
         if self.log_tau is not None:
             return self.log_tau.exp()
         assert self.tau is not None
         return self.tau
 
     def forward(self, audio_BE: Tensor, lyrics_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, E), (B, D) -> two (B, dim) embeddings."""
+        """Return the (B, dim) embeddings of (B, E) audio and (B, D) lyrics."""
         with torch.autocast(audio_BE.device.type, enabled=False):
             audio = self.audio(audio_BE.to(self.audio.weight.dtype))
             lyrics = self.lyrics(lyrics_BD.to(self.lyrics.weight.dtype))
@@ -65,7 +68,7 @@ class ContrastiveProjection(nn.Module):
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Bring tau back into its range; call after each optimizer step (a clamp in forward has no gradient)."""
+        """Clamp tau to its range; call after each optimizer step, since a clamp in forward has no gradient."""
         if self.log_tau is not None:
             self.log_tau.clamp_(math.log(LOG_TAU_MIN), math.log(TAU_MAX))
         elif self.tau is not None:
@@ -73,21 +76,22 @@ class ContrastiveProjection(nn.Module):
 
 
 def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:
-    """Mean of the cross-entropies that find each row's column and each column's row on the diagonal.
+    """Return the mean of the cross-entropies over rows and over columns, with targets on the diagonal.
 
     Parameters
     ----------
-    scores : (B, B), audio down, lyrics across, divided by tau already.
-    pairs : (B, B) bool, off-diagonal pairs that count as negatives; default all.
-    members : (B,) bool, rows that take part at all; default all.
+    scores : (B, B), rows audio, columns lyrics, divided by tau.
+    pairs : (B, B) bool, off-diagonal pairs that count as negatives; default: all.
+    members : (B,) bool, rows and columns that count; default: all.
 
     Returns
     -------
-    () of the dtype of `scores`; 0, with a zero gradient, where fewer than two rows take part.
+    Tensor
+        (), of the dtype of `scores`; 0 with a zero gradient if fewer than two rows count.
 
     Notes
     -----
-    Ru et al. 2023, Eq. 5 and 6. No data-dependent shapes, so nothing waits for a GPU.
+    Ru et al. 2023, Eq. 5 and 6. Shapes do not depend on data, so the host does not wait for the GPU.
     """
     own = torch.arange(len(scores), device=scores.device)
     visible = torch.ones_like(scores, dtype=torch.bool) if pairs is None else pairs
@@ -102,14 +106,14 @@ def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members
 
 
 def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tensor, lyrics_key: Tensor) -> Tensor:
-    """Audio-lyrics contrastive loss L_AL, in float32.
+    """Return the audio-lyrics contrastive loss L_AL, () float32.
 
     Parameters
     ----------
     audio, lyrics : (B, P) embeddings of :class:`mgc.heads.model.contrastive.ContrastiveProjection`.
     tau : () temperature.
-    track_key, lyrics_key : (B,) int64. Two rows of one track, or with the same lyrics, are no negatives of each other;
-        rows with ``lyrics_key`` -1 (no lyrics) take no part.
+    track_key, lyrics_key : (B,) int64. Rows with the same track or the same lyrics are not negatives of each other.
+        Rows with ``lyrics_key`` -1 (no lyrics) do not count.
     """
     with torch.autocast(audio.device.type, enabled=False):
         scores = at_least_float32(audio) @ at_least_float32(lyrics).T / tau

@@ -1,6 +1,6 @@
-"""Fusion of audio and lyrics: symmetric cross-modal attention (SCMA), its ablation, and single modalities.
+"""Fuse audio and lyrics by symmetric cross-modal attention (SCMA); with its ablation, and for single modalities.
 
-Shapes: B batch, K audio frames, L lyric tokens, W model width, H heads, D text width, E encoder channels.
+Shapes: B batch, K audio frames, L lyrics tokens, W model width, H heads, D text width, E encoder channels.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from .config import LyricsPooling
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """Scaled dot-product attention.
+    """Compute scaled dot-product attention.
 
     Parameters
     ----------
     query, key, value : (..., Q, d), (..., N, d), (..., N, v).
-    key_mask : bool, broadcastable to (..., Q, N); keys where it is false are not seen.
+    key_mask : bool, broadcastable to (..., Q, N); keys are ignored where it is false.
+    dropout : probability of dropping an attention weight.
 
     Notes
     -----
@@ -35,7 +36,7 @@ class CrossAttention(nn.Module):
 
     Parameters
     ----------
-    uniform : every valid key weighs the same, whatever the query; the control that shows what attention adds.
+    uniform : all valid keys have the same weight for any query; a control for the effect of attention.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, *, uniform: bool = False) -> None:
@@ -62,7 +63,7 @@ class CrossAttention(nn.Module):
         return mixed
 
     def weights(self, x_BQW: Tensor, other_BNW: Tensor, other_mask_BN: Tensor) -> Tensor:
-        """Return what the attention weighs each key with: (B, H, Q, N), rows sum to 1, masked keys 0."""
+        """Return the attention weights (B, H, Q, N): rows sum to 1, masked keys have 0."""
         query, key = self._split(self.query(x_BQW)), self._split(self.key(other_BNW))
         scores = (query * (0.0 if self.uniform else 1.0)) @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         return scores.masked_fill(~other_mask_BN[:, None, None, :], -torch.inf).softmax(dim=-1)
@@ -73,7 +74,7 @@ class CrossAttention(nn.Module):
 
 
 class CrossModalBlock(nn.Module):
-    """``LN(U + MHA(U, V, V))``, then optionally ``LN(Z + FFN(Z))`` with an inner width of four times the outer."""
+    """``LN(U + MHA(U, V, V))``, optionally followed by ``LN(Z + FFN(Z))`` with four times the width inside."""
 
     def __init__(self, width: int, heads: int, dropout: float, *, ffn: bool, uniform: bool) -> None:
         super().__init__()
@@ -98,20 +99,25 @@ class Fusion(nn.Module):
 
     Parameters
     ----------
-    audio_dim, text_dim : width of the audio frames and of the token states; None where the modality is left out.
+    audio_dim, text_dim : width of the audio frames and of the token states; None for an unused modality.
     width, heads, dropout : of the attention; dropout applies to attention weights (and inside the FFN).
-    attention : False is the ablation "SCMA off", ``f = [mean U_a ; mean U_l]``. With one modality ``f = mean U``.
-    lyrics_pooling : ``mean`` over the non-special tokens, or the first ([CLS]) token alone.
+    attention : False is the ablation without SCMA, ``f = [mean U_a ; mean U_l]``. With one modality ``f = mean U``.
+    lyrics_pooling : ``mean`` over the non-special tokens, or ``cls`` for the first ([CLS]) token.
 
     Attributes
     ----------
-    out_width : width of ``f``: two model widths with both modalities, one with one.
+    out_width : width of ``f``: two model widths with both modalities, one with a single modality.
+
+    Raises
+    ------
+    ConfigError
+        If `width` is not a multiple of `heads`, or attention has a single modality.
 
     Notes
     -----
     Ru et al. 2023, section 2.2: ``Z_a = LN(U_a + MHA(U_a, U_l, U_l))``, ``Z_l = LN(U_l + MHA(U_l, U_a, U_a))``, each
     direction with its own weights. Masked frames and tokens are neither keys nor part of a mean. [CLS] and [SEP] are
-    keys but, as in the stored pooled vector, not part of the mean.
+    keys, but not part of the mean, like in the stored pooled vector.
     """
 
     def __init__(
@@ -129,9 +135,9 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise ConfigError(f"width {width} is not a multiple of {heads} attention heads")
+            raise ConfigError(f"width={width}: not a multiple of heads={heads}. Change one of them.")
         if attention and (audio_dim is None or text_dim is None):
-            raise ConfigError("cross-modal attention needs both modalities; set attention=False for one alone")
+            raise ConfigError("attention=True: needs both modalities. Set attention=False for a single modality.")
         self.audio_projection = nn.Linear(audio_dim, width) if audio_dim is not None else None
         self.lyrics_projection = nn.Linear(text_dim, width) if text_dim is not None else None
         self.lyrics_pooling = lyrics_pooling
@@ -143,12 +149,12 @@ class Fusion(nn.Module):
             self.lyrics_block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
 
     def forward(self, audio: tuple[Tensor, Tensor] | None, lyrics: tuple[Tensor, Tensor] | None) -> Fused:
-        """Fuse.
+        """Fuse audio frames and token states.
 
         Parameters
         ----------
-        audio : frames (B, K, E), finite also in padding, and their mask (B, K); None where the modality is left out.
-        lyrics : token states (B, L, D), likewise, and their mask (B, L); None where left out.
+        audio : frames (B, K, E), also finite in padding, and their mask (B, K); None for an unused modality.
+        lyrics : token states (B, L, D), also finite in padding, and their mask (B, L); None for an unused modality.
         """
         z_a = z_l = None
         if self.audio_projection is not None and audio is not None:
@@ -179,12 +185,13 @@ class Fusion(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Fused:
-    """Both modalities, or one, after fusion.
+    """Result of the fusion, per modality.
 
     Attributes
     ----------
-    sequences : Z_a (B, K, W) and Z_l (B, L, W); masks : (B, K) and (B, L) bool, true where there is a frame or token.
-    pooled : their means (B, W) float32.
+    sequences : Z_a (B, K, W) and Z_l (B, L, W).
+    masks : (B, K) and (B, L) bool, true for valid frames and tokens.
+    pooled : means (B, W) float32 of the sequences.
     """
 
     sequences: tuple[Tensor, ...]
@@ -193,17 +200,17 @@ class Fused:
 
     @property
     def vector(self) -> Tensor:
-        """f (B, out_width) float32."""
+        """Fused vector f, (B, out_width) float32."""
         return torch.cat(self.pooled, dim=-1)
 
     @property
     def memory(self) -> tuple[Tensor, Tensor]:
-        """Frames and tokens in one sequence (B, K + L, W), and its mask (B, K + L)."""
+        """Sequence (B, K + L, W) of frames and tokens, and its mask (B, K + L)."""
         return torch.cat(self.sequences, dim=1), torch.cat(self.masks, dim=1)
 
 
 def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-    """Mean over axis 1 of the places where `mask` is true, in float32 at least: (B, N, W), (B, N) -> (B, W).
+    """Return the (B, W) mean over axis 1 of (B, N, W) where (B, N) `mask` is true, at least in float32.
 
     `x_BNW` is finite everywhere, and each row has a place that is true.
     """
@@ -212,7 +219,7 @@ def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision widened to float32, where sums and exponentials keep their digits; float64 as it is."""
+    """Convert half precision to float32, for accurate sums and exponentials; keep float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""Losses: audio-lyrics contrastive loss, binary cross-entropy or the asymmetric loss, and their sum.
+"""Compute the losses: audio-lyrics contrastive loss, binary cross-entropy or asymmetric loss, and their sum.
 
 Shapes: B batch, C genres, P projection width.
 """
@@ -20,7 +20,7 @@ from .fusion import at_least_float32
 
 @dataclass(kw_only=True)
 class Losses:
-    """Scalars () float32: ``total`` to step on, and its parts to log. `contrastive` is 0 where there is none."""
+    """Scalars () float32: the total loss and its two terms. `contrastive` is 0 for a model without projections."""
 
     total: Tensor
     contrastive: Tensor
@@ -30,7 +30,9 @@ class Losses:
 def asymmetric_loss(
     logits: Tensor, labels: Tensor, *, gamma_positive: float = 1.0, gamma_negative: float = 4.0, clip: float = 0.05
 ) -> Tensor:
-    """Asymmetric loss, () float32, mean over tracks and genres; with gammas and clip 0 the binary cross-entropy.
+    """Return the asymmetric loss, () float32, mean over tracks and genres.
+
+    With gammas and clip 0 it equals the binary cross-entropy.
 
     Notes
     -----
@@ -42,18 +44,18 @@ def asymmetric_loss(
     p = torch.sigmoid(x)
     positive = (1.0 - p) ** gamma_positive * softplus(-x)
     shifted = (p - clip).clamp(min=0.0)
-    # log(1 - p) is -softplus(x): exact where p is close to 1, and used where nothing is shifted.
+    # log(1 - p) = -softplus(x) is exact near p = 1, but valid only without a shift.
     log_miss = softplus(x) if clip == 0 else -torch.log1p(-shifted)
     negative = shifted**gamma_negative * log_miss
     return (y * positive + (1.0 - y) * negative).mean()
 
 
 def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss = "bce", sum_over_genres: bool = False) -> Tensor:
-    """Binary cross-entropy or asymmetric loss, () float32: mean over tracks, and mean (or sum) over genres.
+    """Return the binary cross-entropy or asymmetric loss, () float32: mean over tracks, mean or sum over genres.
 
     Notes
     -----
-    Ru et al. 2023, section 2.5, which does not specify it; with the sum, lambda has C times less weight.
+    Ru et al. 2023, section 2.5, do not specify the reduction over genres. With the sum, lambda has C times less weight.
     """
     if loss == "asymmetric":
         mean = asymmetric_loss(logits, labels)
@@ -66,21 +68,21 @@ def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss = "bce", s
 def total_loss(
     outputs: Outputs, batch: Batch, lambda_: float = 0.3, *, loss: Loss = "bce", sum_over_genres: bool = False
 ) -> Losses:
-    """``lambda L_AL + (1 - lambda) L_BCE``, where ``loss="asymmetric"`` puts the asymmetric loss in the place of L_BCE.
+    """Return ``lambda L_AL + (1 - lambda) L_BCE`` with its terms; ``loss="asymmetric"`` replaces L_BCE.
 
-    Without the contrastive part lambda means nothing and the total is the classification loss alone.
+    Without projections, lambda has no effect and the total is the classification loss.
 
     Raises
     ------
     ConfigError
-        `lambda_` is outside [0, 1].
+        If `lambda_` is outside [0, 1].
 
     Notes
     -----
-    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1 nothing reaches fusion, graph or classifier.
+    Ru et al. 2023, Eq. 7, lambda = 0.3. At lambda = 1, fusion, graph and classifier have no gradient.
     """
     if not 0.0 <= lambda_ <= 1.0:
-        raise ConfigError(f"lambda is {lambda_}; it must be in [0, 1]")
+        raise ConfigError(f"lambda={lambda_}: out of range. Use a number from 0 to 1.")
     labelled = classification_loss(outputs.logits, batch.labels, loss=loss, sum_over_genres=sum_over_genres)
     if outputs.audio_embedding is None or outputs.lyrics_embedding is None or outputs.tau is None:
         return Losses(total=labelled, contrastive=torch.zeros_like(labelled), classification=labelled)
@@ -92,13 +94,13 @@ def total_loss(
 
 
 def gradient_norms(outputs: Outputs, losses: Losses, lambda_: float) -> Tensor | None:
-    """Return how hard each loss, weighted as in Eq. 7, pulls at the audio encoder that both share.
+    """Return the gradient norms of both losses, weighted as in Eq. 7, at the output frames of the audio encoder.
 
     Returns
     -------
-    (2,) float32, the norms of the gradients of ``lambda L_AL`` and ``(1 - lambda) L_BCE`` with respect to the encoder's
-    frames; None where there is no contrastive part, or where a compiled model does not show its frames. The graph of
-    the losses is kept.
+    Tensor or None
+        (2,) float32, for ``lambda L_AL`` and ``(1 - lambda) L_BCE``. None without a contrastive loss, or if a compiled
+        model does not expose its frames. The graph of the losses is retained.
     """
     if outputs.frames is None:
         return None

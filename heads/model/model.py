@@ -1,6 +1,6 @@
-"""The model: audio encoder, fusion, genre graph and contrastive projections; and the systems by name.
+"""Define the paper's model from audio encoder, fusion, head and projections, and build systems by name.
 
-Shapes: B batch, M mel bands, T mel frames, L lyric tokens, D text width, C genres, P projection width.
+Shapes: B batch, M mel bands, T mel frames, L lyrics tokens, D text width, C genres, P projection width.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ABOUT: Mapping[str, str] = {
     "pandeya": "the audio and lyrics baseline of Ru et al. 2023 after Pandeya and Lee 2021, reconstructed: a dense "
     "CNN, concatenated with the mean of the lyrics",
 }
-"""One line on each system, for model cards and help."""
+"""One-line descriptions of the systems, for model cards and help."""
 
 
 class GenreModel(System):
@@ -39,8 +39,8 @@ class GenreModel(System):
     Parameters
     ----------
     config : shape and options.
-    adjacency : (C, C) A_hat (:func:`mgc.heads.model.graph.build_adjacency`). Like the next three a buffer,
-        saved with the weights; the defaults are placeholders for weights loaded afterwards.
+    adjacency : (C, C) A_hat (:func:`mgc.heads.model.graph.build_adjacency`). Like the next three, it is a buffer that
+        is saved with the weights; the defaults are placeholders for loaded weights.
     genre_embedding : (C, D) genre-name embeddings as stored; centred here if the configuration requires it.
     mel_mean, mel_std : dB, over the valid frames of the training split.
 
@@ -110,29 +110,29 @@ class GenreModel(System):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """(C,) what is added to the logits; None with ``bias=False``."""
+        """Bias of the logits, (C,); None with ``bias=False``."""
         if self.query is not None:
             return self.query.bias
         return self.bias if self.classifier is None else self.classifier.bias
 
     @property
     def tau(self) -> Tensor | None:
-        """The learned temperature, (); None without the contrastive part."""
+        """Learned temperature, (); None without projections."""
         return self.projection.temperature if self.projection is not None else None
 
     def clamp_temperature(self) -> None:
-        """Keep tau in its range; call after each optimizer step."""
+        """Clamp tau to its range; call after each optimizer step."""
         if self.projection is not None:
             self.projection.clamp_temperature()
 
     def start_warnings(self) -> list[str]:
-        """What is wrong before the first step: classifier rows that all point one way (then nothing is learnt)."""
+        """Return a warning if all classifiers start with nearly the same direction, so that the model cannot learn."""
         row_cosine = self.graph.row_cosine() if self.graph is not None else math.nan
         if not row_cosine > CROWDED_COSINE:
             return []
         return [
-            f"the genre graph starts with classifiers at mean cosine {row_cosine:.4f}, so every genre gets the same "
-            "score; use graph_similarity 'centred' or graph_normalisation 'ml-gcn'"
+            f"the initial classifiers of the genre graph have mean cosine {row_cosine:.4f}, so every genre gets nearly "
+            "the same score. Use graph_similarity=centred or graph_normalisation=ml-gcn."
         ]
 
     def forward(self, batch: Batch) -> Outputs:
@@ -150,24 +150,21 @@ class GenreModel(System):
         return outputs
 
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the audio frames (B, K, E), and which of them hold audio (B, K)."""
+        """Return the audio frames (B, K, E) and their mask (B, K)."""
         assert self.encoder is not None
         mel, valid = self.normalise_mel(batch)
         return self.encoder.encode(mel, valid, padded=batch.padded)
 
     def _lyrics(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return token states, the learned token wherever there is none, and the mask of those that count.
-
-        Without lyrics the first place counts.
-        """
+        """Return the token states and their mask. The learned token replaces padding; it is valid without lyrics."""
         assert self.no_lyrics is not None
         states = batch.lyrics if batch.lyrics.shape[1] else batch.lyrics.new_zeros(len(batch), 1, self.config.text_dim)
-        n_places = states.shape[1]
-        states = torch.where(valid_mask(batch.lyrics_tokens, n_places)[..., None], states, self.no_lyrics)
-        return states, valid_mask(batch.lyrics_tokens.clamp(min=1), n_places)
+        n_tokens = states.shape[1]
+        states = torch.where(valid_mask(batch.lyrics_tokens, n_tokens)[..., None], states, self.no_lyrics)
+        return states, valid_mask(batch.lyrics_tokens.clamp(min=1), n_tokens)
 
     def _pooled_lyrics(self, batch: Batch) -> Tensor:
-        """E_l (B, D); 0 without lyrics, where the loss leaves the row out but its gradient must be finite."""
+        """Return E_l, (B, D); 0 without lyrics, since gradients must be finite even for rows that the loss ignores."""
         states = batch.lyrics_pooled if self.config.lyrics_pooling == "mean" else self._lyrics(batch)[0][:, 0]
         return states.masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
 
@@ -187,16 +184,16 @@ class GenreModel(System):
 
 
 def _nodes(config: ModelConfig, genre_embedding: npt.ArrayLike | Tensor | None) -> Tensor:
-    """(C, D) name vectors as the head uses them; zeros, to be loaded afterwards, where there are none."""
+    """Return (C, D) name vectors as the head uses them; zeros if there are none yet."""
     nodes = _checked("genre_embedding", genre_embedding, np.zeros((config.n_genres, config.text_dim)))
     return torch.from_numpy(centre(nodes)) if config.graph_similarity == "centred" else nodes
 
 
 def _checked(name: str, array: npt.ArrayLike | Tensor | None, default: npt.NDArray[np.float64]) -> Tensor:
-    """float64, of the shape of `default`, which stands in where there is none."""
+    """Return `array`, or `default` if it is None, as float64; raise ``ValueError`` for another shape or NaN."""
     values = default if array is None else _float64(array)
     if values.shape != default.shape:
-        raise ValueError(f"{name} has shape {values.shape}; these genres and this text width need {default.shape}")
+        raise ValueError(f"{name} has shape {values.shape}, expected {default.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinity")
     return torch.from_numpy(values)
@@ -216,7 +213,7 @@ def build_system(
     mel_mean: float = 0.0,
     mel_std: float = 1.0,
 ) -> System:
-    """A system with fresh weights; `adjacency` and `genre_embedding` are for those with a genre graph."""
+    """Build a system with initial weights; `adjacency` and `genre_embedding` are for heads that use them."""
     if config.model == "santana":
         return Santana(config, mel_mean=mel_mean, mel_std=mel_std)
     if config.model == "pandeya":

@@ -1,4 +1,4 @@
-"""The genre-query head: each genre has its own attention over a track.
+"""Define the genre-query head, in which each genre has its own attention over a track.
 
 Shapes: B batch, C genres, N audio frames and lyric tokens, W model width, H heads, D text width.
 """
@@ -12,20 +12,20 @@ from .fusion import CrossModalBlock
 
 
 class QueryHead(nn.Module):
-    """Score each genre by what its query attends to in the frames and tokens of a track: (B, N, W) -> logits (B, C).
+    """Score each genre by attention of its query over the frames and tokens of a track: (B, N, W) -> logits (B, C).
 
-    The query of a genre is its name vector, projected, plus a free vector; so is its output
-    vector, which the attended features are multiplied with. An untrained genre name thus has both, from its name alone.
+    The query of a genre is the sum of its projected name vector and a free vector. So is its output vector, which is
+    multiplied with the attended features. An untrained genre therefore has both from its name only.
 
     Parameters
     ----------
-    nodes : (C, D) name vectors, centred already where they are to be; a buffer, saved with the weights.
+    nodes : (C, D) name vectors, centred by the caller if they should be; a buffer, saved with the weights.
     width, heads, dropout, ffn, uniform : of the attention; see :class:`mgc.heads.model.fusion.CrossModalBlock`.
-    bias : add a bias for each genre.
+    bias : whether to add a bias per genre.
 
     Notes
     -----
-    Query2Label (Liu et al. 2021, arXiv:2107.10834) with one layer and one attention, and queries that come from names.
+    Query2Label (Liu et al. 2021, arXiv:2107.10834) with one layer, one attention, and queries from names.
     """
 
     nodes: Tensor
@@ -42,18 +42,18 @@ class QueryHead(nn.Module):
         self.output = nn.Parameter(torch.empty(n_genres, width))
         self.block = CrossModalBlock(width, heads, dropout, ffn=ffn, uniform=uniform)
         self.bias = nn.Parameter(torch.zeros(n_genres)) if bias else None
-        nn.init.normal_(self.query, std=0.02)  # small against the attended features, which the residual adds
+        nn.init.normal_(self.query, std=0.02)  # small compared with the attended features of the residual
         nn.init.normal_(self.output, std=width**-0.5)
 
     def forward(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Logits (B, C) float32; `mask_BN` is true where there is a frame or token."""
-        found_BCW = self.block(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        """Return logits (B, C) float32; `mask_BN` is true for valid frames and tokens."""
+        attended_BCW = self.block(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
         with torch.autocast(memory_BNW.device.type, enabled=False):
-            logits: Tensor = (found_BCW.to(self.output.dtype) * self._outputs()).sum(dim=-1)
+            logits: Tensor = (attended_BCW.to(self.output.dtype) * self._outputs()).sum(dim=-1)
             return logits if self.bias is None else logits + self.bias
 
     def attention_maps(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Return the attention weights of each genre (B, H, C, N): rows sum to 1, with 0 where `mask_BN` is false."""
+        """Return the attention weights per genre (B, H, C, N): rows sum to 1, and are 0 where `mask_BN` is false."""
         maps: Tensor = self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
         return maps
 

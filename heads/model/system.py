@@ -94,7 +94,7 @@ class System(nn.Module):
         Returns
         -------
         mel_BMT : 0 in padding.
-        valid_BT : bool, true below `mel_frames`, and in the first frame of every clip.
+        valid_BT : bool, true below `mel_frames`, and for the first frame of every clip.
         """
         levelled = at_level(self.config.mel_level, batch.mel.to(self.mel_mean.dtype), batch.mel_frames)
         normalised = (levelled - self.mel_mean) / self.mel_std

@@ -1,4 +1,4 @@
-"""One epoch of training: steps, losses, and a stop where numbers stop being numbers."""
+"""Train one epoch: steps, losses, and an error for values that are not finite."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from ..model.system import System
 from .augment import augment_batch
 
 _CHECK_EVERY = {"cpu": 1, "cuda": 16}
-"""Steps between looks at the loss; each look makes the host wait for a GPU."""
+"""Number of steps between checks of the loss; on a GPU, each check makes the host wait."""
 
 
 _WARM_UP_STEPS = 8
-"""Steps of an epoch before a model is compiled unasked; with fewer, compiling is not worth its time."""
+"""Steps of an epoch before a model is compiled by default. In shorter epochs, compiling takes longer than it saves."""
 
 
 @dataclass(kw_only=True)
 class Learner:
-    """A model in training; `precision` ``bf16`` runs its forward pass under autocast, losses and weights in float32.
+    """Model in training.
 
-    `compiled` : whether the model's steps are compiled by now.
+    Attributes
+    ----------
+    precision : ``bf16`` runs the forward pass under autocast; losses and weights are float32.
+    compiled : whether the steps of the model are compiled.
     """
 
     model: System
@@ -41,30 +44,30 @@ class Learner:
     compiled: bool = False
 
     def start_step(self, step: int) -> None:
-        """Compile the model before a step: where that was asked for; on CUDA after a warm-up unless it was refused.
+        """Compile the model before the first step with ``compile=True``; with None, on CUDA after `_WARM_UP_STEPS`.
 
-        One graph serves all lengths and batch sizes (``dynamic``); a CUDA graph is recorded per shape of a batch.
-        Unasked, a model that torch cannot compile trains as it is.
+        One graph serves all lengths and batch sizes (``dynamic``); a CUDA graph is recorded per shape of a batch. With
+        None, a model that torch cannot compile is trained without compilation.
         """
-        wanted, on_cuda = self.config.compile, self.device.type == "cuda"
-        if not self.compiled and (wanted or (wanted is None and on_cuda and step > _WARM_UP_STEPS)):
-            torch._dynamo.config.suppress_errors = wanted is None
+        enabled, on_cuda = self.config.compile, self.device.type == "cuda"
+        if not self.compiled and (enabled or (enabled is None and on_cuda and step > _WARM_UP_STEPS)):
+            torch._dynamo.config.suppress_errors = enabled is None
             self.model.compile(dynamic=True, mode="reduce-overhead" if on_cuda else None)
             self.compiled = True
         if self.compiled and on_cuda:
-            # From here the outputs of the last step may be overwritten.
+            # From now on, a CUDA graph may overwrite the outputs of the last step.
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochSums:
-    """How far an epoch has come.
+    """Progress of an epoch.
 
     Attributes
     ----------
-    steps : optimizer steps done.
-    sums : over the tracks of these steps, of the total loss, its contrastive and its classification part.
-    gradients : of its first batch, :func:`mgc.heads.model.losses.gradient_norms`; None where there are none.
+    steps : completed optimizer steps.
+    sums : sums over the tracks of these steps: total, contrastive and classification loss.
+    gradients : :func:`mgc.heads.model.losses.gradient_norms` of the first batch; None if undefined.
     """
 
     steps: int
@@ -74,9 +77,9 @@ class EpochSums:
 
 @contextlib.contextmanager
 def seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers as a function of (seed, epoch), and the caller's generators left as they were.
+    """Seed torch's generators with (seed, epoch) within the block, and restore them after it.
 
-    Epoch 0 is the making of the model; epochs of training count from 1.
+    Epoch 0 is the initialisation of the model; epochs of training count from 1.
     """
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -94,19 +97,19 @@ def train_epoch(
     wants_save: Callable[[], bool] | None = None,
     save: Callable[[EpochSums, dict[str, Tensor]], None] | None = None,
 ) -> EpochSums:
-    """Train on the first `n_train` examples of `batches` once.
+    """Train for one epoch on the first `n_train` examples of `batches`.
 
     Parameters
     ----------
-    epoch : counted from 1; with the seed it decides order and dropout.
-    start : what `save` was given where the epoch was left.
-    wants_save : asked after each step whether to `save`.
-    save : given how far the epoch is, and the states of torch's generators.
+    epoch : counted from 1; order and dropout are a function of seed and epoch.
+    start : arguments of `save` at the point where the epoch was interrupted.
+    wants_save : polled after each step; True calls `save`.
+    save : receives the progress of the epoch, and the states of torch's generators.
 
     Raises
     ------
     TrainingError
-        If a loss or a gradient is not finite; names the tracks.
+        If a loss or a gradient is not finite. The message lists the tracks.
     """
     model, optimizer, config, device = learner.model, learner.optimizer, learner.config, learner.device
     model.train()
@@ -168,7 +171,7 @@ def _set_random(states: Mapping[str, Tensor], device: torch.device) -> None:
 
 
 def _refuse_nonfinite(steps: list[tuple[Tensor, Index]], batches: FeatureBatches, epoch: int) -> None:
-    """Raise if a value is not finite: with one copy from the device, however many steps there are."""
+    """Raise if a value is not finite; all values are copied from the device at once."""
     finite = torch.stack([value for value, _ in steps]).isfinite().tolist()
     if all(finite):
         return
@@ -178,16 +181,16 @@ def _refuse_nonfinite(steps: list[tuple[Tensor, Index]], batches: FeatureBatches
     if rows := _nonfinite_rows(batch):
         tracks = ", ".join(ids[row] for row in rows)
         raise TrainingError(
-            f"{problem}; the stored features of {tracks} are not finite: extract them again, or leave them out"
+            f"{problem}: stored features of {tracks} are not finite. Extract into a new store, or exclude them."
         )
     tracks = ", ".join(ids[row] for row in batch.rows.tolist())
     raise TrainingError(
-        f"{problem} in the batch of {tracks}; their features are finite: try a lower lr, or precision=fp32"
+        f"{problem} in the batch of {tracks}, whose features are finite. Use a lower lr, or precision=fp32."
     )
 
 
 def _nonfinite_rows(batch: Batch) -> list[int]:
-    """Rows whose own features, in the frames and tokens that count, are not finite."""
+    """Return the rows with valid frames or tokens that are not finite."""
     frames = torch.arange(batch.mel.shape[2], device=batch.mel.device) < batch.mel_frames[:, None]
     mel = (batch.mel.isfinite() | ~frames[:, None, :]).flatten(1).all(1)
     lyrics = batch.lyrics.isfinite().flatten(1).all(1) & batch.lyrics_pooled.isfinite().all(1)

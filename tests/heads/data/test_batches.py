@@ -1,4 +1,4 @@
-"""Batches: the stored numbers in every placement, each example once an epoch; statistics over sound only."""
+"""Test batches: stored values in all placements, each example once per epoch, statistics without padding."""
 
 from __future__ import annotations
 
@@ -37,13 +37,17 @@ def batches_in(placement: str, store: FeatureStore) -> FeatureBatches:
     )
 
 
-def test_every_home_gives_the_same_batches_bit_for_bit(small_store: FeatureStore) -> None:
+def test_all_placements_give_identical_batches(small_store: FeatureStore) -> None:
     indices = [np.array([3, 0, 7]), np.array([14, 21]), np.arange(40)]
     mapped, host = (list(batches_in(placement, small_store)(indices)) for placement in ("mapped", "host"))
-    for ours, theirs in zip(mapped, host, strict=True):
-        assert ours.padded == theirs.padded == bool((ours.mel_frames < ours.mel.shape[-1]).any())
-        for field in dataclasses.fields(ours):
-            first, second = getattr(ours, field.name), getattr(theirs, field.name)
+    for first_batch, second_batch in zip(mapped, host, strict=True):
+        assert (
+            first_batch.padded
+            == second_batch.padded
+            == bool((first_batch.mel_frames < first_batch.mel.shape[-1]).any())
+        )
+        for field in dataclasses.fields(first_batch):
+            first, second = getattr(first_batch, field.name), getattr(second_batch, field.name)
             if field.name == "padded":
                 continue
             assert first.dtype == second.dtype, field.name
@@ -51,7 +55,7 @@ def test_every_home_gives_the_same_batches_bit_for_bit(small_store: FeatureStore
 
 
 @pytest.mark.parametrize("placement", ["mapped", "host"])
-def test_a_batch_holds_what_the_store_holds(small_store: FeatureStore, placement: str) -> None:
+def test_batch_equals_the_stored_features(small_store: FeatureStore, placement: str) -> None:
     index = np.array([5, 0, 9, 33])
     batch = batches_in(placement, small_store).batch(index)
     rows = small_store.ok_rows[index]
@@ -68,7 +72,7 @@ def test_a_batch_holds_what_the_store_holds(small_store: FeatureStore, placement
     assert [[GENRES[j] for j in row.nonzero().flatten().tolist()] for row in batch.labels] == [genres[r] for r in rows]
 
 
-def test_tracks_without_lyrics_have_no_key_no_tokens_and_zero_for_their_mean(small_store: FeatureStore) -> None:
+def test_tracks_without_lyrics_have_no_key_no_tokens_and_a_zero_mean(small_store: FeatureStore) -> None:
     batch = batches_in("host", small_store).batch(np.array([0, 7, 14]))
     assert batch.lyrics_key.tolist() == [-1, -1, -1]
     assert batch.lyrics.shape[1] == 0
@@ -87,12 +91,12 @@ def test_equal_audio_and_equal_lyrics_have_equal_keys(make_world: MakeWorld, tmp
 
 
 @given(st.integers(1, 100), st.integers(2, 20), st.integers(0, 5), st.integers(0, 5))
-def test_an_epoch_shows_each_example_once_and_never_one_alone(n: int, size: int, seed: int, epoch: int) -> None:
+def test_epoch_has_each_example_once_in_batches_of_two_or_more(n: int, size: int, seed: int, epoch: int) -> None:
     order = epoch_batches(n, size, seed=seed, epoch=epoch)
     assert sorted(np.concatenate(order).tolist()) == list(range(n))
     assert all(2 <= len(batch) <= size + 1 for batch in order) or n == 1
-    again = epoch_batches(n, size, seed=seed, epoch=epoch)
-    assert all(np.array_equal(a, b) for a, b in zip(order, again, strict=True))
+    repeated = epoch_batches(n, size, seed=seed, epoch=epoch)
+    assert all(np.array_equal(a, b) for a, b in zip(order, repeated, strict=True))
 
 
 def test_epochs_and_seeds_shuffle_differently() -> None:
@@ -100,38 +104,38 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
     assert len(orders) == 4
 
 
-def test_shuffling_is_uniform_over_places_and_over_company() -> None:
-    """Chi-squared over 4 000 epochs: shuffling within blocks, or too few swaps, would fail it by far."""
+def test_shuffling_is_uniform_over_positions_and_pairs() -> None:
+    """Chi-squared test over 4 000 epochs, which shuffling within blocks or with too few swaps fails clearly."""
     n, size, n_epochs = 12, 3, 4000
     orders = np.stack([np.concatenate(epoch_batches(n, size, seed=0, epoch=e)) for e in range(n_epochs)])
-    places = np.stack([np.bincount(orders[:, place], minlength=n) for place in range(n)])
+    counts = np.stack([np.bincount(orders[:, position], minlength=n) for position in range(n)])
     together = np.zeros((n, n))
     for order in orders.reshape(-1, size):
         together[np.ix_(order, order)] += 1
-    company = together[np.triu_indices(n, 1)]
-    assert stats.chi2((n - 1) ** 2).sf(((places - n_epochs / n) ** 2 / (n_epochs / n)).sum()) > 1e-3
+    pair_counts = together[np.triu_indices(n, 1)]
+    assert stats.chi2((n - 1) ** 2).sf(((counts - n_epochs / n) ** 2 / (n_epochs / n)).sum()) > 1e-3
     expected = n_epochs * (size - 1) / (n - 1)
-    pairs = ((company - expected) ** 2 / expected).sum() / (1 - (size - 1) / (n - 1))
-    assert stats.chi2(len(company) - 1).sf(pairs) > 1e-3
+    statistic = ((pair_counts - expected) ** 2 / expected).sum() / (1 - (size - 1) / (n - 1))
+    assert stats.chi2(len(pair_counts) - 1).sf(statistic) > 1e-3
 
 
-def test_no_example_makes_no_batch() -> None:
+def test_no_examples_give_no_batches() -> None:
     assert in_batches(np.zeros(0, dtype=np.int64), 4) == []
 
 
-def test_home_is_the_fastest_that_fits_and_says_so(small_store: FeatureStore) -> None:
+def test_placement_is_the_fastest_with_enough_memory(small_store: FeatureStore) -> None:
     examples = examples_of(small_store)
     placement = choose_placement(small_store, examples, device=CPU)
     features = len(examples) * (128 * 44 * 2 + 12 * 4) + int(examples.lyrics_tokens.sum()) * 12 * 2
     assert (placement.name, placement.n_bytes) == ("host", features)
     assert "host memory" in str(placement)
-    crowd = dataclasses.replace(examples, lyrics_tokens=examples.lyrics_tokens + 10**12)
-    assert choose_placement(small_store, crowd, device=CPU).name == "mapped"
+    large = dataclasses.replace(examples, lyrics_tokens=examples.lyrics_tokens + 10**12)
+    assert choose_placement(small_store, large, device=CPU).name == "mapped"
     with pytest.raises(ConfigError, match="placement=device"):
         choose_placement(small_store, examples, device=CPU, wanted="device")
 
 
-def test_reading_ahead_passes_errors_on(small_store: FeatureStore) -> None:
+def test_errors_of_prefetching_are_raised(small_store: FeatureStore) -> None:
     examples = dataclasses.replace(examples_of(small_store), rows=np.full(40, 999))
     batches = FeatureBatches(
         small_store, examples, placement=Placement(name="mapped", n_bytes=0, free_bytes=0), device=CPU
@@ -146,20 +150,20 @@ def valid_values(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArra
     return np.concatenate([mel[:, :n].ravel() for mel, n in zip(mels, frames, strict=True)])
 
 
-def test_mel_statistics_are_those_of_the_frames_with_sound(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_mel_statistics_ignore_padding(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(n_tracks=20)
     for i, n in enumerate(world.mel_frames.tolist()):
         world.mel[i, :, n:] = -100 if i % 2 else np.nan
     store = world.write(tmp_path / "s.zarr")
     rows = np.array([0, 3, 4, 11, 19])
-    found = mel_statistics(store, rows, store.read("mel_frames", rows).astype(np.int64))
+    statistics = mel_statistics(store, rows, store.read("mel_frames", rows).astype(np.int64))
     values = valid_values(store, rows)
-    assert found.mean_db == pytest.approx(values.mean(), abs=1e-10)
-    assert found.std_db == pytest.approx(values.std(), abs=1e-10)
-    assert found.n_values == values.size
+    assert statistics.mean_db == pytest.approx(values.mean(), abs=1e-10)
+    assert statistics.std_db == pytest.approx(values.std(), abs=1e-10)
+    assert statistics.n_values == values.size
 
 
-def test_a_mel_that_is_not_finite_is_named(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_mel_with_infinite_value_raises_an_error_with_the_track_id(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(n_tracks=6)
     world.mel[4, 10, 0] = np.inf
     store = world.write(tmp_path / "s.zarr")
@@ -167,9 +171,9 @@ def test_a_mel_that_is_not_finite_is_named(make_world: MakeWorld, tmp_path: Path
         mel_statistics(store, store.ok_rows, store.read("mel_frames", store.ok_rows).astype(np.int64))
 
 
-def test_silence_alone_is_not_divided_by_nothing(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_standard_deviation_of_silent_tracks_is_one(make_world: MakeWorld, tmp_path: Path) -> None:
     world = make_world(n_tracks=4)
     world.mel[:] = -100
     store = world.write(tmp_path / "s.zarr")
-    found = mel_statistics(store, store.ok_rows, np.full(4, 44))
-    assert (found.mean_db, found.std_db) == (-100.0, 1.0)
+    statistics = mel_statistics(store, store.ok_rows, np.full(4, 44))
+    assert (statistics.mean_db, statistics.std_db) == (-100.0, 1.0)

@@ -20,7 +20,7 @@ LABELS = genre_matrix(
 )
 
 
-@given(st.lists(st.lists(st.sampled_from([*NAMES, "unheard of"]), max_size=4), max_size=12))
+@given(st.lists(st.lists(st.sampled_from([*NAMES, "unlisted"]), max_size=4), max_size=12))
 def test_genre_matrix_marks_the_genres_of_each_track(lists: list[list[str]]) -> None:
     matrix = genre_matrix(pa.array(lists, pa.list_(pa.string())), NAMES)
     assert matrix.tolist() == [[name in names for name in NAMES] for names in lists]

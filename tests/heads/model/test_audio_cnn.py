@@ -14,7 +14,7 @@ def count(module: nn.Module) -> int:
 
 
 def encoder(name: str = "tiny", seed: int = 0) -> AudioEncoder:
-    """An encoder whose batch normalisations have seen data, some with a negative scale."""
+    """Return an encoder with random statistics and scales in batch normalisation, some of them negative."""
     torch.manual_seed(seed)
     model = AudioEncoder(name)
     for module in model.modules():
@@ -27,15 +27,14 @@ def encoder(name: str = "tiny", seed: int = 0) -> AudioEncoder:
 
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [("base", 512, 1_568_992), ("lite", 256, 392_816)])
-def test_sizes_are_those_of_the_paper_reading(name, channels, parameters):
-    """paper.md check 1, after the mel."""
+def test_encoder_has_the_documented_shapes_and_number_of_parameters(name, channels, parameters):
     model = AudioEncoder(name).eval()
     assert count(model) == parameters
     with torch.no_grad():
         assert model(torch.zeros(1, 128, 1292)).shape == (1, 40, channels)
 
 
-def test_pooling_before_relu_is_relu_before_pooling():
+def test_order_of_pooling_and_relu_does_not_matter():
     torch.manual_seed(0)
     block = ConvBlock(3, 8, (2, 2)).train()
     nn.init.normal_(block.norm.weight)
@@ -43,7 +42,7 @@ def test_pooling_before_relu_is_relu_before_pooling():
     assert torch.equal(block(x, None), block.pool(torch.relu(block.norm(block.conv(x)))))
 
 
-def test_tracks_a_few_frames_short_of_the_longest_train():
+def test_tracks_slightly_shorter_than_the_longest_have_finite_gradients():
     model = encoder().train()
     out = model(torch.randn(3, 128, 160), valid_mask(torch.tensor([160, 159, 131]), 160))
     out.square().sum().backward()
@@ -52,7 +51,7 @@ def test_tracks_a_few_frames_short_of_the_longest_train():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_frames_of_padding_come_out_as_zero(training):
+def test_output_of_padding_frames_is_zero(training):
     model = encoder().train(training)
     frames = torch.tensor([320, 150, 1])
     mel = torch.randn(3, 128, 320)
@@ -64,11 +63,11 @@ def test_frames_of_padding_come_out_as_zero(training):
         assert (out[i, :n].abs().sum(dim=1) > 0).all()
 
 
-def test_a_clip_gives_the_same_frames_however_much_padding_follows():
+def test_frames_of_a_clip_do_not_depend_on_the_amount_of_padding():
     model = encoder().eval()
     mel = torch.randn(1, 128, 150)
     outputs = []
-    # The second track makes the batch as long as it is given.
+    # The second track sets the length of the batch.
     for n_frames in (160, 320, 1292):
         padded = torch.randn(2, 128, n_frames)
         padded[0, :, :150], padded[0, :, 150:] = mel, 0.0
@@ -77,7 +76,7 @@ def test_a_clip_gives_the_same_frames_however_much_padding_follows():
         torch.testing.assert_close(other, outputs[0], atol=1e-5, rtol=1e-5)
 
 
-def test_training_statistics_are_those_of_the_valid_frames_alone():
+def test_training_statistics_ignore_padding():
     """Two clips of 160 frames train alike as they are, and block by block with as much padding again.
 
     Without the epsilon, which counts twice there; the running variance's n - 1 is of all frames.
@@ -119,7 +118,7 @@ def test_valid_statistics_equal_masked_sums():
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * var * n_all / (n_all - 1))
 
 
-def test_valid_statistics_without_any_padding_are_the_plain_ones():
+def test_valid_statistics_without_padding_equal_batch_normalisation():
     """A batch whose clips have one length, of which one is masked all the same."""
     x = torch.randn(3, 2, 4, 5)
     plain, masked = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
@@ -129,7 +128,7 @@ def test_valid_statistics_without_any_padding_are_the_plain_ones():
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_gradients_of_valid_statistics_equal_numeric_ones(in_place, monkeypatch):
+def test_gradients_of_valid_statistics_equal_finite_differences(in_place, monkeypatch):
     """Of input, weight and bias, with padding overwritten in place and by a mask."""
     monkeypatch.setattr(audio_cnn, "_IN_PLACE", in_place)
     torch.manual_seed(1)
@@ -161,7 +160,7 @@ def test_padding_by_mask_as_on_a_gpu_gives_what_padding_in_place_gives(training,
     torch.testing.assert_close(*found)
 
 
-def test_what_the_encoder_cannot_take_is_refused():
+def test_unknown_encoder_and_too_small_spectrograms_raise():
     with pytest.raises(ConfigError, match="unknown"):
         AudioEncoder("huge")
     with pytest.raises(ConfigError, match="128 mel bands"):

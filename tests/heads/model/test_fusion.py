@@ -25,20 +25,19 @@ def inputs(n_batch: int = 3):
     return audio, lyrics
 
 
-def test_attention_numbers():
-    """paper.md check 10."""
+def test_attention_has_the_values_computed_by_hand():
     q, k, v = torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     torch.testing.assert_close(attend(q, k, v), torch.tensor([[1.660477, 2.660477]]), atol=1e-6, rtol=0)
     torch.testing.assert_close(attend(q, k, torch.eye(2)), torch.tensor([[0.669762, 0.330238]]), atol=1e-6, rtol=0)
 
 
-def test_one_key_makes_the_output_independent_of_the_query():
+def test_attention_to_a_single_key_does_not_depend_on_the_query():
     q = torch.randn(4, 2)
     out = attend(q, torch.randn(1, 2), torch.tensor([[3.0, 4.0]]))
     torch.testing.assert_close(out, torch.tensor([[3.0, 4.0]]).expand(4, 2))
 
 
-def test_masked_keys_holding_junk_change_nothing():
+def test_values_of_masked_keys_do_not_change_the_output():
     module = fusion()
     audio, lyrics = inputs()
     clean = module(audio, lyrics).vector
@@ -48,23 +47,23 @@ def test_masked_keys_holding_junk_change_nothing():
 
 
 @pytest.mark.parametrize("heads", [1, 4])
-def test_cross_attention_is_torchs_multi_head_attention(heads):
+def test_cross_attention_equals_torch_multihead_attention(heads):
     torch.manual_seed(0)
-    ours = CrossAttention(16, heads, 0.1).eval()
-    theirs = nn.MultiheadAttention(16, heads, batch_first=True).eval()
+    module = CrossAttention(16, heads, 0.1).eval()
+    reference = nn.MultiheadAttention(16, heads, batch_first=True).eval()
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
-        theirs.in_proj_bias.copy_(torch.randn(48))
-        for layer, bias in zip((ours.query, ours.key, ours.value), theirs.in_proj_bias.chunk(3), strict=True):
+        reference.in_proj_weight.copy_(torch.cat([module.query.weight, module.key.weight, module.value.weight]))
+        reference.in_proj_bias.copy_(torch.randn(48))
+        for layer, bias in zip((module.query, module.key, module.value), reference.in_proj_bias.chunk(3), strict=True):
             layer.bias.copy_(bias)
-        theirs.out_proj.load_state_dict(ours.out.state_dict())
+        reference.out_proj.load_state_dict(module.out.state_dict())
     x, other = torch.randn(2, 3, 16), torch.randn(2, 6, 16)
     mask = torch.arange(6) < torch.tensor([[6], [2]])
-    expected, _ = theirs(x, other, other, key_padding_mask=~mask)
-    torch.testing.assert_close(ours(x, other, mask), expected, atol=1e-6, rtol=1e-5)
+    expected, _ = reference(x, other, other, key_padding_mask=~mask)
+    torch.testing.assert_close(module(x, other, mask), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_one_head_is_equation_1_to_the_letter():
+def test_single_head_computes_equation_1_of_the_paper():
     torch.manual_seed(0)
     module = CrossAttention(4, 1, 0.0).eval()
     x, other = torch.randn(1, 3, 4), torch.randn(1, 5, 4)
@@ -81,18 +80,18 @@ def test_uniform_attention_is_the_mean_of_the_valid_values():
     torch.testing.assert_close(module(x, other, torch.tensor([[True, True, False, False, False]])), expected)
 
 
-def test_symmetric_both_directions_by_hand():
+def test_fusion_equals_both_directions_computed_by_hand():
     module = fusion()
     (frames, mask_a), (tokens, mask_l) = inputs(1)
     u_a, u_l = module.audio_projection(frames), module.lyrics_projection(tokens)
-    every = torch.ones(1, L, dtype=torch.bool)
-    z_a = module.audio_block.norm(u_a + module.audio_block.attention(u_a, u_l, every))
-    z_l = module.lyrics_block.norm(u_l + module.lyrics_block.attention(u_l, u_a, every[:, :K]))
+    all_valid = torch.ones(1, L, dtype=torch.bool)
+    z_a = module.audio_block.norm(u_a + module.audio_block.attention(u_a, u_l, all_valid))
+    z_l = module.lyrics_block.norm(u_l + module.lyrics_block.attention(u_l, u_a, all_valid[:, :K]))
     expected = torch.cat([z_a.mean(1), z_l[:, 1:-1].mean(1)], dim=-1)
     torch.testing.assert_close(module((frames, mask_a), (tokens, mask_l)).vector, expected)
 
 
-def test_without_attention_the_lyrics_half_is_the_projected_pooled_vector():
+def test_fusion_without_attention_concatenates_projected_means():
     module = fusion(attention=False)
     (frames, mask_a), (tokens, mask_l) = inputs(2)
     f = module((frames, mask_a), (tokens, mask_l)).vector
@@ -102,22 +101,22 @@ def test_without_attention_the_lyrics_half_is_the_projected_pooled_vector():
     torch.testing.assert_close(f[:, 8:], module.lyrics_projection(pooled))
 
 
-def test_cls_pooling_takes_the_first_token():
+def test_cls_pooling_uses_the_first_token():
     module = fusion(attention=False, lyrics_pooling="cls")
     audio, (tokens, mask_l) = inputs()
     torch.testing.assert_close(module(audio, (tokens, mask_l)).vector[:, 8:], module.lyrics_projection(tokens[:, 0]))
 
 
-@pytest.mark.parametrize(("alone", "width"), [("audio", 8), ("lyrics", 8)])
-def test_one_modality_alone(alone, width):
+@pytest.mark.parametrize("modality", ["audio", "lyrics"])
+def test_fusion_of_one_modality_has_half_the_width(modality):
     audio, lyrics = inputs()
-    module = fusion(attention=False, **{"text_dim" if alone == "audio" else "audio_dim": None})
-    f = module(audio if alone == "audio" else None, lyrics if alone == "lyrics" else None).vector
-    assert f.shape == (3, width)
-    assert module.out_width == width
+    module = fusion(attention=False, **{"text_dim" if modality == "audio" else "audio_dim": None})
+    f = module(audio if modality == "audio" else None, lyrics if modality == "lyrics" else None).vector
+    assert f.shape == (3, 8)
+    assert module.out_width == 8
 
 
-def test_feed_forward_option_adds_its_layer():
+def test_option_ffn_adds_a_feed_forward_layer_per_direction():
     audio, lyrics = inputs()
     plain, deep = fusion(), fusion(ffn=True)
     extra = sum(p.numel() for p in deep.parameters()) - sum(p.numel() for p in plain.parameters())
@@ -125,26 +124,26 @@ def test_feed_forward_option_adds_its_layer():
     assert deep(audio, lyrics).vector.shape == plain(audio, lyrics).vector.shape
 
 
-def test_parameters_of_the_default_setting():
+def test_default_fusion_has_the_documented_number_of_parameters():
     module = Fusion(audio_dim=512, text_dim=768)
     assert sum(p.numel() for p in module.parameters()) == 855_552
     assert module.out_width == 512
 
 
-def test_special_tokens_are_left_out_of_the_mean_where_others_are_left():
+def test_mask_excludes_special_tokens_unless_there_are_no_others():
     mask = non_special_mask(valid_mask(torch.tensor([1, 2, 3, 5]), 5))
     assert non_special_mask(mask[:1, :1]).tolist() == [[True]]
     assert mask.int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 1, 0]]
 
 
-def test_masked_mean_in_float32():
+def test_masked_mean_is_computed_in_float32():
     x = torch.full((1, 600, 1), 3.0, dtype=torch.bfloat16)
     mean = masked_mean(x, torch.ones(1, 600, dtype=torch.bool))
     assert mean.dtype == torch.float32
     assert mean.item() == 3.0
 
 
-def test_options_that_contradict_are_refused():
+def test_conflicting_options_raise_config_errors():
     with pytest.raises(ConfigError, match="multiple"):
         fusion(heads=3)
     with pytest.raises(ConfigError, match="both modalities"):
@@ -152,16 +151,14 @@ def test_options_that_contradict_are_refused():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_attention_learns_xor_of_sound_and_words_and_concatenation_cannot(seed):
-    """paper.md check 15, on the fusion alone."""
+def test_attention_learns_xor_of_audio_and_lyrics_and_concatenation_does_not(seed):
     assert accuracy(xor_world, seed) >= 0.95
     assert accuracy(xor_world, seed, query=True) >= 0.95
     assert accuracy(xor_world, seed, attention=False) < 0.8
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_attention_beats_uniform_weights_where_the_sound_chooses_the_token(seed):
-    """paper.md check 15, on the fusion alone."""
+def test_attention_beats_uniform_weights_if_audio_selects_the_token(seed):
     assert accuracy(lookup_world, seed) >= 0.95
     assert accuracy(lookup_world, seed, query=True) >= 0.95
     assert accuracy(lookup_world, seed, query=True, attention=False) < 0.85

@@ -1,4 +1,4 @@
-"""A training step as a GPU sees it, without one: what it launches, on which device, for how many shapes it compiles."""
+"""Test properties of a training step on a GPU without one: kernels, device of tensors, and number of compilations."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ HEADS = ("graph", "linear", "query")
 
 
 @pytest.fixture(autouse=True)
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def padding_by_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_cnn, "_IN_PLACE", False)
 
 
 def system(name: str) -> System:
-    """Without dropout, with which a CPU has no fused attention, as a GPU has."""
+    """Return a system without dropout, with which a CPU has no fused attention, in contrast to a GPU."""
     torch.manual_seed(1)
     options = {"encoder": "tiny", "width": 32, "graph_hidden": 32, "dropout": 0.0, **SYSTEMS[name]}
     config = ModelConfig(n_genres=C, text_dim=D, **options)
@@ -70,25 +70,25 @@ def batch(frames: list[int], n_tokens: int = N_TOKENS, seed: int = 0) -> Batch:
     )
 
 
-def step(model: System, given: Batch, *, precision: str = "fp32") -> torch.Tensor:
+def step(model: System, tracks: Batch, *, precision: str = "fp32") -> torch.Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        outputs = model(given)
-    loss = total_loss(outputs, given).total
+        outputs = model(tracks)
+    loss = total_loss(outputs, tracks).total
     loss.backward()  # type: ignore[no-untyped-call]
     return loss
 
 
 def count(name: str, lengths: str, precision: str = "fp32") -> KernelCount:
-    model, given = system(name), batch(FRAMES[lengths])
+    model, tracks = system(name), batch(FRAMES[lengths])
     with KernelCount() as counted:
-        step(model, given, precision=precision)
+        step(model, tracks, precision=precision)
     return counted
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", HEADS)
-def test_a_step_launches_few_kernels_however_long_its_clips_are(name: str, precision: str) -> None:
-    """Forward, loss and backward; the optimizer is one more (fused). Weights and activations cast to bf16 are extra."""
+def test_number_of_kernels_of_a_step_is_small_and_independent_of_clip_lengths(name: str, precision: str) -> None:
+    """Forward pass, loss and backward pass are counted, without casts to bf16 and the (fused) optimizer."""
     counts = {lengths: count(name, lengths, precision) for lengths in FRAMES}
     kernels = {lengths: counted.kernels.total() - counted.kernels["_to_copy"] for lengths, counted in counts.items()}
     views = {lengths: counted.views.total() for lengths, counted in counts.items()}
@@ -100,29 +100,29 @@ def test_a_step_launches_few_kernels_however_long_its_clips_are(name: str, preci
 
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize("lengths", ["equal", "varied"])
-def test_a_step_makes_no_tensor_on_another_device(name: str, lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device, whose tensors have no values: torch raises where one of the host meets one of its own.
+def test_step_creates_no_tensor_on_another_device(name: str, lengths: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, whose tensors have no values, torch raises if tensors of the host and of the device mix.
 
-    Autocast, which knows no such device, is left out.
+    The test leaves out autocast, which does not support this device.
     """
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    given = batch(FRAMES[lengths])
-    model, moved = system(name).to("meta"), given.to("meta")
+    tracks = batch(FRAMES[lengths])
+    model, moved = system(name).to("meta"), tracks.to("meta")
     assert moved.padded == (lengths == "varied")
-    shown = augment_batch(moved, TrainConfig(spec_augment=True, modality_dropout=0.5))
-    loss = step(model, shown)
+    augmented = augment_batch(moved, TrainConfig(spec_augment=True, modality_dropout=0.5))
+    loss = step(model, augmented)
     assert loss.is_meta
     assert all(p.grad is None or p.grad.is_meta for p in model.parameters())
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     model.clamp_temperature()
-    here = dataclasses.replace(given, labels=given.labels.to("meta"))
-    with pytest.raises(RuntimeError, match="device"):  # what the test lives by
-        total_loss(system(name)(here), here)
+    mixed = dataclasses.replace(tracks, labels=tracks.labels.to("meta"))
+    with pytest.raises(RuntimeError, match="device"):  # the property of torch that the test relies on
+        total_loss(system(name)(mixed), mixed)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch, about itself
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch raises it itself
 @pytest.mark.parametrize("name", ["query"])
-def test_an_epoch_of_varied_lengths_compiles_at_most_3_graphs(name: str) -> None:
+def test_epoch_with_varying_lengths_compiles_at_most_3_graphs(name: str) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = system(name)
@@ -130,7 +130,7 @@ def test_an_epoch_of_varied_lengths_compiles_at_most_3_graphs(name: str) -> None
     rng = np.random.default_rng(0)
     for seed, n_tracks in enumerate([N_TRACKS] * 5 + [N_TRACKS + 1, 7]):
         frames = rng.integers(20, N_FRAMES + 1, n_tracks).tolist() if seed % 3 else [N_FRAMES] * n_tracks
-        given = batch(frames, n_tokens=int(rng.integers(2, 40)), seed=seed)
-        loss = step(model, given)
+        tracks = batch(frames, n_tokens=int(rng.integers(2, 40)), seed=seed)
+        loss = step(model, tracks)
         assert torch.isfinite(loss)
     assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
