@@ -58,7 +58,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --target build/package .
-	MYPYPATH=build/package $(BIN)/mypy -p mgc -m mgc_music
+	MYPYPATH=build/package:. $(BIN)/mypy -p mgc -m mgc_music -p benchmarks
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

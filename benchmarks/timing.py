@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,9 @@ def in_turn(
     return Times(seconds=seconds)
 
 
-def table(title: str, header: list[str], rows: list[list[object]]) -> str:
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table under a heading."""
-    lines = [header, ["---"] * len(header), *rows]
+    lines: list[Sequence[object]] = [header, ["---"] * len(header), *rows]
     return f"\n## {title}\n\n" + "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 

@@ -60,7 +60,7 @@ class StoreMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     @staticmethod
-    def _table(names: list[str]):
+    def _table(names: list[str]) -> pa.Table:
         return plan_table([{"id": n, "path": f"{n}.mp3", "artists": [], "genres": ["rock"]} for n in names])
 
     def _plan_rows(self, names: list[str]) -> None:

@@ -174,7 +174,8 @@ def _differences(saved: Path, store: Path) -> tuple[int, str | None]:
             n_songs += 1
             states = opened.read("lyrics", [row])[0, : int(opened.read("lyrics_tokens", [row])[0])].astype(np.float32)
             wrong = audio.difference(np.load(saved / f"{name}.mel.npy"), opened.read("mel", [row])[0])
-            wrong = wrong or text.agree([np.load(saved / f"{name}.lyrics.npy")], [states], LEAST_COSINE)
+            cosine = float(text.token_cosines([np.load(saved / f"{name}.lyrics.npy")], [states]).min())
+            wrong = wrong or (f"a token at cosine {cosine:.6f}" if cosine < LEAST_COSINE else None)
             if wrong:
                 return n_songs, f"{name}: {wrong}"
     return n_songs, None

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -49,7 +50,7 @@ def packages(extras: str) -> set[str]:
 
 def n_bytes(package: str) -> int:
     """Return the disk space of the files of an installed package."""
-    paths = (file.locate() for file in metadata.files(package) or ())
+    paths = (Path(file.locate()) for file in metadata.files(package) or ())
     return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
 
 

@@ -91,9 +91,10 @@ class SentenceEncoder:
     """sentence-transformers: ``encode(..., output_value="token_embeddings")``, its own sorting and batches of 32."""
 
     def __init__(self, folder: Path) -> None:
-        from sentence_transformers import SentenceTransformer, models
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Transformer
 
-        transformer = models.Transformer(str(folder), max_seq_length=HF_TOKENS)
+        transformer = Transformer(str(folder), max_seq_length=HF_TOKENS)
         self.model = SentenceTransformer(modules=[transformer], device="cpu")
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -65,7 +65,7 @@ def compare(title: str, store: Path, folder: Path, folds: Sequence[Fold]) -> str
 def cosines(store: Path, feature_set: str | None) -> tuple[float, float]:
     """Return the least and the mean cosine of the pooled lyrics of a track to those in fp32."""
     with FeatureStore.open(store) as first, FeatureStore.open(store, text=feature_set) as second:
-        a, b = first["lyrics_pooled"][:], second["lyrics_pooled"][:]
+        a, b = first.read("lyrics_pooled", first.ok_rows), second.read("lyrics_pooled", second.ok_rows)
     has_lyrics = np.abs(a).sum(axis=1) > 0
     a, b = a[has_lyrics].astype(np.float64), b[has_lyrics].astype(np.float64)
     values = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -95,7 +95,7 @@ def main() -> int:
     add_precisions(songs, store)
     with FeatureStore.open(store) as opened:
         folds = make_folds(opened, FOLDS, by="song")
-        n_tracks = len(opened)
+        n_tracks = len(opened.ok_rows)
     title = f"Real songs: {n_tracks} clips in {FOLDS} folds of whole songs"
     print(compare(title, store, options.folder / "text-precision-songs", folds), flush=True)
     return 0

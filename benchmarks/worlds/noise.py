@@ -70,9 +70,10 @@ def make_store(size: Size, path: Path, n_train: int = 32, n_validation: int = 8)
         "lyrics": lyrics.astype(np.float16),
         "lyrics_tokens": tokens.astype(np.uint16),
         "lyrics_tokens_full": tokens.astype(np.uint32),
-        "lyrics_pooled": np.stack([states[1 : k - 1].mean(axis=0) for states, k in zip(lyrics, tokens, strict=True)]),
+        "lyrics_pooled": np.stack(
+            [states[1 : k - 1].mean(axis=0) for states, k in zip(lyrics, tokens, strict=True)]
+        ).astype(np.float32),
     }
-    arrays["lyrics_pooled"] = arrays["lyrics_pooled"].astype(np.float32)
     outcomes = [
         {"row": i, "status": OK, "flags": 0, "source_sha256": f"{i:064x}", "lyrics_sha256": f"{i:064x}"}
         for i in range(n)
