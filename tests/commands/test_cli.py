@@ -433,12 +433,12 @@ def test_help_of_train_lists_every_option_of_the_configuration(call):
     assert told.count("reconstructed") >= 1
 
 
-def test_settings_that_do_not_exist_are_refused_by_name(call, tmp_path):
-    done = call("train", tmp_path, "-o", tmp_path / "r", "--set", "graph_similarty=raw")
+def test_settings_that_do_not_exist_are_refused_by_name(call, small_store, tmp_path):
+    done = call("train", small_store.path, "-o", tmp_path / "r", "--set", "graph_similarty=raw")
     assert done.code == 2
     assert "did you mean 'graph_similarity'" in done.err
     (tmp_path / "c.yaml").write_text("set: [heads=two]\n")
-    done = call("train", tmp_path, "-o", tmp_path / "r", "--config", tmp_path / "c.yaml")
+    done = call("train", small_store.path, "-o", tmp_path / "r", "--config", tmp_path / "c.yaml")
     assert done.code == 2
     assert "heads is 'two'" in done.err
 
