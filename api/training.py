@@ -110,8 +110,9 @@ def train(
     ------
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
+    config = None if resume else make_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
-        config = make_config(preset, genres_file, options, settings, resumed=run if resume else None)
+        config = config or make_config(preset, genres_file, options, settings, resumed=run)  # imports torch
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         with extra("train"):
             from ..heads.training.train import SAVE_EVERY_S
@@ -171,8 +172,8 @@ def train_dry_run(
     ------
     ConfigError, TrainingError, StoreNotFoundError
     """
+    config = make_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
-        config = make_config(preset, genres_file, options, settings)
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         with extra("train"):
             from ..heads.training.dry_run import dry_run
