@@ -28,7 +28,7 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     again = mgc("demo", "-o", tmp_path / "demo", "--songs", 40, "--epochs", 3)
     assert snapshot(tmp_path / "demo") == files
     assert "nothing was computed" in again.stdout
-    assert f"test Jaccard {jaccard:.3f}" in again.stdout
+    assert f"test Jaccard index {jaccard:.3f}" in again.stdout
     assert f"report: {first['report']}" in again.stdout
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)
     assert best in again.stdout
