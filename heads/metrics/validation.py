@@ -58,16 +58,23 @@ def warning_of_constant_scores(truth: BoolArray, best_map: float | None) -> str 
 
 
 def validation_intervals(
-    truth: BoolArray, scores: FloatArray, thresholds: Thresholds, groups: Sequence[str]
+    truth: BoolArray,
+    scores: FloatArray,
+    thresholds: Thresholds,
+    groups: Sequence[str],
+    *,
+    n_replicates: int = CARD_REPLICATES,
 ) -> dict[str, dict[str, float | None]]:
     """Return the figures of a model card with 95 % intervals over `groups` (artists); empty without validation tracks.
+
+    Without replicates there are values only.
 
     Keys: ``map``, and ``jaccard_<column>`` and ``f1_<column>`` for the columns ``fixed`` (0.5), ``tuned`` and
     ``tuned_per_genre``.
     """
     if not len(truth):
         return {}
-    resampling = Resampling.of(np.asarray(groups), CARD_REPLICATES, seed=0)
+    resampling = Resampling.of(np.asarray(groups), n_replicates, seed=0)
     intervals = {"map": estimate(*ranking_metrics(truth, scores, resampling)["mean_average_precision"])}
     for column, cut in {FIXED: FIXED_THRESHOLD, **thresholds.by_column}.items():
         metrics = decision_metrics(truth, decide(scores, cut), resampling)

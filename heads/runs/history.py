@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.durable import replace_file
 from ..results import Result
+
+MAX_RATIO = 10.0
+"""Ratio of the gradient of the audio-lyrics loss to that of the classification loss above which there is a warning."""
 
 EVENTS = "events.out.tfevents.*"
 """Pattern of the names of TensorBoard event files (:mod:`mgc.heads.runs.tensorboard`)."""
@@ -71,3 +76,19 @@ def append_record(path: Path, record: EpochRecord) -> None:
 
 def _line(record: EpochRecord) -> str:
     return json.dumps(record.to_dict()) + "\n"
+
+
+def warning_of_gradient_ratio(history: Sequence[EpochRecord]) -> str | None:
+    """Return a warning if the audio-lyrics loss dominates the gradient of the audio encoder, else None."""
+    ratios = [
+        record.gradient_contrastive / record.gradient_classification
+        for record in history
+        if record.gradient_contrastive and record.gradient_classification
+    ]
+    ratio = statistics.median(ratios) if ratios else 0.0
+    if ratio <= MAX_RATIO:
+        return None
+    return (
+        f"at the audio encoder, the gradient of the audio-lyrics loss is {ratio:.0f} times that of the classification "
+        "loss (median over epochs), so the encoder learns little about genres. Lower lambda, or set bce_reduction=sum."
+    )

@@ -55,7 +55,8 @@ class CardFacts:
     Attributes
     ----------
     validation : metrics of the epoch, ``empty_share`` and ``bce`` among them.
-    intervals : name -> value, low, high; of :func:`mgc.heads.metrics.validation.validation_intervals`.
+    estimates : name -> value, low, high; of :func:`mgc.heads.metrics.validation.validation_intervals`.
+    finished : whether all epochs are trained and `estimates` has intervals.
     """
 
     epoch: int
@@ -63,7 +64,8 @@ class CardFacts:
     precision: str
     thresholds: Thresholds
     validation: Mapping[str, float | None]
-    intervals: Mapping[str, Mapping[str, float | None]]
+    estimates: Mapping[str, Mapping[str, float | None]]
+    finished: bool
 
 
 def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
@@ -90,7 +92,7 @@ def _front_matter(config: TrainConfig, task: Task, facts: CardFacts) -> str:
         "license_name": "to-be-filled-in",
         "tags": ["music", "music-genre-classification", "multi-label-classification", *inputs, "mgc"],
     }
-    if facts.intervals:
+    if facts.estimates:
         matter["model-index"] = _model_index(config, facts, matter["pipeline_tag"])
     return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
 
@@ -100,7 +102,7 @@ def _model_index(config: TrainConfig, facts: CardFacts, task_type: str) -> list[
     metrics = [
         {"type": _METRIC_TYPES[key.partition("_")[0]], "value": round(value, 4), "name": name}
         for key, name in CARD_METRICS.items()
-        if (value := facts.intervals.get(key, {}).get("value")) is not None
+        if (value := facts.estimates.get(key, {}).get("value")) is not None
     ]
     dataset = {"type": "to-be-filled-in", "name": TO_FILL_IN, "split": "validation"}
     task = {"type": task_type, "name": "multi-label music genre classification"}
@@ -207,12 +209,13 @@ def _genre_prompts(task: Task, recipe: Recipe) -> str:
 
 
 def _metrics(facts: CardFacts) -> str:
-    if not facts.intervals:
+    if not facts.estimates:
         return "## Metrics\n\nThere was no validation track."
+    missing = "too few artists" if facts.finished else "after the last epoch"
     lines = "\n".join(
-        f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing='too few artists')} |"
+        f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing=missing)} |"
         for key, name in CARD_METRICS.items()
-        if (estimate := facts.intervals.get(key))
+        if (estimate := facts.estimates.get(key))
     )
     return f"""## Metrics
 

@@ -121,11 +121,12 @@ def bundle_files(
         "precision": facts.precision,
         "epoch": facts.epoch,
         "validation": dict(facts.validation),
-        "validation_intervals": {name: dict(value) for name, value in facts.intervals.items()},
         "n_parameters": facts.n_parameters,
         "n_without_lyrics": task.n_without_lyrics,
         "parts": parts,
     }
+    if facts.finished:
+        document["validation_intervals"] = {name: dict(value) for name, value in facts.estimates.items()}
     card = model_card(task, config, recipe, facts).encode()
     return {**files, "README.md": card, "config.json": seal(document)}
 
@@ -188,6 +189,11 @@ def weights_sha256(folder: Path) -> str | None:
     except RunError:
         return None
     return str(config["parts"][WEIGHTS]) if (folder / "README.md").is_file() else None
+
+
+def has_intervals(folder: Path) -> bool:
+    """Whether the model published in `folder` has confidence intervals, which come after the last epoch."""
+    return "validation_intervals" in _read(folder, "config.json", ModelDocument)
 
 
 _DOCUMENTS = {

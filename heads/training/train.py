@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from ...cache.durable import fsync_dir
@@ -34,11 +34,12 @@ from ..device import compiling, deterministic, resolve_device, reused_memory
 from ..evaluation.predict import probabilities, score
 from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, validation_intervals, validation_metrics, warning_of_constant_scores
-from ..runs.checkpoint import publish_folder, save_state, state_file, sweep_points
+from ..runs.checkpoint import WEIGHTS, publish_folder, save_state, state_file, sweep_points
 from ..runs.folder import saving
-from ..runs.history import EpochRecord, append_record
+from ..runs.history import EpochRecord, append_record, warning_of_gradient_ratio
 from ..runs.model_card import CardFacts
-from ..runs.published_model import bundle_files, weights_sha256
+from ..runs.published_model import bundle_files, has_intervals, weights_sha256
+from ..runs.tensor_files import load_weights
 from .loop import EpochSums, train_epoch
 from .start import OpenRun, exclusive, open_run
 
@@ -46,9 +47,6 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0
 """Seconds between checkpoints within an epoch, which limit the loss by a kill in long epochs."""
-
-MAX_RATIO = 10.0
-"""Ratio of the gradient of the audio-lyrics loss to that of the classification loss above which there is a warning."""
 
 
 class EpochLog(Protocol):
@@ -191,22 +189,6 @@ def train(
             return training.finish()
 
 
-def warning_of_gradient_ratio(history: Sequence[EpochRecord]) -> str | None:
-    """Return a warning if the audio-lyrics loss dominates the gradient of the audio encoder, else None."""
-    ratios = [
-        record.gradient_contrastive / record.gradient_classification
-        for record in history
-        if record.gradient_contrastive and record.gradient_classification
-    ]
-    ratio = statistics.median(ratios) if ratios else 0.0
-    if ratio <= MAX_RATIO:
-        return None
-    return (
-        f"at the audio encoder, the gradient of the audio-lyrics loss is {ratio:.0f} times that of the classification "
-        "loss (median over epochs), so the encoder learns little about genres. Lower lambda, or set bce_reduction=sum."
-    )
-
-
 class _Training:
     """The epochs of a run: train, validate, save, publish."""
 
@@ -215,6 +197,7 @@ class _Training:
         self.save_every_s, self.stop, self.on_progress = save_every_s, stop, on_progress
         self.saved_s = self.epoch_started_s = run.started_s
         self.epoch_log: EpochLog | None = None
+        self.best_scores: npt.NDArray[np.float64] | None = None
 
     @contextmanager
     def logging_epochs(self, start: StartEpochLog | None) -> Iterator[None]:
@@ -235,7 +218,7 @@ class _Training:
             if not self._epochs_left():  # after a kill or a power cut, older checkpoints may remain
                 sweep_points(run.folder / "last", at_most=state.point)
                 fsync_dir(run.folder / "last")
-        placement = run.placement if self._epochs_left() else None
+        placement = run.placement if self._epochs_left() or not has_intervals(run.folder / "best") else None
         if placement is not None:
             batches = FeatureBatches(
                 run.store, task.examples, placement=placement, device=run.device, text_dim=task.model.text_dim
@@ -243,6 +226,7 @@ class _Training:
             with reused_memory(run.device):
                 while self._epochs_left():
                     self._end_epoch(self._epoch(batches))
+                self._publish_intervals(batches)
         constant_scores = warning_of_constant_scores(task.examples.labels[task.n_train :], state.best_map)
         return TrainingResult(
             run=run.folder,
@@ -277,28 +261,21 @@ class _Training:
             wants_save=self._wants_save,
             save=self._save_within,
         )
-        index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
 
         def stop_while_validating(step: str, done: int, total: int, note: str = "") -> None:
             if self.stop():
                 self._save_within(sums, {})
 
-        outputs = score(
-            run.model,
-            batches,
-            index,
-            batch_size=run.config.batch_size,
-            tf32=True,
-            on_progress=stop_while_validating,
-        )
-        truth, scores = task.examples.labels[index], probabilities(outputs.logits).astype(np.float64)
-        validation = validation_metrics(truth, scores, outputs.logits.astype(np.float64))
+        logits = self._validation_logits(batches, stop_while_validating)
+        truth, scores = task.examples.labels[task.n_train :], probabilities(logits).astype(np.float64)
+        validation = validation_metrics(truth, scores, logits.astype(np.float64))
         state.epoch, state.step, state.within, run.within = epoch, state.step + sums.steps, None, None
         if is_better(validation, state.best.get("validation")):
             state.best_epoch, state.best_map = epoch, validation["map"]
             thresholds = tune_thresholds(truth, scores)
-            intervals = validation_intervals(truth, scores, thresholds, task.groups[task.n_train :])
-            state.best = {"thresholds": thresholds.to_dict(), "validation": validation, "intervals": intervals}
+            values = validation_intervals(truth, scores, thresholds, task.groups[task.n_train :], n_replicates=0)
+            state.best = {"thresholds": thresholds.to_dict(), "validation": validation, "intervals": values}
+            self.best_scores = scores
         return self._record(sums, validation)
 
     def _end_epoch(self, record: EpochRecord) -> None:
@@ -324,8 +301,32 @@ class _Training:
         if self.stop() and self._epochs_left():
             raise StoppedError(f"{run.folder}: stopped after epoch {state.epoch}, saved. Continue with --resume.")
 
-    def _publish(self) -> None:
-        """Publish the best epoch so far to ``best/``."""
+    def _validation_logits(self, batches: FeatureBatches, on_progress: Progress = silent) -> npt.NDArray[np.float32]:
+        """Return the logits of the validation tracks: (track, genre)."""
+        run, task = self.run, self.run.task
+        index = np.arange(task.n_train, len(task.examples), dtype=np.int64)
+        outputs = score(run.model, batches, index, batch_size=run.config.batch_size, tf32=True, on_progress=on_progress)
+        return outputs.logits
+
+    def _publish_intervals(self, batches: FeatureBatches) -> None:
+        """Publish the best epoch again, with confidence intervals.
+
+        They take longer than an epoch's validation, so they are computed once. After a resume the scores of the best
+        epoch may be lost; they are then computed from its weights.
+        """
+        run, task, best = self.run, self.run.task, self.state.best
+        if has_intervals(run.folder / "best"):
+            return
+        if self.best_scores is None:
+            load_weights(run.model, run.folder / "best" / WEIGHTS)
+            self.best_scores = probabilities(self._validation_logits(batches)).astype(np.float64)
+        truth, groups = task.examples.labels[task.n_train :], task.groups[task.n_train :]
+        intervals = validation_intervals(truth, self.best_scores, Thresholds.from_dict(best["thresholds"]), groups)
+        with saving(run.folder, "best/", saved_epochs=self.state.epoch):
+            self._publish(intervals)
+
+    def _publish(self, intervals: Mapping[str, Mapping[str, float | None]] | None = None) -> None:
+        """Publish the best epoch so far to ``best/``; `intervals` are those of a finished run."""
         run, state, best = self.run, self.state, self.state.best
         facts = CardFacts(
             epoch=state.best_epoch,
@@ -333,7 +334,8 @@ class _Training:
             precision=run.precision,
             thresholds=Thresholds.from_dict(best["thresholds"]),
             validation=best["validation"],
-            intervals=best["intervals"],
+            estimates=best["intervals"] if intervals is None else intervals,
+            finished=intervals is not None,
         )
         weights = state_file(run.folder, state, "best").read_bytes()
         files = bundle_files(run.task, run.config, run.store.recipe, facts, weights=weights)

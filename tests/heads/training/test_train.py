@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from mgc.heads.data.splits import Split
 from mgc.heads.data.task import prepare
 from mgc.heads.device import compiling, deterministic
 from mgc.heads.evaluation.evaluate import evaluate
+from mgc.heads.metrics.validation import CARD_REPLICATES, validation_intervals
 from mgc.heads.runs.checkpoint import find_state
 from mgc.heads.runs.history import read_history
 from mgc.heads.training import loop
+from mgc.heads.training import train as train_module
 from mgc.heads.training.start import make_model
 from mgc.heads.training.train import train
 
@@ -540,3 +543,32 @@ def test_unknown_model_option_is_refused(small_store: FeatureStore, tmp_path: Pa
 def test_loss_halves_in_bf16(small_store: FeatureStore, tmp_path: Path) -> None:
     result = train(small_store, tmp_path / "run", small_config(epochs=6, lr=2e-3, precision="bf16"))
     assert result.history[-1].loss < result.history[0].loss / 2
+
+
+def test_intervals_are_computed_once_and_are_those_of_an_interrupted_run(
+    small_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+
+    def count(*arguments: Any, n_replicates: int = CARD_REPLICATES) -> dict[str, dict[str, float | None]]:
+        computed.append(n_replicates)
+        return validation_intervals(*arguments, n_replicates=n_replicates)
+
+    monkeypatch.setattr(train_module, "validation_intervals", count)
+    train(small_store, tmp_path / "run", small_config(epochs=2))
+    assert computed.count(CARD_REPLICATES) == 1
+    best = folder_bytes(tmp_path / "run" / "best")
+    assert "validation_intervals" in json.loads(best["config.json"])
+
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(train_module._Training, "_publish_intervals", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_store, tmp_path / "killed", small_config(epochs=2))
+    interim = folder_bytes(tmp_path / "killed" / "best")
+    assert "validation_intervals" not in json.loads(interim["config.json"])
+    assert b"after the last epoch" in interim["README.md"]
+    train(small_store, tmp_path / "killed", small_config(epochs=2), resume=True)
+    assert folder_bytes(tmp_path / "killed" / "best") == best
