@@ -23,7 +23,7 @@ def test_dry_run_resumes_and_a_new_folder_reuses_kept_runs(tmp_path: Path, capsy
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert {"none", "A-L + SCMA", "all", "fp32", "bf16"} <= set(rows)
     assert "8 of 8 runs finished" in page
-    assert "Trained on cpu in bf16, fp32" in page
+    assert "Device cpu, precision bf16, fp32" in page
     assert verify(tmp_path / "first" / "features.zarr", full=True) == []
     assert main([*arguments, str(tmp_path / "another")]) == 0
     again = capsys.readouterr()

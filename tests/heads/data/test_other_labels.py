@@ -65,7 +65,8 @@ def test_ablation_with_given_labels_needs_its_own_folder(
     assert (about["runs_finished"], about["genres"], about["mgc"]) == (1, ["jazz", "rock"], [__version__])
     assert ablation["remarks"][0] == dry["remarks"][0]
     assert (
-        f"Labels in place of the store's (sha256 {about['labels_sha256'][:12]})" in (folder / "tables.md").read_text()
+        f"Labels from a table instead of the store (sha256 {about['labels_sha256'][:12]})"
+        in (folder / "tables.md").read_text()
     )
     refused = call(*command, "--shard", "1/8")
     assert (refused.code, "(tracks or labels differ)" in refused.err) == (2, True)
