@@ -44,7 +44,7 @@ _TUNED: Mapping[str, Any] = {
     "model_options": {"graph_normalisation": "reweighted", "tau_scale": "log"},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "default": {**_TUNED, "head": "query"},
+    "default": {**_TUNED, "head": "linear"},
     "paper": {"split": "random"},
     "paper-tuned": _TUNED,
 }
