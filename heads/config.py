@@ -51,8 +51,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Changes of each preset to the fields of :class:`TrainConfig`, whose defaults follow the paper.
 
 ``paper``: Eq. 1 to 7 and the random split of the paper. ``paper-tuned``: the same components, with the options that the
-paper leaves open set so that the model learns. ``default``: the best configuration on the synthetic benchmarks
-(benchmarks/tables/paper.md).
+paper leaves open set so that the model learns. ``default``: ``paper-tuned`` with a linear head in place of the genre
+graph (docs/design/014-presets-and-heads.md).
 """
 
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
