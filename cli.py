@@ -59,7 +59,7 @@ def demo(
 ) -> None:
     """Run every step on a generated demo collection: extract, train, evaluate, predict, report.
 
-    An interrupted demo is continued. A finished demo is printed again without computing anything.
+    The same command continues an interrupted demo. For a finished demo, it only prints the result again.
 
     Example:
       mgc demo -o demo

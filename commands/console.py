@@ -180,7 +180,7 @@ def duration(seconds: float) -> str:
 
 
 def n_workers(n: int) -> str:
-    return "this process" if n == 0 else counted(n, "worker")
+    return "the main process" if n == 0 else counted(n, "worker")
 
 
 def command(*words: object) -> str:

@@ -78,7 +78,9 @@ def extract(
     ],
     tracks: Annotated[SourceOptions, source_flags],
     options: Annotated[ExtractOptions, extract_flags],
-    max_failures: Annotated[str, typer.Option(help="Exit with 3 above this share (5%) or number of failures.")] = "5%",
+    max_failures: Annotated[
+        str, typer.Option(help="Exit code 3 above this share (5%) or number of failed tracks.")
+    ] = "5%",
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
@@ -112,12 +114,19 @@ def plan(
     source: SourceArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Later store; the forecast is saved next to it.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Store of the later extraction; the forecast is saved next to it.",
+            show_default=False,
+        ),
     ] = None,
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Randomly drawn tracks of the trial.", show_default="64, or 10 % of a small collection"
+            min=1,
+            help="Number of tracks in the trial, drawn at random.",
+            show_default="64, or 10 % of a small collection",
         ),
     ] = None,
     tracks: Annotated[SourceOptions, source_flags],
@@ -125,7 +134,7 @@ def plan(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Predict the duration and size of an extraction from a trial on some tracks.
+    """Predict the duration and size of an extraction from a trial on a sample of its tracks.
 
     The trial starts the workers and the text encoder.
     For a few songs, extract without a forecast.

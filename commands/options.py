@@ -169,7 +169,7 @@ def read_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Data set to read SOURCE as; `mgc manifest --list` lists them.",
+            help="Data set format of SOURCE; `mgc manifest --list` lists them.",
             show_default="detected",
         ),
     ] = None,

@@ -106,7 +106,7 @@ def report(
     ] = None,
     audio_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the songs, to play them in the report."),
+        typer.Option(help="Root folder of the audio paths; adds audio players to the report."),
     ] = None,
     config: Config = None,
     terminal: Annotated[Terminal, print_flags],
@@ -174,8 +174,9 @@ def predict(
 ) -> None:
     """Predict the genres of songs, or of all tracks of a store.
 
-    The lyrics of song.mp3 are read from song.txt next to it.
-    Of several songs, those that cannot be decoded get a reason code (exit code 3).
+    Without --lyrics, the lyrics of song.mp3 are read from song.txt in the same folder.
+    A song that cannot be decoded gets a reason code.
+    If only some of the songs fail, the exit code is 3.
 
     Examples:
       mgc predict runs/first song.mp3 --lyrics song.txt
@@ -234,7 +235,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         cells = [values["columns"][column][name] for values, column in systems.values()]
         rows.append((name.replace("_", " "), estimate(cells[0]), *(number(cell["value"]) for cell in cells[1:])))
     empty = [f"{values['columns'][column]['empty_share']:.3f}" for values, column in systems.values()]
-    print_table("metrics", ("", *systems), [*rows, ("nothing predicted", *empty)])
+    print_table("metrics", ("", *systems), [*rows, ("share without a genre", *empty)])
     for name in RANKING_METRICS:
         prior = number(baselines["label_prior"][name]["value"])
         to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; label prior: {prior}")
@@ -261,7 +262,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         ],
     )
     if metrics["undefined_genres"]:
-        to_stdout(f"genres without a track, and so without metrics: {', '.join(metrics['undefined_genres'])}")
+        to_stdout(f"genres without a track, excluded from macro means: {', '.join(metrics['undefined_genres'])}")
     if metrics["n_replicates"]:
         to_stdout("brackets: 95 % CI (bootstrap over artists)")
     else:
@@ -308,7 +309,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
     if not quiet:
         to_stderr(
             "Paired bootstrap over artists. Not significant: the 95 % CI includes 0, or there are fewer than 20 "
-            "artists. Of equal runs, about 1 in 20 metrics is significant by chance."
+            "artists. Between equal runs, about 1 in 20 metrics is significant by chance."
         )
 
 

@@ -157,7 +157,7 @@ def store_repair(
 def store_convert(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="Store to read: Zarr or HDF5.", show_default=False)],
     target: Annotated[
-        Path, typer.Argument(metavar="TO", help="Store to write, in the other form.", show_default=False)
+        Path, typer.Argument(metavar="TO", help="Store to write, in the other format.", show_default=False)
     ],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
@@ -202,16 +202,16 @@ def store_select(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Store to write; the suffix .h5 selects the sealed form.", show_default=False
+            "--output", "-o", help="Store to write; the suffix .h5 writes a sealed HDF5 file.", show_default=False
         ),
     ],
     selection: Annotated[dict[str, Any], selection_flags],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
-    """Write a smaller store with some of the tracks, bit for bit equal.
+    """Copy selected tracks into a new store, bit for bit.
 
     Failed tracks are left out.
-    --genre-names embeds the genres again with other prompts.
+    --genre-names computes new genre embeddings from other prompts.
 
     Examples:
       mgc store select m4a.zarr --split test -o test.h5
@@ -318,7 +318,7 @@ def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
 def repair_advice(store: Path) -> str:
     if store.is_file():
         return "A sealed store cannot be repaired. Restore the file from a copy."
-    return f"Repair it from its source: {_from_source(store)}"
+    return f"Repair the store from its source: {_from_source(store)}"
 
 
 def print_removal(removal: FeatureRemoval) -> None:
@@ -335,7 +335,8 @@ def print_removal(removal: FeatureRemoval) -> None:
 def print_repair(report: RepairReport, store: Path, *, with_source: bool) -> None:
     built = counted(report.parts_built, "part")
     if report.damages:
-        to_stdout(f"{counted(len(report.damages), 'damage')} found, {len(report.left)} left, {built} extracted again")
+        found = counted(len(report.damages), "difference")
+        to_stdout(f"{found} from the commit records found, {len(report.left)} left, {built} extracted again")
     elif report.parts_built:
         to_stdout(f"{store}: no damage found; {counted(report.parts_built, 'pending part')} extracted")
     else:

@@ -107,7 +107,10 @@ def train(
     ] = None,
     head: Annotated[
         Literal["graph", "linear", "query"] | None,
-        typer.Option(help="Classifier: genre graph, linear layer, or one query per genre."),
+        typer.Option(
+            help="Classifier: genre graph, linear layer, or one query per genre.",
+            show_default="linear; graph with --preset paper or paper-tuned",
+        ),
     ] = None,
     no_contrastive: Annotated[
         bool, typer.Option("--no-contrastive", help="Train without the audio-lyrics loss.")
@@ -115,14 +118,21 @@ def train(
     no_attention: Annotated[bool, typer.Option("--no-attention", help="Train without cross-modal attention.")] = False,
     no_graph: Annotated[bool, typer.Option("--no-graph", hidden=True)] = False,
     lambda_: Annotated[
-        float | None, typer.Option("--lambda", min=0, max=1, help="Weight of the audio-lyrics loss (Eq. 7).")
+        float | None,
+        typer.Option(
+            "--lambda",
+            min=0,
+            max=1,
+            help="Weight of the audio-lyrics loss (Eq. 7).",
+            show_default="0.05; 0.3 with --preset paper",
+        ),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after N epochs without a better validation mAP.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="0")] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Use only operations with reproducible bits.")
+        bool, typer.Option("--deterministic", help="Use only deterministic operations (bit-identical results).")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run, or train more epochs.")
@@ -217,7 +227,7 @@ def ablate(
     lr_halve_every: Annotated[
         int | None, typer.Option(min=1, help="Halve the learning rate every N epochs.", show_default="50")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, with one thread each if more than one.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel processes; if more than one, one thread each.")] = 1,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Train every N-th run from the I-th, for job arrays.")
     ] = None,
@@ -233,7 +243,7 @@ def ablate(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Train the systems of the paper's tables on a store, next to the published numbers.
+    """Train the systems of the paper's tables on a store, and list the published numbers.
 
     The same command continues an interrupted ablation.
 

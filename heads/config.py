@@ -138,7 +138,8 @@ class TrainConfig:
     device, precision, placement : device, precision and feature placement; ``auto`` selects the fastest available.
     compile : compile training steps with ``torch.compile``, on CUDA as CUDA graphs, which takes about a minute. None:
         on CUDA only, after a few steps; slower on CPUs (docs/design/008-speed.md).
-    deterministic : use only operations with reproducible bits, and refuse to resume where bits would differ.
+    deterministic : use only deterministic operations (bit-identical results), and refuse to resume where bits would
+        differ.
     """
 
     preset: PresetName | None = None

@@ -201,6 +201,7 @@ def genre_graph(graph: Json) -> dict[str, Any] | None:
     by_count = np.argsort(-counts, kind="stable")
     return {
         "summary": graph["summary"],
+        "uses_names": graph.get("options", {}).get("normalisation") != "ml-gcn",
         "chart": genre_map(names, weights, counts, title="Genre graph", **labels),
         "n_drawn": min(len(names), MAX_DRAWN),
         "rows": [(names[i], counts[i], graph["self_weight"][i], nearest[i]) for i in by_count],

@@ -125,7 +125,7 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
     if len(ids) < 3:
         raise ConfigError(
             f"{counted(len(ids), 'labelled track')}: too few for a training, validation and test split. "
-            "Use at least 3, better some dozens."
+            "Use at least 3, preferably several dozen."
         )
     requested, reasons = policy, list[str]()
     if policy == "auto":

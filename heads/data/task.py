@@ -319,7 +319,7 @@ def _lambda_warnings(config: TrainConfig) -> list[str]:
     if not config.contrastive or config.lambda_ != 1:
         return []
     return [
-        "lambda = 1 trains with the audio-lyrics loss only: fusion, genre graph and classifier are not trained, and "
+        "lambda = 1 trains with the audio-lyrics loss only: fusion and classifier are not trained, and "
         "scores are meaningless"
     ]
 
@@ -345,5 +345,5 @@ def _validation_warnings(validation: LabelMatrix, genres: GenreChoice) -> list[s
     has_track = np.any(validation, axis=0).tolist()
     if absent := [name for name, has in zip(genres.names, has_track, strict=True) if not has]:
         unvalidated = f"{len(absent)} of {len(genres.names)} genres have no validation track"
-        warnings.append(f"{unvalidated} and are left out of the validation mAP: {join_names(absent, 10)}")
+        warnings.append(f"{unvalidated} and are excluded from the validation mAP: {join_names(absent, 10)}")
     return warnings

@@ -315,9 +315,9 @@ def graph_sentence(summary: dict[str, Any]) -> str:
     return (
         f"genre graph of {counted(summary['n_genres'], 'genre')}: {len(summary['zero_count'])} without a training "
         f"track, {len(summary['isolated'])} isolated; mean cosine of names {cosine} as used, {raw} as stored; "
-        "own weight per "
-        f"row {own['min']:.2f} to {own['max']:.2f}, mean {own['mean']:.2f}; squared adjacency: condition number "
-        f"{number(summary['condition_number'], missing='infinite')}, effective rank {summary['effective_rank']:.1f}"
+        f"self-weight {own['min']:.2f} to {own['max']:.2f}, mean {own['mean']:.2f}; squared adjacency: condition "
+        f"number {number(summary['condition_number'], missing='infinite')}, "
+        f"effective rank {summary['effective_rank']:.1f}"
     )
 
 
@@ -328,11 +328,11 @@ def graph_warnings(summary: dict[str, Any]) -> list[str]:
         untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learned"
         warnings.append(f"{untrained}: {join_names(zero, MAX_LISTED)}")
     if isolated := summary["isolated"]:
-        unlinked = f"{len(isolated)} of {n_genres} genres share no training track with another genre"
-        links = "only name similarity links them in the genre graph"
+        unlinked = f"{len(isolated)} of {n_genres} genres never co-occur with another genre in the training tracks"
+        links = "the genre graph can link them only by name similarity"
         warnings.append(f"{unlinked}; {links}: {join_names(isolated, MAX_LISTED)}")
     if blurred := summary["blurred"]:
-        low = f"{len(blurred)} of {n_genres} genres have an own weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"
+        low = f"{len(blurred)} of {n_genres} genres have a self-weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"
         advice = "their classifiers are nearly equal; graph_normalisation=reweighted separates them"
         warnings.append(f"{low}; {advice}: {join_names(blurred, MAX_LISTED)}")
     return warnings

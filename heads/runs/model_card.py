@@ -29,16 +29,16 @@ _METRIC_TYPES = {"map": "mean_average_precision", "jaccard": "jaccard", "f1": "f
 
 _POLICIES = {
     "artist": ": no artist is in two splits",
-    "random": ": tracks of one artist may be in several splits, which makes the figures optimistic",
-    "stratified": ": by labels; tracks of one artist may be in several splits, which makes the figures optimistic",
-    "manifest": ": that of the collection",
+    "random": ": tracks of one artist may be in several splits, so the metrics are optimistic",
+    "stratified": ": by labels; tracks of one artist may be in several splits, so the metrics are optimistic",
+    "manifest": ": the split of the collection",
 }
 PRESETS_SHOWN = {
     "default": "default",
     "paper": "paper (Ru et al. 2023, Eq. 1 to 7 as printed)",
     "paper-tuned": "paper-tuned (the components of Ru et al. 2023, with open choices set so that they learn)",
     "plus": "plus, of mgc 0.1",
-    None: "none: options of its own, or the defaults of mgc 0.1",
+    None: "none: custom options, or the defaults of mgc 0.1",
 }
 HEADS = {
     "graph": "genre graph",
@@ -125,7 +125,7 @@ def _use(recipe: Recipe, task: Task, facts: CardFacts) -> str:
     if recipe.lyrics is not None and task.model.modalities != "audio":
         encoder = f"""
 The text encoder is not in this folder. It is `{recipe.lyrics.model}`, weights sha256
-`{recipe.lyrics.weights_sha256}`; mgc finds it by name or by `--text-model PATH`, and refuses another one."""
+`{recipe.lyrics.weights_sha256}`. mgc finds it by name or by `--text-model PATH`, and refuses any other encoder."""
     return f"""## Use
 
     mgc predict THIS_FOLDER song.mp3{lyrics}
@@ -159,7 +159,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {counted(task.n_train, "track")} by {counted(n_artists, "artist")} (a track without a known artist
   counts as its own); {task.n_without_lyrics} of the tracks without lyrics;
-  {lengths.mean():.2f} of the genres per track.{labels}
+  genres per track: {lengths.mean():.2f} on average.{labels}
 - Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}.
   Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(map(str, task.genres.steps))}.
@@ -226,8 +226,8 @@ On the validation tracks, with 95 % confidence intervals (bootstrap over artists
 {lines}
 
 Share of tracks without a genre at threshold 0.5: {_number(facts.validation.get("empty_share"))}. Epoch and thresholds
-were selected on these tracks, so the figures are optimistic. `mgc evaluate` writes those of the test split to the run's
-`metrics.json`, not to this folder, which must not depend on test tracks. Test figures: {TO_FILL_IN}"""
+were selected on these tracks, so the values are optimistic. `mgc evaluate` writes the test metrics to the run's
+`metrics.json`, not to this folder, which must not depend on test tracks. Test metrics: {TO_FILL_IN}"""
 
 
 def _genres(task: Task, thresholds: Thresholds) -> str:
@@ -240,7 +240,7 @@ def _genres(task: Task, thresholds: Thresholds) -> str:
     k = f"{thresholds.shrinkage:g}"
     return f"""## Genres and thresholds
 
-Overall threshold: {thresholds.overall:.4f} (the paper's is 0.5). The table has per-genre thresholds, tuned on
+Overall threshold: {thresholds.overall:.4f} (paper: 0.5). The table has per-genre thresholds, tuned on
 {thresholds.n_tracks} validation tracks and shrunk towards the overall one by {k} / (n + {k})
 for a genre with n of these tracks. * marks genres without a validation track.
 

@@ -132,7 +132,7 @@ def add_features(
         )
     plan = read_plan(path)
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
-        raise ConfigError(f"{path}: no text feature set to add another one to. Extract a store with lyrics instead.")
+        raise ConfigError(f"{path}: the store has no lyrics features. Extract a new store with lyrics.")
     roll_forward(path)
     tracks = reconcile.source_table(source)
     plan = reconcile.plan_source(path, plan, tracks, text, append=False, may_change=False, uses_tags=source.uses_tags)

@@ -119,7 +119,9 @@ class PendingParts:
         work_s = self._work_s(recipe, sum(len(plan.part_range(part)) for part in pending))
         if work_s >= IN_PROCESS_S:
             return min(workers, len(pending)), False
-        self.remarks.append(f"in this process: about {work_s:.0f} s of work (--workers N starts processes)")
+        self.remarks.append(
+            f"extracting in the main process: about {work_s:.0f} s of work (--workers N starts worker processes)"
+        )
         return 0, True
 
     def _work_s(self, recipe: Recipe | TextRecipe, n_tracks: int) -> float:

@@ -109,7 +109,7 @@ def _music4all_lyrics(folder: Path, ids: Sequence[str], notes: list[str]) -> tup
     texts = {track_id: cells["lyrics"] for track_id, cells in _keyed(table, ("lyrics",)).items()}
     unused_rows = len(texts.keys() - set(ids))
     if unused_rows:
-        notes.append(f"{unused_rows} rows of lyrics.csv name no track of the other tables and are left out")
+        notes.append(f"{unused_rows} rows of lyrics.csv match no track of the other tables and are left out")
     return {}, texts
 
 

@@ -55,7 +55,7 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
     if others and "genres" not in table.columns:
         have = ", ".join(map(repr, others))
-        notes.append(f"{path}: no column 'genres', but {have}; rename the one that holds the genres, if one does")
+        notes.append(f"{path}: no column 'genres', but {have}. Rename the column that contains the genres, if any")
     own_columns = given_columns(table.columns)
     source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
     return source.with_origins(dict.fromkeys(sorted(own_columns), path.name))

@@ -177,7 +177,7 @@ def test_labels_without_a_file_or_column_are_refused_with_advice(call, table, tm
         assert "no column 'genres'; columns found: 'id', 'style'. Rename the column" in done.err
     table.write_text(table.read_text().replace("genres", "style", 1))
     told = call("manifest", table).err
-    assert "no column 'genres', but 'style'; rename the one that holds the genres" in told
+    assert "no column 'genres', but 'style'. Rename the column that contains the genres" in told
 
 
 def test_manifest_in_a_parent_folder_of_its_audio_needs_no_root(call, table, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mgc.heads.model.graph import (
     GraphOptions,
@@ -12,7 +13,7 @@ from mgc.heads.model.graph import (
     graph_summary,
     graph_warnings,
 )
-from mgc.reports.run_sections import clustered_order, neighbours
+from mgc.reports.run_sections import clustered_order, genre_graph, neighbours
 
 NAMES = ["blues", "folk", "jazz", "metal", "polka"]
 # blues with folk on two tracks of three; jazz with blues once; metal always alone; polka never.
@@ -28,7 +29,7 @@ def test_summary_lists_isolated_and_absent_genres():
     assert summary["self_weight"].items() >= {"min": share.min(), "mean": share.mean(), "max": 1.0}.items()
     absent, alone = graph_warnings(summary)
     assert absent == "1 of 5 genres have no training track and cannot be learned: polka"
-    assert alone.startswith("1 of 5 genres share no training track with another")
+    assert alone.startswith("1 of 5 genres never co-occur with another genre in the training tracks; ")
     assert alone.endswith("metal")
     assert "1 without a training track, 1 isolated; mean cosine of names 0.000" in graph_sentence(summary)
     assert graph_warnings(graph_summary(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3])) == []
@@ -41,6 +42,19 @@ def test_graph_document_reproduces_the_adjacency():
     a = (np.array(document["a1"]) + np.array(document["a2"])) / 2
     root = a.sum(axis=1) ** -0.5
     np.testing.assert_allclose(root[:, None] * a * root, document["adjacency"], atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "uses_names"), [("symmetric", True), ("reweighted", True), ("ml-gcn", False)]
+)
+def test_section_states_whether_the_adjacency_uses_genre_names(normalisation, uses_names):
+    options = GraphOptions(normalisation=normalisation)
+    rng = np.random.default_rng(0)
+    graphs = [build_adjacency(Y, rng.normal(size=(5, 8)), options) for _ in range(2)]
+    assert np.array_equal(graphs[0].adjacency, graphs[1].adjacency) != uses_names
+    section = genre_graph(graph_document(graphs[0], graph_summary(graphs[0], NAMES), NAMES, options))
+    assert section is not None
+    assert section["uses_names"] == uses_names
 
 
 def test_neighbours_are_the_genres_of_largest_weight():

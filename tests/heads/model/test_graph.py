@@ -91,7 +91,7 @@ def test_low_own_weight_in_the_graph_gives_a_warning():
     embedding = np.random.default_rng(0).normal(size=(20, 8))
     blurred = graph_summary(build_adjacency(labels, embedding), names)
     (warning,) = graph_warnings(blurred)
-    assert "20 of 20 genres have an own weight below 20%" in warning
+    assert "20 of 20 genres have a self-weight below 20%" in warning
     options = GraphOptions(normalisation="reweighted")
     reweighted = graph_summary(build_adjacency(labels, embedding, options), names)
     assert graph_warnings(reweighted) == []

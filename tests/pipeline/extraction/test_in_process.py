@@ -71,7 +71,9 @@ def extract(songs: Path, store: str = "store", **options):
 def test_little_work_is_done_in_this_process_and_the_report_says_so(songs, started):
     report = extract(songs)
     assert (report.ok, report.parts_built, started) == (6, 3, [])
-    assert report.remarks == ("in this process: about 0 s of work (--workers N starts processes)",)
+    assert report.remarks == (
+        "extracting in the main process: about 0 s of work (--workers N starts worker processes)",
+    )
     assert extract(songs).remarks == ()
 
 
@@ -91,7 +93,7 @@ def test_much_work_gets_workers(songs, started, monkeypatch):
 def test_the_forecast_of_a_trial_counts_more_than_the_rough_one(songs, started, monkeypatch):
     api.plan(api.read_source(songs).source, songs.parent / "store", clip_s=1.0, features=("mel",), sample=2)
     monkeypatch.setattr(pending, "rough_work_s", lambda *_: 1e9)
-    assert extract(songs).remarks[0].startswith("in this process")
+    assert extract(songs).remarks[0].startswith("extracting in the main process")
     assert len(extract(songs, "other").remarks) == 0
 
 
