@@ -19,7 +19,7 @@ IN_PROCESS_S = 20.0
 """Forecast work, in seconds on one core, below which worker processes cost more than they save."""
 _MEL_S, _SLOWER_BACKEND = 1.3e-3, 1.7
 """CPU seconds per second of a clip (benchmarks/speed/speed.md), and the ratio of the librosa backend."""
-_LYRICS_TOKENS, _FLOPS = 300, {"bf16": 1e11, "fp32": 0.5e11}
+_LYRICS_TOKENS, _FLOPS = 300, {"int8": 1e11, "bf16": 1e11, "fp32": 0.5e11}
 """Tokens of typical lyrics, and operations per second of one core."""
 
 

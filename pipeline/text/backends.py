@@ -102,7 +102,7 @@ def prepack(model: Any) -> None:
 
 
 class OpenVinoBackend:
-    """OpenVINO's CPU plug-in, with as many threads as torch has; one text at a time."""
+    """OpenVINO's CPU plug-in, one text at a time, on one thread: the same bits in the main process and on workers."""
 
     pack_tokens = 0
 
@@ -124,7 +124,7 @@ class OpenVinoBackend:
         model.reshape(openvino.PartialShape([1, -1]))
         options = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[recipe.precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
         }
         self._run = openvino.Core().compile_model(model, "CPU", options)
@@ -146,7 +146,7 @@ class _LastHiddenState(torch.nn.Module):
 
 
 class CTranslate2Backend:
-    """CTranslate2 with weights and activations in int8, as many threads as torch has; one text at a time."""
+    """CTranslate2 with weights and activations in int8, one text at a time, on one thread."""
 
     pack_tokens = 0
 
@@ -164,7 +164,7 @@ class CTranslate2Backend:
                     f"{files.folder}: CTranslate2 cannot convert this model to int8: {error}. Use --text-precision "
                     "bf16 or fp32."
                 ) from error
-            self._encoder = ctranslate2.Encoder(converted, compute_type="int8", intra_threads=torch.get_num_threads())
+            self._encoder = ctranslate2.Encoder(converted, compute_type="int8", intra_threads=1)
 
     def __call__(self, texts: list[list[int]]) -> States:
         return [np.array(self._encoder.forward_batch([ids]).last_hidden_state, dtype=np.float32)[0] for ids in texts]

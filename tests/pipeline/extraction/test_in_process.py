@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.pipeline.extraction import pending
 from mgc.pipeline.extraction.forecast import rough_work_s
 from mgc.pipeline.extraction.part import build_and_commit
+from mgc.pipeline.text.encoder import Precision
 
 KILLED = """
 import os, signal, sys
@@ -118,6 +120,16 @@ def test_a_crash_in_this_process_loses_nothing_and_the_next_run_has_workers(song
     assert _objects(tmp_path / "killed") == _objects(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("options", [{"text_backend": "openvino"}, {"text_precision": "int8"}])
+def test_other_text_backends_give_the_same_bytes_in_this_process_and_on_a_worker(songs, options):
+    options = {"features": ("lyrics", "genres"), "text_model": "minilm", **options}
+    assert extract(songs, "here", **options).remarks
+    assert extract(songs, "worker", workers=1, **options).ok == 6
+    assert _objects(songs.parent / "here") == _objects(songs.parent / "worker")
+    with FeatureStore.open(songs.parent / "here") as store:
+        assert store.recipe.lyrics.backend == options.get("text_backend", "ctranslate2")
+
+
 def _objects(store: Path) -> dict[str, bytes]:
     files = (path for path in store.rglob("*") if path.is_file() and path.relative_to(store).parts[0] != "log")
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
@@ -134,4 +146,6 @@ def test_rough_work_grows_with_the_clip_the_backend_and_the_encoder():
     assert seconds(n_lyrics=0, backend="librosa", clip_s=60.0) == pytest.approx(2 * 1.7 * 3.9)
     assert seconds(hidden_size=768) - seconds(n_lyrics=0) == pytest.approx(8 * (seconds() - seconds(n_lyrics=0)))
     assert seconds(precision="fp32") > seconds()
+    for precision in get_args(Precision):
+        assert seconds(precision=precision) > seconds(n_lyrics=0)
     assert rough_work_s(Recipe(mel=None, lyrics=None), 100, 100) == 0
