@@ -112,13 +112,13 @@ class PendingParts:
         if not isinstance(workers, int):
             return workers, False
         recipe = plan.recipe if self.feature_set is None else plan.added[self.feature_set].recipe
-        chosen = self.options.workers is not None or self.options.shard is not None
-        claimed = any(is_claimed(self.path, part, self.feature_set) for part in pending)
-        if chosen or claimed or isinstance(recipe, ExtractorRecipe):
-            return min(workers, len(pending)), False
+        workers = min(workers, len(pending))
+        if self.options.workers is not None or self.options.shard is not None or isinstance(recipe, ExtractorRecipe):
+            return workers, False
         work_s = self._work_s(recipe, sum(len(plan.part_range(part)) for part in pending))
-        if work_s >= IN_PROCESS_S:
-            return min(workers, len(pending)), False
+        # Looked up last: a file system call per part.
+        if work_s >= IN_PROCESS_S or any(is_claimed(self.path, part, self.feature_set) for part in pending):
+            return workers, False
         self.remarks.append(
             f"extracting in the main process: about {work_s:.0f} s of work (--workers N starts worker processes)"
         )
