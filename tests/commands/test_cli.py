@@ -293,8 +293,8 @@ def test_verify_lists_damage_and_repair_keeps_takedowns(call, table, tmp_path):
     assert damage["tracks"] == ["tone1", "tone2", "tone3", "tone4"]
     shown = call("store", "verify", store)
     assert "mgc store repair" in shown.out
-    mended = call("store", "repair", store, "--source", table, "--genre-delimiter", "|")
-    assert (mended.code, "1 part extracted again" in mended.out) == (0, True)
+    repaired = call("store", "repair", store, "--source", table, "--genre-delimiter", "|")
+    assert (repaired.code, "1 part extracted again" in repaired.out) == (0, True)
     assert call("store", "verify", store, "--full").code == 0
 
     taken = call("store", "drop", store, "tone0", "tone3", "--json")

@@ -87,7 +87,7 @@ def test_any_flipped_byte_is_found(both, tmp_path):
     assert seal_problem(both[1]) is None
     places = [0, 100, 300, 511, 512, 600, len(data) // 3, len(data) // 2, len(data) - 1]
     for place in [*places, *np.random.default_rng(0).integers(0, len(data), 50).tolist()]:
-        damaged = tmp_path / "hurt.h5"
+        damaged = tmp_path / "damaged.h5"
         damaged.write_bytes(data[:place] + bytes([data[place] ^ 8]) + data[place + 1 :])
         assert seal_problem(damaged) is not None, place
         with pytest.raises(StoreCorruptError):
@@ -101,8 +101,8 @@ def test_reader_detects_a_flipped_bit_in_a_clip(both, tmp_path):
     data = bytearray(both[1].read_bytes())
     place = data.index(features(7)["mel"].tobytes()[:64])
     data[place + 9] ^= 1
-    (tmp_path / "hurt.h5").write_bytes(data)
-    with FeatureStore.open(tmp_path / "hurt.h5") as store:
+    (tmp_path / "damaged.h5").write_bytes(data)
+    with FeatureStore.open(tmp_path / "damaged.h5") as store:
         store.read("mel", [6])
         with pytest.raises(StoreCorruptError, match="mel does not match its checksum"):
             store.read("mel", [7])

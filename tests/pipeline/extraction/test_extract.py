@@ -288,15 +288,15 @@ def test_failed_audio_clears_its_lyrics_and_changes_no_other_bytes(tmp_path, mon
     monkeypatch.setattr(TextEncoder, "encode_all", spied)
     extract(source, tmp_path / "whole", recipe=recipe, text=TextSource(model="minilm"))
     (tmp_path / "1.wav").write_bytes(b"")
-    report = extract(source, tmp_path / "hurt", recipe=recipe, text=TextSource(model="minilm"))
+    report = extract(source, tmp_path / "damaged", recipe=recipe, text=TextSource(model="minilm"))
     assert report.reasons == {"EMPTY": 1}
     assert requested == [["a song", ("words " * 40).strip(), "more words"]] * 2  # a repeated text is encoded once
-    whole, damaged = FeatureStore.open(tmp_path / "whole"), FeatureStore.open(tmp_path / "hurt")
+    whole, damaged = FeatureStore.open(tmp_path / "whole"), FeatureStore.open(tmp_path / "damaged")
     for name in ("lyrics", "lyrics_pooled", "lyrics_tokens"):
         np.testing.assert_array_equal(whole.read(name, [0, 2, 3]), damaged.read(name, [0, 2, 3]))
         np.testing.assert_array_equal(whole.read(name, [0]), whole.read(name, [2]))
         assert whole.read(name, [1]).any()
-    raw = zarr.open_group(tmp_path / "hurt", mode="r")
+    raw = zarr.open_group(tmp_path / "damaged", mode="r")
     assert not raw["lyrics"][1].any()
     assert np.isnan(raw["lyrics_pooled"][1]).all()
     assert raw["lyrics_tokens"][1] == 0
