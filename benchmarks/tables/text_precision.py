@@ -83,7 +83,7 @@ def main() -> int:
         torch_version=torch.__version__,
     )
     store = make_store(options.folder / "plain", world_of("plain"), N_SONGS, clip_s=CLIP_S, workers=2)
-    add_precisions(options.folder / "plain" / "world", store)
+    add_precisions(options.folder / "plain" / "world" / "tracks.jsonl", store)
     print(compare(f"Synthetic benchmark: {N_SONGS} songs", store, options.folder / "text-precision", []), flush=True)
     songs = Path(os.environ.get("MGC_REAL_DATA") or "nowhere") / "songs"
     if not songs.is_dir():
