@@ -17,6 +17,7 @@ from typing import Any
 
 from ..cache.durable import replace_file
 from ..cache.errors import ConfigError
+from ..cache.format.recipe import differing_values
 from ..cache.machine import cpu_has_bf16
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
@@ -70,12 +71,12 @@ class DemoReport:
         return cls(**saved | paths | {"report": report, "new_song": new_song, "prediction": prediction})
 
 
-_MADE = {"collection": "songs", "store": "songs.zarr", "run": "run"}
+_PATHS = {"collection": "songs", "store": "songs.zarr", "run": "run"}
 RECORD = "demo.json"
 
 
 def _paths(folder: Path) -> dict[str, str]:
-    return {name: str(folder / part) for name, part in _MADE.items()}
+    return {name: str(folder / part) for name, part in _PATHS.items()}
 
 
 def demo(
@@ -112,7 +113,7 @@ def demo(
     options = DEMO_OPTIONS | ({} if epochs is None else {"epochs": epochs}) | {"seed": seed}
     wanted = {"songs": n_songs, **options}
     if force:
-        for name in (*_MADE.values(), "new"):
+        for name in (*_PATHS.values(), "new"):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / RECORD).unlink(missing_ok=True)
     record = _read_record(folder, wanted)
@@ -135,7 +136,7 @@ def demo(
         yield
         seconds[step] = round(time.monotonic() - started, 1)
 
-    collection, store, run = (folder / name for name in _MADE.values())
+    collection, store, run = (folder / name for name in _PATHS.values())
     with timed("generate"):
         if not (record["generated"] and collection.is_dir()):
             _write_record(folder, record | {"generated": False})
@@ -179,9 +180,7 @@ def _read_record(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         return {"options": wanted, "generated": False, "report": None}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / RECORD}: cannot be read ({error}). Use --force, or another folder.") from error
-    if differences := [
-        f"{name}: {found.get(name)} there, {wanted[name]} here" for name in wanted if found.get(name) != wanted[name]
-    ]:
+    if differences := differing_values(found, wanted, ("the demo", "this command")):
         raise ConfigError(
             f"{folder}: a demo with other options ({'; '.join(differences)}). Use --force, or another folder."
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import math
 import uuid
@@ -22,6 +21,7 @@ import zarr
 from zarr.abc.store import ByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.indexing import morton_order_iter
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore, StorePath
 
@@ -115,7 +115,7 @@ def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> 
     index = np.full((part_rows, spec.tail[0] // step, 2), 2**64 - 1, dtype="<u8")  # of a chunk that is not there
     pieces: list[Any] = []
     start = 0
-    for row, k in _zarr_order(part_rows, index.shape[1]):
+    for row, k in morton_order_iter((part_rows, index.shape[1])):
         if row >= len(values) or is_fill(chunk := values[row, k * step : (k + 1) * step], spec.fill):
             continue
         data = np.ascontiguousarray(chunk, dtype).reshape(-1).view(np.uint8)
@@ -128,17 +128,6 @@ def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> 
 
 def _crc32c(data: Any) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
-
-
-@functools.lru_cache(maxsize=16)
-def _zarr_order(*shape: int) -> list[tuple[int, ...]]:
-    """Return the places of a grid in zarr's order: by the bits of all indices in turn, the lowest bits first."""
-
-    def code(place: tuple[int, ...]) -> list[int]:
-        bits = range(max(shape).bit_length())
-        return [i >> bit & 1 for bit in bits for i, n in zip(place, shape, strict=True) if n > 1 << bit][::-1]
-
-    return sorted(itertools.product(*map(range, shape)), key=code)
 
 
 def encode_with_zarr(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:

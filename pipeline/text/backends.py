@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...cache.distribution import install_command
+from ...cache.distribution import explain_missing_extra
 from ...cache.errors import ConfigError, TextModelError
 from ...cache.format.recipe import TextRecipe
 from .models import TextModelFiles
@@ -114,7 +115,8 @@ class OpenVinoBackend:
             from openvino.frontend import FrontEndManager
             from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
         frontend = FrontEndManager().load_by_framework("pytorch")
-        with torch.inference_mode(), quiet_transformers(), _quiet_tracer():
+        # torch.jit.trace warns that it is deprecated, and that it records branches on shapes.
+        with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings(action="ignore"):
             ids = torch.zeros((1, 8), dtype=torch.long)
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 _LastHiddenState(load_model(files)), (ids,), check_trace=False
@@ -259,20 +261,8 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tracer() -> Iterator[None]:
-    """Silence warnings of torch.jit: that it is deprecated, and that it records branches on shapes."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
 def _extra_for(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ConfigError(
-            f"text backend {name}: the package cannot be imported ({error}). Install it with {install_command(name)}."
-        ) from error
+        raise ConfigError(f"text backend {name}: {explain_missing_extra(name, error.name or str(error))}") from error

@@ -33,7 +33,7 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)
     assert best in again.stdout
     others = mgc("demo", "-o", tmp_path / "demo", "--songs", 41, "--epochs", 3, code=2)
-    assert "songs: 40 there, 41 here" in others.stderr
+    assert "songs: 40 in the demo, 41 in this command" in others.stderr
     assert snapshot(tmp_path / "demo") == files
 
     # Without its run, and moved: the songs are not generated again, and the paths are those of the folder now.
@@ -60,7 +60,7 @@ def test_force_deletes_what_a_demo_made_and_nothing_else(tmp_path, monkeypatch):
     with pytest.raises(StartedError):
         api.demo(tmp_path, n_songs=40)
     assert (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="songs: 40 there, 50 here"):
+    with pytest.raises(ConfigError, match="songs: 40 in the demo, 50 in this command"):
         api.demo(tmp_path, n_songs=50)
     with pytest.raises(StartedError):
         api.demo(tmp_path, n_songs=50, force=True)
