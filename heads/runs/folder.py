@@ -81,13 +81,13 @@ def write_start(
 
 
 @contextlib.contextmanager
-def saving(run: Path, content: str, *, saved_epochs: int) -> Iterator[None]:
+def saving(run: Path, content: str, *, saved_epochs: int | None = None) -> Iterator[None]:
     """Turn an error of the disk into a ``SaveError`` that states what is saved and what to do.
 
     Parameters
     ----------
     content : name of the content that is written, for the message.
-    saved_epochs : number of epochs that are saved.
+    saved_epochs : number of epochs that are saved; None if it is not known yet.
 
     Raises
     ------
@@ -97,10 +97,12 @@ def saving(run: Path, content: str, *, saved_epochs: int) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        safe = f"the run is saved up to epoch {saved_epochs}" if saved_epochs else "no epoch is saved yet"
+        saved = f"; the run is saved up to epoch {saved_epochs}" if saved_epochs else "; no epoch is saved yet"
+        if saved_epochs is None:
+            saved = ""
         raise SaveError(
-            f"{error.filename or run}: {reason}: could not write {content}; {safe}. Free disk space (or raise "
-            "ulimit -f, or repair the disk), then run the same command with --resume."
+            f"{error.filename or run}: {reason}: could not write {content}{saved}. Free disk space (or raise "
+            "ulimit -f, repair the disk, or allow writing to the folder), then run the same command with --resume."
         ) from error
 
 

@@ -53,24 +53,29 @@ def exclusive(run: Path) -> Iterator[None]:
     ------
     RunError
         If another process trains in the folder.
+    SaveError
+        If the lock cannot be written.
     """
     lock_file, is_new = run / ".training", not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
-    lock_file.touch()
-    with lock(lock_file) as is_locked:
+    with contextlib.ExitStack() as stack:
+        with saving(run, "the lock of the folder"):
+            run.mkdir(parents=True, exist_ok=True)
+            lock_file.touch()
+            is_locked = stack.enter_context(lock(lock_file))
+            if is_locked:
+                lock_file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         if not is_locked:
             owner = ""
             with contextlib.suppress(FileNotFoundError):  # the owner has just exited
                 owner = lock_file.read_text()
             owner = owner or "another process"
             raise RunError(f"{run}: {owner} trains in this folder. Wait for it, or use another folder.")
-        lock_file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         try:
             yield
         finally:
-            lock_file.unlink(missing_ok=True)
-            if is_new:
-                with contextlib.suppress(OSError):  # not empty: the run has files
+            with contextlib.suppress(OSError):  # the lock ends with the process, and the folder of a run has files
+                lock_file.unlink(missing_ok=True)
+                if is_new:
                     run.rmdir()
 
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from mgc.cache.errors import RunError
+from benchmarks.campaigns.faults import faults
+
+from mgc.cache.errors import RunError, SaveError
 from mgc.heads.training.start import exclusive
 
 
@@ -39,3 +41,19 @@ def test_refusal_does_not_need_the_lock_file_of_the_other_training(tmp_path, mon
     monkeypatch.setattr("mgc.heads.training.start.lock", lock_of_exiting_owner)
     with pytest.raises(RunError, match="another process trains in this folder"), exclusive(tmp_path):
         pytest.fail("the second training was admitted")
+
+
+@pytest.mark.parametrize("kind", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("at", range(6))
+def test_failing_disk_is_an_error_with_advice_or_does_not_matter(tmp_path, kind, at):
+    run = tmp_path / "run"
+    with faults(run, kind, at) as watch:
+        if at < 4:
+            with pytest.raises(SaveError, match=r"could not write the lock .* with --resume"), exclusive(run):
+                pytest.fail("the training started without its lock")
+        else:
+            with exclusive(run):
+                pass
+    assert watch.fired
+    with exclusive(run):
+        pass
