@@ -45,10 +45,14 @@ def learning_flags(
     min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with at least N learned genres.")] = None,
     encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Number of epochs.", show_default="by number of tracks")
+        int | None,
+        typer.Option(min=1, help="Number of epochs.", show_default="by number of tracks; 100 with --preset paper"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Tracks per step.", show_default="16")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="by number of steps")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, help="Learning rate.", show_default="by number of steps; 0.0001 with --preset paper"),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -253,7 +253,7 @@ def prepare(
     warnings = [
         *filter(None, [store.pending_note]),
         *split.notes,
-        *(graph_warnings(summary) if summary is not None else ()),
+        *(graph_warnings(summary, model.graph_options) if summary is not None else ()),
         *_lambda_warnings(config),
         *_genre_warnings(store, config, genres),
         *_validation_warnings(matrix[validation], genres),

@@ -321,15 +321,16 @@ def graph_sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def graph_warnings(summary: dict[str, Any]) -> list[str]:
-    """Return warnings for users before the first step, one sentence each."""
+def graph_warnings(summary: dict[str, Any], options: GraphOptions | None = None) -> list[str]:
+    """Return warnings for users before the first step, one sentence each; `options` are those of the graph."""
+    by_names = options is None or options.normalisation != "ml-gcn"
     n_genres, warnings = summary["n_genres"], []
     if zero := summary["zero_count"]:
         untrained = f"{len(zero)} of {n_genres} genres have no training track and cannot be learned"
         warnings.append(f"{untrained}: {join_names(zero, MAX_LISTED)}")
     if isolated := summary["isolated"]:
         unlinked = f"{len(isolated)} of {n_genres} genres never co-occur with another genre in the training tracks"
-        links = "the genre graph can link them only by name similarity"
+        links = f"the genre graph {'can link them only by name similarity' if by_names else 'does not link them'}"
         warnings.append(f"{unlinked}; {links}: {join_names(isolated, MAX_LISTED)}")
     if blurred := summary["blurred"]:
         low = f"{len(blurred)} of {n_genres} genres have a self-weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"

@@ -121,13 +121,13 @@ def remark_names(noun: str, tracks: Mapping[str, int], effect: str = "") -> list
         elif len(set(map(_skeleton, group))) == 1:
             difference = "differ only by case, width, spaces or punctuation"
         else:
-            difference = "look alike but have letters of other scripts"
+            difference = "look alike but use letters of different scripts"
         notes.append(f"{noun} that {difference} are kept apart{effect}: {', '.join(map(_with_scripts, group))}")
     notes = limit_lines(notes, f"such groups of {noun}", LISTED_NAMES)
     listed = {name for group in groups for name in group}
     mixed = [_with_scripts(name) for name in sorted(tracks) if name not in listed and _odd_letters(name)]
     if mixed:
-        notes.append(f"{noun} that mix letters of several scripts in one word: {join_names(mixed)}")
+        notes.append(f"{noun} with letters of different scripts in one word: {join_names(mixed)}")
     missing = [f"{name!r} ({counted(n, 'track')})" for name, n in sorted(tracks.items()) if stands_for_nothing(name)]
     if missing:
         notes.append(

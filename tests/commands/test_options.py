@@ -5,13 +5,16 @@ To write it anew: ``python tests/commands/test_options.py``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
 from mgc.cli import app
+from mgc.heads.config import PRESETS, TrainConfig
 
 FROZEN = Path(__file__).with_name("options.json")
 
@@ -41,6 +44,30 @@ def _describe(option: Any) -> dict[str, Any]:
 
 def test_options_of_every_command_match_the_snapshot() -> None:
     assert describe_options() == json.loads(FROZEN.read_text())
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_defaults_that_help_states_are_those_of_the_presets(command: str) -> None:
+    """Help says "A" or "A; B with --preset X or Y"; "by ..." states a rule in place of a value."""
+    stated = 0
+    for option in typer.main.get_command(app).commands[command].params:
+        if option.name not in {field.name for field in dataclasses.fields(TrainConfig)}:
+            continue
+        if not isinstance(option.show_default, str):
+            continue
+        usual, *others = option.show_default.split("; ")
+        values = dict.fromkeys(PRESETS, usual)
+        for other in others:
+            value, _, presets = other.partition(" with --preset ")
+            values |= dict.fromkeys(presets.split(" or "), value)
+        for preset, value in values.items():
+            actual = getattr(TrainConfig.from_preset(preset), option.name)
+            if value.startswith("by "):
+                assert actual is None, (option.name, preset)
+            elif option.name != "preset":
+                assert value == str(actual), (option.name, preset)
+            stated += 1
+    assert stated > 20
 
 
 if __name__ == "__main__":

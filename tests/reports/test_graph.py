@@ -29,8 +29,9 @@ def test_summary_lists_isolated_and_absent_genres():
     assert summary["self_weight"].items() >= {"min": share.min(), "mean": share.mean(), "max": 1.0}.items()
     absent, alone = graph_warnings(summary)
     assert absent == "1 of 5 genres have no training track and cannot be learned: polka"
-    assert alone.startswith("1 of 5 genres never co-occur with another genre in the training tracks; ")
-    assert alone.endswith("metal")
+    alone_start = "1 of 5 genres never co-occur with another genre in the training tracks; the genre graph "
+    assert alone == f"{alone_start}can link them only by name similarity: metal"
+    assert graph_warnings(summary, GraphOptions(normalisation="ml-gcn"))[1] == f"{alone_start}does not link them: metal"
     assert "1 without a training track, 1 isolated; mean cosine of names 0.000" in graph_sentence(summary)
     assert graph_warnings(graph_summary(build_adjacency(Y[:3, :3], np.eye(3)), NAMES[:3])) == []
 

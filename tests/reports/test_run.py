@@ -290,6 +290,8 @@ def test_report_states_missing_evaluation_graph_and_retrieval(small_store: Featu
     path = _run(small_store, tmp_path / "young", evaluated=False, head="linear", contrastive=False)
     page = _parse(write_report(path)).text
     assert "not evaluated yet. Run mgc evaluate" in page
+    (warning,) = json.loads((path / "run.json").read_text())["warnings"]
+    assert warning in page, "warnings of training do not wait for an evaluation"
     assert "no genre graph" in page
     evaluate(path, small_store, split="validation", n_replicates=0)
     page = _parse(write_report(path)).text

@@ -107,7 +107,7 @@ def test_look_alike_letters_of_other_scripts_are_noted_and_not_merged(tmp_path: 
     put(tmp_path / "t.csv", f"id,path,genres\na,a,{pair[0]}\nb,b,{pair[1]}\n")
     source = load_source(tmp_path / "t.csv")
     assert [track.genres for track in source.tracks] == [(pair[0],), (pair[1],)]
-    (note,) = (note for note in source.notes if "letters of other scripts" in note)
+    (note,) = (note for note in source.notes if "letters of different scripts" in note)
     assert all(repr(name) in note for name in pair)
     assert "(U+04" in note or "(U+0397 GREEK CAPITAL LETTER ETA)" in note
     assert not [note for note in source.notes if "mix letters" in note]
@@ -117,7 +117,7 @@ def test_word_of_several_scripts_is_noted_without_a_look_alike() -> None:
     names = ("\u0420op", "\u0440\u043e\u043a", "\u0411-pop", "caf\u00e9", "\uc74c\uc545 pop")
     notes = remark_names("genres", dict.fromkeys(names, 1))
     assert notes == [
-        "genres that mix letters of several scripts in one word: '\u0420op' (U+0420 CYRILLIC CAPITAL LETTER ER)"
+        "genres with letters of different scripts in one word: '\u0420op' (U+0420 CYRILLIC CAPITAL LETTER ER)"
     ]
 
 
