@@ -66,6 +66,7 @@ docs: check
 	@echo "Open build/site/index.html"
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed.startup | tee benchmarks/speed/startup.md
 	$(BIN)/python -m benchmarks.speed.install | tee benchmarks/speed/install.md
 	$(BIN)/python -m benchmarks.speed.checkpoint | tee benchmarks/speed/checkpoint.md

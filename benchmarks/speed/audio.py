@@ -1,8 +1,8 @@
-"""Time mp3 to stored log-mel: the librosa script, mgc without and with the decoder process, and decoding only."""
+"""Time mp3 to stored log-mel: a script with librosa, peers, mgc with and without a decoder process, decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,16 @@ from mgc.pipeline.audio.clip_reader import ClipReader
 from mgc.pipeline.audio.containers import Caps
 
 LIBROSA, BARE, CHILD, DECODE = "librosa script", "mgc, bare function", "mgc, child process", "decoding only"
+PEERS: Mapping[str, tuple[str, Callable[[Path, Path], object]]] = {
+    "torchcodec, mel by librosa": ("torchcodec.decoders", rivals.torchcodec_script),
+    "nnAudio, audio by librosa": ("nnAudio", rivals.nnaudio_script),
+    "lhotse": ("lhotse", rivals.lhotse_script),
+}
+"""Package and function of peers, which are left out where the package or FFmpeg is missing."""
+NOTE = (
+    "Spectrograms of mgc are compared with those of the script. Those of peers are not: torchcodec resamples and mixes "
+    "with FFmpeg, and lhotse takes logarithms of amplitudes."
+)
 FLOAT16_STEP_DB = 0.0625
 """Spacing of float16 values near -100 dB. Before rounding, mgc is within 0.05 dB of librosa."""
 
@@ -23,17 +33,18 @@ FLOAT16_STEP_DB = 0.0625
 def run(clips: list[Path], saved: Path, rounds: int) -> str:
     """Time all implementations on `clips` and return the table."""
     recipe, caps = MelRecipe(), Caps()
-    folders = {name: saved / str(index) for index, name in enumerate((LIBROSA, BARE, CHILD))}
+    peers = {name: script for name, (package, script) in PEERS.items() if rivals.is_usable(package)}
+    folders = {name: saved / str(index) for index, name in enumerate((LIBROSA, BARE, CHILD, *peers))}
     for folder in folders.values():
         folder.mkdir()
 
-    def stored(name: str, write: Callable[[Path, Path], object]) -> Callable[[], Path]:
+    def stored(name: str, write: Callable[[Path, Path], object]) -> Callable[[], Path | None]:
         """Write the spectrogram of every clip; the files are compared, which saves memory."""
 
-        def write_all() -> Path:
+        def write_all() -> Path | None:
             for path in clips:
                 write(path, folders[name] / f"{path.stem}.npy")
-            return folders[name]
+            return None if name in peers else folders[name]
 
         return write_all
 
@@ -43,6 +54,7 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
             BARE: stored(BARE, lambda path, to: np.save(to, extract(path, recipe, caps).mel)),
             CHILD: stored(CHILD, lambda path, to: np.save(to, reader.read(path).mel)),
             DECODE: lambda: decode_all(clips),
+            **{name: stored(name, script) for name, script in peers.items()},
         }
         times = in_turn(functions, rounds=rounds, agree=agree)
     rows: list[list[Any]] = []
@@ -51,7 +63,8 @@ def run(clips: list[Path], saved: Path, rounds: int) -> str:
         against_decoding = "-" if name == DECODE else times.ratio(name, DECODE)
         rows.append([name, spread(times.seconds[name], 1e3 / len(clips), 1), against_script, against_decoding])
     title = f"Audio: mp3 to stored log-mel, one core ({len(clips)} clips of 30 s, 44.1 kHz stereo)"
-    return table(title, ["", "ms per clip", "times the librosa script", "times decoding"], rows)
+    shown = table(title, ["", "ms per clip", "times the librosa script", "times decoding"], rows)
+    return f"{shown}\n\n{NOTE}" if peers else shown
 
 
 def decode_all(clips: list[Path]) -> None:
@@ -61,7 +74,7 @@ def decode_all(clips: list[Path]) -> None:
 
 def agree(reference: Path, other: Path | None) -> str | None:
     """Return the first difference between two folders of spectrograms, or None."""
-    if other is None:  # decoding only gives no spectrogram
+    if other is None:  # decoding only, or a peer with other definitions
         return None
     differences = (difference(np.load(path), np.load(other / path.name)) for path in reference.iterdir())
     return next(filter(None, differences), None)

@@ -219,6 +219,7 @@ def growth(folder: Path, sizes: list[int], workers: int) -> str:
     title = f"Growth: audio only, clips of {SHORT_CLIP_S:g} s, {workers} workers, parts of 128"
     note = (
         f"\n\nOne run per size. {RECORDINGS} recordings are repeated under other ids. Short clips overstate the share "
-        "of scheduling: a clip of 30 s costs several times as much."
+        "of scheduling: a clip of 30 s costs several times as much. Plans of 10 million tracks, without tensors, are "
+        "measured by the campaign `large` ([reliability.md](../campaigns/reliability.md))."
     )
     return table(title, header, rows) + note

@@ -5,9 +5,13 @@ benchmarks/speed/run.py times them in the same run as mgc and compares the resul
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
+import importlib
 import itertools
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,15 @@ from torch.utils.data import DataLoader, Dataset
 
 SAMPLE_RATE_HZ, N_FFT, HOP, N_MELS, CLIP_S = 22_050, 2048, 512, 128, 30.0
 HF_BATCH, HF_TOKENS = 16, 512
+
+
+def is_usable(package: str) -> bool:
+    """Return whether a package is installed with the libraries that it needs; torchcodec needs those of FFmpeg."""
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
 
 
 # ---------------------------------------------------------------- audio
@@ -33,6 +46,51 @@ def librosa_script(path: Path, saved: Path) -> np.ndarray:
     decibels = librosa.power_to_db(mel, top_db=None)
     np.save(saved, decibels)
     return decibels
+
+
+def torchcodec_script(path: Path, saved: Path) -> None:
+    """As `librosa_script`, but FFmpeg decodes, resamples and mixes, through torchcodec."""
+    import librosa
+    from torchcodec.decoders import AudioDecoder
+
+    decoder = AudioDecoder(path, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
+    y = decoder.get_samples_played_in_range(0, CLIP_S).data[0].numpy()
+    mel = librosa.feature.melspectrogram(y=y, sr=SAMPLE_RATE_HZ, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS)
+    np.save(saved, librosa.power_to_db(mel, top_db=None))
+
+
+@functools.cache
+def nnaudio_layer() -> nn.Module:
+    from nnAudio.features import MelSpectrogram
+
+    return MelSpectrogram(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS, hop_length=HOP, verbose=False)
+
+
+def nnaudio_script(path: Path, saved: Path) -> None:
+    """As `librosa_script`, but the spectrogram is a layer of nnAudio."""
+    import librosa
+
+    y, _ = librosa.load(path, sr=SAMPLE_RATE_HZ, duration=CLIP_S)
+    with torch.no_grad():
+        mel = nnaudio_layer()(torch.from_numpy(y))[0].numpy()
+    np.save(saved, librosa.power_to_db(mel, top_db=None))
+
+
+def lhotse_script(path: Path, saved: Path) -> None:
+    """Store features of lhotse, one file per recording, which are logarithms of amplitudes and not of powers."""
+    from lhotse import LibrosaFbank, LibrosaFbankConfig, NumpyFilesWriter, Recording
+
+    config = LibrosaFbankConfig(
+        sampling_rate=SAMPLE_RATE_HZ,
+        fft_size=N_FFT,
+        hop_size=HOP,
+        num_mel_bins=N_MELS,
+        fmin=0,
+        fmax=SAMPLE_RATE_HZ // 2,
+    )
+    cut = Recording.from_file(path).resample(SAMPLE_RATE_HZ).to_cut().to_mono(mono_downmix=True)
+    with NumpyFilesWriter(saved.parent) as writer:
+        cut.compute_and_store_features(LibrosaFbank(config), writer)
 
 
 def decode_only(path: Path) -> np.ndarray:
@@ -126,6 +184,33 @@ class OpenVinoEncoder:
         for text in texts:
             tokens = self.tokenizer(text, truncation=True, max_length=HF_TOKENS, return_tensors="np")
             states.append(np.array(self.model(dict(tokens))[0][0]))
+        return states
+
+
+class OnnxEncoder:
+    """ONNX Runtime as PyTorch's documentation has it: ``torch.onnx.export``, float32, one text at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder).eval()
+        example = dict(self.tokenizer("an example", return_tensors="pt"))
+        sizes = {name: dict.fromkeys(range(2), torch.export.Dim.DYNAMIC) for name in example}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+            file = Path(scratch) / "encoder.onnx"
+            torch.onnx.export(model, (), file, kwargs=example, dynamo=True, dynamic_shapes=sizes, verbose=False)
+            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The last hidden states of each text: (tokens, hidden) float32."""
+        states = []
+        for text in texts:
+            tokens = self.tokenizer(text, truncation=True, max_length=HF_TOKENS, return_tensors="np")
+            states.append(self.session.run(None, dict(tokens))[0][0])
         return states
 
 

@@ -56,7 +56,7 @@ def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> 
     if "growth" in names:
         from benchmarks.speed import extraction
 
-        sizes = [64, 128, 256] if quick else [1000, 4000, 16_000]
+        sizes = [64, 128, 256] if quick else [1000, 10_000, 100_000]
         show(extraction.growth(folder / "growth", sizes, workers=2))
     if "reads" in names:
         from benchmarks.speed import reads

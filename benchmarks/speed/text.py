@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def run(encoder: str | Path, name: str, lyrics: list[str], rounds: int, *, alter
 
 def precisions() -> list[Precision]:
     """Return the precisions that this machine computes in."""
-    int8: list[Precision] = ["int8"] if importlib.util.find_spec("ctranslate2") else []
+    int8: list[Precision] = ["int8"] if rivals.is_usable("ctranslate2") else []
     return ["fp32", *(["bf16"] if cpu_has_bf16() else []), *int8]  # type: ignore[list-item]
 
 
@@ -57,17 +56,19 @@ def functions_in(
     precision: Precision, files: TextModelFiles, lyrics: list[str], *, alternatives: bool
 ) -> Iterator[tuple[str, Encode]]:
     """Yield name and function of each entrant that computes in `precision`."""
-    has_openvino = importlib.util.find_spec("openvino") is not None
     if precision == "fp32":
         if alternatives:
             by_length = rivals.SortedEncoder(files.folder)
             yield "transformers, sorted by length, padded to the longest of 8", lambda: by_length(lyrics)
+        if rivals.is_usable("onnxruntime") and rivals.is_usable("onnxscript"):
+            onnx = rivals.OnnxEncoder(files.folder)
+            yield "ONNX Runtime, one text at a time", lambda: onnx(lyrics)
         sentences = rivals.SentenceEncoder(files.folder)
         yield "sentence-transformers, token embeddings", lambda: sentences(lyrics)
     if precision == "int8":
         yield "mgc (CTranslate2)", encoding(files, lyrics, precision, "ctranslate2")
         return
-    if has_openvino:
+    if rivals.is_usable("openvino"):
         script = rivals.OpenVinoEncoder(files.folder, precision)
         yield "OpenVINO, one text at a time", lambda: script(lyrics)
         yield "mgc --text-backend openvino", encoding(files, lyrics, precision, "openvino")
