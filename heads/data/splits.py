@@ -221,8 +221,8 @@ def _artist(tracks: _Tracks) -> Division:
     notes = list(groups.warnings)
     if groups.n_groups < FEW_GROUPS:
         notes.append(
-            f"only {groups.n_groups} groups of tracks (a group shares artist, lyrics or audio): splits are coarse and may "
-            "differ in their genres. split=stratified is balanced, but tests on artists of the training split."
+            f"only {groups.n_groups} groups of tracks (a group shares artist, lyrics or audio): splits are coarse and "
+            "may differ in their genres. split=stratified is balanced, but tests on artists of the training split."
         )
     if tracks.n_unknown:
         unknown = f"the artist of {tracks.n_unknown} of {n_tracks} tracks is unknown"

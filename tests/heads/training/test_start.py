@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.campaigns.faults import faults
-
 from mgc.cache.errors import RunError, SaveError
 from mgc.heads.training.start import exclusive
 
