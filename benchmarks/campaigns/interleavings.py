@@ -103,7 +103,7 @@ def drop_and_add_tempo(path: Path) -> None:
 
 def repair(path: Path) -> None:
     """Remove an object of the newest part and quarantine the part; if that is refused, restore the object."""
-    key, backup = path / "mel/c" / str(max(committed(path))) / "0/0", path.with_suffix(".backup")
+    key, backup = path / "mel/c" / str(max(committed(path), default=0)) / "0/0", path.with_suffix(".backup")
     if key.exists():
         key.replace(backup)
     try:

@@ -62,6 +62,7 @@ CAMPAIGNS = {
     "kill-dask": Campaign(kills.kill_dask, "kills", 50),
     "faults": Campaign(store.fault, "operations", 1, exhaustive=store.FAULT_TRIALS),
     "interleavings": Campaign(store.interleave, "interleavings", 1, exhaustive=store.INTERLEAVING_TRIALS),
+    "interleavings-repair": Campaign(store.interleave_repair, "interleavings", 1, exhaustive=store.REPAIR_TRIALS),
     "worker": Campaign(kills.worker, "workers killed", 100),
     "blame": Campaign(inputs.blame, "files blamed", 60),
     "mutants": Campaign(inputs.mutants, "files", 20_000),
@@ -77,7 +78,12 @@ CAMPAIGNS = {
     "train-damage": Campaign(training.damage, "files", 200),
     "large": Campaign(large.large, "plans", 1),
 }
-OPERATIONS = {"faults": store.n_faults, "interleavings": store.n_interleavings, "train-faults": training.n_faults}
+OPERATIONS = {
+    "faults": store.n_faults,
+    "interleavings": store.n_interleavings,
+    "interleavings-repair": store.n_repair_interleavings,
+    "train-faults": training.n_faults,
+}
 """Targets of the campaigns that cover every operation; functions, since counting takes seconds."""
 
 

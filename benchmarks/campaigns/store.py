@@ -32,7 +32,7 @@ from mgc.cache.writing.takedowns import drop
 
 KINDS: tuple[Fault, ...] = ("kill", "EIO", "ENOSPC")
 FAULT_TRIALS = 31
-INTERLEAVING_TRIALS = 307
+INTERLEAVING_TRIALS, REPAIR_TRIALS = 307, 23
 
 
 @functools.cache
@@ -63,13 +63,16 @@ def fault(number: int, folder: Path) -> dict[str, Any]:
     return {"operations": count}
 
 
+Command = Callable[[Path], None]
+
+
 @functools.cache
-def _half() -> tuple[Path, list[tuple[Callable[[Path], None], Callable[[Path], None], int]]]:
-    """Return a half-extracted store, and every case of :mod:`benchmarks.campaigns.interleavings`."""
+def _half(writers: tuple[Command, ...] = interleavings.WRITERS) -> tuple[Path, list[tuple[Command, Command, int]]]:
+    """Return a half-extracted store, and every case of :mod:`benchmarks.campaigns.interleavings` for some writers."""
     folder = Path(tempfile.mkdtemp(prefix="mgc-campaign-half-"))
     half = interleavings.create_half(folder / "half.zarr")
     cases = []
-    for writer in interleavings.WRITERS:
+    for writer in writers:
         n = interleavings.n_operations(half, folder, writer)
         cases += [(writer, other, at) for other in interleavings.OTHERS for at in range(n)]
     return half, cases
@@ -79,18 +82,32 @@ def n_interleavings() -> int:
     return len(_half()[1])
 
 
-def interleave(number: int, folder: Path) -> dict[str, Any]:
+def n_repair_interleavings() -> int:
+    return len(_half((interleavings.repair,))[1])
+
+
+def interleave(
+    number: int, folder: Path, writers: tuple[Command, ...] = interleavings.WRITERS, trials: int = INTERLEAVING_TRIALS
+) -> dict[str, Any]:
     """Suspend a writer at each of its operations, and meanwhile extract, append, add, retry, repair, drop or delete.
 
     Afterwards the store is correct, or the writer ends with an error that states what to do. The next extraction
     completes the store.
     """
-    half, cases = _half()
+    half, cases = _half(writers)
     counts = {"interleavings": 0, "of them ended by an error": 0}
-    for writer, other, at in cases[number::INTERLEAVING_TRIALS]:
+    for writer, other, at in cases[number::trials]:
         counts["of them ended by an error"] += bool(interleavings.interleave(half, folder, writer, other, at))
         counts["interleavings"] += 1
     return counts
+
+
+def interleave_repair(number: int, folder: Path) -> dict[str, Any]:
+    """Suspend a repair, after one file was deleted, at each of its operations, and meanwhile run the other commands.
+
+    Afterwards the store is correct, or the repair ends with an error. The next extraction completes the store.
+    """
+    return interleave(number, folder, (interleavings.repair,), REPAIR_TRIALS)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from ..durable import file_sha256, inside, names_in, open_regular
 from ..errors import StoreCorruptError, StoreError
 from ..format import layout
 from ..format.documents import foreign_entry, is_record_key, read_record
-from ..format.plan import PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
+from ..format.plan import FEATURES, PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
 from ..format.records import (
     QUARANTINE,
     ROWS,
@@ -78,7 +78,15 @@ def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -
     """
     with contextlib.suppress(OSError, StoreError, ValueError):  # as every reader does; errors are reported below
         roll_forward(store)
-    return list(_Inspection(store, full=full).damages(on_progress))
+    while True:
+        before = _plan_files(store)
+        damages = list(_Inspection(store, full=full).damages(on_progress))
+        if not damages or _plan_files(store) == before:
+            return damages  # else the plan was changed meanwhile, and what is new would count as foreign
+
+
+def _plan_files(store: Path) -> list[list[str]]:
+    return [sorted(names_in(store / folder)) for folder in ("generations", FEATURES)]
 
 
 class _Inspection:

@@ -27,7 +27,7 @@ def half(tmp_path_factory):
     return interleavings.create_half(tmp_path_factory.mktemp("half") / "s.zarr")
 
 
-@pytest.mark.parametrize("writer", interleavings.WRITERS, ids=lambda command: command.__name__)
+@pytest.mark.parametrize("writer", [*interleavings.WRITERS, interleavings.repair], ids=lambda command: command.__name__)
 def test_other_commands_during_a_suspended_writer_do_no_harm(half, tmp_path, writer):
     """`make campaign` suspends it at every operation; this test at one operation per command."""
     n, others = interleavings.n_operations(half, tmp_path, writer), interleavings.OTHERS
