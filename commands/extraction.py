@@ -44,7 +44,7 @@ def manifest(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Check a source and count its tracks and genres; with -o, write a manifest.
+    """Check a collection and count its tracks and genres. With -o, write a manifest.
 
     Examples:
       mgc manifest songs/
@@ -134,10 +134,9 @@ def plan(
     config: Config = None,
     terminal: Annotated[Terminal, verbose_flags],
 ) -> None:
-    """Predict the duration and size of an extraction from a trial on a sample of its tracks.
+    """Forecast the duration and size of an extraction from a trial on sampled tracks.
 
-    The trial starts the workers and the text encoder.
-    For a few songs, extract without a forecast.
+    For a few songs, run [b]mgc extract[/b] directly: starting the trial takes longer.
     With the same -o, [b]mgc extract[/b] prints the forecast next to the result.
 
     Examples:
@@ -229,8 +228,8 @@ def _print_extraction(report: ExtractReport, feature: str | None) -> None:
     built = f"{counted(report.parts_built, 'part')} built" if report.parts_built else "nothing to do"
     to_stdout(f"{built} in {report.seconds:.1f} s; store: {report.store}")
     if forecast := report.forecast:
-        predicted = f"predicted: {_duration_range(forecast)} with {n_workers(forecast.workers)}"
-        to_stdout(f"{predicted}; actual: {duration(report.seconds)}")
+        forecast_text = f"forecast: {_duration_range(forecast)} with {n_workers(forecast.workers)}"
+        to_stdout(f"{forecast_text}; actual: {duration(report.seconds)}")
 
 
 def _print_forecast(forecast: Forecast, store: Path | None) -> None:

@@ -169,7 +169,7 @@ def read_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Data set format of SOURCE; `mgc manifest --list` lists them.",
+            help="Data set format of SOURCE (see `mgc manifest --list`).",
             show_default="detected",
         ),
     ] = None,
@@ -250,7 +250,8 @@ def feature_flags(
 
 def cluster_flags(
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Running Dask scheduler, such as tls://head:8786.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Address of a running Dask scheduler, such as tls://head:8786."),
     ] = None,
     scheduler_file: Annotated[Path | None, typer.Option(help="File with the scheduler's address.")] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="PEM file with the cluster's certificate authority.")] = None,
@@ -273,7 +274,7 @@ def extract_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Add the features of extractor NAME, or of --text-model as NAME.",
+            help="Add feature set NAME, from extractor NAME or from --text-model.",
             autocompletion=complete_extractor,
         ),
     ] = None,

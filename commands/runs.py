@@ -126,11 +126,11 @@ def report(
 
 def predict_flags(
     threshold: Annotated[
-        str, typer.Option(help="Tuned overall or per-genre threshold, or a number (paper: 0.5).")
+        str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")
     ] = "overall",
     windows: Annotated[
         Literal["one", "all"],
-        typer.Option(help="one: the clip of the recipe; all: mean over the whole song."),
+        typer.Option(help="one: the clip of the recipe; all: mean score of clips over the whole song."),
     ] = "one",
     text_model: Annotated[
         str | None,
@@ -174,7 +174,7 @@ def predict(
 ) -> None:
     """Predict the genres of songs, or of all tracks of a store.
 
-    Without --lyrics, the lyrics of song.mp3 are read from song.txt in the same folder.
+    Without --lyrics, mgc reads song.txt or song.lrc next to song.mp3, or its tags.
     A song that cannot be decoded gets a reason code.
     If only some of the songs fail, the exit code is 3.
 
@@ -244,8 +244,8 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     to_stdout(
         f"expected calibration error: {number(scale['expected_calibration_error'])}, per genre "
         f"{number(scale['classwise_calibration_error'])} ({counted(scale['n_pairs'], 'score')}, "
-        f"{counted(len(scale['bins']), 'bin')}); Brier score {number(scale['brier'])}, label prior "
-        f"{number(scale['brier_of_genre_shares'])}"
+        f"{counted(len(scale['bins']), 'bin')}); Brier score {number(scale['brier'])}, of the shares "
+        f"of genres in these tracks {number(scale['brier_of_genre_shares'])}"
     )
     to_stdout(f"cross-modal retrieval (audio to lyrics, lyrics to audio): {_retrieval(result['alignment'])}")
     print_table(
@@ -285,6 +285,9 @@ def _print_modalities(parts: Mapping[str, Any]) -> None:
         print_table("by modalities of the tracks", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
 
 
+UNDECIDED = {False: "not significant", True: "not tested"}
+
+
 def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
     rows = [
         (
@@ -293,7 +296,7 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
             number(row["second"]["value"]),
             number(row["difference"]["value"], sign=True),
             interval(row["difference"], "[{}, {}]", sign=True),
-            f"{row['better']} is better" if row["decided"] else "not significant",
+            f"{row['better']} is better" if row["decided"] else UNDECIDED[row["difference"]["low"] is None],
         )
         for row in result["differences"]
     ]
@@ -308,8 +311,8 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         to_stdout(f"left out: {first} only in the first run, {second} only in the second")
     if not quiet:
         to_stderr(
-            "Paired bootstrap over artists. Not significant: the 95 % CI includes 0, or there are fewer than 20 "
-            "artists. Between equal runs, about 1 in 20 metrics is significant by chance."
+            "Paired bootstrap over artists. Not significant: the 95 % CI includes 0. Not tested: there are fewer "
+            "than 20 artists. Between equal runs, about 1 in 20 metrics is significant by chance."
         )
 
 

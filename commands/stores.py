@@ -90,11 +90,11 @@ def _watch(store: Path, every_s: float, terminal: Terminal) -> None:
 def store_failures(
     *,
     store: StoreArgument,
-    feature: Annotated[str | None, typer.Option(help="Added feature set (--add) whose failures to list.")] = None,
+    feature: Annotated[str | None, typer.Option(help="List the failures of this added feature set (--add).")] = None,
     listing: Annotated[Listing, typer.Option("--format", help="Format of the list.")] = Listing.TABLE,
     terminal: Annotated[Terminal, json_flags],
 ) -> None:
-    """List failed tracks with reason codes, and the remaining share of each genre and split.
+    """List failed tracks with reason codes, and the share of ok tracks per genre and split.
 
     Example:
       mgc store failures songs.zarr --format csv > failed.csv
@@ -202,7 +202,7 @@ def store_select(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Store to write; the suffix .h5 writes a sealed HDF5 file.", show_default=False
+            "--output", "-o", help="Store to write; a sealed HDF5 file if the name ends with .h5.", show_default=False
         ),
     ],
     selection: Annotated[dict[str, Any], selection_flags],
@@ -264,9 +264,9 @@ def store_drop(
 
 @store_command
 def store_compact(store: StoreArgument, terminal: Annotated[Terminal, print_flags]) -> None:
-    """Rewrite parts without the tracks taken down, and empty quarantine/.
+    """Rewrite parts without their taken-down tracks, and empty quarantine/.
 
-    No extraction may run at the same time.
+    Do not run an extraction at the same time.
 
     Example:
       mgc store compact songs.zarr

@@ -18,7 +18,8 @@ from .signals import stopping_gently
 
 def label_flags(
     text: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Added text features (`mgc extract --add NAME`).")
+        str | None,
+        typer.Option(metavar="NAME", help="Added feature set with text features (`mgc extract --add NAME`)."),
     ] = None,
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
@@ -31,19 +32,30 @@ def learning_flags(
     preset: Annotated[
         Literal["default", "paper", "paper-tuned"] | None,
         typer.Option(
-            help="Preset: paper (exact), paper-tuned (same modules, tuned), or default.",
+            help="Preset: paper (close to the paper), paper-tuned (same modules, tuned), or default.",
             show_default="default",
         ),
     ] = None,
     split: Annotated[
         Literal["auto", "manifest", "artist", "stratified", "random"] | None,
-        typer.Option(help="Split policy (70/10/20 %).", show_default="auto; random with --preset paper"),
+        typer.Option(
+            help="Split policy; 70/10/20 % training, validation, test unless manifest.",
+            show_default="auto; random with --preset paper",
+        ),
     ] = None,
     genres_file: Annotated[Path | None, typer.Option(help="File with the genres to learn, one per line.")] = None,
-    top_genres: Annotated[int | None, typer.Option(min=1, help="Learn the N most frequent genres.")] = None,
-    min_genre_count: Annotated[int | None, typer.Option(min=0, help="Learn genres with at least N tracks.")] = None,
-    min_labels: Annotated[int | None, typer.Option(min=1, help="Use tracks with at least N learned genres.")] = None,
-    encoder: Annotated[Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.")] = None,
+    top_genres: Annotated[
+        int | None, typer.Option(min=1, help="Learn the N genres with the most training tracks.", show_default="all")
+    ] = None,
+    min_genre_count: Annotated[
+        int | None, typer.Option(min=0, help="Learn genres with at least N training tracks.", show_default="1")
+    ] = None,
+    min_labels: Annotated[
+        int | None, typer.Option(min=1, help="Use tracks with at least N learned genres.", show_default="1")
+    ] = None,
+    encoder: Annotated[
+        Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.", show_default="base")
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Number of epochs.", show_default="by number of tracks; 100 with --preset paper"),
@@ -162,7 +174,7 @@ def train(
       mgc train m4a.zarr -o runs/paper --preset paper
       mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1
 
-    Options of --set, with their values in preset paper (docs/model.md):
+    Options of --set; the first value is that of preset paper (docs/model.md):
 
     [b]model[/b]
       heads=4, width=256, dropout=0.1, ffn=false, uniform_attention=false,

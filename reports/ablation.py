@@ -87,7 +87,7 @@ def caption_text(about: Json) -> str:
     if about["folds"]:
         sentences.append(
             f"Cross-validation, {about['split']}: the {about['n_test']} test tracks of all folds are pooled; each is "
-            f"scored by the model that did not train on its fold. They are {tested}."
+            f"scored by the model that was tested on its fold. They are {tested}."
         )
     else:
         sentences.append(
@@ -99,7 +99,7 @@ def caption_text(about: Json) -> str:
     if about["genres_left_out"]:
         sentences.append(f"Excluded genres, not learned in every fold: {', '.join(about['genres_left_out'])}.")
     if about["undefined_genres"]:
-        sentences.append(f"Excluded from mAP, without a test track: {', '.join(about['undefined_genres'])}.")
+        sentences.append(f"Excluded from mAP, as they have no test track: {', '.join(about['undefined_genres'])}.")
     sentences.append(
         f"Device {', '.join(about['device'])}, precision {', '.join(about['precision'])}, total training time "
         f"{about['hours']:.2f} h."

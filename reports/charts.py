@@ -133,7 +133,9 @@ def reliability_chart(bins: Sequence[Mapping[str, float | None]], *, title: str)
         edges, heights = ([float(part[key] or 0) for part in bins] for key in ("low", "n"))
         width = 1 / max(1, len(bins))
         below.bar(edges, heights, width=width, align="edge", color=LINES[0], edgecolor=FAINT, linewidth=0.4)
-        below.set(yscale="log", ylim=(0.8, None), ylabel="scores", xlim=(-0.01, 1.01), xlabel="score (0 to 1)")
+        below.set(
+            yscale="log", ylim=(0.8, None), ylabel="number of scores", xlim=(-0.01, 1.01), xlabel="score (0 to 1)"
+        )
         below.yaxis.set_major_formatter(_thousands)  # names of powers would need math text
         figure.align_ylabels()
         return Chart(title, svg_text(figure, title))

@@ -57,7 +57,7 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
         jinja2 or matplotlib is not installed (extra ``report``).
     """
     if len({run.resolve() for run in runs}) < max(2, len(runs)):
-        raise ConfigError("a comparison needs two or more different runs")
+        raise ConfigError("a comparison needs two or more different runs. Give each run once.")
     records, names = [read_run(run) for run in runs], run_names(runs)
     evaluations = [record.evaluation for record in records]
     differing, n_same = _settings(records)

@@ -247,7 +247,7 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
     curves = {
         "mAP": series("val_map"),
         "Jaccard at 0.5": series("val_jaccard"),
-        "tracks without a predicted genre": series("val_empty_share"),
+        "share of tracks without a predicted genre": series("val_empty_share"),
     }
     title = "Validation metrics"
     validation = line_chart(x, curves, title=title, y_label="metric (0 to 1)", mark=mark, unit_range=True)

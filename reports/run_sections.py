@@ -196,7 +196,11 @@ def genre_graph(graph: Json) -> dict[str, Any] | None:
     if not graph.get("used"):
         return None
     names, counts, weights = graph["genres"], np.asarray(graph["counts"]), np.asarray(graph["adjacency"])
-    labels = {"x_label": "other genre", "y_label": "genre", "unit": "weight in A_hat (no unit)"}
+    labels = {
+        "x_label": "other genre",
+        "y_label": "genre",
+        "unit": "weight in the normalised adjacency matrix (no unit)",
+    }
     nearest = [[(names[j], weight) for j, weight in row] for row in neighbours(weights, N_NEIGHBOURS)]
     by_count = np.argsort(-counts, kind="stable")
     return {

@@ -82,7 +82,7 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
             **_mel_charts(pictures(store, list(counts.genres)), recipe.mel),
             settings={f"{part}.{key}": value for part, v in info.recipe.to_dict().items() for key, value in v.items()},
             versions={
-                **{f"sha256 of the recipe of {name}": value for name, value in info.fingerprints.items()},
+                **{f"fingerprint of {name}": value for name, value in info.fingerprints.items()},
                 **store.library_versions,
                 "store format": info.format_version,
                 "tracks per part": info.part_rows,

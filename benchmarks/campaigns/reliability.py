@@ -230,6 +230,11 @@ which only `verify --full` detects); one trial was stopped by hand, and the outp
 one: a part was blamed for the crashes of four others on its workers. `interleavings` counts the operations of
 the present code, 24 more than when most of its trials were made.
 
+Failed trials of 2026-12-01: five of `train-faults` found that an error of the disk at the lock of a run, before the
+first step, reached Python callers as OSError and not as SaveError. It is fixed and tested. When `interleavings-repair`
+was written, a suspended repair moved objects that an extraction had built again, and the next `verify` reported them.
+It is fixed, too.
+
 Not tested: NFS, Lustre, object stores, SLURM, several machines."""
 
 

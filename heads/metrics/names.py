@@ -72,7 +72,7 @@ CARD_METRICS: Mapping[str, str] = {
 """Validation figures of a model card (:func:`mgc.heads.metrics.validation.validation_intervals`)."""
 
 COLUMNS: Mapping[str | None, Label] = {
-    None: Label("the ranking", "ranking"),
+    None: Label("none (ranking)", "ranking"),
     FIXED: Label("threshold 0.5 (the paper's)", "at 0.5"),
     TUNED: Label("overall threshold, tuned on validation", "tuned"),
     TUNED_PER_GENRE: Label("per-genre thresholds, tuned on validation", "tuned per genre"),

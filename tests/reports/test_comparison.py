@@ -43,11 +43,11 @@ def test_comparison_shows_metrics_differences_and_settings(runs: list[Path], bro
     plain = " ".join(re.sub(r"<[^>]*>", " ", source[source.index("<main>") :]).split())
     scores = [json.loads((run / "metrics.json").read_text())["test"]["metrics"] for run in runs[:2]]
     shown = " ".join(_estimate(score["mean_average_precision"]) for score in scores)
-    assert f"mAP the ranking {shown} –" in plain
+    assert f"mAP none (ranking) {shown} –" in plain
     result = compare_runs(runs[0], runs[1]).to_dict()
     difference = next(row for row in result["differences"] if row["column"] is None)["difference"]
     assert difference["low"] is None  # too few artists
-    assert f"mAP the ranking {number(difference['value'], sign=True)} – not tested" in plain
+    assert f"mAP none (ranking) {number(difference['value'], sign=True)} – not tested" in plain
     assert f"young − both No comparison: {runs[2]}" in plain
     assert "modalities both audio audio" in plain
     assert source.count("<td>not tested</td>") == len(result["differences"])

@@ -65,7 +65,7 @@ def test_forecast_is_printed_in_one_line(call: Any, tones: Path, tmp_path: Path)
     output = call("plan", tones, *options, "--sample", 4).out
     assert "20 tracks in 2 parts of 10: " in output
     assert "from 4 tracks (0 failed)" in output
-    assert call("extract", tones, *options, "--quiet").out.count("predicted: ") == 1
+    assert call("extract", tones, *options, "--quiet").out.count("forecast: ") == 1
 
 
 def test_default_sample_is_small_and_sample_option_sets_it(call: Any, tones: Path) -> None:
