@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from .runs import evaluate, try_report
 from .shared import extra
 from .sources import read_source
 from .training import train
+
+log = logging.getLogger(__name__)
 
 DEMO_OPTIONS: dict[str, Any] = {
     "encoder": "lite",
@@ -146,7 +149,9 @@ def demo(
     with timed("extract"):
         extraction = extract(source, store, text_model="minilm", workers=workers, on_progress=on_progress)
     with timed("train"):
-        training = train(store, run, preset="paper", options=options, resume=True, on_progress=on_progress).to_dict()
+        training = train(
+            store, run, preset="paper", options=options, resume=True, on_warning=log.info, on_progress=on_progress
+        ).to_dict()
     with timed("evaluate"):
         metrics = evaluate(run, store, on_progress=on_progress)
         try_report(run, audio_root=collection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..heads.runs.tensorboard import EventLog
     from ..heads.training.dry_run import DryRun
     from ..heads.training.train import TrainingResult
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ def train(
     save_every_s: float | None = None,
     tensorboard: bool = False,
     stop: Callable[[], bool] | None = None,
+    on_warning: Callable[[str], None] = log.warning,
     on_progress: Progress = silent,
 ) -> TrainingReport:
     """Train a model from a store and write its report.
@@ -104,7 +108,7 @@ def train(
         settings.
     settings : further fields, also of ``ModelConfig``, as ``key=value``; they override `options`.
     tensorboard : write the curves for TensorBoard. A resumed run with curves continues them.
-    save_every_s, stop : see :func:`mgc.heads.training.train.train`.
+    save_every_s, stop, on_warning : see :func:`mgc.heads.training.train.train`.
 
     Raises
     ------
@@ -127,6 +131,7 @@ def train(
             save_every_s=SAVE_EVERY_S if save_every_s is None else save_every_s,
             stop=stop,
             epoch_log=event_log,
+            on_warning=on_warning,
             on_progress=on_progress,
         )
     page, remarks = try_report(run)

@@ -100,13 +100,13 @@ def interval(
     return form.format(*(f"{end:{'+' if sign else ''}.{digits}f}" for end in (low, high)))
 
 
-def join_names(names: Sequence[object], limit: int = 5) -> str:
+def join_names(names: Sequence[object], limit: int = 5, *, separator: str = ", ") -> str:
     """Join names with commas; of more than `limit` only the first, with a count of the others.
 
     >>> join_names(["rock", "pop"]), join_names(["rock", "pop", "jazz", "folk"], limit=2)
     ('rock, pop', 'rock, pop and 2 more')
     """
-    return ", ".join(map(str, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return separator.join(map(str, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def html_summary(title: str, facts: Mapping[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import typer
 from ..cache.messages import counted, size
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
-from .console import Terminal, duration, estimate, number, print_table, split_names, to_stdout
+from .console import Terminal, duration, estimate, number, print_table, split_names, to_stderr, to_stdout
 from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, parse_shard, verbose_flags
 from .signals import stopping_gently
 
@@ -201,6 +201,12 @@ def train(
             forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps).to_dict()
         terminal.emit(forecast, lambda: print_dry_run(forecast))
         return
+    shown: set[str] = set()
+
+    def warn(warning: str) -> None:
+        shown.add(f"warning: {warning}")
+        to_stderr(f"warning: {warning}")
+
     with stopping_gently() as stop, terminal.progress() as steps:
         result = api.train(
             store,
@@ -211,9 +217,10 @@ def train(
             save_every_s=None if save_every is None else 60 * save_every,
             tensorboard=tensorboard,
             stop=stop,
+            on_warning=warn,
             on_progress=steps,
         ).to_dict()
-    terminal.emit(result, lambda: print_training(result))
+    terminal.emit(result, lambda: print_training(result, shown))
 
 
 def ablate(
@@ -320,9 +327,11 @@ def print_dry_run(result: Mapping[str, Any]) -> None:
     to_stdout("nothing was written")
 
 
-def print_training(result: Mapping[str, Any]) -> None:
+def print_training(result: Mapping[str, Any], shown: Collection[str]) -> None:
+    """Print the result of a training without the warnings `shown` before it; new warnings go to stderr, as those."""
     for line in result["remarks"]:
-        to_stdout(line)
+        if line not in shown:
+            (to_stderr if line.startswith("warning: ") else to_stdout)(line)
     best = result["best_validation_map"]
     to_stdout(
         f"best epoch {result['best_epoch']} of {result['epochs']}, "

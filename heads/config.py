@@ -347,7 +347,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = line.partition("=")
         key = {"lambda": "lambda_", "home": "placement"}.get(key.strip(), key.strip())
         if not equals:
-            raise ConfigError(f"setting {line!r}: no value. Write key=value, such as graph_similarity=raw.")
+            raise ConfigError(f"setting {line!r}: no value. Write key=value, such as --set graph_similarity=raw.")
         if key not in (*own, *MODEL_OPTIONS):
             raise ConfigError(f"setting {line!r}: unknown option {key!r}; {did_you_mean(key, [*own, *MODEL_OPTIONS])}")
         (model_options if key in MODEL_OPTIONS else options)[key] = _value(line, value)

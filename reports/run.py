@@ -12,6 +12,7 @@ import yaml
 
 from ..cache.errors import ConfigError, RunError
 from ..cache.messages import counted
+from ..heads.data.labels import FilterCount, left_out
 from ..heads.evaluation.scored_tracks import ScoredTracks, load_listed_predictions
 from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
 from ..heads.metrics.validation import is_better
@@ -159,6 +160,7 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
         mistakes=scored and worst_predictions(scored, record.listing, player),
         graph=genre_graph(record.graph),
         seconds=sum(float(epoch.get("seconds") or 0.0) for epoch in record.epochs),
+        filters=left_out(FilterCount(**count) for count in record.about.get("kept", [])),
         recipe_rows=_recipe_rows(record.preprocessor) if record.preprocessor else [],
         settings={**record.config, **{key: record.about[key] for key in ABOUT if key in record.about}},
     )

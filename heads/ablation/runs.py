@@ -8,6 +8,7 @@ processes are working on).
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from ..runs.documents import read_sealed
 from ..runs.published_model import load_run
 from ..training.train import train
 from .grid import NOT_PART_OF_A_RUN, GridRun
+
+log = logging.getLogger(__name__)
 
 STOPPED = "stopped: finished runs and checkpoints are kept. Run the same command again to continue."
 
@@ -142,7 +145,15 @@ def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], b
     split = None if run.fold is None else run.fold.split
     try:
         trained = train(
-            store, path, run.config, labels=work.labels, split=split, resume=True, stop=stop, on_progress=on_progress
+            store,
+            path,
+            run.config,
+            labels=work.labels,
+            split=split,
+            resume=True,
+            stop=stop,
+            on_warning=log.info,  # the tables list the warnings of all runs
+            on_progress=on_progress,
         )
     except StoppedError as error:
         raise StoppedError(STOPPED) from error

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ...cache.messages import join_names
 from ...cache.normalise import normalise
 
 NOT_ARTISTS = frozenset({"various artists", ""})
@@ -29,7 +30,7 @@ class Groups:
     ----------
     of_track : (n,) int64, group of each track, numbered from 0.
     n_groups : number of groups.
-    warnings : one per group above 5 % of the tracks, with the property that most of its tracks share.
+    warnings : one of all groups above 5 % of the tracks, with the property that most tracks of each share.
     """
 
     of_track: Index
@@ -115,13 +116,19 @@ def _keys(
 
 
 def _large_groups(of_track: Index, keys: list[list[tuple[str, str]]]) -> tuple[str, ...]:
-    warnings = []
+    """Return a warning of all groups above 5 % of the tracks, the largest first; none if there is no such group."""
     sizes = np.bincount(of_track)
-    for group in np.flatnonzero((sizes > LARGE_SHARE * len(keys)) & (sizes > 1)).tolist():
+    groups = np.flatnonzero((sizes > LARGE_SHARE * len(keys)) & (sizes > 1)).tolist()
+    described = []
+    for group in sorted(groups, key=lambda group: -sizes[group]):
         links = Counter(key for track in np.flatnonzero(of_track == group).tolist() for key in keys[track])
         (kind, name), count = min(links.items(), key=lambda item: (-item[1], item[0]))
-        warnings.append(
-            f"{sizes[group]} of {len(keys)} tracks ({sizes[group] / len(keys):.0%}) form one group and stay in one "
-            f"split; {count} of them share the {kind} {name!r}"
-        )
-    return tuple(warnings)
+        described.append((int(sizes[group]), f"{count} of them share the {kind} {name!r}"))
+    if len(described) > 1:
+        large = f"{len(described)} groups have more than {LARGE_SHARE:.0%} of the {len(keys)} tracks each"
+        each = join_names([f"{size} tracks, {shared}" for size, shared in described], separator="; ")
+        return (f"{large}, and each stays in one split: {each}",)
+    return tuple(
+        f"{size} of {len(keys)} tracks ({size / len(keys):.0%}) form one group and stay in one split; {shared}"
+        for size, shared in described
+    )

@@ -122,7 +122,7 @@ def choose_placement(
     on_gpu = device.type == "cuda"
     free = free_bytes(device) if on_gpu else host_free
     if wanted == "device" and not on_gpu:
-        raise ConfigError("placement=device: training on the CPU has no GPU memory. Use auto, host or mapped.")
+        raise ConfigError("--set placement=device: training on the CPU has no GPU memory. Use auto, host or mapped.")
     if wanted == "auto":
         if on_gpu and n_bytes <= DEVICE_SHARE * free:
             wanted = "device"

@@ -7,7 +7,7 @@ filter reports how much it kept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,12 @@ GenresById = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCount:
-    """Result of one filter: `kept` of `of` genres or tracks."""
+    """Result of one filter: `kept` of `of` genres or tracks.
+
+    Attributes
+    ----------
+    filter : ``labelled``, ``genres``, or the name and value of an option, such as ``min_labels=2``.
+    """
 
     filter: str
     kept: int
@@ -38,7 +43,26 @@ class FilterCount:
     unit: str = "genres"
 
     def __str__(self) -> str:
-        return f"{self.filter}: {self.kept} of {self.of} {self.unit} kept"
+        name, _, limit = self.filter.partition("=")
+        left_out = self.of - self.kept
+        of = f"{left_out} of {self.of} {self.unit}"
+        one = left_out == 1
+        have, are = ("has", "is") if one else ("have", "are")
+        if name == "labelled":
+            return f"{of} {have} no label and {are} left out"
+        if name == "min_labels":
+            few = "none" if limit == "1" else f"fewer than {limit}"
+            return f"{of} {have} {few} of the learned genres and {are} left out"
+        if name == "min_genre_count":
+            few = "no training track" if limit == "1" else f"fewer than {limit} training tracks"
+            return f"{of} {have} {few} and {are} not learned"
+        option = "--genres-file" if name == "genres" else f"--top-genres {limit}"
+        return f"{of} {are} not learned ({option})"
+
+
+def left_out(filters: Iterable[FilterCount]) -> list[str]:
+    """Return one sentence per filter that left something out."""
+    return [str(count) for count in filters if count.kept < count.of]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +167,7 @@ def choose_genres(
     frequent = [column for column in columns if counts[column] >= min_genre_count]
     steps.append(FilterCount(filter=f"min_genre_count={min_genre_count}", kept=len(frequent), of=len(columns)))
     if not frequent:
-        counts_left = "; ".join(map(str, steps))
+        counts_left = "; ".join(left_out(steps))
         raise TrainingError(
             f"no genre is left with {counted(len(training), 'training track')} ({counts_left}). Relax the filters."
         )

@@ -160,16 +160,23 @@ Division = tuple[dict[str, Index], list[str]]
 """Positions of the tracks of each split, and notes for users."""
 
 
+_SHARED_ARTISTS = (
+    "Songs of one artist may be in both the training and the test split, and scores may therefore be too high."
+)
+_ADD_ARTISTS = "Extract with an `artist` column in the table of `mgc extract --labels`."
+
+
 def _settle_auto(tracks: _Tracks) -> tuple[str, list[str]]:
     n_tracks = len(tracks.ids)
     if tracks.table.column("split").null_count < n_tracks:
         return "manifest", []
     n_known = n_tracks - tracks.n_unknown
     if n_known < n_tracks / 2:
-        return "stratified", [f"artists are known for {n_known} of {n_tracks} tracks: split by labels, not by artist"]
+        known = f"the artist is known for {n_known} of {n_tracks} tracks, so the split is by labels and not by artist"
+        return "stratified", [f"{known}. {_SHARED_ARTISTS} {_ADD_ARTISTS}"]
     if tracks.groups.n_groups < 3:
         groups = f"the tracks form only {counted(tracks.groups.n_groups, 'artist group')}"
-        return "stratified", [f"{groups}: split by labels, not by artist"]
+        return "stratified", [f"{groups}, so the split is by labels and not by artist. {_SHARED_ARTISTS}"]
     return "artist", []
 
 
@@ -191,8 +198,8 @@ def _stratified(tracks: _Tracks) -> Division:
     fold = IterativeStratification(tracks.labels, np.asarray(SHARES), np.random.RandomState(tracks.seed))
     positions = {name: np.flatnonzero(fold == number) for number, name in enumerate(SPLITS)}
     if empty := [name for name in SPLITS if not len(positions[name])]:
-        few = f"split=stratified: {counted(len(tracks.ids), 'track')}, too few"
-        raise ConfigError(f"{few}: no {' and no '.join(empty)} track. Use split=random.")
+        few = f"--split stratified: {counted(len(tracks.ids), 'track')}, too few"
+        raise ConfigError(f"{few}: no {' and no '.join(empty)} track. Use --split random.")
     return positions, []
 
 
@@ -201,12 +208,13 @@ def _artist(tracks: _Tracks) -> Division:
     groups, n_tracks = tracks.groups, len(tracks.ids)
     if tracks.n_unknown == n_tracks:
         raise ConfigError(
-            "split=artist: no track has a known artist. Add an artist column to the manifest, or use split=stratified."
+            "--split artist: no track has a known artist. Add an artist column to the manifest, or use "
+            "--split stratified."
         )
     if groups.n_groups < 3:
         raise ConfigError(
-            f"split=artist: {counted(n_tracks, 'track')} in {counted(groups.n_groups, 'group')} by artist, lyrics and "
-            "audio, but 3 are needed. Use split=stratified or split=random."
+            f"--split artist: {counted(n_tracks, 'track')} in {counted(groups.n_groups, 'group')} by artist, lyrics "
+            "and audio, but 3 are needed. Use --split stratified or --split random."
         )
     n_validation, n_test = _targets(n_tracks)
     profile, order = groups.profile(tracks.labels), groups.order(tracks.ids, tracks.seed)
@@ -222,11 +230,12 @@ def _artist(tracks: _Tracks) -> Division:
     if groups.n_groups < FEW_GROUPS:
         notes.append(
             f"only {groups.n_groups} groups of tracks (a group shares artist, lyrics or audio): splits are coarse and "
-            "may differ in their genres. split=stratified is balanced, but tests on artists of the training split."
+            "may differ in their genres. --split stratified is balanced, but tests on artists of the training split."
         )
     if tracks.n_unknown:
-        unknown = f"the artist of {tracks.n_unknown} of {n_tracks} tracks is unknown"
-        notes.append(f"{unknown}: tracks of one artist may be in different splits")
+        notes.append(
+            f"the artist of {tracks.n_unknown} of {n_tracks} tracks is unknown. {_SHARED_ARTISTS} {_ADD_ARTISTS}"
+        )
     return positions, notes
 
 
@@ -234,14 +243,14 @@ def _manifest(tracks: _Tracks) -> Division:
     names = [(name or "").strip().lower() for name in tracks.table.column("split").to_pylist()]
     if unknown := sorted({name for name in names if name and name not in SPLIT_SPELLINGS}):
         raise ConfigError(
-            f"split=manifest: the `split` column of the manifest has unknown values: {', '.join(unknown)}. Use train, "
-            "validation and test."
+            f"--split manifest: the `split` column of the manifest has unknown values: {', '.join(unknown)}. Use "
+            "train, validation and test."
         )
     of_track = np.asarray([SPLIT_SPELLINGS.get(name, "") for name in names])
     positions = {name: np.flatnonzero(of_track == name) for name in SPLITS}
     if not len(positions["train"]):
         raise ConfigError(
-            "split=manifest: the `split` column of the manifest has no training track. Use another split policy."
+            "--split manifest: the `split` column of the manifest has no training track. Use another split policy."
         )
     notes = []
     if left_out := int((of_track == "").sum()):
@@ -251,8 +260,6 @@ def _manifest(tracks: _Tracks) -> Division:
         notes.append(
             f"the manifest has no validation split: {len(positions['validation'])} of its training tracks are used"
         )
-    if not len(positions["test"]):
-        notes.append("the manifest has no test split")
     return positions, notes
 
 
@@ -265,7 +272,7 @@ def _carve_validation(tracks: _Tracks, train: Index) -> tuple[Index, Index]:
     if groups.n_groups < 2:
         groups = Groups(of_track=np.arange(len(train)), n_groups=len(train))
     if groups.n_groups < 2:
-        raise ConfigError("split=manifest: one training track and no validation track. Add tracks.")
+        raise ConfigError("--split manifest: one training track and no validation track. Add tracks.")
     order = groups.order([tracks.ids[i] for i in train.tolist()], tracks.seed)
     share = SHARES[1] / (SHARES[0] + SHARES[1])
     target = max(1, round(share * len(train)))

@@ -34,6 +34,7 @@ from .labels import (
     choose_genres,
     genre_matrix,
     labels_sha256,
+    left_out,
 )
 from .normalisation import MelStatistics, mel_statistics
 from .splits import SPLITS, Split, make_split
@@ -53,6 +54,7 @@ class Task:
     split : ids of every split, including tracks without kept genres.
     genres : kept genres with their training counts.
     examples : `n_train` training tracks, then the validation tracks.
+    n_test : test tracks with enough of the kept genres.
     groups : unit of the bootstrap per example: its artist.
     filters : counts of each filter of genres and tracks, in order.
     graph, graph_summary : genre graph; None for a model without.
@@ -60,7 +62,7 @@ class Task:
     model : config of the model.
     identity : values that must be equal for a run to be resumed.
     labels_sha256 : hash of labels that replace those of the store; None without.
-    warnings : sentences for users.
+    warnings : sentences for users, the most severe first.
     """
 
     split: Split
@@ -68,6 +70,7 @@ class Task:
     examples: Examples
     groups: tuple[str, ...]
     n_train: int
+    n_test: int
     filters: tuple[FilterCount, ...]
     statistics: MelStatistics
     graph: Graph | None
@@ -86,6 +89,11 @@ class Task:
     @property
     def n_validation(self) -> int:
         return len(self.examples) - self.n_train
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of tracks of each split after the filters."""
+        return {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
 
     @property
     def n_without_lyrics(self) -> int:
@@ -233,7 +241,7 @@ def prepare(
     split, genres, matrix = chosen.split, chosen.genres, chosen.labels
     train, validation = chosen.positions["train"], chosen.positions["validation"]
     if len(train) < 2:
-        filters = "; ".join(map(str, chosen.filters))
+        filters = "; ".join(left_out(chosen.filters))
         raise TrainingError(
             f"{store.path}: {counted(len(train), 'training track')} left ({filters}). Relax the filters."
         )
@@ -250,12 +258,13 @@ def prepare(
     if config.head == "graph" and embedding is not None:
         graph = build_adjacency(matrix[train], embedding, model.graph_options)
     summary = graph_summary(graph, genres.names) if graph is not None else None
-    warnings = [
-        *filter(None, [store.pending_note]),
-        *split.notes,
-        *(graph_warnings(summary, model.graph_options) if summary is not None else ()),
-        *_lambda_warnings(config),
+    warnings = [  # the most severe first
+        *_empty_split_warnings(len(validation), len(chosen.positions["test"])),
         *_genre_warnings(store, config, genres),
+        *split.notes,
+        *filter(None, [store.pending_note]),
+        *_lambda_warnings(config),
+        *(graph_warnings(summary, model.graph_options) if summary is not None else ()),
         *_validation_warnings(matrix[validation], genres),
     ]
     return Task(
@@ -264,6 +273,7 @@ def prepare(
         examples=examples,
         groups=tuple(bootstrap_groups(tracks)),
         n_train=len(train),
+        n_test=len(chosen.positions["test"]),
         filters=chosen.filters,
         statistics=mel_statistics(
             store,
@@ -284,10 +294,10 @@ def prepare(
 
 def _check_features(store: FeatureStore, config: TrainConfig) -> None:
     if store.recipe.mel is None and config.modalities != "lyrics":
-        raise ConfigError(f"{store.path}: no mel features. Train with modalities=lyrics, or extract audio.")
+        raise ConfigError(f"{store.path}: no mel features. Train with --modalities lyrics, or extract audio.")
     if store.recipe.lyrics is None and (config.modalities != "audio" or config.head != "linear"):
         raise ConfigError(
-            f"{store.path}: no text features. Train with modalities=audio and head=linear, or extract lyrics."
+            f"{store.path}: no text features. Train with --modalities audio and --head linear, or extract lyrics."
         )
 
 
@@ -333,9 +343,18 @@ def _genre_warnings(store: FeatureStore, config: TrainConfig, genres: GenreChoic
     return [f"{untrained} and are not learned: {join_names(absent, 10)}"]
 
 
+def _empty_split_warnings(n_validation: int, n_test: int) -> list[str]:
+    warnings = []
+    if not n_validation:
+        warnings.append("no validation track is left: the last epoch is used as the best, and thresholds stay at 0.5")
+    if not n_test:
+        warnings.append("no test track is left: `mgc evaluate` cannot test this model on its own split")
+    return warnings
+
+
 def _validation_warnings(validation: LabelMatrix, genres: GenreChoice) -> list[str]:
     if not len(validation):
-        return ["no validation track is left: the last epoch is used as the best, and thresholds stay at 0.5"]
+        return []
     warnings = []
     if len(validation) < FEW_VALIDATION_TRACKS:
         warnings.append(

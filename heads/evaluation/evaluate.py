@@ -194,7 +194,9 @@ def _tracks_of(
     if split == ALL:
         return tracks, 0
     if own is None:
-        raise RunError(f"{run}: no splits.json, so its {split} tracks are unknown. Give the run folder, or split=all.")
+        raise RunError(
+            f"{run}: no splits.json, so its {split} tracks are unknown. Give the run folder, or --split all."
+        )
     ids = set(own.ids[split])
     if not ids:
         raise RunError(f"{run}: the run has no {split} tracks. Evaluate another split.")
@@ -203,7 +205,7 @@ def _tracks_of(
         raise RunError(
             store.pending_note
             or f"{store.path}: none of the run's {len(ids)} {split} tracks is in this store. Evaluate on the run's own "
-            "store, or on all tracks of this one with split=all."
+            "store, or on all tracks of this one with --split all."
         )
     return tracks.take(index), len(ids) - len(index)
 

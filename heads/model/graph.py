@@ -112,7 +112,7 @@ def normalise_adjacency(a: npt.ArrayLike, normalisation: Literal["symmetric", "r
     degree = a.sum(axis=1)
     if (degree <= 0).any():
         rows = np.flatnonzero(degree <= 0).tolist()
-        raise ValueError(f"genre graph, rows {rows}: sums are not positive. Use graph_similarity=centred.")
+        raise ValueError(f"genre graph, rows {rows}: sums are not positive. Use --set graph_similarity=centred.")
     if normalisation == "row":
         return np.asarray(a / degree[:, None], dtype=np.float64)
     root = degree**-0.5
@@ -334,7 +334,7 @@ def graph_warnings(summary: dict[str, Any], options: GraphOptions | None = None)
         warnings.append(f"{unlinked}; {links}: {join_names(isolated, MAX_LISTED)}")
     if blurred := summary["blurred"]:
         low = f"{len(blurred)} of {n_genres} genres have a self-weight below {LOW_SELF_WEIGHT:.0%} in the genre graph"
-        advice = "their classifiers are nearly equal; graph_normalisation=reweighted separates them"
+        advice = "their classifiers are nearly equal; --set graph_normalisation=reweighted separates them"
         warnings.append(f"{low}; {advice}: {join_names(blurred, MAX_LISTED)}")
     return warnings
 

@@ -132,7 +132,7 @@ class GenreModel(System):
             return []
         return [
             f"the initial classifiers of the genre graph have mean cosine {row_cosine:.4f}, so every genre gets nearly "
-            "the same score. Use graph_similarity=centred or graph_normalisation=ml-gcn."
+            "the same score. Use --set graph_similarity=centred or --set graph_normalisation=ml-gcn."
         ]
 
     def forward(self, batch: Batch) -> Outputs:

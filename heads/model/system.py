@@ -84,7 +84,9 @@ class System(nn.Module):
             If the system has no bias.
         """
         if self.output_bias is None:
-            raise ConfigError("prior_bias=true: the model has no bias. Remove bias=false.")
+            raise ConfigError(
+                "--set prior_bias=true: the model has no bias. Remove --set bias=false, or use --set prior_bias=false."
+            )
         with_genre = torch.as_tensor(n_positive, dtype=torch.float64) + 1.0
         self.output_bias.copy_(torch.log(with_genre / (n_tracks + 2.0 - with_genre)))
 

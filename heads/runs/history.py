@@ -90,5 +90,6 @@ def warning_of_gradient_ratio(history: Sequence[EpochRecord]) -> str | None:
         return None
     return (
         f"at the audio encoder, the gradient of the audio-lyrics loss is {ratio:.0f} times that of the classification "
-        "loss (median over epochs), so the encoder learns little about genres. Lower lambda, or set bce_reduction=sum."
+        "loss (median over epochs), so the encoder learns little about genres. Use a lower --lambda, or "
+        "--set bce_reduction=sum."
     )

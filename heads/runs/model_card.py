@@ -17,6 +17,7 @@ import yaml
 from ...cache.format.recipe import Recipe
 from ...cache.messages import counted, interval, number, printable
 from ..config import TrainConfig
+from ..data.labels import left_out
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
 from ..metrics.thresholds import Thresholds
@@ -162,7 +163,7 @@ def _data(task: Task, recipe: Recipe) -> str:
   genres per track: {lengths.mean():.2f} on average.{labels}
 - Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}.
   Split `{task.split.policy}`{policy}.
-- Filters: {"; ".join(map(str, task.genres.steps))}.
+- Filters: {"; ".join(left_out(task.genres.steps)) or "none"}.
 - Audio: {clip}.
 - Lyrics: {tokens}."""
 

@@ -23,7 +23,7 @@ from ...cache.errors import MgcError, RunError
 from ...cache.format.recipe import Recipe
 from ...cache.messages import join_names
 from ..config import TrainConfig
-from ..data.labels import LabelMatrix
+from ..data.labels import LabelMatrix, left_out
 from ..data.task import Task
 from ..metrics.thresholds import Thresholds
 from ..metrics.trivial_baselines import majority_set
@@ -101,7 +101,7 @@ def bundle_files(
         "train_counts": task.train_labels.sum(axis=0).tolist(),
         "n_train": task.n_train,
         "majority": list(itertools.compress(names, majority)),
-        "filters": [str(count) for count in task.genres.steps],
+        "filters": left_out(task.genres.steps),
     }
     graph: dict[str, Any] = {"genres": names, "used": False}
     if task.graph is not None and task.graph_summary is not None:

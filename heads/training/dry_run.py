@@ -15,7 +15,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Placement, choose_placement, epoch_batches, in_batches
-from ..data.labels import GenresById
+from ..data.labels import GenresById, left_out
 from ..data.task import Task, prepare
 from ..device import compiling, deterministic, resolve_device, resolve_precision
 from ..evaluation.predict import score
@@ -59,8 +59,8 @@ class DryRun:
         """Return the result as JSON values."""
         task, placement = self.task, self.placement
         return {
-            "kept": [str(count) for count in task.filters],
-            "split": {"policy": task.split.policy, **task.split.sizes},
+            "kept": left_out(task.filters),
+            "split": {"policy": task.split.policy, **task.sizes},
             "genres": list(task.genres.names),
             "train_tracks": task.n_train,
             "train_tracks_without_lyrics": task.n_without_lyrics,

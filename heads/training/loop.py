@@ -185,7 +185,7 @@ def _refuse_nonfinite(steps: list[tuple[Tensor, Index]], batches: FeatureBatches
         )
     tracks = ", ".join(ids[row] for row in batch.rows.tolist())
     raise TrainingError(
-        f"{problem} in the batch of {tracks}, whose features are finite. Use a lower lr, or precision=fp32."
+        f"{problem} in the batch of {tracks}, whose features are finite. Use a lower --lr, or --precision fp32."
     )
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,7 @@ def open_run(
     labels: GenresById | None,
     split: Split | None,
     resume: bool,
+    on_warning: Callable[[str], None],
     on_progress: Progress,
 ) -> OpenRun:
     """Start or resume a run; parameters and errors as in :func:`mgc.heads.training.train.train`."""
@@ -121,8 +122,9 @@ def open_run(
     refuse_other_task(folder, state, task)
     requested, config = config, _settled(config, task.n_train, state)
     if requested != config:
-        log.info("%s", by_rule(config, task.n_train))
-        on_progress("train", 0 if state is None else state.epoch, config.n_epochs, by_rule(config, task.n_train))
+        line = by_rule(requested, config, task.n_train)
+        log.info("%s", line)
+        on_progress("train", 0 if state is None else state.epoch, config.n_epochs, line)
     if task.graph_summary is not None:
         log.info("%s", graph_sentence(task.graph_summary))
     model, optimizer = make_model(task, config, device)
@@ -135,8 +137,6 @@ def open_run(
     else:
         other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
         warnings += other_setting
-        for warning in (*saved_warnings, *other_setting):  # logged before training, not only at its end
-            log.warning("%s", warning)
         state.config = config.to_dict()
         restore(folder, state, model, optimizer)
         if state.within is not None:
@@ -162,6 +162,8 @@ def open_run(
         history = write_start(folder, state, config, task, about)
     if [record.epoch for record in history] != list(range(1, state.epoch + 1)):
         warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are missing; weights are not affected")
+    for warning in warnings:
+        on_warning(warning)
     return OpenRun(
         started_s=started_s,
         folder=folder,
@@ -188,13 +190,15 @@ def _settled(config: TrainConfig, n_train: int, state: RunState | None) -> Train
     return config.settled(n_train)
 
 
-def by_rule(config: TrainConfig, n_train: int) -> str:
-    """Return the log line with the epochs and the learning rate of the rule."""
-    steps = counted(config.steps_per_epoch(n_train), "step")
-    return (
-        f"{counted(config.n_epochs, 'epoch')} of {steps}, learning rate {config.learning_rate:g}, by the number of "
-        "training tracks; set them with --epochs and --lr"
-    )
+def by_rule(requested: TrainConfig, config: TrainConfig, n_train: int) -> str:
+    """Return the log line with those of the epochs and the learning rate that the rule has set."""
+    epochs = f"{counted(config.n_epochs, 'epoch')} of {counted(config.steps_per_epoch(n_train), 'step')}"
+    rate = f"learning rate {config.learning_rate:g}"
+    if requested.epochs is not None:
+        return f"{rate}, by the number of steps; set it with --lr"
+    if requested.lr is not None:
+        return f"{epochs}, by the number of training tracks; set it with --epochs"
+    return f"{epochs}, {rate}, by the number of training tracks; set them with --epochs and --lr"
 
 
 def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[System, torch.optim.Optimizer]:

@@ -27,7 +27,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..data.batches import FeatureBatches, Placement
-from ..data.labels import GenresById
+from ..data.labels import GenresById, left_out
 from ..data.splits import Split
 from ..data.task import Task
 from ..device import compiling, deterministic, resolve_device, reused_memory
@@ -91,11 +91,11 @@ class TrainingResult:
     def remarks(self) -> list[str]:
         """Counts of filters, split, feature placement and warnings, one sentence each."""
         split = self.task.split
-        sizes = ", ".join(f"{name} {size}" for name, size in split.sizes.items())
+        sizes = ", ".join(f"{name} {size}" for name, size in self.task.sizes.items())
         done = f"nothing to do: all {counted(len(self.history), 'epoch')} of this run are trained"
         return [
             *([done] if self.placement is None else []),
-            *(str(count) for count in self.task.filters),
+            *left_out(self.task.filters),
             f"split {split.policy}: {sizes}",
             *([f"feature placement: {self.placement}"] if self.placement is not None else []),
             *(f"warning: {warning}" for warning in self.warnings),
@@ -109,7 +109,7 @@ class TrainingResult:
             "best_validation_map": self.best_map,
             "first_loss": self.history[0].loss if self.history else None,
             "last_loss": self.history[-1].loss if self.history else None,
-            "split": {"policy": self.task.split.policy, **self.task.split.sizes},
+            "split": {"policy": self.task.split.policy, **self.task.sizes},
             "genres": list(self.task.genres.names),
             "preset": self.config.preset,
             "learning_rate": self.config.learning_rate,
@@ -134,6 +134,7 @@ def train(
     save_every_s: float = SAVE_EVERY_S,
     stop: Callable[[], bool] | None = None,
     epoch_log: StartEpochLog | None = None,
+    on_warning: Callable[[str], None] = log.warning,
     on_progress: Progress = silent,
 ) -> TrainingResult:
     """Train a model.
@@ -149,6 +150,8 @@ def train(
     save_every_s : seconds between checkpoints within an epoch; the end of each epoch is saved in any case.
     stop : polled after each step. Once it returns True, the run saves a checkpoint and ends.
     epoch_log : opened when training starts; receives every committed epoch, like ``metrics.jsonl``.
+    on_warning : receives each warning that is known before the first step, the most severe first. The result has these
+        and those of the training.
 
     Raises
     ------
@@ -182,6 +185,7 @@ def train(
             labels=labels,
             split=split,
             resume=resume,
+            on_warning=on_warning,
             on_progress=stop_while_preparing,
         )
         training = _Training(opened, save_every_s=save_every_s, stop=stop, on_progress=on_progress)

@@ -131,7 +131,7 @@ def test_placement_is_the_fastest_with_enough_memory(small_store: FeatureStore) 
     assert "host memory" in str(placement)
     large = dataclasses.replace(examples, lyrics_tokens=examples.lyrics_tokens + 10**12)
     assert choose_placement(small_store, large, device=CPU).name == "mapped"
-    with pytest.raises(ConfigError, match="placement=device"):
+    with pytest.raises(ConfigError, match="--set placement=device"):
         choose_placement(small_store, examples, device=CPU, wanted="device")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgc.cache.errors import ConfigError, TrainingError
-from mgc.heads.data.labels import choose_genres, genre_matrix, read_genres_file
+from mgc.heads.data.labels import FilterCount, choose_genres, genre_matrix, left_out, read_genres_file
 
 NAMES = ["blues", "folk", "jazz", "metal", "rock"]
 # tracks with:  rock 4, jazz 3, folk 3, metal 1, blues 0
@@ -29,12 +29,25 @@ def test_genre_matrix_marks_the_genres_of_each_track(lists: list[list[str]]) -> 
 def test_filters_apply_in_order_and_report_counts() -> None:
     chosen = choose_genres(LABELS, NAMES, listed=["metal", "rock", "jazz", "folk"], top_genres=3, min_genre_count=4)
     assert [str(step) for step in chosen.steps] == [
-        "genres: 4 of 5 genres kept",
-        "top_genres=3: 3 of 4 genres kept",
-        "min_genre_count=4: 1 of 3 genres kept",
+        "1 of 5 genres is not learned (--genres-file)",
+        "1 of 4 genres is not learned (--top-genres 3)",
+        "2 of 3 genres have fewer than 4 training tracks and are not learned",
     ]
     assert chosen.names == ("rock",)
     assert chosen.train_counts.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "sentence"),
+    [
+        ("labelled", 36, "4 of 40 tracks have no label and are left out"),
+        ("min_labels=1", 39, "1 of 40 tracks has none of the learned genres and is left out"),
+        ("min_labels=2", 0, "40 of 40 tracks have fewer than 2 of the learned genres and are left out"),
+        ("min_labels=1", 40, None),
+    ],
+)
+def test_filters_are_described_by_what_they_leave_out(name: str, kept: int, sentence: str | None) -> None:
+    assert left_out([FilterCount(filter=name, kept=kept, of=40, unit="tracks")]) == ([sentence] if sentence else [])
 
 
 def test_ties_of_top_genres_go_by_name_and_columns_keep_the_order_of_the_store() -> None:
@@ -56,7 +69,7 @@ def test_unknown_genre_is_refused_with_the_nearest_name() -> None:
 
 
 def test_empty_choice_is_refused_with_the_counts_of_filters() -> None:
-    with pytest.raises(TrainingError, match="min_genre_count=100: 0 of 5"):
+    with pytest.raises(TrainingError, match="5 of 5 genres have fewer than 100 training tracks"):
         choose_genres(LABELS, NAMES, min_genre_count=100)
 
 

@@ -38,7 +38,7 @@ def test_given_labels_are_used_in_training_and_evaluation(
         "labels.csv labels 36 of 40 tracks; the others are unlabelled",
         "1 row of labels.csv without a track in the store",
     ]
-    assert "labelled: 36 of 40 tracks kept" in trained["remarks"]
+    assert "4 of 40 tracks have no label and are left out" in trained["remarks"]
     evaluated = call("evaluate", run, store, *other, "--json").json
     assert not [line for line in evaluated["warnings"] if "trained on" in line]
     assert load_predictions(run).labels[:, 0].all()  # jazz

@@ -111,6 +111,24 @@ def test_test_split_of_the_artist_policy_does_not_depend_on_labels() -> None:
     assert splits[0].ids["validation"] != splits[1].ids["validation"]
 
 
+def test_large_groups_give_one_warning_the_largest_first() -> None:
+    tracks = table([{"artists": [name]} for name in [*"A" * 25, *"B" * 30, *"C" * 10]])
+    (note,) = group_tracks(tracks).warnings
+    assert note == (
+        "3 groups have more than 5% of the 65 tracks each, and each stays in one split: 30 tracks, 30 of them share "
+        "the artist 'b'; 25 tracks, 25 of them share the artist 'a'; 10 tracks, 10 of them share the artist 'c'"
+    )
+
+
+def test_split_by_labels_warns_of_shared_artists_and_names_the_remedy() -> None:
+    split = make_split(table([{}] * 60), one_label(60), policy="auto", seed=0)
+    assert split.policy == "stratified"
+    (note,) = split.notes
+    assert "known for 0 of 60 tracks" in note
+    assert "may be in both the training and the test split, and scores may therefore be too high" in note
+    assert "`artist` column in the table of `mgc extract --labels`" in note
+
+
 def test_various_artists_is_unknown_and_none_is_an_artist() -> None:
     assert comparable_artists(["Various Artists", "various  artists", "NA", "", " ", "None", "Na"]) == ["none", "na"]
     groups = group_tracks(table([{"artists": ["None"]}, {"artists": ["none", "X"]}, {"artists": ["NA"]}] * 2))

@@ -188,7 +188,7 @@ def test_another_store_is_evaluated_with_split_all(
     world.tracks[3]["genres"] = ["polka"]
     world.tracks[4]["genres"] = []
     store = world.write(tmp_path / "new.zarr")
-    with pytest.raises(RunError, match="split=all"):
+    with pytest.raises(RunError, match="--split all"):
         evaluate(result.run, store)
     evaluated = evaluate(result.run / "best", store, split="all", n_replicates=0).to_dict()
     assert (evaluated["n_tracks"], evaluated["n_left_out"], evaluated["policy"]) == (10, 2, None)
