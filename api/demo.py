@@ -69,7 +69,7 @@ class DemoReport:
         """Return the report of a finished demo, with the paths of its folder now."""
         paths = _paths(folder)
         report = None if saved["report"] is None else str(folder / "run" / "report.html")
-        new_song = str(folder / "new" / "audios" / Path(saved["new_song"]).name)
+        new_song = str(folder / "new" / Path(saved["new_song"]).name)
         prediction = Prediction(**saved["prediction"] | {"id": new_song})
         return cls(**saved | paths | {"report": report, "new_song": new_song, "prediction": prediction})
 
@@ -122,7 +122,8 @@ def demo(
     record = _read_record(folder, wanted)
     if record["report"] is not None:
         finished = DemoReport.from_dict(record["report"], folder)
-        if all(Path(path).exists() for path in (*_paths(folder).values(), finished.report or folder)):
+        files = (*_paths(folder).values(), finished.new_song, finished.report or folder)
+        if all(Path(path).exists() for path in files):
             remark = (
                 f"{folder}: this demo is finished, so nothing was computed. To start again: --force, or another -o."
             )
@@ -157,9 +158,8 @@ def demo(
         try_report(run, audio_root=collection)
     with timed("predict"):
         song = unheard_song(seed, n_songs)
-        audio = write_song(song, folder / "new")
-        lyrics = folder / "new" / "lyrics" / f"{song.id}.txt"
-        prediction = predict(run, [audio], lyrics=lyrics, on_progress=on_progress).predictions[0]
+        audio = write_song(song, folder / "new", folder / "new")  # so that `mgc predict` reads the lyrics, too
+        prediction = predict(run, [audio], on_progress=on_progress).predictions[0]
     report = DemoReport(
         **_paths(folder),
         report=training["report"],

@@ -187,15 +187,14 @@ def render_song(song: Song, *, clip_s: float = 30.0) -> Samples:
     return render(song.scene, seed=song.seed, index=song.index, artist=song.artist.number, sung=sung, clip_s=clip_s)
 
 
-def write_song(song: Song, folder: Path, *, clip_s: float = 30.0) -> Path:
-    """Write ``audios/<id>.mp3`` (``.flac`` where libsndfile has no MP3 encoder) and ``lyrics/<id>.txt``.
+def write_song(song: Song, audio_folder: Path, lyrics_folder: Path, *, clip_s: float = 30.0) -> Path:
+    """Write ``<id>.mp3`` (``.flac`` where libsndfile has no MP3 encoder) and ``<id>.txt`` to their folders.
 
     Returns the path of the audio. An instrumental's text is the one word INSTRUMENTAL, as in Music4All.
     """
-    audio = write_clip(render_song(song, clip_s=clip_s), folder / "audios" / song.id)
-    lyrics = folder / "lyrics" / f"{song.id}.txt"
-    lyrics.parent.mkdir(parents=True, exist_ok=True)
-    lyrics.write_bytes((song.lyrics or "INSTRUMENTAL\n").encode())
+    audio = write_clip(render_song(song, clip_s=clip_s), audio_folder / song.id)
+    lyrics_folder.mkdir(parents=True, exist_ok=True)
+    (lyrics_folder / f"{song.id}.txt").write_bytes((song.lyrics or "INSTRUMENTAL\n").encode())
     return audio
 
 
@@ -245,7 +244,8 @@ def make_collection(
         raise ConfigError(f"a collection needs at least one song of some length, not {n_songs} songs of {clip_s} s")
     songs = [make_song(seed, index) for index in range(first, first + n_songs)]
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for done, _ in enumerate(pool.map(lambda song: write_song(song, folder, clip_s=clip_s), songs), start=1):
+        written = pool.map(lambda song: write_song(song, folder / "audios", folder / "lyrics", clip_s=clip_s), songs)
+        for done, _ in enumerate(written, start=1):
             on_progress("generate", done, n_songs)
     language = {song.id: "INTRUMENTAL" if song.lyrics is None else "en" for song in songs}  # sic, as in Music4All
     tables = {

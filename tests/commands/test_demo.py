@@ -21,6 +21,9 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     assert set(first["training"]["genres"]) <= set(GENRES)
     assert first["prediction"]["scores"].keys() == set(first["training"]["genres"])
     assert Path(first["new_song"]).is_file()
+    predicted = mgc_json("predict", tmp_path / "demo" / "run", tmp_path / "demo" / "new")
+    assert predicted["predictions"] == [first["prediction"]]  # with the lyrics next to the audio
+    assert not any("without lyrics" in remark for remark in predicted["remarks"])
     page = Path(first["report"]).read_text()
     jaccard = first["metrics"]["metrics"]["columns"]["fixed"]["jaccard"]["value"]
     assert f"{jaccard:.3f}" in page
@@ -38,6 +41,7 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
 
     # Without its run, and moved: the songs are not generated again, and the paths are those of the folder now.
     shutil.rmtree(tmp_path / "demo" / "run")
+    shutil.rmtree(tmp_path / "demo" / "new")
     songs = snapshot(tmp_path / "demo" / "songs")
     shutil.move(tmp_path / "demo", tmp_path / "moved")
     continued = mgc_json("demo", "-o", tmp_path / "moved", "--songs", 40, "--epochs", 3)

@@ -69,8 +69,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("new", "song"):
         shutil.copyfile(songs / f"{first}.mp3", folder / f"{name}.mp3")
     (folder / "new.txt").write_text("la la la")
-    (folder / "demo" / "new" / "audios").mkdir(parents=True)
-    shutil.copyfile(songs / f"{first}.mp3", folder / "demo" / "new" / "audios" / "new.mp3")
+    (folder / "demo" / "new").mkdir()
+    for suffix in (".mp3", ".txt"):
+        shutil.copyfile(songs / f"{first}{suffix}", folder / "demo" / "new" / f"{first}{suffix}")
     return folder
 
 
