@@ -176,9 +176,12 @@ def _print_demo(report: DemoReport) -> None:
         f"test split: {counted(metrics['n_tracks'], 'song')} by unseen artists"
     )
     epochs = counted(training["epochs"], "epoch")
-    to_stdout(f"{epochs}, learning rate {training['learning_rate']:g}, threshold 0.5 (the paper's)")
-    to_stdout(f"test Jaccard index {model:.3f}; majority baseline {majority:.3f}; ratio {model / majority:.2f}")
-    to_stdout(f"new song with the genres {', '.join(report.new_song_genres)}:")
+    to_stdout(f"{epochs}, learning rate {training['learning_rate']:g}")
+    to_stdout(
+        f"test Jaccard index {model:.3f}, threshold 0.5 (the paper's); majority baseline {majority:.3f}; "
+        f"ratio {model / majority:.2f}"
+    )
+    to_stdout(f"new song with the genres {', '.join(report.new_song_genres)}; {'; '.join(report.prediction_remarks)}:")
     runs.print_predictions([report.prediction], 5)
     to_stdout("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     to_stdout(f"report: {report.report}")

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,13 @@ for fewer epochs than in the paper, so that training takes minutes on two cores.
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """Files and metrics of the demo; Jaccard indices are of test songs by unseen artists."""
+    """Files and metrics of the demo; Jaccard indices are of test songs by unseen artists.
+
+    Attributes
+    ----------
+    prediction_remarks : those of :func:`mgc.api.predict`; the first states the threshold, which is not the one of the
+        metrics.
+    """
 
     collection: str
     store: str
@@ -60,6 +66,7 @@ class DemoReport:
     prediction: Prediction
     seconds: dict[str, float]
     remarks: list[str]
+    prediction_remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -159,7 +166,7 @@ def demo(
     with timed("predict"):
         song = unheard_song(seed, n_songs)
         audio = write_song(song, folder / "new", folder / "new")  # so that `mgc predict` reads the lyrics, too
-        prediction = predict(run, [audio], on_progress=on_progress).predictions[0]
+        predicted = predict(run, [audio], on_progress=on_progress)
     report = DemoReport(
         **_paths(folder),
         report=training["report"],
@@ -168,7 +175,8 @@ def demo(
         metrics=metrics.to_dict(),
         new_song=str(audio),
         new_song_genres=list(song.genres),
-        prediction=prediction,
+        prediction=predicted.predictions[0],
+        prediction_remarks=predicted.remarks,
         seconds=seconds,
         remarks=remarks,
     )

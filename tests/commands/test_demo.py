@@ -23,6 +23,7 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     assert Path(first["new_song"]).is_file()
     predicted = mgc_json("predict", tmp_path / "demo" / "run", tmp_path / "demo" / "new")
     assert predicted["predictions"] == [first["prediction"]]  # with the lyrics next to the audio
+    assert predicted["remarks"][1:] == first["prediction_remarks"]  # the first is about the lyrics in the folder
     assert not any("without lyrics" in remark for remark in predicted["remarks"])
     page = Path(first["report"]).read_text()
     jaccard = first["metrics"]["metrics"]["columns"]["fixed"]["jaccard"]["value"]
@@ -35,6 +36,11 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     assert f"report: {first['report']}" in again.stdout
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)
     assert best in again.stdout
+    # Each threshold is next to the numbers that it decides: 0.5 next to the metrics, the tuned one next to the new song.
+    lines = {line.split(" ")[0]: line for line in again.stdout.splitlines()}
+    assert "threshold 0.5 (" in lines["test"]
+    assert f"; threshold {first['training']['threshold']:.3f}, tuned on" in lines["new"]
+    assert again.stdout.count("threshold") == 2
     others = mgc("demo", "-o", tmp_path / "demo", "--songs", 41, "--epochs", 3, code=2)
     assert "songs: 40 in the demo, 41 in this command" in others.stderr
     assert snapshot(tmp_path / "demo") == files
