@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .cache.messages import counted
-from .commands import api, extraction, runs, signals, stores, training
+from .commands import ablation, api, extraction, runs, signals, stores, training
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
@@ -77,7 +77,7 @@ for command in (
     training.train,
     runs.evaluate,
     runs.compare,
-    training.ablate,
+    ablation.ablate,
     runs.predict,
     runs.report,
 ):

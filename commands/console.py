@@ -75,10 +75,12 @@ class Terminal:
     ----------
     as_json : print the result as one JSON document, without progress.
     quiet : print no progress and no remarks.
+    verbose : print each part, epoch or run.
     """
 
     as_json: bool = False
     quiet: bool = False
+    verbose: bool = False
 
     def emit(self, data: Mapping[str, Any], show: Callable[[], None]) -> None:
         if self.as_json:

@@ -161,7 +161,7 @@ def verbose_flags(
         bool, typer.Option("--verbose", "-v", callback=log_to_stderr, help="Log each part and epoch.")
     ] = False,
 ) -> Terminal:
-    return terminal
+    return dataclasses.replace(terminal, verbose=verbose)
 
 
 def read_flags(

@@ -1,4 +1,4 @@
-"""Commands that train on a store: train, ablate."""
+"""Command that trains on a store: train."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..cache.messages import counted, size
-from ..heads.metrics.names import ABLATION_METRICS
 from . import api
-from .console import Terminal, duration, estimate, number, print_table, split_names, to_stderr, to_stdout
-from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, parse_shard, verbose_flags
+from .console import Terminal, duration, number, to_stderr, to_stdout
+from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, verbose_flags
 from .signals import stopping_gently
 
 
@@ -82,10 +81,10 @@ def learning_flags(
     """Return the preset, options and settings of :func:`mgc.api.train`."""
     flags = locals()
     arguments = {name: flags.pop(name) for name in ("preset", "genres_file", "settings")}
-    return arguments | {"options": _without_none(flags), "settings": settings or ()}
+    return arguments | {"options": without_none(flags), "settings": settings or ()}
 
 
-def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out options that were not given: the preset or the code has their defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -195,7 +194,7 @@ def train(
     more = {"model": model, "modalities": modalities, "lambda_": lambda_, "patience": patience, "seed": seed}
     more |= {"contrastive": False if no_contrastive else None, "attention": False if no_attention else None}
     chosen = {"head": "linear" if no_graph else head, "deterministic": deterministic or None}
-    learning["options"] |= _without_none({**more, **chosen})
+    learning["options"] |= without_none({**more, **chosen})
     if dry_run:
         with terminal.progress() as steps:
             forecast = api.train_dry_run(store, output, **labelled, **learning, on_progress=steps).to_dict()
@@ -221,85 +220,6 @@ def train(
             on_progress=steps,
         ).to_dict()
     terminal.emit(result, lambda: print_training(result, shown))
-
-
-def ablate(
-    *,
-    store: StoreArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to create or continue.", show_default=False)],
-    tables: Annotated[
-        str | None,
-        typer.Option(
-            help="Tables: systems, components, lambda, lambda-sum, switches (comma-separated).",
-            show_default="all but lambda-sum",
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per configuration.")] = 3,
-    folds: Annotated[
-        int | None, typer.Option(min=3, help="Cross-validation in N pooled folds, for small collections.")
-    ] = None,
-    fold_by: Annotated[Literal["artist", "song"], typer.Option(help="Group that stays within one fold.")] = "artist",
-    names_store: Annotated[
-        Path | None,
-        typer.Option(
-            "--genre-names-store", metavar="STORE", help="Store of the same tracks with other genre name prompts."
-        ),
-    ] = None,
-    labelled: Annotated[dict[str, Any], label_flags],
-    learning: Annotated[dict[str, Any], learning_flags],
-    lr_halve_every: Annotated[
-        int | None, typer.Option(min=1, help="Halve the learning rate every N epochs.", show_default="50")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Parallel processes; if more than one, one thread each.")] = 1,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Train every N-th run from the I-th, for job arrays.")
-    ] = None,
-    no_train: Annotated[
-        bool, typer.Option("--no-train", help="Write the tables of finished runs; train nothing.")
-    ] = False,
-    keep_runs: Annotated[
-        bool, typer.Option("--keep-runs", help="Keep models and checkpoints of finished runs.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs and estimate their duration; write nothing.")
-    ] = False,
-    config: Config = None,
-    terminal: Annotated[Terminal, verbose_flags],
-) -> None:
-    """Train the systems of the paper's tables on a store, and list the published numbers.
-
-    The same command continues an interrupted ablation.
-
-    Examples:
-      mgc ablate m4a.zarr -o ablation --preset paper
-      mgc ablate songs.zarr -o small --folds 5 --encoder tiny --epochs 20
-    """
-    learning["options"] |= _without_none({"lr_halve_every": lr_halve_every})
-    with stopping_gently() as stop, terminal.progress() as steps:
-        result = api.ablate(
-            store,
-            output,
-            tables=None if tables is None else split_names(tables),
-            n_seeds=seeds,
-            n_folds=folds,
-            fold_by=fold_by,
-            names_store=names_store,
-            **labelled,
-            **learning,
-            jobs=jobs,
-            shard=parse_shard(shard),
-            training=not no_train,
-            keep_runs=keep_runs,
-            dry_run=dry_run,
-            stop=stop,
-            on_progress=steps,
-        ).to_dict()
-    if dry_run:
-        terminal.emit(result, lambda: print_planned_runs(result))
-        return
-    terminal.emit(result, lambda: print_ablation(result))
-    if result["failures"]:
-        raise typer.Exit(3)
 
 
 def print_dry_run(result: Mapping[str, Any]) -> None:
@@ -346,44 +266,3 @@ def print_training(result: Mapping[str, Any], shown: Collection[str]) -> None:
     if result["report"]:
         to_stdout(f"report: {result['report']}")
     to_stdout(f"next: mgc evaluate {result['run']} {result['store']}")
-
-
-def print_planned_runs(result: Mapping[str, Any]) -> None:
-    rows = [
-        (run["key"], ", ".join(run["fills"]), run["seed"], run["fold"], run["state"], duration(run["seconds"]))
-        for run in result["runs"]
-    ]
-    print_table("runs", ("run", "rows", "seed", "fold", "state", "duration"), rows)
-    for system, seconds in result["epoch_s"].items():
-        to_stdout(f"{system}: about {seconds:.1f} s per epoch")
-    jobs = "" if result["jobs"] == 1 else f" in {result['jobs']} jobs"
-    to_stdout(f"{counted(len(rows), 'run')}, about {duration(result['seconds'])} left{jobs}")
-
-
-def print_ablation(result: Mapping[str, Any]) -> None:
-    names = ("accuracy", "f1", "accuracy_tuned", "map", "empty_share")
-    short = [ABLATION_METRICS[name].name.removeprefix("accuracy, ") for name in names]
-    for table in result["tables"]:
-        published = any(row["published"] for row in table["rows"])
-        heads = [*short, f"accuracy - {table['reference']}", ""]
-        heads += ["published", "published F"] if published else []
-        rows = []
-        for row in table["rows"]:
-            cells, paper = row["metrics"], row["published"] or {}
-            difference = (cells.get("accuracy") or {}).get("difference")
-            accuracy = ("", "") if difference is None else (estimate(difference), cells["accuracy"]["verdict"])
-            rows.append([row["name"], *(number(cells[name]["value"]) if name in cells else "-" for name in names)])
-            rows[-1] += [*accuracy, *([paper.get("accuracy"), paper.get("f1")] if published else [])]
-        print_table(table["title"], ("", *heads), rows)
-    about = result["caption"]
-    to_stdout(f"{about['runs_finished']} of {counted(about['runs'], 'run')} finished")
-    for warning in about.get("warnings", ()):
-        to_stdout(f"warning: {warning}")
-    if result["claimed"]:
-        claimed = counted(len(result["claimed"]), "run")
-        to_stdout(f"{claimed} in progress in other processes. Repeat the command for their rows.")
-    for failure in result["failures"]:
-        to_stdout(f"failed: {', '.join(failure['serves'])}: {failure['reason']}")
-    for remark in result["remarks"]:
-        to_stdout(remark)
-    to_stdout(f"written: {', '.join(result['files'])}")

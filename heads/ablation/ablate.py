@@ -11,6 +11,7 @@ from ...cache.steps import Progress, silent
 from ..data.labels import GenresById
 from ..data.task import select
 from ..results import Result
+from ..training.dry_run import DryRun
 from ..training.dry_run import dry_run as time_steps
 from .grid import Grid, GridRun
 from .results import Ablation, tabulate
@@ -106,38 +107,57 @@ class PlannedRun(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationForecast(Result):
-    """The runs, the seconds per epoch by system and modalities, and the remaining `seconds` with `jobs` processes."""
+    """The runs, and an estimate of the remaining `seconds` of training with `jobs` processes.
+
+    Attributes
+    ----------
+    epoch_s, timed_steps : by system and modalities, the seconds per epoch, and the number of steps behind them.
+    warnings : of the tracks and genres that the runs use.
+    """
 
     runs: list[PlannedRun]
     epoch_s: dict[str, float]
+    timed_steps: dict[str, int]
     jobs: int
     seconds: float
+    warnings: list[str]
 
 
 def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = silent) -> AblationForecast:
     """List the runs and estimate their time from a few real steps of each system, without writing to the folder."""
-    epoch_s: dict[str, float] = {}
-    n_train = 0
-    runs: list[PlannedRun] = []
+    finished_keys = {run.key for run in grid.runs if finished(work.folder, run) is not None}
+    systems: dict[str, GridRun] = {}
+    for run in grid.runs:
+        if run.key not in finished_keys:
+            systems.setdefault(_system(run), run)
+    timed: dict[str, DryRun] = {}
     with FeatureStore.open(work.store, text=work.text) as store:
-        for i, run in enumerate(grid.runs):
-            system = f"{run.config.model}, {run.config.modalities}"
+        for system, run in systems.items():
+            on_progress("measure", len(timed), len(systems), system)
+            timed[system] = time_steps(store, run.config, labels=work.labels)
+    if systems:
+        on_progress("measure", len(systems), len(systems))
+    runs: list[PlannedRun] = []
+    for run in grid.runs:
+        state, seconds = "finished", 0.0
+        if run.key not in finished_keys:
             state = "begun" if (work.folder / "runs" / run.key).exists() else "to do"
-            if finished(work.folder, run) is not None:
-                state = "finished"
-            elif system not in epoch_s:
-                on_progress("measure", i, len(grid.runs), run.title)
-                timed = time_steps(store, run.config, labels=work.labels)
-                epoch_s[system], n_train = timed.epoch_s, timed.task.n_train
-            seconds = 0.0 if state == "finished" else run.config.settled(n_train).n_epochs * epoch_s[system]
-            runs.append(
-                PlannedRun(
-                    key=run.key,
-                    fills=run.serves,
-                    seed=run.config.seed,
-                    fold=None if run.fold is None else run.fold.number,
-                    state=state,
-                    seconds=seconds,
-                )
-            )
-    return AblationForecast(runs=runs, epoch_s=epoch_s, jobs=jobs, seconds=sum(run.seconds for run in runs) / jobs)
+            measured = timed[_system(run)]
+            seconds = run.config.settled(measured.task.n_train).n_epochs * measured.epoch_s
+        fold = None if run.fold is None else run.fold.number
+        runs.append(
+            PlannedRun(key=run.key, fills=run.serves, seed=run.config.seed, fold=fold, state=state, seconds=seconds)
+        )
+    return AblationForecast(
+        runs=runs,
+        epoch_s={system: measured.epoch_s for system, measured in timed.items()},
+        timed_steps={system: measured.timed_steps for system, measured in timed.items()},
+        jobs=jobs,
+        seconds=sum(run.seconds for run in runs) / jobs,
+        warnings=list(dict.fromkeys(warning for measured in timed.values() for warning in measured.warnings)),
+    )
+
+
+def _system(run: GridRun) -> str:
+    """Return system and modalities, which decide the duration of a step."""
+    return f"{run.config.model}, {run.config.modalities}"

@@ -335,7 +335,10 @@ def _lambda_warnings(config: TrainConfig) -> list[str]:
 
 
 def _genre_warnings(store: FeatureStore, config: TrainConfig, genres: GenreChoice) -> list[str]:
-    """Warn of genres without a training track, unless genres are filtered on purpose."""
+    """Warn of genres without a training track, unless genres are filtered, and of a filter without effect."""
+    for step in genres.steps:
+        if step.filter == f"top_genres={config.top_genres}" and step.of < (config.top_genres or 0):
+            return [f"{step.filter}: only {counted(step.of, 'genre')} to choose from, and all are kept"]
     absent = [name for name in store.genres if name not in genres.names]
     if not absent or config.genres is not None or config.top_genres is not None or config.min_genre_count > 1:
         return []

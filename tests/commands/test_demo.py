@@ -36,7 +36,7 @@ def test_demo_runs_every_step_and_repeats_none(mgc, mgc_json, tmp_path):
     assert f"report: {first['report']}" in again.stdout
     best = max(first["prediction"]["scores"], key=first["prediction"]["scores"].get)
     assert best in again.stdout
-    # Each threshold is next to the numbers that it decides: 0.5 next to the metrics, the tuned one next to the new song.
+    # Each threshold is next to the values that it decides: 0.5 to the metrics, the tuned one to the new song.
     lines = {line.split(" ")[0]: line for line in again.stdout.splitlines()}
     assert "threshold 0.5 (" in lines["test"]
     assert f"; threshold {first['training']['threshold']:.3f}, tuned on" in lines["new"]

@@ -397,12 +397,50 @@ def test_dry_run_lists_pending_runs_and_writes_nothing(
         "ru2023, lyrics",
         "ru2023, both",
     }
+    assert set(listed["timed_steps"]) == set(listed["epoch_s"])
+    assert min(listed["timed_steps"].values()) >= 1
     assert not (tmp_path / "a").exists()
     assert [run["state"] for run in forecast["runs"]] == ["to do"] * 3
     assert 0 < forecast["seconds"] == pytest.approx(3 * 2 * forecast["epoch_s"]["ru2023, both"])
     again = dry_run(complete[0], few_plan(2), jobs=2).to_dict()
     assert [run["state"] for run in again["runs"]] == ["finished"] * 6
     assert again["seconds"] == 0
+
+
+def test_progress_of_a_dry_run_counts_the_measured_systems(
+    small_store: FeatureStore, complete: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    shown: list[tuple[str, int, int]] = []
+
+    def on_progress(step: str, done: int, total: int, note: str = "") -> None:
+        shown.append((step, done, total))
+
+    plan = few_plan(2)
+    assert len(plan.runs) == 6
+    dry_run(Work(folder=tmp_path / "a", store=small_store.path), plan, on_progress=on_progress)
+    assert shown == [("measure", 0, 1), ("measure", 1, 1)]  # all six runs are of one system
+    shown.clear()
+    dry_run(complete[0], plan, on_progress=on_progress)
+    assert shown == []
+
+
+def test_dry_run_prints_one_line_per_configuration_and_each_run_on_request(
+    small_store: FeatureStore, tmp_path: Path, call: Any
+) -> None:
+    command = ("ablate", small_store.path, "-o", tmp_path / "a", "--dry-run", "--encoder", "tiny", "--epochs", 1)
+    command += ("--set", "width=16", "--set", "graph_hidden=16", "--tables", "systems", "--seeds", 3)
+    key = re.compile(r"\b[0-9a-f]{12}-seed[0-2]\b")
+    n_genres = len(small_store.genres)
+    short = call(*command, "--top-genres", 87).out
+    assert not key.search(short)
+    for row in ("ru2023", "ru2023, audio only", "ru2023, lyrics only"):
+        assert len(re.findall(rf"^systems: {row} +3 +3 to do ", short, re.M)) == 1
+    assert "15 runs of 5 configurations" in short
+    assert "from a few steps at the present load" in short
+    assert f"warning: top_genres=87: only {n_genres} genres to choose from, and all are kept" in short
+    each = call(*command, "--top-genres", n_genres, "--verbose").out
+    assert len(set(key.findall(each))) == 15
+    assert "top_genres" not in each
 
 
 def test_runs_claimed_by_other_processes_are_skipped(small_store: FeatureStore, tmp_path: Path) -> None:
