@@ -90,12 +90,13 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=api.DEMO_OPTIONS.get(name))
     options = parser.parse_args()
     names = ("epochs", "lr", "batch_size", "lr_halve_every")
-    config = TrainConfig(**api.DEMO_OPTIONS | {name: value for name in names if (value := getattr(options, name))})
+    chosen = {name: value for name in names if (value := getattr(options, name))}
+    config = TrainConfig.from_preset("default", **api.DEMO_OPTIONS | chosen)
 
     print_heading(
         "Difficulty of the generated demo collection",
         __file__,
-        f". {options.songs} songs per world; encoder `{config.encoder}`, {config.epochs} epochs, batches of "
+        f". {options.songs} songs per world; preset `{config.preset}`, encoder `{config.encoder}`, {config.epochs} epochs, batches of "
         f"{config.batch_size}, learning rate {config.lr:g} halved every {config.lr_halve_every} epochs; "
         "test songs are by unseen artists.",
         torch_version=torch.__version__,

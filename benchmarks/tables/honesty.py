@@ -134,7 +134,7 @@ def check_seed(
     store: FeatureStore, held_out: FeatureStore, prevalence: float, scratch: Path, seed: int
 ) -> tuple[str, bool, float]:
     """Return a row of the table, whether its checks hold, and the ROC-AUC of the model trained on shuffled labels."""
-    config = TrainConfig.from_dict({**DEMO_OPTIONS, "seed": seed})
+    config = TrainConfig.from_preset("default", **DEMO_OPTIONS, seed=seed)
     result = train(store, scratch / "true", config)
     test_ids = set(Split.load(scratch / "true" / "splits.json").ids["test"])
     test = np.flatnonzero([name in test_ids for name in store.tracks.column("id").to_pylist()])
