@@ -137,7 +137,7 @@ def decode_with_ffmpeg(path: Path, content: AudioContent, plan: PlaceClip, caps:
         take = _take(path, content, window, extent)
     mono = take.mono(extent.rate_hz)[: window.stop - window.first]
     if len(mono) == 0:
-        raise _empty_error(take.error)
+        raise _empty_error(take.error, content)
     if 2 * take.n_filled > len(mono):
         raise ClipError(Reason.DECODE_ERROR, "more than half of the audio is lost to damaged packets")
     if take.ended:
@@ -380,9 +380,11 @@ def _open_error(content: AudioContent, error: Exception) -> ClipError:
     return ClipError(Reason.BAD_HEADER, f"{name} header that no decoder accepts")
 
 
-def _empty_error(error: Exception | None) -> ClipError:
-    if error is None:
+def _empty_error(error: Exception | None, content: AudioContent) -> ClipError:
+    if error is None and content.n_bytes < _OVERHEAD_BYTES:
         return ClipError(Reason.EMPTY, "no samples")
+    if error is None:
+        return ClipError(Reason.DECODE_ERROR, f"no samples are declared, but the file has {content.n_bytes} bytes")
     if isinstance(error, _NO_DECODER):
         return ClipError(Reason.UNSUPPORTED_CODEC, "no decoder for this codec")
     return ClipError(Reason.DECODE_ERROR, f"no packet could be decoded ({type(error).__name__})")

@@ -677,3 +677,15 @@ def test_the_caps_are_one_class() -> None:
 
 def test_examine_names_the_container(tmp_path: Path) -> None:
     assert examine(write(tmp_path / "a.bin.flac", music(1)), Caps()).container.name == "FLAC"
+
+
+def test_wav_that_declares_no_samples_before_many_bytes_is_not_called_empty(tmp_path: Path) -> None:
+    """As RF64 on a pipe: the sizes of its header are 0, and neither decoder reads on."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, music(4), 44_100, format="RF64", subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    assert data[:4] == b"RF64"
+    at = data.index(b"ds64") + 8
+    data[at : at + 24] = bytes(24)
+    path.write_bytes(data)
+    assert reason(path) == "DECODE_ERROR"
