@@ -25,7 +25,7 @@ import torch
 from benchmarks.speed.inputs import make_lyrics, random_bert, write_clips
 from mgc.cache.machine import cpu_has_bf16
 
-SECTIONS = ("audio", "text", "extract", "commit", "growth", "reads", "train")
+SECTIONS = ("audio", "text", "extract", "commit", "overhead", "growth", "reads", "train")
 READING = Path(__file__).parent / "speed_reading.txt"
 
 
@@ -53,6 +53,10 @@ def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> 
         from benchmarks.speed import commit
 
         show(commit.run(folder / "commit", 8 if quick else 128, rounds))
+    if "overhead" in names:
+        from benchmarks.speed import overhead
+
+        show(overhead.run(folder / "overhead", rounds))
     if "growth" in names:
         from benchmarks.speed import extraction
 

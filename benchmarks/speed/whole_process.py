@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +36,27 @@ class Run:
     tree_bytes: int
 
 
-def run(arguments: Sequence[object], *, cores: Iterable[int] | None = None, cwd: Path | None = None) -> Run:
+def run(
+    arguments: Sequence[object],
+    *,
+    cores: Iterable[int] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Run:
     """Run a command, restricted to `cores` if given; print its stderr only if it fails.
 
     Raises
     ------
     SystemExit
-        If the command fails.
+        If the command fails and `check` is set.
     """
     command = list(map(str, arguments))
     before, own_cores = os.times(), os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, own_cores if cores is None else set(cores))  # children inherit it
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd, env=env)
     finally:
         os.sched_setaffinity(0, own_cores)
     watch = _Watch(process.pid)
@@ -57,7 +64,7 @@ def run(arguments: Sequence[object], *, cores: Iterable[int] | None = None, cwd:
     _, errors = process.communicate()
     seconds = time.perf_counter() - started
     watch.join()
-    if process.returncode:
+    if check and process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}\n{errors.decode()}")
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system

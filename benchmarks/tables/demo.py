@@ -96,9 +96,9 @@ def main() -> None:
     print_heading(
         "Difficulty of the generated demo collection",
         __file__,
-        f". {options.songs} songs per world; preset `{config.preset}`, encoder `{config.encoder}`, {config.epochs} epochs, batches of "
-        f"{config.batch_size}, learning rate {config.lr:g} halved every {config.lr_halve_every} epochs; "
-        "test songs are by unseen artists.",
+        f". {options.songs} songs per world; preset `{config.preset}`, encoder `{config.encoder}`, {config.epochs} "
+        f"epochs, batches of {config.batch_size}, learning rate {config.lr:g} halved every {config.lr_halve_every} "
+        "epochs; test songs are by unseen artists.",
         torch_version=torch.__version__,
     )
     facts = {seed: world_facts(seed, options.songs) for seed in options.seeds}
