@@ -14,6 +14,7 @@ from ..cache.errors import ConfigError
 from ..cache.messages import counted, interval, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, RANKING_METRICS, TUNED, column_label
+from ..heads.metrics.phrases import by_artists, resampled
 from . import api
 from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr, to_stdout
 from .options import (
@@ -219,9 +220,9 @@ def _retrieval(alignment: Mapping[str, Any]) -> str:
 
 def print_metrics(result: Mapping[str, Any]) -> None:
     metrics, baselines = result["metrics"], result["baselines"]
-    tracks, artists = counted(metrics["n_tracks"], "track"), counted(metrics["n_groups"], "artist")
+    tracks = metrics["n_tracks"], metrics["n_groups"], result["n_with_artist"]
     to_stdout(
-        f"{result['split']}: {tracks}, {artists}; epoch {result['epoch']}, "
+        f"{result['split']}: {counted(tracks[0], 'track')} {by_artists(*tracks)}; epoch {result['epoch']}, "
         f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
     )
     for warning in result["warnings"]:
@@ -263,10 +264,10 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     )
     if metrics["undefined_genres"]:
         to_stdout(f"genres without a track, excluded from macro means: {', '.join(metrics['undefined_genres'])}")
-    if metrics["n_replicates"]:
-        to_stdout("brackets: 95 % CI (bootstrap over artists)")
-    else:
-        to_stdout("no 95 % CI: too few artists")
+    units = resampled(metrics["n_tracks"], result["n_with_artist"])
+    to_stdout(
+        f"brackets: 95 % CI (bootstrap over {units})" if metrics["n_replicates"] else f"no 95 % CI: too few {units}"
+    )
 
 
 def _print_modalities(parts: Mapping[str, Any]) -> None:
@@ -301,8 +302,8 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         for row in result["differences"]
     ]
     print_table(
-        f"first {result['first']}, second {result['second']}: {counted(result['n_tracks'], 'test track')}, "
-        f"{counted(result['n_groups'], 'artist')}",
+        f"first {result['first']}, second {result['second']}: {counted(result['n_tracks'], 'test track')} "
+        f"{by_artists(result['n_tracks'], result['n_groups'], result['n_with_artist'])}",
         ("metric", "first", "second", "difference", "95 % CI", ""),
         rows,
     )
@@ -310,9 +311,12 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
         first, second = counted(result["n_only_first"], "track"), result["n_only_second"]
         to_stdout(f"left out: {first} only in the first run, {second} only in the second")
     if not quiet:
+        from ..heads.metrics.bootstrap import FEW_GROUPS
+
+        units = resampled(result["n_tracks"], result["n_with_artist"])
         to_stderr(
-            "Paired bootstrap over artists. Not significant: the 95 % CI includes 0. Not tested: there are fewer "
-            "than 20 artists. Between equal runs, about 1 in 20 metrics is significant by chance."
+            f"Paired bootstrap over {units}. Not significant: the 95 % CI includes 0. Not tested: there are fewer "
+            f"than {FEW_GROUPS} {units}. Between equal runs, about 1 in 20 metrics is significant by chance."
         )
 
 

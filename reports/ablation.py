@@ -16,6 +16,7 @@ from ..cache.messages import counted, csv_row, interval, number
 from ..heads.ablation.paper_tables import PUBLISHED_ON
 from ..heads.metrics.bootstrap import LEVEL
 from ..heads.metrics.names import ABLATION_METRICS
+from ..heads.metrics.phrases import by_artists, resampled
 from .charts import FAINT, LINES, drawing, name_above, svg_text
 from .html import Json, static
 
@@ -82,8 +83,9 @@ def caption_text(about: Json) -> str:
         sentences.append(f"Labels from a table instead of the store (sha256 {about['labels_sha256'][:12]}).")
     if "n_test" not in about:
         return " ".join(sentences)
-    songs, artists = counted(about["n_songs"], "song"), counted(about["n_artists"], "artist")
-    tested = f"{songs} by {artists}; {counted(about['n_genres'], 'genre')}"
+    songs = counted(about["n_songs"], "song")
+    artists = by_artists(about["n_test"], about["n_artists"], about.get("n_with_artist", about["n_test"]))
+    tested = f"{songs} {artists}; {counted(about['n_genres'], 'genre')}"
     if about["folds"]:
         sentences.append(
             f"Cross-validation, {about['split']}: the {about['n_test']} test tracks of all folds are pooled; each is "
@@ -108,22 +110,24 @@ def caption_text(about: Json) -> str:
         sentences.append(f"**The runs are from several versions of mgc: {', '.join(about['mgc'])}.**")
     if about["few"]:
         sentences.append(
-            f"**{artists} and {songs} are too few to compare systems; the tables only show that every system trains.**"
+            f"**{songs} {artists} are too few to compare systems; the tables only show that every system trains.**"
         )
     return " ".join(sentences)
 
 
 def reading_text(about: Json) -> str:
     """Return the definitions of the columns."""
-    seeds = "artists and seeds, the same for both systems."
+    n_test = about.get("n_test", 0)
+    units = resampled(n_test, about.get("n_with_artist", n_test))
+    seeds = f"{units} and seeds, the same for both systems."
     if len(about["seeds"]) == 1:
-        seeds = "artists, the same for both systems; with one seed they do not include the variance between seeds."
+        seeds = f"{units}, the same for both systems; with one seed they do not include the variance between seeds."
     level = f"{100 * LEVEL:g} %"
     return (
         "Accuracy is the example-based Jaccard index and F the example-based F1. Both use threshold 0.5, or the "
         "threshold tuned on validation tracks (tuned). Empty is the share of tracks without a prediction at 0.5. ± is "
         f"the standard deviation over seeds. Brackets are {level} confidence intervals (CI) from "
-        f"{about['n_replicates']} bootstrap draws. CIs of values resample artists; CIs of differences resample {seeds} "
+        f"{about['n_replicates']} bootstrap draws. CIs of values resample {units}; CIs of differences resample {seeds} "
         f"A difference is significant if its {level} CI excludes 0. Published values are from the paper, on "
         f"{PUBLISHED_ON}."
     )

@@ -16,6 +16,7 @@ from ..cache.steps import Progress, silent
 from ..heads.evaluation.compare import compare_runs
 from ..heads.metrics.bootstrap import FEW_GROUPS
 from ..heads.metrics.names import COLUMNS, DECISION_METRICS, METRICS, RANKING_METRICS, column_label
+from ..heads.metrics.phrases import resampled
 from .charts import MAX_LINES, Chart, line_chart
 from .html import Json, write_page
 from .run import RunRecord, best_epoch, read_run
@@ -70,7 +71,8 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
         best=_best(names, evaluations),
         splits=sorted({evaluation["split"] for evaluation in evaluations if evaluation}),
         metrics=_metrics(evaluations),
-        few_artists=FEW_GROUPS,
+        few_groups=FEW_GROUPS,
+        units=_resampled([evaluation for evaluation in evaluations if evaluation]),
         pairs=_pairs(records, names, on_progress),
         genres=_genres(evaluations),
         curves=_curves(records, names),
@@ -78,6 +80,13 @@ def write_comparison(runs: Sequence[Path], out: Path | None = None, *, on_progre
         differing=differing,
         n_same=n_same,
     )
+
+
+def _resampled(evaluations: Sequence[Json]) -> str:
+    """Return what the bootstraps of these evaluations resample."""
+    n_tracks = sum(evaluation["n_tracks"] for evaluation in evaluations)
+    is_counted = all("n_with_artist" in evaluation for evaluation in evaluations)
+    return resampled(n_tracks, sum(evaluation["n_with_artist"] for evaluation in evaluations) if is_counted else None)
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:

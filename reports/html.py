@@ -17,6 +17,7 @@ from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from ..cache.messages import counted, interval, number, size
+from ..heads.metrics.phrases import by_artists, resampled
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,6 +62,8 @@ def environment() -> Environment:
         extensions=["jinja2.ext.do"],
     )
     environment.filters |= {
+        "by_artists": by_artists,
+        "resampled": resampled,
         "counted": functools.partial(counted, separator=","),
         "filesize": size,
         "interval": interval,

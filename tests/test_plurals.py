@@ -28,6 +28,7 @@ SEVERAL = {
     "heads/runs/model_card.py {thresholds.n_tracks} validation tracks": "a table needs several",
     "pipeline/extraction/local_cluster.py {hard} open files": "a limit of the system",
     "pipeline/synth/world.py {n_songs} songs": "there are at least 40",
+    "reports/ablation.py {units} and seeds": "no count",
     "reports/ablation.py {about['n_test']} test tracks": "of several folds",
 }
 """File and text whose count cannot be 1, or is no count -> why."""

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import RunError
-from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
-from ..data.artist_groups import comparable_artists
+from ..data.artist_groups import comparable_artists, count_with_artist
 from ..data.labels import GenresById, labels_sha256
 from ..data.task import ok_tracks
 from ..evaluation.scored_tracks import ScoredTracks, load_predictions
 from ..metrics.bootstrap import FEW_GROUPS, Resampling
+from ..metrics.phrases import resampled
 from ..metrics.trivial_baselines import baseline_scores
 from ..results import Result
 from .grid import Grid, GridRun
@@ -187,6 +187,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
         "n_test": len(tested),
         "n_test_left_out": sum(fold["n_test"] + fold["n_test_left_out"] for fold in folds) - len(tested),
         "n_artists": len(set(tracks.groups)),
+        "n_with_artist": count_with_artist(tracks.groups),
         "n_songs": len(songs),
         "n_genres": len(tracks.genres),
         "few": results.few,
@@ -210,7 +211,9 @@ def _warnings(results: Results) -> list[str]:
         for warning, count in counts.most_common()
     ]
     if results.few and results.tracks is not None:
-        few = f"only {counted(len(set(results.tracks.groups)), 'artist')} in the test split"
-        more = "" if results.grid.folds else ". Use --folds 5 to test on all artists."
+        groups = results.tracks.groups
+        units = resampled(len(groups), count_with_artist(groups))
+        more = "" if results.grid.folds else f". Use --folds 5 to test on all {units}."
+        few = f"only {len(set(groups))} {units} in the test split"
         warnings.insert(0, f"{few}: confidence intervals and significance need at least {FEW_GROUPS}{more}")
     return warnings

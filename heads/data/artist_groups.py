@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ NOT_ARTISTS = frozenset({"various artists", ""})
 NOT_ARTISTS_EXACT = frozenset({"NA"})
 LARGE_SHARE = 0.05
 LARGE_MIN_TRACKS = 20
+_ARTIST = "artist "
 
 Index = npt.NDArray[np.int64]
 
@@ -67,8 +68,13 @@ def bootstrap_groups(tracks: pa.Table) -> list[str]:
     groups = []
     for track_id, names in zip(*(tracks.column(name).to_pylist() for name in ("id", "artists")), strict=True):
         artists = comparable_artists(names)
-        groups.append(f"artist {artists[0]}" if artists else f"track {track_id}")
+        groups.append(f"{_ARTIST}{artists[0]}" if artists else f"track {track_id}")
     return groups
+
+
+def count_with_artist(groups: Iterable[str]) -> int:
+    """Return the number of tracks with a known artist, from their :func:`bootstrap_groups`."""
+    return sum(group.startswith(_ARTIST) for group in groups)
 
 
 def group_tracks(tracks: pa.Table) -> Groups:

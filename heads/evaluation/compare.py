@@ -15,6 +15,7 @@ import numpy as np
 
 from ...cache.errors import ConfigError, RunError
 from ...cache.messages import counted, join_names
+from ..data.artist_groups import count_with_artist
 from ..metrics.bootstrap import FEW_GROUPS, Estimate, FloatArray, Resampling, estimate
 from ..metrics.multilabel import Replicated, decide, decision_metrics, ranking_metrics
 from ..metrics.names import FIXED, FIXED_THRESHOLD, METRICS, TOP1
@@ -47,7 +48,13 @@ class Difference(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
-    """Differences of two runs on their `n_tracks` common test tracks by `n_groups` artists."""
+    """Differences of two runs on their `n_tracks` common test tracks.
+
+    Attributes
+    ----------
+    n_groups : artists, plus tracks of unknown artists.
+    n_with_artist : tracks with a known artist.
+    """
 
     first: str
     second: str
@@ -55,6 +62,7 @@ class Comparison(Result):
     n_only_first: int
     n_only_second: int
     n_groups: int
+    n_with_artist: int
     genres: tuple[str, ...]
     n_replicates: int
     seed: int
@@ -87,6 +95,7 @@ def compare_runs(
         n_only_first=n_first - len(tracks.ids),
         n_only_second=n_second - len(others.ids),
         n_groups=len(set(tracks.groups)),
+        n_with_artist=count_with_artist(tracks.groups),
         genres=tracks.genres,
         n_replicates=n_replicates,
         seed=seed,

@@ -17,7 +17,7 @@ from ...cache.errors import ConfigError, RunError
 from ...cache.messages import counted
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
-from ..data.artist_groups import bootstrap_groups
+from ..data.artist_groups import bootstrap_groups, count_with_artist
 from ..data.labels import GenresById, genre_matrix, labels_sha256
 from ..data.splits import SPLITS, Split
 from ..data.task import ok_tracks
@@ -46,6 +46,7 @@ class Evaluation(Result):
     n_tracks : scored tracks.
     n_left_out : tracks without a genre of the model.
     n_missing : tracks of the split that the store lacks.
+    n_with_artist : scored tracks with a known artist. Each other track is a group of its own.
     epoch, lr : epoch of the model, and its initial learning rate.
     threshold : tuned threshold for all genres.
     baselines : metrics of the systems without features; see :mod:`mgc.heads.metrics.trivial_baselines`.
@@ -62,6 +63,7 @@ class Evaluation(Result):
     n_left_out: int
     n_missing: int
     n_seen_in_training: int
+    n_with_artist: int
     epoch: int
     lr: float
     threshold: float
@@ -161,6 +163,7 @@ def evaluate(
         n_left_out=n_left_out,
         n_missing=n_missing,
         n_seen_in_training=sum(track_id in trained_on for track_id in tracks.column("id").to_pylist()),
+        n_with_artist=count_with_artist(artists),
         epoch=loaded.epoch,
         lr=loaded.training.learning_rate,
         threshold=loaded.thresholds.overall,

@@ -17,9 +17,11 @@ import yaml
 from ...cache.format.recipe import Recipe
 from ...cache.messages import counted, interval, number, printable
 from ..config import TrainConfig
+from ..data.artist_groups import count_with_artist
 from ..data.labels import left_out
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
+from ..metrics.phrases import by_artists, resampled
 from ..metrics.thresholds import Thresholds
 from ..model.model import ABOUT
 
@@ -77,7 +79,7 @@ def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts
         _use(recipe, task, facts),
         _data(task, recipe),
         _recipe(task, config, recipe, facts),
-        _metrics(facts),
+        _metrics(task, facts),
         _genres(task, facts.thresholds),
         _limits(task, config, facts),
     ]
@@ -140,7 +142,8 @@ Out-of-scope use: automatic decisions on sale, recommendation, payment or remova
 
 
 def _data(task: Task, recipe: Recipe) -> str:
-    n_artists = len(set(task.groups[: task.n_train]))
+    groups = task.groups[: task.n_train]
+    artists = by_artists(task.n_train, len(set(groups)), count_with_artist(groups))
     lengths = task.train_labels.sum(axis=1)
     mel, lyrics = recipe.mel, recipe.lyrics
     clip = tokens = "none"
@@ -158,8 +161,7 @@ def _data(task: Task, recipe: Recipe) -> str:
     return f"""## Data
 
 - Collection, version, terms, languages: {TO_FILL_IN}
-- Trained on {counted(task.n_train, "track")} by {counted(n_artists, "artist")} (a track without a known artist
-  counts as its own); {task.n_without_lyrics} of the tracks without lyrics;
+- Trained on {counted(task.n_train, "track")} {artists}; {task.n_without_lyrics} of the tracks without lyrics;
   genres per track: {lengths.mean():.2f} on average.{labels}
 - Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}.
   Split `{task.split.policy}`{policy}.
@@ -209,10 +211,11 @@ def _genre_prompts(task: Task, recipe: Recipe) -> str:
     return f"; {len(renamed)} of {len(task.genres.names)} genres have a genre name prompt"
 
 
-def _metrics(facts: CardFacts) -> str:
+def _metrics(task: Task, facts: CardFacts) -> str:
     if not facts.estimates:
         return "## Metrics\n\nThere was no validation track."
-    missing = "too few artists" if facts.finished else "after the last epoch"
+    units = resampled(task.n_validation, count_with_artist(task.groups[task.n_train :]))
+    missing = f"too few {units}" if facts.finished else "after the last epoch"
     lines = "\n".join(
         f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing=missing)} |"
         for key, name in CARD_METRICS.items()
@@ -220,7 +223,7 @@ def _metrics(facts: CardFacts) -> str:
     )
     return f"""## Metrics
 
-On the validation tracks, with 95 % confidence intervals (bootstrap over artists):
+On the validation tracks, with 95 % confidence intervals (bootstrap over {units}):
 
 | metric | value | 95 % CI |
 |---|---|---|
