@@ -8,12 +8,13 @@ import json
 import logging
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..cache import messages
 from ..cache.messages import counted, csv_header, csv_row, interval, printable
@@ -33,7 +34,7 @@ class Listing(StrEnum):
 
 number = functools.partial(messages.number, missing="-")
 
-LOG_INTERVAL_S = 60
+LOG_INTERVAL_S = 30
 """Seconds between two lines of progress in a log."""
 
 
@@ -95,7 +96,7 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Yield a progress with one bar per step on stderr; without a terminal, a line at the start and per minute."""
+        """Yield a progress with one bar per step on stderr; without a terminal, lines (:class:`_ProgressLines`)."""
         if self.quiet or self.as_json:
             yield silent
             return
@@ -104,7 +105,8 @@ class Terminal:
 
         console = Console(stderr=True, emoji=False, markup=False, highlight=False)
         if not console.is_terminal:
-            yield _ProgressLines()
+            with _ProgressLines() as lines:
+                yield lines
             return
         columns = (
             rich.TextColumn("{task.description}", markup=False),
@@ -119,27 +121,70 @@ class Terminal:
 
             def show(step: str, done: int, total: int, note: str = "") -> None:
                 if step not in tasks:
-                    tasks[step] = bars.add_task(printable(step), note="")
+                    tasks[step] = bars.add_task(printable(step), total=total, completed=done, note=printable(note))
                 bars.update(tasks[step], completed=done, total=total, note=printable(note))
 
             yield show
 
 
 class _ProgressLines:
-    """Progress in a log file: a line at the start of each step, then at most one per `LOG_INTERVAL_S`."""
+    """Progress in a log file: a line at the start and the end of each step, and one per `LOG_INTERVAL_S` in between.
+
+    A thread prints the lines of an interval without any progress, so that a long unit of work does not look hung.
+    """
 
     def __init__(self) -> None:
         self._starts: dict[str, tuple[float, int]] = {}
-        self._last_line_s = 0.0
+        self._state: tuple[str, int, int, str] | None = None
+        self._is_printed = True
+        self._last_line_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+        if error is None and not self._is_printed:  # a step that ended early, such as a training with --patience
+            self._print()
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if step in self._starts and now - self._last_line_s < LOG_INTERVAL_S:
-            return
-        self._last_line_s = now
-        started, first = self._starts.setdefault(step, (now, done))
-        left = f"; {duration((now - started) / (done - first) * (total - done))} left" if done > first else ""
-        to_stderr(f"{step}: {done} of {total}" + (f", {note}" if note else "") + left)
+        with self._lock:
+            is_first = step not in self._starts
+            if is_first:
+                if not self._is_printed:
+                    self._print()
+                self._starts[step] = time.monotonic(), done
+            is_news = self._state != (step, done, total, note)
+            self._state, self._is_printed = (step, done, total, note), self._is_printed and not is_news
+            if not self._is_printed and (is_first or done >= total or self._is_due()):
+                self._print()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._last_line_s >= LOG_INTERVAL_S
+
+    def _repeat(self) -> None:
+        while not self._closed.wait(max(1.0, self._last_line_s + LOG_INTERVAL_S - time.monotonic())):
+            with self._lock:
+                if self._state is not None and self._state[1] < self._state[2] and self._is_due():
+                    self._print()
+
+    def _print(self) -> None:
+        assert self._state is not None
+        step, done, total, note = self._state
+        started, first = self._starts[step]
+        self._last_line_s, self._is_printed = time.monotonic(), True
+        elapsed_s, time_text = self._last_line_s - started, ""
+        if done > first:
+            left_s = elapsed_s / (done - first) * (total - done)
+            time_text = f"; {duration(left_s)} left" if done < total else f"; took {duration(elapsed_s)}"
+        elif elapsed_s >= 1:
+            time_text = f"; {duration(elapsed_s)} so far"
+        to_stderr(f"{step}: {done} of {total}" + (f", {note}" if note else "") + time_text)
 
 
 def split_names(text: str) -> list[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,59 @@ def test_progress_bar_prints_names_verbatim(capsys, monkeypatch, name: str) -> N
     text = capsys.readouterr().err
     assert f"remark {name}" in text
     assert text.count(name) >= 3
+
+
+def test_progress_bar_starts_with_the_true_total(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with Terminal().progress() as steps:
+        steps("extract", 0, 240)
+        steps("extract", 240, 240)
+    text = capsys.readouterr().err
+    assert "0/240" in text
+    assert "0/100" not in text
+
+
+def test_progress_lines_end_with_the_last_state_of_every_step(capsys) -> None:
+    with Terminal().progress() as steps:
+        for done in range(6):
+            steps("verify", done, 5)
+        steps("train", 0, 100)
+        steps("train", 8, 100, "loss 0.3")  # ends early
+        steps("evaluate", 16, 48)
+        steps("evaluate", 32, 48)
+        steps("evaluate", 48, 48)
+        steps("evaluate", 48, 48)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        "verify: 0 of 5",
+        "verify: 5 of 5",
+        "train: 0 of 100",
+        "train: 8 of 100, loss 0.3",
+        "evaluate: 16 of 48",
+        "evaluate: 48 of 48",
+    ]
+
+
+def test_progress_lines_go_on_during_a_long_unit_of_work_and_stop_with_it(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "LOG_INTERVAL_S", 0.5)
+    with Terminal().progress() as steps:
+        steps("extract", 0, 240)
+        time.sleep(2.5)
+        steps("extract", 240, 240)
+        time.sleep(1.5)
+    first, *repeated, last = capsys.readouterr().err.splitlines()
+    assert (first, last.partition(";")[0]) == ("extract: 0 of 240", "extract: 240 of 240")
+    assert len(repeated) in (1, 2)
+    assert all(re.fullmatch(r"extract: 0 of 240; \d\.\d s so far", line) for line in repeated)
+    threads = threading.active_count()
+    interrupted = Terminal().progress()
+    steps = interrupted.__enter__()
+    steps("extract", 0, 240)
+    steps("extract", 48, 240)
+    assert not interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert threading.active_count() == threads
+    assert capsys.readouterr().err == "extract: 0 of 240\n"  # after an interruption, nothing but its own line
 
 
 def test_control_characters_are_escaped_in_tables_remarks_and_logs(capsys, monkeypatch) -> None:
