@@ -100,6 +100,13 @@ def interval(
     return form.format(*(f"{end:{'+' if sign else ''}.{digits}f}" for end in (low, high)))
 
 
+def has_intervals(document: object) -> bool:
+    """Return whether any estimate in a nested document has an interval: only then may a caption mention one."""
+    if isinstance(document, Mapping):
+        return document.get("low") is not None or any(has_intervals(value) for value in document.values())
+    return isinstance(document, list | tuple) and any(map(has_intervals, document))
+
+
 def join_names(names: Sequence[object], limit: int = 5, *, separator: str = ", ") -> str:
     """Join names with commas; of more than `limit` only the first, with a count of the others.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted, csv_row, interval, number
+from ..cache.messages import counted, csv_row, has_intervals, interval, number
 from ..heads.ablation.paper_tables import PUBLISHED_ON
 from ..heads.metrics.bootstrap import LEVEL
 from ..heads.metrics.names import ABLATION_METRICS
@@ -56,7 +56,8 @@ def write_ablation(folder: Path, document: dict[str, Any]) -> tuple[list[str], l
 def markdown(document: Json, plots: Mapping[str, str] | None = None) -> str:
     """Return all tables as Markdown; `plots` maps table names to file names."""
     about = document["caption"]
-    parts = ["# Ablation results\n", caption_text(about) + "\n", reading_text(about) + "\n"]
+    reading = reading_text(about, with_intervals=has_intervals(document["tables"]))
+    parts = ["# Ablation results\n", caption_text(about) + "\n", reading + "\n"]
     for table in document["tables"]:
         parts += [f"## {table['title']}\n", _markdown_table(table)]
         if plots and table["name"] in plots:
@@ -115,21 +116,24 @@ def caption_text(about: Json) -> str:
     return " ".join(sentences)
 
 
-def reading_text(about: Json) -> str:
-    """Return the definitions of the columns."""
+def reading_text(about: Json, *, with_intervals: bool) -> str:
+    """Return the definitions of the columns; those of brackets and significance only if the tables have intervals."""
     n_test = about.get("n_test", 0)
     units = resampled(n_test, about.get("n_with_artist", n_test))
     seeds = f"{units} and seeds, the same for both systems."
     if len(about["seeds"]) == 1:
         seeds = f"{units}, the same for both systems; with one seed they do not include the variance between seeds."
     level = f"{100 * LEVEL:g} %"
+    brackets = (
+        f"Brackets are {level} confidence intervals (CI) from {about['n_replicates']} bootstrap draws. CIs of values "
+        f"resample {units}; CIs of differences resample {seeds} A difference is significant if its {level} CI "
+        "excludes 0. "
+    )
     return (
         "Accuracy is the example-based Jaccard index and F the example-based F1. Both use threshold 0.5, or the "
         "threshold tuned on validation tracks (tuned). Empty is the share of tracks without a prediction at 0.5. ± is "
-        f"the standard deviation over seeds. Brackets are {level} confidence intervals (CI) from "
-        f"{about['n_replicates']} bootstrap draws. CIs of values resample {units}; CIs of differences resample {seeds} "
-        f"A difference is significant if its {level} CI excludes 0. Published values are from the paper, on "
-        f"{PUBLISHED_ON}."
+        f"the standard deviation over seeds. {brackets if with_intervals else ''}Published values are from the paper, "
+        f"on {PUBLISHED_ON}."
     )
 
 
@@ -241,7 +245,10 @@ def _rows(table: Json, rows: Sequence[Json]) -> str:
             if cell["low"] is not None:
                 axes.plot([cell["low"], cell["high"]], [place, place], color=LINES[0], linewidth=1.8)
         values = [row["metrics"]["accuracy"]["value"] for row in rows]
-        axes.plot(values, places, "o", color=LINES[0], label="this ablation, 95 % CI", markersize=5)
+        label = (
+            "this ablation, 95 % CI" if has_intervals([row["metrics"]["accuracy"] for row in rows]) else "this ablation"
+        )
+        axes.plot(values, places, "o", color=LINES[0], label=label, markersize=5)
         published = [(row["published"]["accuracy"], y) for y, row in zip(places, rows, strict=True) if row["published"]]
         if published:
             name = f"published, {PUBLISHED_ON}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted, interval, number, size
+from ..cache.messages import counted, has_intervals, interval, number, size
 from ..heads.metrics.phrases import by_artists, resampled
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def environment() -> Environment:
         "resampled": resampled,
         "counted": functools.partial(counted, separator=","),
         "filesize": size,
+        "has_intervals": has_intervals,
         "interval": interval,
         "number": number,
         "percent": lambda share, digits=1: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",

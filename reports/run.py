@@ -159,11 +159,22 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
         confused=scored and confused_genres(scored),
         mistakes=scored and worst_predictions(scored, record.listing, player),
         graph=genre_graph(record.graph),
+        no_graph=_explain_missing_graph(record.config),
         seconds=sum(float(epoch.get("seconds") or 0.0) for epoch in record.epochs),
         filters=left_out(FilterCount(**count) for count in record.about.get("kept", [])),
         recipe_rows=_recipe_rows(record.preprocessor) if record.preprocessor else [],
         settings={**record.config, **{key: record.about[key] for key in ABOUT if key in record.about}},
     )
+
+
+def _explain_missing_graph(config: Json) -> str:
+    """Return why a run has no genre graph to show."""
+    system, head = config.get("model", "ru2023"), config.get("head", "graph")
+    if system != "ru2023":
+        return f"The system {system} has no genre graph."
+    if head != "graph":
+        return f"The head of this model is {head}: it has no genre graph."
+    return "The run has not written its genre graph yet."
 
 
 def _key_facts(record: RunRecord) -> list[tuple[str, object]]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...cache.format.recipe import Recipe
-from ...cache.messages import counted, interval, number, printable
+from ...cache.messages import counted, has_intervals, interval, number, printable
 from ..config import TrainConfig
 from ..data.artist_groups import count_with_artist
 from ..data.labels import left_out
@@ -195,13 +195,14 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
         "precision": facts.precision,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    graph = "" if task.graph is None else ", `graph.json` the genre graph"
     return f"""## Recipe
 
 | | |
 |---|---|
 {lines}
 
-`config.json` contains every option, `preprocessor.json` the recipe of the features, `graph.json` the genre graph."""
+`config.json` contains every option, `preprocessor.json` the recipe of the features{graph}."""
 
 
 def _genre_prompts(task: Task, recipe: Recipe) -> str:
@@ -215,18 +216,23 @@ def _metrics(task: Task, facts: CardFacts) -> str:
     if not facts.estimates:
         return "## Metrics\n\nThere was no validation track."
     units = resampled(task.n_validation, count_with_artist(task.groups[task.n_train :]))
-    missing = f"too few {units}" if facts.finished else "after the last epoch"
+    if has_intervals(facts.estimates):
+        caption = f"On the validation tracks, with 95 % confidence intervals (bootstrap over {units}):"
+        heads = "| metric | value | 95 % CI |\n|---|---|---|"
+    else:
+        why = f"too few {units}" if facts.finished else "they are computed after the last epoch"
+        caption = f"On the validation tracks, without confidence intervals ({why}):"
+        heads = "| metric | value |\n|---|---|"
     lines = "\n".join(
-        f"| {name} | {_number(estimate['value'])} | {interval(estimate, missing=missing)} |"
+        f"| {name} | {_number(estimate['value'])} |{interval(estimate, ' {} to {} |')}"
         for key, name in CARD_METRICS.items()
         if (estimate := facts.estimates.get(key))
     )
     return f"""## Metrics
 
-On the validation tracks, with 95 % confidence intervals (bootstrap over {units}):
+{caption}
 
-| metric | value | 95 % CI |
-|---|---|---|
+{heads}
 {lines}
 
 Share of tracks without a genre at threshold 0.5: {_number(facts.validation.get("empty_share"))}. Epoch and thresholds

@@ -23,11 +23,13 @@ import yaml
 
 import mgc
 from benchmarks.chromium import Chromium
+from mgc.cache.durable import seal, unseal
 from mgc.cache.errors import RunError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.training.train import train
+from mgc.reports.comparison import write_comparison
 from mgc.reports.run import write_report
 from mgc.reports.run_sections import clustered_order
 
@@ -292,12 +294,53 @@ def test_report_states_missing_evaluation_graph_and_retrieval(small_store: Featu
     assert "not evaluated yet. Run mgc evaluate" in page
     (warning,) = json.loads((path / "run.json").read_text())["warnings"]
     assert warning in page, "warnings of training do not wait for an evaluation"
-    assert "no genre graph" in page
+    assert "The head of this model is linear: it has no genre graph." in page
     evaluate(path, small_store, split="validation", n_replicates=0)
     page = _parse(write_report(path)).text
     assert "Metrics on the validation split" in page
     assert "need scores of the test tracks" in page
     assert "Not measured: the model has no audio-lyrics projections" in page
+
+
+def test_report_states_why_there_is_no_genre_graph(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    why = {
+        ("ru2023", "query"): "The head of this model is query: it has no genre graph.",
+        ("ru2023", "linear"): "The head of this model is linear: it has no genre graph.",
+        ("santana", "graph"): "The system santana has no genre graph.",
+        ("ru2023", "graph"): "The run has not written its genre graph yet.",
+    }
+    for (model, head), sentence in why.items():
+        young = tmp_path / f"{model}-{head}"
+        young.mkdir()
+        (young / "config.yaml").write_text(yaml.safe_dump(config | {"model": model, "head": head}))
+        page = _parse(write_report(young)).text
+        assert [text in page for text in why.values()] == [text == sentence for text in why.values()]
+
+
+def test_captions_mention_intervals_only_if_the_page_has_some(run: Path, tmp_path: Path) -> None:
+    """The runs have too few test artists; the others are the same with intervals in their ``metrics.json``."""
+    narrow, wide, wider = (shutil.copytree(run, tmp_path / name) for name in ("narrow", "wide", "wider"))
+    for path in (wide, wider):
+        document = unseal(path / "metrics.json")
+        _add_intervals(document)
+        (path / "metrics.json").write_bytes(seal(document))
+    promise = re.compile(
+        r"CI\)? (?:below each value|is from)|CI, from [^.]* is below each value|CI: confidence interval"
+    )
+    for first, second, counts in ((run, narrow, (0, 0)), (wide, wider, (3, 1))):
+        pages = write_report(first, tmp_path / "run.html"), write_comparison([first, second], tmp_path / "all.html")
+        texts = [_parse(page).text for page in pages]
+        assert tuple(len(promise.findall(text)) for text in texts) == counts  # summary, metrics, retrieval; metrics
+        assert all(("No confidence intervals: too few artists" in text) == (counts == (0, 0)) for text in texts)
+
+
+def _add_intervals(document: Any) -> None:
+    for value in document.values() if isinstance(document, dict) else document:
+        if isinstance(value, dict | list):
+            _add_intervals(value)
+    if isinstance(document, dict) and document.get("value") is not None and "low" in document:
+        document |= {"low": document["value"] - 0.01, "high": document["value"] + 0.01}
 
 
 def test_report_ignores_a_truncated_line_of_the_history(run: Path, tmp_path: Path) -> None:

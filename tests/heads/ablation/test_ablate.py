@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import io
@@ -35,7 +36,7 @@ from mgc.heads.ablation.runs import Work, finished, names_of
 from mgc.heads.config import PRESETS, SWITCHES, TrainConfig, merge_options
 from mgc.heads.data.folds import make_folds
 from mgc.heads.evaluation.scored_tracks import load_predictions
-from mgc.reports.ablation import SIGNIFICANCE, write_ablation
+from mgc.reports.ablation import SIGNIFICANCE, markdown, write_ablation
 
 MakeWorld = Callable[..., Any]
 SMALL: dict[str, Any] = {
@@ -249,6 +250,10 @@ def test_json_csv_and_markdown_agree_and_show_the_published_figures(complete: tu
     page = (work.folder / "tables.md").read_text()
     shown = next(text for text in page.splitlines() if text.startswith("| SCMA |"))
     assert (cell["low"], cell["high"]) == (None, None)  # too few artists
+    assert "Brackets" not in page
+    wide = copy.deepcopy(saved)
+    row_of(wide, "components", "SCMA")["metrics"]["accuracy"] |= {"low": 0.1, "high": 0.9}
+    assert "Brackets are 95 % confidence intervals (CI) from" in markdown(wide)
     assert f"| {cell['value']:.3f} ± {cell['sd']:.3f} |" in shown
     assert shown.endswith("| 0.408 | 0.491 |")
     assert "published accuracy, Music4All" in page
