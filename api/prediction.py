@@ -129,7 +129,7 @@ class Model:
             "genres": f"{len(self.genres)}: {join_names(self.genres, 10)}",
             "training tracks": loaded.n_train,
             "epoch": loaded.epoch,
-            "tuned threshold": f"{loaded.thresholds.overall:.3f}",
+            "overall threshold": loaded.thresholds.describe("overall", self.genres).removeprefix("threshold "),
             "text encoder": "none" if loaded.recipe.lyrics is None else loaded.recipe.lyrics.model,
         }
         return html_summary(f"Model {loaded.folder}", facts)

@@ -13,8 +13,17 @@ import typer
 from ..cache.errors import ConfigError
 from ..cache.messages import counted, interval, printable
 from ..heads.evaluation.predict_options import PredictOptions
-from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, RANKING_METRICS, TUNED, column_label
-from ..heads.metrics.phrases import by_artists, resampled
+from ..heads.metrics.names import (
+    BASELINES,
+    COLUMNS,
+    DECISION_METRICS,
+    FIXED,
+    RANKING_METRICS,
+    TUNED,
+    column_label,
+    decision_columns,
+)
+from ..heads.metrics.phrases import by_artists, resampled, tuned_on
 from . import api
 from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr, to_stdout
 from .options import (
@@ -223,12 +232,13 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     tracks = metrics["n_tracks"], metrics["n_groups"], result["n_with_artist"]
     to_stdout(
         f"{result['split']}: {counted(tracks[0], 'track')} {by_artists(*tracks)}; epoch {result['epoch']}, "
-        f"learning rate {result['lr']:g}, tuned threshold {result['threshold']:.3f}"
+        f"learning rate {result['lr']:g}, threshold {result['threshold']:.3f}, "
+        f"{tuned_on(result['threshold_tuned_on'])}"
     )
     for warning in result["warnings"]:
         to_stdout(f"warning: {warning}")
     systems = {
-        **{label.short: (metrics, column) for column, label in COLUMNS.items() if column is not None},
+        **{COLUMNS[column].short: (metrics, column) for column in decision_columns(result["threshold_tuned_on"])},
         **{label.short: (baselines[name], FIXED) for name, label in BASELINES.items()},
     }
     rows: list[tuple[str, ...]] = []
@@ -250,7 +260,7 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     )
     to_stdout(f"cross-modal retrieval (audio to lyrics, lyrics to audio): {_retrieval(result['alignment'])}")
     print_table(
-        "genres, tuned threshold",
+        "genres, overall threshold",
         ("genre", "support", "AP", "precision", "recall", "F1"),
         [
             (
@@ -283,7 +293,9 @@ def _print_modalities(parts: Mapping[str, Any]) -> None:
         if part["n_tracks"]
     ]
     if len(rows) > 1:
-        print_table("by modalities of the tracks", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard tuned"), rows)
+        print_table(
+            "by modalities of the tracks", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard, overall threshold"), rows
+        )
 
 
 UNDECIDED = {False: "not significant", True: "not tested"}

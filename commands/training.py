@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..cache.messages import counted, size
+from ..heads.metrics.phrases import tuned_on
 from . import api
 from .console import Terminal, duration, number, to_stderr, to_stdout
 from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, verbose_flags
@@ -253,15 +254,18 @@ def print_training(result: Mapping[str, Any], shown: Collection[str]) -> None:
         if line not in shown:
             (to_stderr if line.startswith("warning: ") else to_stdout)(line)
     best = result["best_validation_map"]
+    kept = (
+        f"best epoch {result['best_epoch']} of {result['epochs']}, validation mAP {number(best, missing='undefined')}"
+    )
+    if not result["threshold_tuned_on"]:
+        kept = f"epoch {result['best_epoch']} of {result['epochs']} (the last, as there is no validation track)"
     to_stdout(
-        f"best epoch {result['best_epoch']} of {result['epochs']}, "
-        f"validation mAP {number(best, missing='undefined')}, "
-        f"loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
+        f"{kept}, loss {number(result['first_loss'])} -> {number(result['last_loss'])}, "
         f"{duration(result['seconds'])} on {result['device']}, {result['precision']}"
     )
     to_stdout(
         f"learning rate {result['learning_rate']:g}, threshold {result['threshold']:.3f} "
-        f"(tuned on {counted(result['threshold_tuned_on'], 'validation track')})"
+        f"({tuned_on(result['threshold_tuned_on'])})"
     )
     if result["report"]:
         to_stdout(f"report: {result['report']}")

@@ -17,7 +17,7 @@ from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
 from ..cache.messages import counted, has_intervals, interval, number, size
-from ..heads.metrics.phrases import by_artists, resampled
+from ..heads.metrics.phrases import by_artists, resampled, tuned_on
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,6 +64,7 @@ def environment() -> Environment:
     environment.filters |= {
         "by_artists": by_artists,
         "resampled": resampled,
+        "tuned_on": tuned_on,
         "counted": functools.partial(counted, separator=","),
         "filesize": size,
         "has_intervals": has_intervals,

@@ -14,7 +14,7 @@ from ..cache.errors import ConfigError, RunError
 from ..cache.messages import counted
 from ..heads.data.labels import FilterCount, left_out
 from ..heads.evaluation.scored_tracks import ScoredTracks, load_listed_predictions
-from ..heads.metrics.names import BASELINES, DECISION_METRICS, FIXED, METRICS, column_label
+from ..heads.metrics.names import BASELINES, COLUMNS, DECISION_METRICS, FIXED, METRICS, column_label, decision_columns
 from ..heads.metrics.validation import is_better
 from ..heads.model.config import upgrade_options
 from ..heads.runs.history import read_history
@@ -217,7 +217,9 @@ def _tiles(evaluation: Json) -> list[tuple[str, Json, float | None]]:
 
 def _metric_rows(evaluation: Json) -> list[tuple[str, Json]]:
     """Return name and metrics of each decision rule, then of each baseline without features."""
-    rows = [(column_label(key).name, column) for key, column in evaluation["metrics"]["columns"].items()]
+    shown = decision_columns(evaluation.get("threshold_tuned_on"))
+    columns = evaluation["metrics"]["columns"]
+    rows = [(column_label(key).name, column) for key, column in columns.items() if key in shown or key not in COLUMNS]
     for key, baseline in evaluation.get("baselines", {}).items():
         name = BASELINES[key].name if key in BASELINES else key
         rows.append((f"baseline: {name}", baseline["columns"][FIXED]))

@@ -16,7 +16,7 @@ NOUNS = "artists epochs failures files folds genres jobs parts runs seeds songs 
 
 SEVERAL = {
     "commands/stores.py {now.tracks_per_s} tracks": "a rate per second",
-    "commands/training.py {result['jobs']} jobs": "printed for more than one job",
+    "commands/ablation.py {result['jobs']} jobs": "printed for more than one job",
     "heads/config.py {self.epochs} epochs": "an upper limit of more than one",
     "heads/data/artist_groups.py {len(keys)} tracks": "of several groups",
     "heads/data/artist_groups.py {size} tracks": "a group is large from two tracks on",
@@ -25,7 +25,6 @@ SEVERAL = {
     "heads/evaluation/evaluate.py {split} tracks": "the name of a split, and no count",
     "heads/runs/model_card.py {config.bce_reduction} over genres": "a value of the configuration",
     "heads/runs/published_model.py {config.n_genres} genres": "declared by a damaged file",
-    "heads/runs/model_card.py {thresholds.n_tracks} validation tracks": "a table needs several",
     "pipeline/extraction/local_cluster.py {hard} open files": "a limit of the system",
     "pipeline/synth/world.py {n_songs} songs": "there are at least 40",
     "reports/ablation.py {units} and seeds": "no count",

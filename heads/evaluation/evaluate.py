@@ -48,7 +48,8 @@ class Evaluation(Result):
     n_missing : tracks of the split that the store lacks.
     n_with_artist : scored tracks with a known artist. Each other track is a group of its own.
     epoch, lr : epoch of the model, and its initial learning rate.
-    threshold : tuned threshold for all genres.
+    threshold, threshold_tuned_on : overall threshold, and the number of validation tracks it was tuned on. With 0, all
+        thresholds are 0.5.
     baselines : metrics of the systems without features; see :mod:`mgc.heads.metrics.trivial_baselines`.
     parts : metrics by available modalities, without rows per genre, which would have too few tracks.
     alignment : cross-modal retrieval, or the ``reason`` why it cannot be measured.
@@ -67,6 +68,7 @@ class Evaluation(Result):
     epoch: int
     lr: float
     threshold: float
+    threshold_tuned_on: int
     metrics: Metrics
     baselines: Mapping[str, Metrics]
     parts: Mapping[str, Mapping[str, Any]]
@@ -167,6 +169,7 @@ def evaluate(
         epoch=loaded.epoch,
         lr=loaded.training.learning_rate,
         threshold=loaded.thresholds.overall,
+        threshold_tuned_on=loaded.thresholds.n_tracks,
         metrics=metrics,
         baselines={
             name: evaluate_predictions(truth, scores, genres=loaded.genres, n_replicates=0)

@@ -88,6 +88,12 @@ BASELINES: Mapping[str, Label] = {
 """Systems without features (:mod:`mgc.heads.metrics.trivial_baselines`)."""
 
 
+def decision_columns(tuned_on: int | None) -> list[str]:
+    """Return the decision rules to show; without validation tracks (`tuned_on` is 0), tuned thresholds are all 0.5."""
+    untuned = (TUNED, TUNED_PER_GENRE) if tuned_on == 0 else ()
+    return [column for column in COLUMNS if column is not None and column not in untuned]
+
+
 def column_label(column: str | None) -> Label:
     """Return the names of a column; the key itself for a column outside :data:`COLUMNS`, as with custom thresholds."""
     return COLUMNS.get(column) or Label(str(column), str(column))

@@ -1,4 +1,4 @@
-"""Phrases that commands, report pages and model cards share: whose tracks these are, and what a bootstrap resamples."""
+"""Phrases that commands, report pages and model cards share: artists of tracks, units of a bootstrap, thresholds."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ def resampled(n_tracks: int, n_with_artist: int | None) -> str:
     if n_with_artist == n_tracks:
         return "artists"
     return "tracks" if n_with_artist == 0 else "artists, and tracks of unknown artists"
+
+
+def tuned_on(n_tracks: int | None) -> str:
+    """Return how thresholds were set, on `n_tracks` validation tracks; None in files of versions without that number.
+
+    >>> tuned_on(60), tuned_on(0), tuned_on(None)
+    ('tuned on 60 validation tracks', 'not tuned: no validation track', 'tuned on validation tracks')
+    """
+    if n_tracks is None:
+        return "tuned on validation tracks"
+    return f"tuned on {counted(n_tracks, 'validation track')}" if n_tracks else "not tuned: no validation track"

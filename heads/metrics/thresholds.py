@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ConfigError
-from ...cache.messages import counted, join_names
+from ...cache.messages import join_names
 from ..results import Result
 from .bootstrap import BoolArray, FloatArray
 from .names import FIXED_THRESHOLD, TUNED, TUNED_PER_GENRE
+from .phrases import tuned_on
 
 SHRINKAGE = 20.0
 OVERALL, PER_GENRE = "overall", "per-genre"
@@ -66,9 +67,7 @@ class Thresholds(Result):
 
     def describe(self, choice: str, genres: Sequence[str]) -> str:
         """Describe the thresholds that :meth:`cuts` returns, for users."""
-        tuned = "not tuned: no validation track"
-        if self.n_tracks:
-            tuned = f"tuned on {counted(self.n_tracks, 'validation track')}"
+        tuned = tuned_on(self.n_tracks)
         if choice == OVERALL:
             return f"threshold {self.overall:.3f}, {tuned}"
         if choice != PER_GENRE:

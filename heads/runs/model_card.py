@@ -21,7 +21,7 @@ from ..data.artist_groups import count_with_artist
 from ..data.labels import left_out
 from ..data.task import Task
 from ..metrics.names import CARD_METRICS
-from ..metrics.phrases import by_artists, resampled
+from ..metrics.phrases import by_artists, resampled, tuned_on
 from ..metrics.thresholds import Thresholds
 from ..model.model import ABOUT
 
@@ -154,6 +154,9 @@ def _data(task: Task, recipe: Recipe) -> str:
         )
     if lyrics is not None:
         tokens = f"at most {lyrics.max_tokens} tokens per track, states of the frozen encoder in {lyrics.precision}"
+    selected = "the last epoch, and 0.5, as there was no validation track"
+    if task.n_validation:
+        selected = f"selected on {counted(task.n_validation, 'validation track')}"
     policy = _POLICIES.get(task.split.policy, "")
     labels = ""
     if task.labels_sha256 is not None:
@@ -163,7 +166,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 - Collection, version, terms, languages: {TO_FILL_IN}
 - Trained on {counted(task.n_train, "track")} {artists}; {task.n_without_lyrics} of the tracks without lyrics;
   genres per track: {lengths.mean():.2f} on average.{labels}
-- Epoch and thresholds: selected on {counted(task.n_validation, "validation track")}.
+- Epoch and thresholds: {selected}.
   Split `{task.split.policy}`{policy}.
 - Filters: {"; ".join(left_out(task.genres.steps)) or "none"}.
 - Audio: {clip}.
@@ -171,7 +174,7 @@ def _data(task: Task, recipe: Recipe) -> str:
 
 
 def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
-    model = task.model
+    model, selected = task.model, "best by validation mAP" if task.n_validation else "last"
     rows = {
         "preset": PRESETS_SHOWN[config.preset],
         "parameters": f"{facts.n_parameters}",
@@ -191,7 +194,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
             else config.schedule
         ),
         "batch size, seed": f"{config.batch_size}, {config.seed}",
-        "epoch of the weights": f"{facts.epoch}, the best by validation mAP so far",
+        "epoch of the weights": f"{facts.epoch}, the {selected} so far",
         "precision": facts.precision,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -248,11 +251,14 @@ def _genres(task: Task, thresholds: Thresholds) -> str:
         for name, count, cut, took_overall in rows
     )
     k = f"{thresholds.shrinkage:g}"
+    about = f"All thresholds are {thresholds.overall:g}, {tuned_on(thresholds.n_tracks)}."
+    if thresholds.n_tracks:
+        about = f"""Overall threshold: {thresholds.overall:.4f} (paper: 0.5). The table has per-genre thresholds,
+{tuned_on(thresholds.n_tracks)} and shrunk towards the overall one by {k} / (n + {k})
+for a genre with n of these tracks. * marks genres without a validation track."""
     return f"""## Genres and thresholds
 
-Overall threshold: {thresholds.overall:.4f} (paper: 0.5). The table has per-genre thresholds, tuned on
-{thresholds.n_tracks} validation tracks and shrunk towards the overall one by {k} / (n + {k})
-for a genre with n of these tracks. * marks genres without a validation track.
+{about}
 
 | genre | training tracks | threshold |
 |---|---|---|

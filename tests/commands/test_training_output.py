@@ -113,6 +113,26 @@ def test_only_what_a_rule_has_set_is_printed_as_set_by_a_rule(
     )
 
 
+def test_nothing_is_called_tuned_without_a_validation_track(
+    call: Callable[..., Any], make_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    world = make_world()
+    for i, track in enumerate(world.tracks):
+        track["split"] = "train" if i < 30 else "val" if i < 34 else "test"
+        track["genres"] = ["rare"] if 30 <= i < 34 else track["genres"]
+    store, run = tmp_path / "s.zarr", tmp_path / "run"
+    world.write(store).close()
+    texts = {"train": call("train", store, "-o", run, *TINY, "--epochs", 2, "--lr", 1e-3).out}
+    texts |= {"evaluate": call("evaluate", run, store).out, "predict": call("predict", run, store).err}
+    page = (run / "report.html").read_text().partition("<main>")[2].partition(">Settings<")[0]
+    texts |= {"report": re.sub(r"<[^>]*>", " ", page), "card": (run / "best" / "README.md").read_text()}
+    assert "epoch 2 of 2 (the last, as there is no validation track)" in texts["train"]
+    for name, text in texts.items():
+        plain = " ".join(text.split())
+        assert "not tuned: no validation track" in plain, name
+        assert not re.search(r"(?<!not )\btuned\b|best epoch|best by validation|0 validation tracks", plain), name
+
+
 def messages(source: str) -> Iterator[str]:
     """Yield the texts of a module that are no docstrings."""
     tree = ast.parse(source)

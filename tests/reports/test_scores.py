@@ -41,7 +41,7 @@ def scored() -> ScoredTracks:
 def _section(scored: ScoredTracks) -> str:
     """Return confusions and worst predictions as HTML, with single spaces."""
     mistakes = worst_predictions(scored, _listing(), Player(page=Path()))
-    return " ".join(render("mistakes.html", confused=confused_genres(scored), mistakes=mistakes).split())
+    return " ".join(render("mistakes.html", confused=confused_genres(scored), mistakes=mistakes, tuned="tuned").split())
 
 
 def _plain(html: str) -> str:
@@ -77,7 +77,7 @@ def test_perfect_predictions_have_no_confusions_and_no_worst_tracks(scored: Scor
 
     right = replace(scored, scores=scored.labels.astype(np.float32))
     assert "No wrong genre was predicted instead" in _section(right)
-    assert "None: at threshold 0.4 every track has exactly its labelled genres." in _section(right)
+    assert "None: at threshold 0.4 the predicted genres of every track equal its labels." in _section(right)
     silent = confusions(scored.labels, np.zeros_like(scored.labels))
     assert (silent.without_wrong == scored.labels.sum(axis=0)).all()
     assert np.isnan(confusions(scored.labels, scored.labels).shares).all()
