@@ -258,8 +258,8 @@ def _predict_store(
     from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
 
     result = _collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
-    has_lyrics = tracks_with_lyrics(store, store.ok_rows)
-    remarks = [*filter(None, [store.pending_note]), *_remarks(loaded, options.threshold, has_lyrics)]
+    has_lyrics, flags = tracks_with_lyrics(store, store.ok_rows), _flags(store)
+    remarks = [*filter(None, [store.pending_note]), *_remarks(loaded, options.threshold, has_lyrics, flags)]
     return dataclasses.replace(result, remarks=remarks)
 
 
@@ -275,7 +275,8 @@ def _predict_whole_songs(
     if recipe is None:
         raise ConfigError("--windows all: this model uses lyrics only. Use --windows one.")
     partly_read: list[str] = []
-    has_lyrics: list[bool] = []  # of the songs with scores
+    has_lyrics: dict[str, bool] = {}  # of the songs with scores
+    flags: dict[str, int] = {}
     n_windows = 0
 
     def blocks() -> Iterator[PredictedBlock]:
@@ -293,10 +294,9 @@ def _predict_whole_songs(
                     cuts=cuts,
                 )
                 windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
-                with_lyrics = tracks_with_lyrics(store, store.ok_rows).tolist()
-            has_lyrics.extend(
-                {batch.song_of[window]: has for window, has in zip(windows, with_lyrics, strict=True)}.values()
-            )
+                songs = [batch.songs[batch.song_of[window]].id for window in windows]
+                has_lyrics.update(zip(songs, tracks_with_lyrics(store, store.ok_rows).tolist(), strict=True))
+                flags.update(zip(songs, _flags(store).tolist(), strict=True))
             n_windows += len(batch.source.tracks)
             failed = np.asarray(block.tracks.column("failed_windows")) > 0
             partly_read.extend(batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores))
@@ -305,7 +305,12 @@ def _predict_whole_songs(
     result = _collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
     remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
-    remarks += _remarks(loaded, options.threshold, np.asarray(has_lyrics, dtype=np.bool_))
+    remarks += _remarks(
+        loaded,
+        options.threshold,
+        np.asarray(list(has_lyrics.values()), dtype=np.bool_),
+        np.asarray(list(flags.values()), dtype=np.uint32),
+    )
     if partly_read:
         remarks.append(f"{counted(len(partly_read), 'song')} with failed windows: {join_names(partly_read, 3)}")
     return dataclasses.replace(result, remarks=remarks)
@@ -344,13 +349,21 @@ def _collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictio
     return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)
 
 
-def _remarks(loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:
-    from ..heads.evaluation.predict import lyrics_warnings
+def _flags(store: FeatureStore) -> npt.NDArray[np.uint32]:
+    """Return the flags of the tracks with features, (n,)."""
+    return np.asarray(store.read("flags", store.ok_rows), dtype=np.uint32)
+
+
+def _remarks(
+    loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.bool_], flags: npt.NDArray[np.uint32]
+) -> list[str]:
+    from ..heads.evaluation.predict import explain_missing_lyrics, lyrics_warnings
 
     remarks = [loaded.thresholds.describe(threshold, loaded.genres)]
     if loaded.recipe.lyrics is None:
         remarks.append("The model uses audio only, so lyrics are ignored.")
     elif not has_lyrics.all():
         without = f"{int((~has_lyrics).sum())} of {counted(len(has_lyrics), 'song')} without lyrics"
-        remarks.append(f"{without}: predicted from audio only")
+        basis = "without any input" if loaded.training.modalities == "lyrics" else "from audio only"
+        remarks.append(f"{without}{explain_missing_lyrics(flags[~has_lyrics])}: predicted {basis}")
     return remarks + lyrics_warnings(loaded, has_lyrics)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from ...cache.errors import RecipeMismatchError
-from ...cache.format.schema import ABSENT, OK
+from ...cache.format.schema import ABSENT, OK, Flag
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
 from ..data.batches import Examples, FeatureBatches, Placement, in_batches
@@ -268,6 +268,25 @@ def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> l
         f"{without} of {len(has_lyrics)} tracks have no lyrics, but the model was trained on tracks with lyrics only: "
         "their scores are unreliable."
     ]
+
+
+_NO_TEXT = {
+    Flag.INSTRUMENTAL: "marked as instrumental",
+    Flag.EMPTY_LYRICS: "with empty lyrics",
+    Flag.LYRICS_FAILED: "with unreadable lyrics",
+}
+
+
+def explain_missing_lyrics(flags: npt.NDArray[np.uint32]) -> str:
+    """Return how many tracks without lyrics have a text that is none, in parentheses; empty if no track has one.
+
+    Parameters
+    ----------
+    flags : (n,) uint32, of the tracks without lyrics.
+    """
+    counts = {text: int((flags & flag.value > 0).sum()) for flag, text in _NO_TEXT.items()}
+    texts = [f"{count} {text}" for text, count in counts.items() if count]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def tracks_with_lyrics(store: FeatureStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

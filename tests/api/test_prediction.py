@@ -17,6 +17,7 @@ import soundfile
 import mgc
 from mgc import api
 from mgc.cache.errors import ConfigError
+from mgc.pipeline.synth.world import make_collection
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,42 @@ def test_predict_continues_after_missing_files_on_stdin(
     assert rows[2]["scores"] == pytest.approx(alone, abs=1e-5)
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert "standard input has no paths. Give one path per line." in call("predict", model, "-").err
+
+
+@pytest.fixture(scope="module")
+def model_of_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of audio and lyrics, with the text encoder that mgc contains."""
+    folder = tmp_path_factory.mktemp("both")
+    source = api.read_source(make_collection(folder / "songs", 24, clip_s=1.0)).source
+    api.extract(source, folder / "songs.zarr", text_model="minilm", clip_s=1.0, workers=0)
+    api.train(folder / "songs.zarr", folder / "run", options={"encoder": "tiny", "epochs": 1, "split": "random"})
+    return folder / "run"
+
+
+@pytest.mark.parametrize("windows", ["one", "all"])
+def test_output_states_why_songs_have_no_lyrics(model_of_both: Path, songs: Path, call: Any, windows: str) -> None:
+    def remark(*inputs: object) -> str | None:
+        remarks = call("predict", model_of_both, *inputs, "--windows", windows, "--json").json["remarks"]
+        return next((text for text in remarks if " without lyrics" in text), None)
+
+    texts = {"word": b"INSTRUMENTAL\n", "blank": b" \n", "binary": bytes(range(256)) * 4, "words": b"a long road home"}
+    for name, text in texts.items():
+        (songs / name).write_bytes(text)
+    why = {
+        "word": " (1 marked as instrumental)",
+        "blank": " (1 with empty lyrics)",
+        "binary": " (1 with unreadable lyrics)",
+    }
+    for name, explanation in why.items():
+        expected = f"1 of 1 song without lyrics{explanation}: predicted from audio only"
+        assert remark(songs / "0.wav", "--lyrics", songs / name) == expected
+    assert remark(songs / "0.wav", "--lyrics", songs / "words") is None
+    assert remark(songs / "0.wav") == "1 of 1 song without lyrics: predicted from audio only"
+    (songs / "0.txt").write_bytes(texts["word"])
+    (songs / "1.txt").write_bytes(texts["binary"])
+    assert remark(*(songs / f"{i}.wav" for i in range(3))) == (
+        "3 of 3 songs without lyrics (1 marked as instrumental, 1 with unreadable lyrics): predicted from audio only"
+    )
 
 
 @pytest.mark.parametrize("windows", ["one", "all"])
