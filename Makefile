@@ -38,6 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about 2.6 GB on disk (more with CUDA builds of PyTorch), several minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-deps --constraint constraints.txt musicnn
 	touch $@ $(DEMO_STAMP)
 
 $(DEMO_STAMP): pyproject.toml constraints.txt

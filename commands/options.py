@@ -26,7 +26,7 @@ from .console import Terminal, log_to_stderr, split_names
 T = TypeVar("T")
 
 TEXT_MODELS = ("bert-base-uncased", "minilm")
-BUILT_IN_EXTRACTORS = ("pooled_mel",)
+BUILT_IN_EXTRACTORS = ("musicnn", "musicnn_tags", "pooled_mel")
 
 
 def complete_text_model(incomplete: str) -> list[str]:

@@ -92,10 +92,11 @@ class ExtractorBuilder(_AddedBuilder):
     """Build the feature of an added extractor; an exception in the extractor fails one track only."""
 
     def __init__(self, *, job: PartJob, plan: Plan, added: ExtractorRecipe, clips: Clips, encoder: Encoder) -> None:
-        recipe = Recipe(mel=plan.recipe.mel, lyrics=None)
+        self._extractor = load_extractor(added.extractor)
+        mel = None if plan.recipe.mel is None else self._extractor.clips(plan.recipe.mel)
+        recipe = Recipe(mel=mel, lyrics=None)
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=recipe)
         self._has_lyrics = plan.recipe.lyrics is not None
-        self._extractor = load_extractor(added.extractor)
         cleaning = extractor_cleaning(plan, added.extractor)
         self._cleaning = self._cleaning if cleaning is None else cleaning
         if self._extractor.recipe(plan.recipe.mel, cleaning) != added:
@@ -103,6 +104,8 @@ class ExtractorBuilder(_AddedBuilder):
                 f"extractor {added.extractor!r} differs from the one in the plan of the store: {job.store}. "
                 "Install the same version on every machine."
             )
+        if self._extractor.prepare is not None:
+            self._extractor.prepare()
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
         is_clip = self._extractor.input == "clip"

@@ -169,7 +169,10 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, options: Extra
         cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
         return encoder_recipe(text, options.text_precision, backend=options.text_backend, cleaning=cleaning)
     try:
-        return load_extractor(name).recipe(plan.recipe.mel, extractor_cleaning(plan, name))
+        extractor = load_extractor(name)
+        if extractor.prepare is not None:
+            extractor.prepare()  # so that what is missing is reported before the feature set is planned
+        return extractor.recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
         raise ConfigError(f"--add {name}: {error}; or give a text encoder with --text-model") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +40,8 @@ class Extractor:
     dtype : one of :data:`DTYPES`; for ``text`` a float, so that NaN can stand for a track without lyrics.
     unit, description : as in the store.
     parameters : all other parameters that determine the values, as JSON values.
+    sample_rate_hz : of the clips, which are resampled once from the file; None for the rate of the store's clips.
+    prepare : called once before the first track, such as to load weights; raises ConfigError if that is impossible.
     compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
         ``compute(text)``, cleaned. Returns values that NumPy converts to an array of `shape`; must be deterministic.
     """
@@ -54,6 +56,8 @@ class Extractor:
     description: str
     compute: Callable[..., npt.ArrayLike]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    sample_rate_hz: int | None = None
+    prepare: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -63,6 +67,8 @@ class Extractor:
     def _problem(self) -> str | None:
         if not NAME.fullmatch(self.name) or self.name.startswith("status"):
             return "its name must have up to 31 lower-case letters, digits and _, a letter first, and not be 'status'"
+        if self.sample_rate_hz is not None and (self.input != "clip" or self.sample_rate_hz < 100):
+            return f"sample_rate_hz {self.sample_rate_hz}; only clips have one, of 100 Hz or more"
         if self.input not in ("clip", "text"):
             return f"input {self.input!r}; use 'clip' or 'text'"
         if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
@@ -92,12 +98,20 @@ class Extractor:
         """
         if self.input == "clip" and mel is None:
             raise ConfigError(f"extractor {self.name!r} needs clips, but the store was made without mels.")
-        clip = {name: getattr(mel, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
-        fields = {name: value for name, value in vars(self).items() if name not in ("name", "compute")}
+        clips = self.clips(mel) if mel is not None else None
+        clip = {name: getattr(clips, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
+        own = ("name", "compute", "prepare", "sample_rate_hz")
+        fields = {name: value for name, value in vars(self).items() if name not in own}
         fields["parameters"] = json.loads(json.dumps(dict(self.parameters)))
         if self.input == "text" and cleaning not in (None, 1):
             fields["parameters"][CLEANING] = cleaning
         return ExtractorRecipe(extractor=self.name, clip=clip, **fields)
+
+    def clips(self, mel: MelRecipe) -> MelRecipe:
+        """Return the recipe that cuts and resamples the clips of this extractor, in a store with `mel`."""
+        if self.sample_rate_hz is None:
+            return mel
+        return replace(mel, sample_rate_hz=self.sample_rate_hz, fmax_hz=min(mel.fmax_hz, self.sample_rate_hz / 2))
 
     def values(self, *arguments: Any) -> npt.NDArray[Any]:
         """Compute the values of one track in the stored dtype.

@@ -16,10 +16,11 @@ from ...cache.distribution import NAME
 from ...cache.errors import ConfigError
 from ...cache.messages import did_you_mean
 from .extractor import Extractor
+from .musicnn import MUSICNN, MUSICNN_TAGS
 from .pooled_mel import POOLED_MEL
 
 GROUP = "mgc.extractors"
-BUILT_IN = {POOLED_MEL.name: POOLED_MEL}
+BUILT_IN = {extractor.name: extractor for extractor in (POOLED_MEL, MUSICNN, MUSICNN_TAGS)}
 
 
 def extractor_names() -> dict[str, str]:
