@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted
-from ..cache.names import match_names
+from ..cache.names import explain_no_match, match_names
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
 from ..pipeline.sources.options import SourceOptions
@@ -177,7 +177,7 @@ def _listed_labels(
     labels: dict[str, Sequence[str]] = {other_forms.get(name, name): genres for name, genres in listed.items()}
     n_labelled = len(ids & labels.keys())
     if not n_labelled:
-        examples = f"such as {min(labels)!r}; the store has {min(ids)!r}"
+        examples = f"such as {min(labels)!r}; the store has {min(ids)!r}. {explain_no_match(labels, sorted(ids))}"
         raise ConfigError(f"{path}: no id of {counted(len(labels), 'row')} is a track of {store.path}, {examples}")
     remarks = [f"{path.name} labels {n_labelled} of {counted(len(ids), 'track')}; the others are unlabelled"]
     if len(labels) > n_labelled:

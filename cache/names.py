@@ -17,6 +17,23 @@ def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]
     return {name: match for name, match in matches if match is not None}
 
 
+def explain_no_match(listed: Iterable[str], ids: Iterable[str]) -> str:
+    """Return what to do if none of the `listed` names of a table is one of the `ids` of the tracks."""
+    written = set(listed)
+    shorter = {short for name in written for short in _shorter_forms(name)}
+    for track_id in ids:
+        if written.intersection(_shorter_forms(track_id)):
+            return f"Write each id in full, with folder and suffix, as in {track_id!r}."
+        if track_id in shorter:
+            return f"Write each id without folder and suffix, as in {track_id!r}."
+    return "Write each id as the source has it."
+
+
+def _shorter_forms(name: str) -> tuple[str, str, str]:
+    path = PurePosixPath(name or ".")
+    return str(path.with_suffix("")) if path.suffix else "", path.stem, path.name
+
+
 def names_by_form(names: Iterable[str]) -> dict[str, str]:
     """Map the NFC form of each name to the name, where no other name has this form."""
     forms: dict[str, set[str]] = {}

@@ -144,12 +144,18 @@ def _named(name: str, path: Path) -> KnownDataset:
     return kind
 
 
+DELIMITERS = {"genre_delimiter", "artist_delimiter"}
+"""Options for the cells of a table, also of a labels table."""
+
+
 def _refuse_strange_options(path: Path, kind: KnownDataset, options: SourceOptions) -> None:
-    of_labels = set() if options.labels is None else {"genre_delimiter", "artist_delimiter"}
+    of_labels = set() if options.labels is None else DELIMITERS
     for name in options.reader_options:
         if name not in kind.options | of_labels:
             takers = " or ".join(other.name for other in DATASETS if name in other.options)
-            raise ConfigError(f"{path}: --{name.replace('_', '-')} goes with {takers}; this is read as {kind.title}")
+            remedy = "Leave it out" + (", or give --labels." if name in DELIMITERS else ".")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{path}: {option} goes with {takers}; this is read as {kind.title}. {remedy}")
 
 
 def _merge_genres(source: Source, aliases: GenreAliases) -> Source:

@@ -12,7 +12,7 @@ from typing import Any
 from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
-from ...cache.names import find_file, match_names
+from ...cache.names import explain_no_match, find_file, match_names
 from .manifest import COLUMNS, KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .names import look_alikes
 from .options import SourceOptions
@@ -138,7 +138,8 @@ def relabel(source: Source, table: Table, options: SourceOptions) -> Source:
     matched = [name for name in keys if name in row_of]
     if not matched:
         raise ManifestError(
-            f"{table.path}: no {key} matches the source: {next(iter(rows), None)!r} in the table, {keys[0]!r} in it"
+            f"{table.path}: no {key} matches the source: {next(iter(rows), None)!r} in the table, {keys[0]!r} in it. "
+            f"{explain_no_match(rows, keys)}"
         )
     tracks = [
         replace(track, **_described_fields(rows[row_of[name]], table.columns, options)) if name in row_of else track

@@ -88,10 +88,10 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
         return _describe(Path(name))
     else:
         near = nearest(name, _WEIGHTS_SHA256, cutoff=0.6)
-        hint = "" if near is None else f", nearest {near!r}"
+        hint = "" if near is None else f"Did you mean {near!r}? "
         raise TextModelError(
-            f"text model {name!r}: no such folder, and no known name ({', '.join(_WEIGHTS_SHA256)}{hint}). "
-            "Use --text-model PATH to set its folder."
+            f"text model {name!r}: neither a folder nor a known name. {hint}Give --text-model one of the names "
+            f"{', '.join(_WEIGHTS_SHA256)}, or the path of a folder."
         )
     if files.weights_sha256 != _WEIGHTS_SHA256[name]:
         raise TextModelError(

@@ -18,6 +18,7 @@ from keywords import load_source
 from source_files import put, write_wav
 
 from mgc.cache.errors import ConfigError, ManifestError
+from mgc.cache.names import explain_no_match
 from mgc.pipeline.sources.manifest import write_manifest
 
 SOURCE_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -363,6 +364,31 @@ def test_labels_of_other_tracks_are_refused(folder: Path) -> None:
     put(folder / "labels.tsv", "id\tgenres\na\trock\n")
     with pytest.raises(ManifestError, match="no id matches the source: 'a' in the table, 'd' in it"):
         load_source(folder, labels=folder / "labels.tsv")
+    put(folder / "labels.tsv", "id\tgenres\nnobody\trock\n")
+    with pytest.raises(ManifestError, match=r"in it\. Write each id as the source has it\.$"):
+        load_source(folder, labels=folder / "labels.tsv")
+
+
+@pytest.mark.parametrize("option", ["genre_delimiter", "artist_delimiter"])
+def test_delimiter_without_a_table_is_refused_with_what_to_do(music4all: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=r"this is read as Music4All\. Leave it out, or give --labels\.$"):
+        load_source(music4all, **{option: ","})
+
+
+@pytest.mark.parametrize(
+    ("listed", "track_id", "remedy"),
+    [
+        ("song", "song.mp3", "Write each id in full, with folder and suffix, as in 'song.mp3'."),
+        ("song.mp3", "rock/song.mp3", "Write each id in full, with folder and suffix, as in 'rock/song.mp3'."),
+        ("rock/song", "rock/song.mp3", "Write each id in full, with folder and suffix, as in 'rock/song.mp3'."),
+        ("song", "rock/song.mp3", "Write each id in full, with folder and suffix, as in 'rock/song.mp3'."),
+        ("audios/4Fd.mp3", "4Fd", "Write each id without folder and suffix, as in '4Fd'."),
+        ("4Fd.mp3", "4Fd", "Write each id without folder and suffix, as in '4Fd'."),
+        ("other", "4Fd", "Write each id as the source has it."),
+    ],
+)
+def test_remedy_for_ids_of_another_form(listed: str, track_id: str, remedy: str) -> None:
+    assert explain_no_match(["x", listed], ["y.mp3", track_id]) == remedy
 
 
 def test_links_pipes_and_unreadable_names_in_a_folder(folder: Path, tmp_path: Path) -> None:
@@ -394,7 +420,7 @@ def test_folders_without_audio_and_options_that_do_not_fit(folder: Path, tmp_pat
         load_source(tmp_path / "empty")
     with pytest.raises(ConfigError, match="--genre-level goes with fma"):
         load_source(folder, genre_level="top")
-    with pytest.raises(ConfigError, match="--genres-from-folders goes with genre-folders"):
+    with pytest.raises(ConfigError, match=r"--genres-from-folders goes with genre-folders; .*\. Leave it out\.$"):
         load_source(tmp_path / "t.csv", genres_from_folders=True)
     with pytest.raises(ConfigError, match="not from both"):
         load_source(folder, labels=tmp_path / "t.csv", genres_from_folders=True)

@@ -222,8 +222,10 @@ def test_models_that_cannot_serve_are_refused(tiny: Path, tmp_path: Path) -> Non
     (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
     with pytest.raises(TextModelError, match="only safetensors"):
         find_text_model(str(tiny))
-    with pytest.raises(TextModelError, match=r"'minilmm': no such folder, and no known name.*nearest 'minilm'"):
-        find_text_model("minilmm")
+    with pytest.raises(TextModelError, match=r"neither a folder nor a known name\. Did you mean 'minilm'\? Give"):
+        find_text_model("minlm")
+    with pytest.raises(TextModelError, match=r"known name\. Give --text-model one of the names bert-base"):
+        find_text_model("xyz")
 
 
 def test_damaged_tokenizer_and_weights_are_reported(tiny: Path) -> None:
