@@ -58,7 +58,7 @@ def extract(
         from ..pipeline.extraction.extract import add_features
         from ..pipeline.extraction.extract import extract as run
         from ..pipeline.extraction.forecast import load_forecast
-        from ..pipeline.extraction.reconcile import choose_recipe, refuse_other_contents
+        from ..pipeline.extraction.reconcile import choose_recipe, describe_stored_choices, refuse_other_contents
 
     if options.add is not None:
         return add_features(source, store, options, on_progress=on_progress)
@@ -78,8 +78,13 @@ def extract(
         )
     else:
         report = _fill_sealed(store, fill, on_progress, may_grow=options.append or options.retry_failed)
+    kept = [] if before is None else describe_stored_choices(options, before)
     predicted = load_forecast(store) if report.parts_built else None
-    return report if predicted is None else dataclasses.replace(report, forecast=predicted.of_parts(report.parts_built))
+    return dataclasses.replace(
+        report,
+        remarks=(*kept, *report.remarks),
+        forecast=None if predicted is None else predicted.of_parts(report.parts_built),
+    )
 
 
 def plan(

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ..pipeline.extraction.forecast import Forecast
     from ..pipeline.extraction.pending import ExtractReport
 
+SHORT_S = 60.0
+"""Forecast duration of an extraction, in seconds, below which a trial is not worth its time."""
+
 
 def manifest(
     *,
@@ -241,6 +244,11 @@ def _print_forecast(forecast: Forecast, store: Path | None) -> None:
     to_stdout(f"{sample} with {n_workers(forecast.measured_workers)}: {rate}")
     if forecast.workers > max(1, forecast.measured_workers):
         to_stdout("The forecast assumes one core per worker, as fast as the measured ones.")
+    if forecast.seconds < SHORT_S or forecast.trial_s > forecast.seconds / 3:
+        to_stdout(
+            f"This collection is small: the trial took about {duration(forecast.trial_s)}, and `mgc extract` takes "
+            f"about {duration(forecast.seconds)}. Run it without a plan."
+        )
     if store is not None:
         to_stdout(f"Saved next to {store}. `mgc extract ... -o {store}` prints the forecast next to the result.")
 

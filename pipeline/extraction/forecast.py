@@ -54,6 +54,11 @@ class Forecast:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @property
+    def trial_s(self) -> float:
+        """Duration of the trial, about: start-up and the sample."""
+        return self.start_s + self.sampled / max(1, self.measured_workers) * self.track_s
+
     def of_parts(self, n: int) -> Self:
         """Return the forecast for the last `n` parts, when the store already has the others."""
         share = parts_per_worker(n, self.workers) / parts_per_worker(self.parts, self.workers)

@@ -119,8 +119,10 @@ class PendingParts:
         # Looked up last: a file system call per part.
         if work_s >= IN_PROCESS_S or any(is_claimed(self.path, part, self.feature_set) for part in pending):
             return workers, False
+        start = "" if self.text is None else ", plus the time to load the text encoder"
         self.remarks.append(
-            f"extracting in the main process: about {work_s:.0f} s of work (--workers N starts worker processes)"
+            f"extracting in the main process: about {max(1.0, work_s):.0f} s for the tracks{start} (--workers N starts "
+            "worker processes)"
         )
         return 0, True
 

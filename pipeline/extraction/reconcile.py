@@ -25,6 +25,7 @@ from ..sources.label_tables import genre_names
 from ..sources.manifest import Source, check_collisions
 from ..text.encoder import TextSource, embed_prompts, encoder_recipe
 from ..text.lyrics import CLEANING_RULE
+from ..text.models import DEFAULT_MODEL
 from .options import ExtractOptions
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,17 @@ def choose_recipe(options: ExtractOptions, stored: Recipe | None) -> tuple[Recip
     text = TextSource(model=model, device=options.text_device)
     lyrics = encoder_recipe(text, precision, backend=backend, cleaning=cleaning)
     return Recipe(mel=mel, lyrics=lyrics, genre_names=names), text
+
+
+def describe_stored_choices(options: ExtractOptions, stored: Recipe) -> list[str]:
+    """Return one line on options that were left open and have the store's value in place of the default."""
+    kept = []
+    if "lyrics" in options.features and stored.lyrics is not None:
+        if options.text_model is None and stored.lyrics.model != DEFAULT_MODEL:
+            kept.append(f"text encoder {stored.lyrics.model} (--text-model)")
+        if options.embeds_genres and options.genre_names is None and stored.genre_names:
+            kept.append(f"{counted(len(stored.genre_names), 'genre name prompt')} (--genre-names)")
+    return [f"continuing the store with its own {' and '.join(kept)}"] if kept else []
 
 
 def source_table(source: Source) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mgc.commands.extraction import _print_forecast
 from mgc.pipeline.extraction.forecast import Forecast, forecast_path, load_forecast
 from mgc.pipeline.extraction.trial import _track_seconds, default_sample
 
@@ -65,7 +67,20 @@ def test_forecast_is_printed_in_one_line(call: Any, tones: Path, tmp_path: Path)
     output = call("plan", tones, *options, "--sample", 4).out
     assert "20 tracks in 2 parts of 10: " in output
     assert "from 4 tracks (0 failed)" in output
+    assert "This collection is small: the trial took about " in output
     assert call("extract", tones, *options, "--quiet").out.count("forecast: ") == 1
+
+
+def test_remark_on_a_small_collection_compares_trial_and_extraction(capsys: Any) -> None:
+    few = dataclasses.replace(HOUR, tracks=48, parts=1, part_rows=48, workers=0, measured_workers=0, sampled=4)
+    few = dataclasses.replace(few, start_s=50.0, track_s=0.7, seconds=83.6)
+    _print_forecast(few, None)
+    assert (
+        "This collection is small: the trial took about 52.8 s, and `mgc extract` takes about 83.6 s. Run it without a "
+        "plan." in capsys.readouterr().out
+    )
+    _print_forecast(HOUR, None)
+    assert "This collection is small" not in capsys.readouterr().out
 
 
 def test_default_sample_is_small_and_sample_option_sets_it(call: Any, tones: Path) -> None:

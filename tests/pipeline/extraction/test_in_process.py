@@ -74,9 +74,14 @@ def test_little_work_is_done_in_this_process_and_the_report_says_so(songs, start
     report = extract(songs)
     assert (report.ok, report.parts_built, started) == (6, 3, [])
     assert report.remarks == (
-        "extracting in the main process: about 0 s of work (--workers N starts worker processes)",
+        "extracting in the main process: about 1 s for the tracks (--workers N starts worker processes)",
     )
     assert extract(songs).remarks == ()
+    both = extract(songs, "both", features=("mel", "lyrics"), text_model="minilm")
+    assert any(" for the tracks, plus the time to load the text encoder (" in remark for remark in both.remarks)
+    again = extract(songs, "both", features=("mel", "lyrics"))
+    assert again.remarks == ("continuing the store with its own text encoder minilm (--text-model)",)
+    assert extract(songs, "both", features=("mel", "lyrics"), text_model="minilm").remarks == ()
 
 
 def test_the_number_of_workers_that_the_user_gives_wins(songs, started):
