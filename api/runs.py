@@ -114,6 +114,10 @@ def report(
     return write_comparison(paths, output, on_progress=on_progress)
 
 
+REPORT = "report.html"
+"""Name of the report in a run folder."""
+
+
 def try_report(run: Path, audio_root: Path | None = None) -> tuple[str | None, list[str]]:
     """Write a report; without the extra ``report`` return a remark, so that a training does not fail."""
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..cache.errors import MissingExtraError
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
-from .runs import try_report
+from .runs import REPORT, try_report
 from .shared import extra
 from .sources import labels_for
 
@@ -134,7 +134,11 @@ def train(
             on_warning=on_warning,
             on_progress=on_progress,
         )
-    page, remarks = try_report(run)
+    page, remarks = None, list[str]()
+    if result.nothing_to_do and (run / REPORT).exists():
+        page = str(run / REPORT)
+    else:
+        page, remarks = try_report(run)
     remarks = [*relabelled.remarks, *result.remarks, *unlogged, *remarks]
     return TrainingReport(run=run, store=store, report=page, result=result, remarks=remarks)
 

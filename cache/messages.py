@@ -78,6 +78,17 @@ def size(n_bytes: int) -> str:
     return decimal(n_bytes)
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as everything that users see has it.
+
+    >>> duration(7.25), duration(439), duration(7300)
+    ('7.2 s', '7.3 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def number(value: float | None, *, sign: bool = False, missing: str = "–") -> str:
     """Return a value with three decimals; `missing` where it is None, NaN or infinite."""
     if value is None or not math.isfinite(value):

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..cache.messages import counted
+from ..cache.messages import counted, duration
 from ..heads.metrics.names import ABLATION_METRICS
 from . import api
-from .console import Terminal, duration, estimate, number, print_table, split_names, to_stdout
+from .console import Terminal, estimate, number, print_table, split_names, to_stdout
 from .options import Config, StoreArgument, parse_shard, verbose_flags
 from .signals import stopping_gently
 from .training import label_flags, learning_flags, without_none

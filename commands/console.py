@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from ..cache import messages
-from ..cache.messages import counted, csv_header, csv_row, interval, printable
+from ..cache.messages import counted, csv_header, csv_row, duration, interval, printable
 from ..cache.steps import Progress, silent
 
 if TYPE_CHECKING:
@@ -218,12 +218,6 @@ def print_list(rows: Sequence[Mapping[str, Any]], names: Sequence[str], listing:
         print_table("", names, [[row[name] for name in names] for row in rows])
     else:
         to_stdout(empty)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def n_workers(n: int) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import ConfigError
-from ..cache.messages import counted, size
+from ..cache.messages import counted, duration, size
 from ..pipeline.extraction.options import ExtractOptions
 from ..pipeline.sources.options import SourceOptions
 from . import api
-from .console import Terminal, duration, n_workers, print_table, to_stderr, to_stdout
+from .console import Terminal, n_workers, print_table, to_stderr, to_stdout
 from .options import (
     SOURCE,
     Config,

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..cache.messages import counted, size
+from ..cache.messages import counted, duration, size
 from ..heads.metrics.phrases import tuned_on
 from . import api
-from .console import Terminal, duration, number, to_stderr, to_stdout
+from .console import Terminal, number, to_stderr, to_stdout
 from .options import Config, GenreDelimiter, MergeGenres, OtherLabels, StoreArgument, verbose_flags
 from .signals import stopping_gently
 
@@ -250,6 +250,11 @@ def print_dry_run(result: Mapping[str, Any]) -> None:
 
 def print_training(result: Mapping[str, Any], shown: Collection[str]) -> None:
     """Print the result of a training without the warnings `shown` before it; new warnings go to stderr, as those."""
+    if result["nothing_to_do"]:
+        to_stdout(result["nothing_to_do"])
+        if result["report"]:
+            to_stdout(f"report: {result['report']}")
+        return
     for line in result["remarks"]:
         if line not in shown:
             (to_stderr if line.startswith("warning: ") else to_stdout)(line)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from ...cache.distribution import __version__
 from ...cache.durable import replace_file, seal
@@ -69,15 +70,30 @@ def read_saved(run: Path, config: TrainConfig, *, resume: bool) -> tuple[RunStat
 
 
 def write_start(
-    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any]
+    run: Path, state: RunState, config: TrainConfig, task: Task, about: dict[str, Any], *, finished: bool
 ) -> list[EpochRecord]:
-    """Write the files of a run before its next epoch; return the records of completed epochs."""
+    """Write the files of a run before its next epoch; return the records of completed epochs.
+
+    Of a `finished` run, only missing and damaged files are written.
+    """
     run.mkdir(parents=True, exist_ok=True)
     sweep_drafts(run)
-    task.split.save(run / "splits.json")
-    replace_file(run / "config.yaml", config.to_yaml().encode())
-    replace_file(run / "run.json", seal(about))
+    if not (finished and _is_intact(run / "splits.json")):
+        task.split.save(run / "splits.json")
+    if not (finished and _is_intact(run / "config.yaml")):
+        replace_file(run / "config.yaml", config.to_yaml().encode())
+    if not (finished and _is_intact(run / "run.json")):
+        replace_file(run / "run.json", seal(about))
     return rewind_history(run / "metrics.jsonl", state.epoch)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a sealed file, or a YAML mapping, can be read."""
+    try:
+        found = yaml.safe_load(path.read_bytes()) if path.suffix == ".yaml" else read_sealed(path)
+    except (OSError, RunError, yaml.YAMLError):
+        return False
+    return isinstance(found, dict)
 
 
 @contextlib.contextmanager

@@ -63,8 +63,15 @@ def read_history(path: Path) -> list[EpochRecord]:
 def rewind_history(path: Path, epoch: int) -> list[EpochRecord]:
     """Drop the lines of epochs after `epoch`, whose checkpoints were not committed; return the others."""
     records = [record for record in read_history(path) if record.epoch <= epoch]
-    replace_file(path, "".join(map(_line, records)).encode())
+    data = "".join(map(_line, records)).encode()
+    if not path.exists() or path.read_bytes() != data:
+        replace_file(path, data)
     return records
+
+
+def training_seconds(history: Sequence[EpochRecord]) -> float:
+    """Return the time that the epochs of a run took, in all its sessions."""
+    return sum(record.seconds for record in history)
 
 
 def append_record(path: Path, record: EpochRecord) -> None:

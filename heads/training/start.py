@@ -121,7 +121,8 @@ def open_run(
     task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
     refuse_other_task(folder, state, task)
     requested, config = config, _settled(config, task.n_train, state)
-    if requested != config:
+    finished = state is not None and not epochs_left(state, config)
+    if requested != config and not finished:
         line = by_rule(requested, config, task.n_train)
         log.info("%s", line)
         on_progress("train", 0 if state is None else state.epoch, config.n_epochs, line)
@@ -135,8 +136,8 @@ def open_run(
     if state is None:
         state = RunState(epoch=0, step=0, config=config.to_dict(), task=task.identity, machine=setting)
     else:
-        other_setting = refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
-        warnings += other_setting
+        if not finished:
+            warnings += refuse_other_machine(folder, state, setting, deterministic=config.deterministic)
         state.config = config.to_dict()
         restore(folder, state, model, optimizer)
         if state.within is not None:
@@ -159,10 +160,12 @@ def open_run(
             n_parameters=model.n_parameters,
             warnings=warnings,
         )
-        history = write_start(folder, state, config, task, about)
+        history = write_start(folder, state, config, task, about, finished=finished)
     if [record.epoch for record in history] != list(range(1, state.epoch + 1)):
-        warnings.append(f"{folder / 'metrics.jsonl'}: lines of earlier epochs are missing; weights are not affected")
-    for warning in warnings:
+        lost = f"{folder / 'metrics.jsonl'}: lines of earlier epochs are missing; weights are not affected"
+        warnings.append(lost)
+        saved_warnings.append(lost)
+    for warning in saved_warnings if finished else warnings:
         on_warning(warning)
     return OpenRun(
         started_s=started_s,
@@ -180,6 +183,11 @@ def open_run(
         history=history,
         warnings=warnings,
     )
+
+
+def epochs_left(state: RunState, config: TrainConfig) -> bool:
+    """Whether a run has epochs to train, with a settled config."""
+    return state.epoch < config.n_epochs and not state.stopped_early
 
 
 def _settled(config: TrainConfig, n_train: int, state: RunState | None) -> TrainConfig:

@@ -36,12 +36,12 @@ from ..metrics.thresholds import Thresholds, tune_thresholds
 from ..metrics.validation import is_better, validation_intervals, validation_metrics, warning_of_constant_scores
 from ..runs.checkpoint import WEIGHTS, publish_folder, save_state, state_file, sweep_points
 from ..runs.folder import saving
-from ..runs.history import EpochRecord, append_record, warning_of_gradient_ratio
+from ..runs.history import EVENTS, EpochRecord, append_record, training_seconds, warning_of_gradient_ratio
 from ..runs.model_card import CardFacts
 from ..runs.published_model import bundle_files, has_intervals, weights_sha256
 from ..runs.tensor_files import load_weights
 from .loop import EpochSums, train_epoch
-from .start import OpenRun, exclusive, open_run
+from .start import OpenRun, epochs_left, exclusive, open_run
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class TrainingResult:
     best_epoch, best_map : the epoch published in ``best/`` and its validation mAP.
     task : split, genres, counts of filters, and warnings.
     placement : feature placement; None if no epoch was left to train.
+    seconds : time that the epochs took, in all sessions of the run.
     """
 
     run: Path
@@ -88,13 +89,19 @@ class TrainingResult:
     warnings: tuple[str, ...]
 
     @property
+    def nothing_to_do(self) -> str | None:
+        """A sentence if the run was finished before; else None."""
+        if self.placement is not None:
+            return None
+        return f"nothing to do: all {counted(len(self.history), 'epoch')} of this run are trained"
+
+    @property
     def remarks(self) -> list[str]:
         """Counts of filters, split, feature placement and warnings, one sentence each."""
         split = self.task.split
         sizes = ", ".join(f"{name} {size}" for name, size in self.task.sizes.items())
-        done = f"nothing to do: all {counted(len(self.history), 'epoch')} of this run are trained"
         return [
-            *([done] if self.placement is None else []),
+            *filter(None, [self.nothing_to_do]),
             *left_out(self.task.filters),
             f"split {split.policy}: {sizes}",
             *([f"feature placement: {self.placement}"] if self.placement is not None else []),
@@ -120,6 +127,7 @@ class TrainingResult:
             "n_parameters": self.n_parameters,
             "seconds": round(self.seconds, 2),
             "stopped_early": self.stopped_early,
+            "nothing_to_do": self.nothing_to_do,
         }
 
 
@@ -150,8 +158,7 @@ def train(
     save_every_s : seconds between checkpoints within an epoch; the end of each epoch is saved in any case.
     stop : polled after each step. Once it returns True, the run saves a checkpoint and ends.
     epoch_log : opened when training starts; receives every committed epoch, like ``metrics.jsonl``.
-    on_warning : receives each warning that is known before the first step, the most severe first. The result has these
-        and those of the training.
+    on_warning : receives each warning that is known before the first step, the most severe first.
 
     Raises
     ------
@@ -189,7 +196,8 @@ def train(
             on_progress=stop_while_preparing,
         )
         training = _Training(opened, save_every_s=save_every_s, stop=stop, on_progress=on_progress)
-        with training.logging_epochs(epoch_log):
+        is_logged = opened.state.is_finished and any(run.glob(EVENTS))
+        with training.logging_epochs(None if is_logged else epoch_log):
             return training.finish()
 
 
@@ -244,13 +252,13 @@ class _Training:
             device=str(run.device),
             precision=run.precision,
             n_parameters=run.model.n_parameters,
-            seconds=time.monotonic() - run.started_s,
+            seconds=training_seconds(run.history),
             stopped_early=state.stopped_early,
             warnings=(*run.warnings, *filter(None, (constant_scores, warning_of_gradient_ratio(run.history)))),
         )
 
     def _epochs_left(self) -> bool:
-        return self.state.epoch < self.run.config.n_epochs and not self.state.stopped_early
+        return epochs_left(self.state, self.run.config)
 
     def _epoch(self, batches: FeatureBatches) -> EpochRecord:
         """Train and validate for one epoch, and update the state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mgc.cache.messages import duration
 from mgc.heads.config import TrainConfig
 from mgc.heads.model.config import ModelConfig
 
@@ -111,6 +113,60 @@ def test_only_what_a_rule_has_set_is_printed_as_set_by_a_rule(
     assert line is None or re.search(
         rf"^train: 0 of \d+, {line}$".replace(r"\d+ epochs", r"\d+ epochs?"), done.err, re.M
     )
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return content and time of change of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--tensorboard",)], ids=["again", "resume", "tensorboard"])
+def test_training_a_finished_run_again_changes_no_file(
+    call: Callable[..., Any], odd_store: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", odd_store, "-o", run, *TINY, "--epochs", 2, *(more if "--tensorboard" in more else ()))
+    first = call(*command, "--json").json
+    assert first["nothing_to_do"] is None
+    before = snapshot(run)
+    again = call(*command, *(more if "--resume" in more else ()))
+    assert snapshot(run) == before
+    assert again.out.splitlines() == [
+        "nothing to do: all 2 epochs of this run are trained",
+        f"report: {run / 'report.html'}",
+    ]
+    assert [line for line in again.err.splitlines() if not line.startswith("statistics: ")] == []
+    third = call(*command, "--json").json
+    assert snapshot(run) == before
+    assert {**third, "remarks": None} == {**first, "nothing_to_do": third["nothing_to_do"], "remarks": None}
+
+
+def test_damage_of_a_finished_run_is_repaired_and_reported(
+    call: Callable[..., Any], odd_store: Path, tmp_path: Path
+) -> None:
+    command = ("train", odd_store, "-o", tmp_path / "run", *TINY, "--epochs", 1)
+    call(*command)
+    names = ("splits.json", "config.yaml", "run.json", "report.html")
+    whole = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / "run" / name).unlink()
+    again = call(*command)
+    assert (again.code, "splits.json" in again.err) == (0, True)
+    assert again.out.startswith("nothing to do")
+    for name in ("splits.json", "config.yaml"):
+        assert (tmp_path / "run" / name).read_bytes() == whole[name]
+    assert "fingerprints" in json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_training_and_report_state_the_same_duration(call: Callable[..., Any], odd_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    printed = call("train", odd_store, "-o", run, *TINY, "--epochs", 2).out
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    took = duration(sum(line["seconds"] for line in lines))
+    assert f", {took} on cpu" in printed
+    assert f" in {took}." in (run / "report.html").read_text()
 
 
 def test_nothing_is_called_tuned_without_a_validation_track(

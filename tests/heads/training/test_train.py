@@ -448,7 +448,7 @@ def test_features_that_are_not_finite_stop_the_run_with_the_track(
 
 
 def test_loss_that_is_not_finite_is_reported_with_the_batch(small_store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"batch of t0.*lower lr"):
+    with pytest.raises(TrainingError, match=r"batch of t0.*lower --lr"):
         train(small_store, tmp_path / "run", small_config(lr=1e30))
 
 
