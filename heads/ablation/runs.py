@@ -23,7 +23,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..data.labels import GenresById
 from ..data.task import ok_tracks
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import TOO_FEW, evaluate
 from ..evaluation.scored_tracks import PREDICTIONS_FILE
 from ..model.config import upgrade_options
 from ..results import Result
@@ -176,7 +176,8 @@ def _perform(work: Work, run: GridRun, store: FeatureStore, stop: Callable[[], b
         "mgc": __version__,
         "device": trained.device,
         "precision": trained.precision,
-        "warnings": [*trained.warnings, *evaluation.warnings],
+        # the tables pool the test tracks of all folds, and have a warning of their own
+        "warnings": [*trained.warnings, *(text for text in evaluation.warnings if TOO_FEW not in text)],
         "predictions_sha256": evaluation.predictions_sha256,
     }
     replace_file(path / RESULT_FILE, seal(result))

@@ -24,6 +24,7 @@ from ..data.task import ok_tracks
 from ..metrics.bootstrap import BoolArray
 from ..metrics.calibration import Calibration, calibration
 from ..metrics.multilabel import Metrics, evaluate_predictions
+from ..metrics.phrases import by_artists
 from ..metrics.retrieval import alignment
 from ..metrics.trivial_baselines import baseline_scores
 from ..results import Result
@@ -34,6 +35,10 @@ from .scored_tracks import METRICS_FILE, save_predictions
 
 ALL = "all"
 """Split name for every labelled track of the store, including training tracks."""
+
+MIN_TRACKS, MIN_GROUPS = 20, 5
+"""Numbers of tracks and of artists below which an evaluation warns."""
+TOO_FEW = "too few to judge a model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,7 @@ def evaluate(
         alignment=_alignment(loaded, scored, artists, n_replicates, seed),
         warnings=[
             *filter(None, [store.pending_note]),
+            *_few_warnings(artists.tolist()),
             *_label_warnings(run, labels),
             *lyrics_warnings(loaded, has_lyrics),
         ],
@@ -236,6 +242,15 @@ def _alignment(
         return {"reason": "fewer than two of these tracks have both audio and lyrics"}
     untrained = {"note": "lambda was 0, so the projections were never trained"} if not loaded.training.lambda_ else {}
     return {**retrieval.to_dict(), **untrained}
+
+
+def _few_warnings(groups: Sequence[str]) -> list[str]:
+    """Warn if the scored tracks, with these groups, are too few: then every model, and chance, can look perfect."""
+    n_groups = len(set(groups))
+    if len(groups) >= MIN_TRACKS and n_groups >= MIN_GROUPS:
+        return []
+    tracks = f"{counted(len(groups), 'track')} {by_artists(len(groups), n_groups, count_with_artist(groups))}"
+    return [f"only {tracks}: {TOO_FEW}. Evaluate on at least {MIN_TRACKS} tracks by {MIN_GROUPS} artists."]
 
 
 def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mgc.cache.errors import ConfigError, RunError
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
+from mgc.heads.data.artist_groups import bootstrap_groups
 from mgc.heads.data.splits import Split
-from mgc.heads.evaluation.evaluate import _alignment, evaluate
+from mgc.heads.evaluation.evaluate import TOO_FEW, _alignment, _few_warnings, evaluate
 from mgc.heads.evaluation.predict import score_store
 from mgc.heads.evaluation.scored_tracks import load_predictions
 from mgc.heads.metrics.multilabel import evaluate_predictions
 from mgc.heads.runs.documents import read_sealed
 from mgc.heads.runs.published_model import load_run
 from mgc.heads.training.train import TrainingResult, train
+from mgc.reports.run import write_report
 
 MakeWorld = Callable[..., Any]
 SMALL = {"encoder": "tiny", "model_options": {"width": 32, "graph_hidden": 32, "projection_dim": 16}}
@@ -217,3 +220,25 @@ def test_given_labels_replace_those_of_the_store(result: TrainingResult, small_s
 def test_unknown_split_is_refused(result: TrainingResult, small_store: FeatureStore) -> None:
     with pytest.raises(ConfigError, match="dev"):
         evaluate(result.run, small_store, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("n_tracks", "n_artists", "text"),
+    [
+        (20, 5, None),
+        (19, 10, "only 19 tracks by 10 artists: too few"),
+        (40, 4, "only 40 tracks by 4 artists: too few"),
+        (3, 0, "only 3 tracks by unknown artists: too few"),
+    ],
+)
+def test_evaluation_on_few_tracks_or_artists_gives_a_warning(n_tracks: int, n_artists: int, text: str | None) -> None:
+    tracks = [{"id": f"t{i}", "artists": [f"a{i % n_artists}"] if n_artists else []} for i in range(n_tracks)]
+    warnings = _few_warnings(bootstrap_groups(pa.Table.from_pylist(tracks)))
+    assert [text in warning for warning in warnings] == ([] if text is None else [True])
+
+
+def test_warning_of_few_tracks_is_saved_for_the_report(evaluated_run: Path) -> None:
+    (warning,) = [text for text in read_sealed(evaluated_run / "metrics.json")["test"]["warnings"] if TOO_FEW in text]
+    assert warning.startswith("only 8 tracks by 4 artists")
+    page = write_report(evaluated_run, evaluated_run.parent / "few.html").read_text()
+    assert f"<li>{warning}</li>" in page
