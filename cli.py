@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .cache.messages import counted
-from .commands import ablation, api, extraction, runs, signals, stores, training
+from .commands import ablation, api, extraction, runs, signals, stores, tagging, training
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
@@ -79,6 +79,7 @@ for command in (
     runs.compare,
     ablation.ablate,
     runs.predict,
+    tagging.tag,
     runs.report,
 ):
     app.command()(takes_flags(command))

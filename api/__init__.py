@@ -10,6 +10,7 @@ from .predictions import Prediction, Predictions
 from .runs import compare, evaluate, report
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import store_compact, store_drop, store_drop_feature, store_repair, store_select, store_verify
+from .tagging import tag
 from .training import ablate, train, train_dry_run
 from .views import to_dask, to_torch, to_xarray
 
@@ -41,6 +42,7 @@ __all__ = [
     "store_repair",
     "store_select",
     "store_verify",
+    "tag",
     "to_dask",
     "to_torch",
     "to_xarray",

@@ -257,7 +257,7 @@ def _predict_store(
 ) -> Predictions:
     from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
 
-    result = _collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
+    result = collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
     has_lyrics, flags = tracks_with_lyrics(store, store.ok_rows), _flags(store)
     remarks = [*filter(None, [store.pending_note]), *_remarks(loaded, options.threshold, has_lyrics, flags)]
     return dataclasses.replace(result, remarks=remarks)
@@ -302,7 +302,7 @@ def _predict_whole_songs(
             partly_read.extend(batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores))
             yield block
 
-    result = _collect(blocks(), output)
+    result = collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
     remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
     remarks += _remarks(
@@ -338,7 +338,7 @@ def _extracted(
             yield store
 
 
-def _collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
+def collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
     from ..heads.evaluation.prediction_files import predicted_rows, write_predictions
 
     if output is not None:

@@ -140,7 +140,7 @@ def predict_flags(
     ] = "overall",
     windows: Annotated[
         Literal["one", "all"],
-        typer.Option(help="one: the clip of the recipe; all: mean score of clips over the whole song."),
+        typer.Option(help="one: the clip of the recipe; all: mean over the song."),
     ] = "one",
     text_model: Annotated[
         str | None,

@@ -25,6 +25,10 @@ EXIT_CODES = {
         "2": "Refused, or none of the inputs could be read.",
         "3": "Some of several inputs could not be read. The others have predictions.",
     },
+    "mgc tag": {
+        "2": "Refused, or none of the songs could be read.",
+        "3": "Some of several songs could not be read. The others have tags.",
+    },
     "mgc store repair": {"4": "Damage remains. The output lists it."},
     "mgc store verify": {"4": "Damage found. The output lists it."},
 }
@@ -34,6 +38,7 @@ GUIDES = {
     "mgc manifest": "[Extract your own songs](../your-own-songs.md)",
     "mgc plan": "[Run on a cluster](../cluster.md)",
     "mgc extract": "[Extract your own songs](../your-own-songs.md), [Run on a cluster](../cluster.md)",
+    "mgc tag": "[Extractor plug-ins](../extractors.md#built-in-extractors)",
     "mgc extractors": "[Write an extractor plug-in](../extractors.md)",
     "mgc train": "[Train and evaluate](../training.md), [Model options](../model.md)",
     "mgc evaluate": "[Train and evaluate](../training.md), [Scores and metrics](../scores.md)",

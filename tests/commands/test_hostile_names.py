@@ -94,6 +94,7 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
     (("predict", "run", "songs", "--format", "csv"), 3),
     (("predict", "run", "songs", "--windows", "all"), 3),
     (("predict", "run", f"{HOSTILE}.mp3"), 2),
+    (("tag", f"{HOSTILE}.mp3"), 2),
     (("report", "run", "--audio-root", "songs"), 0),
     (("report", "s.zarr"), 0),
     (("report", HOSTILE), 2),

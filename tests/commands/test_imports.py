@@ -76,6 +76,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("predict {run} {song} -o {tmp}/scores.txt", "scores.txt"),
     ("predict {run} {song} --threshold 2", "threshold '2'"),
     ("predict {run} {store} --windows all", "--windows all"),
+    ("tag {no}", "no/such"),
+    ("tag {song} -o {tmp}/tags.txt", "tags.txt"),
     ("report {no}", "no/such"),
     ("report {run} --audio-root {no}", "no/such"),
     ("report {store} --audio-root {audio}", "audio-root"),
