@@ -23,6 +23,7 @@ from .commands import ablation, api, extraction, runs, signals, stores, tagging,
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
+from .commands.usage import PlainErrors
 
 if TYPE_CHECKING:
     from .api import DemoReport
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="mgc",
+    cls=PlainErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

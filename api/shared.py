@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..cache.distribution import explain_missing_extra
-from ..cache.errors import MissingExtraError
+from ..cache.errors import ConfigError, MissingExtraError
+from ..cache.format.plan import is_store
 from ..cache.machine import is_out_of_memory
 from ..cache.messages import did_you_mean
 
@@ -42,3 +44,9 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
         if name not in names:
             raise TypeError(f"{type(options).__name__} has no option {name!r}; {did_you_mean(name, names)}")
     return dataclasses.replace(options, **changes)
+
+
+def refuse_store_as_output(folder: Path) -> None:
+    """Raise :class:`ConfigError` if runs would be written into a feature store."""
+    if is_store(folder):
+        raise ConfigError(f"-o {folder}: a feature store. Give another folder for the run.")

@@ -14,7 +14,7 @@ from ..cache.errors import MissingExtraError
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
 from .runs import REPORT, try_report
-from .shared import extra
+from .shared import extra, refuse_store_as_output
 from .sources import labels_for
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def train(
     ------
     ConfigError, RunError, TrainingError, SaveError, StoppedError, StoreNotFoundError, MissingExtraError
     """
+    refuse_store_as_output(run)
     config = None if resume else make_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         config = config or make_config(preset, genres_file, options, settings, resumed=run)  # imports torch
@@ -181,6 +182,7 @@ def train_dry_run(
     ------
     ConfigError, TrainingError, StoreNotFoundError
     """
+    refuse_store_as_output(run)
     config = make_config(preset, genres_file, options, settings)
     with FeatureStore.open(store, text=text) as features:
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
@@ -273,6 +275,7 @@ def ablate(
     ------
     ConfigError, RunError, SaveError, StoppedError, StoreNotFoundError
     """
+    refuse_store_as_output(folder)
     from ..heads.ablation.grid import Grid
     from ..heads.ablation.paper_tables import chosen_tables
 

@@ -26,7 +26,7 @@ from ...cache.format.tables import table_bytes
 from ..data.labels import genre_matrix
 from ..metrics.bootstrap import BoolArray, FloatArray
 from ..metrics.names import FIXED, TOP1
-from ..runs.documents import read_sealed
+from ..runs.documents import read_sealed, refuse_store
 
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -108,6 +108,9 @@ def load_predictions(run: Path) -> ScoredTracks:
 
 def load_listed_predictions(run: Path) -> tuple[ScoredTracks, list[dict[str, Any]]]:
     """Read the scores, and for each track its id, artists, song, path and offset_s; None for values the store lacks."""
+    refuse_store(run)
+    if not run.exists():
+        raise RunError(f"{run}: no such folder. Give a run of `mgc train`.")
     path = run / PREDICTIONS_FILE
     metrics = read_sealed(run / METRICS_FILE).get("test") if (run / METRICS_FILE).exists() else None
     if metrics is None or not path.is_file():

@@ -14,6 +14,7 @@ from ...cache.bounds import Between, Matching, problem
 from ...cache.durable import file_sha256, unseal
 from ...cache.errors import RunError, StoreCorruptError
 from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
+from ...cache.format.plan import is_store
 from ..config import TrainConfig
 from ..model.config import ModelConfig, upgrade_options
 
@@ -127,12 +128,25 @@ def find_model(folder: Path) -> Path:
         If there is none.
     """
     folder = folder / "best" if (folder / "best" / "config.json").is_file() else folder
-    if not (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():
+        return folder
+    refuse_store(folder)
+    if not folder.exists():
+        raise RunError(f"{folder}: no such folder. Give a run of `mgc train`, or its best/.")
+    if (folder / "config.yaml").is_file():
         raise RunError(
-            f"{folder}: no trained model (config.json is missing). Give a run of `mgc train`, or its best/. After an "
-            "interrupted training, continue it with `mgc train --resume`."
+            f"{folder}: no trained model: the training ended before its first epoch. Continue it with `mgc train STORE "
+            f"-o {folder} --resume`."
         )
-    return folder
+    raise RunError(f"{folder}: no trained model (config.json is missing). Give a run of `mgc train`, or its best/.")
+
+
+def refuse_store(folder: Path) -> None:
+    """Raise :class:`RunError` if there is a feature store where a run is expected."""
+    if is_store(folder):
+        raise RunError(
+            f"{folder}: a feature store, where a run is expected. The run comes first, then the store or songs."
+        )
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
