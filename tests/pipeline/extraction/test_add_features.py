@@ -201,7 +201,7 @@ def test_damage_of_an_added_encoder_is_reported_and_repaired(sample, store, key)
         assert (done.pending_added, done.not_built) == ({}, {})
     else:  # the folder of its encoder is not given
         assert (done.pending_added, done.parts_built) == ({"tiny": 4}, 0)
-        assert "text model 'bert': no such folder" in done.not_built["tiny"]
+        assert "text model 'bert': neither a folder nor a known name" in done.not_built["tiny"]
     done = api.store_repair(store, source, text_model=str(folder / "bert"))
     assert (done.damages, done.pending_added, done.not_built) == ([], {}, {})
     assert verify(store, full=True) == []

@@ -25,7 +25,7 @@ from mgc.pipeline.text.lyrics import CLEANING_RULE, clean_lyrics
 from mgc.pipeline.text.models import find_text_model
 
 TIMED = "[00:01.00]one line\n[00:05.00]and two"
-OPTIONS: dict[str, Any] = {"features": ("lyrics", "genres"), "workers": 0}
+OPTIONS: dict[str, Any] = {"features": ("lyrics", "genres"), "text_model": "minilm", "workers": 0}
 
 
 def songs(folder: Path, n: int) -> Source:
