@@ -202,7 +202,7 @@ def store_select(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Store to write; a sealed HDF5 file if the name ends with .h5.", show_default=False
+            "--output", "-o", help="Store to write; a sealed HDF5 file if it ends with .h5.", show_default=False
         ),
     ],
     selection: Annotated[dict[str, Any], selection_flags],

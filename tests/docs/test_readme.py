@@ -50,6 +50,14 @@ def test_the_table_of_the_demo_has_the_figures_of_its_benchmark() -> None:
     assert date in page.read_text(encoding="utf-8")
 
 
+def test_figures_of_the_default_preset_were_printed() -> None:
+    (sentence,) = re.findall(
+        r"The default model has .*?\(\[tables\]\(benchmarks/tables/paper\.md\)\)\.", README, re.DOTALL
+    )
+    assert len(numbers(sentence)) == 4
+    assert missing(sentence, ROOT / "benchmarks" / "tables" / "paper.md") == []
+
+
 def test_the_disk_space_of_the_demo_was_printed() -> None:
     (linked,) = re.findall(r"\[([^]]+)\]\(benchmarks/speed/install\.md\)", README)
     assert numbers(linked)
