@@ -93,7 +93,7 @@ class TrainingResult:
         """A sentence if the run was finished before; else None."""
         if self.placement is not None:
             return None
-        return f"nothing to do: all {counted(len(self.history), 'epoch')} of this run are trained"
+        return f"nothing to do: this run is finished, with {counted(len(self.history), 'epoch')}"
 
     @property
     def remarks(self) -> list[str]:

@@ -133,7 +133,7 @@ def test_training_a_finished_run_again_changes_no_file(
     again = call(*command, *(more if "--resume" in more else ()))
     assert snapshot(run) == before
     assert again.out.splitlines() == [
-        "nothing to do: all 2 epochs of this run are trained",
+        "nothing to do: this run is finished, with 2 epochs",
         f"report: {run / 'report.html'}",
     ]
     assert [line for line in again.err.splitlines() if not line.startswith("statistics: ")] == []

@@ -265,7 +265,7 @@ def test_finished_run_can_be_extended_and_is_otherwise_unchanged(
     for resume in (False, True):
         again = train(small_store, tmp_path / "run", small_config(epochs=2), resume=resume)
         assert (len(again.history), again.placement) == (2, None)
-        assert again.remarks[0] == "nothing to do: all 2 epochs of this run are trained"
+        assert again.remarks[0] == "nothing to do: this run is finished, with 2 epochs"
         assert [folder_bytes(tmp_path / "run" / name) for name in ("best", "last")] == files
     train(small_store, tmp_path / "run", small_config(epochs=3), resume=True)
     ends = [folder_bytes(run / "last") for run in (tmp_path / "run", complete)]
