@@ -135,6 +135,7 @@ class _ProgressLines:
 
     def __init__(self) -> None:
         self._starts: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._state: tuple[str, int, int, str] | None = None
         self._is_printed = True
         self._last_line_s = time.monotonic()
@@ -154,7 +155,9 @@ class _ProgressLines:
 
     def __call__(self, step: str, done: int, total: int, note: str = "") -> None:
         with self._lock:
-            is_first = step not in self._starts
+            before, of = self._last.get(step, (0, -1))
+            is_first = done < before or total != of  # also where a step of this name begins again
+            self._last[step] = done, total
             if is_first:
                 if not self._is_printed:
                     self._print()

@@ -72,6 +72,18 @@ def test_progress_lines_end_with_the_last_state_of_every_step(capsys) -> None:
     ]
 
 
+def test_progress_of_a_step_that_begins_again_counts_its_own_time(capsys, monkeypatch) -> None:
+    """As the extraction of the new song does in the demo, after that of the collection."""
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    lines = console._ProgressLines()
+    for second, (done, total) in enumerate([(0, 240), (240, 240), (0, 1), (1, 1), (0, 1), (1, 1)]):
+        now[0] = 10.0 * second
+        lines("extract", done, total)
+    printed = [line for line in capsys.readouterr().err.splitlines() if "took" in line]
+    assert printed == [f"extract: {n} of {n}; took 10.0 s" for n in (240, 1, 1)]
+
+
 def test_progress_lines_go_on_during_a_long_unit_of_work_and_stop_with_it(capsys, monkeypatch) -> None:
     monkeypatch.setattr(console, "LOG_INTERVAL_S", 0.5)
     with Terminal().progress() as steps:
