@@ -139,6 +139,7 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
     evaluation, scored = record.evaluation, record.scored
     clip_s = record.preprocessor.get("recipe", {}).get("mel", {}).get("clip_s")
     player = Player(page=out.parent, root=audio_root, clip_s=clip_s)
+    genres = record.labels.get("genres", record.about.get("genres", []))
     return write_page(
         out,
         "run.html",
@@ -146,11 +147,11 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
         heading=f"Genre classification from {MODALITIES[record.modalities]}",
         record=record,
         key_facts=_key_facts(record),
-        genres=record.labels.get("genres", record.about.get("genres", [])),
+        genres=genres,
         evaluation=evaluation,
         best=best_epoch(record.epochs),
         tiles=_tiles(evaluation) if evaluation else [],
-        course=_course(record.epochs, record.config),
+        course=_course(record.epochs, record.config, len(genres)),
         metric_names={key: metric.name for key, metric in DECISION_METRICS.items()},
         metric_rows=_metric_rows(evaluation) if evaluation else [],
         parts={PARTS.get(key, key): part for key, part in evaluation.get("parts", {}).items() if part["n_tracks"]},
@@ -226,7 +227,7 @@ def _metric_rows(evaluation: Json) -> list[tuple[str, Json]]:
     return rows
 
 
-def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
+def _course(epochs: Sequence[Json], config: Json, n_genres: int) -> dict[str, Chart] | None:
     """Draw losses and validation metrics per epoch; None before the first epoch is finished."""
     if not epochs:
         return None
@@ -235,9 +236,7 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
     both = config.get("contrastive", True) is not False
     lambda_ = float(config.get("lambda_", 0.3)) if both else 0.0
     trained_on = "cross-entropy" if config.get("loss", "bce") == "bce" else "asymmetric loss"
-    if config.get("bce_reduction", "mean") == "sum":
-        trained_on += ", summed over genres"
-
+    divisor = n_genres if config.get("bce_reduction", "mean") == "sum" and n_genres else 1
     rise = int(config.get("lambda_warmup_epochs", 0)) + 1
     weights = [lambda_ * min(1.0, epoch / rise) for epoch in x]
 
@@ -255,10 +254,10 @@ def _course(epochs: Sequence[Json], config: Json) -> dict[str, Chart] | None:
     title = "Training loss" + ("" if rise == 1 else f" (lambda warm-up: {counted(rise - 1, 'epoch')})")
     loss = line_chart(x, curves, title=title, y_label="loss (nats)")
     curves = {
-        f"training ({trained_on})": series("classification"),
+        f"training ({trained_on})": series("classification", [1 / divisor] * len(x)),
         "validation (cross-entropy)": series("val_bce"),
     }
-    classification = line_chart(x, curves, title="Classification loss", y_label="loss (nats)", mark=mark)
+    classification = line_chart(x, curves, title="Classification loss", y_label="loss per genre (nats)", mark=mark)
     curves = {
         "mAP": series("val_map"),
         "Jaccard at 0.5": series("val_jaccard"),

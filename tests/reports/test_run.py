@@ -29,6 +29,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.training.train import train
+from mgc.reports import run as report_of_run
 from mgc.reports.comparison import write_comparison
 from mgc.reports.run import write_report
 from mgc.reports.run_sections import clustered_order
@@ -341,6 +342,18 @@ def _add_intervals(document: Any) -> None:
             _add_intervals(value)
     if isinstance(document, dict) and document.get("value") is not None and "low" in document:
         document |= {"low": document["value"] - 0.01, "high": document["value"] + 0.01}
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [("mean", 2.0), ("sum", 0.5)])
+def test_classification_losses_of_training_and_validation_are_both_means_over_genres(
+    monkeypatch: pytest.MonkeyPatch, reduction: str, expected: float
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(report_of_run, "line_chart", lambda x, curves, **options: drawn.update(curves))
+    epochs = [{"epoch": 1, "loss": 3.0, "classification": 2.0, "val_bce": 0.4, "val_map": 0.5}]
+    report_of_run._course(epochs, {"bce_reduction": reduction}, 4)
+    assert drawn["training (cross-entropy)"] == [expected]
+    assert drawn["validation (cross-entropy)"] == [0.4]
 
 
 def test_report_ignores_a_truncated_line_of_the_history(run: Path, tmp_path: Path) -> None:
