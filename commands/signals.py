@@ -41,14 +41,18 @@ _SAVED = {
 """What an interrupted command leaves; the others write their result in one step, at the end."""
 
 
+_NO_COPY = -1
+
+
 @dataclass
 class _State:
-    """The first signal received; whether work polls for it; whether and where a line was printed."""
+    """The first signal received; whether work polls for it; whether and where a line was printed; the watch's pipe."""
 
     first: int | None = None
     is_polled: bool = False
     is_reported: bool = False
-    stderr: int = 2
+    stderr: int = _NO_COPY
+    wakeups: int | None = None
 
 
 _state = _State()
@@ -56,15 +60,19 @@ _state = _State()
 
 def install() -> None:
     """Handle signals that end this process. A signal that is ignored, as under nohup, stays ignored."""
-    vars(_state).update(vars(_State(stderr=os.dup(2))))  # workers that start take the original for a while
+    if _state.stderr == _NO_COPY:
+        _state.stderr = os.dup(2)  # workers that start take the original for a while
+    vars(_state).update(vars(_State(stderr=_state.stderr, wakeups=_state.wakeups)))
     for number in _WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _receive)
-    read, write = os.pipe()
-    os.set_blocking(write, False)
     with contextlib.suppress(RuntimeError):  # no further thread is allowed: only the first signal counts
-        threading.Thread(target=_watch, args=(read,), name="mgc-signals", daemon=True).start()
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        if _state.wakeups is None:
+            read, write = os.pipe()
+            os.set_blocking(write, False)
+            threading.Thread(target=_watch, args=(read,), name="mgc-signals", daemon=True).start()
+            _state.wakeups = write
+        signal.set_wakeup_fd(_state.wakeups, warn_on_full_buffer=False)
 
 
 def _receive(number: int, _: object) -> None:
@@ -76,10 +84,12 @@ def _receive(number: int, _: object) -> None:
 
 def _watch(wakeups: int) -> NoReturn:
     """End the process at a second signal or at the end of the grace period; no Python lock or handler can block it."""
+    poll = select.poll()  # select cannot watch a file descriptor above 1023
+    poll.register(wakeups, select.POLLIN)
     first, first_s = 0, 0.0
     while True:
         left_s = max(0.0, first_s + GRACE_PERIOD_S - time.monotonic()) if first else None
-        if not select.select([wakeups], [], [], left_s)[0]:
+        if not poll.poll(None if left_s is None else 1e3 * left_s):
             _end(first)
         for number in os.read(wakeups, 64):
             if number not in _WORDS:

@@ -250,7 +250,7 @@ def _few_warnings(groups: Sequence[str]) -> list[str]:
     if len(groups) >= MIN_TRACKS and n_groups >= MIN_GROUPS:
         return []
     tracks = f"{counted(len(groups), 'track')} {by_artists(len(groups), n_groups, count_with_artist(groups))}"
-    return [f"only {tracks}: {TOO_FEW}. Evaluate on at least {MIN_TRACKS} tracks by {MIN_GROUPS} artists."]
+    return [f"only {tracks}: {TOO_FEW}. Evaluate on at least {MIN_TRACKS} tracks in {MIN_GROUPS} groups."]
 
 
 def _label_warnings(run: Path, labels: GenresById | None) -> list[str]:

@@ -13,7 +13,7 @@ from mgc.cache.messages import counted, did_you_mean, interval, join_names, limi
 
 def test_examples_of_the_docstrings_hold() -> None:
     results = doctest.testmod(messages)
-    assert (results.failed, results.attempted) == (0, 8)
+    assert (results.failed, results.attempted) == (0, 9)
 
 
 @pytest.mark.parametrize(

@@ -233,3 +233,25 @@ def test_full_disk_under_stdout_is_reported(songs: Path) -> None:
         )
     assert done.returncode == 2
     assert "No space left on device" in done.stderr.splitlines()[-1]
+
+
+WATCHED = """
+import os, resource, threading, time
+from mgc.commands import signals
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2048), most))
+files = [open(os.devnull) for _ in range(1100)]
+signals.install()
+count = len(os.listdir("/proc/self/fd"))
+for _ in range(3):
+    signals.install()
+time.sleep(0.2)
+watches = [thread for thread in threading.enumerate() if thread.name == "mgc-signals"]
+print(len(os.listdir("/proc/self/fd")) - count, len(watches), all(thread.is_alive() for thread in watches))
+"""
+
+
+def test_watch_of_signals_is_started_once_and_works_above_file_1023() -> None:
+    """One process may run several commands, and may have many files open."""
+    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["0", "1", "True"], "")

@@ -132,7 +132,7 @@ def test_report_shows_lengths_languages_and_labels(odd: tuple[Path, Any]) -> Non
     n_en = sum(track["language"] == "en" for track in world.tracks)
     assert f"The most frequent of 3 languages is en, with {100 * n_en / 130:.1f} %" in text
     mean = np.mean([len(track["genres"]) for track in world.tracks])
-    assert f"87 genres over 130 planned tracks, {mean:.2f} per track on average, 2 at most. 1 track without" in text
+    assert f"87 genres in 130 planned tracks, {mean:.2f} per track on average, 2 at most. 1 track without" in text
 
 
 def test_names_with_markup_are_escaped(odd: tuple[Path, Any]) -> None:

@@ -171,4 +171,4 @@ def test_compare_prints_which_differences_are_significant(call, tmp_path):
     assert (row["decided"], row["better"]) == (True, "second")
     assert f"{row['difference']['value']:+.3f}" in line
     refused = call("compare", first, tmp_path / "missing")
-    assert (refused.code, "mgc evaluate" in refused.err) == (2, True)
+    assert (refused.code, "no such folder. Give a run" in refused.err) == (2, True)
