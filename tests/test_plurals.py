@@ -23,7 +23,6 @@ SEVERAL = {
     "heads/data/labels.py {limit} training tracks": "a limit above 1",
     "heads/data/folds.py {n_folds} folds": "there are at least three",
     "heads/evaluation/evaluate.py {MIN_TRACKS} tracks": "a constant above 1",
-    "heads/evaluation/evaluate.py {MIN_GROUPS} groups": "a constant above 1",
     "heads/evaluation/evaluate.py {split} tracks": "the name of a split, and no count",
     "heads/runs/model_card.py {config.bce_reduction} over genres": "a value of the configuration",
     "heads/runs/published_model.py {config.n_genres} genres": "declared by a damaged file",
