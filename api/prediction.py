@@ -247,9 +247,7 @@ def _predict(
     else:
         with _extracted(songs, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
-    place = {track.id: i for i, track in enumerate(songs.tracks)}  # a store sorts them by id
-    ordered = sorted(result.predictions, key=lambda song: place[song.id])
-    return dataclasses.replace(result, predictions=ordered, remarks=[*songs.notes, *result.remarks])
+    return in_source_order(result, songs)
 
 
 def _predict_store(
@@ -329,13 +327,24 @@ def _extracted(
     from ..pipeline.text.encoder import TextSource
 
     text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
-    workers = 0 if options.workers is None and len(source.tracks) < MANY_SONGS else options.workers
-    choices = ExtractOptions(features=("mel", "lyrics"), workers=workers)
+    choices = ExtractOptions(features=("mel", "lyrics"), workers=workers_for(source, options.workers))
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
         extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
         with FeatureStore.open(path) as store:
             yield store
+
+
+def in_source_order(result: Predictions, source: Source) -> Predictions:
+    """Return predictions in the order of the songs, which a store sorts by id, with the notes of the source."""
+    place = {track.id: i for i, track in enumerate(source.tracks)}
+    ordered = sorted(result.predictions, key=lambda song: place[song.id])
+    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
+
+
+def workers_for(source: Source, workers: int | None) -> int | None:
+    """Return 0 for few songs, for which starting processes does not pay off, unless `workers` are given."""
+    return 0 if workers is None and len(source.tracks) < MANY_SONGS else workers
 
 
 def collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:

@@ -17,7 +17,7 @@ from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import ExtractOptions
 from .extraction import extract
-from .prediction import MANY_SONGS, collect
+from .prediction import collect, in_source_order, workers_for
 from .predictions import Predictions
 from .shared import extra
 
@@ -46,7 +46,7 @@ def tag(
     inputs : audio files, and folders of them.
     threshold : probability from which a tag counts as predicted.
     output : a .parquet, .csv or .jsonl file to write instead of returning the predictions.
-    workers : decoding processes; None for one per core from `MANY_SONGS` songs on, else 0.
+    workers : decoding processes; None for one per core from :data:`mgc.api.MANY_SONGS` songs on, else 0.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def tag(
         from ..pipeline.sources.datasets import songs_source
     source = songs_source(inputs, None, missing_ok=len(inputs) > 1, on_progress=on_progress)
     weights_folder()  # refuses missing weights before anything is decoded
-    workers = 0 if workers is None and len(source.tracks) < MANY_SONGS else workers
+    workers = workers_for(source, workers)
     options = ExtractOptions(features=("mel",), workers=workers)
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
@@ -70,9 +70,7 @@ def tag(
         extract(source, path, ExtractOptions(workers=workers), add=MUSICNN_TAGS.name, on_progress=on_progress)
         with FeatureStore.open(path) as store:
             result = collect(_blocks(store, MUSICNN_TAGS.name, TAGS, threshold), output)
-    place = {track.id: i for i, track in enumerate(source.tracks)}  # a store sorts them by id
-    songs = sorted(result.predictions, key=lambda song: place[song.id])
-    return dataclasses.replace(result, predictions=songs, remarks=[*source.notes, ABOUT])
+    return in_source_order(dataclasses.replace(result, remarks=[ABOUT]), source)
 
 
 def _blocks(store: FeatureStore, name: str, tags: Sequence[str], threshold: float) -> Iterator[PredictedBlock]:

@@ -41,9 +41,6 @@ _SAVED = {
 """What an interrupted command leaves; the others write their result in one step, at the end."""
 
 
-_NO_COPY = -1
-
-
 @dataclass
 class _State:
     """The first signal received; whether work polls for it; whether and where a line was printed; the watch's pipe."""
@@ -51,7 +48,7 @@ class _State:
     first: int | None = None
     is_polled: bool = False
     is_reported: bool = False
-    stderr: int = _NO_COPY
+    stderr: int = 2
     wakeups: int | None = None
 
 
@@ -60,9 +57,9 @@ _state = _State()
 
 def install() -> None:
     """Handle signals that end this process. A signal that is ignored, as under nohup, stays ignored."""
-    if _state.stderr == _NO_COPY:
+    _state.first, _state.is_polled, _state.is_reported = None, False, False
+    if _state.wakeups is None:
         _state.stderr = os.dup(2)  # workers that start take the original for a while
-    vars(_state).update(vars(_State(stderr=_state.stderr, wakeups=_state.wakeups)))
     for number in _WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _receive)

@@ -10,6 +10,7 @@ Shapes: W windows, T mel frames of a window, M mel bands, F features per frame.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from hashlib import sha256
 from importlib.util import find_spec
@@ -179,17 +180,12 @@ MUSICNN = Extractor(
     prepare=network,
     parameters=_PARAMETERS,
 )
-MUSICNN_TAGS = Extractor(
+MUSICNN_TAGS = dataclasses.replace(
+    MUSICNN,
     name="musicnn_tags",
-    version="1",
-    input="clip",
-    sample_rate_hz=SAMPLE_RATE_HZ,
     dims=("musicnn_tag",),
     shape=(len(TAGS),),
-    dtype="float32",
-    unit="1",
     description="musicnn (Pons and Serra 2019), probabilities of 50 Last.fm tags, mean over windows of 3 s",
     compute=tags,
-    prepare=network,
     parameters={**_PARAMETERS, "tags": list(TAGS)},
 )
