@@ -41,7 +41,8 @@ class Extractor:
     unit, description : as in the store.
     parameters : all other parameters that determine the values, as JSON values.
     sample_rate_hz : of the clips, which are resampled once from the file; None for the rate of the store's clips.
-    prepare : called once before the first track, such as to load weights; raises ConfigError if that is impossible.
+    prepare : called when the feature set is planned and before each part, such as to load weights, which it must cache;
+        raises ConfigError if that is impossible.
     compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
         ``compute(text)``, cleaned. Returns values that NumPy converts to an array of `shape`; must be deterministic.
     """
