@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConfigError, StoreCorruptError, StoreError, TrackUnavailableError
-from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, text_fingerprints
-from ..format.schema import ABSENT, FAILED, OK, ArraySpec, Flag, added_arrays, text_arrays, track_arrays
-from ..format.tables import with_column
+from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, added_fingerprints, text_fingerprints
+from ..format.schema import ABSENT, FAILED, OK, ArraySpec, added_arrays, text_arrays, track_arrays
 from ..messages import counted
 from .hdf5_reader import Hdf5Reader
+from .outcomes import Counts, count_outcomes, with_outcomes
 from .reader import StoreReader
 from .zarr_reader import ZarrReader
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Outcomes of the tracks of a store: ``planned = ok + failed + pending``; failures by reason, flags by name."""
-
-    planned: int
-    ok: int
-    failed: int
-    pending: int
-    reasons: dict[str, int]
-    flags: dict[str, int]
 
 
 class FeatureStore:
@@ -53,6 +40,7 @@ class FeatureStore:
         per attempt, the newest last.
     status : (row,) uint8; 0 absent, 1 ok, 2 failed.
     ok_rows : array rows that have features, ascending, int64.
+    required : of :meth:`requiring`: name of a feature set -> number of tracks with status ok that lack it.
     genres : names of the rows of `genre_embedding`, which the store has if `embeds_genres`.
 
     Examples
@@ -72,7 +60,7 @@ class FeatureStore:
         self.part_rows = self._reader.part_rows
         self.tracks = self._reader.tracks
         if text is not None and text in self.added:
-            self.tracks = _with_outcomes(self.tracks, self._reader.added_outcomes(text))
+            self.tracks = with_outcomes(self.tracks, self._reader.added_outcomes(text))
         self.genres = self._reader.genres
         if len(set(self.genres)) < len(self.genres):
             raise StoreCorruptError(f"{path}: the table of genres has a duplicate name. Restore the store from a copy.")
@@ -86,9 +74,8 @@ class FeatureStore:
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._rows_with: dict[str, npt.NDArray[np.int64]] = {}
         self._rows = np.asarray(self.tracks.column("row"))
-        self.status: npt.NDArray[np.uint8] = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
-        self.status[self._rows] = np.asarray(self.tracks.column("status"))
-        self.ok_rows: npt.NDArray[np.int64] = np.flatnonzero(self.status == OK)
+        self.required: Mapping[str, int] = {}
+        self.status, self.ok_rows = self._status()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mapped: bool = True, text: str | None = None) -> FeatureStore:
@@ -105,6 +92,30 @@ class FeatureStore:
         StoreNotFoundError, StoreFormatError, StoreCorruptError
         """
         return cls(Path(path), mapped=mapped, text=text)
+
+    def requiring(self, names: Iterable[str]) -> FeatureStore:
+        """Return a reader of the same files in which tracks without these added feature sets have no status ok.
+
+        Such a track has the status and the reason code of the feature set. `fingerprints` covers the feature sets.
+
+        Raises
+        ------
+        ConfigError
+            If there is no added feature set of one of the names.
+        """
+        other = copy.copy(self)
+        for name in names:
+            if name in other.required:
+                continue
+            self._refuse_other_set(name)
+            n_before = other.counts().ok
+            other.tracks = with_outcomes(other.tracks, self.added_outcomes(name))
+            other.required = {**other.required, name: n_before - other.counts().ok}
+            prints = added_fingerprints(self.added[name], self.recipe.genre_names)
+            other.fingerprints = {**other.fingerprints, **prints}
+        other.status, other.ok_rows = other._status()
+        other._rows_with = {}
+        return other
 
     @property
     def arrays(self) -> list[ArraySpec]:
@@ -173,18 +184,7 @@ class FeatureStore:
         if feature_set is not None:
             own = self.newest_tracks(["status"]).column("status")
             tracks = tracks.filter(pc.not_equal(own, FAILED))
-        reasons = Counter(reason for reason in tracks.column("reason").drop_null().to_pylist() if reason)
-        bits, status = np.asarray(tracks.column("flags")), np.asarray(tracks.column("status"))
-        flags = {str(flag.name): int(((bits & flag.value) != 0).sum()) for flag in Flag if feature_set is None}
-        ok, failed = int((status == OK).sum()), int((status == FAILED).sum())
-        return Counts(
-            planned=len(status),
-            ok=ok,
-            failed=failed,
-            pending=len(status) - ok - failed,
-            reasons=dict(reasons.most_common()),
-            flags={name: count for name, count in flags.items() if count},
-        )
+        return count_outcomes(tracks, with_flags=feature_set is None)
 
     @property
     def pending_note(self) -> str | None:
@@ -193,9 +193,9 @@ class FeatureStore:
         pending = int((self.newest & (own != FAILED) & (self.status[self._rows] == ABSENT)).sum())
         if not pending:
             return None
-        command = "mgc extract" if self.text is None else f"mgc extract --add {self.text}"
-        tracks = counted(int(self.newest.sum()), "track")
-        return f"{self.path}: {pending} of {tracks} pending. Run `{command}` again to finish the extraction."
+        added = [f"`mgc extract --add {name}`" for name in (self.text, *self.required) if name is not None]
+        command, tracks = " and ".join(added) or "`mgc extract`", counted(int(self.newest.sum()), "track")
+        return f"{self.path}: {pending} of {tracks} pending. Run {command} again to finish the extraction."
 
     def newest_tracks(self, columns: Sequence[str] | None = None, *, feature_set: str | None = None) -> pa.Table:
         """Return the newest row of each track of `tracks`, or some of their columns.
@@ -211,10 +211,8 @@ class FeatureStore:
         """
         tracks = self.tracks
         if feature_set is not None:
-            if feature_set not in self.added:
-                added = ", ".join(self.added) or "none"
-                raise ConfigError(f"no added feature set {feature_set!r}: {self.path} (added: {added})")
-            tracks = _with_outcomes(tracks, self.added_outcomes(feature_set))
+            self._refuse_other_set(feature_set)
+            tracks = with_outcomes(tracks, self.added_outcomes(feature_set))
         tracks = tracks if columns is None else tracks.select(columns)
         return tracks if self.newest.all() else tracks.filter(pa.array(self.newest))
 
@@ -322,6 +320,16 @@ class FeatureStore:
             self._rows_with[name] = np.intersect1d(rows, self.ok_rows)
         return self._rows_with[name]
 
+    def _status(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Return the status of every array row, and the rows with status ok."""
+        status = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
+        status[self._rows] = np.asarray(self.tracks.column("status"))
+        return status, np.flatnonzero(status == OK)
+
+    def _refuse_other_set(self, name: str) -> None:
+        if name not in self.added:
+            raise ConfigError(f"no added feature set {name!r}: {self.path} (added: {', '.join(self.added) or 'none'})")
+
     def _replace_text(self, text: str) -> None:
         """Replace the store's own text features by those of an added feature set."""
         recipe = self.texts.get(text)
@@ -375,15 +383,3 @@ class FeatureStore:
         if name not in self._columns:
             self._columns[name] = self._reader.column(self._spec(name), self.rows_with(name))
         return self._columns[name]
-
-
-def _with_outcomes(tracks: pa.Table, added: pa.Table) -> pa.Table:
-    """Return tracks with their outcomes in an added feature set; tracks without one become absent."""
-    index = pc.index_in(tracks.column("row"), value_set=added.column("row"))
-    has_own = pc.equal(tracks.column("status"), OK)
-    for name in ("status", "reason", "detail"):
-        values = added.column(name).combine_chunks().take(index)
-        if name == "status":
-            values = pc.fill_null(values, ABSENT)
-        tracks = with_column(tracks, name, pc.if_else(has_own, values, tracks.column(name)))
-    return tracks

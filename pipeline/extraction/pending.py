@@ -18,7 +18,8 @@ from ...cache.format.plan import Plan, read_genres, read_plan
 from ...cache.format.recipe import ExtractorRecipe, FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, OK
-from ...cache.reading.store import Counts, FeatureStore
+from ...cache.reading.outcomes import Counts
+from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ...cache.writing.commits import roll_forward
 from ...cache.writing.creation import add_feature_set

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.chromium import Chromium
-from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import ExtractorRecipe, MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import FAILED, OK
-from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
-from mgc.cache.writing.creation import create_store
+from mgc.cache.writing.creation import add_feature_set, create_store
 from mgc.heads.config import TrainConfig
 from mgc.heads.evaluation.evaluate import evaluate
 from mgc.heads.training.train import train
@@ -116,6 +117,65 @@ class World:
                 self._arrays(slice(rows.start, rows.stop)),
                 pa.Table.from_pylist(self._outcomes(rows), schema=OUTCOME_SCHEMA),
             )
+        return FeatureStore.open(path)
+
+    def add(
+        self,
+        path: Path,
+        name: str,
+        values: npt.NDArray[Any],
+        *,
+        dims: Sequence[str] | None = None,
+        lengths: npt.NDArray[np.integer[Any]] | None = None,
+        failed: Collection[int] = (),
+        n_parts: int | None = None,
+        **changes: Any,
+    ) -> FeatureStore:
+        """Add the feature set of an extractor of clips to a written world, and return its store.
+
+        Parameters
+        ----------
+        values : (track, ...) of one dtype. dims : names of its dimensions after the first; default: one per dimension.
+        lengths : (track,) valid entries of a sequence, along its first dimension that ends in ``_frame``.
+        failed : tracks that fail with ``EXTRACTOR_FAILED``.
+        n_parts : extract only the first parts. changes : fields of the recipe.
+        """
+        dims = tuple(dims or (f"{name}_d{axis}" for axis in range(1, values.ndim)))
+        frame = next((dim for dim in dims if dim.endswith("_frame")), None)
+        if lengths is not None:
+            changes["length"] = frame
+        recipe = ExtractorRecipe(
+            **{
+                "extractor": name,
+                "version": "1",
+                "input": "clip",
+                "dims": dims,
+                "shape": values.shape[1:],
+                "dtype": values.dtype.name,
+                "unit": "1",
+                "description": name,
+                "parameters": {},
+                "clip": {"clip_s": MEL.clip_s},
+                **changes,
+            }
+        )
+        plan = add_feature_set(path, read_plan(path), name, recipe)
+        failed = {*failed, *self.failed}
+        for part in range(plan.n_parts if n_parts is None else n_parts):
+            rows = plan.part_range(part)
+            is_ok = np.asarray([row not in failed for row in rows])
+            stored = np.where(is_ok.reshape(-1, *[1] * (values.ndim - 1)), values[rows.start : rows.stop], np.nan)
+            arrays = {name: stored.astype(values.dtype), f"status_{name}": np.where(is_ok, OK, FAILED).astype(np.uint8)}
+            if lengths is not None:
+                arrays[f"{name}_length"] = np.where(is_ok, lengths[rows.start : rows.stop], 0).astype(np.uint32)
+            outcomes = [
+                {"row": row, "status": OK}
+                if ok
+                else {"row": row, "status": FAILED, "reason": "EXTRACTOR_FAILED", "detail": "text"}
+                for row, ok in zip(rows, is_ok, strict=True)
+            ]
+            table = pa.Table.from_pylist(outcomes, schema=ADDED_OUTCOME_SCHEMA)
+            commit_part(path, part, arrays, table, feature_set=name)
         return FeatureStore.open(path)
 
     @staticmethod
