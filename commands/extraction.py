@@ -100,7 +100,8 @@ def extract(
     allowed = _allowed_failures(max_failures)
     with terminal.progress() as steps:
         read = api.read_source(source, tracks, on_progress=steps)
-    terminal.remark(read.remarks)
+    if options.add is None:  # the first extraction printed them, and labels are those of the store
+        terminal.remark(read.remarks)
     with terminal.progress() as steps:
         report = api.extract(read.source, output, options, on_progress=steps)
     terminal.remark(report.remarks)

@@ -23,7 +23,7 @@ from ..errors import StoreCorruptError, StoreNotFoundError
 from . import layout
 from .documents import NAME, RECORD_FOLDERS, read_record
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, feature_set_recipe
-from .schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
+from .schema import ArraySpec, added_arrays, array_name, dimension_clash, length_problem, size_problem, track_arrays
 from .tables import GENRE_SCHEMA, PLAN_SCHEMA, read_table
 
 PLAN_FILE = "plan.json"
@@ -357,7 +357,7 @@ def name_clash(plan: Plan, name: str, recipe: FeatureSetRecipe) -> str | None:
     names = {spec.name for spec in existing} | {array_name("genre_embedding", other) for other in sets} | RESERVED
     if clash := sorted(names & {*(spec.name for spec in new), array_name("genre_embedding", name)}):
         return f"the store has arrays or folders of that name already ({', '.join(clash)})"
-    return dimension_clash(existing, new, name)
+    return length_problem(recipe) or dimension_clash(existing, new, name)
 
 
 def read_tracks(store: Path, generation: Generation) -> pa.Table:

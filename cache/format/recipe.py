@@ -64,7 +64,7 @@ class TextRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorRecipe:
-    """A feature of an extractor plug-in, one array, and its parameters (:mod:`mgc.pipeline.extractors.registry`).
+    """A feature of an extractor plug-in, and its parameters (:mod:`mgc.pipeline.extractors.registry`).
 
     Attributes
     ----------
@@ -73,6 +73,8 @@ class ExtractorRecipe:
     dims, shape : of the values of one track.
     parameters : all other parameters that determine the values, as JSON values.
     clip : how clips are cut and resampled, parameters of :class:`MelRecipe`; None for ``text``.
+    length : of a sequence, the dimension along which a track may have fewer values than `shape`. The array
+        ``NAME_length`` has their number.
     """
 
     extractor: str
@@ -85,6 +87,7 @@ class ExtractorRecipe:
     description: str
     parameters: Mapping[str, Any]
     clip: Mapping[str, Any] | None
+    length: str | None = None
 
 
 FeatureSetRecipe = TextRecipe | ExtractorRecipe
@@ -135,11 +138,13 @@ class Recipe:
 
 
 def recipe_document(recipe: MelRecipe | FeatureSetRecipe) -> dict[str, Any]:
-    """Return the recipe of one feature as JSON values; the backend of a text model is absent where it is torch, as in
-    stores of 0.1."""
+    """Return the recipe of one feature as JSON values, without the keys that an earlier version did not have, where
+    they have its value: the backend of a text model (torch), the length of an extractor (none)."""
     document = dataclasses.asdict(recipe)
     if isinstance(recipe, TextRecipe) and recipe.backend == "torch":
         del document["backend"]
+    if isinstance(recipe, ExtractorRecipe) and recipe.length is None:
+        del document["length"]
     return document
 
 
@@ -169,7 +174,7 @@ def added_fingerprints(recipe: FeatureSetRecipe, genre_names: Mapping[str, str])
     """Return the sha256 of the canonical recipe of each feature of an added feature set."""
     if isinstance(recipe, TextRecipe):
         return text_fingerprints(recipe, genre_names)
-    return {recipe.extractor: fingerprint(dataclasses.asdict(recipe))}
+    return {recipe.extractor: fingerprint(recipe_document(recipe))}
 
 
 def text_fingerprints(text: TextRecipe, genre_names: Mapping[str, str]) -> dict[str, str]:

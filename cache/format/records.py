@@ -22,7 +22,8 @@ from ..errors import StoreCorruptError, StoreError
 from . import layout
 from .documents import NUMBER, read_record
 from .plan import Plan
-from .schema import OK, array_name
+from .recipe import ExtractorRecipe
+from .schema import OK, array_name, length_name
 from .tables import outcome_schema, read_table
 
 COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
@@ -64,8 +65,13 @@ def required_keys(plan: Plan, part: int, feature_set: str | None, outcomes: pa.T
     """
     specs = {spec.name: spec for spec in plan.arrays(feature_set)}
     names = {array_name("status", feature_set)}
-    if pc.any(pc.equal(outcomes.column("status"), OK)).as_py():
+    has_values = pc.equal(outcomes.column("status"), OK)
+    recipe = None if feature_set is None else plan.added[feature_set].recipe
+    if isinstance(recipe, ExtractorRecipe) and recipe.input == "text":  # a track without lyrics is ok and has none
+        has_values = pc.and_(has_values, pc.is_valid(outcomes.column("lyrics_sha256")))
+    if pc.any(has_values).as_py():
         names |= {"mel_frames", *(name for name, spec in specs.items() if math.isnan(spec.fill))}
+        names |= set() if feature_set is None else {length_name(feature_set)}
         names -= {array_name("lyrics_pooled", feature_set)}
     if "flags" in outcomes.column_names and pc.any(pc.not_equal(outcomes.column("flags"), 0)).as_py():
         names.add("flags")

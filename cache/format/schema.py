@@ -167,6 +167,9 @@ def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
     status = dataclasses.replace(status, name=array_name("status", name), description=mask)
     if isinstance(recipe, TextRecipe):
         return [status, *text_arrays(recipe, name)]
+    inner = recipe.shape
+    if recipe.length in recipe.dims[:1] and recipe.shape:  # so that only chunks with values are read
+        inner = (_largest_divisor(recipe.shape[0], 128), *recipe.shape[1:])
     feature = ArraySpec(
         name=name,
         dims=("track", *recipe.dims),
@@ -175,9 +178,26 @@ def added_arrays(name: str, recipe: FeatureSetRecipe) -> list[ArraySpec]:
         fill=math.nan if np.dtype(recipe.dtype).kind == "f" else 0,
         unit=recipe.unit,
         description=recipe.description,
-        inner=(1, *recipe.shape) if math.prod(recipe.shape) >= LARGE_VALUES else (),
+        inner=(1, *inner) if math.prod(recipe.shape) >= LARGE_VALUES else (),
     )
-    return [status, feature]
+    return [status, feature] if recipe.length is None else [status, feature, _length_array(name, recipe.length)]
+
+
+def length_name(name: str) -> str:
+    """Return the name of the array with the lengths of the sequences of an extractor."""
+    return f"{name}_length"
+
+
+def _length_array(name: str, dimension: str) -> ArraySpec:
+    return ArraySpec(
+        name=length_name(name),
+        dims=("track",),
+        tail=(),
+        dtype="uint32",
+        fill=0,
+        unit="steps",
+        description=f"entries of {name} along {dimension} that have values; later ones are fill; 0 without features",
+    )
 
 
 def _track_array(
@@ -205,6 +225,13 @@ def size_problem(specs: Iterable[ArraySpec], part_rows: int) -> str | None:
     return None
 
 
+def length_problem(recipe: FeatureSetRecipe) -> str | None:
+    """Return what is wrong with the `length` of an extractor; None if nothing is."""
+    if isinstance(recipe, TextRecipe) or recipe.length is None or recipe.length in recipe.dims:
+        return None
+    return f"its length is {recipe.length!r}, which is not one of its dims {recipe.dims}"
+
+
 def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], name: str) -> str | None:
     """Return which dimension of the feature set `name` has another length in the arrays that exist; None if none."""
     lengths = {dim: length for spec in existing for dim, length in zip(spec.dims[1:], spec.tail, strict=True)}
@@ -217,6 +244,22 @@ def dimension_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], nam
                     f"its dimension {dim!r} is {length} long, the store's {lengths.get(dim, 'another thing')}; give it "
                     f"a name of its own, such as {name}_{dim}"
                 )
+    return None
+
+
+def coordinate_clash(existing: Iterable[ArraySpec], new: Iterable[ArraySpec], name: str) -> str | None:
+    """Return which name both an array and a dimension would have, with a feature set `name`; None if none.
+
+    xarray makes such an array a coordinate. This is checked when a feature set is added: older stores may have some.
+    """
+    existing, new = list(existing), list(new)
+    for spec in new:
+        for dim in spec.dims[1:]:
+            if any(dim == other.name for other in (*new, *existing)):
+                return f"its dimension {dim!r} has the name of an array; use another name, such as {name}_dim"
+    dims = {dim for spec in existing for dim in spec.dims}
+    if clash := sorted(dims & {spec.name for spec in new}):
+        return f"the store has a dimension {clash[0]!r}; use another name for the feature set"
     return None
 
 

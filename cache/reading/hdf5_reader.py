@@ -18,7 +18,15 @@ from ..format.documents import Attributes, refuse_other_format
 from ..format.layout import genre_spec
 from ..format.plan import plan_problem
 from ..format.recipe import Recipe, TextRecipe, feature_set_recipe
-from ..format.schema import ArraySpec, added_arrays, array_name, dimension_clash, size_problem, track_arrays
+from ..format.schema import (
+    ArraySpec,
+    added_arrays,
+    array_name,
+    dimension_clash,
+    length_problem,
+    size_problem,
+    track_arrays,
+)
 from ..format.tables import ADDED_OUTCOME_SCHEMA, GENRE_SCHEMA, OUTCOME_SCHEMA, PLAN_SCHEMA, check_content
 from ..messages import printable
 from .hdf5_contents import array_fault, column_fault, dtype_of, foreign_contents, hdf5_errors, unknown_names
@@ -85,7 +93,7 @@ class Hdf5Reader(StoreReader):
         specs, tables = track_arrays(self.recipe), {"tracks": _TRACKS, "genres": GENRE_SCHEMA}
         genres = [] if not self.embeds_genres else [genre_spec(self.recipe.lyrics.hidden_size)]  # type: ignore[union-attr]
         for name, recipe in self.added.items():
-            if fault := dimension_clash(specs, added_arrays(name, recipe), name):
+            if fault := length_problem(recipe) or dimension_clash(specs, added_arrays(name, recipe), name):
                 raise self._foreign(name, fault)
             specs += added_arrays(name, recipe)
             tables[f"added/{name}"] = ADDED_OUTCOME_SCHEMA

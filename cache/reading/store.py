@@ -69,8 +69,11 @@ class FeatureStore:
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
             self._replace_text(text)
+        self._extractor_of: dict[str, str] = {}
+        """Array -> feature set of an extractor."""
         for name, recipe in self.extractors.items():
-            self._specs[name] = next(spec for spec in added_arrays(name, recipe) if spec.name == name)
+            for spec in added_arrays(name, recipe)[1:]:
+                self._specs[spec.name], self._extractor_of[spec.name] = spec, name
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._rows_with: dict[str, npt.NDArray[np.int64]] = {}
         self._rows = np.asarray(self.tracks.column("row"))
@@ -267,8 +270,8 @@ class FeatureStore:
         indices = np.asarray(rows, dtype=np.int64)
         spec = self._spec(name)
         self._refuse_unavailable(indices)
-        if name in self.extractors and not np.isin(indices, self.rows_with(name)).all():
-            self._refuse_without(name, indices)
+        if name in self._extractor_of and not np.isin(indices, self.rows_with(name)).all():
+            self._refuse_without(self._extractor_of[name], indices)
         if not spec.sharded:
             values: npt.NDArray[Any] = self._column(name)[indices]
             if out is None:
@@ -300,7 +303,8 @@ class FeatureStore:
 
     @property
     def extractors(self) -> dict[str, ExtractorRecipe]:
-        """Name -> recipe of the added feature sets of extractors; each is an array of that name."""
+        """Name -> recipe of the added feature sets of extractors; each has an array of that name, and a sequence also
+        ``NAME_length``."""
         return {name: recipe for name, recipe in self.added.items() if isinstance(recipe, ExtractorRecipe)}
 
     def rows_with(self, name: str) -> npt.NDArray[np.int64]:
@@ -312,8 +316,9 @@ class FeatureStore:
             If the store has no such array.
         """
         self._spec(name)
-        if name not in self.extractors:
+        if name not in self._extractor_of:
             return self.ok_rows
+        name = self._extractor_of[name]
         if name not in self._rows_with:
             outcomes = self._reader.added_outcomes(name)
             rows = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), OK)).column("row"))

@@ -117,8 +117,8 @@ def _copy_part(
     names = {spec.name for spec in source.arrays}
     arrays = {}
     for spec in plan.arrays(feature_set):
-        name = spec.name.removesuffix(f"_{feature_set}")
-        arrays[spec.name] = source.read(name if name in names else spec.name, source_rows)
+        name = spec.name if spec.name in names else spec.name.removesuffix(f"_{feature_set}")
+        arrays[spec.name] = source.read(name, source_rows)
     outcomes = with_rows(tracks, rows)
     extractor = source.extractors.get(feature_set or "")
     if extractor is not None and extractor.input == "clip":  # such an extractor reads no lyrics

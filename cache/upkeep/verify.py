@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..durable import file_sha256, inside, names_in, open_regular
@@ -17,6 +18,7 @@ from ..errors import StoreCorruptError, StoreError
 from ..format import layout
 from ..format.documents import foreign_entry, is_record_key, read_record
 from ..format.plan import FEATURES, PLAN_FILE, feature_set_key, feature_set_keys, object_keys, read_tracks
+from ..format.recipe import ExtractorRecipe
 from ..format.records import (
     QUARANTINE,
     ROWS,
@@ -27,7 +29,8 @@ from ..format.records import (
     record_files,
     required_keys,
 )
-from ..format.schema import OK, array_name
+from ..format.schema import OK, array_name, length_name
+from ..format.sequences import wrong_rows
 from ..steps import Progress, silent
 from ..writing.commits import matches_plan, roll_forward
 from ..writing.publish import STAGING
@@ -225,10 +228,23 @@ class _Inspection:
         for name, values in stored.items():
             large = name == "mel" or (name.startswith("lyrics") and values.ndim == 3)
             if large and not np.isfinite(values[ok]).all():
-                finite = np.isfinite(values[ok]).reshape(int(ok.sum()), -1).all(axis=1)
-                tracks = self._ids(part, set(np.asarray(rows)[ok][~finite].tolist()))
-                detail = "non-finite values in rows with status ok"
-                yield Damage(kind="values", key=name, part=part, array=name, tracks=tracks, detail=detail)
+                wrong = ok.copy()
+                wrong[ok] = ~np.isfinite(values[ok]).reshape(int(ok.sum()), -1).all(axis=1)
+                yield self._wrong_rows(part, name, wrong, "non-finite values in rows with status ok")
+        recipe = None if feature_set is None else plan.added[feature_set].recipe
+        if feature_set is None or not isinstance(recipe, ExtractorRecipe):
+            return
+        if recipe.input == "text":
+            ok &= np.asarray(outcomes.column("lyrics_sha256").is_valid())
+        lengths = stored.get(length_name(feature_set))
+        if (wrong := wrong_rows(recipe, stored[feature_set], lengths, ok)).any():
+            detail = "values that are not finite, or not those that status and length announce"
+            yield self._wrong_rows(part, feature_set, wrong, detail)
+
+    def _wrong_rows(self, part: int, name: str, wrong: npt.NDArray[np.bool_], detail: str) -> Damage:
+        rows = np.asarray(self._salvaged.plan.part_range(part))
+        tracks = self._ids(part, set(rows[wrong].tolist()))
+        return Damage(kind="values", key=name, part=part, array=name, tracks=tracks, detail=detail)
 
     def _unrecorded(self) -> Iterator[Damage]:
         """Yield damage for files that no record lists."""

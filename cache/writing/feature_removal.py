@@ -15,7 +15,7 @@ from ..durable import fsync_dir, names_in
 from ..errors import ConfigError
 from ..format.plan import FEATURES, RESERVED, added_names, feature_set_key, read_plan, unfinished_removals
 from ..format.records import COMMITS, ROWS, part_folder
-from ..format.schema import array_name
+from ..format.schema import array_name, length_name
 from .creation import update_metadata
 from .publish import refuse_busy, remove_empty_staging, sweep
 
@@ -85,7 +85,7 @@ def _remove(store: Path, name: str) -> None:
 def _arrays(name: str) -> set[str]:
     """Return the names of all possible arrays of a feature set, as the record that lists its arrays may be damaged."""
     kinds = ("status", "genre_embedding", "lyrics", "lyrics_tokens", "lyrics_tokens_full", "lyrics_pooled")
-    return {name, *(array_name(kind, name) for kind in kinds)} - RESERVED
+    return {name, length_name(name), *(array_name(kind, name) for kind in kinds)} - RESERVED
 
 
 def _marker(store: Path, name: str) -> Path:

@@ -6,17 +6,21 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ...cache.errors import ClipError, ConfigError
 from ...cache.format.plan import Plan
 from ...cache.format.recipe import ExtractorRecipe, Recipe, TextRecipe
 from ...cache.format.records import read_outcomes, read_part
-from ...cache.format.schema import FAILED, OK, Reason
+from ...cache.format.schema import FAILED, OK, Reason, length_name
+from ...cache.format.sequences import pad_sequence
 from ...cache.format.tables import ADDED_OUTCOME_SCHEMA
 from ..extractors.extractor import CLEANING
 from ..extractors.registry import load_extractor
 from ..sources.manifest import resolve_inside
 from ..text.lyrics import CLEANING_RULE, Lyrics
-from .builder import Clips, Encoder, PartBuilder, PartJob, Track
+from .builder import Clips, Encoder, PartBuilder, PartJob, Track, fail
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +108,49 @@ class ExtractorBuilder(_AddedBuilder):
                 f"extractor {added.extractor!r} differs from the one in the plan of the store: {job.store}. "
                 "Install the same version on every machine."
             )
-        if self._extractor.prepare is not None:
-            self._extractor.prepare()
+        self._added = added
+        self._waiting: list[tuple[int, Track, dict[str, Any], npt.NDArray[np.float32]]] = []
+        """Row, track, outcome and samples of the tracks of the next batch."""
+        self._extractor.prepare_once()
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
-        is_clip = self._extractor.input == "clip"
-        arguments = self._clip_arguments(i, track) if is_clip else self._text_arguments(i, track, outcome)
-        if arguments is None:
-            return  # without lyrics the row stays NaN
+        if self._extractor.input == "text":
+            lyrics = self._load_same_lyrics(i, track) if self._has_lyrics else self._load_lyrics(i, track)
+            outcome["lyrics_sha256"] = lyrics.sha256
+            if lyrics.text is not None:  # without lyrics the row stays NaN
+                self._store(i, self._values(track, lyrics.text))
+            return
+        samples, sample_rate_hz = self._clip_arguments(i, track)
+        if self._extractor.compute_batch is None:
+            self._store(i, self._values(track, samples, sample_rate_hz))
+            return
+        self._waiting.append((i, track, outcome, samples))
+        if len(self._waiting) == self._extractor.batch_size:
+            self._finish_features()
+
+    def _finish_features(self) -> None:
+        """Compute the waiting batch; after an error one by one, so that one track fails alone."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        assert self._recipe.mel is not None
+        rate_hz = self._recipe.mel.sample_rate_hz
         try:
-            self.arrays[self._extractor.name][i] = self._extractor.values(*arguments)
+            batch = self._extractor.batch_values([samples for *_, samples in waiting], rate_hz)
+        except Exception as error:
+            log.debug("extractor %s, a batch of %d tracks: %r", self._extractor.name, len(waiting), error)
+            for i, track, outcome, samples in waiting:
+                try:
+                    self._store(i, self._values(track, samples, rate_hz))
+                except ClipError as failure:
+                    fail(outcome, failure)
+            return
+        for (i, *_), values in zip(waiting, batch, strict=True):
+            self._store(i, values)
+
+    def _values(self, track: Track, *arguments: Any) -> npt.NDArray[Any]:
+        try:
+            return self._extractor.values(*arguments)
         except MemoryError:
             raise
         except Exception as error:
@@ -121,15 +158,16 @@ class ExtractorBuilder(_AddedBuilder):
             cause = f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else type(error).__name__
             raise ClipError(Reason.EXTRACTOR_FAILED, f"the extractor raised {cause}"[:200]) from error
 
-    def _clip_arguments(self, i: int, track: Track) -> tuple[Any, ...]:
+    def _store(self, i: int, values: npt.NDArray[Any]) -> None:
+        name, length = self._extractor.name, self._added.length
+        self.arrays[name][i] = pad_sequence(values, self._added, self._fill[name])
+        if length is not None:
+            self.arrays[length_name(name)][i] = values.shape[self._added.dims.index(length)]
+
+    def _clip_arguments(self, i: int, track: Track) -> tuple[npt.NDArray[np.float32], int]:
         recipe = self._recipe.mel
         assert recipe is not None
         clip = self._clips(recipe).read_samples(resolve_inside(self._job.root, track["path"]))
         if clip.source_sha256 != self._base[i]["source_sha256"]:
             raise ClipError(Reason.SOURCE_CHANGED, "its audio file has changed since the store was made")
         return clip.samples, recipe.sample_rate_hz
-
-    def _text_arguments(self, i: int, track: Track, outcome: dict[str, Any]) -> tuple[Any, ...] | None:
-        lyrics = self._load_same_lyrics(i, track) if self._has_lyrics else self._load_lyrics(i, track)
-        outcome["lyrics_sha256"] = lyrics.sha256
-        return None if lyrics.text is None else (lyrics.text,)

@@ -61,6 +61,11 @@ class PartJob:
     retry_of: int | None = None
 
 
+def fail(outcome: dict[str, Any], error: ClipError) -> None:
+    """Change the outcome of a track to failed."""
+    outcome |= {"status": FAILED, "reason": error.reason, "detail": error.detail}
+
+
 class PartBuilder:
     """Build the arrays and outcomes of one part.
 
@@ -129,6 +134,7 @@ class PartBuilder:
             embedding = executor.submit(self._embed, encoder, rows_by_text, cancelled)
             try:
                 outcomes = {i: self._outcome(i, track, errors.get(i)) for i, track in tracks.items()}
+                self._finish_features()
                 embedding.result()
             except BaseException:
                 cancelled.set()
@@ -149,7 +155,7 @@ class PartBuilder:
                 raise error
             self._add_features(i, track, outcome)
         except ClipError as failure:
-            outcome |= {"status": FAILED, "reason": failure.reason, "detail": failure.detail}
+            fail(outcome, failure)
         return outcome
 
     def _add_features(self, i: int, track: Track, outcome: dict[str, Any]) -> None:
@@ -162,6 +168,10 @@ class PartBuilder:
         outcome["flags"] = clip.flags.value
         for name in ("source_sha256", "offset_s", "seconds", "sample_rate_hz", "channels"):
             outcome[name] = getattr(clip, name)
+
+    def _finish_features(self) -> None:
+        """Add the features of tracks that :meth:`_add_features` has put off; it may add them to several tracks at once,
+        and then changes the outcomes of those that fail."""
 
     def _read_clip(self, track: Track, recipe: MelRecipe) -> ClipMel:
         path, reader = resolve_inside(self._job.root, track["path"]), self._clips(recipe)

@@ -19,6 +19,7 @@ from ...cache.errors import ConfigError
 from ...cache.format.plan import PLAN_FILE, is_store, read_plan
 from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
 from ...cache.format.records import committed
+from ...cache.messages import counted
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import roll_forward
 from ..extractors.extractor import NAME
@@ -102,7 +103,8 @@ def add_features(
     """Add a feature set of a second text encoder, or of an extractor, to a store; existing content does not change.
 
     Only extracted parts get the feature set. Run this again for parts that are extracted later. Tracks that failed in
-    the store itself get no features, and count neither as planned nor as failed.
+    the store itself get no features, and count neither as planned nor as failed. The source needs no labels: labels,
+    artists and splits are those of the store. Tracks that are not in the store are ignored.
 
     Parameters
     ----------
@@ -134,9 +136,14 @@ def add_features(
     if isinstance(recipe, TextRecipe) and plan.recipe.lyrics is None:
         raise ConfigError(f"{path}: the store has no lyrics features. Extract a new store with lyrics.")
     roll_forward(path)
-    tracks = reconcile.source_table(source)
+    of_lyrics = isinstance(recipe, TextRecipe) or recipe.input == "text"
+    planned = reconcile.newest_tracks(path, plan)
+    tracks = reconcile.with_planned_labels(planned, reconcile.source_table(source), of_lyrics=of_lyrics)
+    n_ignored = len(source.tracks) - tracks.num_rows
     plan = reconcile.plan_source(path, plan, tracks, text, append=False, may_change=False, uses_tags=source.uses_tags)
-    if name in plan.added:
+    if name not in plan.added:
+        reconcile.refuse_coordinates(plan, name, recipe)
+    else:
         reconcile.refuse(
             path,
             reconcile.recipe_differences(plan.added[name].recipe, recipe),
@@ -152,8 +159,9 @@ def add_features(
     retries = pending.records_to_retry(plan) if options.retry_failed else {}
     built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)
     roll_forward(path)
+    remarks = [f"{counted(n_ignored, 'track')} of the source ignored: not in the store"] if n_ignored else []
     return ExtractReport.of_store(
-        path, name, parts_built=built, seconds=time.monotonic() - started, remarks=pending.remarks
+        path, name, parts_built=built, seconds=time.monotonic() - started, remarks=remarks + pending.remarks
     )
 
 
@@ -170,8 +178,7 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, options: Extra
         return encoder_recipe(text, options.text_precision, backend=options.text_backend, cleaning=cleaning)
     try:
         extractor = load_extractor(name)
-        if extractor.prepare is not None:
-            extractor.prepare()  # so that what is missing is reported before the feature set is planned
+        extractor.prepare_once()  # so that what is missing is reported before the feature set is planned
         return extractor.recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
         raise ConfigError(f"--add {name}: {error}; or give a text encoder with --text-model") from error

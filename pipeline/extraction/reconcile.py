@@ -16,7 +16,7 @@ from ...cache.errors import ConfigError, RecipeMismatchError
 from ...cache.format.plan import Kind, Plan, default_part_rows, read_genres, read_tracks
 from ...cache.format.recipe import SIDES, FeatureSetRecipe, MelRecipe, Recipe, difference, differing_values
 from ...cache.format.records import committed
-from ...cache.format.schema import FAILED, Reason
+from ...cache.format.schema import FAILED, Reason, added_arrays, coordinate_clash
 from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
@@ -140,6 +140,13 @@ def recipe_differences(stored: FeatureSetRecipe, wanted: FeatureSetRecipe) -> li
     return differing_values({**asdict(stored), "model": None}, {**asdict(wanted), "model": None})
 
 
+def refuse_coordinates(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
+    """Raise ConfigError if a new feature set would give an array and a dimension the same name."""
+    existing = [spec for feature_set in (None, *plan.added) for spec in plan.arrays(feature_set)]
+    if fault := coordinate_clash(existing, added_arrays(name, recipe), name):
+        raise ConfigError(f"feature set {name!r}: {fault}")
+
+
 def refuse(path: Path, differences: Sequence[str], advice: str) -> None:
     """Raise RecipeMismatchError if there are differences."""
     if differences:
@@ -154,6 +161,28 @@ def newest_tracks(path: Path, plan: Plan) -> pa.Table:
         newest = tracks.group_by("id").aggregate([("row", "max")]).column("row_max")
         tracks = tracks.filter(pc.is_in(tracks.column("row"), newest))
     return tracks.sort_by("id") if len(plan.generations) > 1 else tracks
+
+
+def with_planned_labels(planned: pa.Table, tracks: pa.Table, *, of_lyrics: bool) -> pa.Table:
+    """Return the tracks of a source with the plan's values in place of those that an added feature does not depend on.
+
+    Labels, artists, songs, languages and splits are the plan's, so that the source needs none. Tracks that are not in
+    the plan are left out, unless planned tracks are missing, as the source is then another one.
+
+    Parameters
+    ----------
+    planned, tracks : tracks of the plan and of the source, sorted by id.
+    of_lyrics : the feature depends on lyrics, which must be those of the plan; if not, on audio.
+    """
+    is_planned = pc.is_in(tracks.column("id"), planned.column("id"))
+    if pc.sum(is_planned).as_py() == planned.num_rows:
+        tracks = tracks.filter(is_planned)
+    positions = pc.index_in(tracks.column("id"), planned.column("id"))
+    own = {"row", "id", "path", *(("lyrics_path", "inline_lyrics_sha256") if of_lyrics else ())}
+    for i, name in enumerate(tracks.column_names):
+        if name not in own:
+            tracks = tracks.set_column(i, tracks.schema.field(i), planned.column(name).take(positions))
+    return tracks
 
 
 def plan_source(

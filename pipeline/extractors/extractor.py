@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 CLEANING = "lyrics_cleaning"
 """Parameter of a text extractor's recipe: the rule that cleans lyrics, unless the store has lyrics. Default: 1."""
 
+_call_once = functools.cache(lambda prepare: prepare())
+"""Call a function, once per process unless it raises."""
+
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
 """Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that define a clip."""
 
@@ -35,16 +39,23 @@ class Extractor:
     name : of the feature and of its array: lower-case letters, digits, ``_``.
     version : increase it whenever values change. Stores record it, and cannot be continued with another version.
     input : ``clip`` or ``text``.
-    dims, shape : names and lengths of the dimensions of one track's values; () for one number per track. A name
-        that the store has already must have the same length (``mel_band``); else add the feature's name as a prefix.
+    dims, shape : names and lengths of the dimensions of one track's values; () for one number per track. Start names
+        with the feature's name, as in the layout that training reads: ``NAME_layer``, ``NAME_frame``, ``NAME_dim``, of
+        which each may be absent. A name that the store has already must have the same length (``mel_band``), and no
+        dimension may have the name of an array.
+    length : of a sequence, the dimension of `dims` along which a track may have fewer values than `shape` has, at
+        least 1. The array ``NAME_length`` has their number, and the values behind it are fill.
     dtype : one of :data:`DTYPES`; for ``text`` a float, so that NaN can stand for a track without lyrics.
     unit, description : as in the store.
     parameters : all other parameters that determine the values, as JSON values.
     sample_rate_hz : of the clips, which are resampled once from the file; None for the rate of the store's clips.
-    prepare : called when the feature set is planned and before each part, such as to load weights, which it must cache;
-        raises ConfigError if that is impossible.
+    prepare : called once per process, when the feature set is planned and before the first part of a worker, such as to
+        load weights; raises ConfigError if that is impossible.
     compute : of a clip ``compute(samples, sample_rate_hz)``, samples (n,) float32 mono without padding; of lyrics
         ``compute(text)``, cleaned. Returns values that NumPy converts to an array of `shape`; must be deterministic.
+    batch_size, compute_batch : of clips, ``compute_batch(list of samples, sample_rate_hz)`` returns the values of up to
+        `batch_size` tracks. A track's values must not depend on the other tracks. If it raises, or returns wrong
+        values, the tracks are computed one by one by `compute`, so that only the track at fault fails.
     """
 
     name: str
@@ -59,6 +70,9 @@ class Extractor:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     sample_rate_hz: int | None = None
     prepare: Callable[[], object] | None = None
+    length: str | None = None
+    batch_size: int = 1
+    compute_batch: Callable[..., Sequence[npt.ArrayLike]] | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -74,6 +88,12 @@ class Extractor:
             return f"input {self.input!r}; use 'clip' or 'text'"
         if len(self.dims) != len(self.shape) or not all(length > 0 for length in self.shape):
             return f"dims {self.dims} and shape {self.shape} do not match"
+        if self.length is not None and self.length not in self.dims:
+            return f"length {self.length!r}; use one of its dims, {self.dims}"
+        if self.batch_size < 1 or (self.batch_size > 1) != (self.compute_batch is not None):
+            return f"batch_size {self.batch_size}; use 2 or more with compute_batch, and 1 without"
+        if self.compute_batch is not None and self.input != "clip":
+            return "compute_batch; only clips are computed in batches"
         dtypes = FLOATS if self.input == "text" else DTYPES
         if type(self.dtype) is not str or self.dtype not in dtypes:
             lyrics = "; NaN stands for a track without lyrics" if self.dtype in DTYPES else ""
@@ -101,7 +121,7 @@ class Extractor:
             raise ConfigError(f"extractor {self.name!r} needs clips, but the store was made without mels.")
         clips = self.clips(mel) if mel is not None else None
         clip = {name: getattr(clips, name) for name in CLIP_PARAMETERS} if self.input == "clip" else None
-        own = ("name", "compute", "prepare", "sample_rate_hz")
+        own = ("name", "compute", "prepare", "sample_rate_hz", "batch_size", "compute_batch")
         fields = {name: value for name, value in vars(self).items() if name not in own}
         fields["parameters"] = json.loads(json.dumps(dict(self.parameters)))
         if self.input == "text" and cleaning not in (None, 1):
@@ -114,6 +134,16 @@ class Extractor:
             return mel
         return replace(mel, sample_rate_hz=self.sample_rate_hz, fmax_hz=min(mel.fmax_hz, self.sample_rate_hz / 2))
 
+    def prepare_once(self) -> None:
+        """Call `prepare`, unless this process has done so successfully.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self.prepare is not None:
+            _call_once(self.prepare)
+
     def values(self, *arguments: Any) -> npt.NDArray[Any]:
         """Compute the values of one track in the stored dtype.
 
@@ -122,8 +152,24 @@ class Extractor:
         ValueError
             If the values have another shape, are not finite, or do not fit `dtype`.
         """
-        values = np.asarray(self.compute(*arguments))
-        if values.shape != self.shape:
+        return self._checked(self.compute(*arguments))
+
+    def batch_values(self, clips: Sequence[npt.NDArray[np.float32]], sample_rate_hz: int) -> list[npt.NDArray[Any]]:
+        """Compute the values of several tracks in the stored dtype, from samples (n,) each; raises as `values` does."""
+        assert self.compute_batch is not None
+        results = self.compute_batch(list(clips), sample_rate_hz)
+        if len(results) != len(clips):
+            raise ValueError(f"values of {len(results)} tracks, the batch has {len(clips)}")
+        return [self._checked(result) for result in results]
+
+    def _checked(self, result: npt.ArrayLike) -> npt.NDArray[Any]:
+        values = np.asarray(result)
+        shape = list(values.shape)
+        if self.length is not None and len(shape) == len(self.shape):
+            axis = self.dims.index(self.length)
+            if 1 <= shape[axis] <= self.shape[axis]:
+                shape[axis] = self.shape[axis]
+        if tuple(shape) != self.shape:
             raise ValueError(f"values of shape {values.shape}, announced was {self.shape}")
         is_integer = self.dtype not in FLOATS
         if values.dtype.kind not in ("biu" if is_integer else "biuf"):
