@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .cache.messages import counted
-from .commands import ablation, api, extraction, runs, signals, stores, tagging, training
+from .commands import ablation, api, extraction, prediction, runs, signals, stores, training
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
@@ -80,8 +80,8 @@ for command in (
     runs.evaluate,
     runs.compare,
     ablation.ablate,
-    runs.predict,
-    tagging.tag,
+    prediction.predict,
+    prediction.tag,
     runs.report,
 ):
     app.command()(takes_flags(command))
@@ -185,6 +185,6 @@ def _print_demo(report: DemoReport) -> None:
         f"ratio {model / majority:.2f}"
     )
     to_stdout(f"new song with the genres {', '.join(report.new_song_genres)}; {'; '.join(report.prediction_remarks)}:")
-    runs.print_predictions([report.prediction], 5)
+    prediction.print_predictions([report.prediction], 5)
     to_stdout("seconds: " + ", ".join(f"{step} {seconds:g}" for step, seconds in report.seconds.items()))
     to_stdout(f"report: {report.report}")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from ..cache.steps import Progress
 from .demo import DEMO_OPTIONS, DemoReport, demo
 from .extraction import extract, extractors, plan
-from .prediction import MANY_SONGS, Model, load_model, predict
-from .predictions import Prediction, Predictions
+from .prediction import Model, load_model, predict
+from .predictions import MANY_SONGS, Prediction, Predictions
 from .runs import compare, evaluate, report
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import store_compact, store_drop, store_drop_feature, store_repair, store_select, store_verify
-from .tagging import tag
+from .tagging import TAGGER, tag
 from .training import ablate, train, train_dry_run
 from .views import to_dask, to_torch, to_xarray
 
 __all__ = [
     "DEMO_OPTIONS",
     "MANY_SONGS",
+    "TAGGER",
     "DemoReport",
     "Model",
     "Prediction",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,17 +25,14 @@ from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
 from ..pipeline.extraction.options import ExtractOptions
-from .predictions import Prediction, Predictions
+from .predictions import Prediction, Predictions, collect, in_source_order, workers_for
 from .runs import open_for
 from .shared import extra, with_changes
 
 if TYPE_CHECKING:
-    from ..heads.evaluation.predict import PredictedBlock
+    from ..heads.evaluation.prediction_files import PredictedBlock
     from ..heads.runs.published_model import LoadedModel
     from ..pipeline.sources.manifest import Source
-
-MANY_SONGS = 32
-"""Number of songs (or windows) from which worker processes pay off."""
 
 
 def predict(
@@ -333,29 +329,6 @@ def _extracted(
         extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
         with FeatureStore.open(path) as store:
             yield store
-
-
-def in_source_order(result: Predictions, source: Source) -> Predictions:
-    """Return predictions in the order of the songs, which a store sorts by id, with the notes of the source."""
-    place = {track.id: i for i, track in enumerate(source.tracks)}
-    ordered = sorted(result.predictions, key=lambda song: place[song.id])
-    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
-
-
-def workers_for(source: Source, workers: int | None) -> int | None:
-    """Return 0 for few songs, for which starting processes does not pay off, unless `workers` are given."""
-    return 0 if workers is None and len(source.tracks) < MANY_SONGS else workers
-
-
-def collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
-    from ..heads.evaluation.prediction_files import predicted_rows, write_predictions
-
-    if output is not None:
-        n_tracks, reasons = write_predictions(output, blocks)
-        return Predictions(predictions=[], output=str(output), n_tracks=n_tracks, reasons=reasons)
-    predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
-    failed = Counter(track.reason for track in predictions if track.reason and not track.scores)
-    return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)
 
 
 def _flags(store: FeatureStore) -> npt.NDArray[np.uint32]:

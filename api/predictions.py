@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..heads.evaluation.prediction_files import PredictedBlock
+    from ..pipeline.sources.manifest import Source
+
+MANY_SONGS = 32
+"""Number of songs (or windows) from which worker processes pay off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +73,26 @@ class Predictions:
         songs = [prediction.to_dict() for prediction in self.predictions]
         result = {"predictions": songs} if self.output is None else {"output": self.output}
         return {**result, **counts, "remarks": self.remarks}
+
+
+def in_source_order(result: Predictions, source: Source) -> Predictions:
+    """Return predictions in the order of the songs, which a store sorts by id, with the notes of the source."""
+    place = {track.id: i for i, track in enumerate(source.tracks)}
+    ordered = sorted(result.predictions, key=lambda song: place[song.id])
+    return dataclasses.replace(result, predictions=ordered, remarks=[*source.notes, *result.remarks])
+
+
+def workers_for(source: Source, workers: int | None) -> int | None:
+    """Return 0 for few songs, for which starting processes does not pay off, unless `workers` are given."""
+    return 0 if workers is None and len(source.tracks) < MANY_SONGS else workers
+
+
+def collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Predictions:
+    from ..heads.evaluation.prediction_files import predicted_rows, write_predictions
+
+    if output is not None:
+        n_tracks, reasons = write_predictions(output, blocks)
+        return Predictions(predictions=[], output=str(output), n_tracks=n_tracks, reasons=reasons)
+    predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
+    failed = Counter(track.reason for track in predictions if track.reason and not track.scores)
+    return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)

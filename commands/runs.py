@@ -1,18 +1,14 @@
-"""Commands about runs: evaluate, compare, report, predict."""
+"""Commands about runs: evaluate, compare, report."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ..cache.errors import ConfigError
-from ..cache.messages import counted, interval, printable
-from ..heads.evaluation.predict_options import PredictOptions
+from ..cache.messages import counted, interval
 from ..heads.metrics.names import (
     BASELINES,
     COLUMNS,
@@ -25,27 +21,18 @@ from ..heads.metrics.names import (
 )
 from ..heads.metrics.phrases import by_artists, resampled, tuned_on
 from . import api
-from .console import Listing, Terminal, estimate, number, print_list, print_table, to_stderr, to_stdout
+from .console import Terminal, estimate, number, print_table, to_stderr, to_stdout
 from .options import (
     Config,
     GenreDelimiter,
-    LyricsEncoding,
     MergeGenres,
     OtherLabels,
     RunArgument,
     Seed,
     StoreArgument,
-    TextDevice,
-    complete_text_model,
     print_flags,
     verbose_flags,
 )
-
-if TYPE_CHECKING:
-    from ..api import Prediction, Predictions
-
-UNRELIABLE = ("SILENT", "TRUNCATED", "DECODE_GAPS", "LYRICS_FAILED", "ENCODING_DOUBTFUL")
-"""Flags that make a prediction unreliable."""
 
 
 def evaluate(
@@ -132,86 +119,6 @@ def report(
     with terminal.progress() as steps:
         page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
     terminal.emit({"report": str(page)}, lambda: to_stdout(f"report: {page}"))
-
-
-def predict_flags(
-    threshold: Annotated[
-        str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")
-    ] = "overall",
-    windows: Annotated[
-        Literal["one", "all"],
-        typer.Option(help="one: the clip of the recipe; all: mean over the song."),
-    ] = "one",
-    text_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Path of the model's text encoder.",
-            show_default="found by name",
-            autocompletion=complete_text_model,
-        ),
-    ] = None,
-    text_device: TextDevice = "cpu",
-    lyrics_encoding: LyricsEncoding = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Decoding processes.", show_default="one per core from 32 songs on, else 0"),
-    ] = None,
-) -> PredictOptions:
-    return PredictOptions(**locals())
-
-
-def predict(
-    *,
-    run: RunArgument,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="AUDIO...|STORE|-",
-            help="Audio files, folders, or one store; - reads paths from stdin.",
-            show_default=False,
-        ),
-    ],
-    lyrics: Annotated[Path | None, typer.Option(help="Lyrics file, for a single song.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File to write (.parquet, .csv, .jsonl), one row per track."),
-    ] = None,
-    options: Annotated[PredictOptions, predict_flags],
-    top: Annotated[int, typer.Option(min=1, help="Genres to print per song.")] = 5,
-    listing: Annotated[Listing, typer.Option("--format", help="Format of the list.")] = Listing.TABLE,
-    config: Config = None,
-    terminal: Annotated[Terminal, verbose_flags],
-) -> None:
-    """Predict the genres of songs, or of all tracks of a store.
-
-    Without --lyrics, mgc reads song.txt or song.lrc next to song.mp3, or its tags.
-    A song that cannot be decoded gets a reason code.
-    If only some of the songs fail, the exit code is 3.
-
-    Examples:
-      mgc predict runs/first song.mp3 --lyrics song.txt
-      mgc predict runs/first song.mp3 --windows all
-      mgc predict runs/first songs.zarr -o scores.parquet
-      find music -name '*.flac' | mgc predict runs/first - -o scores.csv
-    """
-    from ..cache.format.plan import is_store
-
-    if inputs == [Path("-")]:
-        inputs = [Path(line) for line in sys.stdin.read().split("\n") if line.strip()]
-        options = dataclasses.replace(options, missing_ok=True)
-        if not inputs:
-            raise ConfigError("standard input has no paths. Give one path per line.")
-    with terminal.progress() as steps:
-        result = api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
-    terminal.remark(result.remarks)
-    terminal.emit({"model": str(run), **result.to_dict()}, lambda: print_predicted(result, listing, top))
-    if result.n_failed == result.n_tracks:
-        raise typer.Exit(2)
-    if result.n_failed and not (
-        len(inputs) == 1 and is_store(inputs[0])
-    ):  # failures of a store are reported by its extraction
-        to_stderr(f"{result.n_failed} of {counted(result.n_tracks, 'song')} could not be read")
-        raise typer.Exit(3)
 
 
 def _retrieval(alignment: Mapping[str, Any]) -> str:
@@ -330,41 +237,3 @@ def print_comparison(result: Mapping[str, Any], quiet: bool) -> None:
             f"Paired bootstrap over {units}. Not significant: the 95 % CI includes 0. Not tested: there are fewer "
             f"than {FEW_GROUPS} {units}. Between equal runs, about 1 in 20 metrics is significant by chance."
         )
-
-
-def print_predictions(predictions: Sequence[Prediction], top: int) -> None:
-    for prediction in predictions:
-        if not prediction.scores:
-            to_stdout(f"{printable(prediction.id)}: failed, {prediction.reason}: {prediction.detail}")
-            continue
-        notes = []
-        if prediction.windows is not None:
-            notes.append(counted(prediction.windows, "window"))
-        if prediction.failed_windows:
-            notes[-1] += f"; {prediction.failed_windows} failed: {prediction.detail}"
-        if flags := [flag for flag in prediction.flags if flag in UNRELIABLE]:
-            notes.append(", ".join(flags))
-        remarks = "".join(f" ({note})" for note in notes)
-        genres = ", ".join(prediction.genres) or "no genre above the threshold"
-        to_stdout(f"{printable(prediction.id)}{remarks}: {genres}")
-        best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
-        width = max(len(genre) for genre, _ in best)
-        for genre, score in best:
-            mark = "*" if genre in prediction.genres else " "
-            to_stdout(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
-
-
-def print_predicted(result: Predictions, listing: Listing, top: int) -> None:
-    """Print predictions as a list, or counts of those written to a file."""
-    if result.output is not None:
-        scored = result.n_tracks - result.n_failed
-        to_stdout(
-            f"{result.output}: {counted(result.n_tracks, 'track')}, {scored} with scores, {result.n_failed} failed"
-        )
-        if result.reasons:
-            print_table("failed, by reason", ("reason", "tracks"), result.reasons.items())
-    elif listing is Listing.TABLE:
-        print_predictions(result.predictions, top)
-    else:
-        rows = [song.to_row() if listing is Listing.CSV else song.to_dict() for song in result.predictions]
-        print_list(rows, list(dict.fromkeys(name for row in rows for name in row)), listing, empty="no song")

@@ -22,6 +22,7 @@ from ..device import free_bytes, resolve_device, reused_memory
 from ..model.system import System
 from ..runs.published_model import LoadedModel
 from .predict_options import PredictOptions
+from .prediction_files import PredictedBlock
 
 BLOCK_TRACKS = 1024
 """Number of tracks in memory at once when a whole catalogue is predicted."""
@@ -157,27 +158,6 @@ def score_store(
     with reused_memory(torch_device):
         outputs = score(model, batches, index, batch_size=batch_size, on_progress=on_progress)
     return ScoredStore(examples=examples, outputs=outputs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedBlock:
-    """Consecutive tracks of a catalogue, including failed ones.
-
-    Attributes
-    ----------
-    tracks : columns id, flags, reason, detail; a pending track has reason ``PENDING``. Predictions of whole songs also
-        have windows and failed_windows.
-    genres : names of the C outputs.
-    has_scores : (n,) bool, False for failed tracks.
-    scores : (n, C) float32; NaN for failed tracks.
-    predicted : (n, C) bool, predicted genres.
-    """
-
-    tracks: pa.Table
-    genres: tuple[str, ...]
-    has_scores: npt.NDArray[np.bool_]
-    scores: npt.NDArray[np.float32]
-    predicted: npt.NDArray[np.bool_]
 
 
 def predict_blocks(

@@ -1,20 +1,23 @@
 """Write predictions of a whole catalogue as Parquet, CSV or JSON Lines, block by block.
 
-One row per track. ``genres`` are the predicted genres. A failed track has a ``reason`` code, no genres and no scores.
-In CSV, the names in a cell are separated by ``|``. Predictions of whole songs also have the columns ``windows`` (number
-of windows with scores) and ``failed_windows``. The file appears under its name once it is complete.
+One row per track. ``genres`` are the predicted genres, the highest score first. A failed track has a ``reason`` code,
+no genres and no scores. In CSV, the names in a cell are separated by ``|``. Predictions of whole songs also have the
+columns ``windows`` (number of windows with scores) and ``failed_windows``. The file appears under its name once it is
+complete.
 """
 
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,9 +27,6 @@ from ...cache.format.schema import Flag
 from ...cache.messages import csv_header, csv_row
 from .scored_tracks import SCORE_PREFIX
 
-if TYPE_CHECKING:
-    from .predict import PredictedBlock
-
 _ABOUT = (
     ("id", pa.string()),
     ("genres", pa.list_(pa.string())),
@@ -35,6 +35,27 @@ _ABOUT = (
     ("detail", pa.string()),
 )
 _WINDOWS = (("windows", pa.int32()), ("failed_windows", pa.int32()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedBlock:
+    """Consecutive tracks of a catalogue, including failed ones.
+
+    Attributes
+    ----------
+    tracks : columns id, flags, reason, detail; a pending track has reason ``PENDING``. Predictions of whole songs also
+        have windows and failed_windows.
+    genres : names of the C outputs.
+    has_scores : (n,) bool, False for failed tracks.
+    scores : (n, C) float32; NaN for failed tracks.
+    predicted : (n, C) bool, predicted genres.
+    """
+
+    tracks: pa.Table
+    genres: tuple[str, ...]
+    has_scores: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float32]
+    predicted: npt.NDArray[np.bool_]
 
 
 def _about(block: PredictedBlock) -> tuple[tuple[str, pa.DataType], ...]:
@@ -80,14 +101,16 @@ def refuse_other_suffix(path: Path) -> None:
 def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
     """Yield tracks as plain values.
 
-    Keys: id, genres, scores (by genre; empty for a failed track), flags, reason, detail. Predictions of whole songs
-    also have windows and failed_windows. The flag NO_LABEL is left out, since prediction needs no labels.
+    Keys: id, genres (the highest score first), scores (by genre; empty for a failed track), flags, reason, detail.
+    Predictions of whole songs also have windows and failed_windows. The flag NO_LABEL is left out, since prediction
+    needs no labels.
     """
-    columns = (block.has_scores.tolist(), block.scores.tolist(), block.predicted.tolist())
-    for track, has_scores, scores, predicted in zip(block.tracks.to_pylist(), *columns, strict=True):
+    by_score = np.argsort(-block.scores, axis=1, kind="stable")
+    columns = (block.has_scores.tolist(), block.scores.tolist(), block.predicted.tolist(), by_score.tolist())
+    for track, has_scores, scores, predicted, order in zip(block.tracks.to_pylist(), *columns, strict=True):
         yield {
             "id": track["id"],
-            "genres": list(itertools.compress(block.genres, predicted)),
+            "genres": [block.genres[i] for i in order if predicted[i]],
             "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
             "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
             "reason": track["reason"],

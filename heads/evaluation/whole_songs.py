@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...cache.format.schema import Flag
-from .predict import PredictedBlock
+from .prediction_files import PredictedBlock
 
 _WINDOW_FLAGS = Flag.SHORT.value
 """Flags that concern a window only: the last one is short unless its length divides that of the song."""

@@ -7,6 +7,7 @@ parent, and answers one message per file.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import errno
 import functools
 import json
@@ -34,6 +35,7 @@ from .clip_process import SIZES, receive
 from .clip_reader import ClipLimits, ClipMel, ClipSamples
 from .clips import Clip, audio_seconds, decode_clip
 from .containers import Caps
+from .decoded import ClipFacts
 from .mel import log_mel, mel_frames
 
 Extract = Callable[[Path, MelRecipe, Caps, float | None], ClipMel | ClipSamples | float]
@@ -57,22 +59,18 @@ def extract(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = N
     mel = log_mel(clip.samples, recipe)
     if not np.isfinite(mel).all():
         raise ClipError(Reason.NONFINITE, "samples so large that their power overflows")
-    return ClipMel(
-        mel=mel.astype(np.float16),
-        mel_frames=mel_frames(clip.n_valid, recipe),
-        offset_s=clip.offset_s,
-        seconds=clip.seconds,
-        sample_rate_hz=clip.sample_rate_hz,
-        channels=clip.channels,
-        flags=clip.flags,
-        source_sha256=source_sha256,
-    )
+    frames = mel_frames(clip.n_valid, recipe)
+    return ClipMel(mel=mel.astype(np.float16), mel_frames=frames, source_sha256=source_sha256, **_facts(clip))
 
 
 def extract_samples(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> ClipSamples:
     """Return the audio of a file's clip; raises as :func:`extract` does, without ``NONFINITE`` for the power."""
     clip, source_sha256 = _decode_and_hash(path, recipe, caps, start_s)
-    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=source_sha256)
+    return ClipSamples(samples=clip.samples[: clip.n_valid], source_sha256=source_sha256, **_facts(clip))
+
+
+def _facts(clip: Clip) -> dict[str, Any]:
+    return {field.name: getattr(clip, field.name) for field in dataclasses.fields(ClipFacts)}
 
 
 def measure(path: Path, recipe: MelRecipe, caps: Caps, start_s: float | None = None) -> float:

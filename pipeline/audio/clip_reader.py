@@ -51,7 +51,7 @@ class ClipMel(ClipFacts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSamples:
+class ClipSamples(ClipFacts):
     """The audio of a clip.
 
     Attributes
@@ -136,11 +136,11 @@ class ClipReader:
         mel = np.frombuffer(payload, np.float16).reshape(self._recipe.n_mels, self._recipe.n_frames)
         return ClipMel(mel=mel, flags=Flag(answer.pop("flags")), **answer)
 
-    def read_samples(self, path: str | os.PathLike[str]) -> ClipSamples:
-        """Decode one file to samples; raises as :meth:`read` does."""
+    def read_samples(self, path: str | os.PathLike[str], start_s: float | None = None) -> ClipSamples:
+        """Decode one file to samples; parameters and errors as of :meth:`read`."""
         assert self._form == "samples"
-        answer, payload = self._answer(path)
-        return ClipSamples(samples=np.frombuffer(payload, np.float32), **answer)
+        answer, payload = self._answer(path, start_s)
+        return ClipSamples(samples=np.frombuffer(payload, np.float32), flags=Flag(answer.pop("flags")), **answer)
 
     def read_seconds(self, path: str | os.PathLike[str]) -> float:
         """Return the length of a file's audio as it can be decoded; raises as :meth:`read` does."""

@@ -48,7 +48,13 @@ def log_mel(samples: npt.ArrayLike, recipe: MelRecipe) -> Float32:
     y = np.ascontiguousarray(samples, dtype=np.float32)
     if y.ndim != 1:
         raise ValueError(f"log_mel takes one channel, shape (n_samples,), not {y.shape}: mix down first")
-    return _librosa_log_mel(y, recipe) if recipe.backend == "librosa" else _fast_log_mel(y, recipe)
+    if recipe.backend == "librosa":
+        return _librosa_log_mel(y, recipe)
+    power = mel_power(y, recipe)
+    np.maximum(power, AMIN, out=power)
+    np.log10(power, out=power)
+    power *= np.float32(10)
+    return power
 
 
 def mel_frames(n_valid: int, recipe: MelRecipe) -> int:
@@ -76,7 +82,13 @@ def mel_bank(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_
     return bank
 
 
-def _fast_log_mel(y: Float32, recipe: MelRecipe) -> Float32:
+def mel_power(y: Float32, recipe: MelRecipe) -> Float32:
+    """Return the mel power of contiguous samples (n_samples,) by the fast path, (n_mels, 1 + n_samples // hop_length).
+
+    Notes
+    -----
+    ``M |rfft(w x_t)|^2``, see :func:`log_mel`.
+    """
     import scipy.fft
 
     window, bank = _tables(recipe)
@@ -94,9 +106,6 @@ def _fast_log_mel(y: Float32, recipe: MelRecipe) -> Float32:
             parts *= parts
             np.add(parts[:, 0::2], parts[:, 1::2], out=spectra[:, :n])
             power[:, first : first + n] = bank @ spectra[:, :n]
-    np.maximum(power, AMIN, out=power)
-    np.log10(power, out=power)
-    power *= np.float32(10)
     return power
 
 

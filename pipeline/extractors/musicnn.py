@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.errors import ConfigError
+from ...cache.format.recipe import MelRecipe
+from ..audio.mel import mel_power
 from .extractor import Extractor
 from .tensor_bundle import read_tensors
 
@@ -37,6 +39,7 @@ TAGS = (
     *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal", "Progressive rock", "60s", "rnb"),
     *("indie pop", "sad", "House", "happy"),
 )
+_MEL = MelRecipe(sample_rate_hz=SAMPLE_RATE_HZ, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, fmax_hz=SAMPLE_RATE_HZ / 2)
 _EPSILON = 1e-3  # of TensorFlow's batch normalisation
 _TIMBRAL, _TEMPORAL, _MIDDLE = (0, 1), (2, 3, 4), (5, 6, 7)
 """Numbers of the convolutions of the front end, over bands and over time, and of the middle."""
@@ -49,13 +52,10 @@ def windows_of(samples: Float32) -> Float32:
 
     Notes
     -----
-    ``log10(10 000 mel power + 1)``, librosa's mel bands. The published script rounds the mel power to float16, in which
-    the product overflows for loud music; this one does not.
+    ``log10(10 000 mel power + 1)``, with librosa's mel bands (:mod:`mgc.pipeline.audio.mel`). The published script
+    rounds the mel power to float16, in which the product overflows for loud music; this one does not.
     """
-    from librosa.feature import melspectrogram
-
-    mel = melspectrogram(y=samples, sr=SAMPLE_RATE_HZ, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS).T
-    frames = np.log10(10_000 * mel + 1).astype(np.float32)
+    frames = np.log10(10_000 * mel_power(np.ascontiguousarray(samples, np.float32), _MEL).T + 1).astype(np.float32)
     if len(frames) < WINDOW_FRAMES:
         frames = np.pad(frames, ((0, WINDOW_FRAMES - len(frames)), (0, 0)))
     n_windows = len(frames) // WINDOW_FRAMES

@@ -216,6 +216,7 @@ def songs_source(
     *,
     missing_ok: bool = False,
     lyrics_encoding: str | None = None,
+    with_lyrics: bool = True,
     on_progress: Progress = silent,
 ) -> Source:
     """Return single songs as a source; ids are the paths as the user wrote them.
@@ -227,6 +228,7 @@ def songs_source(
     lyrics : lyrics of the single song, in place of these.
     missing_ok : a path that does not exist becomes a failed track.
     lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
+    with_lyrics : read lyrics from the tags of files that have no lyrics file.
 
     Raises
     ------
@@ -263,7 +265,7 @@ def songs_source(
     source = Source(
         root=Path(Path.cwd().anchor), tracks=list(tracks.values()), notes=notes, lyrics_encoding=lyrics_encoding
     )
-    return add_tags(source, SourceOptions(), {"lyrics"}, on_progress=on_progress)
+    return add_tags(source, SourceOptions(), {"lyrics"}, on_progress=on_progress) if with_lyrics else source
 
 
 def _lyrics_in(folder: str) -> Callable[[str], str | None]:
