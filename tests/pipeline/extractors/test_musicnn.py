@@ -17,7 +17,7 @@ from mgc import api
 from mgc.cache.errors import ConfigError
 from mgc.cache.format.plan import read_plan
 from mgc.cache.upkeep.verify import verify
-from mgc.pipeline.extractors import musicnn
+from mgc.pipeline.extractors import extractor, musicnn
 from mgc.pipeline.extractors.extractor import Extractor
 from mgc.pipeline.extractors.registry import BUILT_IN
 from mgc.pipeline.extractors.tensor_bundle import read_tensors
@@ -61,6 +61,7 @@ def test_missing_or_other_weights_are_refused_before_anything_is_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     musicnn.network.cache_clear()
+    extractor._call_once.cache_clear()  # earlier tests of this process may have loaded the weights
     source = songs(tmp_path / "songs", 1)
     store = tmp_path / "s.zarr"
     api.extract(source, store, features=("mel",), workers=0, clip_s=4.0)
