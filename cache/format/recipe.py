@@ -49,7 +49,10 @@ class MelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """Frozen encoder of the token states, and its parameters. Hashes identify it; the name is for people."""
+    """Frozen encoder of the token states, and its parameters. Hashes identify it; the name is for people.
+
+    ``prefix`` is read before each text; its tokens have no states of their own in the store.
+    """
 
     model: str
     weights_sha256: str
@@ -60,6 +63,7 @@ class TextRecipe:
     backend: Literal["torch", "openvino", "ctranslate2"] = "torch"
     pooling: Literal["mean_non_special"] = "mean_non_special"
     cleaning: Annotated[int, Between(0, 2**31)] = 1
+    prefix: Annotated[str, AtMost(1000)] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +141,19 @@ class Recipe:
         return differing_values(_flat(self.to_dict()), _flat(other.to_dict()), sides)
 
 
+_EARLIER: dict[type, dict[str, Any]] = {
+    TextRecipe: {"backend": "torch", "prefix": ""},
+    ExtractorRecipe: {"length": None},
+}
+"""Values that earlier versions used without a key for them."""
+
+
 def recipe_document(recipe: MelRecipe | FeatureSetRecipe) -> dict[str, Any]:
     """Return the recipe of one feature as JSON values, without the keys that an earlier version did not have, where
-    they have its value: the backend of a text model (torch), the length of an extractor (none)."""
+    they have its value."""
     document = dataclasses.asdict(recipe)
-    if isinstance(recipe, TextRecipe) and recipe.backend == "torch":
-        del document["backend"]
-    if isinstance(recipe, ExtractorRecipe) and recipe.length is None:
-        del document["length"]
-    return document
+    earlier = _EARLIER.get(type(recipe), {})
+    return {key: value for key, value in document.items() if key not in earlier or value != earlier[key]}
 
 
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ LARGE_VALUES = 1024
 """An extractor's array with at least so many values per track has one chunk per track, which can be mapped; a smaller
 array is read whole."""
 
+PART_BYTES = 2**28
+"""Default maximum size of the arrays of a part."""
+
 MAX_CHUNK_BYTES, MAX_SHARD_BYTES = 2**30, 2**36
 """Bytes that may be read at once (a part of an array that is read whole, a row of another), and of any part."""
 
@@ -213,6 +216,15 @@ def _track_array(
     return ArraySpec(
         name=name, dims=dims, tail=tail, dtype=dtype, fill=fill, unit=unit, description=DESCRIPTIONS[name], inner=inner
     )
+
+
+def default_part_rows(n_tracks: int, recipe: Recipe) -> int:
+    """Return the rows per part of a new store with so many tracks.
+
+    Fewer rows if they have more than :data:`PART_BYTES`, as a worker holds the arrays of a part in memory.
+    """
+    row_bytes = sum(math.prod(spec.tail) * np.dtype(spec.dtype).itemsize for spec in track_arrays(recipe))
+    return min(128 if n_tracks >= 2048 else 16, max(1, PART_BYTES // row_bytes))
 
 
 def size_problem(specs: Iterable[ArraySpec], part_rows: int) -> str | None:

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from ..durable import fsync_dir, hidden_path, rename_durable
 from ..errors import ConfigError
-from ..format.plan import SEALED_SUFFIXES, Plan, default_part_rows, read_plan
+from ..format.plan import SEALED_SUFFIXES, Plan, read_plan
 from ..format.recipe import TextRecipe
+from ..format.schema import default_part_rows
 from ..format.tables import PLAN_SCHEMA, outcome_schema, plan_table, with_column, with_rows
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
@@ -65,7 +66,7 @@ def _write(view: StoreView, path: Path, progress: Progress) -> list[str]:
         path,
         tracks=plan_table(tracks.select(PLAN_SCHEMA.names).to_pylist()),
         recipe=source.recipe,
-        part_rows=default_part_rows(len(view)),
+        part_rows=default_part_rows(len(view), source.recipe),
         genres=genres,
         genre_embedding=_embedding(source, genres) if source.embeds_genres else None,
         library_versions=source.library_versions,

@@ -175,7 +175,13 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, options: Extra
                 "the extractor's feature, or use another name for the text features."
             )
         cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
-        return encoder_recipe(text, options.text_precision, backend=options.text_backend, cleaning=cleaning)
+        return encoder_recipe(
+            text,
+            options.text_precision,
+            backend=options.text_backend,
+            max_tokens=options.text_max_tokens,
+            cleaning=cleaning,
+        )
     try:
         extractor = load_extractor(name)
         extractor.prepare_once()  # so that what is missing is reported before the feature set is planned

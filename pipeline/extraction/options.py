@@ -81,10 +81,13 @@ class ExtractOptions:
     features : any of ``mel``, ``lyrics``, ``genres`` (genre name embeddings, which need the encoder of ``lyrics``).
     audio_backend, clip_s, offset : of the clips; see :class:`mgc.cache.format.recipe.MelRecipe`.
     text_model, text_precision, text_backend : text encoder. None and ``auto`` take those of an existing store.
+    text_max_tokens : maximum length of lyrics in tokens, at most 128 or a multiple of 64, because the store has chunks
+        of up to 128 tokens. None takes 512, or the positions of a model with fewer, or the value of an existing store.
     text_device : torch device of the text encoder.
     genre_names : genre name prompts: ``common`` (a built-in map of frequent spellings) or a table with the columns
         genre and text. None takes the prompts of an existing store; without a prompt, the genre name is embedded.
-    part_rows : rows per part, frozen when the store is created. None takes 128, or 16 below 2 048 tracks.
+    part_rows : rows per part, frozen when the store is created. None takes 128, or 16 below 2 048 tracks, or
+        fewer where a part would have more than 256 MiB.
     workers : number of local Dask worker processes; 0 builds in this process. None takes 0 for a shard
         and for little work (:data:`mgc.pipeline.extraction.forecast.IN_PROCESS_S`), else one worker per core.
     scheduler : a running Dask cluster. Its workers must see the store and the source at the same paths.
@@ -108,6 +111,7 @@ class ExtractOptions:
     text_model: str | None = None
     text_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     text_backend: Literal["auto", "torch", "openvino"] = "auto"
+    text_max_tokens: Annotated[int, Between(16, 2**15)] | None = None
     text_device: str = "cpu"
     genre_names: str | None = None
     part_rows: PartRows | None = None
@@ -125,6 +129,8 @@ class ExtractOptions:
             raise ConfigError(
                 f"invalid features: {','.join(self.features)!r}. Use mel, lyrics or both. Add genres only with lyrics."
             )
+        if (n_tokens := self.text_max_tokens or 0) > 128 and n_tokens % 64:
+            raise ConfigError(f"--text-max-tokens {n_tokens}: not a multiple of 64. Use {n_tokens // 64 * 64 + 64}.")
         if self.embeds_genres and "lyrics" not in self.features:
             raise ConfigError(
                 "features genres without lyrics: the encoder of the lyrics embeds the genre names. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from ...cache.durable import fingerprint
 from ...cache.errors import ConfigError, RecipeMismatchError
-from ...cache.format.plan import Kind, Plan, default_part_rows, read_genres, read_tracks
+from ...cache.format.plan import Kind, Plan, read_genres, read_tracks
 from ...cache.format.recipe import SIDES, FeatureSetRecipe, MelRecipe, Recipe, difference, differing_values
 from ...cache.format.records import committed
-from ...cache.format.schema import FAILED, Reason, added_arrays, coordinate_clash
+from ...cache.format.schema import FAILED, Reason, added_arrays, coordinate_clash, default_part_rows
 from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
@@ -54,7 +54,10 @@ def choose_recipe(options: ExtractOptions, stored: Recipe | None) -> tuple[Recip
         backend = stored.lyrics.backend if backend == "auto" else backend
         cleaning = stored.lyrics.cleaning
     text = TextSource(model=model, device=options.text_device)
-    lyrics = encoder_recipe(text, precision, backend=backend, cleaning=cleaning)
+    lyrics = encoder_recipe(text, precision, backend=backend, max_tokens=options.text_max_tokens, cleaning=cleaning)
+    if options.text_max_tokens is None and stored is not None and stored.lyrics is not None:
+        is_same = stored.lyrics.weights_sha256 == lyrics.weights_sha256
+        lyrics = replace(lyrics, max_tokens=stored.lyrics.max_tokens) if is_same else lyrics
     return Recipe(mel=mel, lyrics=lyrics, genre_names=names), text
 
 
@@ -109,7 +112,7 @@ def plan_store(path: Path, tracks: pa.Table, recipe: Recipe, text: TextSource | 
     genres, embedding = _genres_of(tracks), None
     if recipe.lyrics is not None and text is not None and options.embeds_genres:
         embedding = embed_prompts(genres, recipe, text)
-    part_rows = options.part_rows or default_part_rows(tracks.num_rows)
+    part_rows = options.part_rows or default_part_rows(tracks.num_rows, recipe)
     create_store(path, tracks=tracks, recipe=recipe, part_rows=part_rows, genres=genres, genre_embedding=embedding)
 
 

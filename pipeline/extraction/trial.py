@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.format.plan import default_part_rows
 from ...cache.format.records import committed, read_commit
+from ...cache.format.schema import default_part_rows
 from ...cache.steps import Progress, silent, within
 from ..sources.manifest import Source
 from .extract import extract
@@ -64,7 +64,7 @@ def forecast(
         wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
         records = (read_commit(store, part) for part in committed(store))
         sampled_bytes = sum(item["size"] for record in records if record is not None for item in record["objects"])
-    part_rows = options.part_rows or default_part_rows(n)
+    part_rows = options.part_rows or default_part_rows(n, recipe)
     parts = math.ceil(n / part_rows)
     start_s = max(0.0, wall_s - busiest * track_s)
     load = min(n, parts_per_worker(parts, workers) * part_rows)

@@ -22,13 +22,16 @@ from ...cache.distribution import explain_missing_extra
 from ...cache.errors import ConfigError, TextModelError
 from ...cache.format.recipe import TextRecipe
 from .models import TextModelFiles
-from .packing import use_packed_attention
+from .packing import position_ids, use_packed_attention
 
 States = list[npt.NDArray[np.float32]]
 """Last hidden states of each text of a pack: (n_tokens, hidden_size)."""
 
 PACK_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Tokens that run through torch together where packing pays: in bf16, and on a GPU (docs/design/008-speed.md)."""
+
+PREPACKED = ("bert", "roberta", "xlm-roberta")
+"""Model types whose linear layers :func:`prepack` knows."""
 
 
 class TorchBackend:
@@ -52,14 +55,14 @@ class TorchBackend:
             on_cpu_fp32 = self._device.type == "cpu" and not self._bf16
             pack_tokens = 0 if on_cpu_fp32 else PACK_TOKENS[self._device.type]
         self.pack_tokens = pack_tokens if pack_tokens and use_packed_attention(self._model) else 0
-        if self._device.type == "cpu" and self._model.config.model_type == "bert":
+        if self._device.type == "cpu" and self._model.config.model_type in PREPACKED:
             prepack(self._model)
 
     def __call__(self, texts: list[list[int]]) -> States:
         lengths = [len(ids) for ids in texts]
         inputs: dict[str, Any] = {"input_ids": torch.tensor([[token for ids in texts for token in ids]])}
         if self.pack_tokens:
-            inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths])[None]
+            inputs["position_ids"] = torch.cat([position_ids(ids, self._model) for ids in texts])[None]
         inputs = {name: value.to(self._device) for name, value in inputs.items()}
         with (
             torch.inference_mode(),
@@ -88,7 +91,7 @@ class PrepackedLinear(torch.nn.Module):
 
 @torch.inference_mode()
 def prepack(model: Any) -> None:
-    """Replace the linear layers of a BERT for the CPU, in place; do nothing in a torch without oneDNN."""
+    """Replace the linear layers of a BERT or RoBERTa for the CPU, in place; do nothing in a torch without oneDNN."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (has_onednn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return
@@ -161,12 +164,12 @@ class CTranslate2Backend:
             _copy_with_positions(files.folder, source)
             try:
                 TransformersConverter(str(source)).convert(converted, quantization="int8")
-            except Exception as error:  # its loaders raise ValueError, AssertionError and AttributeError
+                self._encoder = ctranslate2.Encoder(converted, compute_type="int8", intra_threads=1)
+            except Exception as error:  # its loaders raise ValueError, AssertionError, AttributeError, RuntimeError
                 raise TextModelError(
                     f"{files.folder}: CTranslate2 cannot convert this model to int8: {error}. Use --text-precision "
                     "bf16 or fp32."
                 ) from error
-            self._encoder = ctranslate2.Encoder(converted, compute_type="int8", intra_threads=1)
 
     def __call__(self, texts: list[list[int]]) -> States:
         return [np.array(self._encoder.forward_batch([ids]).last_hidden_state, dtype=np.float32)[0] for ids in texts]

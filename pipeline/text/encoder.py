@@ -1,4 +1,4 @@
-"""Encode lyrics to token states of a frozen BERT, on unpadded texts, packed where that is faster."""
+"""Encode lyrics to token states of a frozen encoder, on unpadded texts, packed where that is faster."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "int8"]
 TextBackend = Literal["torch", "openvino", "ctranslate2"]
 
+MAX_TOKENS = 512
+"""Default maximum length of a text in tokens: the positions of BERT."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenStates:
@@ -31,10 +34,11 @@ class TokenStates:
 
     Attributes
     ----------
-    states : (n_tokens, hidden_size) float32, last hidden states, [CLS] and [SEP] included.
+    states : (n_tokens, hidden_size) float32, last hidden states, with those of the special tokens at both ends: [CLS]
+        and [SEP], or <s> and </s>. The tokens of the recipe's prefix have none.
     pooled : (hidden_size,) float32, mean of the states of the non-special tokens; 0 if there is none (a text without
         any token).
-    n_tokens, n_tokens_full : tokens kept, and tokens before truncation; both with [CLS] and [SEP].
+    n_tokens, n_tokens_full : tokens kept, and tokens before truncation; with the special tokens, without the prefix.
     """
 
     states: npt.NDArray[np.float32]
@@ -51,8 +55,8 @@ class TextEncoder:
     files : what :func:`find_text_model` found.
     precision, backend : ``fp32``, ``bf16`` for the matrix products, or ``int8``, which runs on CTranslate2; see Notes.
     device : a torch device.
-    max_tokens : maximum length of a text in tokens, specials included; limited by the positions of the model, and then
-        ``recipe.max_tokens`` has the limit. A longer text keeps [CLS], its first tokens and [SEP].
+    max_tokens : maximum length of a text in tokens, specials and prefix included; limited by the positions of the
+        model, and then ``recipe.max_tokens`` has the limit. A longer text keeps its first tokens and both specials.
     pack_tokens : maximum tokens per pack; None takes the fastest setting, 0 encodes one text at a time.
     cleaning : rule that cleaned the texts, for the recipe.
 
@@ -63,7 +67,8 @@ class TextEncoder:
     Raises
     ------
     TextModelError
-        If transformers cannot load the files, or weights that the states depend on are missing.
+        If transformers cannot load the files, weights that the states depend on are missing, or the tokenizer does not
+        put one special token at each end.
 
     Notes
     -----
@@ -85,7 +90,7 @@ class TextEncoder:
         precision: Precision = "fp32",
         backend: TextBackend = "torch",
         device: str = "cpu",
-        max_tokens: int = 512,
+        max_tokens: int = MAX_TOKENS,
         pack_tokens: int | None = None,
         cleaning: int = CLEANING_RULE,
     ) -> None:
@@ -96,6 +101,7 @@ class TextEncoder:
         self._tokenizer = _load_tokenizer(files.folder)
         self._cutter = _load_tokenizer(files.folder)
         self._cutter.enable_truncation(max_length=self.recipe.max_tokens)
+        self._n_prefix = len(self._tokenizer.encode(self.recipe.prefix, add_special_tokens=False).ids)
 
     def encode(self, text: str) -> TokenStates:
         """Run the model over one text.
@@ -108,6 +114,8 @@ class TextEncoder:
 
     def encode_all(self, texts: Sequence[str]) -> Iterator[TokenStates]:
         """Run the model over texts, packed in the order given; their states in that order."""
+        texts = [self.recipe.prefix + text for text in texts]
+        prefix = slice(1, 1 + self._n_prefix)  # behind the first special token
         full = [self._tokenizer.encode(text) for text in texts]
         cut = [
             tokens if len(tokens.ids) <= self.recipe.max_tokens else self._cutter.encode(text)
@@ -115,9 +123,11 @@ class TextEncoder:
         ]
         for pack in in_packs([len(tokens.ids) for tokens in cut], self._backend.pack_tokens):
             for i, states in zip(pack, self._backend([cut[i].ids for i in pack]), strict=True):
-                content = states[np.asarray(cut[i].special_tokens_mask) == 0]
+                states = np.delete(states, prefix, axis=0)
+                content = states[np.delete(cut[i].special_tokens_mask, prefix) == 0]
                 pooled = content.mean(axis=0) if len(content) else np.zeros(states.shape[1], dtype=np.float32)
-                yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=len(full[i].ids))
+                n_tokens_full = len(full[i].ids) - self._n_prefix
+                yield TokenStates(states=states, pooled=pooled, n_tokens=len(states), n_tokens_full=n_tokens_full)
 
 
 def text_recipe(
@@ -125,7 +135,7 @@ def text_recipe(
     *,
     precision: Precision = "fp32",
     backend: TextBackend = "torch",
-    max_tokens: int = 512,
+    max_tokens: int = MAX_TOKENS,
     cleaning: int = CLEANING_RULE,
 ) -> TextRecipe:
     """Return the recipe of a :class:`TextEncoder` made with these arguments, without loading the model.
@@ -153,7 +163,7 @@ def text_recipe(
             "newer version."
         )
     if max_tokens < 3:
-        raise ConfigError(f"max_tokens is {max_tokens}; with [CLS] and [SEP] at least 3 are needed")
+        raise ConfigError(f"max_tokens is {max_tokens}; with two special tokens at least 3 are needed")
     return TextRecipe(
         model=files.name,
         weights_sha256=files.weights_sha256,
@@ -163,6 +173,7 @@ def text_recipe(
         precision=precision,
         backend=backend,
         cleaning=cleaning,
+        prefix=files.prefix,
     )
 
 
@@ -202,12 +213,19 @@ def _load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
         raise TextModelError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    special = tokenizer.encode("a").special_tokens_mask
+    if (special[0], sum(special), special[-1]) != (1, 2, 1):
+        raise TextModelError(
+            f"{folder}: its tokenizer does not put one special token at each end of a text, such as [CLS] and [SEP]. "
+            "Use an encoder like BERT, RoBERTa or ModernBERT."
+        )
     return tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """Location of the text encoder on this machine: a name (``minilm``, ``bert-base-uncased``) or a folder.
+    """Location of the text encoder on this machine: a name (``bert-base-uncased``, ``minilm``, ``multilingual``) or a
+    folder.
 
     Attributes
     ----------
@@ -221,7 +239,12 @@ class TextSource:
 
 
 def encoder_recipe(
-    text: TextSource, precision: str, *, backend: str = "auto", cleaning: int = CLEANING_RULE
+    text: TextSource,
+    precision: str,
+    *,
+    backend: str = "auto",
+    max_tokens: int | None = None,
+    cleaning: int = CLEANING_RULE,
 ) -> TextRecipe:
     """Return the recipe of the encoder that `text` names, without loading it.
 
@@ -229,13 +252,29 @@ def encoder_recipe(
     ----------
     precision : as for :func:`resolve_precision`, on the device of `text`.
     backend : a :data:`TextBackend`; ``auto`` is ctranslate2 for int8, else torch.
+    max_tokens : maximum length of lyrics; None takes 512, or the positions of a model with fewer.
     cleaning : rule that cleans the lyrics.
+
+    Raises
+    ------
+    ConfigError
+        If the model has fewer positions than `max_tokens`, or an argument is invalid.
     """
     precision = resolve_precision(precision, text.device)
     if backend == "auto":
         backend = "ctranslate2" if precision == "int8" else "torch"
+    files = find_text_model(text.model)
+    if max_tokens is not None and files.max_tokens is not None and max_tokens > files.max_tokens:
+        raise ConfigError(
+            f"--text-max-tokens {max_tokens}: text model {files.name} has positions for {files.max_tokens} tokens. "
+            "Use at most as many, or a model for longer texts."
+        )
     return text_recipe(
-        find_text_model(text.model), precision=precision, backend=cast(TextBackend, backend), cleaning=cleaning
+        files,
+        precision=precision,
+        backend=cast(TextBackend, backend),
+        max_tokens=max_tokens or MAX_TOKENS,
+        cleaning=cleaning,
     )
 
 
@@ -264,7 +303,8 @@ def load_encoder(text: TextSource, recipe: TextRecipe) -> TextEncoder:
         cleaning=recipe.cleaning,
     )
     actual = encoder.recipe
-    if (actual.weights_sha256, actual.tokenizer_sha256) != (recipe.weights_sha256, recipe.tokenizer_sha256):
+    identity = (recipe.weights_sha256, recipe.tokenizer_sha256, recipe.prefix)
+    if (actual.weights_sha256, actual.tokenizer_sha256, actual.prefix) != identity:
         raise TextModelError(
             f"text model {files.name}: another encoder than {recipe.model}, which computed these features "
             f"(weights {actual.weights_sha256[:12]}, wanted {recipe.weights_sha256[:12]}); "

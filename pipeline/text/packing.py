@@ -2,6 +2,8 @@
 
 transformers runs an unchanged pretrained model with an attention function registered under a name. Position ids start
 again with each text; everything else in the model works token by token.
+
+L is the number of tokens of one text.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .models import first_position
+
 if TYPE_CHECKING:
     import torch
 
 NAME = "mgc_packed"
-MODEL_TYPES = frozenset({"bert"})
+MODEL_TYPES = frozenset({"bert", "modernbert", "roberta", "xlm-roberta"})
 """Tested model types; other models may separate positions or texts by other means."""
 
 
@@ -50,14 +54,43 @@ def _attend_by_text(
     *,
     lengths: list[int],  # no default: without it, texts would attend to each other
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """(1, heads, tokens, width) thrice -> (1, tokens, heads, width)."""
     import torch
 
     texts = zip(*(torch.split(tensor, lengths, 2) for tensor in (query, key, value)), strict=True)
-    attended = [torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling) for q, k, v in texts]
+    attended = [
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, _near(q, sliding_window), scale=scaling)
+        for q, k, v in texts
+    ]
     return torch.cat(attended, 2).transpose(1, 2), None
+
+
+def _near(query: torch.Tensor, sliding_window: int | None) -> torch.Tensor | None:
+    """Return (L, L) bool, whether two tokens are less than `sliding_window` apart; None if all tokens of a text are."""
+    import torch
+
+    n_tokens = query.shape[2]
+    if sliding_window is None or n_tokens <= sliding_window:
+        return None
+    positions = torch.arange(n_tokens, device=query.device)
+    return (positions[:, None] - positions).abs() < sliding_window
+
+
+def position_ids(ids: Sequence[int], model: Any) -> torch.Tensor:
+    """Return the position ids of one text, (L,) int64, as `model` gives them to a text that is alone.
+
+    RoBERTa and related models count from behind the padding id, and skip tokens of that id.
+    """
+    import torch
+
+    first = first_position(model.config.model_type, model.config.pad_token_id)
+    if not first:
+        return torch.arange(len(ids))
+    is_token = torch.tensor(ids) != first - 1
+    return is_token.cumsum(0) * is_token + first - 1
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -50,9 +50,9 @@ def test_completion_offers_text_models_and_extractors(tmp_path: Path, monkeypatc
     (tmp_path / ".hidden").mkdir()
     monkeypatch.chdir(tmp_path)
     for command in ("extract", "plan", "predict"):
-        assert offered(f"mgc {command} --text-model m") == ["minilm", "models/"]
+        assert offered(f"mgc {command} --text-model m") == ["minilm", "multilingual", "models/"]
     assert offered("mgc extract --text-model models/") == ["models/bert/"]
-    assert offered("mgc extract --text-model ") == ["bert-base-uncased", "minilm", "models/"]
+    assert offered("mgc extract --text-model ") == ["bert-base-uncased", "minilm", "multilingual", "models/"]
     assert offered("mgc extract --text-model nowhere/") == []
     assert "pooled_mel" in offered("mgc extract --add ")
     assert offered("mgc extract --add x") == []
