@@ -9,6 +9,7 @@
 # make tables     the paper's tables on the synthetic benchmark; hours, resumable
 # make gpu-check  checks on a CUDA device
 # make bench-gpu  training speed on a CUDA device
+# make cluster-check   jobs on a SLURM cluster of two nodes on this machine, disturbed (about 15 minutes; Debian packages)
 # make release-check  wheel and sdist, installed outside this tree, first without extras, then with all (minutes)
 # make containers-check  container images from the wheel, where docker or Apptainer is available
 
@@ -23,7 +24,7 @@ DEMO_STAMP := $(VENV)/.demo
 MINUTES ?= 60
 TABLES ?= tables
 
-.PHONY: install demo test check docs bench bench-gpu honesty screenshots campaign tables gpu-check release-check containers-check clean
+.PHONY: install demo test check docs bench bench-gpu honesty screenshots campaign tables cluster-check gpu-check release-check containers-check clean
 .DELETE_ON_ERROR:
 
 define CHECK_PYTHON
@@ -90,6 +91,10 @@ campaign: $(STAMP)
 tables: $(STAMP)
 	$(BIN)/python -m benchmarks.tables.paper run --folder $(TABLES)
 	$(BIN)/python -m benchmarks.tables.paper report --folder $(TABLES) > benchmarks/tables/paper.md
+
+cluster-check: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[slurm]'
+	$(BIN)/python -m benchmarks.cluster.run | tee benchmarks/cluster/cluster.md
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu.check

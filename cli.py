@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .cache.messages import counted
-from .commands import ablation, api, extraction, prediction, runs, signals, stores, training
+from .commands import ablation, api, cluster, extraction, prediction, runs, signals, stores, training
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
@@ -75,6 +75,7 @@ for command in (
     extraction.manifest,
     extraction.plan,
     extraction.extract,
+    cluster.cluster,
     extraction.extractors,
     training.train,
     runs.evaluate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cache.steps import Progress
+from .cluster import ClusterJob, cluster
 from .demo import DEMO_OPTIONS, DemoReport, demo
 from .extraction import extract, extractors, plan
 from .prediction import Model, load_model, predict
@@ -18,6 +19,7 @@ __all__ = [
     "DEMO_OPTIONS",
     "MANY_SONGS",
     "TAGGER",
+    "ClusterJob",
     "DemoReport",
     "Model",
     "Prediction",
@@ -26,6 +28,7 @@ __all__ = [
     "ReadSource",
     "WrittenManifest",
     "ablate",
+    "cluster",
     "compare",
     "demo",
     "evaluate",

@@ -79,7 +79,7 @@ def extract(
     else:
         report = _fill_sealed(store, fill, on_progress, may_grow=options.append or options.retry_failed)
     kept = [] if before is None else describe_stored_choices(options, before)
-    predicted = load_forecast(store) if report.parts_built else None
+    predicted = load_forecast(store) if report.parts_built and options.shard is None else None
     return dataclasses.replace(
         report,
         remarks=(*kept, *report.remarks),

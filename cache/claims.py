@@ -7,6 +7,7 @@ a wrong result.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -30,7 +31,7 @@ def hold(file: Path, *, take_over: bool = False) -> Iterator[bool]:
     ----------
     take_over : replace the claim of another process, which the caller knows to be dead.
     """
-    claim = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    claim = {"host": socket.gethostname(), "space": _process_space(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     if take_over:
         file.unlink(missing_ok=True)
     if not _take(file, claim):
@@ -85,6 +86,18 @@ def file_system_time(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
+@functools.cache
+def _process_space() -> str:
+    """Return what the ids of processes belong to: the boot of a machine, and a namespace, as containers have their own.
+
+    Machines and containers may have equal host names.
+    """
+    space = []
+    with contextlib.suppress(OSError):  # Linux only
+        space = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), str(Path("/proc/self/ns/pid").readlink())]
+    return " ".join(space)
+
+
 def _touch(file: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         with contextlib.suppress(OSError):
@@ -117,10 +130,11 @@ def _is_abandoned(file: Path, now: float) -> bool:
     try:
         with open_regular(file) as opened:
             owner, age_s = json.load(opened), now - file.stat().st_mtime
-        host, pid = owner["host"], int(owner["pid"])
+        own, pid = _process_space(), int(owner["pid"])
+        is_visible = (owner["host"], owner.get("space", own)) == (socket.gethostname(), own)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return True
-    if host != socket.gethostname() or age_s > STALE_S:  # the process id may have been reused
+    if not is_visible or age_s > STALE_S:  # the process id may have been reused
         return age_s > STALE_S
     try:
         os.kill(pid, 0)

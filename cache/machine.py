@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -98,6 +99,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error).lower()) is not None
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest memory that this process has occupied so far, without its child processes."""
+    import resource  # not above: it is absent on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def cpu_has_bf16() -> bool:

@@ -274,7 +274,7 @@ def cluster_flags(
     return Scheduler(address=scheduler, file=scheduler_file, insecure_network=insecure_network, **tls)
 
 
-def extract_flags(
+def content_flags(
     options: Annotated[ExtractOptions, feature_flags],
     genre_names: GenreNames = None,
     add: Annotated[
@@ -286,6 +286,12 @@ def extract_flags(
         ),
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to the store.")] = False,
+) -> ExtractOptions:
+    return dataclasses.replace(options, genre_names=genre_names, add=add, append=append)
+
+
+def extract_flags(
+    options: Annotated[ExtractOptions, content_flags],
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry failed tracks; with --add, those that failed in NAME.")
     ] = False,

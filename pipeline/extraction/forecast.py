@@ -34,6 +34,7 @@ class Forecast:
     n_bytes : size of the store.
     track_s, start_s : duration per track on one worker, and duration of the start-up.
     sampled, failed : tracks in the sample, and how many of them failed.
+    memory_bytes : largest memory of a worker in the sample, without its decoder child.
     measured_workers : workers that extracted the sample; if fewer than `workers`, linear scaling is assumed.
     """
 
@@ -49,6 +50,7 @@ class Forecast:
     start_s: float
     sampled: int
     failed: int
+    memory_bytes: int
     measured_workers: int
 
     def to_dict(self) -> dict[str, Any]:

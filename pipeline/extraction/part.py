@@ -23,7 +23,7 @@ from ...cache.format.plan import Plan, read_plan, read_tracks
 from ...cache.format.recipe import MelRecipe, TextRecipe
 from ...cache.format.records import commit_key, read_commit
 from ...cache.format.schema import FAILED
-from ...cache.machine import reuse_freed_blocks
+from ...cache.machine import peak_memory_bytes, reuse_freed_blocks
 from ...cache.writing.commits import commit_part
 from ...cache.writing.publish import STAGING
 from ...cache.writing.takedowns import dropped_ids
@@ -90,7 +90,7 @@ def build_and_commit(job: PartJob) -> Receipt:
     if job.feature_set is not None:
         counts = {**counts, "failed": len(failed)}  # without the tracks that failed in the store itself
     receipt = Receipt(part=job.part, **counts, seconds=round(time.monotonic() - started, 3), built=True)
-    event = {**asdict(receipt), "failed_tracks": failed}
+    event = {**asdict(receipt), "memory_bytes": peak_memory_bytes(), "failed_tracks": failed}
     if builder.stderr:
         event["stderr"] = builder.stderr
     if job.feature_set is not None:

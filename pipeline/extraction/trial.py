@@ -61,9 +61,10 @@ def forecast(
             text=text,
             on_progress=within(on_progress, step="sample", note=""),
         )
-        wall_s, (track_s, error_s, busiest) = time.monotonic() - started, _track_seconds(store)
+        wall_s, log = time.monotonic() - started, _log(store)
         records = (read_commit(store, part) for part in committed(store))
         sampled_bytes = sum(item["size"] for record in records if record is not None for item in record["objects"])
+    track_s, error_s, busiest = _track_seconds(log)
     part_rows = options.part_rows or default_part_rows(n, recipe)
     parts = math.ceil(n / part_rows)
     start_s = max(0.0, wall_s - busiest * track_s)
@@ -81,8 +82,15 @@ def forecast(
         start_s=round(start_s, 2),
         sampled=n_sampled,
         failed=report.failed,
+        memory_bytes=max(line["memory_bytes"] for line in log),
         measured_workers=measured,
     )
+
+
+def _log(store: Path) -> list[dict[str, Any]]:
+    """Return the events of all parts."""
+    files = sorted((store / "log").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def default_sample(n_tracks: int) -> int:
@@ -90,12 +98,11 @@ def default_sample(n_tracks: int) -> int:
     return min(64, max(SAMPLE_PARTS, n_tracks // 10))
 
 
-def _track_seconds(store: Path) -> tuple[float, float, int]:
+def _track_seconds(log: list[dict[str, Any]]) -> tuple[float, float, int]:
     """Return seconds per track on one worker, their standard error, and the tracks of the busiest worker."""
     by_worker: dict[Any, list[tuple[int, float]]] = defaultdict(list)
-    for file in sorted((store / "log").glob("*.jsonl")):
-        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
-            by_worker[line["host"], line["pid"]].append((line["ok"] + line["failed"], line["seconds"]))
+    for line in log:
+        by_worker[line["host"], line["pid"]].append((line["ok"] + line["failed"], line["seconds"]))
     later = [part for parts in by_worker.values() for part in parts[1:]]
     kept = later or [part for parts in by_worker.values() for part in parts]
     track_s = sum(seconds for _, seconds in kept) / sum(rows for rows, _ in kept)
