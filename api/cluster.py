@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def cluster(
     Raises
     ------
     ConfigError
-        If an option cannot be used in a job array, or ``sbatch`` refuses the job.
+        If an option cannot be used in a job array, SLURM cannot write to `folder`, or ``sbatch`` refuses the job.
     """
     with extra("extract"):
         from ..pipeline.extraction import slurm
@@ -88,7 +89,11 @@ def cluster(
     if submit and shutil.which("sbatch") is None:
         raise ConfigError("--submit: there is no sbatch here. Submit on a node of the cluster, without --submit.")
     folder = (folder or store.with_name(f"{store.name}.jobs")).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file. Give a folder as --jobs.")
     script, manifest, logs = folder / "extract.sh", folder / "tracks.jsonl", folder / "logs"
+    if re.search(r"[\s%\\]", str(logs)):
+        raise ConfigError(f"{logs}: SLURM cannot write logs there, because of a space, % or \\. Use --jobs.")
     forecast = _forecast(read, store, options, cluster_options, sample, on_progress)
     decodes = "mel" in options.features or options.add is not None
     size = slurm.array_size(forecast, cluster_options, decodes=decodes) if forecast else _given(cluster_options)

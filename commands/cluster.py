@@ -101,7 +101,7 @@ def _print(job: ClusterJob, store: Path) -> None:
     limits = f"time limit {duration(60 * size.minutes)}, {size.memory_mb / 1024:g} GiB of memory"
     to_stdout(f"{job.script}: {counted(size.tasks, 'task')}{expected}; {limits} each")
     if job.jobs:
-        to_stdout(f"submitted as job {job.jobs[0]}; job {job.jobs[1]} runs after it and extracts what it left")
+        to_stdout(f"submitted as job {job.jobs[0]}; after it, job {job.jobs[1]} extracts what is left")
     else:
         to_stdout(f"submit:      sbatch {job.script}")
         to_stdout(f"then:        sbatch --array=0 --dependency=afterany:JOB {job.script}")

@@ -40,6 +40,7 @@ TEMPLATE = """\
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@60
 {{directives}}
+
 {{setup}}
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -82,7 +83,8 @@ class ClusterOptions:
     Raises
     ------
     ConfigError
-        If a value is out of bounds, or a line contains a line break.
+        If a value is out of bounds, a line contains a line break, there is no such image, or the template cannot be
+        read, has an unknown placeholder, or none for the command.
     """
 
     tasks: Annotated[int, Between(1, MOST_TASKS)] | None = None
@@ -98,6 +100,9 @@ class ClusterOptions:
         for line in (*self.directives, *self.setup):
             if "\n" in line or "\r" in line:
                 raise ConfigError(f"{line!r}: has a line break. Give each line on its own.")
+        if self.container is not None and not self.container.exists():
+            raise ConfigError(f"no such image: {self.container}. Correct --container.")
+        _template(self.template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,17 +146,9 @@ def script(command: Sequence[str], size: ArraySize, options: ClusterOptions, *, 
     command : program and arguments of the extraction, without ``--shard``.
     name : of the job.
     logs : folder of its output.
-
-    Raises
-    ------
-    ConfigError
-        If the template cannot be read, has an unknown placeholder, or none for the command; or SLURM cannot write to
-        `logs`, because the path has a space or a percent sign.
     """
-    if re.search(r"[\s%\\]", str(logs)):
-        raise ConfigError(f"{logs}: SLURM cannot write logs there, because of a space, % or \\. Use --jobs.")
     values: Mapping[str, object] = {
-        "about": f"Written by `mgc cluster` (version {__version__}). Submit it with: sbatch FILE",
+        "about": f"Written by `mgc cluster` (version {__version__}). Submit it by sbatch.",
         "name": re.sub(r"[^\w.-]", "_", name),
         "tasks": size.tasks,
         "memory_mb": size.memory_mb,
@@ -161,21 +158,26 @@ def script(command: Sequence[str], size: ArraySize, options: ClusterOptions, *, 
         "setup": "\n".join(options.setup),
         "command": shlex.join(command),
     }
-    text = TEMPLATE
-    if options.template is not None:
-        try:
-            text = options.template.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--template {options.template}: cannot be read: {error}") from error
-    found = {match[1].strip() for match in _PLACEHOLDER.finditer(text)}
-    if unknown := found - set(values):
-        known = ", ".join(values)
-        raise ConfigError(f"--template: unknown placeholder {{{{{min(unknown)}}}}}. Known placeholders: {known}.")
-    if "command" not in found:
-        raise ConfigError(f"--template {options.template}: no {{{{command}}}}. See `mgc cluster --print-template`.")
+    return _PLACEHOLDER.sub(lambda match: str(values[match[1].strip()]), _template(options.template))
 
-    filled = _PLACEHOLDER.sub(lambda match: str(values[match[1].strip()]), text)
-    return re.sub(r"\n{3,}", "\n\n", filled)
+
+def _template(file: Path | None) -> str:
+    """Return the text of a site's template, or of the built-in one."""
+    if file is None:
+        return TEMPLATE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--template {file}: cannot be read: {error}") from error
+    found, known = ({match[1].strip() for match in _PLACEHOLDER.finditer(each)} for each in (text, TEMPLATE))
+    if unknown := found - known:
+        placeholders = ", ".join(sorted(known))
+        raise ConfigError(
+            f"--template {file}: unknown placeholder {{{{{min(unknown)}}}}}. Known placeholders: {placeholders}."
+        )
+    if "command" not in found:
+        raise ConfigError(f"--template {file}: no {{{{command}}}}. See `mgc cluster --print-template`.")
+    return text
 
 
 def write_script(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ HOUR = Forecast(
     start_s=10.0,
     sampled=64,
     failed=1,
+    memory_bytes=10**9,
     measured_workers=2,
 )
 
@@ -92,12 +92,11 @@ def test_default_sample_is_small_and_sample_option_sets_it(call: Any, tones: Pat
     assert more["sampled"] == 9
 
 
-def test_each_workers_first_part_is_start_up_and_not_a_rate(tmp_path: Path) -> None:
-    (tmp_path / "log").mkdir()
+def test_each_workers_first_part_is_start_up_and_not_a_rate() -> None:
+    log = []
     for pid, seconds in ((1, [9.0, 2.0, 2.2]), (2, [8.0, 1.8])):
-        lines = [{"host": "h", "pid": pid, "ok": 3, "failed": 1, "seconds": item} for item in seconds]
-        (tmp_path / "log" / f"h-{pid}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    track_s, error_s, busiest = _track_seconds(tmp_path)
+        log += [{"host": "h", "pid": pid, "ok": 3, "failed": 1, "seconds": item} for item in seconds]
+    track_s, error_s, busiest = _track_seconds(log)
     assert track_s == pytest.approx((2.0 + 2.2 + 1.8) / 12)
     assert error_s == pytest.approx(np.std([0.5, 0.55, 0.45], ddof=1) / 3**0.5)
     assert busiest == 12
