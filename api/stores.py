@@ -26,6 +26,7 @@ from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra
 
 if TYPE_CHECKING:
+    from ..pipeline.extractors.pretrained import AudioSource
     from ..pipeline.sources.manifest import Source
     from ..pipeline.text.encoder import TextSource
 
@@ -97,6 +98,8 @@ def store_repair(
     *,
     text_model: str | None = None,
     text_device: str = "cpu",
+    audio_model: str | None = None,
+    audio_device: str = "cpu",
     workers: int = 0,
     on_progress: Progress = silent,
 ) -> RepairReport:
@@ -108,14 +111,16 @@ def store_repair(
     if source is not None:
         with extra("extract"):
             from ..pipeline.extraction.repair import restore_plan_objects
+            from ..pipeline.extractors.pretrained import AudioSource
             from ..pipeline.text.encoder import TextSource
 
         options = ExtractOptions(text_model=text_model, text_device=text_device, workers=workers)
+        audio = AudioSource(model=audio_model, device=audio_device)
         recipe = read_plan(path).recipe.lyrics
         text = None if recipe is None else TextSource(model=text_model or recipe.model, device=text_device)
         left = restore_plan_objects(path, left, source, text)
         if not left:
-            parts_built, not_built = _build_pending(path, source, text, options, on_progress)
+            parts_built, not_built = _build_pending(path, source, text, audio, options, on_progress)
     pending: int | None = None
     pending_added: dict[str, int] = {}
     if not left:
@@ -134,7 +139,12 @@ def store_repair(
 
 
 def _build_pending(
-    path: Path, source: Source, text: TextSource | None, options: ExtractOptions, on_progress: Progress
+    path: Path,
+    source: Source,
+    text: TextSource | None,
+    audio: AudioSource,
+    options: ExtractOptions,
+    on_progress: Progress,
 ) -> tuple[int, dict[str, str]]:
     """Extract pending parts, with those of added feature sets.
 
@@ -144,6 +154,7 @@ def _build_pending(
         Number of parts built; name of a feature set -> the reason why it could not be built.
     """
     from ..pipeline.extraction.pending import PendingParts
+    from ..pipeline.extractors.pretrained import find_source, is_pretrained
 
     own = PendingParts(source=source, path=path, text=text, options=options, on_progress=on_progress)
     parts_built, not_built = own.build_covered(), {}
@@ -153,8 +164,10 @@ def _build_pending(
         unfinished = [name for name in plan.added if store.counts(name).pending or name in lacking_genres]
     for name in unfinished:
         try:
-            encoder = _encoder_of(plan.added[name].recipe, options)
-            parts_built += dataclasses.replace(own, text=encoder, feature_set=name).build_covered()
+            recipe = plan.added[name].recipe
+            encoder = _encoder_of(recipe, options)
+            own_audio = find_source(recipe, audio) if is_pretrained(recipe) else None
+            parts_built += dataclasses.replace(own, text=encoder, audio=own_audio, feature_set=name).build_covered()
         except (ConfigError, TextModelError) as error:  # other feature sets can still be built
             not_built[name] = str(error)
     return parts_built, not_built

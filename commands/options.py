@@ -112,6 +112,11 @@ LyricsEncoding = Annotated[
         metavar="NAME", help="Encoding of lyrics files that are not UTF-8, such as cp1251.", show_default="detected"
     ),
 ]
+AudioModel = Annotated[
+    str | None,
+    typer.Option(metavar="hf:MODEL", help="Audio encoder: hf:FOLDER, or hf:OWNER/NAME on the Hugging Face hub."),
+]
+AudioDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Device of the audio encoder.")]
 TextDevice = Annotated[Literal["cpu", "cuda"], typer.Option(help="Device of the text encoder.")]
 
 
@@ -281,10 +286,19 @@ def content_flags(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Add feature set NAME, from extractor NAME or from --text-model.",
+            help="Add feature set NAME: of extractor NAME, --text-model or --audio-model.",
             autocompletion=complete_extractor,
         ),
     ] = None,
+    audio_model: AudioModel = None,
+    audio_layers: Annotated[
+        str, typer.Option(metavar="LAYERS", help="Layers to store: last, all, or numbers such as 4,8.")
+    ] = "last",
+    audio_pooling: Annotated[
+        Literal["mean", "frames"], typer.Option(help="Store the mean over time, or all frames.")
+    ] = "mean",
+    audio_precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Precision of the audio encoder.")] = "fp32",
+    audio_device: AudioDevice = "cpu",
     append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to the store.")] = False,
 ) -> ExtractOptions:
     return dataclasses.replace(options, genre_names=genre_names, add=add, append=append)

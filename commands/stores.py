@@ -18,6 +18,8 @@ from ..pipeline.sources.options import SourceOptions
 from . import api
 from .console import Listing, Terminal, command, print_list, print_table, to_stdout
 from .options import (
+    AudioDevice,
+    AudioModel,
     GenreNames,
     StoreArgument,
     TextDevice,
@@ -133,6 +135,8 @@ def store_repair(
     options: Annotated[SourceOptions, read_flags],
     text_model: TextModel = None,
     text_device: TextDevice = "cpu",
+    audio_model: AudioModel = None,
+    audio_device: AudioDevice = "cpu",
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 uses the main process.")] = 0,
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
@@ -146,7 +150,14 @@ def store_repair(
     with terminal.progress() as steps:
         read = None if source is None else api.read_source(source, options, on_progress=steps).source
         report = api.store_repair(
-            store, read, text_model=text_model, text_device=text_device, workers=workers, on_progress=steps
+            store,
+            read,
+            text_model=text_model,
+            text_device=text_device,
+            audio_model=audio_model,
+            audio_device=audio_device,
+            workers=workers,
+            on_progress=steps,
         )
     terminal.emit(report.to_dict(), lambda: print_repair(report, store, with_source=read is not None))
     if report.left:

@@ -16,7 +16,9 @@ from ...cache.format.records import read_outcomes, read_part
 from ...cache.format.schema import FAILED, OK, Reason, length_name
 from ...cache.format.sequences import pad_sequence
 from ...cache.format.tables import ADDED_OUTCOME_SCHEMA
-from ..extractors.extractor import CLEANING
+from ..extractors.audio_models import PREFIX
+from ..extractors.extractor import CLEANING, Extractor
+from ..extractors.pretrained import AudioSource, is_pretrained, pretrained_extractor, settings_of, with_stored_name
 from ..extractors.registry import load_extractor
 from ..sources.manifest import resolve_inside
 from ..text.lyrics import CLEANING_RULE, Lyrics
@@ -33,6 +35,14 @@ def extractor_cleaning(plan: Plan, name: str) -> int | None:
         return CLEANING_RULE
     recipe = plan.added[name].recipe
     return recipe.cleaning if isinstance(recipe, TextRecipe) else recipe.parameters.get(CLEANING, 1)
+
+
+def _extractor_of(added: ExtractorRecipe, job: PartJob, plan: Plan) -> Extractor:
+    if not is_pretrained(added) or plan.recipe.mel is None:
+        return load_extractor(added.extractor)
+    source = job.audio or AudioSource(model=f"{PREFIX}{added.parameters['model']}")
+    extractor = pretrained_extractor(added.extractor, source, settings_of(added), plan.recipe.mel)
+    return with_stored_name(extractor, added)
 
 
 class _AddedBuilder(PartBuilder):
@@ -96,7 +106,7 @@ class ExtractorBuilder(_AddedBuilder):
     """Build the feature of an added extractor; an exception in the extractor fails one track only."""
 
     def __init__(self, *, job: PartJob, plan: Plan, added: ExtractorRecipe, clips: Clips, encoder: Encoder) -> None:
-        self._extractor = load_extractor(added.extractor)
+        self._extractor = _extractor_of(added, job, plan)
         mel = None if plan.recipe.mel is None else self._extractor.clips(plan.recipe.mel)
         recipe = Recipe(mel=mel, lyrics=None)
         super().__init__(job=job, plan=plan, clips=clips, encoder=encoder, recipe=recipe)
@@ -106,7 +116,7 @@ class ExtractorBuilder(_AddedBuilder):
         if self._extractor.recipe(plan.recipe.mel, cleaning) != added:
             raise ConfigError(
                 f"extractor {added.extractor!r} differs from the one in the plan of the store: {job.store}. "
-                "Install the same version on every machine."
+                "Install the same version on every machine, and use the same --audio-model."
             )
         self._added = added
         self._waiting: list[tuple[int, Track, dict[str, Any], npt.NDArray[np.float32]]] = []

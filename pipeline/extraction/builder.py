@@ -23,6 +23,7 @@ from ..sources.manifest import resolve_inside
 from ..text.lyrics import CLEANING_RULE, Lyrics, load_lyrics, read_lyrics
 
 if TYPE_CHECKING:
+    from ..extractors.pretrained import AudioSource
     from ..text.encoder import TextEncoder, TextSource, TokenStates
 
 Track = Mapping[str, Any]
@@ -38,6 +39,7 @@ class PartJob:
 
     Attributes
     ----------
+    text, audio : location and device of the pretrained encoder, if the features need one.
     inline_lyrics : track id -> lyrics, for tracks whose lyrics are in the source's table.
     lyrics_encoding : encoding of lyrics files that have no byte order mark and are not UTF-8; None detects it.
     starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's.
@@ -52,6 +54,7 @@ class PartJob:
     part: int
     root: Path
     text: TextSource | None
+    audio: AudioSource | None = None
     inline_lyrics: Mapping[str, str] = field(default_factory=dict)
     lyrics_encoding: str | None = None
     starts_s: Mapping[str, float] = field(default_factory=dict)

@@ -22,7 +22,8 @@ from ...cache.format.records import committed
 from ...cache.messages import counted
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import roll_forward
-from ..extractors.extractor import NAME
+from ..extractors.extractor import NAME, Extractor
+from ..extractors.pretrained import AudioSettings, AudioSource, is_pretrained, pretrained_extractor, with_stored_name
 from ..extractors.registry import extractor_names, load_extractor
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, encoder_recipe
@@ -127,7 +128,10 @@ def add_features(
         )
     model = options.text_model
     text = None if model is None else TextSource(model=model, device=options.text_device)
-    recipe = _added_recipe(path, name, text, options)
+    audio = None
+    if options.audio_model is not None:
+        audio = AudioSource(model=options.audio_model, device=options.audio_device)
+    recipe = _added_recipe(path, name, text, audio, options)
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"invalid name of a feature set: --add {name!r}. Use lower-case letters, digits and _, such as minilm."
@@ -151,7 +155,7 @@ def add_features(
             f"`mgc store drop {path} --feature {name}` first.",
         )
     pending = PendingParts(
-        source=source, path=path, text=text, options=options, on_progress=on_progress, feature_set=name
+        source=source, path=path, text=text, audio=audio, options=options, on_progress=on_progress, feature_set=name
     )
     plan = pending.plan_feature_set(plan, recipe)
     reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Use another name.")
@@ -165,15 +169,18 @@ def add_features(
     )
 
 
-def _added_recipe(path: Path, name: str, text: TextSource | None, options: ExtractOptions) -> FeatureSetRecipe:
-    """Return the recipe of the text encoder if one is given, else of the extractor `name`."""
+def _added_recipe(
+    path: Path, name: str, text: TextSource | None, audio: AudioSource | None, options: ExtractOptions
+) -> FeatureSetRecipe:
+    """Return the recipe of the text or audio encoder if one is given, else of the extractor `name`."""
     plan = read_plan(path)
+    if (text is not None or audio is not None) and name in extractor_names():
+        option, kind = ("--text-model", "text") if audio is None else ("--audio-model", "audio")
+        raise ConfigError(
+            f"--add {name}: an extractor has this name, but {option} is given too. Remove {option} to add "
+            f"the extractor's feature, or use another name for the {kind} features."
+        )
     if text is not None:
-        if name in extractor_names():
-            raise ConfigError(
-                f"--add {name}: an extractor has this name, but --text-model is given too. Remove --text-model to add "
-                "the extractor's feature, or use another name for the text features."
-            )
         cleaning = CLEANING_RULE if plan.recipe.lyrics is None else plan.recipe.lyrics.cleaning
         return encoder_recipe(
             text,
@@ -182,12 +189,28 @@ def _added_recipe(path: Path, name: str, text: TextSource | None, options: Extra
             max_tokens=options.text_max_tokens,
             cleaning=cleaning,
         )
+    stored = plan.added[name].recipe if name in plan.added else None
+    if audio is None and stored is not None and is_pretrained(stored):
+        raise ConfigError(f"--add {name}: its features are those of a pretrained audio encoder. Give --audio-model.")
     try:
-        extractor = load_extractor(name)
+        extractor = load_extractor(name) if audio is None else _audio_extractor(path, name, audio, options, stored)
         extractor.prepare_once()  # so that what is missing is reported before the feature set is planned
         return extractor.recipe(plan.recipe.mel, extractor_cleaning(plan, name))
     except ConfigError as error:
-        raise ConfigError(f"--add {name}: {error}; or give a text encoder with --text-model") from error
+        hint = "; or give a text encoder with --text-model, or an audio encoder with --audio-model"
+        raise ConfigError(f"--add {name}: {error}{hint if audio is None else ''}") from error
+
+
+def _audio_extractor(
+    path: Path, name: str, audio: AudioSource, options: ExtractOptions, stored: FeatureSetRecipe | None
+) -> Extractor:
+    mel = read_plan(path).recipe.mel
+    if mel is None:
+        raise ConfigError("an audio encoder needs clips, but the store was made without mels")
+    settings = AudioSettings(
+        layers=options.audio_layers, pooling=options.audio_pooling, precision=options.audio_precision
+    )
+    return with_stored_name(pretrained_extractor(name, audio, settings, mel), stored)
 
 
 def _log_provenance(path: Path, source: Source, generation: int) -> None:

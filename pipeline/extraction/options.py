@@ -84,6 +84,10 @@ class ExtractOptions:
     text_max_tokens : maximum length of lyrics in tokens, at most 128 or a multiple of 64, because the store has chunks
         of up to 128 tokens. None takes 512, or the positions of a model with fewer, or the value of an existing store.
     text_device : torch device of the text encoder.
+    audio_model : pretrained audio encoder of `add`: ``hf:FOLDER`` or ``hf:OWNER/NAME``.
+    audio_layers, audio_pooling, audio_precision : what to store of it; see
+        :class:`mgc.pipeline.extractors.pretrained.AudioSettings`.
+    audio_device : torch device of the audio encoder.
     genre_names : genre name prompts: ``common`` (a built-in map of frequent spellings) or a table with the columns
         genre and text. None takes the prompts of an existing store; without a prompt, the genre name is embedded.
     part_rows : rows per part, frozen when the store is created. None takes 128, or 16 below 2 048 tracks, or
@@ -95,8 +99,8 @@ class ExtractOptions:
     append : add the tracks of the source that the plan lacks. Planned tracks may be missing in the source.
     retry_failed : extract failed tracks of the source again, in new rows. An interrupted retry is completed first, and
         then no other track is retried. With `add`: retry the tracks that failed on that feature set.
-    add : name of a feature set to add to an existing store: features of `text_model`, or without one, of the extractor
-        of that name.
+    add : name of a feature set to add to an existing store: features of `text_model` or `audio_model`, or without one,
+        of the extractor of that name.
 
     Raises
     ------
@@ -113,6 +117,11 @@ class ExtractOptions:
     text_backend: Literal["auto", "torch", "openvino"] = "auto"
     text_max_tokens: Annotated[int, Between(16, 2**15)] | None = None
     text_device: str = "cpu"
+    audio_model: str | None = None
+    audio_layers: str = "last"
+    audio_pooling: Literal["mean", "frames"] = "mean"
+    audio_precision: Literal["fp32", "bf16"] = "fp32"
+    audio_device: str = "cpu"
     genre_names: str | None = None
     part_rows: PartRows | None = None
     workers: Annotated[int, Between(0)] | None = None
@@ -140,6 +149,12 @@ class ExtractOptions:
             raise ConfigError("--workers and --scheduler exclude each other. Remove --workers to use the scheduler's.")
         if self.add is not None and self.genre_names is not None:
             raise ConfigError(f"--add {self.add}: the store has genre name prompts already. Remove --genre-names.")
+        if self.audio_model is not None and self.add is None:
+            raise ConfigError(
+                f"--audio-model {self.audio_model}: its features can only be added to a store. Use --add NAME."
+            )
+        if self.audio_model is not None and self.text_model is not None:
+            raise ConfigError("--audio-model and --text-model exclude each other. Add one feature set at a time.")
         if self.genre_names is not None and not self.embeds_genres:
             raise ConfigError(f"--genre-names {self.genre_names}: genres are not embedded. Add genres to --features.")
         if self.add is None and self.shard is not None and self.retry_failed:

@@ -23,6 +23,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ...cache.writing.commits import roll_forward
 from ...cache.writing.creation import add_feature_set
+from ..extractors.pretrained import AudioSource, release
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, embed_prompts, load_encoder
 from ..text.lyrics import CLEANING_RULE
@@ -48,6 +49,7 @@ class PendingParts:
     ----------
     options : only `shard` and the workers are used.
     feature_set : name of an added feature set; None for the store's own features.
+    audio : location of the audio encoder of the feature set, if it has one.
     starts_s : track id -> start of its clip in seconds, for tracks whose start differs from the recipe's.
     remarks : the choice of workers, for the user.
     """
@@ -58,6 +60,7 @@ class PendingParts:
     options: ExtractOptions
     on_progress: Progress
     feature_set: str | None = None
+    audio: AudioSource | None = None
     starts_s: Mapping[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list, init=False)
 
@@ -90,6 +93,7 @@ class PendingParts:
             receipts = _build_here(queue, one_thread=is_automatic and self.text is not None)
         else:
             load_encoder.cache_clear()  # free the encoder that embedded the genres; each worker loads its own
+            release()  # and the audio encoder that was loaded to check it
             receipts = run_on_cluster(queue, workers)
         for receipt in receipts:
             if receipt.busy:
@@ -189,6 +193,7 @@ class PendingParts:
             part=part,
             root=self.source.root,
             text=self.text,
+            audio=self.audio,
             inline_lyrics={track_id: self._inline[track_id] for track_id in ids if track_id in self._inline},
             lyrics_encoding=self.source.lyrics_encoding,
             starts_s={track_id: self.starts_s[track_id] for track_id in ids if track_id in self.starts_s},

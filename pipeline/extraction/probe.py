@@ -17,6 +17,7 @@ from typing import Any
 
 from ...cache.errors import WorkerError
 from ...cache.format.plan import read_plan
+from ..extractors.pretrained import AudioSource
 from ..text.encoder import TextSource
 from .builder import PartJob
 from .part import build_row_by_row
@@ -61,12 +62,14 @@ def _as_json(job: PartJob) -> dict[str, Any]:
     """Return the job as JSON values; JSON escapes the surrogates of a path that is not Unicode."""
     names = ("store", "root", "part", "inline_lyrics", "starts_s", "feature_set", "retry_of")
     data = {name: getattr(job, name) for name in names}
-    return data | {"text": None if job.text is None else dataclasses.asdict(job.text)}
+    encoders = {"text": job.text, "audio": job.audio}
+    return data | {name: None if each is None else dataclasses.asdict(each) for name, each in encoders.items()}
 
 
 def _from_json(data: dict[str, Any]) -> PartJob:
     text = None if data["text"] is None else TextSource(**data["text"])
-    return PartJob(**data | {"store": Path(data["store"]), "root": Path(data["root"]), "text": text})
+    audio = None if data["audio"] is None else AudioSource(**data["audio"])
+    return PartJob(**data | {"store": Path(data["store"]), "root": Path(data["root"]), "text": text, "audio": audio})
 
 
 def _serve() -> None:

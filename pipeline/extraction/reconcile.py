@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,7 +141,16 @@ def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: Extract
 
 def recipe_differences(stored: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
     """Return readable lines on the differences of two recipes; the name of a text model is not compared."""
-    return differing_values({**asdict(stored), "model": None}, {**asdict(wanted), "model": None})
+    sides = [_flat({**asdict(recipe), "model": None}) for recipe in (stored, wanted)]
+    return differing_values(sides[0], sides[1])
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested objects by names such as ``parameters.layers``."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def refuse_coordinates(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:

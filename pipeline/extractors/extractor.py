@@ -23,11 +23,16 @@ DTYPES = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 CLEANING = "lyrics_cleaning"
 """Parameter of a text extractor's recipe: the rule that cleans lyrics, unless the store has lyrics. Default: 1."""
 
-_call_once = functools.cache(lambda prepare: prepare())
-"""Call a function, once per process unless it raises."""
+_call_once = functools.lru_cache(maxsize=4)(lambda prepare: prepare())
+"""Call a function, once per process unless it raises; the number bounds the memory of a process with many networks."""
 
 CLIP_PARAMETERS = ("backend", "sample_rate_hz", "clip_s", "offset", "min_clip_s")
 """Parameters of :class:`~mgc.cache.format.recipe.MelRecipe` that define a clip."""
+
+
+def forget_prepared() -> None:
+    """Let :meth:`Extractor.prepare_once` call `prepare` again, and free what its functions hold."""
+    _call_once.cache_clear()
 
 
 @dataclass(frozen=True, kw_only=True)

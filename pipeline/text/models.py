@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
 
 
 def _describe(folder: Path) -> TextModelFiles:
-    weights, config = _weights_sha256(folder), _json_object(folder / "config.json")
+    weights, config = weights_sha256(folder), json_object(folder / "config.json")
     known = {sha256: name for name, sha256 in _WEIGHTS_SHA256.items()}.get(weights)
     return TextModelFiles(
         name=known or folder.resolve().name,
@@ -123,7 +123,14 @@ def _describe(folder: Path) -> TextModelFiles:
     )
 
 
-def _weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path) -> str:
+    """Return the hash of the safetensors weights in a folder, as :class:`TextModelFiles` has it.
+
+    Raises
+    ------
+    TextModelError
+        If there are none.
+    """
     if (folder / _WEIGHTS).is_file():
         return _sha256(folder / _WEIGHTS)
     if not (folder / _WEIGHTS_INDEX).is_file():
@@ -131,7 +138,7 @@ def _weights_sha256(folder: Path) -> str:
             f"{folder}: no {_WEIGHTS}; only safetensors weights are read (convert others with transformers: "
             "AutoModel.from_pretrained(...).save_pretrained(...))"
         )
-    shards = sorted(set(_json_object(folder / _WEIGHTS_INDEX).get("weight_map", {}).values()))
+    shards = sorted(set(json_object(folder / _WEIGHTS_INDEX).get("weight_map", {}).values()))
     return fingerprint({Path(shard).name: _sha256(folder / Path(shard).name) for shard in shards})
 
 
@@ -165,7 +172,8 @@ def first_position(model_type: Any, pad_token_id: Any) -> int:
     return 2 if pad_token_id is None else int(pad_token_id) + 1  # 1 is the default padding id of these types
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a model."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -194,37 +202,46 @@ def _minilm_folder() -> Path:
 
 
 def _bert_folder() -> Path:
-    for folder in _cached_snapshots():
+    for folder in cached_snapshots(_BERT_REPOSITORIES, (_BERT_REVISION, None)):
         tokenizer = any((folder / name).is_file() for name in (_TOKENIZER, "vocab.txt"))
         if tokenizer and (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
             return folder
+    try:
+        return download_snapshot(_BERT_REPOSITORIES[0], _BERT_FILES, revision=_BERT_REVISION)
+    except TextModelError as error:
+        raise TextModelError(f"text model bert-base-uncased: {error}. {_WAYS_ON}") from error
+
+
+def download_snapshot(repository: str, files: Sequence[str], *, revision: str | None = None) -> Path:
+    """Download files of a repository from the hub; return their folder.
+
+    Raises
+    ------
+    TextModelError
+        With the cause; the caller adds the model and what to do.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         # One short request first: a download would retry for half a minute.
-        HfApi().model_info(_BERT_REPOSITORIES[0], revision=_BERT_REVISION, timeout=HUB_TIMEOUT_S)
+        HfApi().model_info(repository, revision=revision, timeout=HUB_TIMEOUT_S)
         return Path(
-            snapshot_download(
-                _BERT_REPOSITORIES[0],
-                revision=_BERT_REVISION,
-                allow_patterns=list(_BERT_FILES),
-                etag_timeout=HUB_TIMEOUT_S,
-            )
+            snapshot_download(repository, revision=revision, allow_patterns=list(files), etag_timeout=HUB_TIMEOUT_S)
         )
     except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
         reason = str(error).strip().partition("\n")[0].removesuffix(".")
         raise TextModelError(
-            "text model bert-base-uncased: not in the local cache, and the hub did not deliver it "
-            f"({reason or type(error).__name__}). {_WAYS_ON}"
+            f"not in the local cache, and the hub did not deliver it ({reason or type(error).__name__})"
         ) from error
 
 
-def _cached_snapshots() -> Iterator[Path]:
+def cached_snapshots(repositories: Sequence[str], revisions: Sequence[str | None] = (None,)) -> Iterator[Path]:
+    """Yield the folders of repositories in the local Hugging Face cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    for repository in _BERT_REPOSITORIES:
-        for revision in (_BERT_REVISION, None):
+    for repository in repositories:
+        for revision in revisions:
             try:
                 yield Path(snapshot_download(repository, revision=revision, local_files_only=True))
             except LocalEntryNotFoundError:
