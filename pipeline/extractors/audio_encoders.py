@@ -10,6 +10,7 @@ Shapes: W windows, L layers, T frames of a window, F frequencies, C channels.
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -54,7 +55,9 @@ class Layout(ABC):
     def __init__(self, files: AudioModelFiles) -> None:
         network, processor = getattr(transformers, self.network_class), getattr(transformers, self.processor_class)
         try:
-            with quiet_transformers():
+            with quiet_transformers(), warnings.catch_warnings():
+                # The lowest bands of AST are narrower than a bin of its own spectrum.
+                warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
                 self.config: Any = network.config_class.from_pretrained(files.folder, local_files_only=True)
                 self.processor: Any = processor.from_pretrained(files.folder, local_files_only=True)
             self.sample_rate_hz = int(self.processor.sampling_rate)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from mgc.cache.upkeep.hdf5_writer import convert
 from mgc.cache.upkeep.verify import verify
 from mgc.pipeline.audio.clip_reader import ClipReader
 from mgc.pipeline.extractors import audio_models, pretrained
+from mgc.pipeline.extractors.audio_encoders import read_layout
 from mgc.pipeline.extractors.pretrained import AudioSettings, AudioSource, pretrained_extractor
 from mgc.pipeline.sources.manifest import Source
 
@@ -389,6 +392,23 @@ def test_command_adds_an_encoder(tones: Base, models: dict[str, Path], store: Pa
     ):
         refused = call("extract", *source, *options)
         assert (refused.code, output in refused.err) == (2, True)
+
+
+def test_page_lists_the_windows_and_frames_of_default_configurations(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "audio-encoders.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| layout \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.M)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert {row[1].strip("`") for row in rows} == audio_models.FAMILIES.keys() - {"clap_audio_model"}
+    for _, family, seconds, frames, layers in rows:
+        name = family.strip("`")
+        config = transformers.CONFIG_MAPPING[name]()
+        config.save_pretrained(tmp_path / name)
+        with warnings.catch_warnings(action="ignore"):  # AST has mel bands narrower than a bin
+            transformers.FEATURE_EXTRACTOR_MAPPING[type(config)]().save_pretrained(tmp_path / name)
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+        layout = read_layout(audio_models.find_audio_model(str(tmp_path / name)))
+        assert f"{layout.window / layout.sample_rate_hz:g} s" == seconds
+        assert (str(layout.n_frames), "all" if layout.n_layers else "last") == (frames, layers)
 
 
 def test_every_error_is_one_of_mgc(tmp_path: Path) -> None:
