@@ -28,6 +28,7 @@ from ..pipeline.extraction.options import ExtractOptions
 from .predictions import Prediction, Predictions, collect, in_source_order, workers_for
 from .runs import open_for
 from .shared import extra, with_changes
+from .timelines import refuse_other_timeline, timeline_file
 
 if TYPE_CHECKING:
     from ..heads.evaluation.prediction_files import PredictedBlock
@@ -42,6 +43,7 @@ def predict(
     *,
     lyrics: Path | None = None,
     output: Path | None = None,
+    timeline: Path | None = None,
     on_progress: Progress = silent,
     **changes: Any,
 ) -> Predictions:
@@ -55,6 +57,8 @@ def predict(
     lyrics : lyrics file of a single song; without it, ``song.txt`` next to ``song.mp3``.
     output : a .parquet, .csv or .jsonl file to write block by block, instead of returning the predictions. Memory
         does not grow with the number of tracks.
+    timeline : a .parquet, .json or .jsonl file to write with the scores of each window, or an .html page that shows
+        them; sets ``windows="all"``.
     changes : options by name, in place of those in `options`: ``predict(run, songs, threshold="0.5")``.
 
     Raises
@@ -66,9 +70,13 @@ def predict(
     from ..heads.runs.documents import find_model
 
     options = with_changes(options or PredictOptions(), changes)
+    if timeline is not None:
+        options = dataclasses.replace(options, windows="all")
     folder = find_model(run)
+    refuse_other_timeline(timeline)
     songs = _read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
-    return _predict(_load(folder), songs, options, output=output, on_progress=on_progress)
+    refuse_other_timeline(timeline, 1 if isinstance(songs, Path) else len(songs.tracks))
+    return _predict(_load(folder), songs, options, output=output, timeline=timeline, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -209,8 +217,8 @@ def _read_inputs(
             raise ConfigError("--lyrics needs a single song. Remove it: a store holds the lyrics of its tracks.")
         if options.windows == "all":
             raise ConfigError(
-                f"{inputs[0]}: --windows all needs audio files, and a store holds one clip per track. Give the files "
-                "that it was extracted from."
+                f"{inputs[0]}: --windows all (or --timeline) needs audio files, and a store holds one clip per track. "
+                "Give the files that it was extracted from."
             )
         FeatureStore.open(inputs[0]).close()
         return inputs[0]
@@ -233,13 +241,14 @@ def _predict(
     options: PredictOptions,
     *,
     output: Path | None = None,
+    timeline: Path | None = None,
     on_progress: Progress = silent,
 ) -> Predictions:
     if isinstance(songs, Path):
         with open_for(loaded, songs) as features:
             return _predict_store(loaded, features, options, output, on_progress)
     if options.windows == "all":
-        result = _predict_whole_songs(loaded, songs, options, output, on_progress)
+        result = _predict_whole_songs(loaded, songs, options, output, timeline, on_progress)
     else:
         with _extracted(songs, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
@@ -258,10 +267,16 @@ def _predict_store(
 
 
 def _predict_whole_songs(
-    loaded: LoadedModel, source: Source, options: PredictOptions, output: Path | None, on_progress: Progress
+    loaded: LoadedModel,
+    source: Source,
+    options: PredictOptions,
+    output: Path | None,
+    timeline: Path | None,
+    on_progress: Progress,
 ) -> Predictions:
     """Predict whole songs in the order of their ids, as the mean over their windows."""
     from ..heads.evaluation.predict import predict_blocks, tracks_with_lyrics
+    from ..heads.evaluation.timeline import timelines_of
     from ..heads.evaluation.whole_songs import mean_over_windows
     from ..pipeline.extraction.whole_songs import batch_songs, count_windows
 
@@ -280,13 +295,23 @@ def _predict_whole_songs(
         for batch in batch_songs(source, counts, recipe):
             share = within(on_progress, before=n_windows, total=sum(counts), note="windows")
             with _extracted(batch.source, loaded, options, share, batch.starts_s) as store:
+                scored = list(predict_blocks(loaded, store, options, on_progress=share))
                 block = mean_over_windows(
-                    predict_blocks(loaded, store, options, on_progress=share),
+                    scored,
                     songs=[song.id for song in batch.songs],
                     song_of=batch.song_of,
                     starts_s=batch.starts_s,
                     cuts=cuts,
                 )
+                for song in timelines_of(
+                    scored,
+                    store.tracks.select(["id", "offset_s", "seconds"]),
+                    songs={song.id: source.root / song.path for song in batch.songs},
+                    song_of=batch.song_of,
+                    starts_s=batch.starts_s,
+                    clip_s=recipe.clip_s,
+                ):
+                    add_timeline(song)
                 windows = store.tracks.column("id").take(store.ok_rows).to_pylist()
                 songs = [batch.songs[batch.song_of[window]].id for window in windows]
                 has_lyrics.update(zip(songs, tracks_with_lyrics(store, store.ok_rows).tolist(), strict=True))
@@ -296,7 +321,9 @@ def _predict_whole_songs(
             partly_read.extend(batch.songs[i].id for i in np.flatnonzero(failed & block.has_scores))
             yield block
 
-    result = collect(blocks(), output)
+    about = [f"scores of the model {loaded.training.model}, modalities: {loaded.training.modalities}"]
+    with timeline_file(timeline, loaded.genres, about) as add_timeline:
+        result = collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
     remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
     remarks += _remarks(

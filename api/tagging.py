@@ -22,9 +22,11 @@ from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
 from .predictions import Predictions, collect, workers_for
 from .shared import extra
+from .timelines import refuse_other_timeline, timeline_file
 
 if TYPE_CHECKING:
     from ..heads.evaluation.prediction_files import PredictedBlock
+    from ..heads.evaluation.timeline import Timeline
     from ..pipeline.extractors.song_tags import SongTags
     from ..pipeline.sources.manifest import Source, Track
 
@@ -56,6 +58,7 @@ def tag(
     threshold: float = 0.1,
     windows: str = "one",
     output: Path | None = None,
+    timeline: Path | None = None,
     missing_ok: bool | None = None,
     workers: int | None = None,
     on_progress: Progress = silent,
@@ -68,6 +71,7 @@ def tag(
     threshold : probability from which a tag counts as predicted.
     windows : ``one``: the mean over the windows of 3 s in the middle 30 s; ``all``: over those of the whole song.
     output : a .parquet, .csv or .jsonl file to write instead of returning the predictions.
+    timeline : a file to write with the scores of each window, as of :func:`mgc.api.predict`.
     missing_ok : let a missing file fail on its own, with a reason code. None does so if several files are given.
     workers : decoding processes, each with a thread for the network; None for one per core from
         :data:`mgc.api.MANY_SONGS` songs on, else 0: one process, and a network with torch's threads.
@@ -81,18 +85,21 @@ def tag(
 
     if output is not None:
         refuse_other_suffix(output)
+    refuse_other_timeline(timeline)
     if windows not in ("one", "all"):
         raise ConfigError(f"windows {windows!r}: unknown. Choose one (the middle 30 s) or all (the whole song).")
     with extra("extract"):
-        from ..pipeline.extractors.musicnn import weights_folder
+        from ..pipeline.extractors.musicnn import TAGS, weights_folder
         from ..pipeline.sources.datasets import songs_source
 
     missing_ok = len(inputs) > 1 if missing_ok is None else missing_ok
     source = songs_source(inputs, None, missing_ok=missing_ok, with_lyrics=False, on_progress=on_progress)
     weights_folder()  # refuses missing weights before anything is decoded
+    refuse_other_timeline(timeline, len(source.tracks))
     workers = workers_for(source, workers)
-    whole, n_tracks = windows == "all", len(source.tracks)
-    n_windows, partly_read = 0, []
+    whole, n_tracks = windows == "all" or timeline is not None, len(source.tracks)
+    n_windows = 0
+    partly_read: list[str] = []
 
     def songs() -> Iterator[tuple[Track, SongTags | ClipError]]:
         of_song = on_progress if whole and n_tracks == 1 else silent
@@ -106,18 +113,20 @@ def tag(
         remaining = songs()
         while batch := list(itertools.islice(remaining, _SONGS_PER_BLOCK)):
             for track, song in batch:
+                add_timeline(_timeline(track.id, source.root / track.path, song))
                 if not isinstance(song, ClipError):
                     n_windows += len(song.scores)
                     partly_read.extend([track.id] if song.failures else [])
             yield _block(batch, threshold, whole=whole)
 
-    result = collect(blocks(), output)
-    extent = f"{counted(n_windows, 'window')} of 3 s in {counted(n_tracks - result.n_failed, 'song')}"
-    remarks = [
+    about = [
         f"tags by {TAGGER['name']}: weights {TAGGER['weights']}, licence {TAGGER['licence']}",
         f"training data: {TAGGER['training_data']}; limits: {TAGGER['limits']}",
-        f"scores are means over {extent}" + ("" if whole else ", from the middle 30 s of each"),
     ]
+    with timeline_file(timeline, TAGS, about) as add_timeline:
+        result = collect(blocks(), output)
+    extent = f"{counted(n_windows, 'window')} of 3 s in {counted(n_tracks - result.n_failed, 'song')}"
+    remarks = [*about, f"scores are means over {extent}" + ("" if whole else ", from the middle 30 s of each")]
     if partly_read:
         remarks.append(f"{counted(len(partly_read), 'song')} with failed windows: {join_names(partly_read, 3)}")
     return dataclasses.replace(result, remarks=[*source.notes, *remarks])
@@ -202,4 +211,17 @@ def _block(songs: Sequence[tuple[Track, SongTags | ClipError]], threshold: float
         scores=scores,
         predicted=scores >= threshold,
         has_scores=has_scores,
+    )
+
+
+def _timeline(song_id: str, file: Path, song: SongTags | ClipError) -> Timeline:
+    """Return the windows of a song; one window without scores for a song that failed."""
+    from ..heads.evaluation.timeline import Timeline
+    from ..pipeline.extractors.musicnn import TAGS
+
+    if isinstance(song, ClipError):
+        nan, zero = np.full((1, len(TAGS)), np.nan, np.float32), np.zeros(1)
+        return Timeline(id=song_id, file=file, starts_s=zero, ends_s=zero, scores=nan, reasons=[song.reason])
+    return Timeline(
+        id=song_id, file=file, starts_s=song.starts_s, ends_s=song.ends_s, scores=song.scores, reasons=song.reasons
     )

@@ -28,6 +28,10 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="File to write (.parquet, .csv, .jsonl), one row per track."),
 ]
+TimelineFile = Annotated[
+    Path | None,
+    typer.Option("--timeline", help="Per-window scores (.parquet, .jsonl, .html page); implies --windows all."),
+]
 Workers = Annotated[
     int | None,
     typer.Option(min=0, help="Decoding processes.", show_default="one per core from 32 songs on, else 0"),
@@ -70,6 +74,7 @@ def predict(
     ],
     lyrics: Annotated[Path | None, typer.Option(help="Lyrics file, for a single song.")] = None,
     output: Output = None,
+    timeline: TimelineFile = None,
     options: Annotated[PredictOptions, predict_flags],
     top: Annotated[int, typer.Option(min=1, help="Genres to print per song.")] = 5,
     listing: Annotated[Listing, typer.Option("--format", help="Format of the list.")] = Listing.TABLE,
@@ -85,6 +90,7 @@ def predict(
     Examples:
       mgc predict runs/first song.mp3 --lyrics song.txt
       mgc predict runs/first song.mp3 --windows all
+      mgc predict runs/first song.mp3 --timeline song.html
       mgc predict runs/first songs.zarr -o scores.parquet
       find music -name '*.flac' | mgc predict runs/first - -o scores.csv
     """
@@ -94,8 +100,9 @@ def predict(
     if from_stdin:
         options = dataclasses.replace(options, missing_ok=True)
     with terminal.progress() as steps:
-        result = api.predict(run, inputs, options, lyrics=lyrics, output=output, on_progress=steps)
-    _finish(terminal, result, {"model": str(run)}, listing, top, of_store=len(inputs) == 1 and is_store(inputs[0]))
+        result = api.predict(run, inputs, options, lyrics=lyrics, output=output, timeline=timeline, on_progress=steps)
+    of_store = len(inputs) == 1 and is_store(inputs[0])
+    _finish(terminal, result, {"model": str(run)}, listing, top, timeline=timeline, of_store=of_store)
 
 
 def tag(
@@ -107,6 +114,7 @@ def tag(
         ),
     ],
     output: Output = None,
+    timeline: TimelineFile = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a tag counts as predicted.")
     ] = 0.1,
@@ -127,7 +135,7 @@ def tag(
 
     Examples:
       mgc tag song.mp3
-      mgc tag song.mp3 --windows all
+      mgc tag song.mp3 --timeline song.html
       mgc tag music/ -o tags.csv
       find music -name '*.flac' | mgc tag - -o tags.parquet
     """
@@ -138,11 +146,12 @@ def tag(
             threshold=threshold,
             windows=windows,
             output=output,
+            timeline=timeline,
             missing_ok=from_stdin or None,
             workers=workers,
             on_progress=steps,
         )
-    _finish(terminal, result, {"model": api.TAGGER}, listing, top, noun="tag")
+    _finish(terminal, result, {"model": api.TAGGER}, listing, top, noun="tag", timeline=timeline)
 
 
 def _read_paths(inputs: list[Path]) -> tuple[list[Path], bool]:
@@ -163,10 +172,11 @@ def _finish(
     top: int,
     *,
     noun: str = "genre",
+    timeline: Path | None = None,
     of_store: bool = False,
 ) -> None:
     """Print remarks and result, and exit with the code of the failures; those of a store its extraction reported."""
-    terminal.remark(result.remarks)
+    terminal.remark([*result.remarks, *([] if timeline is None else [f"timeline: {timeline}"])])
     terminal.emit({**about, **result.to_dict()}, lambda: _print_result(result, listing, top, noun))
     if result.n_failed == result.n_tracks:
         raise typer.Exit(2)

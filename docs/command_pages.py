@@ -39,7 +39,7 @@ GUIDES = {
     "mgc plan": "[Run on a cluster](../cluster.md)",
     "mgc extract": "[Extract your own songs](../your-own-songs.md), [Run on a cluster](../cluster.md)",
     "mgc cluster": "[Run on a cluster](../cluster.md)",
-    "mgc tag": "[Extractor plug-ins](../extractors.md#built-in-extractors)",
+    "mgc tag": "[Tag songs without training](../tagging.md)",
     "mgc extractors": "[Write an extractor plug-in](../extractors.md)",
     "mgc train": "[Train and evaluate](../training.md), [Model options](../model.md)",
     "mgc evaluate": "[Train and evaluate](../training.md), [Scores and metrics](../scores.md)",

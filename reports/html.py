@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
@@ -76,11 +78,20 @@ def environment() -> Environment:
     }
     script = static("report.js")
     environment.globals |= {
-        "policy": _policy(script),
+        "policy": policy(script),
         "script": script,
         "style": static("colours.css") + static("report.css"),
     }
     return environment
+
+
+def audio_url(file: Path, folder: Path) -> str:
+    """Return the URL of an audio file, relative to the `folder` of a page, so that both can move together."""
+    try:
+        relative = os.path.relpath(file.absolute(), folder.absolute())
+    except ValueError:  # another drive
+        return file.resolve().as_uri()
+    return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def static(name: str) -> str:
@@ -88,7 +99,7 @@ def static(name: str) -> str:
     return (_FOLDER / "static" / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
+def policy(script: str) -> str:
     """Return a policy that allows `script`, embedded images and local audio files, and nothing else."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +17,7 @@ from ..heads.metrics.confusions import Confusions, confusions
 from ..heads.metrics.multilabel import decide, jaccard_per_track
 from ..heads.metrics.names import TUNED, TUNED_PER_GENRE
 from .charts import Chart, heat_map, reliability_chart
-from .html import Json
+from .html import Json, audio_url
 
 MAX_PAIRS = 60
 MAX_DRAWN = 120
@@ -67,16 +65,9 @@ class Player:
         if not file.is_file():
             return Song(problem=f"No file {path} in the audio root.")
         if not offset_s:
-            return Song(source=self._url(file))
+            return Song(source=audio_url(file, self.page))
         end = "" if self.clip_s is None else f",{offset_s + self.clip_s:g}"
-        return Song(source=f"{self._url(file)}#t={offset_s:g}{end}")
-
-    def _url(self, file: Path) -> str:
-        """Return a relative URL: page and audio can move together, and the page has no absolute path."""
-        try:
-            return quote(os.fsencode(Path(os.path.relpath(file, self.page)).as_posix()))
-        except ValueError:  # another drive
-            return file.resolve().as_uri()
+        return Song(source=f"{audio_url(file, self.page)}#t={offset_s:g}{end}")
 
 
 def reliability(evaluation: Json) -> Chart | None:

@@ -35,6 +35,7 @@ class SongTags:
     scores : (W, 50) float32 probabilities of :data:`TAGS`; NaN for windows that cannot be read.
     flags : of all decoded clips.
     failures : start of an unreadable clip in s -> its error.
+    reasons : (W,) reason codes; None for a window with scores.
     """
 
     starts_s: npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ class SongTags:
     scores: npt.NDArray[np.float32]
     flags: Flag
     failures: dict[float, ClipError]
+    reasons: list[str | None]
 
 
 def tag_song(
@@ -69,6 +71,7 @@ def tag_song(
     first_s, seconds, flags = clip.offset_s, clip.seconds, clip.flags
     parts = [_scores(clip)]
     failures: dict[float, ClipError] = {}
+    reasons: list[str | None] = [None] * len(parts[0])
     n_windows = max(len(parts[0]), int(seconds / WINDOW_S + 1e-6)) if whole else len(parts[0])
     for first in range(len(parts[0]), n_windows, _WINDOWS_PER_CLIP):
         if stop is not None and stop.is_set():
@@ -86,6 +89,8 @@ def tag_song(
         except ClipError as error:
             failures[first * WINDOW_S] = error
         parts.append(scores)
+        reason = failures[first * WINDOW_S].reason if first * WINDOW_S in failures else None
+        reasons += [reason if is_missing else None for is_missing in np.isnan(scores[:, 0]).tolist()]
     on_progress("windows", n_windows, n_windows)
     if n_windows > _WINDOWS_PER_CLIP and whole:
         flags &= ~Flag.SHORT  # of the last clip
@@ -96,6 +101,7 @@ def tag_song(
         scores=np.concatenate(parts),
         flags=flags,
         failures=failures,
+        reasons=reasons,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -207,6 +208,59 @@ def test_failed_window_is_left_out_and_reported(
     assert (lost.code, lost.json["failed"]) == (2, 1)
     (only,) = lost.json["predictions"]
     assert (only["reason"], only["windows"], only["failed_windows"]) == ("NONFINITE", 0, 3)
+
+
+def test_timeline_has_the_scores_of_each_window_and_leaves_the_mean_as_it_is(
+    model: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = mgc.load_model(model)
+    assert loaded.recipe.mel is not None
+    clip_s = loaded.recipe.mel.clip_s
+    long_song(Path("long.wav"), 2.6, clip_s)
+    long_song(Path("broken.wav"), 2, clip_s, broken=True)
+    long_song(Path("short.wav"), 0.4, clip_s)
+    names = ["long.wav", "gone.wav", "broken.wav", "short.wav"]
+    plain = call("predict", model, *names, "--windows", "all", "-o", "plain.parquet", "--json")
+    timed = call("predict", model, *names, "--timeline", "t.parquet", "-o", "timed.parquet", "--json")
+    assert (timed.code, timed.json["remarks"]) == (plain.code, plain.json["remarks"])
+    assert Path("plain.parquet").read_bytes() == Path("timed.parquet").read_bytes()
+    rows = pq.read_table("t.parquet").to_pylist()
+    assert [(row["id"], row["start_s"], row["end_s"], row["reason"]) for row in rows] == [
+        ("broken.wav", 0, clip_s, "NONFINITE"),
+        ("broken.wav", clip_s, 2 * clip_s, None),
+        ("gone.wav", 0, clip_s, "SRC_MISSING"),
+        ("long.wav", 0, clip_s, None),
+        ("long.wav", clip_s, 2 * clip_s, None),
+        ("long.wav", 2 * clip_s, pytest.approx(2.6 * clip_s, abs=0.001), None),
+        ("short.wav", 0, pytest.approx(0.4 * clip_s, abs=0.001), None),
+    ]
+    means = {row["id"]: row for row in pq.read_table("plain.parquet").to_pylist()}
+    for genre in loaded.genres:
+        name = f"score: {genre}"
+        scores = [row[name] for row in rows]
+        assert [scores[0], scores[2], means["gone.wav"][name]] == [None, None, None]
+        assert means["long.wav"][name] == np.float32(np.mean(scores[3:6]))
+        assert (means["broken.wav"][name], means["short.wav"][name]) == (scores[1], scores[6])
+    assert call("predict", model, *names, "--timeline", "t.jsonl").code == 3
+    lines = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
+    assert call("predict", model, *names, "--timeline", "t.json").code == 3
+    assert json.loads(Path("t.json").read_text()) == lines
+    assert [(line["id"], line["start_s"]) for line in lines] == [(row["id"], row["start_s"]) for row in rows]
+    assert lines[0]["scores"] == {}
+    genre = loaded.genres[0]
+    assert lines[5]["scores"][genre] == pytest.approx(rows[5][f"score: {genre}"], abs=1e-6)
+
+
+def test_timeline_is_refused_before_anything_is_decoded(model: Path, songs: Path, songs_store: Path, call: Any) -> None:
+    done = call("predict", model, songs / "0.wav", "--timeline", songs / "t.txt")
+    assert (done.code, "Use one of the suffixes .parquet, .json, .jsonl, .html" in done.err) == (2, True)
+    assert "holds one clip per track" in call("predict", model, songs_store, "--timeline", songs / "t.html").err
+    for i in range(51):
+        (songs / f"many{i}.wav").touch()
+    done = call("predict", model, songs, "--timeline", songs / "t.html")
+    assert (done.code, "54 songs, a page shows up to 50. Use .parquet" in done.err) == (2, True)
+    assert not list(songs.glob("*t.*"))
 
 
 def test_windows_option_needs_audio_files(model: Path, songs_store: Path, call: Any) -> None:

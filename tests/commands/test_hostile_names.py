@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
     (("predict", "run", "songs"), 3),
     (("predict", "run", "songs", "--format", "csv"), 3),
     (("predict", "run", "songs", "--windows", "all"), 3),
+    (("predict", "run", "songs", "--timeline", "timeline.html"), 3),
+    (("predict", "run", "songs", "--timeline", f"{HOSTILE}.txt"), 2),
     (("predict", "run", f"{HOSTILE}.mp3"), 2),
     (("tag", f"{HOSTILE}.mp3"), 2),
+    (("tag", "songs", "--timeline", "tags.html"), 3 if find_spec("musicnn") else 2),
     (("report", "run", "--audio-root", "songs"), 0),
     (("report", "s.zarr"), 0),
     (("report", HOSTILE), 2),
@@ -139,6 +143,8 @@ def test_commands_escape_control_characters_and_formulas(
             json.loads(done.out)
     assert shown >= 20, "the names are not shown, so nothing was tried"
     assert not OBEYED & set((place / "run" / "best" / "README.md").read_text(encoding="utf-8"))
+    for page in place.glob("*.html"):
+        assert not OBEYED & set(page.read_text(encoding="utf-8")), page
     text = (place / "scores.csv").read_text(encoding="utf-8")
     assert not OBEYED & set(text)
     assert_no_formula(text)

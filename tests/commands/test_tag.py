@@ -165,6 +165,29 @@ def test_unreadable_window_fails_alone_and_unreadable_scores_fail_the_song(
 
 
 @needs_weights
+def test_timeline_has_a_row_per_3_s_and_leaves_the_mean_as_it_is(
+    call, songs: Path, long_song: Path, tmp_path: Path
+) -> None:
+    plain = call("tag", long_song, songs, "--windows", "all", "-o", tmp_path / "plain.csv")
+    timed = call("tag", long_song, songs, "--timeline", tmp_path / "t.parquet", "-o", tmp_path / "timed.csv")
+    assert (plain.code, timed.code) == (3, 3)
+    assert (tmp_path / "plain.csv").read_bytes() == (tmp_path / "timed.csv").read_bytes()
+    rows = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    ids = [str(path) for path in (long_song, songs / "a noise.wav", songs / "b tone.wav", songs / "c.mp3")]
+    assert [row["id"] for row in rows] == [ids[0]] * 25 + ids[1:]
+    np.testing.assert_allclose([row["start_s"] for row in rows[:25]], 2.992 * np.arange(25))
+    np.testing.assert_allclose([row["end_s"] for row in rows[:25]], 2.992 * np.arange(1, 26))
+    assert (rows[-1]["reason"], rows[-1]["score: rock"]) == ("NOT_AUDIO", None)
+    means = {row["id"]: row for row in csv.DictReader((tmp_path / "plain.csv").read_text().splitlines())}
+    mean = np.mean([row["score: rock"] for row in rows[:25]])
+    assert float(means[ids[0]]["score: rock"]) == pytest.approx(mean, abs=1e-6)
+    assert call("tag", long_song, songs, "--timeline", tmp_path / "page.html").code == 3
+    page = (tmp_path / "page.html").read_text()
+    assert 'src="long.wav"' in page
+    assert "NOT_AUDIO" in page
+
+
+@needs_weights
 def test_paths_come_from_standard_input(call, songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{songs / 'b tone.wav'}\n{songs / 'gone.wav'}\n"))
     done = call("tag", "-", "--json")
