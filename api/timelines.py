@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.errors import ConfigError
+from ..cache.messages import counted
 from .shared import extra
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def refuse_other_timeline(path: Path | None, n_songs: int = 1) -> None:
 
         environment()
         if n_songs > MAX_SONGS_ON_PAGE:
+            songs = counted(n_songs, "song")
             raise ConfigError(
-                f"{path}: {n_songs} songs, a page shows up to {MAX_SONGS_ON_PAGE}. Use .parquet, or give fewer songs."
+                f"{path}: {songs}, a page shows up to {MAX_SONGS_ON_PAGE}. Use .parquet, or give fewer songs."
             )
 
 

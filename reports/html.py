@@ -1,7 +1,7 @@
 """Self-contained HTML pages from Jinja2 templates.
 
-Templates escape all values. The Content-Security-Policy allows the page's own script by its hash and no other, so a
-genre name that contains markup cannot run code.
+Templates escape all values, and control characters are shown as in a terminal. The Content-Security-Policy allows the
+page's own script by its hash and no other, so a genre name that contains markup cannot run code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from ..cache.distribution import explain_missing_extra
 from ..cache.durable import replace_file
 from ..cache.errors import MissingExtraError
-from ..cache.messages import counted, duration, has_intervals, interval, number, size
+from ..cache.messages import counted, duration, has_intervals, interval, number, printable, size
 from ..heads.metrics.phrases import by_artists, resampled, tuned_on
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def render(template: str, **context: object) -> str:
     MissingExtraError
         jinja2 is not installed (extra ``report``).
     """
-    return environment().get_template(template).render(context, headings=[])
+    return printable(environment().get_template(template).render(context, headings=[]), lines=True)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.messages import printable
+from ..cache.messages import counted
 from ..heads.evaluation.timeline import Timeline
 from .html import audio_url, environment, policy, static, write_page
 
@@ -33,7 +33,7 @@ def write_timeline_page(page: Path, genres: Sequence[str], songs: Sequence[Timel
     return write_page(
         page,
         "timeline.html",
-        title=printable(Path(songs[0].id).name) if len(songs) == 1 else f"{len(songs)} songs",
+        title=Path(songs[0].id).name if len(songs) == 1 else counted(len(songs), "song"),
         about=about,
         n_genres=len(genres),
         songs=[_song(song, genres, page.parent) for song in songs],
@@ -55,8 +55,8 @@ def clock(seconds: float) -> str:
 
 def _song(song: Timeline, genres: Sequence[str], folder: Path) -> dict[str, Any]:
     facts = {
-        "name": printable(Path(song.id).name),
-        "id": printable(song.id),
+        "name": Path(song.id).name,
+        "id": song.id,
         "source": audio_url(song.file, folder) if song.file.is_file() else None,
     }
     has_scores = ~np.isnan(song.scores[:, 0])
