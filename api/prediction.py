@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.errors import ConfigError
+from ..cache.errors import ConfigError, RecipeMismatchError
 from ..cache.format.plan import is_store
-from ..cache.format.recipe import Recipe
+from ..cache.format.recipe import Recipe, differing_values, flat_recipe
 from ..cache.messages import counted, html_summary, join_names
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
@@ -345,17 +345,42 @@ def _extracted(
     on_progress: Progress,
     starts_s: Mapping[str, float] | None = None,
 ) -> Iterator[FeatureStore]:
-    """Extract songs into a temporary store, with the recipe of the model."""
-    from ..pipeline.extraction.extract import extract
+    """Extract songs into a temporary store, with the recipes of the model."""
+    from ..heads.evaluation.predict import store_for
+    from ..pipeline.extraction.extract import add_features, extract
     from ..pipeline.text.encoder import TextSource
 
     text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
+    _refuse_other_extractors(loaded)
     choices = ExtractOptions(features=("mel", "lyrics"), workers=workers_for(source, options.workers))
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
         extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
+        for name in loaded.added:
+            added = dataclasses.replace(choices, add=name)
+            add_features(source, path, added, starts_s=starts_s, on_progress=on_progress)
         with FeatureStore.open(path) as store:
-            yield store
+            yield store_for(loaded, store)
+
+
+def _refuse_other_extractors(loaded: LoadedModel) -> None:
+    """Raise an error if the extractors of a model's audio input are not installed, or differ from those in training."""
+    from ..pipeline.extractors.registry import load_extractor
+
+    for name, recipe in loaded.added.items():
+        try:
+            extractor = load_extractor(name)
+            extractor.prepare_once()
+            installed = extractor.recipe(loaded.recipe.mel)
+        except ConfigError as error:
+            raise ConfigError(f"{loaded.folder}: the model needs the feature set {name!r}: {error}") from error
+        if differences := differing_values(
+            flat_recipe(recipe), flat_recipe(installed), ("the model", "this installation")
+        ):
+            raise RecipeMismatchError(
+                f"{loaded.folder}: the model was trained on another {name!r}: {'; '.join(differences)}. Install the "
+                "extractor's version of the model."
+            )
 
 
 def _flags(store: FeatureStore) -> npt.NDArray[np.uint32]:

@@ -64,16 +64,24 @@ def compare(first: Path, second: Path, *, common: bool = False, n_replicates: in
 
 
 def open_for(loaded: LoadedModel, store: Path) -> FeatureStore:
-    """Open a store with the text features that the model was trained on, if the store has them."""
+    """Open a store with the features that the model was trained on.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If its features do not fit the model.
+    """
+    from ..heads.evaluation.predict import store_for
+
     features = FeatureStore.open(store)
     trained_on = loaded.recipe.lyrics
-    if trained_on is None or features.recipe.lyrics == trained_on:
-        return features
-    for name, recipe in features.texts.items():
-        if text_fingerprints(recipe, {}) == text_fingerprints(trained_on, {}):
-            features.close()
-            return FeatureStore.open(store, text=name)
-    return features
+    if trained_on is not None and features.recipe.lyrics != trained_on:
+        for name, recipe in features.texts.items():
+            if text_fingerprints(recipe, {}) == text_fingerprints(trained_on, {}):
+                features.close()
+                features = FeatureStore.open(store, text=name)
+                break
+    return store_for(loaded, features)
 
 
 def report(

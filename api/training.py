@@ -278,17 +278,20 @@ def ablate(
     refuse_store_as_output(folder)
     from ..heads.ablation.grid import Grid
     from ..heads.ablation.paper_tables import chosen_tables
+    from ..heads.data.embeddings import audio_feature_sets, count_required, require_audio
+    from ..heads.data.labels import left_out
 
-    grid = Grid(
-        tables=chosen_tables(tables, preset=preset or "default"),
-        preset=preset or "default",
-        options=_combine(genres_file, options, settings),
-        seeds=range(n_seeds),
-    )
-    _ = grid.runs  # checks the options of every row
+    preset, combined = preset or "default", _combine(genres_file, options, settings)
     with ExitStack() as opened:
         features = opened.enter_context(FeatureStore.open(store, text=text))
-        renamed = None if names_store is None else opened.enter_context(FeatureStore.open(names_store, text=text))
+        has_mel, added = features.recipe.mel is not None, audio_feature_sets(features)
+        specs = chosen_tables(tables, preset=preset, has_mel=has_mel, added=added)
+        grid = Grid(tables=specs, preset=preset, options=combined, seeds=range(n_seeds))
+        _ = grid.runs  # checks the options of every row
+        features, renamed = require_audio(features, grid.added_audio), None
+        if names_store is not None:
+            renamed = opened.enter_context(FeatureStore.open(names_store, text=text))
+            renamed = require_audio(renamed, grid.added_audio)
         relabelled = labels_for(features, labels, genre_delimiter, merge_genres)
         with extra("train"):
             from ..heads.ablation import ablate as ablation
@@ -305,13 +308,15 @@ def ablate(
         text=text,
         labels=relabelled.genres,
         names_store=names_store,
+        added_audio=grid.added_audio,
         keep_runs=keep_runs,
     )
+    remarks = [*relabelled.remarks, *left_out(count_required(features))]
     if dry_run:
         forecast = ablation.dry_run(work, grid, jobs=jobs, on_progress=on_progress)
-        return AblationReport(result=forecast, remarks=list(relabelled.remarks))
+        return AblationReport(result=forecast, remarks=remarks)
     result = ablation.ablate(work, grid, jobs=jobs, shard=shard, training=training, stop=stop, on_progress=on_progress)
     document = result.to_dict()
     del document["claimed"]  # changes with time; the files list finished runs only
-    files, remarks = write_ablation(folder, document)
-    return AblationReport(result=result, remarks=[*relabelled.remarks, *remarks], files=files)
+    files, plots = write_ablation(folder, document)
+    return AblationReport(result=result, remarks=[*remarks, *plots], files=files)

@@ -25,8 +25,8 @@ def ablate(
     tables: Annotated[
         str | None,
         typer.Option(
-            help="Tables: systems, components, lambda, lambda-sum, switches (comma-separated).",
-            show_default="all but lambda-sum",
+            help="Tables: systems, components, lambda, lambda-sum, switches, audio (comma-separated).",
+            show_default="systems, components, lambda, switches",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per configuration.")] = 3,

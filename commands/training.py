@@ -53,6 +53,14 @@ def learning_flags(
     min_labels: Annotated[
         int | None, typer.Option(min=1, help="Use tracks with at least N learned genres.", show_default="1")
     ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Audio input: mel, added feature sets, or several with commas.",
+            show_default="mel",
+        ),
+    ] = None,
     encoder: Annotated[
         Literal["base", "lite", "tiny"] | None, typer.Option(help="Size of the audio CNN.", show_default="base")
     ] = None,
@@ -171,6 +179,7 @@ def train(
 
     Examples:
       mgc train songs.zarr -o runs/first
+      mgc train songs.zarr -o runs/embeddings --audio musicnn
       mgc train m4a.zarr -o runs/paper --preset paper
       mgc train songs.zarr -o runs/raw --set graph_similarity=raw --set heads=1
 

@@ -16,12 +16,15 @@ from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
 from .model.config import (
     BASELINE_MODALITIES,
+    MEL,
+    EmbeddingShape,
     EncoderName,
     HeadName,
     Loss,
     Modalities,
     ModelConfig,
     SystemName,
+    audio_names,
     upgrade_options,
 )
 
@@ -87,8 +90,8 @@ MIN_EPOCHS, MAX_EPOCHS = 10, 100
 MAY_CHANGE_ON_RESUME = frozenset({"epochs"})
 """Options that may differ from those of a resumed run. The name of the preset is not compared."""
 
-_FROM_STORE = ("n_genres", "text_dim", "n_mels")
-_SHARED = ("model", "encoder", "attention", "head", "contrastive", "modalities")
+_FROM_STORE = ("n_genres", "text_dim", "n_mels", "embeddings")
+_SHARED = ("model", "audio", "encoder", "attention", "head", "contrastive", "modalities")
 MODEL_OPTIONS = tuple(
     item.name for item in dataclasses.fields(ModelConfig) if item.name not in (*_FROM_STORE, *_SHARED)
 )
@@ -132,6 +135,7 @@ class TrainConfig:
     prior_bias : initialise the biases of genres with their log odds among training tracks.
     modality_dropout : probability of training a track with lyrics as one without, drawn per epoch.
     spec_augment : mask frequency bands and time spans of spectrograms in training.
+    audio : audio inputs: ``mel`` (spectrogram and CNN), names of added feature sets of the store, or both.
     encoder, attention, head, contrastive, modalities : components of the model; see ``ModelConfig``. A component that
         the system or a single modality cannot have is switched off.
     model_options : further fields of ``ModelConfig`` by name (`MODEL_OPTIONS`), such as ``{"heads": 1}``.
@@ -168,6 +172,7 @@ class TrainConfig:
     prior_bias: bool = False
     modality_dropout: Share = 0.0
     spec_augment: bool = False
+    audio: tuple[str, ...] = (MEL,)
     encoder: EncoderName = "base"
     attention: bool = True
     head: HeadName = "graph"
@@ -183,6 +188,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.genres is not None:
             object.__setattr__(self, "genres", tuple(self.genres))
+        object.__setattr__(self, "audio", audio_names(self.audio))
         object.__setattr__(self, "model_options", dict(self.model_options))
         check_options(self)
         self._settle_parts()
@@ -228,16 +234,23 @@ class TrainConfig:
         assert self.lr is not None
         return self.lr
 
-    def model_config(self, *, n_genres: int, text_dim: int, n_mels: int) -> ModelConfig:
+    @property
+    def added_audio(self) -> tuple[str, ...]:
+        """Names of the added feature sets among the audio inputs."""
+        return tuple(name for name in self.audio if name != MEL)
+
+    def model_config(
+        self, *, n_genres: int, text_dim: int, n_mels: int, embeddings: Mapping[str, EmbeddingShape] | None = None
+    ) -> ModelConfig:
         """Return the config of the model for a store and labels of these widths."""
         shared = {name: getattr(self, name) for name in _SHARED}
-        widths = {"n_genres": n_genres, "text_dim": text_dim, "n_mels": n_mels}
-        return ModelConfig.from_dict({**widths, **shared, **self.model_options})
+        widths = {"n_genres": n_genres, "text_dim": text_dim, "n_mels": n_mels, "embeddings": embeddings or {}}
+        return ModelConfig(**{**widths, **shared, **self.model_options})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON and YAML hold them."""
         values = dataclasses.asdict(self)
-        values["genres"] = None if self.genres is None else list(self.genres)
+        values |= {"genres": None if self.genres is None else list(self.genres), "audio": list(self.audio)}
         return values
 
     @classmethod
@@ -303,6 +316,10 @@ class TrainConfig:
                 raise ConfigError(f"modalities={self.modalities!r}: model={self.model!r} needs {fixed!r}.")
             object.__setattr__(self, "modalities", fixed)
             object.__setattr__(self, "head", "linear")
+        if self.modalities == "lyrics":
+            object.__setattr__(self, "audio", (MEL,))
+        if MEL not in self.audio:
+            object.__setattr__(self, "spec_augment", False)
         if self.modalities != "both" or fixed is not None:
             for name in ("attention", "contrastive"):
                 object.__setattr__(self, name, False)
@@ -317,7 +334,8 @@ class TrainConfig:
         for name in self.model_options:
             if name not in MODEL_OPTIONS:
                 raise ConfigError(f"model_options: unknown option {name!r}; {did_you_mean(name, MODEL_OPTIONS)}")
-        self.model_config(n_genres=1, text_dim=1, n_mels=128)  # raises for invalid model options
+        shapes = {name: EmbeddingShape(dim=1) for name in self.added_audio}
+        self.model_config(n_genres=1, text_dim=1, n_mels=128, embeddings=shapes)  # raises for invalid model options
 
 
 def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

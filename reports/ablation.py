@@ -82,6 +82,8 @@ def caption_text(about: Json) -> str:
     ]
     if about["labels_sha256"] is not None:
         sentences.append(f"Labels from a table instead of the store (sha256 {about['labels_sha256'][:12]}).")
+    if (audio := about.get("audio") or ["mel"]) != ["mel"]:
+        sentences.append(f"Audio inputs: {', '.join(audio)}.")
     if "n_test" not in about:
         return " ".join(sentences)
     songs = counted(about["n_songs"], "song")

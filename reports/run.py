@@ -186,6 +186,7 @@ def _key_facts(record: RunRecord) -> list[tuple[str, object]]:
         ("run", record.run.resolve().name),
         ("preset", record.preset),
         ("system", config.get("model")),
+        ("audio input", None if record.modalities == "lyrics" else ", ".join(config.get("audio", ["mel"]))),
         ("audio encoder", None if record.modalities == "lyrics" else config.get("encoder")),
         ("parameters", None if n_parameters is None else f"{n_parameters:,}"),
         ("device", about.get("device")),
@@ -278,7 +279,7 @@ def _recipe_rows(preprocessor: Json) -> list[tuple[str, str, object]]:
     rows: list[tuple[str, str, object]] = [
         (feature, "fingerprint", value) for feature, value in preprocessor["fingerprints"].items()
     ]
-    for feature, parameters in preprocessor["recipe"].items():
+    for feature, parameters in {**preprocessor["recipe"], **preprocessor.get("added", {})}.items():
         named = parameters if isinstance(parameters, Mapping) else {"": parameters}
         rows += [(feature, name, value) for name, value in named.items()]
     return rows

@@ -102,6 +102,11 @@ def feature_set_recipe(data: Mapping[str, Any]) -> FeatureSetRecipe:
     """Return the recipe of an added feature set from JSON."""
     if "extractor" not in data:
         return TextRecipe(**data)
+    return extractor_recipe(data)
+
+
+def extractor_recipe(data: Mapping[str, Any]) -> ExtractorRecipe:
+    """Return the recipe of an extractor's feature set from JSON."""
     return ExtractorRecipe(**{**data, "dims": tuple(data["dims"]), "shape": tuple(data["shape"])})
 
 
@@ -158,6 +163,13 @@ def recipe_document(recipe: MelRecipe | FeatureSetRecipe) -> dict[str, Any]:
 
 def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, values in data.items() for key, value in values.items()}
+
+
+def flat_recipe(recipe: ExtractorRecipe) -> dict[str, Any]:
+    """Return the entries of an extractor's recipe; those of its parameters and of its clip have dotted names."""
+    document = recipe_document(recipe)
+    nested = {name: document.pop(name) or {} for name in ("parameters", "clip")}
+    return document | _flat(nested)
 
 
 def differing_values(first: Mapping[str, Any], second: Mapping[str, Any], sides: tuple[str, str] = SIDES) -> list[str]:

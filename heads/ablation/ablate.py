@@ -10,6 +10,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..data.labels import GenresById
 from ..data.task import select
+from ..model.config import MEL
 from ..results import Result
 from ..training.dry_run import DryRun
 from ..training.dry_run import dry_run as time_steps
@@ -51,7 +52,7 @@ def ablate(
     runs = grid.runs if shard is None else grid.runs[shard[0] - 1 :: shard[1]]
     failures: list[Failure] = []
     claimed: list[GridRun] = []
-    with FeatureStore.open(work.store, text=work.text) as store:
+    with work.open() as store:
         if training:
             refuse_empty_splits(store, grid, work.labels)
         open_folder(work.folder, store, work.labels)
@@ -111,7 +112,8 @@ class AblationForecast(Result):
 
     Attributes
     ----------
-    epoch_s, timed_steps : by system and modalities, the seconds per epoch, and the number of steps behind them.
+    epoch_s, timed_steps : by system, modalities and audio inputs: the seconds per epoch, and the number of steps behind
+        them.
     warnings : of the tracks and genres that the runs use.
     """
 
@@ -131,7 +133,7 @@ def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = si
         if run.key not in finished_keys:
             systems.setdefault(_system(run), run)
     timed: dict[str, DryRun] = {}
-    with FeatureStore.open(work.store, text=work.text) as store:
+    with work.open() as store:
         for system, run in systems.items():
             on_progress("measure", len(timed), len(systems), system)
             timed[system] = time_steps(store, run.config, labels=work.labels)
@@ -159,5 +161,6 @@ def dry_run(work: Work, grid: Grid, *, jobs: int = 1, on_progress: Progress = si
 
 
 def _system(run: GridRun) -> str:
-    """Return system and modalities, which decide the duration of a step."""
-    return f"{run.config.model}, {run.config.modalities}"
+    """Return system, modalities and audio inputs, which decide the duration of a step."""
+    audio = "" if run.config.audio == (MEL,) else f", {' + '.join(run.config.audio)}"
+    return f"{run.config.model}, {run.config.modalities}{audio}"

@@ -103,6 +103,11 @@ class Grid:
         return GridRun(config=self.config(row, seed), fold=fold, names=self.names if row.names else None, serves=())
 
     @cached_property
+    def added_audio(self) -> tuple[str, ...]:
+        """Names of the added feature sets that any run has as audio input; all runs use tracks that have them all."""
+        return tuple(sorted({name for run in self.runs for name in run.config.added_audio}))
+
+    @cached_property
     def runs(self) -> list[GridRun]:
         """All runs without duplicates, ordered by seed, so that complete tables exist early."""
         runs: dict[str, GridRun] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...cache.errors import ConfigError
 from ..config import SWITCHES, TrainConfig, merge_options
-from ..model.config import ModelConfig
+from ..model.config import MEL, ModelConfig
 
 PUBLISHED_ON = "Music4All"
 
@@ -54,8 +54,8 @@ SYSTEMS = TableSpec(
         Row(name="majority label set", trivial="majority"),
         Row(name="label prior", trivial="label_prior"),
         Row(name="label frequency", trivial="label_frequency"),
-        Row(name="santana (reconstructed)", options={"model": "santana"}, published=(0.354, 0.419)),
-        Row(name="pandeya (reconstructed)", options={"model": "pandeya"}, published=(0.387, 0.442)),
+        Row(name="santana (reconstructed)", options={"model": "santana", "audio": MEL}, published=(0.354, 0.419)),
+        Row(name="pandeya (reconstructed)", options={"model": "pandeya", "audio": MEL}, published=(0.387, 0.442)),
         Row(name="ru2023, audio only", options={"modalities": "audio"}),
         Row(name="ru2023, lyrics only", options={"modalities": "lyrics"}),
         Row(name="ru2023", published=(0.456, 0.534)),
@@ -135,6 +135,21 @@ def switches(preset: str | None) -> TableSpec:
     )
 
 
+def audio_inputs(has_mel: bool, added: Sequence[str]) -> TableSpec:
+    """Return a table of the audio inputs of a store: mel, each added feature set, and both.
+
+    Raises
+    ------
+    ConfigError
+        If the store has no added feature set that can be audio input.
+    """
+    if not added:
+        raise ConfigError("table audio: the store has no added audio features. Add some, such as --add musicnn.")
+    inputs = [(MEL,)] * has_mel + [(name,) for name in added] + [(MEL, name) for name in added if has_mel]
+    rows = tuple(Row(name=" + ".join(names), options={"audio": ",".join(names)}) for names in inputs)
+    return TableSpec(name="audio", title="Audio inputs", reference=rows[0].name, rows=rows)
+
+
 def _as_in_the_paper(change: Mapping[str, Any], *, flip: bool) -> dict[str, Any]:
     """Return the paper's values of the options that a change sets; `flip` negates those of a component."""
     if flip:
@@ -146,28 +161,36 @@ def _as_in_the_paper(change: Mapping[str, Any], *, flip: bool) -> dict[str, Any]
     return values
 
 
-TABLES: Mapping[str, TableSpec | Callable[[str | None], TableSpec]] = {
-    **{spec.name: spec for spec in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM)},
-    "switches": switches,
-}
+TABLES = ("systems", "components", "lambda", "lambda-sum", "switches", "audio")
 DEFAULT_TABLES = ("systems", "components", "lambda", "switches")
 
 
-def chosen_tables(names: Sequence[str] | None = None, *, preset: str | None = None) -> list[TableSpec]:
+def chosen_tables(
+    names: Sequence[str] | None = None,
+    *,
+    preset: str | None = None,
+    has_mel: bool = True,
+    added: Sequence[str] = (),
+) -> list[TableSpec]:
     """Return the tables with the given names, without duplicates, in the given order; None for `DEFAULT_TABLES`.
 
     Parameters
     ----------
     preset : preset of the ablation, which table ``switches`` varies.
+    has_mel, added : audio inputs of the store, which table ``audio`` compares.
 
     Raises
     ------
     ConfigError
-        If a name is unknown, or `names` is empty.
+        If a name is unknown, `names` is empty, or the store has no added feature set for table ``audio``.
     """
     names = DEFAULT_TABLES if names is None else names
     unknown = [name for name in names if name not in TABLES]
     if unknown or not names:
         raise ConfigError(f"tables {','.join(names)!r}: unknown or empty. Choose from {', '.join(TABLES)}.")
-    chosen = [TABLES[name] for name in dict.fromkeys(names)]
-    return [table if isinstance(table, TableSpec) else table(preset) for table in chosen]
+    makers: dict[str, Callable[[], TableSpec]] = {
+        "switches": lambda: switches(preset),
+        "audio": lambda: audio_inputs(has_mel, added),
+    }
+    fixed = {table.name: table for table in (SYSTEMS, COMPONENTS, LAMBDA, LAMBDA_SUM)}
+    return [fixed[name] if name in fixed else makers[name]() for name in dict.fromkeys(names)]

@@ -164,6 +164,7 @@ def _caption(results: Results, store: FeatureStore, n_replicates: int, labels: G
         "runs": len(grid.runs),
         "runs_finished": len(results.by_key),
         "encoder": base.encoder,
+        "audio": sorted({" + ".join(run.config.audio) for run in grid.runs if run.config.modalities != "lyrics"}),
         "epochs": base.epochs,
         "batch_size": base.batch_size,
         "lr": base.lr,

@@ -48,6 +48,7 @@ class Work:
     ----------
     text : name of an added text feature set of the store; None for its own.
     names_store : a store of the same tracks with other genre name prompts, for the runs that need it.
+    added_audio : names of added feature sets that tracks need, since a run has them as audio input.
     """
 
     folder: Path
@@ -56,12 +57,13 @@ class Work:
     labels: GenresById | None = None
     keep_runs: bool = False
     names_store: Path | None = None
+    added_audio: tuple[str, ...] = ()
 
-    def open(self, run: GridRun) -> FeatureStore:
-        """Open the store that a run learns from."""
-        path = self.store if run.names is None else self.names_store
+    def open(self, run: GridRun | None = None) -> FeatureStore:
+        """Open the store that a run learns from; the store itself without a run."""
+        path = self.store if run is None or run.names is None else self.names_store
         assert path is not None
-        return FeatureStore.open(path, text=self.text)
+        return FeatureStore.open(path, text=self.text).requiring(self.added_audio)
 
 
 def names_of(store: FeatureStore, names_store: FeatureStore, labels: GenresById | None = None) -> str:
@@ -101,23 +103,25 @@ def open_folder(folder: Path, store: FeatureStore, labels: GenresById | None = N
     """
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     (folder / "claims").mkdir(exist_ok=True)
-    about = {
-        "store": store.path.name,
-        "fingerprints": dict(store.fingerprints),
-        "tracks_sha256": _tracks_sha256(store, labels),
-    }
+    prints, tracks = dict(store.fingerprints), _tracks_sha256(store, labels)
     path = folder / ABOUT_FILE
-    if not path.exists():
-        replace_file(path, seal(about))
-        return
-    earlier = read_sealed(path)
-    words = {"fingerprints": "recipes", "tracks_sha256": "tracks or labels"}
-    differences = [label for name, label in words.items() if earlier.get(name) != about[name]]
+    earlier: dict[str, Any] = {"fingerprints": prints, "tracks_sha256": tracks}
+    if path.exists():
+        earlier = read_sealed(path)
+    before: dict[str, str] = earlier.get("fingerprints", {})
+    # Tables may have different added feature sets as audio input: those of only one side are no difference.
+    audio = store.extractors.keys() & (before.keys() ^ prints.keys())
+    own = [{name: sha256 for name, sha256 in side.items() if name not in audio} for side in (before, prints)]
+    differences = ["recipes"] * (own[0] != own[1])
+    differences += ["tracks or labels"] * (earlier.get("tracks_sha256") != tracks)
     if differences:
         raise RunError(
             f"{folder}: its runs used other data than {store.path} ({', '.join(differences)} differ). Use another "
             "folder, or the store of its runs."
         )
+    about = {"store": store.path.name, "fingerprints": {**before, **prints}, "tracks_sha256": tracks}
+    if about != earlier:
+        replace_file(path, seal(about))
 
 
 def finished(folder: Path, run: GridRun) -> dict[str, Any] | None:

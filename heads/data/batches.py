@@ -6,9 +6,10 @@ batch. Spectrograms are cut to its longest clip. Both lengths are rounded up to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from ...cache.messages import size
 from ...cache.reading.store import FeatureStore
 from ..device import free_bytes
 from ..model.batch import Batch, to_device
+from ..model.config import MEL
+from .embeddings import layout_of, read_embeddings, read_steps
 
 Index = npt.NDArray[np.int64]
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
@@ -29,6 +32,8 @@ DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
 STEPS = {"cpu": (32, 1), "cuda": (320, 128)}
 """Mel frames and tokens whose multiples a batch is padded to. A compiled training step is recorded once per shape, so
 that CUDA has few shapes. Tracks are not sorted by length, so that shuffling stays uniform."""
+STEPS_OF_SEQUENCES = {"cpu": 1, "cuda": 256}
+"""Multiples of the steps of added feature sets, likewise."""
 _READ_AT_ONCE = 64
 
 
@@ -46,6 +51,8 @@ class Examples:
     labels : (n, C) bool over the kept genres.
     mel_frames, lyrics_tokens : (n,) int64 numbers of valid frames and tokens; 0 tokens without lyrics.
     track_key, lyrics_key : (n,) int64; equal for equal audio files, equal lyrics; ``lyrics_key`` is -1 without lyrics.
+    audio : names of the audio inputs to read; ``mel`` is read if the store has it.
+    steps : name of an added feature set among them -> (n,) int64 numbers of valid steps.
     """
 
     rows: Index
@@ -55,13 +62,17 @@ class Examples:
     lyrics_tokens: Index
     track_key: Index
     lyrics_key: Index
+    audio: tuple[str, ...] = (MEL,)
+    steps: Mapping[str, Index] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @classmethod
-    def of(cls, store: FeatureStore, rows: Index, labels: npt.NDArray[np.bool_]) -> Examples:
-        """Return the examples of `rows`, all with status ok."""
+    def of(
+        cls, store: FeatureStore, rows: Index, labels: npt.NDArray[np.bool_], audio: tuple[str, ...] = (MEL,)
+    ) -> Examples:
+        """Return the examples of `rows`, all with status ok and with the feature sets of `audio`."""
         tracks = store.tracks.take(np.searchsorted(np.asarray(store.tracks.column("row")), rows))
         has = {spec.name for spec in store.arrays}
         frames = store.read("mel_frames", rows) if "mel" in has else np.ones(len(rows))
@@ -75,12 +86,15 @@ class Examples:
             lyrics_tokens=tokens.astype(np.int64),
             track_key=_keys(tracks.column("source_sha256"), rows),
             lyrics_key=np.where(tokens > 0, lyrics_key, -1),
+            audio=audio,
+            steps={name: read_steps(store, name, rows) for name in audio if name != MEL},
         )
 
     def take(self, index: Index) -> Examples:
         """Return the examples at positions `index`."""
-        arrays = {name: value[index] for name, value in vars(self).items() if name != "ids"}
-        return Examples(ids=tuple(self.ids[i] for i in index.tolist()), **arrays)
+        arrays: dict[str, Any] = {n: value[index] for n, value in vars(self).items() if isinstance(value, np.ndarray)}
+        steps = {name: counts[index] for name, counts in self.steps.items()}
+        return dataclasses.replace(self, ids=tuple(self.ids[i] for i in index.tolist()), steps=steps, **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +128,8 @@ def choose_placement(
         If ``device`` is given without a GPU.
     """
     tail_bytes = {spec.name: int(np.prod(spec.tail)) * np.dtype(spec.dtype).itemsize for spec in store.arrays}
-    n_bytes = len(examples) * (tail_bytes.get("mel", 0) + tail_bytes.get("lyrics_pooled", 0))
+    names = (*examples.audio, "lyrics_pooled")
+    n_bytes = len(examples) * sum(tail_bytes.get(name, 0) for name in names)
     if "lyrics" in tail_bytes:
         width = next(spec.tail[1] for spec in store.arrays if spec.name == "lyrics")
         n_bytes += int(examples.lyrics_tokens.sum()) * width * 2
@@ -148,9 +163,10 @@ class FeatureBatches:
         self._store = store
         self._device = device
         shapes = {spec.name: spec.tail for spec in store.arrays}
-        self._mel_shape = shapes.get("mel")
+        self._mel_shape = shapes.get(MEL) if MEL in examples.audio else None
         self._text_dim = shapes["lyrics"][1] if "lyrics" in shapes else text_dim
         self._has_lyrics = "lyrics" in shapes
+        self._n_steps = {name: layout_of(store, name).n_steps for name in examples.steps}
         self._starts = np.concatenate([[0], np.cumsum(examples.lyrics_tokens)]).astype(np.int64)
         self._cache: _Cache | None = None
         cached_on = device if placement.name == "device" else torch.device("cpu")
@@ -187,24 +203,34 @@ class FeatureBatches:
             for counts, step, least in zip((frames, tokens), STEPS[self._device.type], (1, 0), strict=True)
         )
         if self._cache is None:
-            mel, flat, pooled = self._read(index, n_tokens)
+            mel, flat, pooled, embeddings = self._read(index, n_tokens)
             place = torch.from_numpy(index)
             first_state = torch.arange(len(index)) * (len(flat) // len(index))
         else:
             flat = self._cache.lyrics
             place = to_device(torch.from_numpy(index), flat.device)
             mel, pooled, first_state = self._cache.mel[place], self._cache.pooled[place], self._first_state[place]
+            embeddings = {
+                name: (values[place, :, : self._longest(name, index)], steps[place])
+                for name, (values, steps) in self._cache.embeddings.items()
+            }
         tracks = {name: values[place] for name, values in self._tracks.items()}
         batch = Batch(
             mel=mel[:, :, :n_frames],
             lyrics=_padded(flat, first_state, tracks["lyrics_tokens"], n_tokens),
             lyrics_pooled=pooled,
+            embeddings=embeddings,
             **{**tracks, "mel_frames": torch.from_numpy(frames)},  # on the host, where the batch reads them
         )
         return batch.with_tensors(mel_frames=tracks["mel_frames"])
 
-    def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Read mel, concatenated token states (`longest` per track) and pooled lyrics."""
+    def _longest(self, name: str, index: Index) -> int:
+        """Return the number of steps of a batch of an added feature set."""
+        step, n_steps = STEPS_OF_SEQUENCES[self._device.type], self._n_steps[name]
+        return min(-(-int(self.examples.steps[name][index].max(initial=1)) // step) * step, n_steps)
+
+    def _read(self, index: Index, longest: int) -> tuple[Tensor, Tensor, Tensor, Embeddings]:
+        """Read mel, concatenated token states (`longest` per track), pooled lyrics, and embeddings."""
         rows = self.examples.rows[index]
         mel = np.zeros((len(rows), 1, 1), dtype=np.float16)
         if self._mel_shape is not None:
@@ -215,7 +241,12 @@ class FeatureBatches:
             flat = self._store.read("lyrics", rows, length=longest).reshape(-1, self._text_dim)
             pooled = self._store.read("lyrics_pooled", rows)
             pooled[self.examples.lyrics_tokens[index] == 0] = 0.0  # NaN in the store marks missing lyrics
-        return torch.from_numpy(mel), torch.from_numpy(flat), torch.from_numpy(pooled)
+        embeddings = {}
+        for name, counts in self.examples.steps.items():
+            steps = counts[index]
+            values = read_embeddings(self._store, name, rows, steps, longest=self._longest(name, index))
+            embeddings[name] = torch.from_numpy(values), torch.from_numpy(steps)
+        return torch.from_numpy(mel), torch.from_numpy(flat), torch.from_numpy(pooled), embeddings
 
     def _read_all(self, device: torch.device) -> _Cache:
         n = len(self.examples)
@@ -224,18 +255,35 @@ class FeatureBatches:
             mel=torch.zeros((n, *mel_shape), dtype=torch.float16, device=device),
             lyrics=torch.zeros((int(self._starts[-1]), self._text_dim), dtype=torch.float16, device=device),
             pooled=torch.zeros((n, self._text_dim), device=device),
+            embeddings={
+                name: (self._empty(name, n, device), torch.tensor(steps, device=device))
+                for name, steps in self.examples.steps.items()
+            },
         )
         for first in range(0, n, _READ_AT_ONCE):
             index = np.arange(first, min(first + _READ_AT_ONCE, n), dtype=np.int64)
             tokens = self.examples.lyrics_tokens[index]
             longest = int(tokens.max(initial=0))
-            mel, flat, pooled = self._read(index, longest)
+            mel, flat, pooled, embeddings = self._read(index, longest)
+            for name, (values, _) in embeddings.items():
+                cache.embeddings[name][0][first : first + len(index), :, : values.shape[2]] = values
             cache.mel[first : first + len(index)] = mel
             cache.pooled[first : first + len(index)] = pooled
             for k, position in enumerate(index.tolist()):
                 states = flat[k * longest : k * longest + int(tokens[k])]
                 cache.lyrics[int(self._starts[position]) : int(self._starts[position + 1])] = states
         return cache
+
+    def _empty(self, name: str, n: int, device: torch.device) -> Tensor:
+        """Return zeros for the embeddings of n tracks, in their stored precision."""
+        layout = layout_of(self._store, name)
+        dtype = torch.float16 if self._store.array(name).dtype == "float16" else torch.float32
+        longest = self._longest(name, np.arange(n))
+        return torch.zeros((n, layout.widths.layers, longest, layout.widths.dim), dtype=dtype, device=device)
+
+
+Embeddings = dict[str, tuple[Tensor, Tensor]]
+"""Name of an added feature set -> values (n, V, N, W), and numbers of valid steps (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +293,7 @@ class _Cache:
     mel: Tensor
     lyrics: Tensor
     pooled: Tensor
+    embeddings: Embeddings
 
 
 def epoch_batches(n_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Index]:

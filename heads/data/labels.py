@@ -34,7 +34,8 @@ class FilterCount:
 
     Attributes
     ----------
-    filter : ``labelled``, ``genres``, or the name and value of an option, such as ``min_labels=2``.
+    filter : ``labelled``, ``genres``, ``feature=`` and the name of a feature set that tracks need, or the name and
+        value of an option, such as ``min_labels=2``.
     """
 
     filter: str
@@ -50,6 +51,8 @@ class FilterCount:
         have, are = ("has", "is") if one else ("have", "are")
         if name == "labelled":
             return f"{of} {have} no label and {are} left out"
+        if name == "feature":
+            return f"{of} {have} no {limit} and {are} left out"
         if name == "min_labels":
             few = "none" if limit == "1" else f"fewer than {limit}"
             return f"{of} {have} {few} of the learned genres and {are} left out"

@@ -22,10 +22,11 @@ from ...cache.messages import counted, join_names
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent
 from ..config import TrainConfig
-from ..model.config import ModelConfig
+from ..model.config import MEL, ModelConfig
 from ..model.graph import Graph, build_adjacency, graph_summary, graph_warnings
 from .artist_groups import bootstrap_groups
 from .batches import Examples
+from .embeddings import EmbeddingStatistics, count_required, embedding_shapes, embedding_statistics, require_audio
 from .labels import (
     FilterCount,
     GenreChoice,
@@ -58,6 +59,7 @@ class Task:
     groups : unit of the bootstrap per example: its artist.
     filters : counts of each filter of genres and tracks, in order.
     graph, graph_summary : genre graph; None for a model without.
+    embedding_statistics : statistics of the added feature sets of the audio input, by name.
     genre_embedding : (C, D); None for a head that does not use genre name prompts.
     model : config of the model.
     identity : values that must be equal for a run to be resumed.
@@ -73,6 +75,7 @@ class Task:
     n_test: int
     filters: tuple[FilterCount, ...]
     statistics: MelStatistics
+    embedding_statistics: Mapping[str, EmbeddingStatistics]
     graph: Graph | None
     graph_summary: dict[str, Any] | None
     genre_embedding: npt.NDArray[np.float32] | None
@@ -199,7 +202,12 @@ def select(
     )
     matrix = labelled.labels[:, genres.columns]
     enough = matrix.sum(axis=1) >= config.min_labels
-    filters = [labelled_count, *genres.steps, *_count_tracks(positions, enough, config.min_labels)]
+    filters = [
+        *count_required(store),
+        labelled_count,
+        *genres.steps,
+        *_count_tracks(positions, enough, config.min_labels),
+    ]
     return Selection(
         tracks=labelled.tracks,
         rows=labelled.rows,
@@ -237,6 +245,7 @@ def prepare(
         If the filters leave too few tracks or no genre.
     """
     _check_features(store, config)
+    store = require_audio(store, config.added_audio)
     chosen = select(store, config, labels=labels, split=split)
     split, genres, matrix = chosen.split, chosen.genres, chosen.labels
     train, validation = chosen.positions["train"], chosen.positions["validation"]
@@ -247,12 +256,13 @@ def prepare(
         )
     index = np.concatenate([train, validation])
     tracks = chosen.tracks.take(index)
-    examples = Examples.of(store, chosen.rows[index], matrix[index])
+    examples = Examples.of(store, chosen.rows[index], matrix[index], config.audio)
     embedding = store.genre_embedding[genres.columns] if config.head != "linear" else None
     model = config.model_config(
         n_genres=len(genres.names),
         text_dim=store.recipe.lyrics.hidden_size if store.recipe.lyrics is not None else 1,
         n_mels=store.recipe.mel.n_mels if store.recipe.mel is not None else 128,
+        embeddings=embedding_shapes(store, config),
     )
     graph = None
     if config.head == "graph" and embedding is not None:
@@ -275,13 +285,13 @@ def prepare(
         n_train=len(train),
         n_test=len(chosen.positions["test"]),
         filters=chosen.filters,
-        statistics=mel_statistics(
-            store,
-            examples.rows[: len(train)],
-            examples.mel_frames[: len(train)],
-            level=model.mel_level,
-            on_progress=on_progress,
-        ),
+        statistics=_mel_statistics(store, examples.take(np.arange(len(train))), model, on_progress),
+        embedding_statistics={
+            name: embedding_statistics(
+                store, name, examples.rows[: len(train)], steps[: len(train)], on_progress=on_progress
+            )
+            for name, steps in examples.steps.items()
+        },
         graph=graph,
         graph_summary=summary,
         genre_embedding=embedding,
@@ -292,8 +302,16 @@ def prepare(
     )
 
 
+def _mel_statistics(
+    store: FeatureStore, training: Examples, model: ModelConfig, on_progress: Progress
+) -> MelStatistics:
+    if MEL not in model.audio:
+        return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
+    return mel_statistics(store, training.rows, training.mel_frames, level=model.mel_level, on_progress=on_progress)
+
+
 def _check_features(store: FeatureStore, config: TrainConfig) -> None:
-    if store.recipe.mel is None and config.modalities != "lyrics":
+    if store.recipe.mel is None and config.modalities != "lyrics" and MEL in config.audio:
         raise ConfigError(f"{store.path}: no mel features. Train with --modalities lyrics, or extract audio.")
     if store.recipe.lyrics is None and (config.modalities != "audio" or config.head != "linear"):
         raise ConfigError(

@@ -30,7 +30,7 @@ from ..metrics.trivial_baselines import baseline_scores
 from ..results import Result
 from ..runs.documents import read_sealed
 from ..runs.published_model import LoadedModel, load_run
-from .predict import ScoredStore, lyrics_warnings, score_store, tracks_with_lyrics
+from .predict import ScoredStore, lyrics_warnings, score_store, store_for, tracks_with_lyrics
 from .scored_tracks import METRICS_FILE, save_predictions
 
 ALL = "all"
@@ -127,6 +127,7 @@ def evaluate(
     if split not in (*SPLITS, ALL):
         raise ConfigError(f"split {split!r}: unknown. Choose one of {', '.join((*SPLITS, ALL))}.")
     loaded = load_run(run)
+    store = store_for(loaded, store)
     own = Split.load(run / "splits.json") if (run / "splits.json").exists() else None
     tracks, n_missing = _tracks_of(store, own, split, run, labels)
     truth = genre_matrix(tracks.column("genres"), loaded.genres)

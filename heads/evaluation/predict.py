@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 import torch
 
 from ...cache.errors import RecipeMismatchError
+from ...cache.format.recipe import differing_values, flat_recipe
 from ...cache.format.schema import ABSENT, OK, Flag
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
 from ..data.batches import Examples, FeatureBatches, Placement, in_batches
 from ..device import free_bytes, resolve_device, reused_memory
+from ..model.config import MEL
 from ..model.system import System
 from ..runs.published_model import LoadedModel
 from .predict_options import PredictOptions
@@ -146,9 +148,10 @@ def score_store(
     TrackUnavailableError
         If a row has no features.
     """
-    refuse_other_recipe(loaded, store)
+    store = store_for(loaded, store)
     rows = store.ok_rows if rows is None else np.asarray(rows, dtype=np.int64)
-    examples = Examples.of(store, rows, np.zeros((len(rows), len(loaded.genres)), dtype=np.bool_))
+    labels = np.zeros((len(rows), len(loaded.genres)), dtype=np.bool_)
+    examples = Examples.of(store, rows, labels, loaded.model.config.audio)
     torch_device = resolve_device(device)
     model = loaded.model.to(torch_device)
     # Each track is read once, so caching would be useless.
@@ -180,7 +183,7 @@ def predict_blocks(
     RecipeMismatchError
         As :func:`score_store`.
     """
-    refuse_other_recipe(loaded, store)
+    store = store_for(loaded, store)
     cuts = loaded.thresholds.cuts(options.threshold)
     tracks = store.newest_tracks(["row", "id", "flags", "reason", "detail"])
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
@@ -217,20 +220,39 @@ def _with_pending(tracks: pa.Table, status: npt.NDArray[np.uint8]) -> pa.Table:
     return tracks
 
 
-def refuse_other_recipe(loaded: LoadedModel, store: FeatureStore) -> None:
-    """Raise :class:`RecipeMismatchError` with the differences if the store's features do not fit the model.
+def store_for(loaded: LoadedModel, store: FeatureStore) -> FeatureStore:
+    """Return the reader of a store for a model: tracks need the added feature sets of its audio input.
 
     Only features that the model uses count. A store without text features is accepted: its tracks have no lyrics.
+
+    Raises
+    ------
+    RecipeMismatchError
+        If the features of the store do not fit the model, with the differences.
     """
-    unused = {"audio": ("lyrics.",), "lyrics": ("mel.",)}.get(loaded.model.config.modalities, ())
-    if store.recipe.lyrics is None and loaded.model.config.modalities == "both":
-        unused = ("lyrics.",)
-    lines = loaded.recipe.differences(store.recipe, ("the model", "the store"))
-    if differences := [line for line in lines if not line.startswith((*_HARMLESS, *unused))]:
+    config = loaded.model.config
+    unused: tuple[str, ...] = ("lyrics.",) if config.modalities == "audio" else ()
+    if config.modalities == "lyrics" or MEL not in config.audio:
+        unused += ("mel.",)
+    if store.recipe.lyrics is None and config.modalities == "both":
+        unused += ("lyrics.",)
+    sides = ("the model", "the store")
+    lines = loaded.recipe.differences(store.recipe, sides)
+    differences = [line for line in lines if not line.startswith((*_HARMLESS, *unused))]
+    for name, recipe in loaded.added.items():
+        if name not in store.extractors:
+            raise RecipeMismatchError(
+                f"{store.path}: no feature set {name!r}, on which the model in {loaded.folder} was trained. Add it "
+                f"with `mgc extract SOURCE -o {store.path} --add {name}`."
+            )
+        lines = differing_values(flat_recipe(recipe), flat_recipe(store.extractors[name]), sides)
+        differences += [f"{name}.{line}" for line in lines]
+    if differences:
         raise RecipeMismatchError(
             f"the features have another recipe than the model in {loaded.folder} was trained on: {store.path}: "
             f"{'; '.join(differences)}. Extract the features with the model's recipe."
         )
+    return store.requiring(loaded.added)
 
 
 def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:

@@ -1,14 +1,16 @@
 """Define the input and the output of a system.
 
 Shapes: B batch, M mel bands, T mel frames, L lyrics tokens, D text width, C genres, P projection width.
+Embeddings: V layers, N steps, W values per step.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,8 @@ class Batch:
     labels : (B, C) float 0/1.
     track_key, lyrics_key : (B,) int64; equal for equal tracks, equal lyrics; ``lyrics_key`` is -1 without lyrics.
     rows : (B,) int64, rows of the store.
+    embeddings : name of an added feature set -> (B, V, N, W) float, as stored, and (B,) int64, number of valid steps;
+        values beyond them are arbitrary.
     padded : whether a clip is shorter than the batch, so that padding must be masked. Computed from `mel_frames` when
         the batch is built, on the host: reading a value from a GPU waits for all of its queued work.
     """
@@ -41,6 +45,7 @@ class Batch:
     track_key: Tensor
     lyrics_key: Tensor
     rows: Tensor
+    embeddings: Mapping[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
     padded: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,11 +61,12 @@ class Batch:
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with `change` applied to each tensor; it must not change lengths."""
         return self.with_tensors(
-            **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+            embeddings={name: (change(values), change(steps)) for name, (values, steps) in self.embeddings.items()},
+            **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)},
         )
 
-    def with_tensors(self, **tensors: Tensor) -> Batch:
-        """Return the batch with some tensors replaced, with the same numbers of frames."""
+    def with_tensors(self, **tensors: Any) -> Batch:
+        """Return the batch with some fields replaced, with the same numbers of frames."""
         other = copy.copy(self)
         vars(other).update(tensors)
         return other

@@ -6,8 +6,8 @@ Commands check options before they import torch, so this module does not import 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from ...cache.bounds import Between, Count, check_options
@@ -28,6 +28,29 @@ Loss = Literal["bce", "asymmetric"]
 
 BASELINE_MODALITIES: Mapping[str, Modalities] = {"santana": "audio", "pandeya": "both"}
 """Modalities of the baselines, which have no attention, graph or contrastive loss."""
+
+
+MEL = "mel"
+"""Name of the audio input that the audio CNN encodes; every other name is an added feature set."""
+
+
+def audio_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names of audio inputs in the order of the model: ``mel`` first, then the others sorted.
+
+    Parameters
+    ----------
+    names : names, or one text with commas between them.
+
+    Raises
+    ------
+    ConfigError
+        If there is no name, or a duplicate.
+    """
+    listed = names.split(",") if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    listed = [str(name).strip() for name in listed]
+    if not all(listed) or not listed or len(set(listed)) != len(listed):
+        raise ConfigError(f"audio={','.join(listed)!r}: empty, or with duplicates. Give names such as mel,musicnn.")
+    return tuple(sorted(listed, key=lambda name: (name != MEL, name)))
 
 
 OLD_SYSTEM_NAMES: Mapping[object, SystemName] = {"ours": "ru2023"}
@@ -71,6 +94,14 @@ class MelLevel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingShape:
+    """Widths of an added feature set as audio input: `layers`, which are averaged, of `dim` values."""
+
+    dim: Count
+    layers: Count = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """Options of the adjacency matrix.
 
@@ -110,7 +141,10 @@ class ModelConfig:
     n_genres, text_dim, n_mels : C, D and M, from the store and the labels.
     model : name of the system; see :data:`mgc.heads.model.model.ABOUT`. Of the options below, ``santana`` uses encoder,
         mel and bias, and ``pandeya`` also width and dropout, for its dense layer.
-    encoder : audio encoder; ``base`` has the size of the paper.
+    audio : audio inputs (:func:`audio_names`). The frames of all inputs are concatenated in time.
+    embeddings : widths of the inputs that are added feature sets; see
+        :class:`mgc.heads.model.embeddings.EmbeddingEncoder`.
+    encoder : audio CNN; ``base`` has the size of the paper. Its width is that of all audio frames.
     mel_reference, mel_top_db : level of the spectrogram as read; see :class:`MelLevel`.
     width, heads, dropout, ffn, attention, uniform_attention : fusion. ``heads=1`` is exactly Eq. 1, ``attention=False``
         the ablation, ``uniform_attention`` a control.
@@ -130,6 +164,8 @@ class ModelConfig:
     text_dim: Count
     n_mels: Count = 128
     model: SystemName = "ru2023"
+    audio: tuple[str, ...] = (MEL,)
+    embeddings: Mapping[str, EmbeddingShape] = field(default_factory=dict)
     encoder: EncoderName = "base"
     mel_reference: Reference = "one"
     mel_top_db: float | None = None
@@ -157,12 +193,17 @@ class ModelConfig:
     modalities: Modalities = "both"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "audio", audio_names(self.audio))
         check_options(self)
+        if self.embeddings.keys() != set(self.audio) - {MEL}:
+            raise ConfigError(f"audio={','.join(self.audio)!r}: embeddings has {sorted(self.embeddings)} instead.")
         if self.modalities != "both" and (self.attention or self.contrastive):
             raise ConfigError(f"modalities={self.modalities!r}: needs attention=False and contrastive=False.")
         if self.model in BASELINE_MODALITIES:
             if self.attention or self.contrastive or self.head != "linear":
                 raise ConfigError(f"model={self.model!r}: needs attention=False, contrastive=False and head='linear'.")
+            if self.audio != (MEL,):
+                raise ConfigError(f"model={self.model!r}: needs audio='mel', not {','.join(self.audio)!r}.")
             if self.modalities != (modalities := BASELINE_MODALITIES[self.model]):
                 raise ConfigError(f"model={self.model!r}: needs modalities={modalities!r}, not {self.modalities!r}.")
         _ = self.mel_level  # raises for an invalid mel_top_db
@@ -192,4 +233,5 @@ class ModelConfig:
         unknown = sorted(set(data) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"model configuration: unknown keys {', '.join(unknown)}. Update mgc, or remove them.")
-        return cls(**data)
+        shapes = {name: EmbeddingShape(**shape) for name, shape in data.get("embeddings", {}).items()}
+        return cls(**{**data, "embeddings": shapes})

@@ -153,12 +153,14 @@ class Fusion(nn.Module):
 
         Parameters
         ----------
-        audio : frames (B, K, E), also finite in padding, and their mask (B, K); None for an unused modality.
+        audio : frames (B, K, E), also finite in padding, and their mask (B, K), or their weights in the mean, 0 in
+            padding; None for an unused modality.
         lyrics : token states (B, L, D), also finite in padding, and their mask (B, L); None for an unused modality.
         """
         z_a = z_l = None
         if self.audio_projection is not None and audio is not None:
-            frames, mask_a = audio
+            frames, weights_a = audio
+            mask_a = weights_a.bool()
             z_a = u_a = self.audio_projection(frames)
         if self.lyrics_projection is not None and lyrics is not None:
             tokens, mask_l = lyrics
@@ -170,7 +172,7 @@ class Fusion(nn.Module):
         if z_a is not None:
             sequences.append(z_a)
             masks.append(mask_a)
-            pooled.append(masked_mean(z_a, mask_a))
+            pooled.append(masked_mean(z_a, weights_a))
         if z_l is not None:
             sequences.append(z_l)
             masks.append(mask_l)
@@ -209,12 +211,12 @@ class Fused:
         return torch.cat(self.sequences, dim=1), torch.cat(self.masks, dim=1)
 
 
-def masked_mean(x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-    """Return the (B, W) mean over axis 1 of (B, N, W) where (B, N) `mask` is true, at least in float32.
+def masked_mean(x_BNW: Tensor, weights_BN: Tensor) -> Tensor:
+    """Return the (B, W) mean over axis 1 of (B, N, W) with a (B, N) mask or weights, at least in float32.
 
-    `x_BNW` is finite everywhere, and each row has a place that is true.
+    `x_BNW` is finite everywhere, and each row has a weight that is not 0.
     """
-    weights = mask_BN / mask_BN.sum(dim=1, keepdim=True)
+    weights = weights_BN / weights_BN.sum(dim=1, keepdim=True)
     return (x_BNW * weights[..., None]).sum(dim=1)
 
 

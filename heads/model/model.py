@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .audio_cnn import AudioEncoder, valid_mask
+from .audio_cnn import CHANNELS, AudioEncoder, valid_mask
 from .baselines import Pandeya, Santana
 from .batch import Batch, Outputs
-from .config import ModelConfig
+from .config import MEL, ModelConfig
 from .contrastive import ContrastiveProjection
+from .embeddings import EmbeddingEncoder
 from .fusion import Fused, Fusion, masked_mean
 from .graph import CROWDED_COSINE, GenreGraph, centre
 from .query import QueryHead
@@ -33,6 +34,9 @@ ABOUT: Mapping[str, str] = {
 """One-line descriptions of the systems, for model cards and help."""
 
 
+EmbeddingStatistics = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
+
+
 class GenreModel(System):
     """The system ``ru2023``: multi-label genre classifier over cached features.
 
@@ -43,6 +47,8 @@ class GenreModel(System):
         is saved with the weights; the defaults are placeholders for loaded weights.
     genre_embedding : (C, D) genre-name embeddings as stored; centred here if the configuration requires it.
     mel_mean, mel_std : dB, over the valid frames of the training split.
+    embedding_statistics : name of an added feature set -> mean and standard deviation, (L, D) each; see
+        :class:`mgc.heads.model.embeddings.EmbeddingEncoder`.
 
     Notes
     -----
@@ -57,13 +63,21 @@ class GenreModel(System):
         genre_embedding: npt.ArrayLike | Tensor | None = None,
         mel_mean: float = 0.0,
         mel_std: float = 1.0,
+        embedding_statistics: EmbeddingStatistics | None = None,
     ) -> None:
         super().__init__(config, mel_mean=mel_mean, mel_std=mel_std)
         audio, lyrics = config.modalities != "lyrics", config.modalities != "audio"
-        self.encoder = AudioEncoder(config.encoder, n_mels=config.n_mels) if audio else None
+        has_mel, width = MEL in config.audio, CHANNELS[config.encoder][-1]
+        self.encoder = AudioEncoder(config.encoder, n_mels=config.n_mels) if audio and has_mel else None
+        statistics = embedding_statistics or {}
+        self.embeddings = nn.ModuleList(
+            EmbeddingEncoder(config.embeddings[name], width, statistics=statistics.get(name))
+            for name in config.audio
+            if audio and name != MEL
+        )
         self.no_lyrics = nn.Parameter(torch.zeros(config.text_dim)) if lyrics else None
         self.fusion = Fusion(
-            audio_dim=self.encoder.out_channels if self.encoder is not None else None,
+            audio_dim=width if audio else None,
             text_dim=config.text_dim if lyrics else None,
             width=config.width,
             heads=config.heads,
@@ -98,9 +112,9 @@ class GenreModel(System):
         else:
             self.classifier = nn.Linear(self.fusion.out_width, config.n_genres, bias=config.bias)
         self.projection: ContrastiveProjection | None = None
-        if config.contrastive and self.encoder is not None:
+        if config.contrastive and audio:
             self.projection = ContrastiveProjection(
-                self.encoder.out_channels,
+                width,
                 config.text_dim,
                 config.projection_dim,
                 normalise=config.normalise,
@@ -137,7 +151,7 @@ class GenreModel(System):
 
     def forward(self, batch: Batch) -> Outputs:
         """Score every genre for each track of `batch`, on the model's device."""
-        audio = self._encode_audio(batch) if self.encoder is not None else None
+        audio = self._encode_audio(batch) if self.config.modalities != "lyrics" else None
         lyrics = self._lyrics(batch) if self.no_lyrics is not None else None
         fused = self.fusion(audio, lyrics)
         outputs = Outputs(logits=self._classify(fused))
@@ -150,10 +164,21 @@ class GenreModel(System):
         return outputs
 
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the audio frames (B, K, E) and their mask (B, K)."""
-        assert self.encoder is not None
-        mel, valid = self.normalise_mel(batch)
-        return self.encoder.encode(mel, valid, padded=batch.padded)
+        """Return the audio frames (B, K, E) and their mask, or weights, (B, K).
+
+        The frames of several inputs follow each other. The weights give each input the same share of a mean, whatever
+        its number of frames.
+        """
+        inputs = []
+        if self.encoder is not None:
+            mel, valid = self.normalise_mel(batch)
+            inputs.append(self.encoder.encode(mel, valid, padded=batch.padded))
+        added = (name for name in self.config.audio if name != MEL)
+        inputs += [encoder(*batch.embeddings[name]) for name, encoder in zip(added, self.embeddings, strict=True)]
+        if len(inputs) == 1:
+            return inputs[0]
+        frames, masks = zip(*inputs, strict=True)
+        return torch.cat(frames, dim=1), torch.cat([mask / mask.sum(dim=1, keepdim=True) for mask in masks], dim=1)
 
     def _lyrics(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the token states and their mask. The learned token replaces padding; it is valid without lyrics."""
@@ -212,10 +237,18 @@ def build_system(
     genre_embedding: npt.ArrayLike | Tensor | None = None,
     mel_mean: float = 0.0,
     mel_std: float = 1.0,
+    embedding_statistics: EmbeddingStatistics | None = None,
 ) -> System:
-    """Build a system with initial weights; `adjacency` and `genre_embedding` are for heads that use them."""
+    """Build a system with initial weights; parameters as those of :class:`GenreModel`, if the system uses them."""
     if config.model == "santana":
         return Santana(config, mel_mean=mel_mean, mel_std=mel_std)
     if config.model == "pandeya":
         return Pandeya(config, mel_mean=mel_mean, mel_std=mel_std)
-    return GenreModel(config, adjacency=adjacency, genre_embedding=genre_embedding, mel_mean=mel_mean, mel_std=mel_std)
+    return GenreModel(
+        config,
+        adjacency=adjacency,
+        genre_embedding=genre_embedding,
+        mel_mean=mel_mean,
+        mel_std=mel_std,
+        embedding_statistics=embedding_statistics,
+    )

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from ...cache.bounds import Between, Matching, problem
 from ...cache.durable import file_sha256, unseal
 from ...cache.errors import RunError, StoreCorruptError
-from ...cache.format.documents import Fingerprints, RecipeDocument, Sha256
+from ...cache.format.documents import Fingerprints, Name, RecipeDocument, Sha256
 from ...cache.format.plan import is_store
+from ...cache.format.recipe import ExtractorRecipe
 from ..config import TrainConfig
 from ..model.config import ModelConfig, upgrade_options
 
@@ -63,6 +64,7 @@ class PreprocessorDocument(TypedDict):
     mel_mean_db: float | None
     mel_std_db: float | None
     mel_values_seen: Number
+    added: NotRequired[dict[Name, ExtractorRecipe]]
 
 
 class ThresholdsDocument(TypedDict):

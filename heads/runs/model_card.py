@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ...cache.format.recipe import Recipe
+from ...cache.format.recipe import ExtractorRecipe, Recipe
 from ...cache.messages import counted, has_intervals, interval, number, printable
 from ..config import TrainConfig
 from ..data.artist_groups import count_with_artist
@@ -23,6 +23,8 @@ from ..data.task import Task
 from ..metrics.names import CARD_METRICS
 from ..metrics.phrases import by_artists, resampled, tuned_on
 from ..metrics.thresholds import Thresholds
+from ..model.audio_cnn import CHANNELS
+from ..model.config import MEL, ModelConfig
 from ..model.model import ABOUT
 
 _number = functools.partial(number, missing="undefined")
@@ -71,13 +73,15 @@ class CardFacts:
     finished: bool
 
 
-def model_card(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -> str:
-    """Return the text of the card, Markdown with YAML front matter."""
+def model_card(
+    task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts, added: Mapping[str, ExtractorRecipe]
+) -> str:
+    """Return the text of the card, Markdown with YAML front matter; `added` are the feature sets of the audio input."""
     sections = [
         _front_matter(config, task, facts),
         _summary(task, config),
-        _use(recipe, task, facts),
-        _data(task, recipe),
+        _use(recipe, task, added),
+        _data(task, recipe, added),
         _recipe(task, config, recipe, facts),
         _metrics(task, facts),
         _genres(task, facts.thresholds),
@@ -122,13 +126,18 @@ System `{config.model}`: {ABOUT[config.model]}.
 - Contact: {TO_FILL_IN}"""
 
 
-def _use(recipe: Recipe, task: Task, facts: CardFacts) -> str:
+def _use(recipe: Recipe, task: Task, added: Mapping[str, ExtractorRecipe]) -> str:
     lyrics = " --lyrics song.txt" if task.model.modalities != "audio" else ""
     encoder = ""
     if recipe.lyrics is not None and task.model.modalities != "audio":
         encoder = f"""
 The text encoder is not in this folder. It is `{recipe.lyrics.model}`, weights sha256
 `{recipe.lyrics.weights_sha256}`. mgc finds it by name or by `--text-model PATH`, and refuses any other encoder."""
+    if added:
+        names = ", ".join(f"`{name}`" for name in added)
+        encoder += f"""
+The extractors of the audio features are not in this folder: {names}. mgc computes them from audio files, and refuses
+another version or other weights; `preprocessor.json` lists them."""
     return f"""## Use
 
     mgc predict THIS_FOLDER song.mp3{lyrics}
@@ -141,17 +150,17 @@ Intended use: music research, genre suggestions for a catalogue that people chec
 Out-of-scope use: automatic decisions on sale, recommendation, payment or removal, and attribution of recordings."""
 
 
-def _data(task: Task, recipe: Recipe) -> str:
+def _data(task: Task, recipe: Recipe, added: Mapping[str, ExtractorRecipe]) -> str:
     groups = task.groups[: task.n_train]
     artists = by_artists(task.n_train, len(set(groups)), count_with_artist(groups))
     lengths = task.train_labels.sum(axis=1)
     mel, lyrics = recipe.mel, recipe.lyrics
     clip = tokens = "none"
     if mel is not None:
-        clip = (
-            f"{mel.clip_s:g} s of each track ({mel.offset}), {mel.sample_rate_hz} Hz mono, {mel.n_mels} mel bands, hop "
-            f"{mel.hop_length}"
-        )
+        clip = f"{mel.clip_s:g} s of each track ({mel.offset})"
+        if MEL in task.model.audio:
+            clip += f", {mel.sample_rate_hz} Hz mono, {mel.n_mels} mel bands, hop {mel.hop_length}"
+    clip += "".join(f"; `{name}`, version {of.version}: {_cell(of.description)}" for name, of in added.items())
     if lyrics is not None:
         tokens = f"at most {lyrics.max_tokens} tokens per track, states of the frozen encoder in {lyrics.precision}"
     selected = "the last epoch, and 0.5, as there was no validation track"
@@ -178,7 +187,7 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
     rows = {
         "preset": PRESETS_SHOWN[config.preset],
         "parameters": f"{facts.n_parameters}",
-        "audio encoder": model.encoder if model.modalities != "lyrics" else "none",
+        "audio encoder": audio_encoder(model) if model.modalities != "lyrics" else "none",
         "cross-modal attention": _on(model.attention),
         "head": HEADS[model.head] + _genre_prompts(task, recipe),
         "audio-lyrics contrastive loss": f"{_on(model.contrastive)}, lambda {config.lambda_:g}"
@@ -206,6 +215,13 @@ def _recipe(task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts) -
 {lines}
 
 `config.json` contains every option, `preprocessor.json` the recipe of the features{graph}."""
+
+
+def audio_encoder(model: ModelConfig) -> str:
+    """Return the encoders of the audio inputs: the size of the CNN, and the projected feature sets."""
+    width = CHANNELS[model.encoder][-1]
+    cnn = [f"{model.encoder} CNN of the spectrogram" if model.embeddings else model.encoder] * (MEL in model.audio)
+    return ", ".join([*cnn, *(f"`{name}`, projected to {width}" for name in model.audio if name != MEL)])
 
 
 def _genre_prompts(task: Task, recipe: Recipe) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,8 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from ...cache.durable import seal
 from ...cache.errors import MgcError, RunError
-from ...cache.format.recipe import Recipe
+from ...cache.format.recipe import ExtractorRecipe, Recipe, extractor_recipe, recipe_document
 from ...cache.messages import join_names
+from ...cache.reading.store import FeatureStore
 from ..config import TrainConfig
 from ..data.labels import LabelMatrix, left_out
 from ..data.task import Task
@@ -59,6 +61,7 @@ class LoadedModel:
     genres : names of the C outputs.
     thresholds : tuned on the validation split.
     recipe : recipe of the features it was trained on; features for prediction must match it.
+    added : name -> recipe of the added feature sets of its audio input, which must match likewise.
     train_counts, n_train : training tracks per genre, (C,), and in total.
     majority : (C,) bool, the label set that fits the training tracks best.
     n_without_lyrics : training tracks without lyrics. With 0, scores of tracks without lyrics are unreliable.
@@ -69,6 +72,7 @@ class LoadedModel:
     genres: tuple[str, ...]
     thresholds: Thresholds
     recipe: Recipe
+    added: Mapping[str, ExtractorRecipe]
     fingerprints: dict[str, str]
     training: TrainConfig
     train_counts: npt.NDArray[np.int64]
@@ -85,17 +89,20 @@ class LoadedModel:
 
 
 def bundle_files(
-    task: Task, config: TrainConfig, recipe: Recipe, facts: CardFacts, *, weights: bytes
+    task: Task, config: TrainConfig, store: FeatureStore, facts: CardFacts, *, weights: bytes
 ) -> dict[str, bytes]:
     """Return the files of ``best/`` by name, from the safetensors bytes `weights` and the `facts` of the best epoch."""
+    recipe, added = store.recipe, {name: store.extractors[name] for name in config.added_audio}
     names, majority = list(task.genres.names), majority_set(task.train_labels)
-    preprocessor = {
+    preprocessor: dict[str, Any] = {
         "recipe": recipe.to_dict(),
         "fingerprints": recipe.fingerprints(),
         "mel_mean_db": task.statistics.mean_db,
         "mel_std_db": task.statistics.std_db,
         "mel_values_seen": task.statistics.n_values,
     }
+    if added:
+        preprocessor["added"] = {name: recipe_document(extractor) for name, extractor in added.items()}
     labels = {
         "genres": names,
         "train_counts": task.train_labels.sum(axis=0).tolist(),
@@ -127,7 +134,7 @@ def bundle_files(
     }
     if facts.finished:
         document["validation_intervals"] = {name: dict(value) for name, value in facts.estimates.items()}
-    card = model_card(task, config, recipe, facts).encode()
+    card = model_card(task, config, recipe, facts, added).encode()
     return {**files, "README.md": card, "config.json": seal(document)}
 
 
@@ -158,6 +165,11 @@ def load_run(folder: Path) -> LoadedModel:
         raise RunError(
             f"{folder / 'preprocessor.json'}: recipe and fingerprints have different features. Restore it from a copy."
         )
+    added = {name: extractor_recipe(document) for name, document in preprocessor.get("added", {}).items()}
+    if added.keys() != shape.embeddings.keys():
+        raise RunError(
+            f"{folder}: preprocessor.json and config.json have different audio features. Restore them from a copy."
+        )
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are then replaced
         model = _build(folder, shape)
     load_weights(model, folder / WEIGHTS)
@@ -170,6 +182,7 @@ def load_run(folder: Path) -> LoadedModel:
         genres=tuple(labels["genres"]),
         thresholds=Thresholds.from_dict(thresholds),
         recipe=recipe,
+        added=added,
         fingerprints=preprocessor["fingerprints"],
         training=TrainConfig.from_dict(config["training"]),
         train_counts=np.asarray(labels["train_counts"], dtype=np.int64),

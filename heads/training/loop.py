@@ -190,9 +190,10 @@ def _refuse_nonfinite(steps: list[tuple[Tensor, Index]], batches: FeatureBatches
 
 
 def _nonfinite_rows(batch: Batch) -> list[int]:
-    """Return the rows with valid frames or tokens that are not finite."""
+    """Return the rows with valid frames, tokens or embeddings that are not finite."""
     frames = torch.arange(batch.mel.shape[2], device=batch.mel.device) < batch.mel_frames[:, None]
-    mel = (batch.mel.isfinite() | ~frames[:, None, :]).flatten(1).all(1)
-    lyrics = batch.lyrics.isfinite().flatten(1).all(1) & batch.lyrics_pooled.isfinite().all(1)
-    rows: list[int] = batch.rows[~(mel & lyrics)].tolist()
+    finite = (batch.mel.isfinite() | ~frames[:, None, :]).flatten(1).all(1)
+    for values in (batch.lyrics, batch.lyrics_pooled, *(values for values, _ in batch.embeddings.values())):
+        finite &= values.isfinite().flatten(1).all(1)
+    rows: list[int] = batch.rows[~finite].tolist()
     return rows

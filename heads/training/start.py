@@ -23,6 +23,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ..config import TrainConfig
 from ..data.batches import Placement, choose_placement
+from ..data.embeddings import require_audio
 from ..data.labels import GenresById
 from ..data.splits import Split
 from ..data.task import Task, prepare
@@ -118,6 +119,7 @@ def open_run(
     started_s = time.monotonic()
     precision = resolve_precision(config.precision, device)
     state, saved_split, saved_warnings = read_saved(folder, config, resume=resume)
+    store = require_audio(store, config.added_audio)
     task = prepare(store, config, labels=labels, split=saved_split or split, on_progress=on_progress)
     refuse_other_task(folder, state, task)
     requested, config = config, _settled(config, task.n_train, state)
@@ -218,6 +220,7 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
             genre_embedding=task.genre_embedding,
             mel_mean=task.statistics.mean_db,
             mel_std=task.statistics.std_db,
+            embedding_statistics={name: (of.mean, of.std) for name, of in task.embedding_statistics.items()},
         )
     if config.prior_bias:
         model.start_at_prior(task.train_labels.sum(axis=0), task.n_train)

@@ -350,7 +350,7 @@ class _Training:
             finished=intervals is not None,
         )
         weights = state_file(run.folder, state, "best").read_bytes()
-        files = bundle_files(run.task, run.config, run.store.recipe, facts, weights=weights)
+        files = bundle_files(run.task, run.config, run.store, facts, weights=weights)
         publish_folder(run.folder / "best", files)
 
     def _wants_save(self) -> bool:

@@ -177,7 +177,8 @@ class ExtractorBuilder(_AddedBuilder):
     def _clip_arguments(self, i: int, track: Track) -> tuple[npt.NDArray[np.float32], int]:
         recipe = self._recipe.mel
         assert recipe is not None
-        clip = self._clips(recipe).read_samples(resolve_inside(self._job.root, track["path"]))
+        path, start_s = resolve_inside(self._job.root, track["path"]), self._job.starts_s.get(track["id"])
+        clip = self._clips(recipe).read_samples(path, start_s)
         if clip.source_sha256 != self._base[i]["source_sha256"]:
             raise ClipError(Reason.SOURCE_CHANGED, "its audio file has changed since the store was made")
         return clip.samples, recipe.sample_rate_hz

@@ -99,6 +99,7 @@ def add_features(
     path: Path,
     options: ExtractOptions,
     *,
+    starts_s: Mapping[str, float] | None = None,
     on_progress: Progress = silent,
 ) -> ExtractReport:
     """Add a feature set of a second text encoder, or of an extractor, to a store; existing content does not change.
@@ -111,6 +112,7 @@ def add_features(
     ----------
     options : ``add`` is the name of the feature set, ``text_model`` its text encoder. Without a text model, ``add`` is
         the name of an extractor.
+    starts_s : as for :func:`extract`; those of the store's own clips.
 
     Raises
     ------
@@ -155,7 +157,14 @@ def add_features(
             f"`mgc store drop {path} --feature {name}` first.",
         )
     pending = PendingParts(
-        source=source, path=path, text=text, audio=audio, options=options, on_progress=on_progress, feature_set=name
+        source=source,
+        path=path,
+        text=text,
+        audio=audio,
+        options=options,
+        on_progress=on_progress,
+        feature_set=name,
+        starts_s=starts_s or {},
     )
     plan = pending.plan_feature_set(plan, recipe)
     reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Use another name.")

@@ -61,7 +61,8 @@ def test_defaults_that_help_states_are_those_of_the_presets(command: str) -> Non
             value, _, presets = other.partition(" with --preset ")
             values |= dict.fromkeys(presets.split(" or "), value)
         for preset, value in values.items():
-            actual = getattr(TrainConfig.from_preset(preset), option.name)
+            actual = TrainConfig.from_preset(preset).to_dict()[option.name]
+            actual = ",".join(actual) if isinstance(actual, list) else actual
             if value.startswith("by "):
                 assert actual is None, (option.name, preset)
             elif option.name != "preset":

@@ -48,7 +48,7 @@ def test_all_placements_give_identical_batches(small_store: FeatureStore) -> Non
         )
         for field in dataclasses.fields(first_batch):
             first, second = getattr(first_batch, field.name), getattr(second_batch, field.name)
-            if field.name == "padded":
+            if field.name in ("padded", "embeddings"):
                 continue
             assert first.dtype == second.dtype, field.name
             assert torch.equal(first, second), field.name
