@@ -15,7 +15,7 @@ from ..cache.messages import counted, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from . import api
 from .console import Listing, Terminal, print_list, print_table, to_stderr, to_stdout
-from .options import Config, LyricsEncoding, RunArgument, TextDevice, complete_text_model, verbose_flags
+from .options import AudioDevice, Config, LyricsEncoding, RunArgument, TextDevice, complete_text_model, verbose_flags
 
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
@@ -55,6 +55,13 @@ def predict_flags(
         ),
     ] = None,
     text_device: TextDevice = "cpu",
+    audio_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hf:MODEL", help="Audio encoder of the model, such as hf:FOLDER.", show_default="found by name"
+        ),
+    ] = None,
+    audio_device: AudioDevice = "cpu",
     lyrics_encoding: LyricsEncoding = None,
     workers: Workers = None,
 ) -> PredictOptions:

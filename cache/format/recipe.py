@@ -165,11 +165,19 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, values in data.items() for key, value in values.items()}
 
 
-def flat_recipe(recipe: ExtractorRecipe) -> dict[str, Any]:
-    """Return the entries of an extractor's recipe; those of its parameters and of its clip have dotted names."""
-    document = recipe_document(recipe)
-    nested = {name: document.pop(name) or {} for name in ("parameters", "clip")}
-    return document | _flat(nested)
+def extractor_differences(first: ExtractorRecipe, second: ExtractorRecipe, sides: tuple[str, str]) -> list[str]:
+    """Return one readable line per entry of two recipes that differs, under ``extractor.entry``.
+
+    The name of a model is not compared where a hash identifies its weights.
+    """
+    flat: list[dict[str, Any]] = []
+    for recipe in (first, second):
+        document = recipe_document(recipe)
+        nested = {name: dict(document.pop(name) or {}) for name in ("parameters", "clip")}
+        if "weights_sha256" in nested["parameters"]:
+            nested["parameters"].pop("model", None)
+        flat.append({f"{first.extractor}.{name}": value for name, value in {**document, **_flat(nested)}.items()})
+    return differing_values(flat[0], flat[1], sides)
 
 
 def differing_values(first: Mapping[str, Any], second: Mapping[str, Any], sides: tuple[str, str] = SIDES) -> list[str]:

@@ -29,6 +29,8 @@ class PredictOptions:
         0 (this process) for fewer.
     lyrics_encoding : Python name of the encoding of lyrics files that are not UTF-8 and have no byte order mark; None
         detects it.
+    audio_model, audio_device : location of the pretrained audio encoder of the model's audio input (``hf:FOLDER``),
+        whose hashes must match, and its device. None takes the name in the recipe.
     text_model, text_device : local path of the model's text encoder, whose hashes must match, and its device.
     """
 
@@ -41,6 +43,8 @@ class PredictOptions:
     lyrics_encoding: Encoding | None = None
     text_model: str | None = None
     text_device: str = "cpu"
+    audio_model: str | None = None
+    audio_device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.windows not in ("one", "all"):
