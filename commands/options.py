@@ -301,7 +301,8 @@ def content_flags(
     audio_device: AudioDevice = "cpu",
     append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to the store.")] = False,
 ) -> ExtractOptions:
-    return dataclasses.replace(options, genre_names=genre_names, add=add, append=append)
+    flags = locals()
+    return dataclasses.replace(flags.pop("options"), **flags)
 
 
 def extract_flags(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 import xarray
 import zarr
+from tiny_encoders import save_encoder
 from transformers import AutoModel, AutoTokenizer
 
 from mgc.cache.format.recipe import MelRecipe, Recipe
@@ -121,6 +123,30 @@ def test_resume_after_sigkill_gives_identical_bytes(songs, real_data, mgc_json, 
     assert report["ok"] == 65
     assert 2 <= report["parts_built"] <= 7
     assert tree(path) == tree(songs)
+
+
+def test_audio_encoder_joins_the_store_after_sigkill_with_identical_bytes(songs, real_data, mgc, mgc_json, tmp_path):
+    model = save_encoder("hubert", tmp_path / "hubert")
+    stores = [Path(shutil.copytree(songs, tmp_path / name)) for name in ("whole.zarr", "killed.zarr")]
+    options = ("--add", "hubert", "--audio-model", f"hf:{model}", "--audio-layers", "0,2", "--audio-pooling", "frames")
+    # The source is bare: no labels, and no other features.
+    commands = [("extract", real_data / "songs", "-o", store, *options, "--workers", 1) for store in stores]
+    report = mgc_json(*commands[0])
+    assert (report["ok"], report["failed"], report["parts_built"]) == (65, 0, 9)
+    commits = stores[1] / "commits" / "hubert"
+    process = subprocess.Popen([sys.executable, "-m", "mgc", *map(str, commands[1])], stderr=subprocess.DEVNULL)
+    while len(list(commits.iterdir()) if commits.is_dir() else ()) < 2:
+        assert process.poll() is None, "the extraction ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < mgc_json(*commands[1])["parts_built"] <= 7
+    assert tree(stores[1]) == tree(stores[0])
+    assert mgc("store", "verify", stores[1], "--full").returncode == 0
+    with FeatureStore.open(stores[1]) as store:
+        lengths = store.read("hubert_length", store.ok_rows)
+        assert store.array("hubert").tail == (2, 1499, 16)
+        assert 1 <= lengths.min() <= lengths.max() <= 1499
 
 
 def test_plain_zarr_and_xarray_read_dims_units_and_recipe(songs):
