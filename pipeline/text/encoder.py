@@ -267,7 +267,7 @@ def encoder_recipe(
     if max_tokens is not None and files.max_tokens is not None and max_tokens > files.max_tokens:
         raise ConfigError(
             f"--text-max-tokens {max_tokens}: text model {files.name} has positions for {files.max_tokens} tokens. "
-            "Use at most as many, or a model for longer texts."
+            f"Use at most {files.max_tokens}, or a model for longer texts."
         )
     return text_recipe(
         files,

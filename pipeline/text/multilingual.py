@@ -85,7 +85,12 @@ def multilingual_folder() -> Path:
     TextModelError
         If the package is not installed, holds other weights, or the folder cannot be written.
     """
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # such as that of a container's user who is not listed
+        raise TextModelError(
+            f"text model multilingual: no folder for its cache: {error} Set XDG_CACHE_HOME."
+        ) from error
     folder = Path(caches, "mgc", f"multilingual-e5-small-{SOURCE_SHA256[:12]}")
     names = ("config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
     if not all((folder / name).is_file() for name in names):

@@ -212,6 +212,16 @@ def test_cache_that_cannot_be_written_is_reported(monkeypatch, tmp_path: Path) -
         find_text_model("multilingual")
 
 
+def test_user_without_a_home_folder_is_reported(monkeypatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(TextModelError, match=r"no folder for its cache: Could not .* Set XDG_CACHE_HOME"):
+        find_text_model("multilingual")
+
+
 def test_every_named_model_of_the_command_line_has_a_hash() -> None:
     from mgc.commands.options import TEXT_MODELS
 
