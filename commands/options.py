@@ -301,8 +301,9 @@ def content_flags(
     audio_device: AudioDevice = "cpu",
     append: Annotated[bool, typer.Option("--append", help="Add new tracks of SOURCE to the store.")] = False,
 ) -> ExtractOptions:
-    flags = locals()
-    return dataclasses.replace(flags.pop("options"), **flags)
+    flags = dict(locals())
+    del flags["options"]
+    return dataclasses.replace(options, **flags)
 
 
 def extract_flags(

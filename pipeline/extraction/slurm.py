@@ -20,6 +20,7 @@ from ...cache.distribution import __version__
 from ...cache.durable import replace_file
 from ...cache.errors import ConfigError
 from ..audio.clip_reader import ClipLimits
+from ..extractors.audio_models import PREFIX
 from .forecast import Forecast
 from .options import ExtractOptions
 
@@ -62,7 +63,7 @@ if [ "$requeue" -eq 1 ] && [ "$code" -eq 143 ]; then scontrol requeue "${SLURM_A
 exit "$code"
 """
 """Script of the job; a site may use one of its own with the same placeholders. ``{{command}}`` is required."""
-_MAYBE_PATHS = ("text_model", "genre_names")
+_MAYBE_PATHS = ("text_model", "audio_model", "genre_names")
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
 
@@ -207,7 +208,11 @@ def extract_arguments(options: ExtractOptions) -> list[str]:
         if isinstance(value, bool):
             continue
         text = value if isinstance(value, str) else ",".join(value) if isinstance(value, Sequence) else str(value)
-        flags.append(str(Path(text).absolute()) if field.name in _MAYBE_PATHS and Path(text).exists() else text)
+        if field.name in _MAYBE_PATHS:
+            prefix = PREFIX if text.startswith(PREFIX) else ""
+            path = Path(text.removeprefix(prefix))
+            text = f"{prefix}{path.absolute()}" if path.exists() else text
+        flags.append(text)
     return flags
 
 

@@ -94,6 +94,10 @@ def test_only_options_that_define_features_become_flags(tmp_path: Path, monkeypa
     expected = ["--features", "mel,lyrics", "--clip-s", "10.0", "--text-model", folder, "--append"]
     assert extract_arguments(options) == expected
     assert extract_arguments(ExtractOptions(text_model="minilm")) == ["--text-model", "minilm"]
+    added = extract_arguments(ExtractOptions(add="net", audio_model="hf:encoder", audio_layers="4,8"))
+    assert sorted(added) == sorted(["--add", "net", "--audio-model", f"hf:{folder}", "--audio-layers", "4,8"])
+    of_hub = extract_arguments(ExtractOptions(add="net", audio_model="hf:owner/net"))
+    assert of_hub == ["--audio-model", "hf:owner/net", "--add", "net"]
     for unfit in ({"workers": 2}, {"shard": (1, 2)}, {"retry_failed": True}):
         with pytest.raises(ConfigError, match="not for job arrays"):
             extract_arguments(ExtractOptions(**unfit))
