@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .durable import link, open_regular
+from .durable import link, open_regular, stale_as_missing
 
 HEARTBEAT_S, STALE_S = 20.0, 120.0
 """Interval at which the owner of a claim touches it, and age after which a claim of another machine is void."""
@@ -109,7 +109,8 @@ def _take(file: Path, claim: dict[str, object]) -> bool:
     with contextlib.suppress(FileExistsError):
         file.parent.mkdir()
     try:
-        draft.write_text(json.dumps(claim))
+        with stale_as_missing():
+            draft.write_text(json.dumps(claim))
         now = draft.stat().st_mtime  # by the clock of the file system, which all machines share
         for _ in range(2):
             try:

@@ -38,7 +38,8 @@ def names_in(folder: Path, pattern: str | None = None) -> list[str]:
     pattern : shell pattern that the names must match.
     """
     try:
-        names = os.listdir(folder)
+        with stale_as_missing():
+            names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return names if pattern is None else fnmatch.filter(names, pattern)
@@ -100,6 +101,20 @@ def inside(store: Path, key: str) -> Path:
         if path.is_symlink():
             raise StoreCorruptError(f"{path}: {LINK}")
     return path
+
+
+@contextmanager
+def stale_as_missing() -> Iterator[None]:
+    """Raise FileNotFoundError in place of ESTALE, in a ``with`` block.
+
+    A network file system reports ESTALE for what another node has removed, while its own cache still has it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), error.filename) from error
 
 
 def open_regular(path: Path) -> io.BufferedReader:

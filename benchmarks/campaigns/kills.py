@@ -8,6 +8,7 @@ import random
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import soundfile
 
 from benchmarks.campaigns.processes import full_disk_error, kill_group, output, run_first, small_disk
 from benchmarks.campaigns.processes import start as start_mgc
+from benchmarks.cluster.gluster import mounted_twice
 from benchmarks.worlds.small_store import tree
 
 N_SONGS, PART_ROWS = 24, 4
@@ -78,16 +80,35 @@ def kill(number: int, folder: Path) -> dict[str, Any]:
 
     The final store is byte-identical to that of an uninterrupted run.
     """
+    stores, two = [folder / "s.zarr"] * (1 + number % 2), number % 2 == 1
+    kills = _kill_at_random(number, stores)
+    return {"kills": kills, "by two at once": kills if two else 0, "tracks lost": 0}
+
+
+def kill_gluster(number: int, folder: Path) -> dict[str, Any]:
+    """Kill two extractions (--workers 0), each through its own mount of a GlusterFS volume, up to six times.
+
+    The final store is byte-identical to that of an uninterrupted run on a local file system, through both mounts.
+    """
+    with mounted_twice() as mounts:
+        stores = [mount / "s.zarr" for mount in mounts]
+        kills = _kill_at_random(number, stores)
+        assert tree(stores[1]) == clean()[0]
+    return {"kills": kills, "tracks lost": 0}
+
+
+def _kill_at_random(number: int, stores: Sequence[Path]) -> int:
+    """Kill an extraction per path of a store at the same random time, six times; finish, compare, count the kills."""
     rng = random.Random(number)
     expected, seconds = clean()
-    path, kills, at_once = folder / "s.zarr", 0, 1 + number % 2
+    kills = 0
     for _ in range(6):
-        running = [start(path, workers=0) for _ in range(at_once)]
-        time.sleep(rng.uniform(0.3, 1.0) * seconds * at_once**0.5)
+        running = [start(store, workers=0) for store in stores]
+        time.sleep(rng.uniform(0.3, 1.0) * seconds * len(stores) ** 0.5)
         kills += sum([kill_group(process) for process in running])
-    finish(path)
-    assert tree(path) == expected
-    return {"kills": kills, "by two at once": kills if at_once == 2 else 0, "tracks lost": 0}
+    finish(stores[0])
+    assert tree(stores[0]) == expected
+    return kills
 
 
 def kill_dask(number: int, folder: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.campaigns import disk, hostile, inputs, kills, large, power, processes, store, training
+from benchmarks.cluster import gluster
 from benchmarks.machine import ROOT, print_heading
 
 
@@ -60,6 +61,7 @@ class Campaign:
 CAMPAIGNS = {
     "kill": Campaign(kills.kill, "kills", 450),
     "kill-dask": Campaign(kills.kill_dask, "kills", 50),
+    "kill-gluster": Campaign(kills.kill_gluster, "kills", 100, missing=gluster.missing),
     "faults": Campaign(store.fault, "operations", 1, exhaustive=store.FAULT_TRIALS),
     "interleavings": Campaign(store.interleave, "interleavings", 1, exhaustive=store.INTERLEAVING_TRIALS),
     "interleavings-repair": Campaign(store.interleave_repair, "interleavings", 1, exhaustive=store.REPAIR_TRIALS),
@@ -71,6 +73,7 @@ CAMPAIGNS = {
     "power": Campaign(power.cut, "cuts", 300, missing=disk.missing),
     "flip": Campaign(store.flip, "bits flipped", 1000),
     "reader": Campaign(store.reader, "reads", 100_000),
+    "reader-gluster": Campaign(store.reader_gluster, "reads", 50_000, missing=gluster.missing),
     "sequences": Campaign(store.sequences, "sequences", 2000),
     "train-kill": Campaign(training.kill, "kills", 100),
     "train-faults": Campaign(training.fault, "operations", 1, exhaustive=training.FAULT_TRIALS),

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.campaigns import interleavings
 from benchmarks.campaigns.faults import Fault, check_fault, faults, life
 from benchmarks.campaigns.store_machine import run_sequences
+from benchmarks.cluster.gluster import mounted_twice
 from benchmarks.machine import ROOT
 from benchmarks.worlds.full_store import create_full, fill_pending
 from benchmarks.worlds.small_store import FAILED_ROW, create, features, tree
@@ -206,15 +207,25 @@ roll_forward(path)
 """
 
 
-def reader(number: int, folder: Path) -> dict[str, Any]:
+def reader_gluster(number: int, folder: Path) -> dict[str, Any]:
+    """The same through another mount of a GlusterFS volume than the writer's, with a cache of its own.
+
+    No reader sees a fill value or a partly written row.
+    """
+    with mounted_twice() as (written, read):
+        return reader(number, written, read)
+
+
+def reader(number: int, folder: Path, read_from: Path | None = None) -> dict[str, Any]:
     """Open and read a store repeatedly while another process writes its 80 parts.
 
     No reader sees a fill value or a partly written row.
     """
     rng = np.random.default_rng(number)
-    path = create(folder / "s.zarr", n_tracks=320)
+    written = create(folder / "s.zarr", n_tracks=320)
+    path = written if read_from is None else read_from / "s.zarr"
     truth = {row: features(row) for row in range(320)}
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), "80"], cwd=ROOT)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(written), "80"], cwd=ROOT)
     reads = opens = 0
     previous: set[int] = set()
     while True:

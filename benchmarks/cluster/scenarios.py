@@ -149,7 +149,7 @@ def node_down(cluster: Cluster, folder: Path) -> Figures:
 
 
 def node_lost(cluster: Cluster, folder: Path) -> Figures:
-    """The daemon of a node is killed, its tasks continue: SLURM restarts them on the other node, so both extract."""
+    """The daemon of a node is killed, its tasks continue: SLURM starts them on the other node, so both extract."""
     extraction = Extraction(cluster, folder, seconds_per_track=12)
     extraction.wait_for_parts()
     cluster.kill_node(NODES[0])

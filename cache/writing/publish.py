@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -30,6 +31,7 @@ from ..durable import (
     make_folders,
     names_in,
     seal,
+    stale_as_missing,
     write_durable,
 )
 from ..errors import ConfigError, StoreError
@@ -40,6 +42,8 @@ STAGING = "staging"
 _DRAFT = "record.draft"
 _REMOVED = "removed~"
 _ATTEMPTS = 3
+_CACHE_S = 0.01
+"""Interval between attempts to use a folder that another node has removed."""
 
 
 def publish(
@@ -66,18 +70,20 @@ def publish(
     record_file = store / key
     building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
     try:
-        record = with_objects(content, write_objects(building, objects))
-        write_durable(building / _DRAFT, seal(record))
-        fsync_tree(building)
-        make_folders(store, key)
-        _commit(store, key, record, building)
+        with stale_as_missing():
+            record = with_objects(content, write_objects(building, objects))
+            write_durable(building / _DRAFT, seal(record))
+            fsync_tree(building)
+            make_folders(store, key)
+            _commit(store, key, record, building)
     except FileNotFoundError:
         pass  # another process has committed and swept our staging; else no record exists, which is checked below
     finally:
         shutil.rmtree(building, ignore_errors=True)
     try:
-        fsync_dir(record_file.parent)
-        return read_record(store, key)
+        with stale_as_missing():
+            fsync_dir(record_file.parent)
+            return read_record(store, key)
     except FileNotFoundError as error:
         raise StoreError(
             f"the staging folder of {key} was removed while it was built: {store}. Nothing was committed. `mgc store "
@@ -150,12 +156,12 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
         return  # the feature set was removed meanwhile
     for item in sorted(record["objects"], key=_makes_rows_visible):
         target = inside(store, item["key"])
-        with contextlib.suppress(FileNotFoundError):  # another process has rolled forward and swept the staging
+        with contextlib.suppress(FileNotFoundError), stale_as_missing():  # another process has swept the staging
             make_folders(store, item["key"])
             _link_over(inside(staged, item["key"]), target, staged / f"{uuid.uuid4().hex}.link")
             folders.update([target.parent, *(p for p in target.parent.parents if p.is_relative_to(store))])
     for folder in sorted(folders, reverse=True):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), stale_as_missing():
             fsync_dir(folder)
 
 
@@ -171,7 +177,7 @@ def remove_staging(entry: Path) -> None:
         entry.unlink(missing_ok=True)
         return
     removed = entry.with_name(f"{_REMOVED}{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), stale_as_missing():
         entry.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)
 
@@ -228,9 +234,10 @@ def _new_folder(store: Path, name: str) -> Path:
     while True:
         with contextlib.suppress(FileExistsError):  # exist_ok would stat the folder, which may be gone by then
             (store / STAGING).mkdir()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), stale_as_missing():
             (store / STAGING / name).mkdir()
             return store / STAGING / name
+        time.sleep(_CACHE_S)  # this node may still have the folder in its cache
 
 
 def _makes_rows_visible(item: Mapping[str, Any]) -> bool:
