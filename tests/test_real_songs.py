@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import librosa
@@ -343,3 +344,19 @@ def test_tables_on_folds_of_whole_songs_contain_every_system_and_no_significance
     page = (tmp_path / "a" / "tables.md").read_text(encoding="utf-8")
     assert re.search(rf"{about['n_songs']} songs (by|in) .+ are too few to compare systems", page)
     assert "reconstructed" in page
+
+
+@pytest.mark.skipif(find_spec("musicnn") is None, reason="the package with the weights is not installed")
+def test_training_on_musicnn_predicts_files_as_stored_tracks(real_data, mgc, mgc_json, tmp_path):
+    store, run, few = tmp_path / "s.zarr", tmp_path / "run", ("--limit", 16)
+    mgc("extract", real_data / "songs", "-o", store, "--features", "mel", "--workers", 0, *few)
+    report = mgc_json("extract", real_data / "songs", "-o", store, "--add", "musicnn", "--workers", 0, *few)
+    assert (report["planned"], report["ok"]) == (16, 16)
+    options = ("--audio", "musicnn", "--modalities", "audio", "--split", "random", "--epochs", 40)
+    result = mgc_json("train", store, "-o", run, *options)
+    assert result["last_loss"] < result["first_loss"] / 2
+    scores = {row["id"]: row["scores"] for row in mgc_json("predict", run, store)["predictions"]}
+    with FeatureStore.open(store) as features:
+        track = features.tracks.slice(0, 1).to_pylist()[0]
+    (song,) = mgc_json("predict", run, real_data / "songs" / track["path"])["predictions"]
+    assert song["scores"] == pytest.approx(scores[track["id"]], abs=1e-4)
