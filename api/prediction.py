@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.errors import ConfigError, RecipeMismatchError
+from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
-from ..cache.format.recipe import Recipe, extractor_differences
+from ..cache.format.recipe import Recipe
 from ..cache.messages import counted, html_summary, join_names
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
-from ..pipeline.extraction.options import ExtractOptions
-from .predictions import Prediction, Predictions, collect, in_source_order, workers_for
+from .predictions import Prediction, Predictions, collect, in_source_order
 from .runs import open_for
 from .shared import extra, with_changes
+from .song_features import extracted
 from .timelines import refuse_other_timeline, timeline_file
 
 if TYPE_CHECKING:
@@ -250,7 +248,7 @@ def _predict(
     if options.windows == "all":
         result = _predict_whole_songs(loaded, songs, options, output, timeline, on_progress)
     else:
-        with _extracted(songs, loaded, options, on_progress) as features:
+        with extracted(songs, loaded, options, on_progress) as features:
             result = _predict_store(loaded, features, options, output, on_progress)
     return in_source_order(result, songs)
 
@@ -294,7 +292,7 @@ def _predict_whole_songs(
         cuts = loaded.thresholds.cuts(options.threshold)
         for batch in batch_songs(source, counts, recipe):
             share = within(on_progress, before=n_windows, total=sum(counts), note="windows")
-            with _extracted(batch.source, loaded, options, share, batch.starts_s) as store:
+            with extracted(batch.source, loaded, options, share, batch.starts_s) as store:
                 scored = list(predict_blocks(loaded, store, options, on_progress=share))
                 block = mean_over_windows(
                     scored,
@@ -335,72 +333,6 @@ def _predict_whole_songs(
     if partly_read:
         remarks.append(f"{counted(len(partly_read), 'song')} with failed windows: {join_names(partly_read, 3)}")
     return dataclasses.replace(result, remarks=remarks)
-
-
-@contextmanager
-def _extracted(
-    source: Source,
-    loaded: LoadedModel,
-    options: PredictOptions,
-    on_progress: Progress,
-    starts_s: Mapping[str, float] | None = None,
-) -> Iterator[FeatureStore]:
-    """Extract songs into a temporary store, with the recipes of the model."""
-    from ..heads.evaluation.predict import store_for
-    from ..pipeline.extraction.extract import add_features, extract
-    from ..pipeline.text.encoder import TextSource
-
-    text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
-    choices = ExtractOptions(features=("mel", "lyrics"), workers=workers_for(source, options.workers))
-    additions = [_addition(loaded, name, options, choices) for name in loaded.added]
-    with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
-        path = Path(scratch) / "songs.zarr"
-        extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
-        for added in additions:
-            add_features(source, path, added, starts_s=starts_s, on_progress=on_progress)
-        with FeatureStore.open(path) as store:
-            yield store_for(loaded, store)
-
-
-def _addition(loaded: LoadedModel, name: str, options: PredictOptions, choices: ExtractOptions) -> ExtractOptions:
-    """Return the options that add a feature set of a model's audio input, with its extractor as in training.
-
-    Raises
-    ------
-    ConfigError
-        If the extractor is not installed, or the weights of an audio encoder are not found.
-    RecipeMismatchError
-        If they differ from those in training.
-    """
-    from ..pipeline.extractors import pretrained
-    from ..pipeline.extractors.registry import load_extractor
-
-    recipe, mel, added = loaded.added[name], loaded.recipe.mel, dataclasses.replace(choices, add=name)
-    try:
-        if pretrained.is_pretrained(recipe) and mel is not None:
-            given = pretrained.AudioSource(model=options.audio_model, device=options.audio_device)
-            found, settings = pretrained.find_source(recipe, given), pretrained.settings_of(recipe)
-            added = dataclasses.replace(
-                added,
-                audio_model=found.model,
-                audio_device=found.device,
-                audio_layers=settings.layers,
-                audio_pooling=settings.pooling,
-                audio_precision=settings.precision,
-            )
-            extractor = pretrained.pretrained_extractor(name, found, settings, mel)
-        else:
-            extractor = load_extractor(name)
-        extractor.prepare_once()
-        installed = extractor.recipe(mel)
-    except ConfigError as error:
-        raise ConfigError(f"{loaded.folder}: the model needs the feature set {name!r}: {error}") from error
-    if differences := extractor_differences(recipe, installed, ("the model", "this installation")):
-        raise RecipeMismatchError(
-            f"{loaded.folder}: the model was trained on another {name!r}: {'; '.join(differences)}. Install the "
-            "extractor of the model, or give its weights with --audio-model."
-        )
-    return added
 
 
 def _flags(store: FeatureStore) -> npt.NDArray[np.uint32]:
