@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..cache.errors import ClipError, ConfigError
+from ..cache.machine import keep_freed_memory
 from ..cache.messages import counted, join_names
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
@@ -147,6 +148,7 @@ def _tag_songs(
     stop = threading.Event()
     n_workers = default_workers() if workers is None else workers
     with ExitStack() as stack:
+        stack.enter_context(keep_freed_memory())  # mapping the network's large arrays anew takes long
         readers = [stack.enter_context(ClipReader(CLIP, form="samples")) for _ in range(max(1, n_workers))]
         network()  # while the decoders start
 

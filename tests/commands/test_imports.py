@@ -83,6 +83,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("predict {run} {song} -o {tmp}/scores.txt", "scores.txt"),
     ("predict {run} {song} --threshold 2", "threshold '2'"),
     ("predict {run} {store} --windows all", "--windows all"),
+    ("predict {run} {audio} --timeline {tmp}/t.txt", "unknown format of a timeline"),
+    ("tag {audio} --timeline {tmp}/t.txt", "unknown format of a timeline"),
     ("tag {no}", "no/such"),
     ("tag {song} -o {tmp}/tags.txt", "tags.txt"),
     ("report {no}", "no/such"),
