@@ -13,6 +13,7 @@ from ..cache.errors import ConfigError, MissingExtraError
 from ..cache.format.plan import is_store
 from ..cache.machine import is_out_of_memory
 from ..cache.messages import did_you_mean
+from ..cache.places import refuse_object_store
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,5 +49,6 @@ def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
 
 def refuse_store_as_output(folder: Path) -> None:
     """Raise :class:`ConfigError` if runs would be written into a feature store."""
+    refuse_object_store(folder, "Give a local folder for the run.")
     if is_store(folder):
         raise ConfigError(f"-o {folder}: a feature store. Give another folder for the run.")

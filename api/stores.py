@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError, TextModelError
 from ..cache.format.plan import read_plan
 from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
+from ..cache.places import ObjectPath, place, refuse_object_store
 from ..cache.reading.store import FeatureStore
 from ..cache.reading.view import Names, StoreView
 from ..cache.steps import Progress, silent
 from ..cache.upkeep.compact import compact
+from ..cache.upkeep.copy import StoreCopy, copy_store
 from ..cache.upkeep.info import FeatureSetInfo, describe_feature, feature_bytes
+from ..cache.upkeep.object_stores import verify_remote
 from ..cache.upkeep.quarantine import quarantine
 from ..cache.upkeep.seal import verify_sealed
 from ..cache.upkeep.select import select
@@ -87,6 +90,8 @@ class Selection:
 
 def store_verify(path: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
     """Compare a store with its commit records; see :func:`mgc.cache.upkeep.verify.verify`. Reads an HDF5 file whole."""
+    if isinstance(location := place(path), ObjectPath):
+        return verify_remote(location, full=full, on_progress=on_progress)
     if path.is_file():
         return verify_sealed(path)
     return verify(path, full=full, on_progress=on_progress)
@@ -187,6 +192,7 @@ def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource
 
 
 def _refuse_sealed(path: Path) -> None:
+    refuse_object_store(path, "Change the local store, then copy it again with `mgc store copy`.")
     if path.is_file():
         raise ConfigError(
             f"{path}: a sealed store cannot be changed. Convert it (mgc store convert {path} "
@@ -218,6 +224,11 @@ def store_compact(path: Path, *, on_progress: Progress = silent) -> int:
     """Rewrite parts without the tracks taken down; see :func:`mgc.cache.upkeep.compact.compact`."""
     _refuse_sealed(path)
     return compact(path, on_progress=on_progress)
+
+
+def store_copy(source: Path, target: Path, *, on_progress: Progress = silent) -> StoreCopy:
+    """Copy a Zarr store between local folders and object stores; see :func:`mgc.cache.upkeep.copy.copy_store`."""
+    return copy_store(source, target, on_progress=on_progress)
 
 
 def store_select(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, StoreCorruptError
+from .places import refuse_object_store
 
 LINK = (
     "a symbolic link, which may lead outside the store; a store holds no links. Copy a store that has them (such as a "
@@ -165,8 +166,9 @@ def refuse_without_links(path: Path) -> None:
     Raises
     ------
     ConfigError
-        If the file system has no hard links.
+        If the file system has no hard links, or it is the URL of an object store.
     """
+    refuse_object_store(path, "Write to a local folder, then copy the store with `mgc store copy`.")
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     with (
         contextlib.suppress(OSError),

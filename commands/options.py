@@ -19,6 +19,7 @@ import typer
 
 from ..cache.errors import ConfigError
 from ..cache.messages import did_you_mean
+from ..cache.places import place
 from ..pipeline.extraction.options import ExtractOptions, Scheduler
 from ..pipeline.sources.options import GenreLevel, SourceOptions
 from .console import Terminal, log_to_stderr, split_names
@@ -96,7 +97,9 @@ GenreNames = Annotated[
 OtherLabels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Table (columns id, genres) that replaces the store's genres.")
 ]
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Feature store.", show_default=False)]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Feature store: path or URL.", parser=place, show_default=False)
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its best/.", show_default=False)]
 TextModel = Annotated[
     str | None,

@@ -13,6 +13,7 @@ import typer
 
 from ..cache.errors import ConfigError
 from ..cache.messages import counted, join_names, size
+from ..cache.places import ObjectPath, place
 from ..cache.steps import within
 from ..pipeline.sources.options import SourceOptions
 from . import api
@@ -166,9 +167,13 @@ def store_repair(
 
 @store_command
 def store_convert(
-    source: Annotated[Path, typer.Argument(metavar="FROM", help="Store to read: Zarr or HDF5.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FROM", help="Store to read: Zarr or HDF5.", parser=place, show_default=False),
+    ],
     target: Annotated[
-        Path, typer.Argument(metavar="TO", help="Store to write, in the other format.", show_default=False)
+        Path,
+        typer.Argument(metavar="TO", help="Store to write, in the other format.", parser=place, show_default=False),
     ],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
@@ -183,6 +188,32 @@ def store_convert(
     with terminal.progress() as steps:
         convert(source, target, on_progress=within(steps, step="convert"))
     terminal.emit({"store": str(target), "made_from": str(source)}, lambda: to_stdout(f"{target}: equal to {source}"))
+
+
+@store_command
+def store_copy(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FROM", help="Zarr store to copy: path or URL.", parser=place, show_default=False),
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="TO", help="Path or URL of the copy.", parser=place, show_default=False)
+    ],
+    terminal: Annotated[Terminal, print_flags],
+) -> None:
+    """Copy a Zarr store between local folders and object stores, and compare all hashes.
+
+    Repeat the command to continue an interrupted copy or to update an old one.
+
+    Examples:
+      mgc store copy songs.zarr s3://bucket/songs.zarr
+      mgc store copy s3://bucket/songs.zarr songs.zarr
+    """
+    with terminal.progress() as steps:
+        result = api.store_copy(source, target, on_progress=steps)
+    terminal.remark(result.remarks)
+    text = f"{target}: {counted(result.objects, 'file')} written ({size(result.bytes)}), {result.skipped} already there"
+    terminal.emit(result.to_dict(), lambda: to_stdout(text))
 
 
 def selection_flags(
@@ -327,6 +358,8 @@ def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
 
 
 def repair_advice(store: Path) -> str:
+    if isinstance(store, ObjectPath):
+        return "Repair the local store, then copy it again with `mgc store copy`."
     if store.is_file():
         return "A sealed store cannot be repaired. Restore the file from a copy."
     return f"Repair the store from its source: {_from_source(store)}"

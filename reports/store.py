@@ -15,6 +15,7 @@ from ..cache.format.meanings import FLAG_MEANINGS, REASON_MEANINGS, unusual_flag
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import FeatureSetRecipe, MelRecipe, TextRecipe
 from ..cache.format.schema import FAILED, Flag, Reason
+from ..cache.places import ObjectPath, place
 from ..cache.reading.store import FeatureStore
 from ..cache.upkeep.info import describe
 from .charts import RANGE_DB, Chart, bar_chart, histogram_chart, mel_chart
@@ -38,7 +39,7 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
     Parameters
     ----------
     path : feature store, Zarr or HDF5, complete or not.
-    out : output file; default ``NAME.report.html`` next to the store NAME.
+    out : output file; default ``NAME.report.html`` next to the store NAME, or in the current folder for the URL of one.
 
     Raises
     ------
@@ -48,7 +49,11 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
     MissingExtraError
         jinja2 or matplotlib is not installed (extra ``report``).
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link to a store has its page next to the link
+    path = place(path)
+    if isinstance(path, ObjectPath):
+        out = Path(f"{path.name}.report.html") if out is None else out
+    else:
+        path = Path(os.path.abspath(path))  # noqa: PTH100 - a link to a store has its page next to the link
     out = path.with_name(f"{path.name}.report.html") if out is None else out
     _refuse_inside(out)
     with FeatureStore.open(path) as store:
@@ -93,9 +98,9 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
 def _refuse_inside(out: Path) -> None:
     """Refuse an output file that is a store or inside a store."""
     target = out.resolve()
-    for place in (target, *target.parents):
-        if is_store(place):
-            raise ConfigError(f"{out}: {place} is a feature store. Write the page to a folder outside of it.")
+    for folder in (target, *target.parents):
+        if is_store(folder):
+            raise ConfigError(f"{out}: {folder} is a feature store. Write the page to a folder outside of it.")
 
 
 def _failures(store: FeatureStore, reasons: Json) -> list[dict[str, Any]]:

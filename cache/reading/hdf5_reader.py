@@ -112,6 +112,9 @@ class Hdf5Reader(StoreReader):
     def _foreign(self, name: str, fault: str) -> StoreCorruptError:
         return StoreCorruptError(f"{self._path}: {printable(name)}: {fault}. Do not use this store.")
 
+    def local_files(self, prefix: str | None = None) -> Path:
+        return self._path
+
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         return self._array(array_name("genre_embedding", feature_set)).astype(np.float32)
 

@@ -22,8 +22,9 @@ from ..durable import open_regular
 from ..errors import StoreCorruptError
 from ..format.schema import ArraySpec
 
-_NO_CHUNK = 2**64 - 1
-_CHECKSUM_BYTES = 4
+NO_CHUNK = 2**64 - 1
+"""Offset in a shard index of a chunk that has no bytes: all its values are fill."""
+CHECKSUM_BYTES = 4
 
 
 class MappedShard:
@@ -45,7 +46,10 @@ class MappedShard:
         self._offsets: list[list[int]] = []
         with contextlib.suppress(FileNotFoundError):
             self._map = _map_file(path)
-            index = self._read_index(self._map, (part_rows, -(-spec.tail[0] // spec.inner[1]), 2))
+            n_tail = index_bytes(spec, part_rows)
+            tail = np.frombuffer(self._map, np.uint8, offset=max(len(self._map) - n_tail, 0))
+            index = read_index(path, tail, len(self._map), spec, part_rows)
+            del tail  # a view would keep the map open
             # Lists, as indexing NumPy arrays one number at a time would add 10 % to the 100 us of reading a clip.
             self._offsets = index[..., 0].tolist()
             self._checked = [[False] * index.shape[1] for _ in range(part_rows)]
@@ -56,9 +60,9 @@ class MappedShard:
             return
         for k in range(-(-length // self._chunk_shape[0])):
             offset = self._offsets[row][k]
-            if not self._checked[row][k] and offset != _NO_CHUNK:
+            if not self._checked[row][k] and offset != NO_CHUNK:
                 start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-                self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + _CHECKSUM_BYTES - start)
+                self._map.madvise(mmap.MADV_WILLNEED, start, offset + self._n_bytes + CHECKSUM_BYTES - start)
 
     def read_into(self, out: npt.NDArray[Any], row: int) -> None:
         """Fill `out` with the first ``len(out)`` values of a row of the part, along the first dimension."""
@@ -69,7 +73,7 @@ class MappedShard:
         for k in range(-(-len(out) // step)):
             target = out[k * step : (k + 1) * step]
             offset = self._offsets[row][k]
-            if offset == _NO_CHUNK:
+            if offset == NO_CHUNK:
                 target[...] = self._spec.fill
                 continue
             if not self._checked[row][k]:
@@ -84,28 +88,66 @@ class MappedShard:
                 self._map.close()
             self._map = None
 
-    def _read_index(self, data: mmap.mmap, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-        start = len(data) - 8 * math.prod(shape) - _CHECKSUM_BYTES
-        stored = np.frombuffer(data, np.uint8, offset=max(start, 0))
-        if start < 0 or not _matches(stored):
-            raise StoreCorruptError(f"{self._path}: the shard index is damaged. Run `mgc store repair`.")
-        index = stored[:-_CHECKSUM_BYTES].copy().view("<u8").reshape(shape)
-        present = index[..., 0] != _NO_CHUNK
-        offsets, sizes = index[..., 0][present], index[..., 1][present]
-        wrong_size = (sizes != self._n_bytes + _CHECKSUM_BYTES).any()
-        if wrong_size or (offsets > np.uint64(start)).any() or (offsets + sizes > np.uint64(start)).any():
-            raise StoreCorruptError(
-                f"{self._path}: the shard index does not fit the array {self._spec.name}. Run `mgc store repair`."
-            )
-        return index
-
     def _check(self, data: mmap.mmap, row: int, k: int, offset: int) -> None:
-        if not _matches(np.frombuffer(data, np.uint8, self._n_bytes + _CHECKSUM_BYTES, offset)):  # without a copy
-            raise StoreCorruptError(
-                f"{self._path}: {self._spec.name} of row {row} of the part does not match its checksum. "
-                "Run `mgc store repair`, or restore the file from a copy."
-            )
+        check_chunk(self._path, np.frombuffer(data, np.uint8, self._n_bytes + CHECKSUM_BYTES, offset), self._spec, row)
         self._checked[row][k] = True
+
+
+def chunk_bytes(spec: ArraySpec) -> int:
+    """Return the size of an inner chunk of an array in a shard, with its checksum."""
+    return math.prod(spec.inner[1:]) * np.dtype(spec.dtype).itemsize + CHECKSUM_BYTES
+
+
+def index_bytes(spec: ArraySpec, part_rows: int) -> int:
+    """Return the size of the index at the end of a shard of an array, with its checksum."""
+    return 8 * math.prod(_index_shape(spec, part_rows)) + CHECKSUM_BYTES
+
+
+def read_index(
+    path: Path, tail: npt.NDArray[np.uint8], n_shard: int, spec: ArraySpec, part_rows: int
+) -> npt.NDArray[np.uint64]:
+    """Return the shard index, (part_rows, chunk, 2): offset and size of each inner chunk.
+
+    Parameters
+    ----------
+    path : of the shard, for messages.
+    tail : last :func:`index_bytes` bytes of the shard.
+    n_shard : size of the shard in bytes.
+
+    Raises
+    ------
+    StoreCorruptError
+        If the shard is too short, or the index is damaged or does not fit the array.
+    """
+    n_tail = index_bytes(spec, part_rows)
+    start = n_shard - n_tail
+    if start < 0 or len(tail) != n_tail or not _matches(tail):
+        raise StoreCorruptError(f"{path}: the shard index is damaged. Run `mgc store repair`.")
+    index = tail[:-CHECKSUM_BYTES].copy().view("<u8").reshape(_index_shape(spec, part_rows))
+    present = index[..., 0] != NO_CHUNK
+    offsets, sizes = index[..., 0][present], index[..., 1][present]
+    wrong_size = (sizes != chunk_bytes(spec)).any()
+    if wrong_size or (offsets > np.uint64(start)).any() or (offsets + sizes > np.uint64(start)).any():
+        raise StoreCorruptError(f"{path}: the shard index does not fit the array {spec.name}. Run `mgc store repair`.")
+    return index
+
+
+def check_chunk(path: Path, chunk: npt.NDArray[np.uint8], spec: ArraySpec, row: int) -> None:
+    """Compare an inner chunk with the checksum at its end.
+
+    Raises
+    ------
+    StoreCorruptError
+    """
+    if not _matches(chunk):
+        raise StoreCorruptError(
+            f"{path}: {spec.name} of row {row} of the part does not match its checksum. "
+            "Run `mgc store repair`, or restore the file from a copy."
+        )
+
+
+def _index_shape(spec: ArraySpec, part_rows: int) -> tuple[int, int, int]:
+    return part_rows, -(-spec.tail[0] // spec.inner[1]), 2
 
 
 def max_mapped_files() -> int:
@@ -128,4 +170,4 @@ def _map_file(path: Path) -> mmap.mmap:
 
 
 def _matches(data: npt.NDArray[np.uint8]) -> bool:
-    return int(google_crc32c.value(data[:-_CHECKSUM_BYTES])) == int(data[-_CHECKSUM_BYTES:].view("<u4")[0])
+    return int(google_crc32c.value(data[:-CHECKSUM_BYTES])) == int(data[-CHECKSUM_BYTES:].view("<u4")[0])

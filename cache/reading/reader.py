@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +37,14 @@ class StoreReader(Protocol):
     added: dict[str, FeatureSetRecipe]
     tracks: pa.Table
     genres: list[str]
+
+    def local_files(self, prefix: str | None = None) -> Path:
+        """Return a local path with the names and sizes of all files of the store.
+
+        Parameters
+        ----------
+        prefix : of the keys of files whose content is needed, too.
+        """
 
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         """Read the genre embeddings, (genre, text_dim); NaN for genres that the added feature set lacks."""

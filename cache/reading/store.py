@@ -19,7 +19,9 @@ from ..errors import ConfigError, StoreCorruptError, StoreError, TrackUnavailabl
 from ..format.recipe import ExtractorRecipe, FeatureSetRecipe, TextRecipe, added_fingerprints, text_fingerprints
 from ..format.schema import ABSENT, FAILED, OK, ArraySpec, added_arrays, text_arrays, track_arrays
 from ..messages import counted
+from ..places import ObjectPath, place
 from .hdf5_reader import Hdf5Reader
+from .object_reader import ObjectReader
 from .outcomes import Counts, count_outcomes, with_outcomes
 from .reader import StoreReader
 from .zarr_reader import ZarrReader
@@ -52,7 +54,10 @@ class FeatureStore:
 
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
-        self._reader: StoreReader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
+        if isinstance(path, ObjectPath):
+            self._reader: StoreReader = ObjectReader(path)
+        else:
+            self._reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
         self.added: dict[str, FeatureSetRecipe] = dict(self._reader.added)
         self.text = text
         self.library_versions = self._reader.library_versions
@@ -86,7 +91,7 @@ class FeatureStore:
 
         Parameters
         ----------
-        path : the store's folder, or the file of its HDF5 form.
+        path : the store's folder, the file of its HDF5 form, or a URL (``s3://bucket/songs.zarr``).
         mapped : memory-map shards; False reads everything through zarr.
         text : name of an added text feature set. It replaces the store's own, and rows that lack it count as absent.
 
@@ -94,7 +99,7 @@ class FeatureStore:
         ------
         StoreNotFoundError, StoreFormatError, StoreCorruptError
         """
-        return cls(Path(path), mapped=mapped, text=text)
+        return cls(place(path), mapped=mapped, text=text)
 
     def requiring(self, names: Iterable[str]) -> FeatureStore:
         """Return a reader of the same files in which tracks without these added feature sets have no status ok.
@@ -188,6 +193,10 @@ class FeatureStore:
             own = self.newest_tracks(["status"]).column("status")
             tracks = tracks.filter(pc.not_equal(own, FAILED))
         return count_outcomes(tracks, with_flags=feature_set is None)
+
+    def local_files(self, prefix: str | None = None) -> Path:
+        """Return a local path with the names and sizes of all files, and the content of those below `prefix`."""
+        return self._reader.local_files(prefix)
 
     @property
     def pending_note(self) -> str | None:

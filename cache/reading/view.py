@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ def open_store(path: str | os.PathLike[str], *, text: str | None = None) -> Stor
 
     Parameters
     ----------
-    path : the store's folder, or the file of its HDF5 form.
+    path : the store's folder, the file of its HDF5 form, or a URL (``s3://bucket/songs.zarr``).
     text : name of an added text feature set (``--add NAME``), which replaces the store's own.
 
     Raises
@@ -303,4 +302,4 @@ class FeatureArray:
 
 
 def _open_view(path: str, text: str | None, rows: npt.NDArray[np.int64]) -> StoreView:
-    return StoreView(FeatureStore.open(Path(path), text=text), rows)
+    return StoreView(FeatureStore.open(path, text=text), rows)

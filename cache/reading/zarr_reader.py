@@ -63,6 +63,9 @@ class ZarrReader(StoreReader):
         self.tracks = _tracks_with_outcomes(path, plan)
         self.genres = read_genres(path, plan)
 
+    def local_files(self, prefix: str | None = None) -> Path:
+        return self._path
+
     def genre_embedding(self, feature_set: str | None = None) -> npt.NDArray[np.float32]:
         text = self.recipe.lyrics if feature_set is None else self.added[feature_set]
         assert isinstance(text, TextRecipe)
@@ -105,13 +108,16 @@ class ZarrReader(StoreReader):
     def _shard(self, spec: ArraySpec, part: int) -> MappedShard:
         shard = self._shards.get((spec.name, part))
         if shard is None:
-            shard = MappedShard(inside(self._path, object_key(spec, part)), spec, self.part_rows)
+            shard = self._map_shard(spec, part)
             self._refuse_missing_object(spec, part)
             self._shards[spec.name, part] = shard
             if len(self._shards) > _MAX_MAPPED:
                 self._shards.popitem(last=False)[1].close()
         self._shards.move_to_end((spec.name, part))
         return shard
+
+    def _map_shard(self, spec: ArraySpec, part: int) -> MappedShard:
+        return MappedShard(inside(self._path, object_key(spec, part)), spec, self.part_rows)
 
     def _refuse_missing_object(self, spec: ArraySpec, part: int) -> None:
         """Raise StoreCorruptError for a deleted object, which was read as fill; an object in no commit may be absent.

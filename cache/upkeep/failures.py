@@ -73,12 +73,12 @@ def failures(store: Path, feature: str | None = None) -> Failures:
         If there is no added feature set of that name.
     """
     with FeatureStore.open(store) as opened:
-        tracks = opened.newest_tracks(feature_set=feature)
+        tracks, files = opened.newest_tracks(feature_set=feature), opened.local_files("log/")
     attempts: Counter[str] | None = None
-    if (store / "log").is_dir():
-        attempts = Counter(_failed_attempts(store, None))
+    if (files / "log").is_dir():
+        attempts = Counter(_failed_attempts(files, None))
         if feature is not None:
-            attempts = Counter({**attempts, **Counter(_failed_attempts(store, read_plan(store).sha256_of(feature)))})
+            attempts = Counter({**attempts, **Counter(_failed_attempts(files, read_plan(files).sha256_of(feature)))})
     columns = ["id", "path", "reason", "detail", "genres"]
     rows = tracks.filter(pc.is_valid(tracks.column("reason"))).select(columns).to_pylist()
     failed = [FailedTrack(**row, attempts=None if attempts is None else attempts[row["id"]]) for row in rows]

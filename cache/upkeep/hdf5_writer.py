@@ -34,6 +34,7 @@ from ..format.records import COMMITS, ROWS, committed, part_folder
 from ..format.schema import ABSENT, ArraySpec, added_arrays, is_fill, track_arrays
 from ..format.tables import genre_table
 from ..messages import counted, printable
+from ..places import refuse_object_store
 from ..reading.hdf5_contents import RECORDS, ROW_CHUNK, array_fault, foreign_contents, hdf5_errors, storage_fault
 from ..reading.hdf5_reader import JSON_ATTRIBUTES, USER_BLOCK
 from ..reading.reader import StoreReader
@@ -293,6 +294,8 @@ def convert(source: Path, target: Path, *, on_progress: Progress = silent) -> No
     ------
     ConfigError, StoreCorruptError
     """
+    for path in (source, target):
+        refuse_object_store(path, "Copy the store to a local folder with `mgc store copy` first.")
     if source.is_file():
         unpack_store(source, target, on_progress=on_progress)
     elif target.suffix not in SEALED_SUFFIXES:

@@ -16,6 +16,7 @@ from ..format.plan import read_plan
 from ..format.recipe import Recipe, TextRecipe
 from ..format.records import committed, read_commit
 from ..format.schema import FORMAT_VERSION, added_arrays
+from ..places import refuse_object_store
 from ..reading.store import FeatureStore
 from ..writing.publish import staged
 
@@ -74,12 +75,12 @@ def describe_store(path: Path) -> StoreInfo:
 
 def describe(store: FeatureStore) -> StoreInfo:
     """Describe an open store."""
-    path, rows = store.path, len(store.status)
+    rows = len(store.status)
     genres = pc.value_counts(pc.list_flatten(store.newest_tracks(["genres"]).column("genres"))).to_pylist()
     return StoreInfo(
-        store=str(path),
+        store=str(store.path),
         format_version=FORMAT_VERSION,
-        bytes=bytes_below(path),
+        bytes=bytes_below(store.local_files()),
         **asdict(store.counts()),
         part_rows=store.part_rows,
         arrays=[
@@ -118,7 +119,7 @@ def describe_feature(store: FeatureStore, name: str) -> FeatureSetInfo:
 
 def feature_bytes(store: FeatureStore, name: str) -> int:
     """Return the size of the arrays of an added feature set of a store in its Zarr form."""
-    return sum(bytes_below(store.path / spec.name) for spec in added_arrays(name, store.added[name]))
+    return sum(bytes_below(store.local_files() / spec.name) for spec in added_arrays(name, store.added[name]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     ------
     StoreNotFoundError
     """
+    refuse_object_store(store, "Copies of a store are not extracted: watch the local store.")
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     seen: set[int] = set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -66,12 +67,23 @@ class Damage:
         return asdict(self)
 
 
-def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -> list[Damage]:
+Content = Callable[[Collection[str]], AbstractContextManager[object]]
+"""Provide the content of objects, by key, in a ``with`` block."""
+
+
+def verify(
+    store: Path,
+    *,
+    full: bool = False,
+    content: Content = contextlib.nullcontext,
+    on_progress: Progress = silent,
+) -> list[Damage]:
     """Compare a store with its records.
 
     Parameters
     ----------
     full : read every byte: hashes, decoding, finiteness and counts; otherwise presence, sizes, records and tables.
+    content : provides the objects of each part for `full`, where `store` is a mirror of a store in an object store.
     on_progress : receives the number of checked parts and of all parts.
 
     Raises
@@ -83,7 +95,7 @@ def verify(store: Path, *, full: bool = False, on_progress: Progress = silent) -
         roll_forward(store)
     while True:
         before = _plan_files(store)
-        damages = list(_Inspection(store, full=full).damages(on_progress))
+        damages = list(_Inspection(store, full=full, content=content).damages(on_progress))
         if not damages or _plan_files(store) == before:
             return damages  # else the plan was changed meanwhile, and what is new would count as foreign
 
@@ -95,8 +107,8 @@ def _plan_files(store: Path) -> list[list[str]]:
 class _Inspection:
     """Inspection of a store whose plan may be damaged."""
 
-    def __init__(self, store: Path, *, full: bool) -> None:
-        self._store, self._full = store, full
+    def __init__(self, store: Path, *, full: bool, content: Content = contextlib.nullcontext) -> None:
+        self._store, self._full, self._content = store, full, content
         self._salvaged = SalvagedPlan(store)
         self._planned: dict[int, pa.Table] = {}
 
@@ -117,8 +129,10 @@ class _Inspection:
             if is_record_key(key):
                 yield from self._sealed(key)
         for done, (feature_set, part) in enumerate(self._salvaged.records, start=1):
-            for damage in self._part(part, feature_set, decodable=not metadata):
-                yield replace(damage, feature_set=feature_set)
+            keys = keys_of_part(plan, part, feature_set) if self._full and part < plan.n_parts else set()
+            with self._content(keys):
+                for damage in self._part(part, feature_set, decodable=not metadata):
+                    yield replace(damage, feature_set=feature_set)
             progress("verify", done, len(self._salvaged.records))
         yield from self._older_records()
         yield from self._unrecorded()

@@ -1,0 +1,173 @@
+"""Read and write the objects below one URL of an object store, through ``obstore`` (extra ``cloud``).
+
+Credentials come from the environment only (``AWS_ACCESS_KEY_ID`` etc., instance roles): none is an argument, and no
+message contains one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from ..distribution import explain_missing_extra
+from ..errors import ConfigError, MissingExtraError, StoreCorruptError, StoreError, StoreNotFoundError
+from ..places import ObjectPath
+
+CONNECTIONS = 16
+"""Requests at the same time."""
+
+_RETRIES, _RETRY_S, _REQUEST_S, _CONNECT_S = 4, 60, 60, 10
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_SKIP_SIGNATURE=true for a public bucket)",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_SETTINGS = {"s3": "AWS_ENDPOINT_URL and AWS_REGION", "gs": "the network", "az": "AZURE_STORAGE_ACCOUNT_NAME"}
+
+_process: list[int] = []
+"""Process that has opened the first folder: the threads of obstore do not survive a fork."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object in a listing: its size in bytes, and its entity tag."""
+
+    size: int
+    tag: str | None
+
+
+class ObjectFolder:
+    """The objects below one URL; keys are relative to it. Thread-safe.
+
+    Raises
+    ------
+    MissingExtraError
+        If ``obstore`` is not installed.
+    ConfigError
+        If the environment lacks a setting that the service needs.
+    """
+
+    def __init__(self, url: ObjectPath) -> None:
+        try:
+            import obstore.store
+        except ImportError as error:
+            raise MissingExtraError(f"{url}: {explain_missing_extra('cloud', error.name or 'obstore')}") from error
+        _process[:] = _process or [os.getpid()]
+        self.url, self._scheme = url, url.parts[0].rstrip(":")
+        self._obstore: Any = obstore  # its types are not always installed
+        options: dict[str, Any] = {"timeout": f"{_REQUEST_S}s", "connect_timeout": f"{_CONNECT_S}s"}
+        if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
+            options["allow_http"] = True
+        settings = {"checksum_algorithm": "SHA256"} if self._scheme == "s3" else {}  # the service compares it
+        retries: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)}
+        with self._errors(""):
+            self._store: Any = self._obstore.store.from_url(
+                str(url), client_options=options, retry_config=retries, **settings
+            )
+
+    def listing(self) -> dict[str, Listed]:
+        """Return all objects, by key."""
+        with self._errors(""):
+            batches = self._obstore.list(self._store)
+            return {item["path"]: Listed(item["size"], item["e_tag"]) for batch in batches for item in batch}
+
+    def get(self, key: str) -> bytes:
+        """Return the content of an object."""
+        with self._errors(key):
+            return bytes(self._obstore.get(self._store, key).bytes())
+
+    def get_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of an object from start to stop, for each span; near spans share one request.
+
+        Raises
+        ------
+        StoreCorruptError
+            If the object is shorter.
+        """
+        starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
+        with self._errors(key):
+            pieces = self._obstore.get_ranges(self._store, key, starts=starts, ends=stops)
+        read = [bytes(piece) for piece in pieces]
+        if [len(piece) for piece in read] != [stop - start for start, stop in spans]:
+            raise StoreCorruptError(f"{self.url}/{key}: truncated. Copy the store again.")
+        return read
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object; replace an earlier one."""
+        with self._errors(key):
+            self._obstore.put(self._store, key, data)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Convert errors of obstore into errors of mgc: what is wrong, where, what to do."""
+        if _process != [os.getpid()]:  # a request would wait forever
+            raise ConfigError(
+                f"{self.url}: a forked process cannot read an object store. Start worker processes with the method "
+                "spawn (torch: DataLoader(..., multiprocessing_context='spawn'))."
+            )
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreNotFoundError(f"{self._place(key)}: no such object. Check bucket and path.") from error
+        except PermissionError as error:
+            raise self._denied(key) from error
+        except self._obstore.exceptions.BaseError as error:
+            raise self._explain(error, key) from error
+
+    def _explain(self, error: Exception, key: str) -> StoreError | ConfigError:
+        exceptions, text = self._obstore.exceptions, str(error)
+        if "<Code>NoSuchBucket" in text or "ContainerNotFound" in text:
+            bucket = "/".join(str(self.url).split("/")[:3])
+            return StoreNotFoundError(f"{bucket}: no such bucket. Check its name, {_SETTINGS[self._scheme]}.")
+        if isinstance(error, exceptions.NotFoundError) or "404 Not Found" in text:
+            return StoreNotFoundError(f"{self._place(key)}: no such object. Check bucket and path.")
+        refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+        if isinstance(error, refused) or re.search(r"40[13] (Unauthorized|Forbidden)", text):
+            return self._denied(key)
+        if "169.254.169.254" in text or "metadata.google" in text or "must be specified" in text:
+            return ConfigError(f"{self._place(key)}: no credentials in the environment. Set {self._variables}.")
+        if "416 Range" in text or "end of file" in text.lower():
+            return StoreCorruptError(f"{self._place(key)}: truncated. Copy the store again.")
+        return StoreError(
+            f"{self._place(key)}: the object store does not answer as expected ({_summary(text)}). Check the network "
+            f"and {_SETTINGS[self._scheme]}, then run the command again."
+        )
+
+    def _denied(self, key: str) -> StoreError:
+        return StoreError(f"{self._place(key)}: access denied. Check {self._variables}.")
+
+    @property
+    def _variables(self) -> str:
+        return _CREDENTIALS[self._scheme]
+
+    def _place(self, key: str) -> str:
+        return f"{self.url}/{key}" if key else str(self.url)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], n: int = CONNECTIONS) -> Iterator[Result]:
+    """Yield the results of a function in the order of `items`, computed in threads; an error cancels the rest."""
+    with ThreadPoolExecutor(n, thread_name_prefix="mgc-objects") as executor:
+        futures = [executor.submit(function, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _summary(text: str) -> str:
+    """Return the first line of an error without addresses, which may contain a signature."""
+    line = text.partition("\n")[0]
+    line = re.sub(r"https?://\S+", "URL", line)
+    return re.sub(r"<[^>]*>", " ", line)[:200].strip()
