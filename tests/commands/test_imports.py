@@ -97,6 +97,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("store repair {store} --source {no}", "no/such"),
     ("store repair {store} --source {audio} --root {no}", "no/such"),
     ("store repair {store} --source {audio} --labels {no}", "no/such"),
+    ("store copy {no} {tmp}/s.zarr", "no/such"),
+    ("store copy {store} {store}", "the same place"),
     ("store convert {no} {tmp}/s.h5", "no/such"),
     ("store convert {store} {store}", "ends in .h5"),
     ("store select {no} -o {tmp}/t.zarr", "no/such"),
