@@ -166,7 +166,7 @@ def _list(text: str, title: str) -> str:
 
 def _spelling(names: str) -> tuple[str, str]:
     """``-o, --output <path>`` -> its spellings and its value, as code."""
-    found = re.fullmatch(r"(.*?) ([<[].*|[A-Z]\S*)", names)
+    found = re.fullmatch(r"(.*?) ([<[].*|(?:hf:)?[A-Z]\S*)", names)
     spelling, value = found.groups() if found else (names, "")
     return " ".join(f"`{name}`" for name in spelling.split(", ")), f"`{value}`" if value else ""
 
