@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from tiny_encoders import save_encoder
 
 from mgc import api
 from mgc.cache.errors import ConfigError, RecipeMismatchError
@@ -140,3 +142,22 @@ def test_train_command_states_what_it_trained_on(collection: Path, tmp_path: Pat
     missing = call("train", collection / "s.zarr", "-o", tmp_path / "no", "--audio", "clap", "--modalities", "audio")
     assert missing.code == 2
     assert "--add clap" in missing.err
+
+
+def test_model_on_a_pretrained_encoder_finds_it_by_audio_model(collection: Path, tmp_path: Path) -> None:
+    """All layers and frames of a small random encoder, whose folder has another name at prediction."""
+    source = api.read_source(collection / "songs").source
+    store, run = Path(shutil.copytree(collection / "s.zarr", tmp_path / "s.zarr")), tmp_path / "run"
+    model = save_encoder("hubert", tmp_path / "hubert")
+    pooling = {"audio_layers": "all", "audio_pooling": "frames"}
+    api.extract(source, store, add="net", audio_model=f"hf:{model}", workers=0, **pooling)
+    api.train(store, run, options={**OPTIONS, "epochs": 1, "modalities": "audio", "audio": "net"})
+    from_store = {song.id: song for song in api.predict(run, [store]).predictions}
+    with FeatureStore.open(store) as features:
+        track = features.tracks.slice(0, 1).to_pylist()[0]
+    moved = model.rename(tmp_path / "elsewhere")
+    song = collection / "songs" / track["path"]
+    (prediction,) = api.predict(run, [song], audio_model=f"hf:{moved}").predictions
+    assert prediction.scores == pytest.approx(from_store[track["id"]].scores, abs=1e-4)
+    with pytest.raises(ConfigError, match="the model needs the feature set 'net': audio model 'hubert'"):
+        api.predict(run, [song])
