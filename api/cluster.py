@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..cache.errors import ConfigError
 from ..cache.format.plan import SEALED_SUFFIXES, is_store
 from ..cache.format.records import committed
+from ..cache.places import refuse_object_store
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import ExtractOptions
 from .extraction import plan
@@ -82,6 +83,7 @@ def cluster(
 
     options, cluster_options = options or ExtractOptions(), cluster_options or slurm.ClusterOptions()
     flags = slurm.extract_arguments(options)
+    refuse_object_store(store, "Write to a local folder, then copy the store with `mgc store copy`.")
     if store.suffix in SEALED_SUFFIXES:
         raise ConfigError(f"{store}: a job array needs a Zarr store. Seal it afterwards with `mgc store convert`.")
     if not read.source.tracks:

@@ -53,6 +53,7 @@ NEED_LOCAL: dict[str, list[str]] = {
     "convert to": ["store", "convert", "songs.h5", URL],
     "watch": ["store", "info", URL, "--watch"],
     "extract": ["extract", "songs", "-o", URL],
+    "cluster": ["cluster", "songs", "-o", URL],
     "train": ["train", "songs.zarr", "-o", URL],
     "ablate": ["ablate", "songs.zarr", "-o", URL],
 }
