@@ -137,7 +137,7 @@ def print_probes(store: FeatureStore, songs: Songs) -> None:
         "other folds. Genres without a positive track in some training set are left out.\n\n"
         "| feature | mAP | genres |\n|---|---|---|"
     )
-    tests = [[position[track] for track in fold.split.test if track in position] for fold in folds]
+    tests = [[position[track] for track in fold.split.ids["test"] if track in position] for fold in folds]
     trains = [sorted(set(range(len(songs.ids))) - set(test)) for test in tests]
     kept = np.all([songs.labels[train].sum(axis=0) > 0 for train in trains], axis=0)
     kept &= np.all([songs.labels[train].sum(axis=0) < len(train) for train in trains], axis=0)
