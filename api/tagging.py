@@ -148,7 +148,7 @@ def _tag_songs(
     stop = threading.Event()
     n_workers = default_workers() if workers is None else workers
     with ExitStack() as stack:
-        stack.enter_context(keep_freed_memory())  # mapping the network's large arrays anew takes long
+        stack.enter_context(keep_freed_memory())  # mapping the network's large arrays again takes long
         readers = [stack.enter_context(ClipReader(CLIP, form="samples")) for _ in range(max(1, n_workers))]
         network()  # while the decoders start
 

@@ -347,6 +347,13 @@ def test_tables_on_folds_of_whole_songs_contain_every_system_and_no_significance
 
 
 @pytest.mark.skipif(find_spec("musicnn") is None, reason="the package with the weights is not installed")
+def test_tags_of_a_song_are_those_in_the_readme(real_data, mgc, tmp_path):
+    shutil.copy(real_data / "songs" / "audios" / "1UasU2CVuVieR2RK.mp3", tmp_path / "song.mp3")
+    shown = mgc("tag", tmp_path / "song.mp3", "--top", 2).stdout.replace(f"{tmp_path}/", "")
+    assert f"```text\n{shown}```" in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(find_spec("musicnn") is None, reason="the package with the weights is not installed")
 def test_training_on_musicnn_predicts_files_as_stored_tracks(real_data, mgc, mgc_json, tmp_path):
     store, run, few = tmp_path / "s.zarr", tmp_path / "run", ("--limit", 16)
     mgc("extract", real_data / "songs", "-o", store, "--features", "mel", "--workers", 0, *few)
