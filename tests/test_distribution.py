@@ -88,7 +88,7 @@ def test_advice_to_install_an_extra_names_this_distribution_and_an_extra_that_ex
 
 def test_the_installation_page_lists_every_extra_for_users() -> None:
     page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    listed = set(re.findall(r"^\| `([\w-]+)` \|", page, re.M))
     assert listed == set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
 
 

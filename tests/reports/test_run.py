@@ -162,7 +162,7 @@ def test_report_shows_a_run_of_an_earlier_version_with_current_option_names(run:
     config |= {"model": "ours", "home": config.pop("placement")}
     (old / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     text = _parse(write_report(old)).text
-    assert "system ru2023 audio encoder" in text
+    assert "system ru2023 audio input mel audio encoder" in text
     assert " home " not in text
 
 
