@@ -239,8 +239,9 @@ was written, a suspended repair moved objects that an extraction had built again
 It is fixed, too.
 
 `kill-gluster` and `reader-gluster` use two mounts of one GlusterFS volume on one machine, each with caches of its own.
-The first trials found that a folder that the other mount had removed gave ESTALE instead of ENOENT, so that an extraction
-ended with a raw OSError; nothing was lost. It is fixed and tested. Jobs on SLURM: benchmarks/cluster/cluster.md.
+The first trials found that a folder that the other mount had removed gave ESTALE instead of ENOENT, so that an
+extraction ended with a raw OSError; nothing was lost. It is fixed and tested. Jobs on SLURM:
+benchmarks/cluster/cluster.md.
 
 Not tested: NFS, Lustre, several machines."""
 
