@@ -18,7 +18,7 @@ from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import ExtractOptions
 from .extraction import plan
 from .shared import extra
-from .sources import ReadSource, write_manifest
+from .sources import ReadSource, manifest_root, write_manifest
 
 if TYPE_CHECKING:
     from ..pipeline.extraction.forecast import Forecast
@@ -98,12 +98,12 @@ def cluster(
         raise ConfigError(f"{logs}: SLURM cannot write logs there, because of a space, % or \\. Use --jobs.")
     forecast = _forecast(read, store, options, cluster_options, sample, on_progress)
     decodes = "mel" in options.features or options.add is not None
-    size = slurm.array_size(forecast, cluster_options, decodes=decodes) if forecast else _given(cluster_options)
+    size = slurm.array_size(forecast, cluster_options, decodes=decodes)
     command = [sys.executable, "-m", "mgc"]
     if cluster_options.container is not None:
         command = ["apptainer", "exec", str(cluster_options.container.absolute()), "mgc"]
     source = read.source
-    root = folder if source.root.resolve().is_relative_to(folder) else source.root.resolve()
+    root = manifest_root(source, folder)
     command += ["extract", str(manifest), "--root", str(root), "--no-tags", "-o", str(store.absolute()), *flags]
     if source.lyrics_encoding is not None:
         command += ["--lyrics-encoding", source.lyrics_encoding]
@@ -142,13 +142,3 @@ def _forecast(
         forecast = plan(read.source, store, options, sample=sample, on_progress=on_progress)
     left = forecast.parts - len(committed(store)) if is_store(store) else forecast.parts
     return forecast.of_parts(left) if 0 < left < forecast.parts else forecast
-
-
-def _given(options: ClusterOptions) -> ArraySize:
-    from ..pipeline.extraction.slurm import ArraySize
-
-    assert options.tasks is not None
-    assert options.hours is not None
-    assert options.memory_gb is not None
-    minutes, memory_mb = max(1, round(options.hours * 60)), max(1, round(options.memory_gb * 1024))
-    return ArraySize(tasks=options.tasks, expected_minutes=None, minutes=minutes, memory_mb=memory_mb)

@@ -115,7 +115,7 @@ def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
     from ..pipeline.sources.manifest import write_manifest as write
 
     source, folder, remarks = read.source, path.parent.resolve(), []
-    if source.root.resolve().is_relative_to(folder):
+    if manifest_root(source, folder) == folder:
         prefix = PurePosixPath(source.root.resolve().relative_to(folder).as_posix())
         escaping = set(escaping_paths(source))  # a prefix would move them inside; they must fail
         moved = [track if track.id in escaping else _moved(track, prefix) for track in source.tracks]
@@ -124,6 +124,12 @@ def write_manifest(read: ReadSource, path: Path) -> WrittenManifest:
         remarks.append(f"Paths in {path} are relative to {source.root}. Read it with --root {source.root}.")
     write(source, path)
     return WrittenManifest(manifest=str(path), tracks=len(source.tracks), remarks=remarks)
+
+
+def manifest_root(source: Source, folder: Path) -> Path:
+    """Return the root of the paths in a manifest of `source` in `folder`: `folder` if it contains the source."""
+    folder, root = folder.resolve(), source.root.resolve()
+    return folder if root.is_relative_to(folder) else root
 
 
 def _moved(track: Track, prefix: PurePosixPath) -> Track:

@@ -116,26 +116,34 @@ class ArraySize:
     memory_mb: int
 
 
-def array_size(forecast: Forecast, options: ClusterOptions, *, decodes: bool = True) -> ArraySize:
+def array_size(forecast: Forecast | None, options: ClusterOptions, *, decodes: bool = True) -> ArraySize:
     """Return the size of the job array for an extraction.
 
     Parameters
     ----------
+    forecast : None if `options` give tasks, hours and memory.
     decodes : whether the extraction decodes audio, which a child process with a memory limit does.
     """
+    minutes = None if options.hours is None else math.ceil(options.hours * 60)
+    memory_mb = None if options.memory_gb is None else math.ceil(options.memory_gb * 1024)
+    if forecast is None:
+        assert options.tasks is not None
+        assert minutes is not None
+        assert memory_mb is not None
+        return ArraySize(tasks=options.tasks, expected_minutes=None, minutes=minutes, memory_mb=memory_mb)
     slowest_s = forecast.track_s * max(1.0, forecast.high_s / max(forecast.seconds, 1e-9))
     work_s = forecast.tracks * slowest_s
     tasks = options.tasks or min(math.ceil(work_s / TASK_S), MOST_TASKS)
     tasks = max(1, min(tasks, forecast.parts))
     task_s = forecast.start_s + math.ceil(forecast.parts / tasks) * forecast.part_rows * slowest_s
-    minutes = math.ceil(2 * task_s / 1800 + 1) * 30 if options.hours is None else math.ceil(options.hours * 60)
+    minutes = minutes or math.ceil(2 * task_s / 1800 + 1) * 30
     if minutes * 60 < forecast.start_s + forecast.part_rows * slowest_s:
         raise ConfigError(
             f"a part of {forecast.part_rows} tracks takes longer than {minutes} minutes. "
             "Use more --hours, or fewer --part-rows."
         )
     needed = 1.25 * forecast.memory_bytes + (ClipLimits().memory_bytes if decodes else 0)
-    memory_mb = math.ceil(needed / 2**30) * 1024 if options.memory_gb is None else math.ceil(options.memory_gb * 1024)
+    memory_mb = memory_mb or math.ceil(needed / 2**30) * 1024
     return ArraySize(tasks=tasks, expected_minutes=round(task_s / 60, 1), minutes=minutes, memory_mb=memory_mb)
 
 
