@@ -22,7 +22,7 @@ import transformers
 from transformers.utils import import_utils
 
 from ...cache.errors import ConfigError
-from ..text.backends import quiet_transformers
+from ..text.backends import load_network, quiet_transformers
 from .audio_models import AudioModelFiles
 
 Float32 = npt.NDArray[np.float32]
@@ -82,20 +82,11 @@ class Layout(ABC):
         ConfigError
             If transformers cannot load it, or weights are missing, which would be random.
         """
-        network_class = getattr(transformers, self.network_class)
         try:
-            with quiet_transformers():
-                network, loading = network_class.from_pretrained(
-                    files.folder,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                )
+            network, missing_keys = load_network(getattr(transformers, self.network_class), files.folder)
         except Exception as error:  # safetensors and transformers raise classes of their own, and bare ones
             raise ConfigError(f"audio model {files.folder}: transformers cannot load it: {error}") from error
-        missing = sorted(key for key in loading["missing_keys"] if not key.endswith(_UNUSED))
+        missing = [key for key in missing_keys if not key.endswith(_UNUSED)]
         if missing:
             raise ConfigError(
                 f"audio model {files.folder}: {len(missing)} weights are not in the files, such as {missing[0]}. "

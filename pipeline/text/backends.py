@@ -224,19 +224,10 @@ def load_model(files: TextModelFiles) -> Any:
     from transformers import AutoModel
 
     try:
-        with quiet_transformers():
-            model, loading = AutoModel.from_pretrained(
-                files.folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
+        model, missing_keys = load_network(AutoModel, files.folder)
     except Exception as error:  # safetensors and transformers raise classes of their own, and bare ones
         raise TextModelError(f"{files.folder}: transformers cannot load this model: {error}") from error
-    # Missing weights would be drawn at random. The pooler is not used.
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    missing = [key for key in missing_keys if not key.startswith("pooler.")]  # the pooler is not used
     if missing:
         raise TextModelError(f"{files.folder}: {len(missing)} weights are not in the files, such as {missing[0]}")
     if model.config.is_encoder_decoder or model.config.hidden_size != files.hidden_size:
@@ -244,6 +235,26 @@ def load_model(files: TextModelFiles) -> Any:
             f"{files.folder}: {model.config.model_type} is not an encoder like BERT, with one stack of states"
         )
     return model.eval().requires_grad_(False)
+
+
+def load_network(network_class: Any, folder: Path) -> tuple[Any, list[str]]:
+    """Load a network of transformers in float32 from a folder, without its code and without pickled weights.
+
+    Returns
+    -------
+    network, missing
+        The second has the names of weights that are not in the files, and are random.
+    """
+    with quiet_transformers():
+        network, loading = network_class.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    return network, sorted(loading["missing_keys"])
 
 
 @contextlib.contextmanager
