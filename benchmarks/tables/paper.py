@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +31,7 @@ from mgc.cache.durable import replace_file
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.ablation.ablate import ablate
 from mgc.heads.ablation.grid import Grid
-from mgc.heads.ablation.paper_tables import Row, TableSpec, chosen_tables
+from mgc.heads.ablation.paper_tables import PARTS, Row, TableSpec, chosen_tables, switches
 from mgc.heads.ablation.runs import Work, names_of
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data.task import prepare
@@ -66,18 +66,18 @@ class Unit:
     Attributes
     ----------
     preset : of all rows; None where rows name their own.
-    tables : names of the tables of `mgc ablate`, or a function that makes others.
+    tables : names of the tables of `mgc ablate`, or functions that make others.
     """
 
     preset: str | None
-    tables: tuple[str, ...] | Callable[[], TableSpec]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    tables: tuple[str | Callable[[], TableSpec], ...]
 
     def grid(self, names: str | None) -> Grid:
-        tables = [self.tables()] if callable(self.tables) else chosen_tables(self.tables, preset=self.preset)
-        options = {**OPTIONS, **self.options}
+        tables = [
+            table() if callable(table) else chosen_tables([table], preset=self.preset)[0] for table in self.tables
+        ]
         taken = {option for table in tables for row in table.rows for option in row.options}
-        shared = {name: value for name, value in options.items() if name not in taken}
+        shared = {name: value for name, value in OPTIONS.items() if name not in taken}
         return Grid(tables=tables, preset=self.preset, options=shared, seeds=range(SEEDS), names=names)
 
 
@@ -127,17 +127,26 @@ def matched_width() -> int:
     return width
 
 
+def parts() -> TableSpec:
+    """The default preset with each component toggled alone."""
+    table = switches("default")
+    names = {"default", *PARTS, *(f"without {name}" for name in PARTS)}
+    rows = tuple(row for row in table.rows if row.name in names)
+    return replace(table, name="parts", title="Each component, toggled alone", rows=rows)
+
+
 UNITS: Mapping[str, Unit] = {
-    "presets": Unit(preset=None, tables=presets),
-    "default": Unit(preset="default", tables=("systems", "switches")),
-    "heads": Unit(preset="default", tables=heads),
+    "presets": Unit(preset=None, tables=(presets,)),
+    "default": Unit(preset="default", tables=("systems", parts)),
+    "heads": Unit(preset="default", tables=(heads,)),
     "paper-tuned": Unit(preset="paper-tuned", tables=("systems", "components")),
     "paper": Unit(preset="paper", tables=("systems", "components")),
+    "default-switches": Unit(preset="default", tables=("switches",)),
     "paper-tuned-switches": Unit(preset="paper-tuned", tables=("switches",)),
     "paper-switches": Unit(preset="paper", tables=("switches",)),
     "lambda": Unit(preset="paper", tables=("lambda",)),
     "lambda-sum": Unit(preset="paper-tuned", tables=("lambda-sum",)),
-    "steps": Unit(preset=None, tables=steps),
+    "steps": Unit(preset=None, tables=(steps,)),
 }
 
 
