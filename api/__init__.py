@@ -10,7 +10,16 @@ from .prediction import Model, load_model, predict
 from .predictions import MANY_SONGS, Prediction, Predictions
 from .runs import compare, evaluate, report
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
-from .stores import store_compact, store_copy, store_drop, store_drop_feature, store_repair, store_select, store_verify
+from .stores import (
+    store_compact,
+    store_copy,
+    store_drop,
+    store_drop_feature,
+    store_export,
+    store_repair,
+    store_select,
+    store_verify,
+)
 from .tagging import TAGGER, tag
 from .training import ablate, train, train_dry_run
 from .views import to_dask, to_torch, to_xarray
@@ -44,6 +53,7 @@ __all__ = [
     "store_copy",
     "store_drop",
     "store_drop_feature",
+    "store_export",
     "store_repair",
     "store_select",
     "store_verify",

@@ -1,14 +1,15 @@
-"""Maintenance of a store: verify, repair, select, drop, compact."""
+"""Maintenance of a store: verify, repair, select, export, drop, compact."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError, TextModelError
+from ..cache.exporting.export import StoreExport, export_view
 from ..cache.format.plan import read_plan
 from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
 from ..cache.places import ObjectPath, place, refuse_object_store
@@ -260,6 +261,35 @@ def store_select(
             raise ConfigError(pending)
         remarks = [*filter(None, [pending]), *select(selected, output, on_progress=on_progress)]
         return Selection(store=str(output), tracks=len(selected), of=len(view), remarks=remarks)
+
+
+def store_export(
+    path: Path,
+    output: Path,
+    to: str,
+    *,
+    genre: Names | None = None,
+    artist: Names | None = None,
+    language: Names | None = None,
+    split: Names | None = None,
+    features: Sequence[str] | None = None,
+    licence: str | None = None,
+    on_progress: Progress = silent,
+) -> StoreExport:
+    """Export the selected tracks for other tools; see :func:`mgc.cache.exporting.export.export_view`.
+
+    Parameters
+    ----------
+    output : folder to write; repeat the call to continue an interrupted export.
+    to : ``npy`` or ``parquet``.
+    features : names of arrays; None takes all.
+    licence : licence for the data set card of ``parquet``.
+    """
+    with StoreView(FeatureStore.open(path)) as view:
+        selected = view.sel(genre=genre, artist=artist, language=language, split=split)
+        pending = view.store.pending_note
+        result = export_view(selected, output, to, features=features, licence=licence, on_progress=on_progress)
+        return dataclasses.replace(result, remarks=[] if pending is None else [pending])
 
 
 def _rename_genres(store: FeatureStore, choice: str, text_model: str | None, text_device: str) -> None:

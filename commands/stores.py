@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -210,13 +210,18 @@ def store_copy(
     terminal.emit(result.to_dict(), lambda: to_stdout(text))
 
 
-def selection_flags(
+def track_flags(
     genre: Annotated[list[str] | None, typer.Option(help="Select tracks of this genre; repeatable.")] = None,
     artist: Annotated[list[str] | None, typer.Option(help="Select tracks by this artist; repeatable.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Select tracks in this language; repeatable.")] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Select tracks of this split (train, validation, test); repeatable.")
     ] = None,
+) -> dict[str, Any]:
+    return locals()
+
+
+def name_flags(
     genre_names: GenreNames = None,
     text_model: Annotated[
         str | None,
@@ -241,7 +246,8 @@ def store_select(
             "--output", "-o", help="Store to write; a sealed HDF5 file if it ends with .h5.", show_default=False
         ),
     ],
-    selection: Annotated[dict[str, Any], selection_flags],
+    selection: Annotated[dict[str, Any], track_flags],
+    names: Annotated[dict[str, Any], name_flags],
     terminal: Annotated[Terminal, print_flags],
 ) -> None:
     """Copy selected tracks into a new store, bit for bit.
@@ -255,9 +261,44 @@ def store_select(
       mgc store select m4a.zarr --genre-names common -o named.zarr
     """
     with terminal.progress() as steps:
-        result = api.store_select(store, output, **selection, on_progress=steps)
+        result = api.store_select(store, output, **selection, **names, on_progress=steps)
     terminal.remark(result.remarks)
     text = f"{output}: {result.tracks} of {counted(result.of, 'track')} with features"
+    terminal.emit(result.to_dict(), lambda: to_stdout(text))
+
+
+@store_command
+def store_export(
+    *,
+    store: StoreArgument,
+    to: Annotated[Literal["npy", "parquet"], typer.Option("--to", help="Format to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Export this array; repeatable.", show_default="all arrays"),
+    ] = None,
+    selection: Annotated[dict[str, Any], track_flags],
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Licence for the data set card, such as cc-by-4.0.")
+    ] = None,
+    terminal: Annotated[Terminal, print_flags],
+) -> None:
+    """Export features and labels in a format of other tools.
+
+    Repeat the command to continue an interrupted export.
+    Failed tracks are left out.
+
+    Examples:
+      mgc store export songs.zarr --to npy -o songs-npy --feature lyrics_pooled
+      mgc store export songs.zarr --to parquet -o songs-parquet --split test
+    """
+    with terminal.progress() as steps:
+        result = api.store_export(store, output, to, **selection, features=feature, licence=licence, on_progress=steps)
+    terminal.remark(result.remarks)
+    text = (
+        f"{output}: {counted(result.tracks, 'track')}, {counted(result.files, 'file')} ({size(result.bytes)}), "
+        f"{result.written} written"
+    )
     terminal.emit(result.to_dict(), lambda: to_stdout(text))
 
 

@@ -47,6 +47,7 @@ GUIDES = {
     "mgc ablate": "[Reproduce the paper's tables](../ablation.md)",
     "mgc predict": "[Predict genres](../predicting.md)",
     "mgc report": "[Train and evaluate](../training.md)",
+    "mgc store export": "[Export features to other tools](../exporting.md)",
     "mgc store": "[Check, repair and delete](../maintaining-a-store.md), [Read the features](../reading.md)",
 }
 """Where a command is used in a task."""

@@ -121,8 +121,8 @@ class Hdf5Reader(StoreReader):
     def added_outcomes(self, feature_set: str) -> pa.Table:
         return self._table(f"added/{feature_set}", ADDED_OUTCOME_SCHEMA)
 
-    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return self._array(spec.name)
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64], span: slice = slice(None)) -> npt.NDArray[Any]:
+        return self._array(spec.name, span)
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         dataset = self._file[spec.name]
@@ -135,9 +135,9 @@ class Hdf5Reader(StoreReader):
     def close(self) -> None:
         self._file.close()
 
-    def _array(self, name: str) -> npt.NDArray[Any]:
+    def _array(self, name: str, span: slice = slice(None)) -> npt.NDArray[Any]:
         try:
-            return np.asarray(self._file[name][:])
+            return np.asarray(self._file[name][span])
         except OSError as error:
             raise self._damaged(name) from error
         except MemoryError as error:

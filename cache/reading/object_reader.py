@@ -60,10 +60,10 @@ class ObjectReader(ZarrReader):
         with self._mirror.errors():
             return super().added_outcomes(feature_set)
 
-    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64], span: slice = slice(None)) -> npt.NDArray[Any]:
         self._mirror.fetch_below(f"{spec.name}/c/")
         with self._mirror.errors():
-            return super().column(spec, rows)
+            return super().column(spec, rows, span)
 
     def read_into(self, spec: ArraySpec, out: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         parts = rows // self.part_rows

@@ -52,8 +52,8 @@ class StoreReader(Protocol):
     def added_outcomes(self, feature_set: str) -> pa.Table:
         """Read the outcomes of the committed parts of an added feature set."""
 
-    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Read all rows of a small array, (n_rows, ...).
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64], span: slice = slice(None)) -> npt.NDArray[Any]:
+        """Read the rows `span` of a small array, by default all, (n, ...).
 
         Raises
         ------

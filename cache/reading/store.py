@@ -33,6 +33,7 @@ class FeatureStore:
     Attributes
     ----------
     path : folder of the store, or its HDF5 file.
+    reader : reader of its form, which has all planned tracks.
     recipe : recipe of the features; `fingerprints` holds its sha256 per feature.
     library_versions : name -> version of the libraries that computed the features.
     added : name -> recipe of all added feature sets.
@@ -55,21 +56,21 @@ class FeatureStore:
     def __init__(self, path: Path, *, mapped: bool = True, text: str | None = None) -> None:
         self.path = path
         if isinstance(path, ObjectPath):
-            self._reader: StoreReader = ObjectReader(path)
+            self.reader: StoreReader = ObjectReader(path)
         else:
-            self._reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
-        self.added: dict[str, FeatureSetRecipe] = dict(self._reader.added)
+            self.reader = Hdf5Reader(path) if path.is_file() else ZarrReader(path, mapped=mapped)
+        self.added: dict[str, FeatureSetRecipe] = dict(self.reader.added)
         self.text = text
-        self.library_versions = self._reader.library_versions
-        self.recipe, self.fingerprints = self._reader.recipe, self._reader.fingerprints
-        self.part_rows = self._reader.part_rows
-        self.tracks = self._reader.tracks
+        self.library_versions = self.reader.library_versions
+        self.recipe, self.fingerprints = self.reader.recipe, self.reader.fingerprints
+        self.part_rows = self.reader.part_rows
+        self.tracks = self.reader.tracks
         if text is not None and text in self.added:
-            self.tracks = with_outcomes(self.tracks, self._reader.added_outcomes(text))
-        self.genres = self._reader.genres
+            self.tracks = with_outcomes(self.tracks, self.reader.added_outcomes(text))
+        self.genres = self.reader.genres
         if len(set(self.genres)) < len(self.genres):
             raise StoreCorruptError(f"{path}: the table of genres has a duplicate name. Restore the store from a copy.")
-        self.embeds_genres = self._reader.embeds_genres
+        self.embeds_genres = self.reader.embeds_genres
         self._replaced_embedding: npt.NDArray[np.float32] | None = None
         self._specs = {spec.name: spec for spec in track_arrays(self.recipe)}
         if text is not None:
@@ -143,14 +144,14 @@ class FeatureStore:
     @property
     def genre_embedding(self) -> npt.NDArray[np.float32]:
         """Mean hidden state of the text encoder over each genre name prompt, (genre, text_dim) float32."""
-        if not self._reader.embeds_genres or not self.genres:
+        if not self.reader.embeds_genres or not self.genres:
             raise StoreError(
                 f"{self.path}: no genre embeddings. Extract a store with the features lyrics and genres, from tracks "
                 "with genres."
             )
         if self._replaced_embedding is not None:
             return self._replaced_embedding
-        embedding = self._reader.genre_embedding(self.text)
+        embedding = self.reader.genre_embedding(self.text)
         if np.isnan(embedding).any():
             raise StoreError(
                 f"{self.path}: genres were appended after the feature set {self.text!r}. Run `mgc extract` with --add "
@@ -196,12 +197,12 @@ class FeatureStore:
 
     def local_files(self, prefix: str | None = None) -> Path:
         """Return a local path with the names and sizes of all files, and the content of those below `prefix`."""
-        return self._reader.local_files(prefix)
+        return self.reader.local_files(prefix)
 
     @property
     def pending_note(self) -> str | None:
         """Return a sentence on the tracks that are not extracted yet; None for a complete store."""
-        own = np.asarray(self._reader.tracks.column("status"))
+        own = np.asarray(self.reader.tracks.column("status"))
         pending = int((self.newest & (own != FAILED) & (self.status[self._rows] == ABSENT)).sum())
         if not pending:
             return None
@@ -233,7 +234,7 @@ class FeatureStore:
 
         The columns are ``row``, ``status``, ``reason``, ``detail``, and ``lyrics_sha256`` for features of lyrics.
         """
-        return self._reader.added_outcomes(feature_set)
+        return self.reader.added_outcomes(feature_set)
 
     @cached_property
     def newest(self) -> npt.NDArray[np.bool_]:
@@ -292,12 +293,12 @@ class FeatureStore:
             out = np.empty((len(indices), *tail), dtype=spec.dtype)
         elif out.shape != (len(indices), *tail) or out.dtype != np.dtype(spec.dtype):
             raise ValueError(f"out must be {spec.dtype} {(len(indices), *tail)}, not {out.dtype} {out.shape}")
-        self._reader.read_into(spec, out, indices)
+        self.reader.read_into(spec, out, indices)
         return out
 
     def close(self) -> None:
         """Close the files."""
-        self._reader.close()
+        self.reader.close()
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -329,14 +330,14 @@ class FeatureStore:
             return self.ok_rows
         name = self._extractor_of[name]
         if name not in self._rows_with:
-            outcomes = self._reader.added_outcomes(name)
+            outcomes = self.reader.added_outcomes(name)
             rows = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), OK)).column("row"))
             self._rows_with[name] = np.intersect1d(rows, self.ok_rows)
         return self._rows_with[name]
 
     def _status(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Return the status of every array row, and the rows with status ok."""
-        status = np.full(self._reader.n_rows, ABSENT, dtype=np.uint8)
+        status = np.full(self.reader.n_rows, ABSENT, dtype=np.uint8)
         status[self._rows] = np.asarray(self.tracks.column("status"))
         return status, np.flatnonzero(status == OK)
 
@@ -381,7 +382,7 @@ class FeatureStore:
     def _refuse_without(self, name: str, rows: npt.NDArray[np.int64]) -> None:
         """Refuse rows that lack an extractor's feature; the message lists their tracks."""
         unavailable = rows[~np.isin(rows, self.rows_with(name))]
-        reasons = {outcome["row"]: outcome["reason"] for outcome in self._reader.added_outcomes(name).to_pylist()}
+        reasons = {outcome["row"]: outcome["reason"] for outcome in self.reader.added_outcomes(name).to_pylist()}
         tracks = self._tracks_of(unavailable[:5]).select(["id", "row"]).to_pylist()
         names = ", ".join(f"{track['id']} ({reasons.get(track['row']) or 'not extracted yet'})" for track in tracks)
         raise TrackUnavailableError(
@@ -395,5 +396,5 @@ class FeatureStore:
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         if name not in self._columns:
-            self._columns[name] = self._reader.column(self._spec(name), self.rows_with(name))
+            self._columns[name] = self.reader.column(self._spec(name), self.rows_with(name))
         return self._columns[name]

@@ -76,8 +76,8 @@ class ZarrReader(StoreReader):
         tables = [read_outcomes(self._path, self._plan, part, feature_set) for part in parts]
         return pa.concat_tables([ADDED_OUTCOME_SCHEMA.empty_table(), *tables])
 
-    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        values = read_rows(self._path, spec, range(self.n_rows), self.part_rows)
+    def column(self, spec: ArraySpec, rows: npt.NDArray[np.int64], span: slice = slice(None)) -> npt.NDArray[Any]:
+        values = read_rows(self._path, spec, range(self.n_rows)[span], self.part_rows)
         for part in np.unique(rows // self.part_rows).tolist():
             self._refuse_missing_object(spec, part)
         return values

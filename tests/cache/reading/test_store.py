@@ -239,7 +239,7 @@ def test_more_shards_than_open_files_allowed(store_path, monkeypatch):
     store = FeatureStore.open(store_path)
     for rows in ([0, 9, 4], [9, 0, 7]):
         np.testing.assert_array_equal(store.read("mel", rows), np.stack([features(row)["mel"] for row in rows]))
-    assert len(store._reader._shards) == 1
+    assert len(store.reader._shards) == 1
 
 
 def test_creating_twice_leaves_the_first(store_path):

@@ -1,0 +1,1 @@
+"""Export a store into files that other tools read."""
