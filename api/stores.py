@@ -281,7 +281,7 @@ def store_export(
     Parameters
     ----------
     output : folder to write; repeat the call to continue an interrupted export.
-    to : ``npy`` or ``parquet``.
+    to : ``npy``, ``parquet``, ``lhotse`` or ``webdataset``.
     features : names of arrays; None takes all.
     licence : licence for the data set card of ``parquet``.
     """

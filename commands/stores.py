@@ -271,7 +271,10 @@ def store_select(
 def store_export(
     *,
     store: StoreArgument,
-    to: Annotated[Literal["npy", "parquet"], typer.Option("--to", help="Format to write.", show_default=False)],
+    to: Annotated[
+        Literal["npy", "parquet", "lhotse", "webdataset"],
+        typer.Option("--to", help="Format to write.", show_default=False),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
     feature: Annotated[
         list[str] | None,
@@ -291,6 +294,7 @@ def store_export(
     Examples:
       mgc store export songs.zarr --to npy -o songs-npy --feature lyrics_pooled
       mgc store export songs.zarr --to parquet -o songs-parquet --split test
+      mgc store export songs.zarr --to lhotse -o songs-lhotse
     """
     with terminal.progress() as steps:
         result = api.store_export(store, output, to, **selection, features=feature, licence=licence, on_progress=steps)

@@ -14,12 +14,16 @@ from ..reading.view import StoreView
 from ..steps import Progress, silent
 from .features import features_of
 from .job import TRACK_COLUMNS, Export, Piece, write_export
+from .lhotse_manifests import lhotse_pieces
 from .npy import npy_pieces
 from .parquet import parquet_pieces
+from .tar_shards import shard_pieces
 
 FORMATS: Mapping[str, Callable[[Export], Iterable[Piece]]] = {
     "npy": npy_pieces,
     "parquet": parquet_pieces,
+    "lhotse": lhotse_pieces,
+    "webdataset": shard_pieces,
 }
 """Name of a format -> function that returns its files."""
 

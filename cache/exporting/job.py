@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One file of an export.
+    """One file of an export, or a folder of files that appear together.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ def write_export(export: Export, pieces: list[Piece], progress: Progress) -> Wri
 
 def _write(export: Export, pieces: list[Piece], progress: Progress) -> Written:
     target = export.folder
-    files, written, done = _begun(export), 0, 0
+    files, written, done = _begun(export, [piece.key for piece in pieces]), 0, 0
     total = sum(piece.n for piece in pieces)
     for piece in pieces:
         path = target / piece.key
@@ -169,10 +169,10 @@ def _write(export: Export, pieces: list[Piece], progress: Progress) -> Written:
     return Written(files=files, n_written=written)
 
 
-def _begun(export: Export) -> list[dict[str, Any]] | None:
+def _begun(export: Export, keys: Collection[str]) -> list[dict[str, Any]] | None:
     """Begin or continue an export; return the files of a finished one.
 
-    A file that is not as long as it was at the end of the export is removed.
+    A piece with a file that is missing, or not as long as it was at the end of the export, is removed.
     """
     target = export.folder
     existing = names_in(target, "[!.]*")
@@ -191,10 +191,19 @@ def _begun(export: Export) -> list[dict[str, Any]] | None:
             draft.unlink()
     files: list[dict[str, Any]] | None = document.get("files")
     for file in files or ():
-        with contextlib.suppress(FileNotFoundError):
-            if (target / file["key"]).stat().st_size != file["bytes"]:
-                (target / file["key"]).unlink()
+        path = target / file["key"]
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            _remove_piece(target, file["key"], keys)
     return files
+
+
+def _remove_piece(target: Path, key: str, keys: Collection[str]) -> None:
+    """Remove the piece that has a file; it may be a folder."""
+    piece = next((name for name in (key, *map(str, PurePosixPath(key).parents)) if name in keys), None)
+    if piece is not None and (target / piece).is_dir():
+        shutil.rmtree(target / piece)
+    elif piece is not None:
+        (target / piece).unlink(missing_ok=True)
 
 
 def _read_document(target: Path) -> dict[str, Any]:
@@ -211,6 +220,8 @@ def _write_document(export: Export, more: dict[str, Any]) -> None:
 
 def _described(target: Path, keys: Sequence[str], progress: Progress) -> Iterator[dict[str, Any]]:
     for done, key in enumerate(keys, start=1):
-        path = target / key
-        yield {"key": key, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        piece = target / key
+        for path in sorted(piece.iterdir()) if piece.is_dir() else [piece]:
+            name = path.relative_to(target).as_posix()
+            yield {"key": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         progress("hash", done, len(keys))

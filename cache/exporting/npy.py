@@ -28,15 +28,16 @@ def npy_pieces(export: Export) -> Iterator[Piece]:
     for feature in export.features:
         yield Piece(key=f"{feature.name}.npy", n=len(export.view), write=partial(_write_values, feature))
         if feature.lengths is not None:
-            yield small_piece(f"{feature.name}_offsets.npy", partial(_npy, _offsets(feature)))
+            yield small_piece(f"{feature.name}_offsets.npy", partial(npy_bytes, _offsets(feature)))
     store = export.view.store
     if store.embeds_genres and store.genres:
         order = [store.genres.index(name) for name in export.view.genres]
-        yield small_piece("genre_embedding.npy", lambda: _npy(store.genre_embedding[order]))
+        yield small_piece("genre_embedding.npy", lambda: npy_bytes(store.genre_embedding[order]))
     yield small_piece("index.json", partial(_index, export))
 
 
-def _npy(values: npt.NDArray[Any]) -> bytes:
+def npy_bytes(values: npt.NDArray[Any]) -> bytes:
+    """Return the content of a ``.npy`` file."""
     file = io.BytesIO()
     np.save(file, values, allow_pickle=False)
     return file.getvalue()

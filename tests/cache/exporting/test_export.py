@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from mgc.cache.errors import ConfigError, StoreError
 from mgc.cache.exporting import features, job
 from mgc.cache.reading.view import StoreView, open_store
 
-FORMATS = ("npy", "parquet")
+FORMATS = ("npy", "parquet", "lhotse", "webdataset")
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,58 @@ def test_the_card_and_croissant_list_the_files_of_each_split(store: Path, tmp_pa
     assert [entry["includes"] for entry in croissant["distribution"]] == [e["path"] for e in config["data_files"]]
 
 
+def test_tar_shards_hold_one_sample_per_track(
+    folders: dict[str, Path], view: StoreView, expected: list[dict[str, Any]]
+) -> None:
+    tracks, seen = view.tracks.to_pylist(), []
+    for file in sorted(folders["webdataset"].glob("*.tar")):
+        with tarfile.open(file) as tar:
+            members = {member.name: member for member in tar.getmembers()}
+            assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members.values()} == {(0, 0, 0, "", 0o644)}
+            for name in (name for name in members if name.endswith(".json")):
+                i = int(name[:8])
+                seen.append(i)
+                sample = json.load(tar.extractfile(name))
+                assert sample["id"] == tracks[i]["id"]
+                assert sample["genres"] == tracks[i]["genres"]
+                assert file.name.startswith(f"{tracks[i]['split'] or 'unsplit'}-")
+                assert sample.get("split") == tracks[i]["split"]
+                for feature, values in expected[i].items():
+                    member = f"{name[:8]}.{feature}.npy"
+                    assert (member in members) == (values is not None)
+                    if values is not None:
+                        exported.assert_same(np.load(io.BytesIO(tar.extractfile(member).read())), values)
+    assert sorted(seen) == list(range(len(view)))
+
+
+def test_lhotse_cuts_point_to_arrays_of_each_track(
+    folders: dict[str, Path], view: StoreView, expected: list[dict[str, Any]]
+) -> None:
+    tracks, seen = view.tracks.to_pylist(), []
+    for split in ("train", "validation", "test", "unsplit"):
+        manifest = gzip.decompress((folders["lhotse"] / f"cuts_{split}.jsonl.gz").read_bytes())
+        for line in manifest.splitlines():
+            cut = json.loads(line)
+            i = next(i for i, track in enumerate(tracks) if track["id"] == cut["id"])
+            seen.append(i)
+            assert (tracks[i]["split"] or "unsplit") == split
+            assert cut["recording"]["sources"][0]["source"] == tracks[i]["path"]
+            assert cut["supervisions"][0]["custom"]["genres"] == tracks[i]["genres"]
+            for name, values in expected[i].items():
+                about = cut["features"] if name == "mel" else cut["custom"].get(name)
+                if isinstance(about, dict):
+                    stored = np.load(folders["lhotse"] / about["storage_path"] / about["storage_key"])
+                    if name == "mel":
+                        values = values[:, : expected[i]["mel_frames"]].T
+                        assert [about["num_frames"], about["num_features"]] == list(values.shape)
+                    else:
+                        assert about["shape"] == list(values.shape)
+                    exported.assert_same(stored, values)
+                else:
+                    assert about == values
+    assert sorted(seen) == list(range(len(view)))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_record_lists_every_file_with_its_hash(folders: dict[str, Path], name: str) -> None:
     document = json.loads((folders[name] / job.EXPORT_FILE).read_text())
@@ -146,7 +201,7 @@ def test_the_record_lists_every_file_with_its_hash(folders: dict[str, Path], nam
     assert all(file_sha256(folders[name] / key) == digest for key, digest in listed.items())
 
 
-@pytest.mark.parametrize(("name", "period"), [("npy", 5), ("parquet", 33)])
+@pytest.mark.parametrize(("name", "period"), [("npy", 5), ("parquet", 33), ("lhotse", 33), ("webdataset", 33)])
 def test_an_export_stopped_again_and_again_gives_identical_bytes(
     folders: dict[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, period: int
 ) -> None:
@@ -199,7 +254,7 @@ export_view(open_store(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """
 
 
-@pytest.mark.parametrize(("name", "n_fsyncs"), [("npy", 5), ("parquet", 5)])
+@pytest.mark.parametrize(("name", "n_fsyncs"), [("npy", 5), ("lhotse", 40)])
 def test_an_export_continues_after_sigkill(
     folders: dict[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_fsyncs: int
 ) -> None:
@@ -233,6 +288,10 @@ def test_a_lost_or_shortened_file_is_written_again(
 ) -> None:
     make_small(monkeypatch)
     api.store_export(store, tmp_path / "out", "npy")
+    api.store_export(store, tmp_path / "lhotse", "lhotse")
+    next((tmp_path / "lhotse").rglob("*.levels.npy")).unlink()
+    assert api.store_export(store, tmp_path / "lhotse", "lhotse").written == 1
+    assert content(tmp_path / "lhotse") == content(folders["lhotse"])
     (tmp_path / "out" / "tempo.npy").unlink()
     with (tmp_path / "out" / "mel.npy").open("r+b") as file:
         file.truncate(99)
