@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .cache.messages import counted
-from .commands import ablation, api, cluster, extraction, prediction, runs, signals, stores, training
+from .commands import ablation, api, cluster, extraction, prediction, runs, signals, stores, training, vectors
 from .commands.console import Terminal, to_stderr, to_stdout
 from .commands.failures import explain
 from .commands.options import Seed, takes_flags, verbose_flags
@@ -83,6 +83,8 @@ for command in (
     ablation.ablate,
     prediction.predict,
     prediction.tag,
+    vectors.embed,
+    vectors.similar,
     runs.report,
 ):
     app.command()(takes_flags(command))

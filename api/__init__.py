@@ -22,6 +22,7 @@ from .stores import (
 )
 from .tagging import TAGGER, tag
 from .training import ablate, train, train_dry_run
+from .vectors import Embedded, Neighbours, embed, similar
 from .views import to_dask, to_torch, to_xarray
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "TAGGER",
     "ClusterJob",
     "DemoReport",
+    "Embedded",
     "Model",
+    "Neighbours",
     "Prediction",
     "Predictions",
     "Progress",
@@ -40,6 +43,7 @@ __all__ = [
     "cluster",
     "compare",
     "demo",
+    "embed",
     "evaluate",
     "extract",
     "extractors",
@@ -49,6 +53,7 @@ __all__ = [
     "predict",
     "read_source",
     "report",
+    "similar",
     "store_compact",
     "store_copy",
     "store_drop",

@@ -73,9 +73,9 @@ def predict(
         options = dataclasses.replace(options, windows="all")
     folder = find_model(run)
     refuse_other_timeline(timeline)
-    songs = _read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
+    songs = read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
     refuse_other_timeline(timeline, 1 if isinstance(songs, Path) else len(songs.tracks))
-    return _predict(_load(folder), songs, options, output=output, timeline=timeline, on_progress=on_progress)
+    return _predict(load(folder), songs, options, output=output, timeline=timeline, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -90,10 +90,10 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
     RunError
         If there is no trained model.
     """
-    return Model(_load(Path(run)), text_model, text_device)
+    return Model(load(Path(run)), text_model, text_device)
 
 
-def _load(run: Path) -> LoadedModel:
+def load(run: Path) -> LoadedModel:
     with extra("train"):
         from ..heads.runs.published_model import load_run
 
@@ -189,10 +189,10 @@ class Model:
         return self._predict([Path(song) for song in inputs], dataclasses.replace(options, missing_ok=True))
 
     def _predict(self, inputs: Sequence[Path], options: PredictOptions, lyrics: Path | None = None) -> list[Prediction]:
-        return _predict(self._loaded, _read_inputs(inputs, options, lyrics), options).predictions
+        return _predict(self._loaded, read_inputs(inputs, options, lyrics), options).predictions
 
 
-def _read_inputs(
+def read_inputs(
     inputs: Sequence[Path],
     options: PredictOptions,
     lyrics: Path | None = None,

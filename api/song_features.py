@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.errors import ConfigError, RecipeMismatchError
-from ..cache.format.recipe import extractor_differences
+from ..cache.format.recipe import ExtractorRecipe, Recipe, extractor_differences
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress
 from ..heads.evaluation.predict_options import PredictOptions
@@ -32,23 +32,46 @@ def extracted(
 ) -> Iterator[FeatureStore]:
     """Extract songs into a temporary store, with the recipes of the model."""
     from ..heads.evaluation.predict import store_for
+
+    with extracted_like(source, loaded.folder, loaded.recipe, loaded.added, options, on_progress, starts_s) as store:
+        yield store_for(loaded, store)
+
+
+@contextmanager
+def extracted_like(
+    source: Source,
+    like: Path,
+    recipe: Recipe,
+    added: Mapping[str, ExtractorRecipe],
+    options: PredictOptions,
+    on_progress: Progress,
+    starts_s: Mapping[str, float] | None = None,
+) -> Iterator[FeatureStore]:
+    """Extract songs into a temporary store, with the recipes of the model or store `like`."""
     from ..pipeline.extraction.extract import add_features, extract
     from ..pipeline.text.encoder import TextSource
 
     text = TextSource(model=options.text_model, device=options.text_device, emulates=True)
     choices = ExtractOptions(features=("mel", "lyrics"), workers=workers_for(source, options.workers))
-    additions = [_addition(loaded, name, options, choices) for name in loaded.added]
+    additions = [_addition(like, recipe, name, added[name], options, choices) for name in added]
     with tempfile.TemporaryDirectory(prefix="mgc-") as scratch:
         path = Path(scratch) / "songs.zarr"
-        extract(source, path, choices, recipe=loaded.recipe, text=text, starts_s=starts_s, on_progress=on_progress)
-        for added in additions:
-            add_features(source, path, added, starts_s=starts_s, on_progress=on_progress)
+        extract(source, path, choices, recipe=recipe, text=text, starts_s=starts_s, on_progress=on_progress)
+        for addition in additions:
+            add_features(source, path, addition, starts_s=starts_s, on_progress=on_progress)
         with FeatureStore.open(path) as store:
-            yield store_for(loaded, store)
+            yield store
 
 
-def _addition(loaded: LoadedModel, name: str, options: PredictOptions, choices: ExtractOptions) -> ExtractOptions:
-    """Return the options that add a feature set of a model's audio input, with its extractor as in training.
+def _addition(
+    like: Path,
+    base: Recipe,
+    name: str,
+    recipe: ExtractorRecipe,
+    options: PredictOptions,
+    choices: ExtractOptions,
+) -> ExtractOptions:
+    """Return the options that add a feature set of a model's audio input or of a store, with the same extractor.
 
     Raises
     ------
@@ -60,7 +83,7 @@ def _addition(loaded: LoadedModel, name: str, options: PredictOptions, choices: 
     from ..pipeline.extractors import pretrained
     from ..pipeline.extractors.registry import load_extractor
 
-    recipe, mel, added = loaded.added[name], loaded.recipe.mel, dataclasses.replace(choices, add=name)
+    mel, added = base.mel, dataclasses.replace(choices, add=name)
     try:
         if pretrained.is_pretrained(recipe) and mel is not None:
             given = pretrained.AudioSource(model=options.audio_model, device=options.audio_device)
@@ -79,10 +102,10 @@ def _addition(loaded: LoadedModel, name: str, options: PredictOptions, choices: 
         extractor.prepare_once()
         installed = extractor.recipe(mel)
     except ConfigError as error:
-        raise ConfigError(f"{loaded.folder}: the model needs the feature set {name!r}: {error}") from error
-    if differences := extractor_differences(recipe, installed, ("the model", "this installation")):
+        raise ConfigError(f"{like}: needs the feature set {name!r}: {error}") from error
+    if differences := extractor_differences(recipe, installed, (str(like), "this installation")):
         raise RecipeMismatchError(
-            f"{loaded.folder}: the model was trained on another {name!r}: {'; '.join(differences)}. Install the "
-            "extractor of the model, or give its weights with --audio-model."
+            f"{like}: has another {name!r}: {'; '.join(differences)}. Install the "
+            "same extractor, or give its weights with --audio-model."
         )
     return added

@@ -38,14 +38,7 @@ Workers = Annotated[
 ]
 
 
-def predict_flags(
-    threshold: Annotated[
-        str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")
-    ] = "overall",
-    windows: Annotated[
-        Literal["one", "all"],
-        typer.Option(help="one: the clip of the recipe; all: mean over the song."),
-    ] = "one",
+def model_flags(
     text_model: Annotated[
         str | None,
         typer.Option(
@@ -66,6 +59,20 @@ def predict_flags(
     workers: Workers = None,
 ) -> PredictOptions:
     return PredictOptions(**locals())
+
+
+def predict_flags(
+    threshold: Annotated[
+        str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")
+    ] = "overall",
+    windows: Annotated[
+        Literal["one", "all"],
+        typer.Option(help="one: the clip of the recipe; all: mean over the song."),
+    ] = "one",
+    *,
+    options: Annotated[PredictOptions, model_flags],
+) -> PredictOptions:
+    return dataclasses.replace(options, threshold=threshold, windows=windows)
 
 
 def predict(

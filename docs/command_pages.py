@@ -46,6 +46,8 @@ GUIDES = {
     "mgc compare": "[Train and evaluate](../training.md), [Scores and metrics](../scores.md)",
     "mgc ablate": "[Reproduce the paper's tables](../ablation.md)",
     "mgc predict": "[Predict genres](../predicting.md)",
+    "mgc embed": "[Search for similar tracks](../similar.md)",
+    "mgc similar": "[Search for similar tracks](../similar.md)",
     "mgc report": "[Train and evaluate](../training.md)",
     "mgc store export": "[Export features to other tools](../exporting.md)",
     "mgc store": "[Check, repair and delete](../maintaining-a-store.md), [Read the features](../reading.md)",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ...cache.errors import RecipeMismatchError
+from ...cache.errors import ConfigError, RecipeMismatchError
 from ...cache.format.recipe import extractor_differences
 from ...cache.format.schema import ABSENT, OK, Flag
 from ...cache.reading.store import FeatureStore
@@ -41,9 +41,10 @@ agree within cosine 0.999 per token. The weights of the model include the genre 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArrays:
-    """Outputs for n examples, float32: logits (n, C), and (n, P) embeddings of a model with projections."""
+    """Outputs for n examples, float32: logits (n, C), vectors (n, F), and (n, P) embeddings with projections."""
 
     logits: npt.NDArray[np.float32]
+    fused: npt.NDArray[np.float32] | None = None
     audio_embedding: npt.NDArray[np.float32] | None = None
     lyrics_embedding: npt.NDArray[np.float32] | None = None
 
@@ -75,7 +76,7 @@ def score(
     with torch.inference_mode(), _evaluating(model, tf32=tf32):
         for position, batch in zip(positions, batches(index[position] for position in positions), strict=True):
             outputs = model(batch)
-            for name in ("logits", "audio_embedding", "lyrics_embedding"):
+            for name in ("logits", "fused", "audio_embedding", "lyrics_embedding"):
                 if (value := getattr(outputs, name)) is not None:
                     tensors.setdefault(name, []).append(value.float())  # on the device, copied once at the end
             done += len(position)
@@ -252,6 +253,28 @@ def store_for(loaded: LoadedModel, store: FeatureStore) -> FeatureStore:
             f"{'; '.join(differences)}. Extract the features with the model's recipe."
         )
     return store.requiring(loaded.added)
+
+
+def project_lyrics(
+    loaded: LoadedModel, pooled: npt.NDArray[np.float32], first: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the lyrics embedding of one text, (P,), from the mean and the first of its token states, (D,) each.
+
+    Raises
+    ------
+    ConfigError
+        If the model was trained without the audio-lyrics loss.
+    """
+    projection = getattr(loaded.model, "projection", None)
+    if projection is None:
+        raise ConfigError(
+            f"{loaded.folder}: trained without the audio-lyrics loss, so it cannot compare lyrics with audio."
+        )
+    state = pooled if loaded.model.config.lyrics_pooling == "mean" else first
+    with torch.inference_mode():
+        audio = torch.zeros(1, projection.audio.in_features)
+        embedding: npt.NDArray[np.float32] = projection(audio, torch.from_numpy(state)[None])[1][0].numpy()
+    return embedding
 
 
 def lyrics_warnings(loaded: LoadedModel, has_lyrics: npt.NDArray[np.bool_]) -> list[str]:

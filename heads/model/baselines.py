@@ -62,7 +62,7 @@ class Pandeya(System):
         audio = _valid_mean(x, valid)
         lyrics = batch.lyrics_pooled.to(audio.dtype).masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
         hidden = torch.relu(self.dense(torch.cat([audio, lyrics], dim=-1)))
-        return Outputs(logits=self.classifier(self.dropout(hidden)).float())
+        return Outputs(logits=self.classifier(self.dropout(hidden)).float(), fused=hidden.float())
 
 
 class DenseBlock(nn.Module):
@@ -160,4 +160,4 @@ class Santana(System):
         """Score every genre for each track of `batch`, on the system's device."""
         mel, valid = self.normalise_mel(batch)
         pooled = masked_mean(*self.encoder.encode(mel, valid, padded=batch.padded))
-        return Outputs(logits=self.classifier(pooled).float())
+        return Outputs(logits=self.classifier(pooled).float(), fused=pooled.float())

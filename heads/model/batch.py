@@ -79,11 +79,14 @@ class Outputs:
     Attributes
     ----------
     logits : (B, C) float32.
+    fused : (B, F) float32, vector of the track before the classifier; for the query head, the mean over time of what
+        it attends to.
     audio_embedding, lyrics_embedding, tau : (B, P), (B, P) and (); None without projections.
     frames : (B, K, E) output frames of the audio encoder, on which both losses depend; None without projections.
     """
 
     logits: Tensor
+    fused: Tensor | None = None
     audio_embedding: Tensor | None = None
     lyrics_embedding: Tensor | None = None
     tau: Tensor | None = None

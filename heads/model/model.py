@@ -154,7 +154,7 @@ class GenreModel(System):
         audio = self._encode_audio(batch) if self.config.modalities != "lyrics" else None
         lyrics = self._lyrics(batch) if self.no_lyrics is not None else None
         fused = self.fusion(audio, lyrics)
-        outputs = Outputs(logits=self._classify(fused))
+        outputs = Outputs(logits=self._classify(fused), fused=fused.vector)
         if self.projection is not None and audio is not None:
             outputs.audio_embedding, outputs.lyrics_embedding = self.projection(
                 masked_mean(*audio), self._pooled_lyrics(batch)

@@ -113,10 +113,10 @@ def test_another_or_no_extractor_is_refused_before_extraction(
     api.train(collection / "s.zarr", path, options={**OPTIONS, "epochs": 1, "modalities": "audio", "audio": "levels"})
     song = first_song(collection)
     monkeypatch.setattr(registry, "BUILT_IN", {"levels": dataclasses.replace(LEVELS, version="2")})
-    with pytest.raises(RecipeMismatchError, match="levels.version: 1 in the model, 2 in this installation"):
+    with pytest.raises(RecipeMismatchError, match="levels.version: 1 in .*, 2 in this installation"):
         api.predict(path, [song])
     monkeypatch.setattr(registry, "BUILT_IN", {})
-    with pytest.raises(ConfigError, match="the model needs the feature set 'levels': no extractor 'levels'"):
+    with pytest.raises(ConfigError, match="needs the feature set 'levels': no extractor 'levels'"):
         api.predict(path, [song])
 
 
@@ -159,5 +159,5 @@ def test_model_on_a_pretrained_encoder_finds_it_by_audio_model(collection: Path,
     song = collection / "songs" / track["path"]
     (prediction,) = api.predict(run, [song], audio_model=f"hf:{moved}").predictions
     assert prediction.scores == pytest.approx(from_store[track["id"]].scores, abs=1e-4)
-    with pytest.raises(ConfigError, match="the model needs the feature set 'net': audio model 'hubert'"):
+    with pytest.raises(ConfigError, match="needs the feature set 'net': audio model 'hubert'"):
         api.predict(run, [song])

@@ -32,16 +32,12 @@ def test_predictions_from_files_equal_those_from_the_store(tmp_path: Path) -> No
     api.train(store, run, options={**SMALL, "audio": "net"})
     from_store = {item.id: item.scores for item in api.predict(run, [store]).predictions}
     files = [source.root / track.path for track in tracks]
-    with pytest.raises(
-        ConfigError, match=r"the model needs the feature set 'net': audio model 'hubert': no such folder"
-    ):
+    with pytest.raises(ConfigError, match=r"needs the feature set 'net': audio model 'hubert': no such folder"):
         api.predict(run, files)
     done = api.predict(run, files, audio_model=f"hf:{model}").predictions
     for item in done:
         assert item.scores == pytest.approx(from_store[Path(item.id).name], abs=1e-4)
     # A model with other weights is not used: the name in the recipe is looked up in its place.
     other = save_encoder("hubert", tmp_path / "other", seed=1)
-    with pytest.raises(
-        ConfigError, match="the model needs the feature set 'net': audio model 'hubert': no such folder"
-    ):
+    with pytest.raises(ConfigError, match="needs the feature set 'net': audio model 'hubert': no such folder"):
         api.predict(run, files, audio_model=f"hf:{other}")

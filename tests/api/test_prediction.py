@@ -269,3 +269,24 @@ def test_windows_option_needs_audio_files(model: Path, songs_store: Path, call: 
     assert "a store holds one clip per track" in done.err
     with pytest.raises(ConfigError, match="windows .every.: unknown"):
         mgc.load_model(model).predict("song.wav", windows="every")
+
+
+def test_text_and_song_are_queries_in_the_space_of_the_model(
+    model_of_both: Path, songs: Path, call: Any, tmp_path: Path
+) -> None:
+    """The lyrics of a track, given as a text, and its audio, given as a file, get the vectors of the track itself."""
+    store, file = model_of_both.parent / "songs.zarr", tmp_path / "v.parquet"
+    assert call("embed", model_of_both, store, "-o", file, "--json").json["tracks"] == 24
+    source = api.read_source(model_of_both.parent / "songs").source
+    track = next(track for track in source.tracks if track.lyrics_path is not None)
+    text = (source.root / track.lyrics_path).read_text()
+    query = ("similar", file, "--run", model_of_both, "--top", "1", "--json")
+    by_text = call(*query, "--text", text, "--vector", "lyrics").json
+    assert by_text["results"][0]["id"] == track.id
+    assert by_text["results"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert call(*query, "--text", text).json["vector"] == "audio"
+    by_audio = call(*query, source.root / track.path, "--vector", "audio").json
+    assert by_audio["results"][0]["id"] == track.id
+    assert "no lyrics, so its fused vector" in call(*query, songs / "0.wav").json["remarks"][0]
+    assert "no lyrics, so it has no vector 'lyrics'" in call(*query, songs / "0.wav", "--vector", "lyrics").err
+    assert "no text is left" in call(*query, "--text", " ").err

@@ -1,0 +1,101 @@
+"""The commands embed and similar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..cache.messages import counted, join_names, printable
+from ..cache.places import place
+from ..heads.evaluation.predict_options import PredictOptions
+from . import api
+from .console import Terminal, print_table, to_stdout
+from .options import Config, verbose_flags
+from .prediction import model_flags
+
+if TYPE_CHECKING:
+    from ..api import Embedded, Neighbours
+
+Feature = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Stored feature, pooled: mel, lyrics_pooled or an added feature set.")
+]
+MODEL = typer.Argument(metavar="RUN|STORE", help="Run; or, with --feature, a store.", parser=place, show_default=False)
+INPUTS = typer.Argument(metavar="[AUDIO...|STORE]", help="For a run: songs or one store.", show_default=False)
+COLLECTION = typer.Argument(
+    metavar="FILE|STORE", help="File of mgc embed; or, with --feature, a store.", parser=place, show_default=False
+)
+QUERY = typer.Argument(metavar="[ID|AUDIO]", help="Id of a track in it, or an audio file.", show_default=False)
+
+
+def embed(
+    *,
+    model: Annotated[Path, MODEL],
+    inputs: Annotated[list[Path] | None, INPUTS] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (.parquet).", show_default=False)],
+    feature: Feature = None,
+    options: Annotated[PredictOptions, model_flags],
+    config: Config = None,
+    terminal: Annotated[Terminal, verbose_flags],
+) -> None:
+    """Write one vector per track: of a trained model, or of a stored feature.
+
+    With the audio-lyrics loss, a model also gives audio and lyrics vectors in one space.
+    If some tracks have no features, the output counts them by reason code.
+
+    Examples:
+      mgc embed runs/first songs.zarr -o vectors.parquet
+      mgc embed runs/first music/ -o vectors.parquet
+      mgc embed songs.zarr --feature mel -o mel.parquet
+    """
+    with terminal.progress() as steps:
+        result = api.embed(model, inputs or (), options, output=output, feature=feature, on_progress=steps)
+    terminal.remark(result.remarks)
+    terminal.emit(result.to_dict(), lambda: _print_embedded(result))
+
+
+def _print_embedded(result: Embedded) -> None:
+    sizes = join_names([f"{name} ({size} values)" for name, size in result.vectors.items()])
+    to_stdout(f"{result.output}: {counted(result.tracks, 'track')}; {sizes}")
+    if result.reasons:
+        print_table("without features, by reason", ("reason", "tracks"), result.reasons.items())
+
+
+def similar(
+    *,
+    collection: Annotated[Path, COLLECTION],
+    query: Annotated[str | None, QUERY] = None,
+    text: Annotated[str | None, typer.Option(help="Lyrics as query, for a model with audio-lyrics loss.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Model of the file, for an audio file or --text.")] = None,
+    feature: Feature = None,
+    vector: Annotated[
+        str | None, typer.Option(help="fused, audio, lyrics or pooled.", show_default="first; audio with --text")
+    ] = None,
+    options: Annotated[PredictOptions, model_flags],
+    top: Annotated[int, typer.Option(min=1, help="Tracks to print.")] = 10,
+    config: Config = None,
+    terminal: Annotated[Terminal, verbose_flags],
+) -> None:
+    """Find the most similar tracks, by cosine similarity and exact search.
+
+    Values are standardised over the collection, except in the space of the audio-lyrics loss.
+
+    Examples:
+      mgc similar vectors.parquet song01.mp3
+      mgc similar vectors.parquet new.mp3 --run runs/first
+      mgc similar vectors.parquet --text "rain on the harbour" --run runs/first
+      mgc similar songs.zarr song01.mp3 --feature mel
+    """
+    with terminal.progress() as steps:
+        result = api.similar(
+            collection, query, options, text=text, run=run, feature=feature, vector=vector, top=top, on_progress=steps
+        )
+    terminal.remark(result.remarks)
+    terminal.emit(result.to_dict(), lambda: _print_similar(result))
+
+
+def _print_similar(result: Neighbours) -> None:
+    to_stdout(f"{printable(result.query)}: nearest of {counted(result.tracks, 'track')} by {result.vector} vectors")
+    rows = [(row["id"], f"{row['similarity']:.4f}", join_names(row["genres"])) for row in result.results]
+    print_table("", ("id", "similarity", "genres"), rows)
