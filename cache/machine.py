@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .errors import WorkerError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _DEFAULT_MMAP_MAX = 65_536  # of glibc
 _TRIM_BYTES = 2**28
@@ -38,6 +40,17 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in variables:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+UNGUARDED = "worker processes import this script. Put its calls below: if __name__ == '__main__':"
+
+
+def refuse_unguarded_script() -> None:
+    """Raise WorkerError in a worker process that imports a script whose top level would start workers in turn."""
+    from multiprocessing import process
+
+    if getattr(process.current_process(), "_inheriting", False):  # as multiprocessing itself recognises it
+        raise WorkerError(UNGUARDED)
 
 
 @contextlib.contextmanager

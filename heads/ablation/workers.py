@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ...cache.errors import MgcError, StoppedError, WorkerError
-from ...cache.machine import ONE_THREAD, environment, is_out_of_memory, without_interrupts
+from ...cache.machine import ONE_THREAD, environment, is_out_of_memory, refuse_unguarded_script, without_interrupts
 from ..device import free_bytes, take_at_most
 from .grid import GridRun
 from .runs import STOPPED, Failure, Outcome, Work, attempt, finished
@@ -156,6 +156,7 @@ def _perform_in_workers(
 
 
 def _start(work: Work, run: GridRun, share_bytes: int) -> _Worker:
+    refuse_unguarded_script()
     context = multiprocessing.get_context("spawn")
     parent_end, child_end = context.Pipe()
     process = context.Process(target=_serve, args=(work, child_end, share_bytes), daemon=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ...cache.errors import WorkerError
-from ...cache.machine import ONE_THREAD, without_interrupts
+from ...cache.machine import ONE_THREAD, UNGUARDED, refuse_unguarded_script, without_interrupts
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -51,6 +51,7 @@ def local_client(n_workers: int) -> Iterator[Client]:
     WorkerError
         If no worker process can start.
     """
+    refuse_unguarded_script()
     with contextlib.ExitStack() as stack:
         with _hold_stderr() as read_stderr:
             try:
@@ -58,6 +59,8 @@ def local_client(n_workers: int) -> Iterator[Client]:
             except (OSError, RuntimeError, TimeoutError, ValueError, TypeError) as error:
                 stack.close()
                 causes = [_cause(error), *_CAUSE.findall(read_stderr())]
+                if UNGUARDED in causes[-1]:
+                    raise WorkerError(UNGUARDED) from error
                 raise WorkerError(
                     f"worker processes cannot start: {causes[-1]}. Use --workers 0, or --shard I/N in N shells."
                 ) from error

@@ -66,6 +66,23 @@ def test_error_reports_the_cause_of_the_failed_worker(tmp_path: Path) -> None:
     refused(run(tmp_path, PYTHONPATH=path), r": ModuleNotFoundError: No module named 'absent'\.")
 
 
+UNGUARDED = """
+import sys
+from pathlib import Path
+from mgc import api
+api.extract(api.read_source(Path(sys.argv[1])).source, Path(sys.argv[1], "s.zarr"), features=["mel"], workers=2)
+"""
+
+
+def test_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Its own workers import it, and would start workers in turn."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(22_050), 22_050)
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stderr.splitlines()[-1].endswith("Put its calls below: if __name__ == '__main__':"), done.stderr
+
+
 def refused(done: subprocess.CompletedProcess[str], cause: str) -> None:
     __tracebackhide__ = True
     assert done.returncode == 2, done.stderr
