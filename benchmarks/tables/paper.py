@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import ROOT, describe, print_heading
+from benchmarks.tables import frozen_cnn
 from benchmarks.tables.world import CLIP_S, N_SONGS, SEED, label_sets, make_store, print_world
 from benchmarks.worlds.songs import BenchmarkWorld
 from mgc import api
@@ -67,10 +68,12 @@ class Unit:
     ----------
     preset : of all rows; None where rows name their own.
     tables : names of the tables of `mgc ablate`, or functions that make others.
+    frozen : whether the audio CNN is frozen (benchmarks/tables/frozen_cnn.py), so that a run takes seconds.
     """
 
     preset: str | None
     tables: tuple[str | Callable[[], TableSpec], ...]
+    frozen: bool = False
 
     def grid(self, names: str | None) -> Grid:
         tables = [
@@ -78,6 +81,8 @@ class Unit:
         ]
         taken = {option for table in tables for row in table.rows for option in row.options}
         shared = {name: value for name, value in OPTIONS.items() if name not in taken}
+        if self.frozen:
+            shared["audio"] = frozen_cnn.NAME
         return Grid(tables=tables, preset=self.preset, options=shared, seeds=range(SEEDS), names=names)
 
 
@@ -141,12 +146,12 @@ UNITS: Mapping[str, Unit] = {
     "heads": Unit(preset="default", tables=(heads,)),
     "paper-tuned": Unit(preset="paper-tuned", tables=("systems", "components")),
     "paper": Unit(preset="paper", tables=("systems", "components")),
-    "default-switches": Unit(preset="default", tables=("switches",)),
-    "paper-tuned-switches": Unit(preset="paper-tuned", tables=("switches",)),
-    "paper-switches": Unit(preset="paper", tables=("switches",)),
-    "lambda": Unit(preset="paper", tables=("lambda",)),
-    "lambda-sum": Unit(preset="paper-tuned", tables=("lambda-sum",)),
-    "steps": Unit(preset=None, tables=(steps,)),
+    "default-switches": Unit(preset="default", tables=("switches",), frozen=True),
+    "paper-tuned-switches": Unit(preset="paper-tuned", tables=("switches",), frozen=True),
+    "paper-switches": Unit(preset="paper", tables=("switches",), frozen=True),
+    "lambda": Unit(preset="paper", tables=("lambda",), frozen=True),
+    "lambda-sum": Unit(preset="paper-tuned", tables=("lambda-sum",), frozen=True),
+    "steps": Unit(preset=None, tables=(steps,), frozen=True),
 }
 
 
@@ -170,9 +175,14 @@ def run(folder: Path, world: str, units: list[str], processes: int) -> int:
             with FeatureStore.open(named) as renamed:
                 names = names_of(features, renamed, None)
         keep(world, "graphs", graphs(features))
-    work = Work(folder=folder / world / "runs", store=store, names_store=named)
+    trained = Work(folder=folder / world / "runs", store=store, names_store=named)
+    frozen = None
     for unit in units:
-        found = ablate(work, UNITS[unit].grid(names), jobs=processes).to_dict()
+        if UNITS[unit].frozen and frozen is None:
+            copy = frozen_cnn.store_with_frozen_cnn(store, folder / world / "world" / "tracks.jsonl", OPTIONS)
+            frozen = Work(folder=folder / world / "runs-frozen", store=copy, added_audio=(frozen_cnn.NAME,))
+        work = frozen if UNITS[unit].frozen and frozen is not None else trained
+        found = ablate(work, UNITS[unit].grid(None if work is frozen else names), jobs=processes).to_dict()
         if found["failures"]:
             print(json.dumps(found["failures"], indent=1), file=sys.stderr)
             return 1
@@ -250,7 +260,8 @@ def report() -> None:
                 print(f"\n## `{unit}`\n\nNot run yet.")
                 continue
             found = json.loads(file.read_text())
-            print(f"\n## `{unit}`\n\nTrained on {found['machine']}, commit {found['code']}.\n")
+            cnn = " The audio CNN is frozen: trained on audio alone, with seed 0." if UNITS[unit].frozen else ""
+            print(f"\n## `{unit}`\n\nTrained on {found['machine']}, commit {found['code']}.{cnn}\n")
             print(markdown(found["tables"]).partition("\n")[2].replace("\n## ", "\n### "))
 
 
