@@ -229,4 +229,4 @@ def make_model(task: Task, config: TrainConfig, device: torch.device) -> tuple[S
     decaying = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return model, kind(groups, lr=config.learning_rate, fused=device.type == "cuda")
+    return model, kind(groups, lr=config.learning_rate, fused=device.type in ("cuda", "cpu"))
