@@ -82,6 +82,7 @@ for command in (
     runs.compare,
     ablation.ablate,
     prediction.predict,
+    prediction.explain,
     prediction.tag,
     vectors.embed,
     vectors.similar,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..cache.steps import Progress
 from .cluster import ClusterJob, cluster
 from .demo import DEMO_OPTIONS, DemoReport, demo
+from .explanation import explain
 from .extraction import extract, extractors, plan
 from .prediction import Model, load_model, predict
 from .predictions import MANY_SONGS, Prediction, Predictions
@@ -45,6 +46,7 @@ __all__ = [
     "demo",
     "embed",
     "evaluate",
+    "explain",
     "extract",
     "extractors",
     "known_datasets",

@@ -23,11 +23,17 @@ from ..cache.places import place
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
-from .predictions import Prediction, Predictions, collect, in_source_order
+from .predictions import (
+    Prediction,
+    Predictions,
+    collect,
+    in_source_order,
+    refuse_other_timeline,
+    timeline_file,
+)
 from .runs import open_for
 from .shared import extra, with_changes
 from .song_features import extracted
-from .timelines import refuse_other_timeline, timeline_file
 
 if TYPE_CHECKING:
     from ..heads.evaluation.prediction_files import PredictedBlock

@@ -1,20 +1,29 @@
-"""Results of a prediction: the genres of one track, and those of all."""
+"""Results of a prediction: the genres of one track, those of all, and files with the scores of windows."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cache.errors import ConfigError
+from ..cache.messages import counted
+from .shared import extra
+
 if TYPE_CHECKING:
     from ..heads.evaluation.prediction_files import PredictedBlock
+    from ..heads.evaluation.timeline import AddTimeline, Timeline
     from ..pipeline.sources.manifest import Source
 
 MANY_SONGS = 32
 """Number of songs (or windows) from which worker processes pay off."""
+
+PAGE = ".html"
+MAX_SONGS_ON_PAGE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +105,52 @@ def collect(blocks: Iterator[PredictedBlock], output: Path | None) -> Prediction
     predictions = [Prediction(**row) for block in blocks for row in predicted_rows(block)]
     failed = Counter(track.reason for track in predictions if track.reason and not track.scores)
     return Predictions(predictions=predictions, n_tracks=len(predictions), reasons=failed)
+
+
+def refuse_other_timeline(path: Path | None, n_songs: int = 1) -> None:
+    """Raise :class:`ConfigError` unless `path` is None, or has the suffix of a timeline that can show `n_songs`.
+
+    Raises
+    ------
+    MissingExtraError
+        If `path` is a page, and the extra ``report`` is not installed.
+    """
+    if path is None:
+        return
+    from ..heads.evaluation.timeline import WRITERS
+
+    suffix, suffixes = path.suffix.lower(), (*WRITERS, PAGE)
+    if suffix not in suffixes:
+        raise ConfigError(f"{path}: unknown format of a timeline. Use one of the suffixes {', '.join(suffixes)}.")
+    if suffix == PAGE:
+        from ..reports.html import environment
+
+        environment()
+        if n_songs > MAX_SONGS_ON_PAGE:
+            songs = counted(n_songs, "song")
+            raise ConfigError(
+                f"{path}: {songs}, a page shows up to {MAX_SONGS_ON_PAGE}. Use .parquet, or give fewer songs."
+            )
+
+
+@contextmanager
+def timeline_file(path: Path | None, genres: Sequence[str], about: Sequence[str]) -> Iterator[AddTimeline]:
+    """Yield a function that adds a song to the timeline `path`, which appears at the end; with None, it adds nothing.
+
+    Parameters
+    ----------
+    about : lines on the model, for a page.
+    """
+    if path is None:
+        yield lambda _: None
+    elif path.suffix.lower() != PAGE:
+        from ..heads.evaluation.timeline import write_timelines
+
+        with write_timelines(path, genres) as add:
+            yield add
+    else:
+        with extra("report"):
+            from ..reports.timeline import write_timeline_page
+        songs: list[Timeline] = []
+        yield songs.append
+        write_timeline_page(path, genres, songs, about)

@@ -21,9 +21,8 @@ from ..cache.machine import keep_freed_memory
 from ..cache.messages import counted, join_names
 from ..cache.steps import Progress, silent
 from ..pipeline.extraction.options import default_workers
-from .predictions import Predictions, collect, workers_for
+from .predictions import Predictions, collect, refuse_other_timeline, timeline_file, workers_for
 from .shared import extra
-from .timelines import refuse_other_timeline, timeline_file
 
 if TYPE_CHECKING:
     from ..heads.evaluation.prediction_files import PredictedBlock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from ..cache.errors import ConfigError
 from ..cache.messages import counted, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from . import api
-from .console import Listing, Terminal, print_list, print_table, to_stderr, to_stdout
+from .console import Listing, Terminal, number, print_list, print_table, to_stderr, to_stdout
 from .options import AudioDevice, Config, LyricsEncoding, RunArgument, TextDevice, complete_text_model, verbose_flags
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ TimelineFile = Annotated[
     Path | None,
     typer.Option("--timeline", help="Per-window scores (.parquet, .jsonl, .html page); implies --windows all."),
 ]
+Lyrics = Annotated[Path | None, typer.Option(help="Lyrics file, for a single song.")]
+Threshold = Annotated[str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")]
 Workers = Annotated[
     int | None,
     typer.Option(min=0, help="Decoding processes.", show_default="one per core from 32 songs on, else 0"),
@@ -62,9 +64,7 @@ def model_flags(
 
 
 def predict_flags(
-    threshold: Annotated[
-        str, typer.Option(help="overall or per-genre (both tuned), or a number (paper: 0.5).")
-    ] = "overall",
+    threshold: Threshold = "overall",
     windows: Annotated[
         Literal["one", "all"],
         typer.Option(help="one: the clip of the recipe; all: mean over the song."),
@@ -86,7 +86,7 @@ def predict(
             show_default=False,
         ),
     ],
-    lyrics: Annotated[Path | None, typer.Option(help="Lyrics file, for a single song.")] = None,
+    lyrics: Lyrics = None,
     output: Output = None,
     timeline: TimelineFile = None,
     options: Annotated[PredictOptions, predict_flags],
@@ -168,6 +168,55 @@ def tag(
     _finish(terminal, result, {"model": api.TAGGER}, listing, top, noun="tag", timeline=timeline)
 
 
+def explain(
+    *,
+    run: RunArgument,
+    song: Annotated[
+        Path, typer.Argument(metavar="AUDIO|STORE", help="Audio file, or a store with --track.", show_default=False)
+    ],
+    lyrics: Lyrics = None,
+    track: Annotated[str | None, typer.Option(metavar="ID", help="Track of the store.")] = None,
+    genre: Annotated[
+        list[str] | None,
+        typer.Option(help="Genre to explain; repeatable.", show_default="predicted genres, else the highest score"),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Maximum number of genres without --genre.")] = 3,
+    segments: Annotated[int, typer.Option(min=1, help="Number of time segments to hide.")] = 20,
+    bands: Annotated[int, typer.Option(min=1, help="Number of frequency bands to hide.")] = 16,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML page to write.")] = None,
+    threshold: Threshold = "overall",
+    options: Annotated[PredictOptions, model_flags],
+    config: Config = None,
+    terminal: Annotated[Terminal, verbose_flags],
+) -> None:
+    """Explain a prediction: which seconds, bands, words and modalities support a genre.
+
+    mgc hides one region of the input at a time and scores the song again.
+    An effect is a decrease of the log odds of the genre; it is positive if the region supports the genre.
+
+    Examples:
+      mgc explain runs/first song.mp3 --lyrics song.txt
+      mgc explain runs/first song.mp3 -o why.html
+      mgc explain runs/first songs.zarr --track ID --genre jazz
+    """
+    with terminal.progress() as steps:
+        result = api.explain(
+            run,
+            song,
+            dataclasses.replace(options, threshold=threshold),
+            lyrics=lyrics,
+            track=track,
+            genres=genre or (),
+            top=top,
+            n_segments=segments,
+            n_bands=bands,
+            output=output,
+            on_progress=steps,
+        ).to_dict()
+    terminal.remark([*result["remarks"], *([] if output is None else [f"page: {output}"])])
+    terminal.emit(result, lambda: _print_explanation(result))
+
+
 def _read_paths(inputs: list[Path]) -> tuple[list[Path], bool]:
     """Return the inputs, or the paths on standard input if the only one is ``-``; and whether it is."""
     if inputs != [Path("-")]:
@@ -219,6 +268,26 @@ def print_predictions(predictions: Sequence[Prediction], top: int, noun: str = "
         for genre, score in best:
             mark = "*" if genre in prediction.genres else " "
             to_stdout(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+
+
+_N_PRINTED = 3
+
+
+def _print_explanation(result: Mapping[str, Any]) -> None:
+    """Print the regions with the strongest effects on each genre."""
+    names: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "modalities": lambda place: place["modality"],
+        "seconds": lambda place: f"{place['start_s']:.1f} to {place['end_s']:.1f} s",
+        "bands": lambda place: f"{place['low_hz']:.0f} to {place['high_hz']:.0f} Hz",
+        "words": lambda place: printable(place["word"]),
+    }
+    for genre in result["genres"]:
+        mark = "predicted" if genre["predicted"] else "not predicted"
+        to_stdout(f"{printable(genre['genre'])}: {genre['score']:.3f}, {mark} (threshold {genre['threshold']:.3f})")
+        for kind in (kind for kind in names if kind in genre):
+            strongest = sorted(genre[kind], key=lambda place: -place["effect"])[:_N_PRINTED]
+            listed = (f"{names[kind](place)} ({number(place['effect'], sign=True)})" for place in strongest)
+            to_stdout(f"  {kind}: {', '.join(listed)}")
 
 
 def _print_result(result: Predictions, listing: Listing, top: int, noun: str) -> None:

@@ -48,6 +48,7 @@ GUIDES = {
     "mgc predict": "[Predict genres](../predicting.md)",
     "mgc embed": "[Search for similar tracks](../similar.md)",
     "mgc similar": "[Search for similar tracks](../similar.md)",
+    "mgc explain": "[Explain a prediction](../explaining.md)",
     "mgc report": "[Train and evaluate](../training.md)",
     "mgc store export": "[Export features to other tools](../exporting.md)",
     "mgc store": "[Check, repair and delete](../maintaining-a-store.md), [Read the features](../reading.md)",

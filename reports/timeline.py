@@ -72,7 +72,7 @@ def _song(song: Timeline, genres: Sequence[str], folder: Path) -> dict[str, Any]
         **facts,
         "end_s": end_s,
         "scale": scale,
-        "ticks": [(100 * tick / end_s, clock(tick)) for tick in _ticks(end_s)],
+        "ticks": [(100 * tick / end_s, clock(tick)) for tick in ticks(end_s)],
         "rows": [
             {
                 "genre": genres[column],
@@ -98,6 +98,7 @@ def _song(song: Timeline, genres: Sequence[str], folder: Path) -> dict[str, Any]
     }
 
 
-def _ticks(end_s: float) -> Sequence[int]:
+def ticks(end_s: float) -> Sequence[int]:
+    """Return the positions, in s, of the ticks of an axis from 0 to `end_s`."""
     step = next((step for step in _TICK_STEPS_S if end_s / step < _MAX_TICKS), _TICK_STEPS_S[-1])
     return range(0, int(end_s - _TICK_ROOM * end_s) + 1, step)

@@ -88,8 +88,14 @@ def render_motifs(numbers: Sequence[int], *, seed: int, index: int, artist: int,
     """
     n_samples = round(clip_s * SAMPLE_RATE_HZ)
     rng = np.random.default_rng([seed, 21, index])
-    mix = np.float32(rng.uniform(0.03, 0.15)) * rng.standard_normal(n_samples, dtype=np.float32)
-    for number in numbers:
-        mix += np.float32(rng.uniform(0.5, 1.0)) * motif(number, n_samples, rng)
+    mix, *motifs = layers(numbers, n_samples, rng)
+    for layer in motifs:
+        mix += layer
     mix = np.fft.irfft(np.fft.rfft(mix) * studio_filter(seed, artist, n_samples), n_samples).astype(np.float32)
     return mix * np.float32(rng.uniform(0.3, 0.9) / np.abs(mix).max())
+
+
+def layers(numbers: Sequence[int], n_samples: int, rng: np.random.Generator) -> list[Samples]:
+    """Render the noise and each motif of a clip, (n_samples,) each; the clip is their sum before the equaliser."""
+    noise = np.float32(rng.uniform(0.03, 0.15)) * rng.standard_normal(n_samples, dtype=np.float32)
+    return [noise, *(np.float32(rng.uniform(0.5, 1.0)) * motif(number, n_samples, rng) for number in numbers)]

@@ -73,7 +73,7 @@ def score(
     positions = in_batches(np.argsort(batches.examples.lyrics_tokens[index], kind="stable"), batch_size)
     tensors: dict[str, list[torch.Tensor]] = {}
     done = 0
-    with torch.inference_mode(), _evaluating(model, tf32=tf32):
+    with torch.inference_mode(), evaluating(model, tf32=tf32):
         for position, batch in zip(positions, batches(index[position] for position in positions), strict=True):
             outputs = model(batch)
             for name in ("logits", "fused", "audio_embedding", "lyrics_embedding"):
@@ -94,7 +94,7 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: System, *, tf32: bool) -> Iterator[None]:
+def evaluating(model: System, *, tf32: bool) -> Iterator[None]:
     """Set evaluation mode without compilation; on CUDA with deterministic algorithms, in float32 or `tf32`."""
     was_training, matmul = model.training, torch.backends.cuda.matmul
     model.eval()

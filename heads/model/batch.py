@@ -65,6 +65,15 @@ class Batch:
             **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)},
         )
 
+    def without_lyrics(self, dropped_B: Tensor) -> Batch:
+        """Return the batch in which the tracks where `dropped_B` is true equal tracks without lyrics."""
+        return self.with_tensors(
+            lyrics=self.lyrics.masked_fill(dropped_B[:, None, None], 0.0),
+            lyrics_tokens=self.lyrics_tokens.masked_fill(dropped_B, 0),
+            lyrics_pooled=self.lyrics_pooled.masked_fill(dropped_B[:, None], 0.0),
+            lyrics_key=self.lyrics_key.masked_fill(dropped_B, -1),
+        )
+
     def with_tensors(self, **tensors: Any) -> Batch:
         """Return the batch with some fields replaced, with the same numbers of frames."""
         other = copy.copy(self)

@@ -179,6 +179,23 @@ class Fusion(nn.Module):
             pooled.append(self._pool_lyrics(z_l, mask_l))
         return Fused(sequences=tuple(sequences), masks=tuple(masks), pooled=tuple(pooled))
 
+    def attention_maps(
+        self, audio: tuple[Tensor, Tensor], lyrics: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the attention weights of frames over tokens (B, H, K, L) and of tokens over frames (B, H, L, K).
+
+        Parameters are those of :meth:`forward`. The result is None without cross-modal attention.
+        """
+        if self.audio_block is None or self.lyrics_block is None:
+            return None
+        assert self.audio_projection is not None
+        assert self.lyrics_projection is not None
+        u_a, u_l = self.audio_projection(audio[0]), self.lyrics_projection(lyrics[0])
+        return (
+            self.audio_block.attention.weights(u_a, u_l, lyrics[1]),
+            self.lyrics_block.attention.weights(u_l, u_a, audio[1].bool()),
+        )
+
     def _pool_lyrics(self, z_BLW: Tensor, mask_BL: Tensor) -> Tensor:
         if self.lyrics_pooling == "cls":
             return at_least_float32(z_BLW[:, 0])

@@ -163,6 +163,12 @@ class GenreModel(System):
             outputs.frames = audio[0]
         return outputs
 
+    def attention_maps(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Return the cross-modal attention weights of `batch`, as of :meth:`Fusion.attention_maps`."""
+        if self.config.modalities != "both":
+            return None
+        return self.fusion.attention_maps(self._encode_audio(batch), self._lyrics(batch))
+
     def _encode_audio(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the audio frames (B, K, E) and their mask, or weights, (B, K).
 

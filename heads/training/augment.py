@@ -58,13 +58,7 @@ def spec_augment(mel_BMT: Tensor, mel_frames: Tensor) -> Tensor:
 
 def drop_lyrics(batch: Batch, probability: float) -> Batch:
     """Remove the lyrics of each track with `probability`, so that it equals a track without lyrics."""
-    dropped = torch.rand(len(batch), device=batch.lyrics_tokens.device) < probability
-    return batch.with_tensors(
-        lyrics=batch.lyrics.masked_fill(dropped[:, None, None], 0.0),
-        lyrics_tokens=batch.lyrics_tokens.masked_fill(dropped, 0),
-        lyrics_pooled=batch.lyrics_pooled.masked_fill(dropped[:, None], 0.0),
-        lyrics_key=batch.lyrics_key.masked_fill(dropped, -1),
-    )
+    return batch.without_lyrics(torch.rand(len(batch), device=batch.lyrics_tokens.device) < probability)
 
 
 def _random_spans(lengths: Tensor, max_width: Tensor, size: int) -> Tensor:

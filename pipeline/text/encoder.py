@@ -112,6 +112,13 @@ class TextEncoder:
         """
         return next(self.encode_all([text]))
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return start and end in `text` of each token whose state :meth:`encode` returns; equal for special tokens."""
+        before = len(self.recipe.prefix)
+        spans = self._cutter.encode(self.recipe.prefix + text).offsets
+        del spans[1 : 1 + self._n_prefix]
+        return [(max(0, start - before), max(0, end - before)) for start, end in spans]
+
     def encode_all(self, texts: Sequence[str]) -> Iterator[TokenStates]:
         """Run the model over texts, packed in the order given; their states in that order."""
         texts = [self.recipe.prefix + text for text in texts]

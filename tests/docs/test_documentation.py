@@ -209,7 +209,7 @@ def test_a_page_does_what_it_says(
             more = list(SMALLER.get(name, []))
             if name in ("mgc extract", "mgc plan") and "--text-model" not in words:
                 more += ["--text-model", "minilm"]
-            if name == "mgc store drop":
+            if name in ("mgc store drop", "mgc explain"):
                 first = mgc.open("songs.zarr").tracks["id"][0].as_py()
                 words = [first if word in ("ID", "TRACK") else word for word in words]
             done = call(*words[1:], *more)
