@@ -1,9 +1,10 @@
-"""Maintenance of a store: verify, repair, select, export, drop, compact."""
+"""Maintenance of a store: verify, repair, select, merge, export, drop, compact."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ..cache.errors import ConfigError, TextModelError
 from ..cache.exporting.export import StoreExport, export_view
 from ..cache.format.plan import read_plan
 from ..cache.format.recipe import FeatureSetRecipe, TextRecipe
+from ..cache.messages import counted
 from ..cache.places import ObjectPath, place, refuse_object_store
 from ..cache.reading.store import FeatureStore
 from ..cache.reading.view import Names, StoreView
@@ -22,7 +24,7 @@ from ..cache.upkeep.info import FeatureSetInfo, describe_feature, feature_bytes
 from ..cache.upkeep.object_stores import verify_remote
 from ..cache.upkeep.quarantine import quarantine
 from ..cache.upkeep.seal import verify_sealed
-from ..cache.upkeep.select import select
+from ..cache.upkeep.select import merge, select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import remove_feature_set
 from ..cache.writing.takedowns import drop
@@ -83,6 +85,19 @@ class Selection:
     store: str
     tracks: int
     of: int
+    remarks: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreMerge:
+    """Result of a merge: the `store` written, `tracks` in it, those from each of the `merged` stores, and remarks."""
+
+    store: str
+    tracks: int
+    merged: dict[str, int]
     remarks: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -261,6 +276,28 @@ def store_select(
             raise ConfigError(pending)
         remarks = [*filter(None, [pending]), *select(selected, output, on_progress=on_progress)]
         return Selection(store=str(output), tracks=len(selected), of=len(view), remarks=remarks)
+
+
+def store_merge(
+    paths: Sequence[Path], output: Path, *, prefixes: Sequence[str] = (), on_progress: Progress = silent
+) -> StoreMerge:
+    """Write the tracks of several stores with one recipe as one store; see :func:`mgc.cache.upkeep.select.merge`.
+
+    Parameters
+    ----------
+    prefixes : a name per store, with which its ids and paths begin; needed where two stores have the same id.
+    """
+    if len({path.resolve() for path in paths}) < max(2, len(paths)):
+        raise ConfigError("a merge needs two or more different stores")
+    with ExitStack() as opened:
+        views = [opened.enter_context(StoreView(FeatureStore.open(path))) for path in paths]
+        remarks = [note for view in views if (note := view.store.pending_note) is not None]
+        for path, view in zip(paths, views, strict=True):
+            if failed := view.store.counts().failed:
+                remarks.append(f"{path}: {counted(failed, 'failed track')} left out")
+        remarks += merge(views, output, prefixes=prefixes, on_progress=on_progress)
+        merged = {str(path): len(view) for path, view in zip(paths, views, strict=True)}
+    return StoreMerge(store=str(output), tracks=sum(merged.values()), merged=merged, remarks=remarks)
 
 
 def store_export(

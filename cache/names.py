@@ -10,6 +10,12 @@ from pathlib import Path, PurePosixPath
 from .normalise import normalise
 
 
+def caseless(text: str) -> str:
+    """Return a key that colliding strings share: Unicode's canonical caseless matching (Unicode 15, D145)."""
+    folded = normalise("NFD", text).casefold()
+    return normalise("NFD", folded)
+
+
 def match_names(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
     """Return for each wanted name the equal one of `names`, or else the only one that differs by Unicode form alone."""
     present, forms = set(names), names_by_form(names)

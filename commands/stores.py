@@ -268,6 +268,40 @@ def store_select(
 
 
 @store_command
+def store_merge(
+    *,
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE...", help="Stores to merge: paths or URLs.", parser=place, show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Store to write; a sealed HDF5 file if it ends with .h5.", show_default=False
+        ),
+    ],
+    prefix: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="First folder of ids and paths; give one per store.", show_default="none"),
+    ] = None,
+    terminal: Annotated[Terminal, print_flags],
+) -> None:
+    """Merge stores with the same recipe into a new store, bit for bit, and verify it.
+
+    Failed tracks are left out.
+
+    Examples:
+      mgc store merge north.zarr south.zarr -o all.zarr
+      mgc store merge north.zarr south.zarr --prefix north --prefix south -o all.zarr
+    """
+    with terminal.progress() as steps:
+        result = api.store_merge(stores, output, prefixes=prefix or (), on_progress=steps)
+    terminal.remark(result.remarks)
+    text = f"{output}: {counted(result.tracks, 'track')} of {len(result.merged)} stores"
+    terminal.emit(result.to_dict(), lambda: to_stdout(text))
+
+
+@store_command
 def store_export(
     *,
     store: StoreArgument,

@@ -23,8 +23,7 @@ from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Flag, Reason
 from ...cache.messages import counted
-from ...cache.names import find_file
-from ...cache.normalise import normalise
+from ...cache.names import caseless, find_file
 from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
 from .genre_aliases import MergedGenre
 from .options import SourceOptions
@@ -201,12 +200,6 @@ def check_collisions(ids: Sequence[str], locations: Iterable[str]) -> None:
     lines += [f"and {len(pairs) - LISTED_PAIRS} more"] if len(pairs) > LISTED_PAIRS else []
     problem = f"{len(pairs)} pairs of ids are the same, or differ only by case or Unicode form; rename one of each"
     raise ManifestError("\n  ".join([f"{problem}:", *lines]))
-
-
-def caseless(text: str) -> str:
-    """Return a key that colliding strings share: Unicode's canonical caseless matching (Unicode 15, D145)."""
-    folded = normalise("NFD", text).casefold()
-    return normalise("NFD", folded)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgc.cache.format.schema import Flag
-from mgc.cache.names import match_names
+from mgc.cache.names import caseless, match_names
 from mgc.cache.normalise import MAX_MARKS, limit_marks, normalise
 from mgc.heads.data.artist_groups import comparable_artists
-from mgc.pipeline.sources.manifest import caseless
 from mgc.pipeline.sources.names import clean_name, look_alikes
 from mgc.pipeline.text.lyrics import read_lyrics
 

@@ -126,6 +126,8 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
     (("store", "repair", "new.zarr", "--source", "songs"), 0),
     (("store", "select", "s.zarr", "-o", "some.zarr", "--genre", f"{HOSTILE} rock"), 0),
     (("store", "select", "s.zarr", "-o", "none.zarr", "--genre", f"{HOSTILE} polka"), 2),
+    (("store", "merge", "s.zarr", "some.zarr", "-o", "merged.zarr"), 2),
+    (("store", "merge", "s.zarr", "some.zarr", "-o", "merged.zarr", "--prefix", HOSTILE, "--prefix", "b"), 0),
     (("store", "export", "s.zarr", "--to", "npy", "-o", HOSTILE + "npy"), 0),
     (("store", "export", "s.zarr", "--to", "parquet", "-o", "parquet", "--licence", HOSTILE), 0),
     (("store", "export", "s.zarr", "--to", "npy", "-o", "songs"), 2),

@@ -116,6 +116,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("store select {no} -o {tmp}/t.zarr", "no/such"),
     ("store select {store} -o {store}", "already exists"),
     ("store select {store} -o {tmp}/t.zarr --genre-names {no}", "no/such"),
+    ("store merge {no} {store} -o {tmp}/t.zarr", "no/such"),
+    ("store merge {store} {store} -o {tmp}/t.zarr", "two or more different stores"),
     ("store export {no} --to npy -o {tmp}/npy", "no/such"),
     ("store export {store} --to npy -o {audio}", "holds other files"),
     ("store export {store} --to npy -o {tmp}/npy --feature chroma", "chroma"),
@@ -126,7 +128,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
 )
 """Command lines, and what their error names."""
 
-WRITTEN = {("mgc report", "output"), ("mgc store select", "output")}
+WRITTEN = {("mgc report", "output"), ("mgc store select", "output"), ("mgc store merge", "output")}
 """Paths of files that a command writes, which cannot be wrong before it has the content."""
 
 RUNNER = """

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from keywords import filter_tracks, load_source
 
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
+from mgc.cache.names import caseless
 from mgc.pipeline.sources.manifest import (
     Source,
     Track,
-    caseless,
     check_collisions,
     check_id,
     normalise_language,
