@@ -89,7 +89,7 @@ class Outputs:
     ----------
     logits : (B, C) float32.
     fused : (B, F) float32, vector of the track before the classifier; for the query head, the mean over time of what
-        it attends to.
+        it attends to, and None in training.
     audio_embedding, lyrics_embedding, tau : (B, P), (B, P) and (); None without projections.
     frames : (B, K, E) output frames of the audio encoder, on which both losses depend; None without projections.
     """

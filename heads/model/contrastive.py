@@ -63,7 +63,8 @@ class ContrastiveProjection(nn.Module):
             audio = self.audio(audio_BE.to(self.audio.weight.dtype))
             lyrics = self.lyrics(lyrics_BD.to(self.lyrics.weight.dtype))
             if self.normalise:
-                audio, lyrics = nn.functional.normalize(torch.stack([audio, lyrics]), dim=-1)
+                both = torch.stack([audio, lyrics])
+                audio, lyrics = both / (torch.linalg.vector_norm(both, dim=-1, keepdim=True) + 1e-12)
         return audio, lyrics
 
     @torch.no_grad()
@@ -75,13 +76,13 @@ class ContrastiveProjection(nn.Module):
             self.tau.clamp_(TAU_MIN, TAU_MAX)
 
 
-def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members: Tensor | None = None) -> Tensor:
+def symmetric_cross_entropy(scores: Tensor, same: Tensor | None = None, members: Tensor | None = None) -> Tensor:
     """Return the mean of the cross-entropies over rows and over columns, with targets on the diagonal.
 
     Parameters
     ----------
     scores : (B, B), rows audio, columns lyrics, divided by tau.
-    pairs : (B, B) bool, off-diagonal pairs that count as negatives; default: all.
+    same : (B, B) bool, off-diagonal pairs that do not count as negatives; default: none.
     members : (B,) bool, rows and columns that count; default: all.
 
     Returns
@@ -94,15 +95,15 @@ def symmetric_cross_entropy(scores: Tensor, pairs: Tensor | None = None, members
     Ru et al. 2023, Eq. 5 and 6. Shapes do not depend on data, so the host does not wait for the GPU.
     """
     own = torch.arange(len(scores), device=scores.device)
-    visible = torch.ones_like(scores, dtype=torch.bool) if pairs is None else pairs
-    n_members: Tensor | int = len(scores)
-    if members is not None:
-        visible = visible & members[:, None] & members
-        n_members = members.sum().clamp(min=1)
+    if members is None:
+        members = torch.ones_like(own, dtype=torch.bool)
+    visible = members[:, None] & members
+    if same is not None:
+        visible = visible > same
     # A row that sees itself alone, as one that takes no part does, has a loss and a gradient of exactly 0.
-    scores = torch.where(visible | (own[:, None] == own), scores, -torch.inf)
-    both = cross_entropy(scores, own, reduction="sum") + cross_entropy(scores.T, own, reduction="sum")
-    return both / (2 * n_members)
+    scores = torch.where(visible.fill_diagonal_(True), scores, -torch.inf)
+    both = torch.stack([scores.T, scores])  # of which the dimension after the first is normalised
+    return cross_entropy(both, own.expand(2, -1), reduction="sum") / (2 * members.sum().clamp(min=1))
 
 
 def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tensor, lyrics_key: Tensor) -> Tensor:
@@ -118,4 +119,4 @@ def contrastive_loss(audio: Tensor, lyrics: Tensor, tau: Tensor, track_key: Tens
     with torch.autocast(audio.device.type, enabled=False):
         scores = at_least_float32(audio) @ at_least_float32(lyrics).T / tau
         same = (track_key[:, None] == track_key[None, :]) | (lyrics_key[:, None] == lyrics_key[None, :])
-        return symmetric_cross_entropy(scores, pairs=~same, members=lyrics_key >= 0)
+        return symmetric_cross_entropy(scores, same, members=lyrics_key >= 0)

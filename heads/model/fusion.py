@@ -5,7 +5,9 @@ Shapes: B batch, K audio frames, L lyrics tokens, W model width, H heads, D text
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +55,16 @@ class CrossAttention(nn.Module):
         for layer in (self.query, self.key, self.value, self.out):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x_BQW: Tensor, other_BNW: Tensor, other_mask_BN: Tensor) -> Tensor:
-        query = self._split(self.query(x_BQW))
+    def forward(
+        self, x_BQW: Tensor, other_BNW: Tensor, other_mask_BN: Tensor, projected: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Attend; `x_BQW` may be (1, Q, W) for all tracks. `projected`: query, key and value, if computed elsewhere."""
+        if projected is None:
+            projected = self.query(x_BQW), *linear_together(other_BNW, self.key, self.value)
+        query, key, value = map(self._split, projected)
+        query = query.expand(len(key), -1, -1, -1)
         if self.uniform:
             query = query * 0.0
-        key, value = map(self._split, linear_together(other_BNW, self.key, self.value))
         mixed_BHQd = attend(query, key, value, other_mask_BN[:, None, None, :], self.dropout if self.training else 0.0)
         mixed: Tensor = self.out(mixed_BHQd.transpose(1, 2).flatten(2))
         return mixed
@@ -87,8 +94,10 @@ class CrossModalBlock(nn.Module):
         )
         self.ffn_norm = nn.LayerNorm(width) if ffn else None
 
-    def forward(self, x: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
-        z: Tensor = self.norm(x + self.attention(x, other, other_mask))
+    def forward(
+        self, x: Tensor, other: Tensor, other_mask: Tensor, projected: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        z: Tensor = self.norm(x + self.attention(x, other, other_mask, projected))
         if self.ffn is not None and self.ffn_norm is not None:
             z = self.ffn_norm(z + self.ffn(z))
         return z
@@ -166,18 +175,22 @@ class Fusion(nn.Module):
             tokens, mask_l = lyrics
             z_l = u_l = self.lyrics_projection(tokens)
         if self.audio_block is not None and self.lyrics_block is not None:
-            z_a = self.audio_block(u_a, u_l, mask_l)
-            z_l = self.lyrics_block(u_l, u_a, mask_a)
-        sequences, masks, pooled = [], [], []
+            audio_attention, lyrics_attention = self.audio_block.attention, self.lyrics_block.attention
+            query_a, *from_a = linear_together(u_a, audio_attention.query, lyrics_attention.key, lyrics_attention.value)
+            query_l, *from_l = linear_together(u_l, lyrics_attention.query, audio_attention.key, audio_attention.value)
+            z_a = self.audio_block(u_a, u_l, mask_l, (query_a, *from_l))
+            z_l = self.lyrics_block(u_l, u_a, mask_a, (query_l, *from_a))
+        sequences, masks = [], []
+        pools: list[Callable[[], Tensor]] = []
         if z_a is not None:
             sequences.append(z_a)
             masks.append(mask_a)
-            pooled.append(masked_mean(z_a, weights_a))
+            pools.append(functools.partial(masked_mean, z_a, weights_a))
         if z_l is not None:
             sequences.append(z_l)
             masks.append(mask_l)
-            pooled.append(self._pool_lyrics(z_l, mask_l))
-        return Fused(sequences=tuple(sequences), masks=tuple(masks), pooled=tuple(pooled))
+            pools.append(functools.partial(self._pool_lyrics, z_l, mask_l))
+        return Fused(sequences=tuple(sequences), masks=tuple(masks), pools=tuple(pools))
 
     def attention_maps(
         self, audio: tuple[Tensor, Tensor], lyrics: tuple[Tensor, Tensor]
@@ -210,17 +223,17 @@ class Fused:
     ----------
     sequences : Z_a (B, K, W) and Z_l (B, L, W).
     masks : (B, K) and (B, L) bool, true for valid frames and tokens.
-    pooled : means (B, W) float32 of the sequences.
+    pools : functions that return the means (B, W) float32 of the sequences, which not every head needs.
     """
 
     sequences: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
-    pooled: tuple[Tensor, ...]
+    pools: tuple[Callable[[], Tensor], ...]
 
     @property
     def vector(self) -> Tensor:
         """Fused vector f, (B, out_width) float32."""
-        return torch.cat(self.pooled, dim=-1)
+        return torch.cat([pool() for pool in self.pools], dim=-1)
 
     @property
     def memory(self) -> tuple[Tensor, Tensor]:

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .audio_cnn import CHANNELS, AudioEncoder, valid_mask
+from .audio_cnn import CHANNELS, AudioEncoder
 from .baselines import Pandeya, Santana
 from .batch import Batch, Outputs
 from .config import MEL, ModelConfig
 from .contrastive import ContrastiveProjection
 from .embeddings import EmbeddingEncoder
-from .fusion import Fused, Fusion, masked_mean
+from .fusion import Fusion, masked_mean
 from .graph import CROWDED_COSINE, GenreGraph, centre
 from .query import QueryHead
 from .system import System
@@ -154,7 +154,12 @@ class GenreModel(System):
         audio = self._encode_audio(batch) if self.config.modalities != "lyrics" else None
         lyrics = self._lyrics(batch) if self.no_lyrics is not None else None
         fused = self.fusion(audio, lyrics)
-        outputs = Outputs(logits=self._classify(fused), fused=fused.vector)
+        if self.query is not None:
+            # Training does not use the vector.
+            outputs = Outputs(logits=self.query(*fused.memory), fused=None if self.training else fused.vector)
+        else:
+            vector = fused.vector
+            outputs = Outputs(logits=self._classify(vector), fused=vector)
         if self.projection is not None and audio is not None:
             outputs.audio_embedding, outputs.lyrics_embedding = self.projection(
                 masked_mean(*audio), self._pooled_lyrics(batch)
@@ -191,18 +196,15 @@ class GenreModel(System):
         assert self.no_lyrics is not None
         states = batch.lyrics if batch.lyrics.shape[1] else batch.lyrics.new_zeros(len(batch), 1, self.config.text_dim)
         n_tokens = states.shape[1]
-        states = torch.where(valid_mask(batch.lyrics_tokens, n_tokens)[..., None], states, self.no_lyrics)
-        return states, valid_mask(batch.lyrics_tokens.clamp(min=1), n_tokens)
+        steps, lengths = torch.arange(n_tokens, device=states.device), batch.lyrics_tokens[:, None]
+        return torch.where((steps < lengths)[..., None], states, self.no_lyrics), steps < lengths.clamp(min=1)
 
     def _pooled_lyrics(self, batch: Batch) -> Tensor:
         """Return E_l, (B, D); 0 without lyrics, since gradients must be finite even for rows that the loss ignores."""
         states = batch.lyrics_pooled if self.config.lyrics_pooling == "mean" else self._lyrics(batch)[0][:, 0]
         return states.masked_fill((batch.lyrics_tokens == 0)[:, None], 0.0)
 
-    def _classify(self, fused: Fused) -> Tensor:
-        if self.query is not None:
-            return self.query(*fused.memory)  # type: ignore[no-any-return]
-        vector = fused.vector
+    def _classify(self, vector: Tensor) -> Tensor:
         with torch.autocast(vector.device.type, enabled=False):
             if self.graph is None:
                 assert self.classifier is not None

@@ -47,20 +47,18 @@ class QueryHead(nn.Module):
 
     def forward(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
         """Return logits (B, C) float32; `mask_BN` is true for valid frames and tokens."""
-        attended_BCW = self.block(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        attended_BCW = self.block(self._queries(), memory_BNW, mask_BN)
         with torch.autocast(memory_BNW.device.type, enabled=False):
-            logits: Tensor = (attended_BCW.to(self.output.dtype) * self._outputs()).sum(dim=-1)
-            return logits if self.bias is None else logits + self.bias
+            attended_CBW = attended_BCW.to(self.output.dtype).transpose(0, 1)
+            outputs = torch.addmm(self.output, self.nodes, self.name_output.weight.T)
+            bias = self.output.new_zeros(len(outputs)) if self.bias is None else self.bias
+            return torch.baddbmm(bias[:, None, None], attended_CBW, outputs[..., None]).squeeze(-1).T
 
     def attention_maps(self, memory_BNW: Tensor, mask_BN: Tensor) -> Tensor:
         """Return the attention weights per genre (B, H, C, N): rows sum to 1, and are 0 where `mask_BN` is false."""
-        maps: Tensor = self.block.attention.weights(self._queries(len(memory_BNW)), memory_BNW, mask_BN)
+        maps: Tensor = self.block.attention.weights(self._queries(), memory_BNW, mask_BN)
         return maps
 
-    def _queries(self, n_batch: int) -> Tensor:
-        queries: Tensor = self.name_query(self.nodes) + self.query
-        return queries.expand(n_batch, -1, -1)
-
-    def _outputs(self) -> Tensor:
-        outputs: Tensor = self.name_output(self.nodes) + self.output
-        return outputs
+    def _queries(self) -> Tensor:
+        """Return the queries for any track, (1, C, W)."""
+        return torch.addmm(self.query, self.nodes, self.name_query.weight.T)[None]

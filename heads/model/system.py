@@ -101,4 +101,4 @@ class System(nn.Module):
         levelled = at_level(self.config.mel_level, batch.mel.to(self.mel_mean.dtype), batch.mel_frames)
         normalised = (levelled - self.mel_mean) / self.mel_std
         valid = valid_mask(batch.mel_frames.clamp(min=1), normalised.shape[-1])
-        return normalised.masked_fill(~valid[:, None, :], 0.0) if batch.padded else normalised, valid
+        return torch.where(valid[:, None, :], normalised, 0.0) if batch.padded else normalised, valid

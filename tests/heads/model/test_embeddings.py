@@ -173,7 +173,7 @@ def test_each_input_has_the_same_share_of_the_mean_whatever_its_number_of_frames
         for each, part in zip(torch.split(u, [FRAMES // 32, 1, STEPS], dim=1), parts, strict=True)
     ]
     fused = net.fusion((frames, weights), net._lyrics(tracks))
-    torch.testing.assert_close(fused.pooled[0], torch.stack(means).mean(dim=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fused.pools[0](), torch.stack(means).mean(dim=0), atol=1e-5, rtol=1e-5)
     assert fused.masks[0].dtype == torch.bool
 
 

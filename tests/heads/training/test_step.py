@@ -97,9 +97,9 @@ def test_number_of_kernels_of_a_step_is_small_and_independent_of_clip_lengths(na
     kernels = {lengths: counted.kernels.total() - counted.kernels["_to_copy"] for lengths, counted in counts.items()}
     views = {lengths: counted.views.total() for lengths, counted in counts.items()}
     more = 30 if name == "mel and embeddings" else 0  # a second input
-    assert kernels["equal"] <= 250 + more
-    assert kernels["one 2 short"] == kernels["varied"] <= 330 + more
-    assert views["one 2 short"] == views["varied"] <= 450 + more
+    assert kernels["equal"] <= 205 + more
+    assert kernels["one 2 short"] == kernels["varied"] <= 250 + more
+    assert views["one 2 short"] == views["varied"] <= 410 + more
     assert not any(counted.waits for counted in counts.values())
 
 
