@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..heads.model.batch import Batch
     from ..heads.runs.published_model import LoadedModel
     from ..pipeline.sources.manifest import Source
+    from ..pipeline.text.encoder import TextEncoder
 
 _SEPARATE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_SEPARATE}]|[^\\s{_SEPARATE}]+")
@@ -146,6 +147,7 @@ def _explain(
     from ..heads.evaluation.predict import lyrics_warnings
     from ..heads.model.config import MEL
     from ..pipeline.sources.manifest import resolve_inside
+    from ..pipeline.text.encoder import TextSource, load_encoder
 
     model, mel = loaded.model, loaded.recipe.mel
     modalities = [name for name in ("audio", "lyrics") if model.config.modalities in ("both", name)]
@@ -174,11 +176,15 @@ def _explain(
             end_s = audio[heads.SECONDS].places[-1]["end_s"]
     attention = text = None
     if "lyrics" in modalities and int(batch.lyrics_tokens):
+        assert loaded.recipe.lyrics is not None
         text = _read_lyrics(loaded, row, source, lyrics, options)
         if text is None:
             remarks.append("words are not explained: a store has no text. Give the lyrics file with --lyrics.")
         else:
-            text, words = _words(loaded, text, options)
+            encoder = load_encoder(
+                TextSource(model=options.text_model, device=options.text_device, emulates=True), loaded.recipe.lyrics
+            )
+            text, words = split_words(encoder, text)
             batches = heads.without_words(batch, words.encoded)
             regions[heads.WORDS] = heads.score_regions(loaded, heads.WORDS, words.places, batches, on_progress)
             attention = heads.word_attention(loaded, batch, words.tokens, start_s, end_s)
@@ -274,15 +280,10 @@ def _read_lyrics(
     return load_lyrics(path, rule=rule, encoding=options.lyrics_encoding).text
 
 
-def _words(loaded: LoadedModel, text: str, options: PredictOptions) -> tuple[str, Words]:
+def split_words(encoder: TextEncoder, text: str) -> tuple[str, Words]:
     """Return the part of lyrics that the encoder keeps, and its words with token states."""
     from ..heads.evaluation.explain import Words
-    from ..pipeline.text.encoder import TextSource, load_encoder
 
-    assert loaded.recipe.lyrics is not None
-    encoder = load_encoder(
-        TextSource(model=options.text_model, device=options.text_device, emulates=True), loaded.recipe.lyrics
-    )
     spans = encoder.token_spans(text)
     text = text[: max(end for _, end in spans)]
     spans_of_words: list[tuple[int, int]] = []

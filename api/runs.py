@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def evaluate(
     store: Path,
     *,
     split: str = "test",
+    by: Sequence[str] = (),
     labels: Path | None = None,
     genre_delimiter: str | None = None,
     merge_genres: str | None = None,
@@ -34,6 +36,7 @@ def evaluate(
 
     Parameters
     ----------
+    by : columns of the track table, for metrics per slice (:func:`mgc.heads.evaluation.slices.slices_by`).
     labels, genre_delimiter, merge_genres : as for :func:`train`.
 
     Raises
@@ -50,7 +53,7 @@ def evaluate(
         from ..heads.runs.published_model import load_run
 
     with open_for(load_run(run), store) as features:
-        result = score(run, features, split=split, labels=relabelled.genres, on_progress=on_progress)
+        result = score(run, features, split=split, by=by, labels=relabelled.genres, on_progress=on_progress)
     try_report(run)
     return dataclasses.replace(result, warnings=[*relabelled.remarks, *result.warnings])
 

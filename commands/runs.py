@@ -43,6 +43,12 @@ def evaluate(
         Literal["train", "validation", "test", "all"],
         typer.Option(help="Split of the run; all: every track of the store."),
     ] = "test",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Metrics per language, flag, artists, labels or another column; repeatable."
+        ),
+    ] = None,
     labels: OtherLabels = None,
     genre_delimiter: GenreDelimiter = None,
     merge_genres: MergeGenres = None,
@@ -51,14 +57,16 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on stored tracks: all metrics, and one row per genre.
 
-    Example:
+    Examples:
       mgc evaluate runs/first songs.zarr
+      mgc evaluate runs/first songs.zarr --by language --by flag
     """
     with terminal.progress() as steps:
         metrics = api.evaluate(
             run,
             store,
             split=split,
+            by=by or (),
             labels=labels,
             genre_delimiter=genre_delimiter,
             merge_genres=merge_genres,
@@ -158,6 +166,8 @@ def print_metrics(result: Mapping[str, Any]) -> None:
         prior = number(baselines["label_prior"][name]["value"])
         to_stdout(f"{name.replace('_', ' ')}: {estimate(metrics[name])}; label prior: {prior}")
     _print_modalities(result["parts"])
+    for column, slices in result.get("slices", {}).items():
+        _print_slices(f"by {column}", slices)
     scale = result["calibration"]
     to_stdout(
         f"expected calibration error: {number(scale['expected_calibration_error'])}, per genre "
@@ -189,20 +199,24 @@ def print_metrics(result: Mapping[str, Any]) -> None:
 
 def _print_modalities(parts: Mapping[str, Any]) -> None:
     """Print metrics by modalities, if the tracks differ in these."""
+    scored = {name.replace("sound", "audio"): part for name, part in parts.items() if part["n_tracks"]}
+    if len(scored) > 1:
+        _print_slices("by modalities of the tracks", scored)
+
+
+def _print_slices(title: str, slices: Mapping[str, Any]) -> None:
     rows = [
         (
-            name.replace("sound", "audio"),
+            name,
             part["n_tracks"],
+            part["n_groups"],
             estimate(part["mean_average_precision"]),
             *(estimate(part["columns"][column]["jaccard"]) for column in (FIXED, TUNED)),
         )
-        for name, part in parts.items()
-        if part["n_tracks"]
+        for name, part in slices.items()
     ]
-    if len(rows) > 1:
-        print_table(
-            "by modalities of the tracks", ("", "tracks", "mAP", "Jaccard at 0.5", "Jaccard, overall threshold"), rows
-        )
+    heads = ("", "tracks", "groups", "mAP", "Jaccard at 0.5", "Jaccard, overall threshold")
+    print_table(title, heads, rows)
 
 
 UNDECIDED = {False: "not significant", True: "not tested"}

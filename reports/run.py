@@ -155,6 +155,7 @@ def write_report(run: Path, out: Path | None = None, *, audio_root: Path | None 
         metric_names={key: metric.name for key, metric in DECISION_METRICS.items()},
         metric_rows=_metric_rows(evaluation) if evaluation else [],
         parts={PARTS.get(key, key): part for key, part in evaluation.get("parts", {}).items() if part["n_tracks"]},
+        slices=evaluation.get("slices", {}),
         reliability=reliability(evaluation),
         genre_rows=genre_rows(evaluation, record.labels),
         confused=scored and confused_genres(scored),

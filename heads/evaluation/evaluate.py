@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..runs.documents import read_sealed
 from ..runs.published_model import LoadedModel, load_run
 from .predict import ScoredStore, lyrics_warnings, score_store, store_for, tracks_with_lyrics
 from .scored_tracks import METRICS_FILE, save_predictions
+from .slices import slices_by
 
 ALL = "all"
 """Split name for every labelled track of the store, including training tracks."""
@@ -57,6 +58,8 @@ class Evaluation(Result):
         thresholds are 0.5.
     baselines : metrics of the systems without features; see :mod:`mgc.heads.metrics.trivial_baselines`.
     parts : metrics by available modalities, without rows per genre, which would have too few tracks.
+    slices : column -> value -> metrics of the tracks with that value, likewise; empty without `by`, and then left out
+        of the JSON values.
     alignment : cross-modal retrieval, or the ``reason`` why it cannot be measured.
     predictions_sha256 : hash of the saved scores of the test split; None for other splits, and then left out of the
         JSON values.
@@ -81,12 +84,15 @@ class Evaluation(Result):
     alignment: Mapping[str, Any]
     warnings: Sequence[str]
     predictions_sha256: str | None = None
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, in their order, as JSON values."""
         values = super().to_dict()
         if self.predictions_sha256 is None:
             del values["predictions_sha256"]
+        if not self.slices:
+            del values["slices"]
         return values
 
 
@@ -95,6 +101,7 @@ def evaluate(
     store: FeatureStore,
     *,
     split: str = "test",
+    by: Sequence[str] = (),
     labels: GenresById | None = None,
     n_replicates: int = 1000,
     seed: int = 0,
@@ -110,6 +117,7 @@ def evaluate(
     run : run folder; with ``split="all"`` also a published model (``best/``).
     split : ``test``, ``validation`` or ``train`` of the run, or ``all`` tracks of `store`, which may be another store
         than the one the run was trained on.
+    by : columns of the track table; see :func:`mgc.heads.evaluation.slices.slices_by`.
     labels : genres by track id, in place of the store's own.
     n_replicates, seed : of the bootstrap over artists.
     save : write the result to the run's ``metrics.json``, under the name of the split, and the scores of test tracks to
@@ -140,6 +148,7 @@ def evaluate(
         )
     n_left_out = len(tracks) - len(enough)
     tracks, truth = tracks.take(enough), truth[enough]
+    masks_by_column = {column: slices_by(tracks, column) for column in by}
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     scored = score_store(
         loaded, store, rows, batch_size=batch_size, device=device, on_progress=within(on_progress, step="evaluate")
@@ -191,6 +200,9 @@ def evaluate(
             *lyrics_warnings(loaded, has_lyrics),
         ],
         predictions_sha256=sha256,
+        slices={
+            column: {name: summary(mask) for name, mask in masks.items()} for column, masks in masks_by_column.items()
+        },
     )
     if save and own is not None:
         path = run / METRICS_FILE

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ...cache.format.mel_scale import hz_to_mel, mel_to_hz
 from ...cache.format.recipe import MelRecipe
@@ -123,20 +124,24 @@ def bands(recipe: MelRecipe, n_bands: int) -> tuple[list[Place], list[int]]:
     return [{"low_hz": start, "high_hz": end} for start, end in ends], edges
 
 
-def without_cells(batch: Batch, edges: Sequence[int], axis: int) -> Iterator[Batch]:
-    """Yield the batch of a track, and then copies without the cells of its spectrogram between two `edges`.
+def masks(edges: Sequence[int], size: int) -> Tensor:
+    """Return (R, `size`) bool, true between two edges."""
+    step, ends = torch.arange(size), torch.tensor(edges)[:, None]
+    return (step >= ends[:-1]) & (step < ends[1:])
+
+
+def without_cells(batch: Batch, hidden: Tensor) -> Iterator[Batch]:
+    """Yield the batch of a track, and then copies without some cells of its spectrogram.
 
     Parameters
     ----------
-    axis : 1 for mel bands, 2 for frames.
+    hidden : (R, M or 1, T or 1) bool, true for the cells to hide in copy r.
     """
     yield batch
     mel = batch.mel.float()
     valid = mel[:, :, : int(batch.mel_frames.clamp(min=1))]
     quiet = torch.quantile(valid, FILL_PERCENTILE / 100, dim=2, keepdim=True)
-    step, ends = torch.arange(mel.shape[axis], device=mel.device), torch.tensor(edges, device=mel.device)[:, None]
-    hidden = (step >= ends[:-1]) & (step < ends[1:])
-    for chunk in torch.split(hidden.unsqueeze(3 - axis), _BATCH):
+    for chunk in torch.split(hidden.to(mel.device), _BATCH):
         yield _copies(batch, len(chunk)).with_tensors(mel=torch.where(chunk, quiet, mel))
 
 
@@ -151,10 +156,13 @@ def hide_mel(
 ) -> dict[str, Regions]:
     """Return time segments and groups of mel bands of a track whose clip starts at `start_s` of its file."""
     n_frames, frame_s = int(batch.mel_frames.clamp(min=1)), recipe.hop_length / recipe.sample_rate_hz
-    found = {SECONDS: (*segments(n_frames, n_segments, start_s, frame_s), 2), BANDS: (*bands(recipe, n_bands), 1)}
+    seconds, edges = segments(n_frames, n_segments, start_s, frame_s)
+    groups, group_edges = bands(recipe, n_bands)
+    in_time = without_cells(batch, masks(edges, batch.mel.shape[-1])[:, None, :])
+    in_bands = without_cells(batch, masks(group_edges, recipe.n_mels)[:, :, None])
     return {
-        kind: score_regions(loaded, kind, places, without_cells(batch, edges, axis), on_progress)
-        for kind, (places, edges, axis) in found.items()
+        SECONDS: score_regions(loaded, SECONDS, seconds, in_time, on_progress),
+        BANDS: score_regions(loaded, BANDS, groups, in_bands, on_progress),
     }
 
 
