@@ -81,7 +81,8 @@ def predict(
     refuse_other_timeline(timeline)
     songs = read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
     refuse_other_timeline(timeline, 1 if isinstance(songs, Path) else len(songs.tracks))
-    return _predict(load(folder), songs, options, output=output, timeline=timeline, on_progress=on_progress)
+    loaded = _with_genres(load(folder), options)
+    return _predict(loaded, songs, options, output=output, timeline=timeline, on_progress=on_progress)
 
 
 def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, text_device: str = "cpu") -> Model:
@@ -104,6 +105,19 @@ def load(run: Path) -> LoadedModel:
         from ..heads.runs.published_model import load_run
 
     return load_run(run)
+
+
+def _with_genres(loaded: LoadedModel, options: PredictOptions) -> LoadedModel:
+    """Return the model with the genres of the options that it was not trained on; without any, the model itself."""
+    if not options.genres:
+        return loaded
+    from ..heads.evaluation.zero_shot import check_zero_shot, with_zero_shot
+
+    check_zero_shot(loaded)
+    with extra("extract"):
+        from ..pipeline.text.encoder import TextSource, embed_prompts
+    source = TextSource(model=options.text_model, device=options.text_device, emulates=True)
+    return with_zero_shot(loaded, options.genres, lambda names: embed_prompts(names, loaded.recipe, source))
 
 
 class Model:
@@ -297,7 +311,7 @@ def _predict_whole_songs(
     def blocks() -> Iterator[PredictedBlock]:
         nonlocal n_windows
         counts = count_windows(source, recipe, on_progress)
-        cuts = loaded.thresholds.cuts(options.threshold)
+        cuts = loaded.cuts(options.threshold)
         for batch in batch_songs(source, counts, recipe):
             share = within(on_progress, before=n_windows, total=sum(counts), note="windows")
             with extracted(batch.source, loaded, options, share, batch.starts_s) as store:
@@ -328,7 +342,9 @@ def _predict_whole_songs(
             yield block
 
     about = [f"scores of the model {loaded.training.model}, modalities: {loaded.training.modalities}"]
-    with timeline_file(timeline, loaded.genres, about) as add_timeline:
+    n_trained = len(loaded.genres) - loaded.n_zero_shot
+    labels = [*loaded.genres[:n_trained], *(f"{name} (zero-shot)" for name in loaded.genres[n_trained:])]
+    with timeline_file(timeline, labels, about) as add_timeline:
         result = collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
     remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
@@ -353,7 +369,10 @@ def _remarks(
 ) -> list[str]:
     from ..heads.evaluation.predict import explain_missing_lyrics, lyrics_warnings
 
-    remarks = [loaded.thresholds.describe(threshold, loaded.genres)]
+    n_trained = len(loaded.genres) - loaded.n_zero_shot
+    remarks = [loaded.thresholds.describe(threshold, loaded.genres[:n_trained])]
+    if unseen := loaded.genres[n_trained:]:
+        remarks.append(f"zero-shot, from the name only: {join_names(unseen)}. These scores have no threshold.")
     if loaded.recipe.lyrics is None:
         remarks.append("The model uses audio only, so lyrics are ignored.")
     elif not has_lyrics.all():

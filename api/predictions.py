@@ -32,6 +32,7 @@ class Prediction:
 
     Attributes
     ----------
+    zero_shot : scores of genres that the model was not trained on, by name; these are never in `genres`.
     windows, failed_windows : of a whole song (``windows="all"``), the number of windows in the mean, and of those that
         could not be decoded; ``detail`` describes the first of these. None for one clip.
     """
@@ -44,6 +45,7 @@ class Prediction:
     detail: str | None = None
     windows: int | None = None
     failed_windows: int | None = None
+    zero_shot: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

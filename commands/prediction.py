@@ -14,7 +14,7 @@ from ..cache.errors import ConfigError
 from ..cache.messages import counted, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from . import api
-from .console import Listing, Terminal, number, print_list, print_table, to_stderr, to_stdout
+from .console import Listing, Terminal, number, print_list, print_table, split_names, to_stderr, to_stdout
 from .options import AudioDevice, Config, LyricsEncoding, RunArgument, TextDevice, complete_text_model, verbose_flags
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ def predict(
         ),
     ],
     lyrics: Lyrics = None,
+    genres: Annotated[
+        str | None, typer.Option(help="Further genres to score by name, zero-shot; needs --head query.")
+    ] = None,
     output: Output = None,
     timeline: TimelineFile = None,
     options: Annotated[PredictOptions, predict_flags],
@@ -106,6 +109,7 @@ def predict(
       mgc predict runs/first song.mp3 --windows all
       mgc predict runs/first song.mp3 --timeline song.html
       mgc predict runs/first songs.zarr -o scores.parquet
+      mgc predict runs/query song.mp3 --genres "shoegaze,trap"
       find music -name '*.flac' | mgc predict runs/first - -o scores.csv
     """
     from ..cache.format.plan import is_store
@@ -113,6 +117,8 @@ def predict(
     inputs, from_stdin = _read_paths(inputs)
     if from_stdin:
         options = dataclasses.replace(options, missing_ok=True)
+    if genres is not None:
+        options = dataclasses.replace(options, genres=tuple(split_names(genres)))
     with terminal.progress() as steps:
         result = api.predict(run, inputs, options, lyrics=lyrics, output=output, timeline=timeline, on_progress=steps)
     of_store = len(inputs) == 1 and is_store(inputs[0])
@@ -264,10 +270,11 @@ def print_predictions(predictions: Sequence[Prediction], top: int, noun: str = "
         best = sorted(prediction.scores.items(), key=lambda item: -item[1])[:top]
         none = f"no {noun} reaches the threshold; highest: {best[0][0]} {best[0][1]:.3f}"
         to_stdout(f"{printable(prediction.id)}{remarks}: {', '.join(prediction.genres) or none}")
-        width = max(len(genre) for genre, _ in best)
-        for genre, score in best:
-            mark = "*" if genre in prediction.genres else " "
-            to_stdout(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}")
+        unseen = sorted(prediction.zero_shot.items(), key=lambda item: -item[1])
+        width = max(len(genre) for genre, _ in best + unseen)
+        for i, (genre, score) in enumerate(best + unseen):
+            mark, note = "*" if i < len(best) and genre in prediction.genres else " ", " zero-shot" * (i >= len(best))
+            to_stdout(f"  {mark} {genre:<{width}}  {'█' * round(score * 30):<30} {score:.3f}{note}")
 
 
 _N_PRINTED = 3

@@ -185,7 +185,7 @@ def predict_blocks(
         As :func:`score_store`.
     """
     store = store_for(loaded, store)
-    cuts = loaded.thresholds.cuts(options.threshold)
+    cuts = loaded.cuts(options.threshold)
     tracks = store.newest_tracks(["row", "id", "flags", "reason", "detail"])
     rows = np.asarray(tracks.column("row"), dtype=np.int64)
     has_scores = store.status[rows] == OK
@@ -209,6 +209,7 @@ def predict_blocks(
             has_scores=scored,
             scores=scores,
             predicted=scored[:, None] & (scores >= cuts),
+            n_zero_shot=loaded.n_zero_shot,
         )
 
 

@@ -31,6 +31,7 @@ class PredictOptions:
         detects it.
     audio_model, audio_device : location of the pretrained audio encoder of the model's audio input (``hf:FOLDER``),
         whose hashes must match, and its device. None takes the name in the recipe.
+    genres : names of genres to score without training, for a model with the genre-query head.
     text_model, text_device : local path of the model's text encoder, whose hashes must match, and its device.
     """
 
@@ -45,6 +46,7 @@ class PredictOptions:
     text_device: str = "cpu"
     audio_model: str | None = None
     audio_device: str = "cpu"
+    genres: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.windows not in ("one", "all"):

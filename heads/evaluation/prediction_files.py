@@ -34,6 +34,8 @@ _ABOUT = (
     ("reason", pa.string()),
     ("detail", pa.string()),
 )
+ZERO_SHOT_PREFIX = "zero-shot score: "
+"""Prefix of the names of score columns of genres that the model was not trained on."""
 _WINDOWS = (("windows", pa.int32()), ("failed_windows", pa.int32()))
 
 
@@ -49,6 +51,7 @@ class PredictedBlock:
     has_scores : (n,) bool, False for failed tracks.
     scores : (n, C) float32; NaN for failed tracks.
     predicted : (n, C) bool, predicted genres.
+    n_zero_shot : number of genres at the end that the model was not trained on; these are never predicted.
     """
 
     tracks: pa.Table
@@ -56,6 +59,14 @@ class PredictedBlock:
     has_scores: npt.NDArray[np.bool_]
     scores: npt.NDArray[np.float32]
     predicted: npt.NDArray[np.bool_]
+    n_zero_shot: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the C columns of scores."""
+        n_trained = len(self.genres) - self.n_zero_shot
+        prefixes = [SCORE_PREFIX] * n_trained + [ZERO_SHOT_PREFIX] * self.n_zero_shot
+        return [f"{prefix}{genre}" for prefix, genre in zip(prefixes, self.genres, strict=True)]
 
 
 def _about(block: PredictedBlock) -> tuple[tuple[str, pa.DataType], ...]:
@@ -101,17 +112,20 @@ def refuse_other_suffix(path: Path) -> None:
 def predicted_rows(block: PredictedBlock) -> Iterator[dict[str, Any]]:
     """Yield tracks as plain values.
 
-    Keys: id, genres (the highest score first), scores (by genre; empty for a failed track), flags, reason, detail.
+    Keys: id, genres (the highest score first), scores and zero_shot (by genre; empty for a failed track), flags,
+    reason, detail.
     Predictions of whole songs also have windows and failed_windows. The flag NO_LABEL is left out, since prediction
     needs no labels.
     """
+    n_trained = len(block.genres) - block.n_zero_shot
     by_score = np.argsort(-block.scores, axis=1, kind="stable")
     columns = (block.has_scores.tolist(), block.scores.tolist(), block.predicted.tolist(), by_score.tolist())
     for track, has_scores, scores, predicted, order in zip(block.tracks.to_pylist(), *columns, strict=True):
         yield {
             "id": track["id"],
             "genres": [block.genres[i] for i in order if predicted[i]],
-            "scores": dict(zip(block.genres, scores, strict=True)) if has_scores else {},
+            "scores": dict(zip(block.genres[:n_trained], scores, strict=False)) if has_scores else {},
+            "zero_shot": dict(zip(block.genres[n_trained:], scores[n_trained:], strict=True)) if has_scores else {},
             "flags": (Flag(track["flags"]) & ~Flag.NO_LABEL).names,
             "reason": track["reason"],
             "detail": track["detail"],
@@ -131,8 +145,8 @@ def _write_parquet(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
 def _table(block: PredictedBlock) -> pa.Table:
     rows = list(predicted_rows(block))
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in _about(block)}
-    for genre, scores in zip(block.genres, block.scores.T, strict=True):
-        columns[f"{SCORE_PREFIX}{genre}"] = pa.array(scores, mask=~block.has_scores)
+    for name, scores in zip(block.columns, block.scores.T, strict=True):
+        columns[name] = pa.array(scores, mask=~block.has_scores)
     return pa.table(columns)
 
 
@@ -140,14 +154,15 @@ def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a track of :func:`predicted_rows` with one value per column, as in CSV; a failed track has no scores."""
     about = [name for name, _ in (*_ABOUT, *_WINDOWS) if name in row]
     cells = {name: "|".join(row[name]) if isinstance(row[name], list) else row[name] for name in about}
-    return cells | {f"{SCORE_PREFIX}{genre}": score for genre, score in row["scores"].items()}
+    cells |= {f"{SCORE_PREFIX}{genre}": score for genre, score in row["scores"].items()}
+    return cells | {f"{ZERO_SHOT_PREFIX}{genre}": score for genre, score in row["zero_shot"].items()}
 
 
 def _write_csv(draft: Path, blocks: Iterator[PredictedBlock]) -> None:
     with draft.open("x", newline="", encoding="utf-8") as file:
         for n, block in enumerate(blocks):
             if n == 0:
-                columns = [*(name for name, _ in _about(block)), *(f"{SCORE_PREFIX}{genre}" for genre in block.genres)]
+                columns = [*(name for name, _ in _about(block)), *block.columns]
                 writer = csv.DictWriter(file, columns, lineterminator="\n")
                 writer.writerow(csv_header(columns))
             writer.writerows(csv_row(flat_row(row)) for row in predicted_rows(block))

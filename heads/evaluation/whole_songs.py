@@ -72,6 +72,7 @@ def mean_over_windows(
         has_scores=n_read > 0,
         scores=mean,
         predicted=(n_read > 0)[:, None] & (mean >= cuts),
+        n_zero_shot=blocks[0].n_zero_shot,
     )
 
 

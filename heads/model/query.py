@@ -59,6 +59,16 @@ class QueryHead(nn.Module):
         maps: Tensor = self.block.attention.weights(self._queries(), memory_BNW, mask_BN)
         return maps
 
+    @torch.no_grad()
+    def add_untrained(self, nodes: Tensor) -> None:
+        """Append genres with (Z, D) name vectors; their free vectors and biases are the means of the trained ones."""
+        self.nodes = torch.cat([self.nodes, nodes])
+        for name in ("query", "output", "bias"):
+            if (trained := getattr(self, name)) is not None:
+                mean = trained.mean(dim=0, keepdim=True)
+                new = nn.Parameter(torch.cat([trained, mean.expand(len(nodes), *trained.shape[1:])]))
+                setattr(self, name, new)
+
     def _queries(self) -> Tensor:
         """Return the queries for any track, (1, C, W)."""
         return torch.addmm(self.query, self.nodes, self.name_query.weight.T)[None]

@@ -65,6 +65,7 @@ class LoadedModel:
     train_counts, n_train : training tracks per genre, (C,), and in total.
     majority : (C,) bool, the label set that fits the training tracks best.
     n_without_lyrics : training tracks without lyrics. With 0, scores of tracks without lyrics are unreliable.
+    n_zero_shot : number of genres at the end without training; see :mod:`mgc.heads.evaluation.zero_shot`.
     """
 
     folder: Path
@@ -81,6 +82,11 @@ class LoadedModel:
     n_without_lyrics: int
     epoch: int
     validation: dict[str, Any]
+    n_zero_shot: int = 0
+
+    def cuts(self, choice: str) -> npt.NDArray[np.float64]:
+        """Return the thresholds of all outputs, (C,); infinite for genres without training, which have none."""
+        return np.append(self.thresholds.cuts(choice), np.full(self.n_zero_shot, np.inf))
 
     @property
     def label_prior(self) -> npt.NDArray[np.float64]:
