@@ -14,9 +14,11 @@ from ..cache.errors import ConfigError, MgcError
 from ..cache.format.plan import SEALED_SUFFIXES, is_store, read_plan
 from ..cache.format.recipe import Recipe
 from ..cache.format.records import committed
+from ..cache.places import ObjectPath, place, refuse_object_store
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
 from ..cache.upkeep.hdf5_writer import only_writer, seal_store, unpack_records, unpack_store
+from ..cache.writing.remote import remote_of, writable_folder
 from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra, with_changes
 
@@ -40,7 +42,7 @@ def extract(
     Parameters
     ----------
     source : tracks, such as ``read_source("songs/").source``.
-    store : a Zarr store, or with the suffix ``.h5`` a sealed one.
+    store : a Zarr store, locally or at the URL of an object store; or with the suffix ``.h5`` a local sealed one.
     options : features, workers and other settings.
     changes : options by name, in place of those in `options`: ``extract(source, store, clip_s=10.0)``.
 
@@ -51,7 +53,21 @@ def extract(
         If a name in `changes` is not an option.
     """
     options = with_changes(options or ExtractOptions(), changes)
+    if isinstance(url := place(store), ObjectPath):
+        if url.suffix in SEALED_SUFFIXES:
+            raise ConfigError(f"{url}: a sealed store is a local file. Use a .zarr name, or a local path.")
+        store = writable_folder(url)
+        if (remote := remote_of(store)) is not None:
+            remote.refuse_other_contents()
+            remote.refuse_without_conditions()
+            remote.pull()
+            with remote.errors():
+                return _extract(source, store, options, on_progress)
     refuse_without_links(store)
+    return _extract(source, store, options, on_progress)
+
+
+def _extract(source: Source, store: Path, options: ExtractOptions, on_progress: Progress) -> ExtractReport:
     if options.scheduler is not None:
         options.scheduler.checked_address()
     with extra("extract"):
@@ -108,6 +124,8 @@ def plan(
     with extra("extract"):
         from ..pipeline.extraction.trial import forecast
 
+    if store is not None:
+        refuse_object_store(store, "A forecast is saved next to a local store: leave out -o.")
     if not source.tracks:
         raise ConfigError("no tracks to plan for: the source is empty, or the filters removed all tracks")
     prediction = forecast(source, options, sample=sample, on_progress=on_progress)

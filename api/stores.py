@@ -208,7 +208,9 @@ def _encoder_of(recipe: FeatureSetRecipe, options: ExtractOptions) -> TextSource
 
 
 def _refuse_sealed(path: Path) -> None:
-    refuse_object_store(path, "Change the local store, then copy it again with `mgc store copy`.")
+    refuse_object_store(
+        path, "Copy the store to a local folder with `mgc store copy`, change it there, then copy it back."
+    )
     if path.is_file():
         raise ConfigError(
             f"{path}: a sealed store cannot be changed. Convert it (mgc store convert {path} "

@@ -31,7 +31,7 @@ def hold(file: Path, *, take_over: bool = False) -> Iterator[bool]:
     ----------
     take_over : replace the claim of another process, which the caller knows to be dead.
     """
-    claim = {"host": socket.gethostname(), "space": _process_space(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    claim = new_claim()
     if take_over:
         file.unlink(missing_ok=True)
     if not _take(file, claim):
@@ -48,6 +48,11 @@ def hold(file: Path, *, take_over: bool = False) -> Iterator[bool]:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(file.read_bytes()) == claim:
                 file.unlink()
+
+
+def new_claim() -> dict[str, object]:
+    """Return the content of a new claim of this process."""
+    return {"host": socket.gethostname(), "space": _process_space(), "pid": os.getpid(), "id": uuid.uuid4().hex}
 
 
 @contextmanager
@@ -130,10 +135,18 @@ def _take(file: Path, claim: dict[str, object]) -> bool:
 def _is_abandoned(file: Path, now: float) -> bool:
     try:
         with open_regular(file) as opened:
-            owner, age_s = json.load(opened), now - file.stat().st_mtime
+            return is_void(opened.read(), now - file.stat().st_mtime)
+    except (OSError, ValueError):
+        return True
+
+
+def is_void(claim: bytes, age_s: float) -> bool:
+    """Return whether the owner of a claim has ended: its process is gone, or it has not touched it for long."""
+    try:
+        owner = json.loads(claim)
         own, pid = _process_space(), int(owner["pid"])
         is_visible = (owner["host"], owner.get("space", own)) == (socket.gethostname(), own)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return True
     if not is_visible or age_s > STALE_S:  # the process id may have been reused
         return age_s > STALE_S

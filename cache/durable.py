@@ -270,7 +270,11 @@ def unseal(path: Path) -> dict[str, Any]:
         If the text is not a JSON object, or does not match its own sha256.
     """
     with open_regular(path) as file:
-        text = file.read()
+        return unseal_bytes(file.read(), path)
+
+
+def unseal_bytes(text: bytes, path: Path | str) -> dict[str, Any]:
+    """Do the same with the content of a file; `path` is for the message."""
     try:
         document = json.loads(text)
         if not isinstance(document, dict):

@@ -30,6 +30,10 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
     """There is no feature store at the given path."""
 
 
+class AccessDeniedError(StoreError, PermissionError):
+    """A service refuses the credentials of the environment, or needs some."""
+
+
 class StoreFormatError(StoreError, ValueError):
     """This code cannot read the format version or the metadata of the store."""
 

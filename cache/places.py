@@ -10,7 +10,7 @@ from typing import Self
 from .errors import ConfigError
 
 SCHEMES = ("s3", "gs", "az")
-"""URL schemes of object stores that :mod:`mgc.cache.reading.object_folder` opens."""
+"""URL schemes of object stores that :mod:`mgc.cache.object_folder` opens."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.]{1,9}):/{1,3}(.*)", re.DOTALL)
 _WEB = ("http", "https", "ftp", "file")
@@ -70,6 +70,12 @@ def place(path: str | os.PathLike[str]) -> Path:
     if not pieces[0] or not {"", ".", ".."}.isdisjoint(pieces) or "\0" in rest:
         raise ConfigError(f"{scheme}://{rest}: not the URL of a store. Use {scheme}://BUCKET/PATH.")
     return ObjectPath(f"{scheme}:", *pieces)
+
+
+def web_url(path: str | os.PathLike[str]) -> str | None:
+    """Return an ``http`` or ``https`` URL; None for any other path. A ``Path`` merges the slashes after the scheme."""
+    match = _URL.fullmatch(os.fspath(path))
+    return f"{match[1]}://{match[2]}" if match is not None and match[1] in ("http", "https") else None
 
 
 def refuse_object_store(path: Path, advice: str) -> None:

@@ -59,7 +59,7 @@ def print_damages(damages: Sequence[Damage], store: Path, advice: str) -> None:
 
 def repair_advice(store: Path) -> str:
     if isinstance(store, ObjectPath):
-        return "Repair the local store, then copy it again with `mgc store copy`."
+        return "Repair a local copy, then copy it again with `mgc store copy`; or extract to a new URL."
     if store.is_file():
         return "A sealed store cannot be repaired. Restore the file from a copy."
     return f"Repair the store from its source: {from_source(store)}"

@@ -48,6 +48,27 @@ def create_full(path: Path) -> Path:
     return path
 
 
+def continue_full(path: Path) -> None:
+    """Write two generations, two added feature sets and a second version of a part, or continue after a kill."""
+    if not (path / "plan.json").is_file():
+        create(path)
+    roll_forward(path)
+    fill(path)
+    plan = read_plan(path)
+    if "other" not in plan.added:
+        plan = add_feature_set(path, plan, "other", OTHER, np.ones((2, 6), np.float32))
+    if "tempo" not in plan.added:
+        plan = add_feature_set(path, plan, "tempo", TEMPO)
+    if len(plan.generations) == 1:
+        append_late_track(path)
+    fill_pending(path)
+    if committed(path, "tempo")[0] == 0:
+        arrays, outcomes = content(path, read_plan(path), 0, "tempo")
+        arrays["tempo"] = arrays["tempo"] + 1
+        commit_part(path, 0, arrays, outcomes, feature_set="tempo", new_version=True)
+    roll_forward(path)
+
+
 def fill_pending(path: Path) -> None:
     """Embed missing genres and commit missing parts, as an extraction does; takedowns stay empty."""
     plan = read_plan(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .recipe import ExtractorRecipe
 from .schema import OK, array_name, length_name
 from .tables import outcome_schema, read_table
 
-COMMITS, ROWS, QUARANTINE = "commits", "rows", "quarantine"
+COMMITS, ROWS, QUARANTINE, STAGING = "commits", "rows", "quarantine", "staging"
 _RECORD = re.compile(rf"{COMMITS}/(?:(.+)/)?({NUMBER})(?:\.({NUMBER}))?\.json")
 _SEARCH_DEPTH = 8
 """Numbers to try beyond the last existing record, as older ones may have been lost, or deleted with a quarantine/."""
@@ -80,6 +81,26 @@ def required_keys(plan: Plan, part: int, feature_set: str | None, outcomes: pa.T
         names |= {array_name(kind, feature_set) for kind in kinds}
     objects = {layout.object_key(spec, part) for name, spec in specs.items() if name in names}
     return {outcomes_key(part, feature_set), *objects}
+
+
+def staging_label(key: str) -> str:
+    """Return how the names of all staging entries of a record start, before a ``~``."""
+    return key.removesuffix(".json").replace("/", "+")
+
+
+def staged_key(key: str, record: Mapping[str, Any]) -> str:
+    """Return the key of the folder of the objects of a record until they are installed."""
+    return f"{STAGING}/{staging_label(key)}~{record['digest']}"
+
+
+def labels_to_keys(labels: Iterable[str]) -> set[str]:
+    """Return the keys of records from the names of their staging entries."""
+    return {label.partition("~")[0].replace("+", "/") + ".json" for label in labels if "~" in label}
+
+
+def makes_rows_visible(item: Mapping[str, Any]) -> bool:
+    """Return whether an object of a record shows rows to readers, so that it is installed last."""
+    return str(item["key"]).startswith((f"{ROWS}/", "status"))
 
 
 def quarantine_folder(part: int, n: int, feature_set: str | None = None) -> str:

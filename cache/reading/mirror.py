@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..durable import inside, make_folders
-from ..errors import MgcError, StoreCorruptError, StoreError, StoreNotFoundError
+from ..durable import inside, make_folders, unseal_bytes
+from ..errors import MgcError, StoreCorruptError, StoreNotFoundError
 from ..format.documents import is_record_key
-from ..format.plan import PLAN_FILE
+from ..format.plan import PLAN_FILE, generation_key
+from ..format.records import STAGING, labels_to_keys
+from ..object_folder import Listed, ObjectFolder, in_threads
 from ..places import ObjectPath
-from ..writing.publish import STAGING
-from .object_folder import Listed, ObjectFolder, in_threads
 
 _AT_ONCE = re.compile(r"plan\.json|(?:generations|features|drops|tracks|genres)/.*|rows/[0-9]+\.parquet")
 """Objects that every command reads."""
@@ -43,14 +43,10 @@ class Mirror:
 
     def __init__(self, objects: ObjectFolder, listing: dict[str, Listed]) -> None:
         self.url, self.objects, self.listing = objects.url, objects, listing
-        if PLAN_FILE not in listing:
+        if PLAN_FILE not in listing or generation_key(0) not in listing:
             raise StoreNotFoundError(
                 f"{self.url}: not a feature store (no {PLAN_FILE}). Check the URL, or repeat an interrupted "
-                "`mgc store copy`. A sealed store (.h5) is read from a local copy."
-            )
-        if any(key.startswith(f"{STAGING}/") for key in listing):
-            raise StoreError(
-                f"{self.url}: copied during an extraction (it has {STAGING}/). Copy it again with `mgc store copy`."
+                "`mgc extract` or `mgc store copy`. A sealed store (.h5) is read from a local copy."
             )
         self.folder = Path(tempfile.mkdtemp(prefix="mgc-mirror-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -66,7 +62,7 @@ class Mirror:
     def open(cls, url: ObjectPath) -> Mirror:
         """Return a mirror of the objects that exist now; a process makes a new one only where they have changed."""
         objects = ObjectFolder(url)
-        listing = objects.listing()
+        listing = _installed(objects, objects.listing())
         mirror = _open.get(url)
         if mirror is None or mirror.listing != listing:
             mirror = _open[url] = cls(objects, listing)
@@ -116,3 +112,19 @@ class Mirror:
         make_folders(self.folder, key)
         with path.open("xb") as file:
             file.truncate(size)
+
+
+def _installed(objects: ObjectFolder, listing: dict[str, Listed]) -> dict[str, Listed]:
+    """Return a listing without staging, and without the records of an extraction that are not rolled forward yet.
+
+    A list is no snapshot: objects may be installed after it has passed their keys, and before it reaches their staging.
+    Reading such an object raises an error, never gives a value.
+    """
+    visible = {key: listed for key, listed in listing.items() if not key.startswith(f"{STAGING}/")}
+    staged = labels_to_keys(key.split("/")[1] for key in listing.keys() - visible.keys())
+    for record_key in sorted(staged & visible.keys()):
+        keys = {item["key"] for item in unseal_bytes(objects.get(record_key), f"{objects.url}/{record_key}")["objects"]}
+        if not keys <= visible.keys():
+            for key in (record_key, *keys):
+                visible.pop(key, None)
+    return visible

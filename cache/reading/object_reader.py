@@ -15,10 +15,10 @@ from ..errors import StoreCorruptError
 from ..format.layout import object_key
 from ..format.records import commit_key, newest_record, read_commit
 from ..format.schema import ArraySpec, added_arrays
+from ..object_folder import in_threads
 from ..places import ObjectPath
 from .mapped_shard import CHECKSUM_BYTES, NO_CHUNK, MappedShard, check_chunk, chunk_bytes, index_bytes, read_index
 from .mirror import Mirror
-from .object_folder import in_threads
 from .shard_cache import ShardCache
 from .zarr_reader import ZarrReader
 

@@ -19,14 +19,13 @@ from ..durable import inside, make_folders, names_in, open_regular, replace_file
 from ..errors import ConfigError, StoreCorruptError, StoreError, StoreNotFoundError
 from ..format.documents import is_record_key
 from ..format.plan import PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_keys, read_plan
-from ..format.records import commit_key, committed, read_commit, record_files
+from ..format.records import STAGING, commit_key, committed, read_commit, record_files
 from ..messages import counted, size
+from ..object_folder import ObjectFolder, in_threads
 from ..places import ObjectPath, place
 from ..reading.mirror import Mirror
-from ..reading.object_folder import ObjectFolder, in_threads
 from ..steps import Progress, silent
 from ..writing.commits import matches_plan, roll_forward, uninstalled_parts
-from ..writing.publish import STAGING
 from ..writing.takedowns import DROPS
 
 _LOG = "log"

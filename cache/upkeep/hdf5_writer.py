@@ -30,7 +30,7 @@ from ..format import layout
 from ..format.documents import is_record_key, refuse_foreign_files
 from ..format.plan import FOLDERS, PLAN_FILE, SEALED_SUFFIXES, Plan, feature_set_key, object_keys, read_plan
 from ..format.recipe import TextRecipe
-from ..format.records import COMMITS, ROWS, committed, part_folder
+from ..format.records import COMMITS, ROWS, STAGING, committed, part_folder
 from ..format.schema import ABSENT, ArraySpec, added_arrays, is_fill, track_arrays
 from ..format.tables import genre_table
 from ..messages import counted, printable
@@ -40,7 +40,7 @@ from ..reading.hdf5_reader import JSON_ATTRIBUTES, USER_BLOCK
 from ..reading.reader import StoreReader
 from ..reading.zarr_reader import ZarrReader
 from ..steps import Progress, silent
-from ..writing import commits, publish
+from ..writing import commits
 from ..writing.takedowns import DROPS
 from .compact import uncompacted
 from .seal import seal_problem, write_seal
@@ -268,7 +268,7 @@ def _unpack_records(file: h5py.File, store: Path) -> Plan:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(dataset[:].tobytes())
     plan = read_plan(store)
-    layout.install_metadata(store, plan.metadata, store / publish.STAGING)
+    layout.install_metadata(store, plan.metadata, store / STAGING)
     return plan
 
 
@@ -283,7 +283,7 @@ def _unpack(file: h5py.File, store: Path, progress: Progress) -> None:
         arrays = {spec.name: file[spec.name][rows.start : rows.stop] for spec in plan.arrays(feature_set)}
         commits.restore_part(store, part, arrays, feature_set)
         progress("unpack", done, len(parts))
-    (store / publish.STAGING).rmdir()
+    (store / STAGING).rmdir()
     fsync_tree(store)
 
 

@@ -16,9 +16,9 @@ from ..format.plan import read_plan
 from ..format.recipe import Recipe, TextRecipe
 from ..format.records import committed, read_commit
 from ..format.schema import FORMAT_VERSION, added_arrays
-from ..places import refuse_object_store
 from ..reading.store import FeatureStore
 from ..writing.publish import staged
+from ..writing.remote import remote_of, writable_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +155,14 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     ------
     StoreNotFoundError
     """
-    refuse_object_store(store, "Copies of a store are not extracted: watch the local store.")
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     seen: set[int] = set()
     started, first = time.monotonic(), 0
     while True:
+        store = writable_folder(store)
+        if (remote := remote_of(store)) is not None:
+            remote.pull()
         plan = read_plan(store)
         for part in {part for part in committed(store) if part < plan.n_parts} - seen:
             record = read_commit(store, part)

@@ -16,9 +16,9 @@ from typing import Any
 from ..durable import fsync_dir, make_folders, replace_file, seal
 from ..format import layout
 from ..format.plan import FEATURES, PLAN_FILE
-from ..format.records import QUARANTINE, commit_key, keys_of_part, newest_record, quarantine_folder
+from ..format.records import QUARANTINE, STAGING, commit_key, keys_of_part, newest_record, quarantine_folder
 from ..writing.feature_removal import refuse_running_removals
-from ..writing.publish import STAGING, refuse_busy, remove_empty_staging, sweep
+from ..writing.publish import refuse_busy, remove_empty_staging, sweep
 from .salvage import SalvagedPlan
 from .verify import Damage
 

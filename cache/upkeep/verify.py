@@ -23,6 +23,7 @@ from ..format.recipe import ExtractorRecipe
 from ..format.records import (
     QUARANTINE,
     ROWS,
+    STAGING,
     commit_key,
     keys_of_part,
     outcomes_key,
@@ -34,7 +35,6 @@ from ..format.schema import OK, array_name, length_name
 from ..format.sequences import wrong_rows
 from ..steps import Progress, silent
 from ..writing.commits import matches_plan, roll_forward
-from ..writing.publish import STAGING
 from ..writing.takedowns import DROPS
 from .salvage import SalvagedPlan
 

@@ -6,7 +6,6 @@ links the commit record first (:mod:`mgc.cache.format.records`) has committed th
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..durable import fsync_dir, inside
 from ..errors import ConfigError, StoreCorruptError
 from ..format import layout
 from ..format.plan import FEATURES, Plan, object_keys, read_plan
@@ -152,9 +150,7 @@ def _remove_stale(store: Path, part: int, plan: Plan, feature_set: str | None, l
     for spec in plan.arrays(feature_set):
         key = layout.object_key(spec, part)
         if key not in listed:
-            inside(store, key).unlink(missing_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                fsync_dir((store / key).parent)
+            publish.remove_object(store, key)
 
 
 def matches_plan(record: Mapping[str, Any], part: int, plan: Plan, feature_set: str | None) -> bool:

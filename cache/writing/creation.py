@@ -34,10 +34,12 @@ from ..format.plan import (
     unfinished_removals,
 )
 from ..format.recipe import FeatureSetRecipe, Recipe, added_fingerprints, recipe_document
+from ..format.records import STAGING
 from ..format.schema import FORMAT_VERSION, added_arrays, size_problem
 from ..format.tables import PLAN_SCHEMA, genre_table, table_bytes, with_rows
 from ..messages import join_names
 from . import publish
+from .remote import remote_of
 
 
 def create_store(
@@ -79,6 +81,13 @@ def create_store(
     }
     if fault := record_problem(PLAN_FILE, document) or plan_problem(document):
         raise ConfigError(f"these options make no valid store: {store}: {fault}. Change the options.")
+    if (remote := remote_of(store)) is not None:
+        plan = Plan(document=remote.begin(document), generations=())
+        content = generation_record("first", plan, tracks, range(len(genres)))
+        objects = _encode_generation(0, tracks, range(len(genres)), genres, genre_embedding)
+        publish.publish(store, generation_key(0), content, objects)
+        roll_plan_forward(store, generation_key(0))
+        return True
     partial = hidden_path(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     partial.mkdir()
@@ -163,7 +172,9 @@ def update_metadata(store: Path) -> None:
     """Write every ``zarr.json`` that differs from the plan; repeat if another process extends the plan meanwhile."""
     while True:
         plan = read_plan(store)
-        layout.install_metadata(store, plan.metadata, store / publish.STAGING)
+        layout.install_metadata(store, plan.metadata, store / STAGING)
+        if (remote := remote_of(store)) is not None:
+            remote.install_metadata(plan.metadata)
         after = read_plan(store)
         if (len(after.generations), after.added) == (len(plan.generations), plan.added):
             break

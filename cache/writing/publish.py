@@ -5,6 +5,8 @@
 3. Roll forward: link the objects to their keys, then remove the folder. Any process may do this, repeatedly.
 
 A process killed at any point leaves either no record, so that the content is built again, or a record to roll forward.
+For a store in an object store, :mod:`mgc.cache.writing.remote` does the same with objects.
+
 A process may also be suspended at any point and resume after others have committed, swept or repaired. It does no harm:
 its draft, objects and temporary links are all inside one folder, which is removed by one rename.
 """
@@ -36,9 +38,9 @@ from ..durable import (
 )
 from ..errors import ConfigError, StoreError
 from ..format.documents import read_record
-from ..format.records import ROWS
+from ..format.records import STAGING, labels_to_keys, makes_rows_visible, staged_key, staging_label
+from .remote import PROBE, remote_of
 
-STAGING = "staging"
 _DRAFT = "record.draft"
 _REMOVED = "removed~"
 _ATTEMPTS = 3
@@ -68,10 +70,12 @@ def publish(
         If the staging folder was removed and no process has committed the record.
     """
     record_file = store / key
-    building = _new_folder(store, f"{_label(key)}~{uuid.uuid4().hex}.building")
+    building = _new_folder(store, f"{staging_label(key)}~{uuid.uuid4().hex}.building")
     try:
         with stale_as_missing():
             record = with_objects(content, write_objects(building, objects))
+            if (remote := remote_of(store)) is not None:
+                return remote.commit(key, record, building)
             write_durable(building / _DRAFT, seal(record))
             fsync_tree(building)
             make_folders(store, key)
@@ -146,6 +150,8 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
     StoreCorruptError
         If the record names a path outside the store, or the staging contains a symbolic link.
     """
+    if (remote := remote_of(store)) is not None:
+        remote.install(key, record)
     staged = staged_folder(store, key, record)
     if not staged.is_dir():
         return
@@ -154,7 +160,7 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
         fsync_dir((store / key).parent)  # the committing process may have been killed before its fsync
     except FileNotFoundError:
         return  # the feature set was removed meanwhile
-    for item in sorted(record["objects"], key=_makes_rows_visible):
+    for item in sorted(record["objects"], key=makes_rows_visible):
         target = inside(store, item["key"])
         with contextlib.suppress(FileNotFoundError), stale_as_missing():  # another process has swept the staging
             make_folders(store, item["key"])
@@ -167,7 +173,9 @@ def install(store: Path, key: str, record: Mapping[str, Any]) -> None:
 
 def sweep(store: Path, key: str) -> None:
     """Remove all staging entries of a record."""
-    for leftover in staged(store, f"{_label(key)}~*"):
+    if (remote := remote_of(store)) is not None:
+        remote.sweep(key)
+    for leftover in staged(store, f"{staging_label(key)}~*"):
         remove_staging(leftover)
 
 
@@ -187,8 +195,19 @@ def staged(store: Path, pattern: str) -> list[Path]:
     return [store / STAGING / name for name in names_in(store / STAGING, pattern)]
 
 
+def remove_object(store: Path, key: str) -> None:
+    """Remove an installed object."""
+    if (remote := remote_of(store)) is not None:
+        remote.objects.delete([key])
+    inside(store, key).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        fsync_dir((store / key).parent)
+
+
 def remove_empty_staging(store: Path) -> None:
     """Remove ``staging/`` if it is empty; a process that needs it creates it again."""
+    if (remote := remote_of(store)) is not None:
+        remote.sweep(PROBE)
     for leftover in staged(store, f"{_REMOVED}*"):  # of a process that was killed in remove_staging
         shutil.rmtree(leftover, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -197,8 +216,9 @@ def remove_empty_staging(store: Path) -> None:
 
 def staged_records(store: Path) -> set[str]:
     """Return the keys of the records that have staging, committed or not."""
-    labels = {entry.name.partition("~")[0] for entry in staged(store, "*~*")} - {_REMOVED.rstrip("~")}
-    return {label.replace("+", "/") + ".json" for label in labels}
+    if (remote := remote_of(store)) is not None:
+        return remote.staged_records()
+    return labels_to_keys(entry.name for entry in staged(store, "*~*") if not entry.name.startswith(_REMOVED))
 
 
 def refuse_busy(store: Path) -> None:
@@ -215,7 +235,7 @@ def refuse_busy(store: Path) -> None:
 
 def staged_folder(store: Path, key: str, record: Mapping[str, Any]) -> Path:
     """Return the folder of the objects of a record until they are installed."""
-    return inside(store, f"{STAGING}/{_label(key)}~{record['digest']}")
+    return inside(store, staged_key(key, record))
 
 
 def describe_objects(folder: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -238,14 +258,6 @@ def _new_folder(store: Path, name: str) -> Path:
             (store / STAGING / name).mkdir()
             return store / STAGING / name
         time.sleep(_CACHE_S)  # this node may still have the folder in its cache
-
-
-def _makes_rows_visible(item: Mapping[str, Any]) -> bool:
-    return str(item["key"]).startswith((f"{ROWS}/", "status"))
-
-
-def _label(key: str) -> str:
-    return key.removesuffix(".json").replace("/", "+")
 
 
 def _link_over(source: Path, target: Path, draft: Path) -> None:

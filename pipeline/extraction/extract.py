@@ -22,6 +22,7 @@ from ...cache.format.records import committed
 from ...cache.messages import counted
 from ...cache.steps import Progress, silent
 from ...cache.writing.commits import roll_forward
+from ...cache.writing.remote import remote_of
 from ..extractors.extractor import NAME, Extractor
 from ..extractors.pretrained import AudioSettings, AudioSource, is_pretrained, pretrained_extractor, with_stored_name
 from ..extractors.registry import extractor_names, load_extractor
@@ -224,5 +225,9 @@ def _audio_extractor(
 
 def _log_provenance(path: Path, source: Source, generation: int) -> None:
     """Write the provenance of a source's columns to the log folder, which is not part of the store's content."""
-    with contextlib.suppress(OSError), atomic_write(path / "log" / f"source-{generation}.json") as draft:
-        draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    name = f"source-{generation}.json"
+    with contextlib.suppress(OSError):
+        with atomic_write(path / "log" / name) as draft:
+            draft.write_text(json.dumps(source.provenance, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if (remote := remote_of(path)) is not None:
+            remote.save_log(name)

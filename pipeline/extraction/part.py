@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,11 @@ from ...cache.claims import hold
 from ...cache.errors import ConfigError
 from ...cache.format.plan import Plan, read_plan, read_tracks
 from ...cache.format.recipe import MelRecipe, TextRecipe
-from ...cache.format.records import commit_key, read_commit
+from ...cache.format.records import STAGING, commit_key, read_commit, staging_label
 from ...cache.format.schema import FAILED
 from ...cache.machine import peak_memory_bytes, reuse_freed_blocks
 from ...cache.writing.commits import commit_part
-from ...cache.writing.publish import STAGING
+from ...cache.writing.remote import Replica, remote_of, writable_folder
 from ...cache.writing.takedowns import dropped_ids
 from ..audio.clip_reader import ClipReader
 from ..text.encoder import TextEncoder, load_encoder
@@ -61,8 +61,17 @@ def build_and_commit(job: PartJob) -> Receipt:
     """Build one part and publish it, unless another extraction has committed it or is building it."""
     started = time.monotonic()
     reuse_freed_blocks()
+    store = writable_folder(job.store)
+    remote = remote_of(store)
+    with contextlib.nullcontext() if remote is None else remote.errors():
+        return _build_and_commit(replace(job, store=store), remote, started)
+
+
+def _build_and_commit(job: PartJob, remote: Replica | None, started: float) -> Receipt:
     plan = read_plan(job.store)
     with _PART_LOCK, claim(job.store, job.part, job.feature_set, take_over=job.after_crash) as claimed:
+        if remote is not None:
+            remote.pull_part(job.part, job.feature_set, with_objects=job.retry_of is not None)
         record = read_commit(job.store, job.part, job.feature_set)
         if record is not None and record["n"] != job.retry_of:
             return Receipt(part=job.part, **record["counts"])
@@ -103,21 +112,29 @@ def claim(
     store: Path, part: int, feature_set: str | None = None, *, take_over: bool = False
 ) -> AbstractContextManager[bool]:
     """Claim a part while it is built (:func:`mgc.cache.claims.hold`), so that extractions share the parts."""
-    return hold(_claim_file(store, part, feature_set), take_over=take_over)
+    file = _claim_file(store, part, feature_set)
+    if (remote := remote_of(store)) is not None:
+        return remote.hold(file.name, take_over=take_over)
+    return hold(file, take_over=take_over)
 
 
 def is_claimed(store: Path, part: int, feature_set: str | None = None) -> bool:
     """Whether a process builds a part, or has ended while it did."""
-    return _claim_file(store, part, feature_set).exists()
+    file = _claim_file(store, part, feature_set)
+    if (remote := remote_of(store)) is not None:
+        return remote.objects.find(f"{STAGING}/{file.name}") is not None
+    return file.exists()
 
 
 def _claim_file(store: Path, part: int, feature_set: str | None) -> Path:
-    label = commit_key(part, 0, feature_set).removesuffix(".json").replace("/", "+")
-    return store / STAGING / f"{label}~claim"
+    return store / STAGING / f"{staging_label(commit_key(part, 0, feature_set))}~claim"
 
 
 def build_row_by_row(job: PartJob, start: int, on_row: Callable[[int], None]) -> None:
     """Build the tracks of a part one by one from array row `start`, and discard them; call `on_row` before each row."""
+    job = replace(job, store=writable_folder(job.store))
+    if (remote := remote_of(job.store)) is not None:
+        remote.pull_part(job.part, job.feature_set, with_objects=job.retry_of is not None)
     plan = read_plan(job.store)
     builder = _builder(job, plan)
     for i, track in builder.select_tracks(plan_rows(job.store, plan, job.part)).items():
@@ -166,5 +183,10 @@ def _log(store: Path, event: Mapping[str, Any]) -> None:
     """Append a line with host, process and time to the log; ignore OSError, as the log is not part of the content."""
     host, pid = socket.gethostname(), os.getpid()
     line = json.dumps({**event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "host": host, "pid": pid})
-    with contextlib.suppress(OSError), (store / "log" / f"{host}-{pid}.jsonl").open("a") as file:
-        file.write(line + "\n")
+    remote = remote_of(store)
+    name = f"{host}-{pid}.jsonl" if remote is None else f"{host}-{pid}-{remote.id}.jsonl"  # no folder shows clashes
+    with contextlib.suppress(OSError):
+        with (store / "log" / name).open("a") as file:
+            file.write(line + "\n")
+        if remote is not None:
+            remote.save_log(name)

@@ -23,6 +23,7 @@ from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress
 from ...cache.writing.commits import roll_forward
 from ...cache.writing.creation import add_feature_set
+from ...cache.writing.remote import address
 from ..extractors.pretrained import AudioSource, release
 from ..sources.manifest import Source
 from ..text.encoder import TextSource, embed_prompts, load_encoder
@@ -178,7 +179,7 @@ class PendingParts:
     def records_to_retry(self, plan: Plan) -> dict[int, int]:
         """Return part -> number of its commit record, for every part with a track that failed on the feature set."""
         assert self.feature_set is not None
-        with FeatureStore.open(self.path) as store:
+        with FeatureStore.open(address(self.path)) as store:
             outcomes = store.added_outcomes(self.feature_set)
             failed = np.asarray(outcomes.filter(pc.equal(outcomes.column("status"), FAILED)).column("row"))
             parts = np.unique(failed[store.status[failed] == OK] // plan.part_rows)
@@ -189,7 +190,7 @@ class PendingParts:
         rows = plan_rows(self.path, plan, part) if self._inline or self.starts_s else []
         ids = [row["id"] for row in rows]
         return PartJob(
-            store=self.path,
+            store=address(self.path),
             part=part,
             root=self.source.root,
             text=self.text,
@@ -269,8 +270,8 @@ class ExtractReport(Counts):
         remarks: Sequence[str] = (),
     ) -> ExtractReport:
         """Return the report with the current counts of a store, or of one of its added feature sets."""
-        with FeatureStore.open(path) as store:
-            counts, lyrics = store.counts(feature_set), store.recipe.lyrics
+        with FeatureStore.open(address(path)) as opened:
+            counts, lyrics = opened.counts(feature_set), opened.recipe.lyrics
         if parts_built and lyrics is not None and lyrics.cleaning < CLEANING_RULE:
             remarks = (
                 *remarks,
@@ -278,7 +279,11 @@ class ExtractReport(Counts):
                 f"{CLEANING_RULE}, which removes time stamps",
             )
         return cls(
-            store=str(path), parts_built=parts_built, seconds=round(seconds, 2), remarks=tuple(remarks), **vars(counts)
+            store=str(address(path)),
+            parts_built=parts_built,
+            seconds=round(seconds, 2),
+            remarks=tuple(remarks),
+            **vars(counts),
         )
 
     def to_dict(self) -> dict[str, Any]:

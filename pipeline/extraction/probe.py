@@ -17,6 +17,8 @@ from typing import Any
 
 from ...cache.errors import WorkerError
 from ...cache.format.plan import read_plan
+from ...cache.places import place
+from ...cache.writing.remote import writable_folder
 from ..extractors.pretrained import AudioSource
 from ..text.encoder import TextSource
 from .builder import PartJob
@@ -28,7 +30,7 @@ _CRASHES = 2
 
 def probe(job: PartJob) -> PartJob:
     """Return the job with the crashing rows of its part."""
-    rows = read_plan(job.store).part_range(job.part)
+    rows = read_plan(writable_folder(job.store)).part_range(job.part)
     crashes: Counter[int] = Counter()
     start = rows.start
     while start < rows.stop:
@@ -69,7 +71,7 @@ def _as_json(job: PartJob) -> dict[str, Any]:
 def _from_json(data: dict[str, Any]) -> PartJob:
     text = None if data["text"] is None else TextSource(**data["text"])
     audio = None if data["audio"] is None else AudioSource(**data["audio"])
-    return PartJob(**data | {"store": Path(data["store"]), "root": Path(data["root"]), "text": text, "audio": audio})
+    return PartJob(**data | {"store": place(data["store"]), "root": Path(data["root"]), "text": text, "audio": audio})
 
 
 def _serve() -> None:

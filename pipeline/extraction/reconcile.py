@@ -22,6 +22,7 @@ from ...cache.format.tables import plan_table
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.reading.store import FeatureStore
 from ...cache.writing.creation import append_generation, create_store
+from ...cache.writing.remote import address
 from ..sources.label_tables import genre_names
 from ..sources.manifest import Source, check_collisions
 from ..text.encoder import TextSource, embed_prompts, encoder_recipe
@@ -285,7 +286,7 @@ def has_unfinished_retry(path: Path, plan: Plan) -> bool:
 
 def plan_retry(path: Path, plan: Plan, tracks: pa.Table, text: TextSource | None) -> Plan | None:
     """Plan a retry of the failed tracks that are in the source; return the plan, or None if there are none."""
-    with FeatureStore.open(path) as store:
+    with FeatureStore.open(address(path)) as store:
         newest = store.tracks.filter(pa.array(store.newest))
     failed = pc.and_(pc.equal(newest.column("status"), FAILED), pc.not_equal(newest.column("reason"), Reason.DROPPED))
     retry = tracks.filter(pc.is_in(tracks.column("id"), newest.filter(failed).column("id")))

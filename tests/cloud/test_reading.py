@@ -18,9 +18,9 @@ from s3_proxy import Proxy, Request
 import mgc
 from benchmarks.worlds.full_store import create_full
 from mgc import api
+from mgc.cache import object_folder
 from mgc.cache.errors import ConfigError, StoreCorruptError, StoreError, StoreNotFoundError
 from mgc.cache.places import ObjectPath, place
-from mgc.cache.reading import object_folder
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.upkeep.copy import copy_store
 from mgc.cache.upkeep.failures import failures
@@ -295,7 +295,7 @@ def test_commands(proxy: Proxy, remote_songs: ObjectPath, call: Callable[..., An
     assert report.code == 4
     assert [item["key"] for item in json.loads(report.out)["damages"]] == [SHARD]
     advice = call("store", "verify", remote_songs).out
-    assert "Repair the local store, then copy it again with `mgc store copy`." in advice
+    assert "Repair a local copy, then copy it again with `mgc store copy`; or extract to a new URL." in advice
     assert os.sep + "tmp" not in advice
 
 

@@ -31,11 +31,13 @@ class Proxy:
     url : address for clients.
     requests : all requests so far; clear the list to count anew.
     fault : injects faults; None for none.
+    dropped_header : header of requests that the server does not get.
     """
 
     def __init__(self, port: int) -> None:
         self.requests: list[Request] = []
         self.fault: Fault | None = None
+        self.dropped_header: str | None = None
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,9 +46,11 @@ class Proxy:
             def _forward(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers))
+                sent = {name: value for name, value in self.headers.items() if name.lower() != proxy.dropped_header}
+                connection.request(self.command, self.path, body, sent)
                 answer = connection.getresponse()
                 data, status = answer.read(), answer.status
+                length = answer.getheader("Content-Length") if self.command == "HEAD" else None
                 headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OWN]
                 connection.close()
                 request = Request(self.command, self.path, self.headers.get("Range"), data)
@@ -59,7 +63,7 @@ class Proxy:
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", length or str(len(data)))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(data)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
-from ..distribution import explain_missing_extra
-from ..errors import ConfigError, MissingExtraError, StoreCorruptError, StoreError, StoreNotFoundError
-from ..places import ObjectPath
+from .distribution import explain_missing_extra
+from .errors import AccessDeniedError, ConfigError, MissingExtraError, StoreCorruptError, StoreError, StoreNotFoundError
+from .places import ObjectPath
 
 CONNECTIONS = 16
 """Requests at the same time."""
@@ -28,8 +30,16 @@ _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (AWS_SKIP_SIGNATURE=true for a public bucket)",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "http": "the URL: no credentials are sent",
+    "https": "the URL: no credentials are sent",
 }
-_SETTINGS = {"s3": "AWS_ENDPOINT_URL and AWS_REGION", "gs": "the network", "az": "AZURE_STORAGE_ACCOUNT_NAME"}
+_SETTINGS = {
+    "http": "the URL",
+    "https": "the URL",
+    "s3": "AWS_ENDPOINT_URL and AWS_REGION",
+    "gs": "the network",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME",
+}
 
 _process: list[int] = []
 """Process that has opened the first folder: the threads of obstore do not survive a fork."""
@@ -40,10 +50,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Listed:
-    """An object in a listing: its size in bytes, and its entity tag."""
+    """An object in a listing: its size in bytes, its entity tag, and the time of its last change, of the service."""
 
     size: int
     tag: str | None
+    changed: datetime = field(compare=False)
 
 
 class ObjectFolder:
@@ -66,7 +77,7 @@ class ObjectFolder:
         self.url, self._scheme = url, url.parts[0].rstrip(":")
         self._obstore: Any = obstore  # its types are not always installed
         options: dict[str, Any] = {"timeout": f"{_REQUEST_S}s", "connect_timeout": f"{_CONNECT_S}s"}
-        if any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
+        if self._scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
             options["allow_http"] = True
         settings = {"checksum_algorithm": "SHA256"} if self._scheme == "s3" else {}  # the service compares it
         retries: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)}
@@ -75,11 +86,23 @@ class ObjectFolder:
                 str(url), client_options=options, retry_config=retries, **settings
             )
 
-    def listing(self) -> dict[str, Listed]:
-        """Return all objects, by key."""
+    def listing(self, folder: str | None = None) -> dict[str, Listed]:
+        """Return all objects, or those of one folder, by key."""
         with self._errors(""):
-            batches = self._obstore.list(self._store)
-            return {item["path"]: Listed(item["size"], item["e_tag"]) for batch in batches for item in batch}
+            batches = self._obstore.list(self._store, folder)
+            return {item["path"]: _listed(item) for batch in batches for item in batch}
+
+    def find(self, key: str) -> Listed | None:
+        """Return size and time of an object; None if there is none."""
+        with self._errors(key), suppress(FileNotFoundError):
+            return _listed(self._obstore.head(self._store, key))
+        return None
+
+    def get_if_there(self, key: str) -> bytes | None:
+        """Return the content of an object; None if there is none."""
+        with self._errors(key), suppress(FileNotFoundError):
+            return bytes(self._obstore.get(self._store, key).bytes())
+        return None
 
     def get(self, key: str) -> bytes:
         """Return the content of an object."""
@@ -102,10 +125,67 @@ class ObjectFolder:
             raise StoreCorruptError(f"{self.url}/{key}: truncated. Copy the store again.")
         return read
 
+    def download(self, key: str, target: Path, max_bytes: int, deadline_s: float) -> None:
+        """Write an object to a new file; after an answer that breaks off, start again.
+
+        Raises
+        ------
+        OverflowError
+            If it has more than `max_bytes`.
+        TimeoutError
+            If it takes longer than `deadline_s`.
+        """
+        stop = time.monotonic() + deadline_s
+        for is_last in (*[False] * _RETRIES, True):
+            try:
+                with self._errors(key), target.open("wb") as file:
+                    answer = self._obstore.get(self._store, key)
+                    n_bytes = answer.meta["size"]
+                    for chunk in answer.stream():
+                        if n_bytes > max_bytes:
+                            raise OverflowError(n_bytes)
+                        if time.monotonic() > stop:
+                            raise TimeoutError(key)
+                        file.write(chunk)
+                    if file.tell() == n_bytes:
+                        return
+            except (StoreNotFoundError, AccessDeniedError):
+                raise
+            except StoreError:
+                if is_last or time.monotonic() > stop:
+                    raise
+        raise StoreError(f"{self._place(key)}: truncated at every attempt. Check the server.")
+
     def put(self, key: str, data: bytes) -> None:
         """Write an object; replace an earlier one."""
         with self._errors(key):
             self._obstore.put(self._store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small object on condition that there is none (``If-None-Match: *``).
+
+        Returns
+        -------
+        bool
+            False if the service refused. The object may still be this one: the answer to a first attempt may be lost.
+        """
+        with self._errors(key), suppress(self._obstore.exceptions.AlreadyExistsError):
+            self._obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            return True
+        return False
+
+    def copy(self, source: str, target: str) -> bool:
+        """Copy an object inside the service, over an earlier one; return False if there is no `source`."""
+        with self._errors(source), suppress(FileNotFoundError):
+            self._obstore.copy(self._store, source, target)
+            return True
+        return False
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; some may not exist."""
+        with self._errors(""), suppress(FileNotFoundError):
+            if keys:
+                self._obstore.delete(self._store, list(keys))
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -144,7 +224,7 @@ class ObjectFolder:
         )
 
     def _denied(self, key: str) -> StoreError:
-        return StoreError(f"{self._place(key)}: access denied. Check {self._variables}.")
+        return AccessDeniedError(f"{self._place(key)}: access denied. Check {self._variables}.")
 
     @property
     def _variables(self) -> str:
@@ -164,6 +244,10 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], n: int
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _listed(item: Mapping[str, Any]) -> Listed:
+    return Listed(item["size"], item["e_tag"], item["last_modified"])
 
 
 def _summary(text: str) -> str:
