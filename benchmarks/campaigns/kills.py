@@ -26,8 +26,8 @@ FAULTY_WORKER = """
 import os
 if os.environ.get("MGC_CAMPAIGN_FAULTS"):
     from pathlib import Path
-    import mgc.pipeline.extraction.builder as builder
-    real, scratch = builder.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
+    import mgc.pipeline.sources.files as files
+    real, scratch = files.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
     def faulty(root, path):
         for kind in ("exit", "segfault"):
             try:
@@ -36,7 +36,7 @@ if os.environ.get("MGC_CAMPAIGN_FAULTS"):
                 continue
             os._exit(7) if kind == "exit" else os.kill(os.getpid(), 11)
         return real(root, path)
-    builder.resolve_inside = faulty
+    files.resolve_inside = faulty
 """
 """Start-up code of workers: a worker dies at a track with a marker file in a folder, and renames the marker."""
 

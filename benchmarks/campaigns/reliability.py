@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns import disk, hostile, inputs, kills, large, power, processes, store, training
+from benchmarks.campaigns import disk, hostile, inputs, kills, large, objects, power, processes, store, training
 from benchmarks.cluster import gluster
 from benchmarks.machine import ROOT, print_heading
 
@@ -62,6 +62,7 @@ CAMPAIGNS = {
     "kill": Campaign(kills.kill, "kills", 450),
     "kill-dask": Campaign(kills.kill_dask, "kills", 50),
     "kill-gluster": Campaign(kills.kill_gluster, "kills", 100, missing=gluster.missing),
+    "kill-s3": Campaign(objects.kill, "kills", 300, missing=objects.missing),
     "faults": Campaign(store.fault, "operations", 1, exhaustive=store.FAULT_TRIALS),
     "interleavings": Campaign(store.interleave, "interleavings", 1, exhaustive=store.INTERLEAVING_TRIALS),
     "interleavings-repair": Campaign(store.interleave_repair, "interleavings", 1, exhaustive=store.REPAIR_TRIALS),
