@@ -146,7 +146,7 @@ def _explain(
     from ..heads.evaluation import explain as heads
     from ..heads.evaluation.predict import lyrics_warnings
     from ..heads.model.config import MEL
-    from ..pipeline.sources.manifest import resolve_inside
+    from ..pipeline.sources.files import resolve_inside
     from ..pipeline.text.encoder import TextSource, load_encoder
 
     model, mel = loaded.model, loaded.recipe.mel
@@ -257,7 +257,7 @@ def _read_lyrics(
     loaded: LoadedModel, row: Mapping[str, Any], source: Source | None, file: Path | None, options: PredictOptions
 ) -> str | None:
     """Return the text of a track's lyrics, cleaned as in the model's recipe; None for a track of a store without."""
-    from ..pipeline.sources.manifest import resolve_inside
+    from ..pipeline.sources.files import resolve_inside
     from ..pipeline.text.lyrics import load_lyrics, read_lyrics
 
     assert loaded.recipe.lyrics is not None

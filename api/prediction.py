@@ -19,7 +19,7 @@ from ..cache.errors import ConfigError
 from ..cache.format.plan import is_store
 from ..cache.format.recipe import Recipe
 from ..cache.messages import counted, html_summary, join_names
-from ..cache.places import place
+from ..cache.places import place, web_url
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent, within
 from ..heads.evaluation.predict_options import PredictOptions
@@ -231,7 +231,7 @@ def read_inputs(
     if output is not None:
         refuse_other_suffix(output)
     threshold_value(options.threshold)  # refuses an invalid threshold early
-    inputs = [place(path) for path in inputs]
+    inputs = [path if web_url(path) else place(path) for path in inputs]
     if len(inputs) == 1 and is_store(inputs[0]):
         if lyrics is not None:
             raise ConfigError("--lyrics needs a single song. Remove it: a store holds the lyrics of its tracks.")

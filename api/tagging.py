@@ -142,7 +142,7 @@ def _tag_songs(
         from ..pipeline.audio.clip_reader import ClipReader
         from ..pipeline.extractors.musicnn import network
         from ..pipeline.extractors.song_tags import CLIP, tag_song
-        from ..pipeline.sources.manifest import resolve_inside
+        from ..pipeline.sources.files import local_file
 
     stop = threading.Event()
     n_workers = default_workers() if workers is None else workers
@@ -153,8 +153,8 @@ def _tag_songs(
 
         def tag_with(reader: ClipReader, track: Track) -> SongTags | ClipError:
             try:
-                path = resolve_inside(source.root, track.path)
-                return tag_song(reader, path, whole=whole, stop=stop, on_progress=on_progress)
+                with local_file(source.root, track.path) as path:
+                    return tag_song(reader, path, whole=whole, stop=stop, on_progress=on_progress)
             except ClipError as error:
                 return error
 

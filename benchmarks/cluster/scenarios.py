@@ -33,12 +33,12 @@ SLOW = """
 import os
 if seconds := os.environ.get("MGC_BOX_SLOW_S"):
     import time
-    import mgc.pipeline.extraction.builder as builder
-    real = builder.resolve_inside
+    import mgc.pipeline.sources.files as files
+    real = files.resolve_inside
     def slow(root, path):
         time.sleep(float(seconds))
         return real(root, path)
-    builder.resolve_inside = slow
+    files.resolve_inside = slow
 """
 """Start-up code of an extraction: it waits before each track, so that there is time to disturb it."""
 Figures = dict[str, Any]

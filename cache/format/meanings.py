@@ -36,6 +36,8 @@ def unusual_flags(counts: Mapping[str, int]) -> dict[str, int]:
 
 _CAUSES: dict[Reason, str] = {
     Reason.SRC_MISSING: "There is no file at the path, or it cannot be read.",
+    Reason.SRC_DENIED: "The server of a URL refuses access.",
+    Reason.SRC_TIMEOUT: "The server of a URL did not deliver the file in time, or failed at every attempt.",
     Reason.SRC_NOT_REGULAR: "The path is a folder, pipe or device instead of a file.",
     Reason.PATH_ESCAPE: "The path leads out of the root folder of the source.",
     Reason.EMPTY: "The file has no audio: zero bytes, or a header without content.",
@@ -58,6 +60,8 @@ _CAUSES: dict[Reason, str] = {
 
 _REMEDIES: dict[Reason, str] = {
     Reason.SRC_MISSING: "Check --root, the paths in the source, and permissions. Then extract with --retry-failed.",
+    Reason.SRC_DENIED: "Check the credentials in the environment. Then extract with --retry-failed.",
+    Reason.SRC_TIMEOUT: "Check the network and the server. Then extract with --retry-failed.",
     Reason.SRC_NOT_REGULAR: "Correct the path in the source.",
     Reason.PATH_ESCAPE: "Move the file below the root, or set --root to a folder that contains all files.",
     Reason.EMPTY: "Download or copy the file again, then extract with --retry-failed.",

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ..durable import LINK, file_sha256, fingerprint, inside, names_in
 from ..errors import StoreCorruptError, StoreNotFoundError
-from ..places import ObjectPath, place
+from ..places import ObjectPath, place, web_url
 from . import layout
 from .documents import NAME, RECORD_FOLDERS, read_record
 from .recipe import FeatureSetRecipe, Recipe, TextRecipe, feature_set_recipe
@@ -388,6 +388,8 @@ def _read_checked(store: Path, generation: Generation, key: str, schema: pa.Sche
 
 def is_store(path: Path) -> bool:
     """Return whether there is a feature store at `path`, in either form; any URL of an object store counts as one."""
+    if web_url(path) is not None:
+        return False
     if isinstance(place(path), ObjectPath):
         return True
     return (path / PLAN_FILE).is_file() or (path.suffix in SEALED_SUFFIXES and path.is_file())

@@ -70,6 +70,8 @@ class Reason(enum.StrEnum):
     """Why a track failed; one code per failed track."""
 
     SRC_MISSING = "SRC_MISSING"
+    SRC_DENIED = "SRC_DENIED"
+    SRC_TIMEOUT = "SRC_TIMEOUT"
     SRC_NOT_REGULAR = "SRC_NOT_REGULAR"
     PATH_ESCAPE = "PATH_ESCAPE"
     EMPTY = "EMPTY"

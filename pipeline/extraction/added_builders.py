@@ -20,7 +20,7 @@ from ..extractors.audio_models import PREFIX
 from ..extractors.extractor import CLEANING, Extractor
 from ..extractors.pretrained import AudioSource, is_pretrained, pretrained_extractor, settings_of, with_stored_name
 from ..extractors.registry import load_extractor
-from ..sources.manifest import resolve_inside
+from ..sources.files import local_file
 from ..text.lyrics import CLEANING_RULE, Lyrics
 from .builder import Clips, Encoder, PartBuilder, PartJob, Track, fail
 
@@ -177,8 +177,8 @@ class ExtractorBuilder(_AddedBuilder):
     def _clip_arguments(self, i: int, track: Track) -> tuple[npt.NDArray[np.float32], int]:
         recipe = self._recipe.mel
         assert recipe is not None
-        path, start_s = resolve_inside(self._job.root, track["path"]), self._job.starts_s.get(track["id"])
-        clip = self._clips(recipe).read_samples(path, start_s)
+        with local_file(self._job.root, track["path"]) as path:
+            clip = self._clips(recipe).read_samples(path, self._job.starts_s.get(track["id"]))
         if clip.source_sha256 != self._base[i]["source_sha256"]:
             raise ClipError(Reason.SOURCE_CHANGED, "its audio file has changed since the store was made")
         return clip.samples, recipe.sample_rate_hz

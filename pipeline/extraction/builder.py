@@ -19,8 +19,8 @@ from ...cache.format.recipe import MelRecipe, Recipe, TextRecipe
 from ...cache.format.schema import FAILED, OK, Flag, Reason
 from ...cache.format.tables import OUTCOME_SCHEMA
 from ..audio.clip_reader import ClipMel, ClipReader
-from ..sources.manifest import resolve_inside
-from ..text.lyrics import CLEANING_RULE, Lyrics, load_lyrics, read_lyrics
+from ..sources.files import is_url, local_file
+from ..text.lyrics import CLEANING_RULE, MAX_LYRICS_BYTES, Lyrics, load_lyrics, read_lyrics
 
 if TYPE_CHECKING:
     from ..extractors.pretrained import AudioSource
@@ -177,9 +177,10 @@ class PartBuilder:
         and then changes the outcomes of those that fail."""
 
     def _read_clip(self, track: Track, recipe: MelRecipe) -> ClipMel:
-        path, reader = resolve_inside(self._job.root, track["path"]), self._clips(recipe)
+        reader = self._clips(recipe)
         try:
-            return reader.read(path, self._job.starts_s.get(track["id"]))
+            with local_file(self._job.root, track["path"]) as path:
+                return reader.read(path, self._job.starts_s.get(track["id"]))
         except ClipError:
             if reader.stderr_tail:
                 self.stderr[track["id"]] = reader.stderr_tail[-_STDERR_CHARACTERS:]
@@ -237,7 +238,9 @@ class PartBuilder:
         if track["lyrics_path"] is None:
             return Lyrics(None, Flag.NO_LYRICS)
         try:
-            path = resolve_inside(self._job.root, track["lyrics_path"])
-            return load_lyrics(path, rule=self._cleaning, encoding=self._job.lyrics_encoding)
-        except ClipError:  # the path leads outside the root: only the lyrics fail
+            with local_file(self._job.root, track["lyrics_path"], MAX_LYRICS_BYTES) as path:
+                return load_lyrics(path, rule=self._cleaning, encoding=self._job.lyrics_encoding)
+        except ClipError as error:  # the path leads outside the root, or the URL cannot be read: only the lyrics fail
+            if error.reason == Reason.SRC_MISSING and is_url(track["lyrics_path"]):
+                return Lyrics(None, Flag.NO_LYRICS)
             return Lyrics(None, Flag.LYRICS_FAILED)

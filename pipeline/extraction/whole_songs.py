@@ -11,7 +11,8 @@ from ...cache.errors import ClipError
 from ...cache.format.recipe import MelRecipe
 from ...cache.steps import Progress
 from ..audio.clip_reader import ClipReader
-from ..sources.manifest import Source, Track, resolve_inside
+from ..sources.files import local_file
+from ..sources.manifest import Source, Track
 
 MAX_WINDOWS = 1024
 """Maximum number of windows per batch, which bounds the disk space of the temporary store."""
@@ -64,7 +65,8 @@ def count_windows(source: Source, recipe: MelRecipe, on_progress: Progress) -> l
     with ClipReader(recipe, form="seconds") as reader:
         for i, track in enumerate(source.tracks, 1):
             try:
-                seconds = reader.read_seconds(resolve_inside(source.root, track.path))
+                with local_file(source.root, track.path) as path:
+                    seconds = reader.read_seconds(path)
             except ClipError:
                 seconds = 0.0
             counts.append(windows_per_song(seconds, recipe.clip_s))

@@ -14,9 +14,11 @@ from ...cache.errors import ConfigError, ManifestError
 from ...cache.format.schema import Flag
 from ...cache.messages import counted, nearest
 from ...cache.names import find_file
+from ...cache.places import web_url
 from ...cache.steps import Progress, silent
 from ..text.language import detect_language
 from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
+from .files import url_problem
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
 from .label_tables import labels_table
@@ -223,8 +225,8 @@ def songs_source(
 
     Parameters
     ----------
-    inputs : audio files, and folders of them; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its lyrics, or else
-        those in its tags.
+    inputs : audio files, ``https`` URLs of them, and folders; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its
+        lyrics, or else those in its tags.
     lyrics : lyrics of the single song, in place of these.
     missing_ok : a path that does not exist becomes a failed track.
     lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
@@ -240,6 +242,11 @@ def songs_source(
     tracks: dict[str, Track] = {}
     notes: list[str] = []
     for song in inputs:
+        if (url := web_url(song)) is not None:
+            if (fault := url_problem(url)) is not None:
+                raise ConfigError(f"{fault}.")
+            tracks[url] = Track(id=url, path=url)
+            continue
         path = find_file(Path(song.anchor), str(song.relative_to(song.anchor)))
         if not missing_ok and not path.exists():
             raise ConfigError(f"{path}: no such file or folder")

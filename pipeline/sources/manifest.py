@@ -1,7 +1,8 @@
 """The list of tracks to extract: checked ids, filters with counts, and its file format.
 
-A path is relative to the source's root and only :func:`resolve_inside` turns it into a file; an id never becomes a
-path. A track whose path leaves the root stays in the plan and fails there with ``PATH_ESCAPE``, so that it is counted.
+A path is relative to the source's root, or a URL. Only :func:`mgc.pipeline.sources.files.local_file` turns it into a
+file; an id never becomes a path. A track whose path leaves the root stays in the plan and fails there with
+``PATH_ESCAPE``, so that it is counted.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import numpy as np
 
 from ...cache.durable import atomic_write
 from ...cache.errors import ClipError, ManifestError
-from ...cache.format.schema import Flag, Reason
+from ...cache.format.schema import Flag
 from ...cache.messages import counted
 from ...cache.names import caseless, find_file
-from ..text.lyrics import Lyrics, load_lyrics, read_lyrics
+from ..text.lyrics import MAX_LYRICS_BYTES, Lyrics, load_lyrics, read_lyrics
+from .files import local_file
 from .genre_aliases import MergedGenre
 from .options import SourceOptions
 
@@ -138,33 +140,6 @@ class KnownDataset:
     recognises: Callable[[Path], bool]
     load: Callable[[Path, SourceOptions], Source]
     options: frozenset[str] = frozenset()
-
-
-def resolve_inside(root: Path, relative: str) -> Path:
-    """Return the path of a track's file after checking that it is inside `root`, with symbolic links resolved.
-
-    Raises
-    ------
-    ClipError
-        ``PATH_ESCAPE`` for an absolute path, one that leaves `root` (also through a link), or one with NUL;
-        ``SRC_MISSING`` for circular links, a name that is too long, or a folder without access permission. A
-        missing file raises nothing; opening it will fail.
-    """
-    name = f"path {relative!r}"
-    if "\0" in relative or relative.startswith("/"):
-        raise ClipError(Reason.PATH_ESCAPE, f"{name} is not relative to the source's root")
-    path = find_file(root, relative)
-    try:
-        inside = path.resolve().is_relative_to(root.resolve())
-        if inside:
-            path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return path
-    except (OSError, RuntimeError) as error:
-        raise ClipError(Reason.SRC_MISSING, f"{name} cannot be followed to a file") from error
-    if not inside:
-        raise ClipError(Reason.PATH_ESCAPE, f"{name} leaves the source's root")
-    return path
 
 
 def check_id(track_id: str, location: str) -> None:
@@ -327,6 +302,7 @@ def track_lyrics(track: Track, root: Path, encoding: str | None) -> Lyrics:
     if track.lyrics_path is None:
         return Lyrics(None, Flag.NO_LYRICS)
     try:
-        return load_lyrics(resolve_inside(root, track.lyrics_path), encoding=encoding)
+        with local_file(root, track.lyrics_path, MAX_LYRICS_BYTES) as path:
+            return load_lyrics(path, encoding=encoding)
     except ClipError:
         return Lyrics(None, Flag.LYRICS_FAILED)

@@ -13,6 +13,7 @@ from ...cache.errors import ManifestError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
 from ...cache.names import explain_no_match, find_file, match_names
+from .files import is_url, url_problem
 from .manifest import COLUMNS, KnownDataset, Source, Track, check_collisions, check_id, normalise_language
 from .names import look_alikes
 from .options import SourceOptions
@@ -89,6 +90,9 @@ def read_track(row: Row, options: SourceOptions) -> Track:
         raise ManifestError(f"{row.location}: both 'lyrics' and 'lyrics_path' are given. Keep one.")
     fields = _described_fields(row, MANIFEST_COLUMNS, options)
     path = row.required_text("path")
+    for location in (path, lyrics_path or ""):
+        if is_url(location) and (fault := url_problem(location)):
+            raise ManifestError(f"{row.location}: {fault}.")
     return Track(id=track_id, path=path, lyrics=lyrics, lyrics_path=lyrics_path or None, **fields)
 
 
@@ -173,7 +177,9 @@ def sample_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
 
 def check_root(root: Path, tracks: Sequence[Track], path: Path, options: SourceOptions) -> list[str]:
     """Refuse a root in which no file of a sample of tracks exists; for few tracks, or with --root, only add a note."""
-    sample = sample_tracks(tracks)
+    sample = [track for track in sample_tracks(tracks) if not is_url(track.path)]
+    if not sample:
+        return []
     if options.root is None and all(track.path.startswith("/") for track in tracks):
         folder = os.path.commonpath([os.path.dirname(track.path) for track in tracks])  # noqa: PTH120 (text of a table)
         raise ManifestError(

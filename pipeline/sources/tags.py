@@ -21,7 +21,8 @@ from ...cache.errors import ClipError
 from ...cache.messages import counted, size
 from ...cache.steps import Progress, silent
 from ..text.timing import without_timing
-from .manifest import COLUMNS, TAGS, Source, Track, resolve_inside
+from .files import is_url, resolve_inside
+from .manifest import COLUMNS, TAGS, Source, Track
 from .names import clean_name, stands_for_nothing
 from .options import SourceOptions
 from .tables import distinct_names
@@ -112,6 +113,8 @@ def add_tags(
 
 def _try_tags(root: Path, options: SourceOptions, track: Track) -> dict[str, Any] | str:
     """Return the tags of a track, or why they cannot be read; nothing for a missing file."""
+    if is_url(track.path):
+        return {}
     try:
         path = resolve_inside(root, track.path)
     except ClipError:

@@ -13,6 +13,7 @@ import pytest
 import mgc
 from mgc.cache.errors import ConfigError, MissingExtraError
 from mgc.cache.places import ObjectPath, place
+from mgc.cache.reading.store import FeatureStore
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/songs.zarr", "gs://b/a/b.zarr", "az://container/x", "s3://bucket"])
@@ -51,8 +52,7 @@ NEED_LOCAL: dict[str, list[str]] = {
     "repair": ["store", "repair", URL],
     "convert": ["store", "convert", URL, "songs.h5"],
     "convert to": ["store", "convert", "songs.h5", URL],
-    "watch": ["store", "info", URL, "--watch"],
-    "extract": ["extract", "songs", "-o", URL],
+    "plan": ["plan", "songs", "-o", URL],
     "cluster": ["cluster", "songs", "-o", URL],
     "train": ["train", "songs.zarr", "-o", URL],
     "ablate": ["ablate", "songs.zarr", "-o", URL],
@@ -72,12 +72,17 @@ def test_commands_that_write_refuse_urls(
     assert [path.name for path in tmp_path.iterdir()] == ["songs"]
 
 
-def test_songs_from_the_web_are_refused(tmp_path: Path) -> None:
+def test_songs_from_the_web_are_inputs_and_stores_are_not(tmp_path: Path) -> None:
     from mgc.api.prediction import _read_inputs
     from mgc.heads.evaluation.predict_options import PredictOptions
 
-    with pytest.raises(ConfigError, match=r"https://host/a\.mp3: mgc does not read https URLs\. Download the file"):
-        _read_inputs([Path("https://host/a.mp3")], PredictOptions())
+    with pytest.raises(ConfigError, match=r"https://host/a\.zarr: mgc does not read https URLs\. Download the file"):
+        FeatureStore.open(Path("https://host/a.zarr"))
+    source = _read_inputs([Path("https://host/a.mp3")], PredictOptions())
+    assert not isinstance(source, Path)
+    assert [track.path for track in source.tracks] == ["https://host/a.mp3"]
+    with pytest.raises(ConfigError, match="a URL with user, password, query or fragment"):
+        _read_inputs([Path("https://host/a.mp3?sig=x")], PredictOptions())
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,8 @@ FAULTY = """
 import os, sys
 if os.environ.get("MGC_TEST_FAULT"):
     from pathlib import Path
-    import mgc.pipeline.extraction.builder as builder
-    real, kind, scratch = builder.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
+    import mgc.pipeline.sources.files as files
+    real, kind, scratch = files.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
     def faulty(root, path):
         if path == "5.wav":
             fired = len(list(scratch.glob("fired-*")))
@@ -61,7 +61,7 @@ if os.environ.get("MGC_TEST_FAULT"):
                 (scratch / f"fired-{fired}").touch()
                 os.kill(os.getpid(), 11) if fired % 2 else os._exit(7)
         return real(root, path)
-    builder.resolve_inside = faulty
+    files.resolve_inside = faulty
 """
 """A sitecustomize: it makes the worker (not the decoder's child) die on one track, by exit and by segfault."""
 

@@ -13,7 +13,7 @@ from mgc.api import read_source, write_manifest
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
 from mgc.cache.format.schema import Reason
 from mgc.pipeline.audio.containers import Caps, examine
-from mgc.pipeline.sources.manifest import resolve_inside
+from mgc.pipeline.sources.files import resolve_inside
 
 COMPANIONS = {
     "cover.JPG": b"\xff\xd8\xff\xe0JFIF" + bytes(100),

@@ -14,13 +14,13 @@ from keywords import filter_tracks, load_source
 
 from mgc.cache.errors import ClipError, ConfigError, ManifestError
 from mgc.cache.names import caseless
+from mgc.pipeline.sources.files import resolve_inside
 from mgc.pipeline.sources.manifest import (
     Source,
     Track,
     check_collisions,
     check_id,
     normalise_language,
-    resolve_inside,
     write_manifest,
 )
 from mgc.pipeline.sources.names import clean_name

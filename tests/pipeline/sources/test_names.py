@@ -17,7 +17,7 @@ from source_files import put
 from mgc.cache import names
 from mgc.cache.errors import ConfigError, ManifestError
 from mgc.pipeline.sources.datasets import songs_source
-from mgc.pipeline.sources.manifest import resolve_inside
+from mgc.pipeline.sources.files import resolve_inside
 from mgc.pipeline.sources.names import clean_name, look_alikes, lyrics_next_to, remark_names, stands_for_nothing
 
 NFC, NFD = "Beyonc\u00e9", "Beyonce\u0301"
