@@ -1,4 +1,4 @@
-"""Read a folder of audio, or one in which each genre has a folder of its own, as in GTZAN."""
+"""Read a folder or archive of audio, or one in which each genre has a folder of its own, as in GTZAN."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import ClipError, ConfigError, ManifestError
 from ...cache.format.schema import Reason
 from ...cache.messages import counted, join_names
 from ..audio.containers import Caps, examine
+from .archives import ARCHIVE_SUFFIXES, COMPRESSED_SUFFIXES, open_archive
 from .manifest import KnownDataset, Source, Track, check_collisions, check_id, remark_links
 from .names import lyrics_next_to
 from .tables import distinct_names
@@ -34,19 +36,46 @@ GTZAN_FOLDERS = ("", "genres", "genres_original", "Data/genres_original")
 
 def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: bool = False) -> Source:
     """Plan the audio files of a folder; see :func:`load_source`. With `root`, links may lead anywhere inside it."""
-    prefix = _prefix(folder, root)
     names, notes = _walk(folder)
+    base = folder if root is None else root
+    source = _planned(folder, base, names, notes, lambda name: _holds_audio(folder / name), genres_from_folders)
+    paths = (path for track in source.tracks for path in (track.path, track.lyrics_path) if path is not None)
+    links = remark_links(base, (path for path in paths if (base / path).is_symlink()), "give --root {}")
+    return replace(source, notes=[*source.notes, *links])
+
+
+def load_archive(path: Path, *, root: Path | None = None, genres_from_folders: bool = False) -> Source:
+    """Plan the audio files of a tar or zip archive like those of a folder; only their names decide what is audio."""
+    archive = open_archive(path)
+    names = [name for name in archive.members if not _is_hidden(name)]
+    hidden = len(archive.members) - len(names)
+    notes = [*archive.notes, *([f"{counted(hidden, 'hidden or system file')} skipped"] if hidden else [])]
+    base = path.parent if root is None else root
+    return _planned(path, base, names, notes, lambda _: False, genres_from_folders)
+
+
+def _planned(
+    place: Path,
+    base: Path,
+    names: list[str],
+    notes: list[str],
+    holds_audio: Callable[[str], bool],
+    genres_from_folders: bool,
+) -> Source:
+    """Return the audio among the files of a folder or archive as a source with the root `base`."""
+    prefix = _prefix(place, base)
     others = [name for name in names if not name.lower().endswith(TABLE_AND_TEXT_SUFFIXES)]
-    audio = [name for name in others if _suffix(name) in AUDIO_SUFFIXES or _holds_audio(folder / name)]
-    notes += _remark_skipped(sorted(set(others) - set(audio)))
+    audio = [name for name in others if _suffix(name) in AUDIO_SUFFIXES or holds_audio(name)]
+    notes = notes + _remark_skipped(sorted(set(others) - set(audio)))
     lyrics_of = lyrics_next_to(names)
     matched = {name: lyrics_of(name) for name in audio}
     notes += _remark_texts(len(names) - len(others), len({name for name in matched.values() if name is not None}))
     if not audio:
-        raise ManifestError("; ".join([f"{folder}: no audio file in this folder", *notes]))
+        kind = "folder" if place.is_dir() else "archive"
+        raise ManifestError("; ".join([f"{place}: no audio file in this {kind}", *notes]))
     tracks = []
     for name in sorted(audio):
-        check_id(name, str(folder))
+        check_id(name, str(place))
         parent = name.partition("/")[0] if "/" in name else ""
         lyrics = matched[name]
         tracks.append(
@@ -57,20 +86,21 @@ def load_folder(folder: Path, *, root: Path | None = None, genres_from_folders: 
                 lyrics_path=None if lyrics is None else prefix + lyrics,
             )
         )
-    check_collisions([track.id for track in tracks], [folder.name] * len(tracks))
+    check_collisions([track.id for track in tracks], [place.name] * len(tracks))
     if genres_from_folders and not any(track.genres for track in tracks):
-        raise ManifestError(f"{folder}: no file lies in a folder of its own genre")
-    base = folder if root is None else root
-    paths = (path for track in tracks for path in (track.path, track.lyrics_path) if path is not None)
-    notes += remark_links(base, (path for path in paths if (base / path).is_symlink()), "give --root {}")
+        raise ManifestError(f"{place}: no file lies in a folder of its own genre")
     own_columns = frozenset({"genres"} if genres_from_folders else ())
     source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
     return source.with_origins({"genres": "folder names", "lyrics": "files next to songs"})
 
 
-def _prefix(folder: Path, root: Path | None) -> str:
-    """Return the path from `root` to `folder`, for the front of a file's path."""
-    if root is None:
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part.casefold() in SYSTEM_FOLDERS for part in name.split("/"))
+
+
+def _prefix(folder: Path, root: Path) -> str:
+    """Return the path from `root` to a folder or archive, for the front of a file's path."""
+    if root == folder:
         return ""
     try:
         inner = folder.resolve().relative_to(root.resolve()).as_posix()
@@ -190,6 +220,15 @@ AUDIO_FOLDER = KnownDataset(
     recognises=lambda path: path.is_dir(),
     load=lambda path, options: load_folder(path, root=options.root),
     options=frozenset({"root", "genre_delimiter", "artist_delimiter"}),
+)
+ARCHIVE = KnownDataset(
+    name="archive",
+    title="a tar or zip archive of audio",
+    needs="a .tar without compression, or a .zip, with audio and lyrics as in a folder; it is not unpacked",
+    terms="your own",
+    recognises=lambda path: path.name.lower().endswith(ARCHIVE_SUFFIXES + COMPRESSED_SUFFIXES) and path.is_file(),
+    load=lambda path, options: load_archive(path, root=options.root, genres_from_folders=options.genres_from_folders),
+    options=frozenset({"genres_from_folders", "root", "genre_delimiter", "artist_delimiter"}),
 )
 GENRE_FOLDERS = KnownDataset(
     name="genre-folders",

@@ -17,7 +17,7 @@ from ...cache.names import find_file
 from ...cache.places import web_url
 from ...cache.steps import Progress, silent
 from ..text.language import detect_language
-from .audio_folder import AUDIO_FOLDER, GENRE_FOLDERS
+from .audio_folder import ARCHIVE, AUDIO_FOLDER, GENRE_FOLDERS
 from .files import url_problem
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
@@ -41,7 +41,7 @@ from .table_source import MANIFEST_COLUMNS, TABLE, relabel, sample_tracks
 from .tables import SEPARATORS
 from .tags import add_tags
 
-DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, AUDIO_FOLDER, TABLE)
+DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, ARCHIVE, AUDIO_FOLDER, TABLE)
 """Known data sets in the order of recognition; the last two accept every folder and every file."""
 
 
@@ -225,8 +225,8 @@ def songs_source(
 
     Parameters
     ----------
-    inputs : audio files, ``https`` URLs of them, and folders; ``song.txt`` or ``song.lrc`` next to ``song.mp3`` is its
-        lyrics, or else those in its tags.
+    inputs : audio files, ``https`` URLs of them, folders and archives; ``song.txt`` or ``song.lrc`` next to
+        ``song.mp3`` is its lyrics, or else those in its tags.
     lyrics : lyrics of the single song, in place of these.
     missing_ok : a path that does not exist becomes a failed track.
     lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
@@ -250,7 +250,7 @@ def songs_source(
         path = find_file(Path(song.anchor), str(song.relative_to(song.anchor)))
         if not missing_ok and not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
-        if path.is_dir():
+        if path.is_dir() or ARCHIVE.recognises(path):
             options = SourceOptions()
             folder = _read(path, _choose_kind(path, options), options)
             notes += [f"{song}: {note}" for note in folder.notes]

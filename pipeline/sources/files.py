@@ -1,4 +1,4 @@
-"""Files of tracks: below the root of a source, or at a URL, which is downloaded for the time of its use.
+"""Files of tracks: below the root of a source, or in an archive or at a URL, of which a copy is made while it is used.
 
 The decoders, which run in a process without network access of its own, read local files only.
 """
@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from ...cache.errors import AccessDeniedError, ClipError, ConfigError, StoreError, StoreNotFoundError
+from ...cache.errors import AccessDeniedError, ClipError, ConfigError, ManifestError, StoreError, StoreNotFoundError
 from ...cache.format.schema import Reason
 from ...cache.names import find_file
 from ...cache.object_folder import ObjectFolder
 from ...cache.places import SCHEMES, ObjectPath
 from ..audio.containers import Caps
+from .archives import open_archive, split_archive
 
 URL_SCHEMES = (*SCHEMES, "http", "https")
 DEADLINE_S = 300.0
@@ -44,30 +45,45 @@ def url_problem(path: str) -> str | None:
 
 @contextmanager
 def local_file(root: Path, path: str, max_bytes: int = Caps.max_bytes) -> Iterator[Path]:
-    """Yield the file of a track; of a URL a temporary copy, which is deleted at the end of the ``with`` block.
+    """Yield the file of a track; of a URL or in an archive a temporary copy, deleted at the end of the ``with`` block.
 
     Parameters
     ----------
-    path : relative to `root`, or a URL.
+    path : relative to `root`, maybe through an archive (:mod:`mgc.pipeline.sources.archives`), or a URL.
     max_bytes : limit of the copy.
 
     Raises
     ------
     ClipError
-        As :func:`resolve_inside` does. For a URL: ``SRC_MISSING``, ``SRC_DENIED``, ``SRC_TIMEOUT`` (no complete answer
-        within :data:`DEADLINE_S`, or errors of the server at each attempt) or ``TOO_LARGE``.
+        As :func:`resolve_inside` and :meth:`Archive.copy` do. For a URL: ``SRC_MISSING``, ``SRC_DENIED``,
+        ``SRC_TIMEOUT`` (no complete answer within :data:`DEADLINE_S`, or errors of the server at each attempt) or
+        ``TOO_LARGE``.
     MissingExtraError, ConfigError
         If no URL can be read: obstore is missing, or the environment lacks a setting of the service.
     """
-    if not is_url(path):
+    packed = None
+    if is_url(path):
+        if (fault := url_problem(path)) is not None:
+            raise ConfigError(f"{fault}.")
+    elif (packed := split_archive(root, path)) is None:
         yield resolve_inside(root, path)
         return
-    if (fault := url_problem(path)) is not None:
-        raise ConfigError(f"{fault}.")
-    with tempfile.TemporaryDirectory(prefix="mgc-download-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mgc-copy-") as folder:
         target = Path(folder, f"file{PurePosixPath(path).suffix[:8]}")
-        _download(path, target, max_bytes)
+        if packed is None:
+            _download(path, target, max_bytes)
+        else:
+            _unpack(root, *packed, target, max_bytes)
         yield target
+
+
+def _unpack(root: Path, archive: str, name: str, target: Path, max_bytes: int) -> None:
+    path = resolve_inside(root, archive)
+    try:
+        opened = open_archive(path)
+    except ManifestError as error:
+        raise ClipError(Reason.BAD_HEADER, str(error)) from error
+    opened.copy(name, target, max_bytes)
 
 
 def _download(url: str, target: Path, max_bytes: int) -> None:

@@ -21,7 +21,7 @@ from ...cache.errors import ClipError
 from ...cache.messages import counted, size
 from ...cache.steps import Progress, silent
 from ..text.timing import without_timing
-from .files import is_url, resolve_inside
+from .files import is_url, local_file
 from .manifest import COLUMNS, TAGS, Source, Track
 from .names import clean_name, stands_for_nothing
 from .options import SourceOptions
@@ -116,13 +116,10 @@ def _try_tags(root: Path, options: SourceOptions, track: Track) -> dict[str, Any
     if is_url(track.path):
         return {}
     try:
-        path = resolve_inside(root, track.path)
+        with local_file(root, track.path) as path:
+            return read_tags(path, options) if path.is_file() else {}
     except ClipError:
         return {}
-    if not path.is_file():
-        return {}
-    try:
-        return read_tags(path, options)
     except ValueError as error:
         return str(error)
 

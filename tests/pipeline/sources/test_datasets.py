@@ -420,7 +420,9 @@ def test_folders_without_audio_and_options_that_do_not_fit(folder: Path, tmp_pat
         load_source(tmp_path / "empty")
     with pytest.raises(ConfigError, match="--genre-level goes with fma"):
         load_source(folder, genre_level="top")
-    with pytest.raises(ConfigError, match=r"--genres-from-folders goes with genre-folders; .*\. Leave it out\.$"):
+    with pytest.raises(
+        ConfigError, match=r"--genres-from-folders goes with genre-folders or archive; .*\. Leave it out\.$"
+    ):
         load_source(tmp_path / "t.csv", genres_from_folders=True)
     with pytest.raises(ConfigError, match="not from both"):
         load_source(folder, labels=tmp_path / "t.csv", genres_from_folders=True)
