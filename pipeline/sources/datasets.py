@@ -18,6 +18,10 @@ from ...cache.places import web_url
 from ...cache.steps import Progress, silent
 from ..text.language import detect_language
 from .audio_folder import ARCHIVE, AUDIO_FOLDER, GENRE_FOLDERS
+from .collections.beets import BEETS
+from .collections.hugging_face import HUGGING_FACE
+from .collections.lhotse import LHOTSE
+from .collections.mirdata import MIRDATA
 from .files import url_problem
 from .fma import FMA
 from .genre_aliases import GenreAliases, genre_aliases, merge_genres, remark_mergeable, remark_merged
@@ -41,7 +45,10 @@ from .table_source import MANIFEST_COLUMNS, TABLE, relabel, sample_tracks
 from .tables import SEPARATORS
 from .tags import add_tags
 
-DATASETS = (MUSIC4ALL, MTG_JAMENDO, FMA, GENRE_FOLDERS, ARCHIVE, AUDIO_FOLDER, TABLE)
+DATASETS = (
+    *(MUSIC4ALL, MTG_JAMENDO, FMA, HUGGING_FACE, LHOTSE, BEETS, MIRDATA),
+    *(GENRE_FOLDERS, ARCHIVE, AUDIO_FOLDER, TABLE),
+)
 """Known data sets in the order of recognition; the last two accept every folder and every file."""
 
 
@@ -71,6 +78,9 @@ def load_source(source: str | os.PathLike[str], options: SourceOptions, *, on_pr
     path = Path(source)
     kind = _choose_kind(path, options)
     tracks = _read(path, kind, options)
+    if tracks.unpack is not None:
+        tracks.unpack(on_progress)
+        tracks = replace(tracks, unpack=None)
     if options.labels is not None:
         if options.genres_from_folders:
             raise ConfigError("genres come from the labels file or from folder names, not from both")
@@ -134,14 +144,15 @@ def _detect(path: Path, genres_from_folders: bool) -> KnownDataset:
 
 def _named(name: str, path: Path) -> KnownDataset:
     kinds = {kind.name: kind for kind in DATASETS}
-    if name not in kinds:
+    name, _, loader = name.partition(":")
+    if name not in kinds or (loader and name != MIRDATA.name):
         near = nearest(name, kinds, cutoff=0.4)
         hint = "" if near is None else f"; did you mean {near!r}?"
         raise ConfigError(f"--dataset {name!r}: known are {', '.join(kinds)}{hint}")
     kind = kinds[name]
     if not path.exists():
         raise ManifestError(f"{path}: no such file or folder")
-    if not kind.recognises(path) and not (kind is GENRE_FOLDERS and path.is_dir()):
+    if not kind.recognises(path) and not (kind in (GENRE_FOLDERS, MIRDATA) and path.is_dir()):
         raise ManifestError(f"{path}: this is not {kind.title}; expected: {kind.needs}")
     return kind
 

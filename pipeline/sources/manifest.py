@@ -25,6 +25,7 @@ from ...cache.errors import ClipError, ManifestError
 from ...cache.format.schema import Flag
 from ...cache.messages import counted
 from ...cache.names import caseless, find_file
+from ...cache.steps import Progress
 from ..text.lyrics import MAX_LYRICS_BYTES, Lyrics, load_lyrics, read_lyrics
 from .files import local_file
 from .genre_aliases import MergedGenre
@@ -79,6 +80,7 @@ class Source:
     own_columns : the :data:`COLUMNS` that the source has, even if a cell is empty; tags fill the others.
     columns : column -> origin (such as the name of a table) -> number of tracks that have their value from there.
     lyrics_encoding : encoding of lyrics files without a byte order mark that are not UTF-8; None detects it.
+    unpack : writes audio that is inside other files to its path; :func:`~.datasets.load_source` calls it.
     """
 
     root: Path
@@ -88,6 +90,7 @@ class Source:
     columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lyrics_encoding: str | None = None
     merged_genres: list[MergedGenre] = field(default_factory=list)
+    unpack: Callable[[Progress], None] | None = None
 
     def with_origins(self, origins: Mapping[str, str]) -> Source:
         """Return the source with its columns counted, all values of a column having one origin."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,17 +49,32 @@ def load_table(path: Path, options: SourceOptions) -> Source:
     table.require(("id", "path"))
     table.refuse_near_misses(MANIFEST_COLUMNS)
     base = path.parent if options.root is None else options.root
-    tracks = [_inside(base, read_track(row, options)) for row in table.rows]
-    check_collisions([track.id for track in tracks], (row.location for row in table.rows))
-    tracks.sort(key=lambda track: track.id)
-    notes = check_root(base, tracks, path, options)
+    source = source_of_rows(path, table.rows, base, options)
+    notes = list(source.notes)
     others = [column for column in table.columns if column not in MANIFEST_COLUMNS]
     if others and "genres" not in table.columns:
         have = ", ".join(map(repr, others))
         notes.append(f"{path}: no column 'genres', but {have}. Rename the column that contains the genres, if any")
     own_columns = given_columns(table.columns)
-    source = Source(root=base, tracks=tracks, notes=notes, own_columns=own_columns)
+    source = replace(source, notes=notes, own_columns=own_columns)
     return source.with_origins(dict.fromkeys(sorted(own_columns), path.name))
+
+
+def source_of_rows(
+    path: Path, rows: Iterable[Row], base: Path, options: SourceOptions, *, check: bool = True
+) -> Source:
+    """Return the tracks of rows with the columns of a manifest, whose paths start from `base`.
+
+    Parameters
+    ----------
+    path : the source, for messages.
+    rows : can be iterated repeatedly.
+    check : refuse a base in which no file exists (:func:`check_root`).
+    """
+    tracks = [_inside(base, read_track(row, options)) for row in rows]
+    check_collisions([track.id for track in tracks], (row.location for row in rows))
+    tracks.sort(key=lambda track: track.id)
+    return Source(root=base, tracks=tracks, notes=check_root(base, tracks, path, options) if check else [])
 
 
 def _inside(base: Path, track: Track) -> Track:

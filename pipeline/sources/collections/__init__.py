@@ -1,0 +1,1 @@
+"""Collections that other tools keep: their files become tracks."""
