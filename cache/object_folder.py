@@ -44,6 +44,15 @@ _SETTINGS = {
 _process: list[int] = []
 """Process that has opened the first folder: the threads of obstore do not survive a fork."""
 
+
+class _BrokenOffError(StoreError):
+    """An answer ended too early."""
+
+
+class _ExistsError(StoreError):
+    """The object to create exists."""
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -88,26 +97,24 @@ class ObjectFolder:
 
     def listing(self, folder: str | None = None) -> dict[str, Listed]:
         """Return all objects, or those of one folder, by key."""
-        with self._errors(""):
-            batches = self._obstore.list(self._store, folder)
-            return {item["path"]: _listed(item) for batch in batches for item in batch}
+        items = self._call("", lambda: [item for batch in self._obstore.list(self._store, folder) for item in batch])
+        return {item["path"]: _listed(item) for item in items}
 
     def find(self, key: str) -> Listed | None:
         """Return size and time of an object; None if there is none."""
-        with self._errors(key), suppress(FileNotFoundError):
-            return _listed(self._obstore.head(self._store, key))
+        with suppress(StoreNotFoundError):
+            return _listed(self._call(key, lambda: self._obstore.head(self._store, key)))
         return None
 
     def get_if_there(self, key: str) -> bytes | None:
         """Return the content of an object; None if there is none."""
-        with self._errors(key), suppress(FileNotFoundError):
-            return bytes(self._obstore.get(self._store, key).bytes())
+        with suppress(StoreNotFoundError):
+            return self.get(key)
         return None
 
     def get(self, key: str) -> bytes:
         """Return the content of an object."""
-        with self._errors(key):
-            return bytes(self._obstore.get(self._store, key).bytes())
+        return self._call(key, lambda: bytes(self._obstore.get(self._store, key).bytes()))
 
     def get_ranges(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of an object from start to stop, for each span; near spans share one request.
@@ -118,8 +125,7 @@ class ObjectFolder:
             If the object is shorter.
         """
         starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
-        with self._errors(key):
-            pieces = self._obstore.get_ranges(self._store, key, starts=starts, ends=stops)
+        pieces = self._call(key, lambda: self._obstore.get_ranges(self._store, key, starts=starts, ends=stops))
         read = [bytes(piece) for piece in pieces]
         if [len(piece) for piece in read] != [stop - start for start, stop in spans]:
             raise StoreCorruptError(f"{self.url}/{key}: truncated. Copy the store again.")
@@ -136,30 +142,22 @@ class ObjectFolder:
             If it takes longer than `deadline_s`.
         """
         stop = time.monotonic() + deadline_s
-        for is_last in (*[False] * _RETRIES, True):
-            try:
-                with self._errors(key), target.open("wb") as file:
-                    answer = self._obstore.get(self._store, key)
-                    n_bytes = answer.meta["size"]
-                    for chunk in answer.stream():
-                        if n_bytes > max_bytes:
-                            raise OverflowError(n_bytes)
-                        if time.monotonic() > stop:
-                            raise TimeoutError(key)
-                        file.write(chunk)
-                    if file.tell() == n_bytes:
-                        return
-            except (StoreNotFoundError, AccessDeniedError):
-                raise
-            except StoreError:
-                if is_last or time.monotonic() > stop:
-                    raise
-        raise StoreError(f"{self._place(key)}: truncated at every attempt. Check the server.")
+
+        def write() -> None:
+            answer = self._obstore.get(self._store, key)
+            if answer.meta["size"] > max_bytes:
+                raise OverflowError(answer.meta["size"])
+            with target.open("wb") as file:
+                for chunk in answer.stream():
+                    if time.monotonic() > stop:
+                        raise TimeoutError(key)
+                    file.write(chunk)
+
+        self._call(key, write)
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object; replace an earlier one."""
-        with self._errors(key):
-            self._obstore.put(self._store, key, data)
+        self._call(key, lambda: self._obstore.put(self._store, key, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a small object on condition that there is none (``If-None-Match: *``).
@@ -169,23 +167,23 @@ class ObjectFolder:
         bool
             False if the service refused. The object may still be this one: the answer to a first attempt may be lost.
         """
-        with self._errors(key), suppress(self._obstore.exceptions.AlreadyExistsError):
-            self._obstore.put(self._store, key, data, mode="create", use_multipart=False)
+        with suppress(_ExistsError):
+            self._call(key, lambda: self._obstore.put(self._store, key, data, mode="create", use_multipart=False))
             return True
         return False
 
     def copy(self, source: str, target: str) -> bool:
         """Copy an object inside the service, over an earlier one; return False if there is no `source`."""
-        with self._errors(source), suppress(FileNotFoundError):
-            self._obstore.copy(self._store, source, target)
+        with suppress(StoreNotFoundError):
+            self._call(source, lambda: self._obstore.copy(self._store, source, target))
             return True
         return False
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; some may not exist."""
-        with self._errors(""), suppress(FileNotFoundError):
+        with suppress(StoreNotFoundError):
             if keys:
-                self._obstore.delete(self._store, list(keys))
+                self._call("", lambda: self._obstore.delete(self._store, list(keys)))
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -204,6 +202,17 @@ class ObjectFolder:
         except self._obstore.exceptions.BaseError as error:
             raise self._explain(error, key) from error
 
+    def _call(self, key: str, request: Callable[[], Result]) -> Result:
+        """Call a function of obstore, which repeats requests that fail; repeat it where an answer breaks off."""
+        for attempt in range(_RETRIES):
+            try:
+                with self._errors(key):
+                    return request()
+            except _BrokenOffError:
+                time.sleep(0.1 * 2**attempt)
+        with self._errors(key):
+            return request()
+
     def _explain(self, error: Exception, key: str) -> StoreError | ConfigError:
         exceptions, text = self._obstore.exceptions, str(error)
         if "<Code>NoSuchBucket" in text or "ContainerNotFound" in text:
@@ -216,9 +225,12 @@ class ObjectFolder:
             return self._denied(key)
         if "169.254.169.254" in text or "metadata.google" in text or "must be specified" in text:
             return ConfigError(f"{self._place(key)}: no credentials in the environment. Set {self._variables}.")
+        if isinstance(error, exceptions.AlreadyExistsError):
+            return _ExistsError(f"{self._place(key)}: exists already.")
         if "416 Range" in text or "end of file" in text.lower():
             return StoreCorruptError(f"{self._place(key)}: truncated. Copy the store again.")
-        return StoreError(
+        kind = _BrokenOffError if "body error" in text else StoreError
+        return kind(
             f"{self._place(key)}: the object store does not answer as expected ({_summary(text)}). Check the network "
             f"and {_SETTINGS[self._scheme]}, then run the command again."
         )

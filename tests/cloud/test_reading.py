@@ -297,9 +297,3 @@ def test_commands(proxy: Proxy, remote_songs: ObjectPath, call: Callable[..., An
     advice = call("store", "verify", remote_songs).out
     assert "Repair a local copy, then copy it again with `mgc store copy`; or extract to a new URL." in advice
     assert os.sep + "tmp" not in advice
-
-
-def test_store_in_the_middle_of_an_extraction_is_refused(proxy: Proxy, remote_songs: ObjectPath) -> None:
-    object_folder.ObjectFolder(remote_songs).put("staging/commits+9~x/record.draft", b"")
-    with pytest.raises(StoreError, match="copied during an extraction"):
-        mgc.open(remote_songs)
