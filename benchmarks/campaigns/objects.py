@@ -39,7 +39,7 @@ from mgc.cache.upkeep.object_stores import verify_remote
 from mgc.cache.writing.remote import writable_folder
 
 FAULTS = ("500", "503", "delayed", "truncated", "answer lost", "stale list")
-FAULT_RATE = 0.2
+FAULT_RATE = 0.3
 _KILLS, _LIFE_S = 20, 6.0
 _OWN = ("content-length", "transfer-encoding", "connection", "date", "server")
 _STOPPED = 3
@@ -202,7 +202,7 @@ def _extract(url: str, settings: dict[str, str], scratch: str) -> None:
 
 
 def kill(number: int, folder: Path) -> dict[str, Any]:
-    """Kill one or two extractions to S3 (moto) at random times, behind a proxy with faults in a fifth of all requests.
+    """Kill up to three extractions at once to S3 (moto) at random times, behind a proxy: 30 % of requests have a fault.
     No record is lost or changed. The final objects are those of a local store, byte for byte.
     """
     context = multiprocessing.get_context("forkserver")
@@ -224,7 +224,7 @@ def kill(number: int, folder: Path) -> dict[str, Any]:
             url, records, is_complete = place(f"s3://music/{store}.zarr"), dict[str, bytes](), False
             assert isinstance(url, ObjectPath)
             while not is_complete and figures["kills"] < _KILLS:
-                writers = [start(url) for _ in range(chance.choice((1, 2)))]
+                writers = [start(url) for _ in range(chance.choice((1, 2, 3)))]
                 for writer in writers:
                     writer.join(chance.uniform(0.2, _LIFE_S))
                     writer.kill()
