@@ -28,6 +28,7 @@ from ..cache.upkeep.select import merge, select
 from ..cache.upkeep.verify import Damage, verify
 from ..cache.writing.feature_removal import remove_feature_set
 from ..cache.writing.takedowns import drop
+from ..heads.data.duplicates import THRESHOLD, DuplicateGroup, find_duplicates
 from ..pipeline.extraction.options import ExtractOptions
 from .shared import extra
 
@@ -236,6 +237,14 @@ def store_drop_feature(path: Path, name: str, *, dry_run: bool = False) -> Featu
     with FeatureStore.open(path) as store:
         info = describe_feature(store, name)
         return dataclasses.replace(removal, info=info, bytes=feature_bytes(store, name))
+
+
+def store_duplicates(
+    path: Path, *, near: bool = False, threshold: float = THRESHOLD, on_progress: Progress = silent
+) -> list[DuplicateGroup]:
+    """List tracks that hold one recording; see :func:`mgc.heads.data.duplicates.find_duplicates`."""
+    with FeatureStore.open(path) as store:
+        return find_duplicates(store, near=near, threshold=threshold, on_progress=on_progress)
 
 
 def store_compact(path: Path, *, on_progress: Progress = silent) -> int:

@@ -1,7 +1,8 @@
-"""The commands embed and similar."""
+"""The commands embed, similar and store duplicates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,13 @@ from ..cache.places import place
 from ..heads.evaluation.predict_options import PredictOptions
 from . import api
 from .console import Terminal, print_table, to_stdout
-from .options import Config, verbose_flags
+from .options import Config, StoreArgument, print_flags, verbose_flags
 from .prediction import model_flags
+from .stores import store_command
 
 if TYPE_CHECKING:
     from ..api import Embedded, Neighbours
+    from ..heads.data.duplicates import DuplicateGroup
 
 Feature = Annotated[
     str | None, typer.Option(metavar="NAME", help="Stored feature, pooled: mel, lyrics_pooled or an added feature set.")
@@ -99,3 +102,37 @@ def _print_similar(result: Neighbours) -> None:
     to_stdout(f"{printable(result.query)}: nearest of {counted(result.tracks, 'track')} by {result.vector} vectors")
     rows = [(row["id"], f"{row['similarity']:.4f}", join_names(row["genres"])) for row in result.results]
     print_table("", ("id", "similarity", "genres"), rows)
+
+
+@store_command
+def store_duplicates(
+    *,
+    store: StoreArgument,
+    near: Annotated[bool, typer.Option("--near", help="Compare spectrograms too, to find copies.")] = False,
+    threshold: Annotated[float, typer.Option(min=0.5, max=1, help="Least similarity of copies with --near.")] = 0.92,
+    terminal: Annotated[Terminal, print_flags],
+) -> None:
+    """List tracks that are one recording: with equal audio files, or nearly equal clips.
+
+    Such tracks make test scores too high if they are in the training and the test split.
+    --near finds copies in another codec or at another level, if they start at the same place.
+
+    Examples:
+      mgc store duplicates songs.zarr
+      mgc store duplicates songs.zarr --near
+    """
+    with terminal.progress() as steps:
+        groups = api.store_duplicates(store, near=near, threshold=threshold, on_progress=steps)
+    document = {"store": str(store), "near": near, "groups": [group.to_dict() for group in groups]}
+    document |= {"threshold": threshold} if near else {}
+    terminal.emit(document, lambda: _print_duplicates(groups))
+
+
+def _print_duplicates(groups: Sequence[DuplicateGroup]) -> None:
+    n_tracks = sum(len(group.ids) for group in groups)
+    to_stdout(f"{counted(len(groups), 'recording')} under several ids, {counted(n_tracks, 'track')}")
+    if groups:
+        rows = [
+            (join_names(group.ids), "yes" if group.equal_files else "no", f"{group.similarity:.4f}") for group in groups
+        ]
+        print_table("", ("tracks", "equal files", "similarity"), rows)

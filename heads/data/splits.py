@@ -26,6 +26,7 @@ from ...cache.errors import ConfigError, RunError, StoreCorruptError
 from ...cache.format.tables import SPLIT_SPELLINGS
 from ...cache.messages import counted
 from .artist_groups import LARGE_MIN_TRACKS, LARGE_SHARE, Groups, Index, comparable_artists, group_tracks, seeded_order
+from .duplicates import leaks
 from .labels import LabelMatrix
 
 FloatArray = npt.NDArray[np.float64]
@@ -134,7 +135,13 @@ def make_split(tracks: pa.Table, labels: LabelMatrix, *, policy: str, seed: int)
         raise ConfigError(f"split policy {policy!r}: unknown. Choose one of auto, {', '.join(_POLICIES)}.")
     positions, notes = _POLICIES[policy](sorted_tracks)
     ids_of = {name: tuple(ids[i] for i in np.sort(positions[name]).tolist()) for name in SPLITS}
-    return Split(policy=policy, requested=requested, seed=seed, ids=ids_of, notes=(*reasons, *notes))
+    return Split(
+        policy=policy,
+        requested=requested,
+        seed=seed,
+        ids=ids_of,
+        notes=(*reasons, *notes, *leaks(sorted_tracks.table, positions)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,7 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
     (("store", "failures", "s.zarr", "--format", "jsonl"), 0),
     (("store", "failures", "new.zarr"), 0),
     (("store", "verify", "s.zarr", "--full"), 0),
+    (("store", "duplicates", "s.zarr"), 0),
     (("store", "repair", "s.zarr"), 0),
     (("store", "repair", "new.zarr", "--source", "songs"), 0),
     (("store", "select", "s.zarr", "-o", "some.zarr", "--genre", f"{HOSTILE} rock"), 0),

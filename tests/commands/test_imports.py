@@ -103,6 +103,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("report {run} --audio-root {no}", "no/such"),
     ("report {store} --audio-root {audio}", "audio-root"),
     ("store info {no}", "no/such"),
+    ("store duplicates {no}", "no/such"),
     ("store failures {no}", "no/such"),
     ("store verify {no}", "no/such"),
     ("store repair {no}", "no/such"),
