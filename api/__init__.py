@@ -9,7 +9,7 @@ from .explanation import explain
 from .extraction import extract, extractors, plan
 from .prediction import Model, load_model, predict
 from .predictions import MANY_SONGS, Prediction, Predictions
-from .runs import compare, evaluate, report
+from .runs import LabelReport, compare, evaluate, report, store_labels
 from .sources import ReadSource, WrittenManifest, known_datasets, read_source, write_manifest
 from .stores import (
     store_compact,
@@ -35,6 +35,7 @@ __all__ = [
     "ClusterJob",
     "DemoReport",
     "Embedded",
+    "LabelReport",
     "Model",
     "Neighbours",
     "Prediction",
@@ -64,6 +65,7 @@ __all__ = [
     "store_drop_feature",
     "store_duplicates",
     "store_export",
+    "store_labels",
     "store_merge",
     "store_repair",
     "store_select",

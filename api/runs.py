@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import ConfigError, MissingExtraError
 from ..cache.format.plan import is_store
@@ -18,7 +20,9 @@ from .sources import labels_for
 if TYPE_CHECKING:
     from ..heads.evaluation.compare import Comparison
     from ..heads.evaluation.evaluate import Evaluation
+    from ..heads.evaluation.label_issues import LabelIssue
     from ..heads.runs.published_model import LoadedModel
+    from ..pipeline.sources.genre_aliases import SimilarGenre
 
 
 def evaluate(
@@ -115,7 +119,7 @@ def report(
         with extra("report"):
             from ..reports.store import write_store_report
 
-        return write_store_report(stores[0], output)
+        return write_store_report(stores[0], output, similar=store_labels(stores[0]).to_dict()["similar_genres"])
     with extra("train"):
         from ..reports.comparison import write_comparison
         from ..reports.run import write_report
@@ -123,6 +127,56 @@ def report(
     if len(paths) == 1:
         return write_report(paths[0], output, audio_root=audio_root)
     return write_comparison(paths, output, on_progress=on_progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelReport:
+    """Labels of a store that deserve a second look.
+
+    Attributes
+    ----------
+    similar : genres that are probably spellings of more frequent ones.
+    issues : labels that are probably wrong or missing, the least plausible first; empty without runs.
+    n_judged, n_labelled : tracks that a run has tested, and labelled tracks.
+    """
+
+    similar: Sequence[SimilarGenre]
+    issues: Sequence[LabelIssue]
+    n_judged: int
+    n_labelled: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "similar_genres": [genre.to_dict() for genre in self.similar],
+            "issues": [issue.to_dict() for issue in self.issues],
+            "judged": self.n_judged,
+            "labelled": self.n_labelled,
+        }
+
+
+def store_labels(store: Path, runs: Sequence[Path] = ()) -> LabelReport:
+    """Return genre names that are spelled alike and, from the scores of test tracks of `runs`, doubtful labels.
+
+    See :func:`mgc.heads.evaluation.label_issues.label_issues`.
+
+    Raises
+    ------
+    RunError, StoreNotFoundError
+    """
+    from ..pipeline.sources.genre_aliases import similar_genres
+
+    with FeatureStore.open(store) as features:
+        tracks = features.newest_tracks(["id", "genres"])
+    genres = dict(zip(tracks.column("id").to_pylist(), tracks.column("genres").to_pylist(), strict=True))
+    similar = similar_genres(Counter(name for names in genres.values() for name in names))
+    issues, n_judged = list["LabelIssue"](), 0
+    if runs:
+        from ..heads.evaluation.label_issues import label_issues
+
+        issues, n_judged = label_issues(runs, genres)
+    return LabelReport(
+        similar=similar, issues=issues, n_judged=n_judged, n_labelled=sum(bool(names) for names in genres.values())
+    )
 
 
 REPORT = "report.html"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ..cache.messages import counted, interval
+from ..cache.durable import atomic_write
+from ..cache.messages import counted, csv_row, interval
 from ..heads.metrics.names import (
     BASELINES,
     COLUMNS,
@@ -33,6 +35,7 @@ from .options import (
     print_flags,
     verbose_flags,
 )
+from .stores import store_command
 
 
 def evaluate(
@@ -127,6 +130,58 @@ def report(
     with terminal.progress() as steps:
         page = api.report(*paths, output=output, audio_root=audio_root, on_progress=steps)
     terminal.emit({"report": str(page)}, lambda: to_stdout(f"report: {page}"))
+
+
+@store_command
+def store_labels(
+    *,
+    store: StoreArgument,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="Evaluated run, or ablation with folds; repeatable.", show_default=False),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Doubtful labels to print.")] = 20,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="CSV table of similar genres to write, for --merge-genres."),
+    ] = None,
+    terminal: Annotated[Terminal, print_flags],
+) -> None:
+    """List genre names that are spelled alike, and labels that are probably wrong or missing.
+
+    Doubtful labels need --run: a model judges its test tracks, which it was not trained on.
+
+    Examples:
+      mgc store labels songs.zarr -o merge.csv
+      mgc store labels songs.zarr --run runs/first
+      mgc store labels songs.zarr --run small --json
+    """
+    report = api.store_labels(store, run or ()).to_dict()
+    if output is not None:
+        rows = [csv_row({"from": genre["from"], "to": genre["to"]}) for genre in report["similar_genres"]]
+        with atomic_write(output) as draft, draft.open("x", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ("from", "to"), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    terminal.emit(report, lambda: _print_labels(report, top))
+
+
+def _print_labels(report: Mapping[str, Any], top: int) -> None:
+    similar, issues = report["similar_genres"], report["issues"]
+    if similar:
+        columns = ("from", "to", "tracks", "tracks_to", "reason")
+        print_table("genre names that are spelled alike", columns, [[row[name] for name in columns] for row in similar])
+    else:
+        to_stdout("no genre names are spelled alike")
+    if not report["judged"]:
+        return
+    rows = [(row["id"], row["genre"], row["kind"], number(row["confidence"])) for row in issues[:top]]
+    if rows:
+        print_table("doubtful labels, the least plausible first", ("track", "genre", "label", "confidence"), rows)
+    to_stdout(
+        f"{counted(len(issues), 'doubtful label')} of {counted(report['judged'], 'tested track')} "
+        f"({report['labelled']} labelled). Listen before you change a label."
+    )
 
 
 def _retrieval(alignment: Mapping[str, Any]) -> str:

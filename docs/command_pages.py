@@ -50,6 +50,7 @@ GUIDES = {
     "mgc similar": "[Search for similar tracks](../similar.md)",
     "mgc explain": "[Explain a prediction](../explaining.md)",
     "mgc report": "[Train and evaluate](../training.md)",
+    "mgc store labels": "[Check the labels](../labels.md)",
     "mgc store export": "[Export features to other tools](../exporting.md)",
     "mgc store": "[Check, repair and delete](../maintaining-a-store.md), [Read the features](../reading.md)",
 }

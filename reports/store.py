@@ -33,12 +33,13 @@ MAX_DRAWN = 100
 NO_SPLIT = "no split"
 
 
-def write_store_report(path: Path, out: Path | None = None) -> Path:
+def write_store_report(path: Path, out: Path | None = None, *, similar: Sequence[Json] = ()) -> Path:
     """Write the report of a feature store and return its path.
 
     Parameters
     ----------
     path : feature store, Zarr or HDF5, complete or not.
+    similar : genres that are probably spellings of others: from, to, tracks, tracks_to, reason.
     out : output file; default ``NAME.report.html`` next to the store NAME, or in the current folder for the URL of one.
 
     Raises
@@ -77,6 +78,7 @@ def write_store_report(path: Path, out: Path | None = None) -> Path:
             flags=[(name, n, FLAG_MEANINGS[Flag[name]]) for name, n in flags],
             n_planned=n_planned,
             mean_labels=sum(n * tracks for n, tracks in counts.labels.items()) / n_planned if n_planned else 0.0,
+            similar=similar,
             genre_chart=_genre_chart(counts),
             genre_rows=list(counts.genres.items())[:MAX_LISTED],
             genre_splits=[name for name in counts.splits if name],

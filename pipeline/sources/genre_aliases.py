@@ -17,10 +17,12 @@ from ...cache.errors import ManifestError
 from ...cache.messages import counted, join_names, limit_lines
 from ...cache.normalise import normalise
 from .label_tables import COMMON
-from .names import clean_name
+from .names import clean_name, look_alikes
 from .tables import Row, read_table
 
 LISTED = 20
+MIN_TYPED = 6
+"""Number of letters from which on names that differ in one letter are probably the same: not "punk" and "funk"."""
 
 _SPELLINGS = """
 a cappella: acapella, a capella, acappella | acid house | acid jazz | acoustic | alternative country: alt country
@@ -192,6 +194,74 @@ def remark_mergeable(genres: Iterable[str]) -> list[str]:
     pairs = [f"{_quoted(names)} into {into!r}" for into, names in groups.items() if len(names) > 1]
     listed = "; ".join(limit_lines(pairs, "such genres", LISTED))
     return [f"--merge-genres {COMMON} would merge {listed}"] if pairs else []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimilarGenre:
+    """A genre whose name is nearly that of a more frequent one, and so probably the same.
+
+    Attributes
+    ----------
+    reason : ``spelling`` (case, punctuation, look-alike letters, or the built-in table), ``plural``, or ``typing
+        error`` (one letter added, left out, replaced, or two exchanged).
+    """
+
+    name: str
+    into: str
+    n_tracks: int
+    n_tracks_into: int
+    reason: str
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Return the columns of a table for ``--merge-genres``, and the reason."""
+        return {
+            "from": self.name,
+            "to": self.into,
+            "tracks": self.n_tracks,
+            "tracks_to": self.n_tracks_into,
+            "reason": self.reason,
+        }
+
+
+def similar_genres(tracks: Mapping[str, int]) -> list[SimilarGenre]:
+    """Return the genres that are probably spellings of a more frequent one, given the number of tracks of each.
+
+    Names of `MIN_TYPED` letters and more are compared for typing errors, unless the built-in table has both as
+    different genres (electronic, electronica).
+    """
+    found: list[SimilarGenre] = []
+    by_key: dict[str, str] = {}  # any form of a name -> the most frequent genre with it
+    by_deletion: dict[str, list[str]] = {}
+    into_of: dict[str, str] = {}
+    plain = {name for name in tracks if not set(name) & set("/,;|+")}  # signs that may separate two genres
+    skeletons = {name: group[0] for group in look_alikes(plain) for name in group}
+    for name in sorted(tracks, key=lambda name: (-tracks[name], name)):
+        key = spelling_key(skeletons.get(name, name))
+        common = COMMON_SPELLINGS.get(key)
+        forms = {key, key if common is None else spelling_key(common)}
+        into = next((by_key[form] for form in sorted(forms) if form in by_key), None)
+        reason = "spelling"
+        if into is None:
+            plurals = (f"{key}s", key.removesuffix("s"))
+            into, reason = next((by_key[form] for form in plurals if form in by_key), None), "plural"
+        deletions: set[str] = set()
+        if name in plain and len(key) >= MIN_TYPED:
+            deletions = {key, *(key[:i] + key[i + 1 :] for i in range(len(key)))}
+        if into is None:
+            others = [other for form in sorted(deletions) for other in by_deletion.get(form, ())]
+            others = [other for other in others if common is None or spelling_key(other) not in COMMON_SPELLINGS]
+            into, reason = max(others, key=lambda other: tracks[other], default=None), "typing error"
+        into_of[name] = name if into is None else into_of[into]
+        if into is not None:
+            target = into_of[name]
+            found.append(
+                SimilarGenre(name=name, into=target, n_tracks=tracks[name], n_tracks_into=tracks[target], reason=reason)
+            )
+        for form in forms:
+            by_key.setdefault(form, name)
+        for form in deletions:
+            by_deletion.setdefault(form, []).append(name)
+    return found
 
 
 def _quoted(names: Sequence[str]) -> str:

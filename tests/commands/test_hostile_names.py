@@ -118,6 +118,8 @@ COMMANDS: Sequence[tuple[Sequence[str], int]] = (
     (("store", "copy", "s.zarr", "copy.zarr"), 0),
     (("store", "copy", HOSTILE, "copy.zarr"), 2),
     (("store", "failures", "s.zarr"), 0),
+    (("store", "labels", "s.zarr", "--run", "run", "-o", "merge.csv"), 0),
+    (("store", "labels", HOSTILE), 2),
     (("store", "failures", "s.zarr", "--format", "csv"), 0),
     (("store", "failures", "s.zarr", "--format", "jsonl"), 0),
     (("store", "failures", "new.zarr"), 0),

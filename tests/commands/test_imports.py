@@ -105,6 +105,8 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("store info {no}", "no/such"),
     ("store duplicates {no}", "no/such"),
     ("store failures {no}", "no/such"),
+    ("store labels {no}", "no/such"),
+    ("store labels {store} --run {no}", "no/such"),
     ("store verify {no}", "no/such"),
     ("store repair {no}", "no/such"),
     ("store repair {store} --source {no}", "no/such"),
@@ -129,7 +131,12 @@ REFUSED: tuple[tuple[str, str], ...] = (
 )
 """Command lines, and what their error names."""
 
-WRITTEN = {("mgc report", "output"), ("mgc store select", "output"), ("mgc store merge", "output")}
+WRITTEN = {
+    ("mgc report", "output"),
+    ("mgc store labels", "output"),
+    ("mgc store select", "output"),
+    ("mgc store merge", "output"),
+}
 """Paths of files that a command writes, which cannot be wrong before it has the content."""
 
 RUNNER = """
