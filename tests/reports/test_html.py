@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import mgc.reports.html
 from benchmarks.chromium import Chromium
 from mgc.cache.errors import MissingExtraError
 from mgc.reports.charts import Chart, bar_chart
 from mgc.reports.html import environment, render, static
 
 GENRES = (("rock", 120, 0.71), ("1,000 drums", 7, None), ("80s", 1_500, 0.25), ("<i>Ödland</i>", 33, 0.9))
+UNQUOTED = re.compile(r"=[^\"'\s<>{}]+(?:\{%[^%]*%\})?/>")
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
 
 
@@ -182,3 +184,12 @@ def test_text_and_lines_have_enough_contrast(scheme: int) -> None:
             assert _contrast(COLOURS[name][scheme], COLOURS[ground][scheme]) >= 4.5
         for name in ("first", "second", "third"):
             assert _contrast(COLOURS[name][scheme], COLOURS[ground][scheme]) >= 3
+
+
+def test_self_closed_elements_have_no_unquoted_last_attribute() -> None:
+    """HTML takes the slash of ``class=name/>`` for a part of the value, and so leaves the element open."""
+    folder = Path(mgc.reports.html.__file__).parent / "templates"
+    found = [f"{path.name}: {match[0]}" for path in folder.glob("*") for match in UNQUOTED.finditer(path.read_text())]
+    assert found == []
+    assert UNQUOTED.search("<rect class=against/>")
+    assert UNQUOTED.search("<rect{% if x %} class=against{% endif %}/>")
