@@ -20,6 +20,7 @@ from ..format.schema import default_part_rows
 from ..format.tables import PLAN_SCHEMA, outcome_schema, with_column, with_rows
 from ..messages import counted
 from ..names import caseless
+from ..places import refuse_object_store
 from ..reading.store import FeatureStore
 from ..reading.view import StoreView
 from ..steps import Progress, silent
@@ -144,6 +145,7 @@ def _write(
     verified: bool = False,
 ) -> list[str]:
     """Write the store under a hidden name, and give it its name at the end."""
+    refuse_object_store(target, "Write a local store, then copy it with `mgc store copy`.")
     if target.exists():
         raise ConfigError(f"{target}: already exists. Use another name.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,8 @@ def _relative(name: str, root: Path) -> str:
 
 
 def _recognises(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:

@@ -106,7 +106,7 @@ def _files(folder: Path) -> list[tuple[Path, str | None]]:
         names = [Path(file["filename"]).name for file in state.get("_data_files", [])]
         return [(folder / name, _split(state.get("_split"))) for name in names]
     places = [folder, folder / "data", *(folder / name for name in sorted(names_in(folder)) if _split(name))]
-    found = [path for place in places for path in sorted(place.glob("*.parquet"))]
+    found = [path for place in places for path in sorted(place.glob("*.parquet")) if path.is_file()]
     return [(path, _split(_stem(path.name)) or _split(path.parent.name)) for path in found]
 
 

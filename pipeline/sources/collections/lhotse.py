@@ -85,7 +85,7 @@ def load_lhotse(path: Path, options: SourceOptions) -> Source:
 def _manifests(path: Path) -> list[tuple[Path, str, str | None]]:
     """Return the manifests with kind and split; those of cuts alone, if there are any, as they have everything."""
     names = sorted(path.iterdir()) if path.is_dir() else [path]
-    matches = [(file, match) for file in names if (match := _MANIFEST.fullmatch(file.name)) is not None]
+    matches = [(file, match) for file in names if (match := _MANIFEST.fullmatch(file.name)) and file.is_file()]
     found = [(file, match[1], SPLIT_SPELLINGS.get((match[2] or "").casefold())) for file, match in matches]
     kinds = {kind for _, kind, _ in found}
     if "recordings" not in kinds:
@@ -152,7 +152,7 @@ LHOTSE = KnownDataset(
     needs="recordings*.jsonl and supervisions*.jsonl, or cuts*.jsonl, also with .gz, in a folder, or one file of cuts; "
     "genres, artists and split in the custom fields of supervisions; paths start from the folder, or from --root",
     terms="those of the data set",
-    recognises=lambda path: bool(_manifests(path)) if path.exists() else False,
+    recognises=lambda path: bool(_manifests(path)),
     load=load_lhotse,
     options=frozenset({"root", "genre_delimiter", "artist_delimiter"}),
 )

@@ -119,5 +119,7 @@ def test_a_merge_that_stops_leaves_nothing(apart: list[Path], tmp_path: Path, mo
     with pytest.raises(StoreCorruptError, match=r"mel/c/0: altered. Check the disk"):
         api.store_merge(apart, tmp_path / "all.zarr")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="needs a local path"):
+        api.store_merge(apart, Path("s3://bucket/all.zarr"))
     with pytest.raises(ConfigError, match="two or more different"):
         api.store_merge([apart[0], apart[0]], tmp_path / "all.zarr")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sqlite3
 import sys
 import types
@@ -30,6 +31,15 @@ def peer(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is not installed: pip install 'mgc-music[interop]'")
+
+
+@pytest.mark.parametrize("name", ["library.db", "cuts.jsonl", "data/train.parquet"])
+def test_a_pipe_is_not_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(ManifestError):
+            load_source(source)
 
 
 # ---------------------------------------------------------------- Hugging Face data sets
