@@ -24,7 +24,7 @@ from ..cache.steps import Progress, silent
 from ..heads.evaluation.predict_options import PredictOptions
 from .prediction import load
 from .runs import open_for
-from .shared import extra, with_changes
+from .shared import extra, model_folder, with_changes
 from .song_features import extracted
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def explain(
     if output is not None and output.suffix.lower() != ".html":
         raise ConfigError(f"{output}: not the name of a page. Use the suffix .html.")
     threshold_value(options.threshold)  # refuses an invalid threshold early
+    run = model_folder(run)
     find_model(run)
     if is_store(song) and track is None:
         raise ConfigError(f"{song}: a feature store. Give the id of a track with --track.")

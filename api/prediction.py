@@ -32,7 +32,7 @@ from .predictions import (
     timeline_file,
 )
 from .runs import open_for
-from .shared import extra, with_changes
+from .shared import extra, model_folder, with_changes
 from .song_features import extracted
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def predict(
 
     Parameters
     ----------
-    run : a run folder, or its ``best/``.
+    run : a run folder, its ``best/``, or ``hf://OWNER/NAME`` on the Hugging Face hub.
     inputs : audio files and folders of them, or one feature store.
     options : thresholds, windows, workers, text encoder.
     lyrics : lyrics file of a single song; without it, ``song.txt`` next to ``song.mp3``.
@@ -77,7 +77,7 @@ def predict(
     options = with_changes(options or PredictOptions(), changes)
     if timeline is not None:
         options = dataclasses.replace(options, windows="all")
-    folder = find_model(run)
+    folder = find_model(model_folder(run))
     refuse_other_timeline(timeline)
     songs = read_inputs(inputs, options, lyrics, output, on_progress)  # before torch is imported
     refuse_other_timeline(timeline, 1 if isinstance(songs, Path) else len(songs.tracks))
@@ -97,7 +97,7 @@ def load_model(run: str | os.PathLike[str], *, text_model: str | None = None, te
     RunError
         If there is no trained model.
     """
-    return Model(load(Path(run)), text_model, text_device)
+    return Model(load(model_folder(run)), text_model, text_device)
 
 
 def load(run: Path) -> LoadedModel:

@@ -37,7 +37,7 @@ from ..heads.metrics.nearest import Cosine
 from ..heads.runs.documents import find_model
 from .prediction import load, read_inputs
 from .runs import open_for
-from .shared import extra, with_changes
+from .shared import extra, model_folder, with_changes
 from .song_features import extracted, extracted_like
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def embed(
     ------
     ConfigError, RunError, RecipeMismatchError, StoreError
     """
-    options = with_changes(options or PredictOptions(), changes)
+    options, model = with_changes(options or PredictOptions(), changes), model_folder(model)
     refuse_other_vectors(output)
     if is_store(place(model)) != (feature is not None) or bool(inputs) != (feature is None):
         raise ConfigError("give a run and then songs or one store, or a single store and --feature NAME.")
@@ -215,6 +215,7 @@ def similar(
     Vectors of the space of the audio-lyrics loss are compared as they are, others standardised over the collection.
     """
     options, collection = with_changes(options or PredictOptions(), changes), place(collection)
+    run = None if run is None else model_folder(run)
     if (query is None) == (text is None):
         raise ConfigError("give one query: an id, an audio file, or a text with --text.")
     if vector is not None and vector not in NAMES:

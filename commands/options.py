@@ -101,10 +101,13 @@ StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Feature store: path or URL.", parser=place, show_default=False)
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its best/.", show_default=False)]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, its best/, or hf://OWNER/NAME.", show_default=False)
+]
 TextModel = Annotated[
     str | None,
     typer.Option(
-        help="bert-base-uncased, minilm, multilingual, or the folder of a BERT-like model.",
+        help="bert-base-uncased, minilm, multilingual, hf://OWNER/NAME, or a folder.",
         show_default="bert-base-uncased",
         autocompletion=complete_text_model,
     ),

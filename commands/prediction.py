@@ -15,7 +15,7 @@ from ..cache.messages import counted, printable
 from ..heads.evaluation.predict_options import PredictOptions
 from . import api
 from .console import Listing, Terminal, number, print_list, print_table, split_names, to_stderr, to_stdout
-from .options import AudioDevice, Config, LyricsEncoding, RunArgument, TextDevice, complete_text_model, verbose_flags
+from .options import AudioDevice, Config, LyricsEncoding, ModelArgument, TextDevice, complete_text_model, verbose_flags
 
 if TYPE_CHECKING:
     from ..api import Prediction, Predictions
@@ -77,7 +77,7 @@ def predict_flags(
 
 def predict(
     *,
-    run: RunArgument,
+    run: ModelArgument,
     inputs: Annotated[
         list[Path],
         typer.Argument(
@@ -176,7 +176,7 @@ def tag(
 
 def explain(
     *,
-    run: RunArgument,
+    run: ModelArgument,
     song: Annotated[
         Path, typer.Argument(metavar="AUDIO|STORE", help="Audio file, or a store with --track.", show_default=False)
     ],

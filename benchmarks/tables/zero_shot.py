@@ -26,7 +26,7 @@ from mgc.cache.reading.store import FeatureStore
 from mgc.cache.reading.view import StoreView
 from mgc.heads.data.artist_groups import bootstrap_groups
 from mgc.heads.evaluation.predict import score_store
-from mgc.heads.evaluation.zero_shot import with_zero_shot
+from mgc.heads.evaluation.zero_shot import check_zero_shot, with_zero_shot
 from mgc.heads.metrics.bootstrap import Resampling
 from mgc.heads.model.graph import cosine
 from mgc.heads.runs.published_model import load_run
@@ -101,8 +101,9 @@ def main() -> None:
         model = with_zero_shot(loaded, there, lambda names: embed(names))
         tracks = StoreView(features).sel(split="test")
         scores = {"mean free vector": score_store(model, features, tracks.rows).scores}
+        head = check_zero_shot(model)
         with torch.no_grad():
-            for values in (model.model.query.query, model.model.query.output):
+            for values in (head.query, head.output):
                 values[-len(there) :] = 0
         scores["no free vector"] = score_store(model, features, tracks.rows).scores
         labels = tracks.labels(model.genres)

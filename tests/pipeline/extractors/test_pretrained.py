@@ -342,7 +342,7 @@ def test_model_of_the_hub_comes_from_the_cache_and_its_absence_is_one_message(
     assert api.store_repair(store, tones[0]).parts_built == 1, "the name in the recipe is enough"
     with pytest.raises(ConfigError) as error:
         audio_models.find_audio_model("hf:owner/other")
-    for output in ("'hf:owner/other': no such folder, not in the local cache", "hf download owner/other", "HF_HOME"):
+    for output in ("'hf:owner/other': no such folder", "not in the local cache", "hf download owner/other", "HF_HOME"):
         assert output in str(error.value)
 
 
