@@ -239,6 +239,7 @@ def _hide_in_waveform(
         for path, samples in zip(files, copies, strict=True):
             soundfile.write(path, samples, rate_hz, subtype="FLOAT")
         source = songs_source(files, with_lyrics=False)
+        options = dataclasses.replace(options, workers=options.workers or 0)
         with extracted(source, loaded, options, on_progress) as store:
             batches = []
             for path in files:

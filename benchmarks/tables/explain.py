@@ -8,7 +8,6 @@ both. The region with the largest effect is compared with the planted cause:
 - Seconds: a motif sounds all the time, so clips are rendered again with the motif of the label in 3 of 10 segments
   only, and all other motifs as before. Labels that the model no longer predicts are left out.
 - Bands: groups of mel bands in which the motif has more power than the noise and than every other motif of the song.
-  "Above the noise": groups in which it has more power than the noise, where another motif may be stronger.
 - Removed motif: the clip is rendered again without one motif after the other. This shows on which motif the model
   relies, independently of occlusion. The rows "relies on it" have the labels for which that is the planted motif.
 
@@ -166,10 +165,7 @@ class Check:
             relies = removed[case.column].argmax() == place
             self.top.add("removed motif", relies, 1 / len(song.motifs), song.artist)
             self._add("bands", case, effects[case.column], planted, song.artist)
-            audible = power[place + 1] > power[0]
-            largest = effects[case.column].argmax()
-            self.top.add("bands, above the noise", audible[largest], audible.mean(), song.artist)
-            strongest = power[:, largest].argmax()
+            strongest = power[:, effects[case.column].argmax()].argmax()
             if relies:
                 self.top.add("bands, relies on it", strongest == place + 1, planted.mean(), song.artist)
             self.top.add("bands, dominated by noise", strongest == 0, (power.argmax(axis=0) == 0).mean(), song.artist)

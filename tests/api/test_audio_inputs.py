@@ -106,6 +106,24 @@ def test_whole_songs_are_means_over_their_windows(run: Path, collection: Path) -
         assert score == pytest.approx(np.mean([each[genre] for each in scores]), abs=2e-3)
 
 
+def test_explanation_hides_seconds_in_the_audio_and_extracts_again(run: Path, collection: Path) -> None:
+    song = first_song(collection)
+    found = api.explain(run, song, n_segments=2, n_bands=3).to_dict()
+    genre = found["genres"][0]
+    assert [len(genre[kind]) for kind in ("modalities", "seconds", "bands")] == [1, 2, 3]
+    assert "extracted again" in found["methods"]["bands"]
+    first = genre["seconds"][0]
+    samples, rate = soundfile.read(song)
+    clip = samples[round(first["start_s"] * rate) : round(genre["seconds"][1]["end_s"] * rate)].copy()
+    clip[: round((first["end_s"] - first["start_s"]) * rate)] = 0.0
+    soundfile.write(collection / "half.wav", clip, rate, subtype="FLOAT")
+    (half,) = api.predict(run, [collection / "half.wav"]).predictions
+    assert first["score"] == pytest.approx(half.scores[genre["genre"]], abs=2e-3)
+    of_store = api.explain(run, collection / "s.zarr", track=Path(song).stem).to_dict()
+    assert "seconds" not in of_store["genres"][0]
+    assert any("needs the audio file" in remark for remark in of_store["remarks"])
+
+
 def test_another_or_no_extractor_is_refused_before_extraction(
     collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
