@@ -79,5 +79,5 @@ def test_page_follows_the_player_and_shows_the_effect_of_words(browser: Chromium
     assert marks[0] == [["la", "+0.00", -1, ""], ["<b>sea</b>", "-0.50", 0, "against"], ["lighthouse", "+4.00", 0, ""]]
     assert tab.run("document.querySelector('.lyrics').textContent") == LYRICS
     assert tab.run("document.querySelectorAll('.lyrics b, img, i:not(.cursor), u').length") == 0
-    assert tab.run("document.querySelectorAll('svg .against').length") == 2 * 2 + 1
+    assert tab.run("document.querySelectorAll('svg .against').length") == 3
     assert tab.errors == []
