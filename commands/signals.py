@@ -37,6 +37,7 @@ _SAVED = {
     "demo": "finished steps are saved",
     "store repair": "finished parts are saved",
     "store compact": "finished parts are saved",
+    "store export": "finished files are saved",
 }
 """What an interrupted command leaves; the others write their result in one step, at the end."""
 
