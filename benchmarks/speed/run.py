@@ -72,6 +72,7 @@ def print_sections(names: list[str], folder: Path, rounds: int, quick: bool) -> 
 
         (folder / "train").mkdir()
         show(training.run(folder / "train", "tiny" if quick else "base", 2 if quick else 3, rounds))
+        show(training.embeddings(folder / "train", 65, 1 if quick else rounds))
 
 
 def show(text: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import statistics
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -16,13 +19,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.training import Training
-from benchmarks.speed import rivals
+from benchmarks.speed import rivals, whole_process
 from benchmarks.timing import in_turn, spread, table
-from benchmarks.worlds.noise import Size, make_store
+from benchmarks.worlds.noise import Size, add_noise, make_store
 from mgc.cache.machine import cpu_has_bf16
 from mgc.cache.reading.store import FeatureStore
 from mgc.heads.config import PRESETS, TrainConfig
 from mgc.heads.data.batches import FeatureBatches, choose_placement, epoch_batches
+from mgc.heads.data.embeddings import require_audio
 from mgc.heads.data.task import Task, prepare
 from mgc.heads.device import reused_memory
 from mgc.heads.model.batch import Batch
@@ -60,10 +64,13 @@ class Work:
         return BATCH * self.n_steps
 
     def open(self) -> tuple[Task, FeatureBatches]:
-        store = FeatureStore.open(self.folder / "noise.zarr")
-        task = prepare(store, self.config)
-        placement = choose_placement(store, task.examples, device=CPU)
-        return task, FeatureBatches(store, task.examples, placement=placement, device=CPU)
+        return _open(FeatureStore.open(self.folder / "noise.zarr"), self.config)
+
+
+def _open(store: FeatureStore, config: TrainConfig) -> tuple[Task, FeatureBatches]:
+    task = prepare(store, config)
+    placement = choose_placement(store, task.examples, device=CPU)
+    return task, FeatureBatches(store, task.examples, placement=placement, device=CPU)
 
 
 def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
@@ -92,6 +99,45 @@ def run(folder: Path, encoder: str, n_steps: int, rounds: int) -> str:
         "DataLoader's workers is not counted."
     )
     return table(title, ["", "samples/s", "times the plain loop", "GB at most"], rows) + note
+
+
+def embeddings(folder: Path, n_tracks: int, rounds: int) -> str:
+    """Time `mgc train --audio` on an added feature set as a whole process, and project its rate to large stores."""
+    path, name, epochs = folder / "embeddings.zarr", "encoder", 15
+    make_store(
+        Size(encoder="base", text_dim=384, max_tokens=512, clip_s=1.5, epochs=epochs),
+        path,
+        n_tracks - N_VALIDATION,
+        N_VALIDATION,
+    ).close()
+    add_noise(path, name, 200)
+    rows = []
+    for modalities in ("both", "audio"):
+        options = {"audio": name, "modalities": modalities, "split": "manifest", "device": "cpu", "epochs": epochs}
+        command = [sys.executable, "-m", "mgc", "train", path]
+        command += [word for option, value in options.items() for word in (f"--{option}", value)]
+        runs = [whole_process.run([*command, "-o", folder / f"{modalities}{turn}"]) for turn in range(rounds)]
+        precision = "bf16" if cpu_has_bf16() else "fp32"
+        config = TrainConfig(**{**options, "audio": (name,)})
+        with require_audio(FeatureStore.open(path), [name]) as store:
+            training = Training(*_open(store, config), config, CPU, precision)
+            rates = [training.task.n_train / _epoch_s(training) for _ in range(rounds + 1)][1:]
+        seconds = [spread([getattr(run, kind) for run in runs], 1, 1) for kind in ("cpu_s", "seconds")]
+        hours = epochs * 100_000 / statistics.median(rates) / 3600
+        rows.append([modalities, *seconds, spread(rates, 1, 0), f"{hours:.2g}"])
+    title = f"`mgc train --audio NAME`: {epochs} epochs on vectors of a pretrained encoder, {n_tracks} tracks"
+    note = (
+        "\n\nThe whole command: start, training, validation per epoch, checkpoints and report page. samples/s: of the "
+        f"steps alone, one thread, {precision}; the hours are projected from it. Lyrics have 4 to 512 tokens."
+    )
+    header = ["modalities", "CPU s", "s", "samples/s", f"h for {epochs} epochs of 100 000 tracks"]
+    return table(title, header, rows) + note
+
+
+def _epoch_s(training: Training) -> float:
+    started = time.perf_counter()
+    training.epoch(training.batches)
+    return time.perf_counter() - started
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mgc.cache.format.recipe import MelRecipe, Recipe, TextRecipe
+from mgc.cache.format.plan import read_plan
+from mgc.cache.format.recipe import ExtractorRecipe, MelRecipe, Recipe, TextRecipe
 from mgc.cache.format.schema import OK
-from mgc.cache.format.tables import OUTCOME_SCHEMA, plan_table
+from mgc.cache.format.tables import ADDED_OUTCOME_SCHEMA, OUTCOME_SCHEMA, plan_table
 from mgc.cache.reading.store import FeatureStore
 from mgc.cache.writing.commits import commit_part
-from mgc.cache.writing.creation import create_store
+from mgc.cache.writing.creation import add_feature_set, create_store
 
 N_GENRES = 10
 
@@ -88,3 +89,25 @@ def make_store(size: Size, path: Path, n_train: int = 32, n_validation: int = 8)
     )
     commit_part(path, 0, arrays, pa.Table.from_pylist(outcomes, schema=OUTCOME_SCHEMA))
     return FeatureStore.open(path)
+
+
+def add_noise(path: Path, name: str, width: int) -> None:
+    """Add a feature set of vectors, one of `width` values per track, to a store of noise."""
+    recipe = ExtractorRecipe(
+        extractor=name,
+        version="1",
+        input="clip",
+        dims=(f"{name}_dim",),
+        shape=(width,),
+        dtype="float32",
+        unit="1",
+        description="noise",
+        parameters={},
+        clip={},
+    )
+    plan = add_feature_set(path, read_plan(path), name, recipe)
+    n = len(plan.part_range(0))
+    values = np.random.default_rng(1).normal(size=(n, width)).astype(np.float32)
+    outcomes = pa.Table.from_pylist([{"row": row, "status": OK} for row in range(n)], schema=ADDED_OUTCOME_SCHEMA)
+    arrays = {name: values, f"status_{name}": np.full(n, OK, dtype=np.uint8)}
+    commit_part(path, 0, arrays, outcomes, feature_set=name)
