@@ -83,7 +83,7 @@ def cluster(
 
     options, cluster_options = options or ExtractOptions(), cluster_options or slurm.ClusterOptions()
     flags = slurm.extract_arguments(options)
-    refuse_object_store(store, "Write to a local folder, then copy the store with `mgc store copy`.")
+    refuse_object_store(store)
     if store.suffix in SEALED_SUFFIXES:
         raise ConfigError(f"{store}: a job array needs a Zarr store. Seal it afterwards with `mgc store convert`.")
     if not read.source.tracks:

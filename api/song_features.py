@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.errors import ConfigError, RecipeMismatchError
-from ..cache.format.recipe import ExtractorRecipe, Recipe, extractor_differences
+from ..cache.format.recipe import ExtractorRecipe, Recipe, feature_set_differences
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress
 from ..heads.evaluation.predict_options import PredictOptions
@@ -103,7 +103,7 @@ def _addition(
         installed = extractor.recipe(mel)
     except ConfigError as error:
         raise ConfigError(f"{like}: needs the feature set {name!r}: {error}") from error
-    if differences := extractor_differences(recipe, installed, (str(like), "this installation")):
+    if differences := feature_set_differences(recipe, installed, (str(like), "this installation")):
         raise RecipeMismatchError(
             f"{like}: has another {name!r}: {'; '.join(differences)}. Install the "
             "same extractor, or give its weights with --audio-model."

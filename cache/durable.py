@@ -168,7 +168,7 @@ def refuse_without_links(path: Path) -> None:
     ConfigError
         If the file system has no hard links, or it is the URL of an object store.
     """
-    refuse_object_store(path, "Write to a local folder, then copy the store with `mgc store copy`.")
+    refuse_object_store(path)
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     with (
         contextlib.suppress(OSError),

@@ -78,7 +78,9 @@ def web_url(path: str | os.PathLike[str]) -> str | None:
     return f"{match[1]}://{match[2]}" if match is not None and match[1] in ("http", "https") else None
 
 
-def refuse_object_store(path: Path, advice: str) -> None:
+def refuse_object_store(
+    path: Path, advice: str = "Write to a local folder, then copy the store with `mgc store copy`."
+) -> None:
     """Raise ConfigError for the URL of an object store, where a command needs a local path."""
     if isinstance(location := place(path), ObjectPath):
         raise ConfigError(f"{location}: this command needs a local path. {advice}")

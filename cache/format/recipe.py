@@ -165,18 +165,22 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, values in data.items() for key, value in values.items()}
 
 
-def extractor_differences(first: ExtractorRecipe, second: ExtractorRecipe, sides: tuple[str, str]) -> list[str]:
-    """Return one readable line per entry of two recipes that differs, under ``extractor.entry``.
+def feature_set_differences(
+    first: FeatureSetRecipe, second: FeatureSetRecipe, sides: tuple[str, str] = SIDES
+) -> list[str]:
+    """Return one readable line per entry of two recipes that differs; of an extractor, under ``extractor.entry``.
 
     The name of a model is not compared where a hash identifies its weights.
     """
+    prefix = f"{first.extractor}." if isinstance(first, ExtractorRecipe) else ""
     flat: list[dict[str, Any]] = []
     for recipe in (first, second):
-        document = recipe_document(recipe)
-        nested = {name: dict(document.pop(name) or {}) for name in ("parameters", "clip")}
-        if "weights_sha256" in nested["parameters"]:
-            nested["parameters"].pop("model", None)
-        flat.append({f"{first.extractor}.{name}": value for name, value in {**document, **_flat(nested)}.items()})
+        document = dataclasses.asdict(recipe)
+        nested = {name: dict(document.pop(name, None) or {}) for name in ("parameters", "clip")}
+        for values in (document, nested["parameters"]):
+            if "weights_sha256" in values:
+                values.pop("model", None)
+        flat.append({f"{prefix}{name}": value for name, value in {**document, **_flat(nested)}.items()})
     return differing_values(flat[0], flat[1], sides)
 
 

@@ -21,6 +21,7 @@ from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..model.config import MEL, EmbeddingShape
 from .labels import FilterCount
+from .normalisation import Moments
 
 Float = npt.NDArray[np.floating]
 
@@ -135,11 +136,9 @@ def embedding_statistics(
 
     Notes
     -----
-    One pass in float64. Blocks of tracks are merged by the update of Chan, Golub and LeVeque (1979).
+    One pass in float64 (:class:`Moments`).
     """
-    layout = layout_of(store, name)
-    widths = layout.widths
-    n, mean, squares = 0, np.zeros((widths.layers, widths.dim)), np.zeros((widths.layers, widths.dim))
+    layout, moments = layout_of(store, name), Moments()
     at_once = max(1, _READ_AT_ONCE // math.prod(layout.shape))
     for first in range(0, len(rows), at_once):
         block, counts = rows[first : first + at_once], steps[first : first + at_once]
@@ -147,17 +146,12 @@ def embedding_statistics(
         values = read_embeddings(store, name, block, counts, longest=longest).astype(np.float64)
         valid = np.arange(longest) < counts[:, None]
         _refuse_nonfinite(store, name, block, values)
-        flat = values.transpose(0, 2, 1, 3)[valid]
-        own_mean = flat.mean(axis=0)
-        delta, total = own_mean - mean, n + len(flat)
-        squares += ((flat - own_mean) ** 2).sum(axis=0) + delta**2 * n * len(flat) / total
-        mean += delta * len(flat) / total
-        n = total
+        moments.add(values.transpose(0, 2, 1, 3)[valid])
         on_progress("statistics", first + len(block), len(rows))
-    std = np.sqrt(squares / n)
+    std = moments.std
     floor = STD_FLOOR * np.sqrt((std**2).mean(axis=1, keepdims=True))
     std = np.where(floor > 1e-12, np.maximum(std, floor), 1.0)
-    return EmbeddingStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
+    return EmbeddingStatistics(mean=moments.mean.astype(np.float32), std=std.astype(np.float32))
 
 
 def _refuse_nonfinite(store: FeatureStore, name: str, rows: npt.NDArray[np.int64], values: Float) -> None:

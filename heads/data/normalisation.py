@@ -27,6 +27,36 @@ class MelStatistics:
     n_values: int
 
 
+class Moments:
+    """Mean and standard deviation of blocks of values, in one pass.
+
+    Attributes
+    ----------
+    n, mean : number of values so far and their mean, () or (...) float64.
+
+    Notes
+    -----
+    Blocks are merged by the update of Chan, Golub and LeVeque (1979), which avoids cancellation.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean: npt.NDArray[np.float64] = np.zeros(())
+        self._squares: npt.NDArray[np.float64] = np.zeros(())
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Add a block (n, ...)."""
+        mean, total = values.mean(axis=0), self.n + len(values)
+        delta = mean - self.mean
+        self._squares = self._squares + (((values - mean) ** 2).sum(axis=0) + delta**2 * self.n * len(values) / total)
+        self.mean = self.mean + delta * len(values) / total
+        self.n = total
+
+    @property
+    def std(self) -> npt.NDArray[np.float64]:
+        return np.asarray(np.sqrt(self._squares / max(1, self.n)))
+
+
 def mel_statistics(
     store: FeatureStore,
     rows: npt.NDArray[np.int64],
@@ -51,9 +81,9 @@ def mel_statistics(
 
     Notes
     -----
-    One pass in float64. Tracks are merged by the update of Chan, Golub and LeVeque (1979), which avoids cancellation.
+    One pass in float64 (:class:`Moments`).
     """
-    n_values, mean, squares = 0, 0.0, 0.0
+    moments = Moments()
     if store.recipe.mel is None:
         return MelStatistics(mean_db=0.0, std_db=1.0, n_values=0)
     for first in range(0, len(rows), _READ_AT_ONCE):
@@ -62,19 +92,15 @@ def mel_statistics(
         frames = mel_frames[first : first + len(chunk)]
         levelled = at_level(level or MelLevel(), mels, torch.from_numpy(frames)).numpy()
         for mel, n_frames, row in zip(levelled, frames.tolist(), chunk.tolist(), strict=True):
-            values = mel[:, : max(1, n_frames)].astype(np.float64)
-            own_mean = float(values.mean())
-            if not math.isfinite(own_mean):
+            values = mel[:, : max(1, n_frames)].astype(np.float64).ravel()
+            if not math.isfinite(values.sum()):
                 raise TrainingError(
                     f"{store.path}, {_name(store, row)}: the stored mel is not finite. Extract into a new store."
                 )
-            delta, total = own_mean - mean, n_values + values.size
-            squares += float(((values - own_mean) ** 2).sum()) + delta**2 * n_values * values.size / total
-            mean += delta * values.size / total
-            n_values = total
+            moments.add(values)
         on_progress("statistics", first + len(chunk), len(rows))
-    std = math.sqrt(squares / n_values) if n_values else 0.0
-    return MelStatistics(mean_db=mean, std_db=std if std > 1e-6 else 1.0, n_values=n_values)
+    std = float(moments.std)
+    return MelStatistics(mean_db=float(moments.mean), std_db=std if std > 1e-6 else 1.0, n_values=moments.n)
 
 
 def _name(store: FeatureStore, row: int) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from ...cache.errors import ConfigError, RecipeMismatchError
-from ...cache.format.recipe import extractor_differences
+from ...cache.format.recipe import feature_set_differences
 from ...cache.format.schema import ABSENT, OK, Flag
 from ...cache.reading.store import FeatureStore
 from ...cache.steps import Progress, silent, within
@@ -247,7 +247,7 @@ def store_for(loaded: LoadedModel, store: FeatureStore) -> FeatureStore:
                 f"{store.path}: no feature set {name!r}, on which the model in {loaded.folder} was trained. Add it "
                 f"with `mgc extract SOURCE -o {store.path} --add {name}`."
             )
-        differences += extractor_differences(recipe, store.extractors[name], sides)
+        differences += feature_set_differences(recipe, store.extractors[name], sides)
     if differences:
         raise RecipeMismatchError(
             f"the features have another recipe than the model in {loaded.folder} was trained on: {store.path}: "

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...cache.durable import atomic_write, fsync_dir
 from ...cache.errors import ConfigError
 from ...cache.format.plan import PLAN_FILE, is_store, read_plan
-from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe
+from ...cache.format.recipe import FeatureSetRecipe, Recipe, TextRecipe, feature_set_differences
 from ...cache.format.records import committed
 from ...cache.messages import counted
 from ...cache.steps import Progress, silent
@@ -153,7 +153,7 @@ def add_features(
     else:
         reconcile.refuse(
             path,
-            reconcile.recipe_differences(plan.added[name].recipe, recipe),
+            feature_set_differences(plan.added[name].recipe, recipe),
             f"Use the same options to continue {name!r}, or use another name. To replace it, run "
             f"`mgc store drop {path} --feature {name}` first.",
         )
@@ -168,7 +168,7 @@ def add_features(
         starts_s=starts_s or {},
     )
     plan = pending.plan_feature_set(plan, recipe)
-    reconcile.refuse(path, reconcile.recipe_differences(plan.added[name].recipe, recipe), "Use another name.")
+    reconcile.refuse(path, feature_set_differences(plan.added[name].recipe, recipe), "Use another name.")
     without_base = set(range(plan.n_parts)) - committed(path).keys()
     retries = pending.records_to_retry(plan) if options.retry_failed else {}
     built = pending.build(plan, skip=without_base) + pending.build(plan, retries=retries)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from ...cache.durable import fingerprint
 from ...cache.errors import ConfigError, RecipeMismatchError
 from ...cache.format.plan import Kind, Plan, read_genres, read_tracks
-from ...cache.format.recipe import SIDES, FeatureSetRecipe, MelRecipe, Recipe, difference, differing_values
+from ...cache.format.recipe import SIDES, FeatureSetRecipe, MelRecipe, Recipe, difference
 from ...cache.format.records import committed
 from ...cache.format.schema import FAILED, Reason, added_arrays, coordinate_clash, default_part_rows
 from ...cache.format.tables import plan_table
@@ -138,20 +137,6 @@ def refuse_other_recipe(path: Path, plan: Plan, recipe: Recipe, options: Extract
     if names:
         advice += " `mgc store select STORE -o OTHER --genre-names FILE` copies a store with other genre name prompts."
     refuse(path, differences + limit_lines(names, "genre names"), advice)
-
-
-def recipe_differences(stored: FeatureSetRecipe, wanted: FeatureSetRecipe) -> list[str]:
-    """Return readable lines on the differences of two recipes; the name of a text model is not compared."""
-    sides = [_flat({**asdict(recipe), "model": None}) for recipe in (stored, wanted)]
-    return differing_values(sides[0], sides[1])
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested objects by names such as ``parameters.layers``."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def refuse_coordinates(plan: Plan, name: str, recipe: FeatureSetRecipe) -> None:
