@@ -97,20 +97,24 @@ def create_array(group: zarr.Group, spec: ArraySpec, n_rows: int, part_rows: int
 
 
 def encode(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[bytes]:
-    """Encode rows of an array, from row 0 on; return one object for every `part_rows` of them, the bytes of zarr.
+    """Encode rows of an array, from row 0 on; return one object for every `part_rows` of them, the bytes of zarr."""
+    parts = (values[i : i + part_rows] for i in range(0, len(values), part_rows))
+    return [b"".join(encode_part(spec, rows, part_rows)) for rows in parts]
+
+
+def encode_part(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[Any]:
+    """Encode at most `part_rows` rows as one object; return its bytes in pieces, which may be views of `values`.
 
     Notes
     -----
     Shards are written here, since zarr takes several times as long for plain bytes with a checksum
-    (benchmarks/speed/commit.py). Zarr encodes the other arrays.
+    (benchmarks/speed/commit.py). Joining the pieces would take as long as all else. Zarr encodes the other arrays.
     """
-    if spec.sharded:
-        return [_encode_shard(spec, values[i : i + part_rows], part_rows) for i in range(0, len(values), part_rows)]
-    return encode_with_zarr(spec, values, part_rows)
+    return _encode_shard(spec, values, part_rows) if spec.sharded else encode_with_zarr(spec, values, part_rows)
 
 
-def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> bytes:
-    """Return one shard of ``bytes, crc32c`` chunks, index at its end (Zarr v3 sharding codec)."""
+def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> list[Any]:
+    """Return one shard of ``bytes, crc32c`` chunks, index at its end (Zarr v3 sharding codec), in pieces."""
     step, dtype = spec.inner[1], np.dtype(spec.dtype).newbyteorder("<")
     index = np.full((part_rows, spec.tail[0] // step, 2), 2**64 - 1, dtype="<u8")  # of a chunk that is not there
     pieces: list[Any] = []
@@ -123,7 +127,7 @@ def _encode_shard(spec: ArraySpec, values: npt.NDArray[Any], part_rows: int) -> 
         index[row, k] = start, len(data) + 4
         start += len(data) + 4
     indexed = index.tobytes()
-    return b"".join([*pieces, indexed, _crc32c(indexed)])
+    return [*pieces, indexed, _crc32c(indexed)]
 
 
 def _crc32c(data: Any) -> bytes:

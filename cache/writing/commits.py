@@ -196,26 +196,26 @@ def _is_uninstalled(store: Path, part: int, feature_set: str | None) -> bool:
 
 def _encode_part(
     part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], outcomes: pa.Table, feature_set: str | None
-) -> Iterator[tuple[str, bytes]]:
-    """Yield keys and bytes of all objects of a part, its outcome table last."""
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield keys and bytes, in pieces, of all objects of a part, its outcome table last."""
     rows = plan.part_range(part)
     if outcomes.column("row").to_pylist() != list(rows):
         raise ValueError(f"outcomes of part {part} must have its rows {rows.start} to {rows.stop - 1}")
     yield from _encode(part, plan, arrays, feature_set)
-    yield outcomes_key(part, feature_set), table_bytes(outcomes)
+    yield outcomes_key(part, feature_set), [table_bytes(outcomes)]
 
 
 def _encode(
     part: int, plan: Plan, arrays: Mapping[str, npt.NDArray[Any]], feature_set: str | None
-) -> Iterator[tuple[str, bytes]]:
-    """Encode each array with zarr as part 0 of a store in memory; an array whose values are all fill has no object."""
+) -> Iterator[tuple[str, list[Any]]]:
+    """Encode each array as part 0 of a store in memory; an array whose values are all fill has no object."""
     rows = plan.part_range(part)
     for spec in plan.arrays(feature_set):
         values = arrays[spec.name]
         if values.shape != (len(rows), *spec.tail):
             raise ValueError(f"{spec.name}: part {part} must have shape {(len(rows), *spec.tail)}, not {values.shape}")
         if not is_fill(values, spec.fill):
-            yield layout.object_key(spec, part), layout.encode(spec, values, plan.part_rows)[0]
+            yield layout.object_key(spec, part), layout.encode_part(spec, values, plan.part_rows)
 
 
 def _record(part: int, n: int, plan: Plan, outcomes: pa.Table, feature_set: str | None) -> dict[str, Any]:

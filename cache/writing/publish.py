@@ -49,7 +49,7 @@ _CACHE_S = 0.01
 
 
 def publish(
-    store: Path, key: str, content: Mapping[str, Any], objects: Iterable[tuple[str, bytes | memoryview]]
+    store: Path, key: str, content: Mapping[str, Any], objects: Iterable[tuple[str, bytes | memoryview | list[Any]]]
 ) -> dict[str, Any]:
     """Stage objects and commit their record (steps 1 and 2).
 
@@ -57,7 +57,7 @@ def publish(
     ----------
     key : key of the record, such as ``commits/3.json``; a key must never be used twice.
     content : content of the record, without the list of its objects.
-    objects : keys and bytes; the record lists the hashes of these bytes.
+    objects : keys and bytes, which may be a list of pieces; the record lists the hashes of these bytes.
 
     Returns
     -------
@@ -128,14 +128,17 @@ def _is_complete(folder: Path, record: Mapping[str, Any]) -> bool:
     return sizes.pop(_DRAFT, None) is not None and sizes == {item["key"]: item["size"] for item in record["objects"]}
 
 
-def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview]]) -> list[dict[str, Any]]:
+def write_objects(folder: Path, objects: Iterable[tuple[str, bytes | memoryview | list[Any]]]) -> list[dict[str, Any]]:
     """Write objects below a folder; return key, size and sha256 of the given bytes, sorted by key."""
     entries = []
     for key, data in objects:
         make_folders(folder, key)
+        digest, size = sha256(), 0
         with (folder / key).open("xb") as file:
-            file.write(data)
-        entries.append({"key": key, "size": len(data), "sha256": sha256(data).hexdigest()})
+            for piece in data if isinstance(data, list) else [data]:
+                size += file.write(piece)
+                digest.update(piece)
+        entries.append({"key": key, "size": size, "sha256": digest.hexdigest()})
     return sorted(entries, key=lambda item: str(item["key"]))
 
 
