@@ -41,6 +41,7 @@ RECORD = ".mgc-unpacked.json"
 _SHARD = re.compile(r"(.+?)(?:-\d+-of-\d+)?\.parquet")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _UNPACK_ROWS = 16
+_AUDIO = {"bytes": pa.binary(), "path": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class _File:
 
     def batches(self, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
         """Read columns batch by batch; ``audio.path`` is the field of a column."""
+        try:
+            yield from self._read(columns, n_rows)
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None):  # of the disk
+                raise
+            raise ManifestError(f"{self.path}: damaged: {error}. Download it again.") from error
+
+    def _read(self, columns: Sequence[str], n_rows: int) -> Iterator[pa.RecordBatch]:
         if self.path.suffix == ".parquet":
             with pq.ParquetFile(self.path) as file:
                 yield from file.iter_batches(n_rows, columns=list(columns))
@@ -97,14 +106,16 @@ def load_hugging_face(folder: Path, options: SourceOptions) -> Source:
 def _files(folder: Path) -> list[tuple[Path, str | None]]:
     """Return the files of a data set with their splits, in order; none if the folder holds no data set."""
     if (folder / "dataset_dict.json").is_file():
-        splits = _json(folder / "dataset_dict.json").get("splits", [])
-        return [(path, _split(name)) for name in splits for path, _ in _files(folder / Path(name).name)]
+        splits = _json(folder / "dataset_dict.json").get("splits") or ()
+        return [(path, _split(name)) for name in map(str, splits) for path, _ in _files(folder / Path(name).name)]
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         state = _json(folder / "state.json")
         if state.get("_indices_data_files") or state.get("_indices_files"):
             raise ManifestError(f"{folder}: a selection of rows. Save it again after flatten_indices().")
-        names = [Path(file["filename"]).name for file in state.get("_data_files", [])]
-        return [(folder / name, _split(state.get("_split"))) for name in names]
+        found = [path for path in sorted(folder.glob("data-*.arrow")) if path.is_file()]
+        if len(found) != len(state.get("_data_files") or ()):
+            raise ManifestError(f"{folder}: state.json does not list {len(found)} files data-*.arrow. Copy it again.")
+        return [(path, _split(state.get("_split"))) for path in found]
     places = [folder, folder / "data", *(folder / name for name in sorted(names_in(folder)) if _split(name))]
     found = [path for place in places for path in sorted(place.glob("*.parquet")) if path.is_file()]
     return [(path, _split(_stem(path.name)) or _split(path.parent.name)) for path in found]
@@ -165,8 +176,10 @@ def _audio_column(schema: pa.Schema) -> str | None:
     for column in schema:
         is_marked = isinstance(about := features.get(column.name), dict) and about.get("_type") == "Audio"
         kind = column.type
-        fields = {kind.field(i).name for i in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
-        if (is_marked or column.name == "audio") and {"bytes", "path"} <= fields:
+        fields = (
+            {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)} if pa.types.is_struct(kind) else {}
+        )
+        if (is_marked or column.name == "audio") and _AUDIO.items() <= fields.items():
             name: str = column.name
             return name
     return None

@@ -64,14 +64,10 @@ def load_lhotse(path: Path, options: SourceOptions) -> Source:
     n_parts = 0
     for file, kind, split in sorted(files, key=lambda entry: (entry[1] == "supervisions", entry[0])):
         for location, item in _items(file):
-            if kind == "supervisions":
-                recording = recordings.get(str(item.get("recording_id")))
-                if recording is not None:
-                    recording.add({"split": split, **_described([item])})
-                continue
-            recording = _recording(item.get("recording") if kind == "cuts" else item, location, recordings)
-            recording.add({"split": split, **_described(item.get("supervisions") or ())})
-            n_parts += kind == "cuts" and item.get("start", 0) > 0
+            try:
+                n_parts += _add(recordings, location, item, kind, split)
+            except (TypeError, AttributeError) as error:
+                raise ManifestError(f"{location}: not an entry of a lhotse manifest: {error}") from error
     if not recordings:
         raise ManifestError(f"{path}: no recordings. Give a folder with recordings.jsonl or cuts.jsonl.")
     base = options.root or (path if path.is_dir() else path.parent)
@@ -110,6 +106,17 @@ def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ManifestError(f"{path}: not readable as JSON Lines: {error}") from error
 
 
+def _add(recordings: dict[str, _Recording], location: str, item: Any, kind: str, split: str | None) -> bool:
+    """Add an entry of a manifest; return whether it is a later part of a recording."""
+    if kind == "supervisions":
+        if (known := recordings.get(str(item.get("recording_id")))) is not None:
+            known.add({"split": split, **_described([item])})
+        return False
+    recording = _recording(item.get("recording") if kind == "cuts" else item, location, recordings)
+    recording.add({"split": split, **_described(item.get("supervisions") or ())})
+    return kind == "cuts" and item.get("start", 0) > 0
+
+
 def _recording(item: Any, location: str, recordings: dict[str, _Recording]) -> _Recording:
     try:
         name, (source, *_) = str(item["id"]), item["sources"]
@@ -128,8 +135,6 @@ def _described(supervisions: Iterable[Any]) -> dict[str, Any]:
     """Return the cells that supervisions give to their recording."""
     found = _Recording("", "")
     for supervision in supervisions:
-        if not isinstance(supervision, dict):
-            continue
         custom = supervision.get("custom") or {}
         values = {
             column: next((custom[name] for name in names if custom.get(name)), None) for column, names in CUSTOM.items()

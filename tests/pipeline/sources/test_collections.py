@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import types
@@ -120,6 +121,13 @@ def test_rows_without_bytes_and_damaged_files_are_refused(tmp_path: Path) -> Non
     audio = pa.array([{"bytes": None, "path": "a.wav"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     pq.write_table(pa.table({"audio": audio}), tmp_path / "train.parquet")
     with pytest.raises(ManifestError, match="has no bytes"):
+        load_source(tmp_path, root=tmp_path / "root")
+    content = bytearray((tmp_path / "train.parquet").read_bytes())
+    content[4:60] = b"\xff" * 56
+    (tmp_path / "train.parquet").write_bytes(content)
+    shutil.rmtree(tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    with pytest.raises(ManifestError, match=r"train.parquet: damaged"):
         load_source(tmp_path, root=tmp_path / "root")
     (tmp_path / "validation.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(ManifestError, match=r"validation.parquet: not readable"):
@@ -318,6 +326,9 @@ def test_wrong_lhotse_manifests_are_refused_with_the_line(tmp_path: Path) -> Non
     for document, fault in (
         ({**recording, "sources": [{"type": "command", "source": "cat x", "channels": [0]}]}, "of type 'command'"),
         ({"id": "a"}, r"line 1: no recording with an id and sources"),
+        ({**recording, "supervisions": [{"custom": [1]}]}, r"line 1: not an entry of a lhotse manifest"),
+        ({**recording, "supervisions": 3}, r"line 1: not an entry of a lhotse manifest"),
+        ({**recording, "supervisions": [{"custom": {"genres": [3]}}]}, r"line 1: column 'genres' must hold a list"),
     ):
         manifest.write_text(lines(document))
         with pytest.raises(ManifestError, match=fault):
