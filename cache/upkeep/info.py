@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -160,12 +161,13 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
     seen: set[int] = set()
     started, first = time.monotonic(), 0
     while True:
-        store = writable_folder(store)
-        if (remote := remote_of(store)) is not None:
+        folder = writable_folder(store)
+        if (remote := remote_of(folder)) is not None:
             remote.pull()
-        plan = read_plan(store)
-        for part in {part for part in committed(store) if part < plan.n_parts} - seen:
-            record = read_commit(store, part)
+        with contextlib.nullcontext() if remote is None else remote.errors():
+            plan = read_plan(folder)
+        for part in {part for part in committed(folder) if part < plan.n_parts} - seen:
+            record = read_commit(folder, part)
             if record is not None:
                 seen.add(part)
                 counts.update(record["counts"])
@@ -183,7 +185,7 @@ def watch(store: Path, *, every_s: float = 5.0) -> Iterator[StoreProgress]:
             ok=counts["ok"],
             failed=failed,
             reasons=dict(reasons.most_common()),
-            working=len(staged(store, "*~claim")),
+            working=len(staged(folder, "*~claim")) if remote is None else remote.n_claims(),
             tracks_per_s=None if rate is None else round(rate, 2),
             left_s=None if rate is None else round((planned - done) / rate, 1),
         )

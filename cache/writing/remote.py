@@ -45,7 +45,7 @@ from ..format.records import (
     staging_label,
 )
 from ..object_folder import ObjectFolder, in_threads
-from ..places import ObjectPath
+from ..places import ObjectPath, place
 
 PROBE = "probe.json"
 """Key in place of that of a record, of the staging entries of :func:`Replica.refuse_without_conditions`."""
@@ -66,11 +66,11 @@ def writable_folder(store: Path) -> Path:
 
     The plan in a replica is brought up to date; :func:`Replica.pull` does the same with the commit records.
     """
-    if not isinstance(store, ObjectPath):
+    if not isinstance(url := place(store), ObjectPath):
         return store
-    replica = next((one for one in _replicas.values() if one.url == store), None)
+    replica = next((one for one in _replicas.values() if one.url == url), None)
     if replica is None:
-        replica = Replica(store)
+        replica = Replica(url)
         _replicas[replica.folder] = replica
     replica.pull_plan()
     return replica.folder
@@ -297,6 +297,10 @@ class Replica:
             with contextlib.suppress(MgcError):
                 if self.objects.get_if_there(key) == claim:
                     self.objects.delete([key])
+
+    def n_claims(self) -> int:
+        """Return the number of parts that a process has claimed, or had claimed when it ended."""
+        return sum(key.endswith("~claim") for key in self.objects.listing(STAGING))
 
     def save_log(self, name: str) -> None:
         """Put a file of the folder ``log/``, which is not part of the store's content."""

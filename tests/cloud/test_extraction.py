@@ -24,6 +24,7 @@ from mgc.cache.format.records import read_outcomes, read_part
 from mgc.cache.object_folder import ObjectFolder
 from mgc.cache.places import ObjectPath, place
 from mgc.cache.reading.store import FeatureStore
+from mgc.cache.upkeep.info import watch
 from mgc.cache.writing import remote
 from mgc.cache.writing.commits import commit_part, roll_forward
 from mgc.cache.writing.creation import add_feature_set
@@ -212,7 +213,7 @@ def test_other_contents_and_other_recipes_are_refused(proxy: Proxy, tmp_path: Pa
 def test_claims_are_judged_by_the_clock_of_the_service(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Replica(place(URL)), Replica(place(URL))
     with first.hold("commits+0~claim") as held:
-        assert held
+        assert (held, first.n_claims()) == (True, 1)
         with second.hold("commits+0~claim") as other:
             assert not other, "this process lives"
         claim = json.loads(first.objects.get("staging/commits+0~claim"))
@@ -235,6 +236,9 @@ def test_reader_sees_only_installed_parts(proxy: Proxy, monkeypatch: pytest.Monk
         fill(store, [1])
     opened = FeatureStore.open(place(URL))
     assert set(opened.ok_rows) == {0, 1, 2, 3}
+    assert next(watch(Path(URL))).parts_done == 2
+    with pytest.raises(StoreNotFoundError, match="s3://music/none.zarr: not a feature store"):
+        next(watch(Path("s3://music/none.zarr")))
     assert api.store_verify(Path(URL), full=True) == []
     roll_forward(store)
     assert set(FeatureStore.open(place(URL)).ok_rows) == {0, 1, 2, 3, 4, 6, 7}

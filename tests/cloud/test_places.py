@@ -73,16 +73,16 @@ def test_commands_that_write_refuse_urls(
 
 
 def test_songs_from_the_web_are_inputs_and_stores_are_not(tmp_path: Path) -> None:
-    from mgc.api.prediction import _read_inputs
+    from mgc.api.prediction import read_inputs
     from mgc.heads.evaluation.predict_options import PredictOptions
 
     with pytest.raises(ConfigError, match=r"https://host/a\.zarr: mgc does not read https URLs\. Download the file"):
         FeatureStore.open(Path("https://host/a.zarr"))
-    source = _read_inputs([Path("https://host/a.mp3")], PredictOptions())
+    source = read_inputs([Path("https://host/a.mp3")], PredictOptions())
     assert not isinstance(source, Path)
     assert [track.path for track in source.tracks] == ["https://host/a.mp3"]
     with pytest.raises(ConfigError, match="a URL with user, password, query or fragment"):
-        _read_inputs([Path("https://host/a.mp3?sig=x")], PredictOptions())
+        read_inputs([Path("https://host/a.mp3?sig=x")], PredictOptions())
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
