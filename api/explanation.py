@@ -16,13 +16,13 @@ import numpy as np
 
 from ..cache.errors import ClipError, ConfigError
 from ..cache.format.plan import is_store
-from ..cache.format.schema import OK
+from ..cache.format.schema import OK, ORDINARY_FLAGS, Flag
 from ..cache.messages import did_you_mean
 from ..cache.places import place
 from ..cache.reading.store import FeatureStore
 from ..cache.steps import Progress, silent
 from ..heads.evaluation.predict_options import PredictOptions
-from .prediction import load
+from .prediction import load, remarks_on
 from .runs import open_for
 from .shared import extra, model_folder, with_changes
 from .song_features import extracted
@@ -145,7 +145,6 @@ def _explain(
 ) -> Explanation:
     from ..heads.device import resolve_device
     from ..heads.evaluation import explain as heads
-    from ..heads.evaluation.predict import lyrics_warnings
     from ..heads.model.config import MEL
     from ..pipeline.sources.files import resolve_inside
     from ..pipeline.text.encoder import TextSource, load_encoder
@@ -159,7 +158,10 @@ def _explain(
     batches = heads.without_modalities(model, batch, modalities)
     regions = {heads.MODALITIES: heads.score_regions(loaded, heads.MODALITIES, places, batches)}
     methods: dict[str, str] = {}
-    remarks = [loaded.thresholds.describe(options.threshold, loaded.genres)]
+    has_lyrics, flags = np.asarray([int(batch.lyrics_tokens) > 0]), np.asarray([row["flags"]], dtype=np.uint32)
+    remarks = remarks_on(loaded, options.threshold, has_lyrics, flags)
+    if unusual := [flag.name for flag in Flag(row["flags"]) if flag not in ORDINARY_FLAGS]:
+        remarks.append(f"flags: {', '.join(map(str, unusual))}")
     start_s = end_s = row["offset_s"] or 0.0
     file = None if source is None else resolve_inside(source.root, source.tracks[0].path)
     if "audio" in modalities:
@@ -186,9 +188,10 @@ def _explain(
                 TextSource(model=options.text_model, device=options.text_device, emulates=True), loaded.recipe.lyrics
             )
             text, words = split_words(encoder, text)
-            batches = heads.without_words(batch, words.encoded)
-            regions[heads.WORDS] = heads.score_regions(loaded, heads.WORDS, words.places, batches, on_progress)
-            attention = heads.word_attention(loaded, batch, words.tokens, start_s, end_s)
+            if words.places:
+                batches = heads.without_words(batch, words.encoded)
+                regions[heads.WORDS] = heads.score_regions(loaded, heads.WORDS, words.places, batches, on_progress)
+                attention = heads.word_attention(loaded, batch, words.tokens, start_s, end_s)
     return heads.Explanation(
         model=str(loaded.folder),
         id=row["id"],
@@ -202,7 +205,7 @@ def _explain(
         regions=regions,
         attention=attention,
         methods={kind: heads.METHODS[kind] for kind in regions} | methods,
-        remarks=[*remarks, *lyrics_warnings(loaded, np.asarray([text is not None or source is None]))],
+        remarks=remarks,
     )
 
 

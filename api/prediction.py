@@ -282,7 +282,7 @@ def _predict_store(
 
     result = collect(predict_blocks(loaded, store, options, on_progress=on_progress), output)
     has_lyrics, flags = tracks_with_lyrics(store, store.ok_rows), _flags(store)
-    remarks = [*filter(None, [store.pending_note]), *_remarks(loaded, options.threshold, has_lyrics, flags)]
+    remarks = [*filter(None, [store.pending_note]), *remarks_on(loaded, options.threshold, has_lyrics, flags)]
     return dataclasses.replace(result, remarks=remarks)
 
 
@@ -348,7 +348,7 @@ def _predict_whole_songs(
         result = collect(blocks(), output)
     all_windows, all_songs = counted(n_windows, "window"), counted(result.n_tracks, "song")
     remarks = [f"scores are means over {all_windows} of {recipe.clip_s:g} s in {all_songs}"]
-    remarks += _remarks(
+    remarks += remarks_on(
         loaded,
         options.threshold,
         np.asarray(list(has_lyrics.values()), dtype=np.bool_),
@@ -364,7 +364,7 @@ def _flags(store: FeatureStore) -> npt.NDArray[np.uint32]:
     return np.asarray(store.read("flags", store.ok_rows), dtype=np.uint32)
 
 
-def _remarks(
+def remarks_on(
     loaded: LoadedModel, threshold: str, has_lyrics: npt.NDArray[np.bool_], flags: npt.NDArray[np.uint32]
 ) -> list[str]:
     from ..heads.evaluation.predict import explain_missing_lyrics, lyrics_warnings

@@ -77,6 +77,17 @@ def test_words_are_the_text_without_them(world: Path, call: Any) -> None:
     assert np.all(np.sum(attention["of_frames"], axis=1) < 1)
 
 
+def test_silent_song_with_lyrics_without_a_word(world: Path, call: Any) -> None:
+    soundfile.write(world / "silent.wav", np.zeros(22_050), 22_050)
+    (world / "marks.txt").write_text("... !!! \N{EM DASH}", encoding="utf-8")
+    given = ("explain", world / "run", world / "silent.wav", "--lyrics", world / "marks.txt", "--json")
+    found = call(*given, "-o", world / "silent.html").json
+    assert "words" not in found["genres"][0]
+    assert found["lyrics"] == "... !!! \N{EM DASH}"
+    assert any(remark.startswith("flags: SILENT") for remark in found["remarks"])
+    assert (world / "silent.html").exists()
+
+
 def test_store_track_needs_the_text_of_its_lyrics(world: Path, call: Any) -> None:
     source = api.read_source(world / "songs").source
     track = next(track for track in source.tracks if track_lyrics(track, source.root, None).text)
