@@ -244,7 +244,12 @@ The first trials found that a folder that the other mount had removed gave ESTAL
 extraction ended with a raw OSError; nothing was lost. It is fixed and tested. Jobs on SLURM:
 benchmarks/cluster/cluster.md.
 
-Not tested: NFS, Lustre, several machines."""
+`kill-s3` uses moto, an S3 server in Python, on the same machine. Its faults: answers 500 and 503, answers that are lost
+after the server has done the work, truncated answers, lists of an earlier time, 100 ms of delay. While it was written,
+a truncated answer ended a command with an error; nothing was lost. Such requests are now repeated. The time of a
+single request does not reach that of a real service, and conditional writes are those of moto.
+
+Not tested: NFS, Lustre, object stores of a provider, several machines."""
 
 
 def _failures(lines: list[dict[str, Any]]) -> str:
