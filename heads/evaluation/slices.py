@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ...cache.errors import ConfigError
 from ...cache.format.schema import Flag
-from ...cache.messages import did_you_mean
+from ...cache.messages import counted, did_you_mean
 from ..metrics.bootstrap import BoolArray
 
 COUNTED = {"artists": "artists", "labels": "genres"}
@@ -54,7 +54,8 @@ def slices_by(tracks: pa.Table, column: str) -> dict[str, BoolArray]:
         return _by_number(values)
     texts = np.asarray(pc.fill_null(values.cast(pa.string()), UNKNOWN).to_pylist(), dtype=object)
     if len(set(texts)) > len(texts) / 2 and len(texts) > _MANY_VALUES:
-        raise ConfigError(f"--by {column}: {len(set(texts))} values in {len(texts)} tracks. Use a column with fewer.")
+        tracks_in_all = counted(len(texts), "track")
+        raise ConfigError(f"--by {column}: {len(set(texts))} values in {tracks_in_all}. Use a column with fewer.")
     return _largest_first({str(text): texts == text for text in sorted(set(texts))})
 
 

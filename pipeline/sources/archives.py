@@ -113,7 +113,7 @@ def _read(path: Path, _size: int, _mtime_ns: int) -> Archive:
         with zipfile.ZipFile(path) as packed:
             files = [(info.filename, info) for info in packed.infolist() if not info.is_dir()]
     else:
-        infos = []
+        infos: list[tarfile.TarInfo] = []
         with tarfile.open(path, "r:") as opened:
             try:
                 infos.extend(opened)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ....cache.durable import atomic_write, names_in, replace_file, seal, unseal
 from ....cache.errors import ManifestError, StoreCorruptError
 from ....cache.format.tables import SPLIT_SPELLINGS
+from ....cache.messages import counted
 from ....cache.steps import Progress
 from ..manifest import KnownDataset, Source
 from ..options import SourceOptions
@@ -114,7 +115,8 @@ def _files(folder: Path) -> list[tuple[Path, str | None]]:
             raise ManifestError(f"{folder}: a selection of rows. Save it again after flatten_indices().")
         found = [path for path in sorted(folder.glob("data-*.arrow")) if path.is_file()]
         if len(found) != len(state.get("_data_files") or ()):
-            raise ManifestError(f"{folder}: state.json does not list {len(found)} files data-*.arrow. Copy it again.")
+            files = counted(len(found), "file")
+            raise ManifestError(f"{folder}: state.json does not list the {files} data-*.arrow. Copy it again.")
         return [(path, _split(state.get("_split"))) for path in found]
     places = [folder, folder / "data", *(folder / name for name in sorted(names_in(folder)) if _split(name))]
     found = [path for place in places for path in sorted(place.glob("*.parquet")) if path.is_file()]
