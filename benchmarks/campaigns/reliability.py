@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaigns import disk, hostile, inputs, kills, large, objects, power, processes, store, training
-from benchmarks.cluster import gluster
+from benchmarks.campaigns import disk, hostile, inputs, kills, large, power, processes, store, training
+from benchmarks.cluster import gluster, objects
 from benchmarks.machine import ROOT, print_heading
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.campaigns.objects import objects_of
+from benchmarks.cluster.objects import objects_of
 from benchmarks.worlds.full_store import continue_full
 from benchmarks.worlds.small_store import tree
 from mgc import api

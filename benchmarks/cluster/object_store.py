@@ -1,8 +1,8 @@
 """Compare extraction to, and training from, an object store with a local folder, at 20 ms of latency per request.
 
-    python -m benchmarks.speed.object_store > benchmarks/speed/object_store.md
+    python -m benchmarks.cluster.object_store > benchmarks/cluster/object_store.md
 
-The server is moto on this machine, behind the proxy of :mod:`benchmarks.campaigns.objects` without faults.
+The server is moto on this machine, behind the proxy of :mod:`benchmarks.cluster.objects` without faults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks.campaigns.objects import FaultProxy, environment, objects_of, s3_server
+from benchmarks.cluster.objects import FaultProxy, environment, objects_of, s3_server
 from benchmarks.machine import print_heading
 from benchmarks.worlds.small_store import tree
 from mgc import api
