@@ -45,24 +45,28 @@ def embed(
     """Write one vector per track: of a trained model, or of a stored feature.
 
     With the audio-lyrics loss, a model also gives audio and lyrics vectors in one space.
-    If some tracks have no features, the output counts them by reason code.
+    If only some of the songs fail, the exit code is 3.
 
     Examples:
       mgc embed runs/first songs.zarr -o vectors.parquet
       mgc embed runs/first music/ -o vectors.parquet
       mgc embed songs.zarr --feature mel -o mel.parquet
     """
+    from ..cache.format.plan import is_store
+
     with terminal.progress() as steps:
         result = api.embed(model, inputs or (), options, output=output, feature=feature, on_progress=steps)
     terminal.remark(result.remarks)
     terminal.emit(result.to_dict(), lambda: _print_embedded(result))
+    if result.reasons and inputs and not is_store(place(inputs[0])):
+        raise typer.Exit(3)
 
 
 def _print_embedded(result: Embedded) -> None:
     sizes = join_names([f"{name} ({size} values)" for name, size in result.vectors.items()])
     to_stdout(f"{result.output}: {counted(result.tracks, 'track')}; {sizes}")
     if result.reasons:
-        print_table("without features, by reason", ("reason", "tracks"), result.reasons.items())
+        print_table("failed, by reason", ("reason", "tracks"), result.reasons.items())
 
 
 def similar(

@@ -25,6 +25,7 @@ EXIT_CODES = {
         "2": "Refused, or none of the inputs could be read.",
         "3": "Some of several inputs could not be read. The others have predictions.",
     },
+    "mgc embed": {"3": "Some of several songs could not be read. The others have vectors."},
     "mgc tag": {
         "2": "Refused, or none of the songs could be read.",
         "3": "Some of several songs could not be read. The others have tags.",

@@ -121,7 +121,7 @@ def write_vectors(path: Path, blocks: Iterable[Vectors]) -> tuple[int, dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     n_tracks, sizes = 0, dict[str, int]()
     writer: pq.ParquetWriter | None = None
-    with atomic_write(path) as draft:
+    with atomic_write(path) as draft, draft.open("xb") as file:
         try:
             for block in blocks:
                 table = block.tracks.replace_schema_metadata({_ABOUT: json.dumps(dict(block.about))})
@@ -129,7 +129,7 @@ def write_vectors(path: Path, blocks: Iterable[Vectors]) -> tuple[int, dict[str,
                     flat, mask = pa.array(values.astype(np.float32).ravel()), pa.array(np.isnan(values[:, 0]))
                     sizes[name] = values.shape[1]
                     table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, sizes[name], mask=mask))
-                writer = writer or pq.ParquetWriter(draft, table.schema, compression="none", use_dictionary=False)
+                writer = writer or pq.ParquetWriter(file, table.schema, compression="none", use_dictionary=False)
                 writer.write_table(table)
                 n_tracks += len(table)
         finally:

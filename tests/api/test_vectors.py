@@ -88,6 +88,8 @@ def test_song_finds_itself_by_a_feature(songs_store: Path, tmp_path: Path, call:
     soundfile.write(tmp_path / "a.wav", tone, 22_050)
     api.extract(api.read_source(tmp_path).source, tmp_path / "s.zarr", features=["mel"], clip_s=1.0, workers=0)
     soundfile.write(tmp_path / "b.flac", tone, 22_050)
+    unwritable = call("embed", tmp_path / "s.zarr", "--feature", "mel", "-o", "/proc/x.parquet")
+    assert (unwritable.code, "No such file or directory" in unwritable.err) == (2, True), "no bug is reported"
     result = call("similar", tmp_path / "s.zarr", tmp_path / "b.flac", "--feature", "mel", "--json").json
     assert [row["id"] for row in result["results"]] == ["a.wav"]
 
