@@ -101,6 +101,7 @@ def main() -> None:
         )
         print(f"| training, share of time in reads, first epoch | | {100 * shares[0]:.1f} % | |")
         print(f"| training, share of time in reads, epochs 2 to {EPOCHS} | | {100 * shares[1]:.1f} % | |")
+        print("\nThe machine ran other jobs too, so a difference of 10 % between the columns means nothing.")
         proxy.close()
 
 
