@@ -1,6 +1,6 @@
 """Measure objects, inodes, bytes and list calls of collections of short clips, and project them to 100 million tracks.
 
-    python -m benchmarks.speed.scale [--sizes 10000 100000] [--folder F] > benchmarks/speed/scale.md
+    python -m benchmarks.cluster.scale [--sizes 10000 100000] [--folder F] > benchmarks/cluster/scale.md
 
 The projection takes CPU time and bytes per track from `mgc plan` on generated songs of 30 s with lyrics.
 """
