@@ -26,17 +26,17 @@ FAULTY_WORKER = """
 import os
 if os.environ.get("MGC_CAMPAIGN_FAULTS"):
     from pathlib import Path
-    import mgc.pipeline.sources.files as files
-    real, scratch = files.resolve_inside, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
-    def faulty(root, path):
+    import mgc.pipeline.extraction.builder as builder
+    real, scratch = builder.local_file, Path(os.environ["MGC_CAMPAIGN_FAULTS"])
+    def faulty(root, path, *limit):
         for kind in ("exit", "segfault"):
             try:
                 (scratch / f"{kind}-{path}").rename(scratch / f"fired-{kind}-{path}")
             except FileNotFoundError:
                 continue
             os._exit(7) if kind == "exit" else os.kill(os.getpid(), 11)
-        return real(root, path)
-    files.resolve_inside = faulty
+        return real(root, path, *limit)
+    builder.local_file = faulty
 """
 """Start-up code of workers: a worker dies at a track with a marker file in a folder, and renames the marker."""
 

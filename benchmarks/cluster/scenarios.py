@@ -33,12 +33,12 @@ SLOW = """
 import os
 if seconds := os.environ.get("MGC_BOX_SLOW_S"):
     import time
-    import mgc.pipeline.sources.files as files
-    real = files.resolve_inside
-    def slow(root, path):
+    import mgc.pipeline.extraction.builder as builder
+    real = builder.local_file
+    def slow(root, path, *limit):
         time.sleep(float(seconds))
-        return real(root, path)
-    files.resolve_inside = slow
+        return real(root, path, *limit)
+    builder.local_file = slow
 """
 """Start-up code of an extraction: it waits before each track, so that there is time to disturb it."""
 Figures = dict[str, Any]

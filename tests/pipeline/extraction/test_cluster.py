@@ -52,16 +52,16 @@ FAULTY = """
 import os, sys
 if os.environ.get("MGC_TEST_FAULT"):
     from pathlib import Path
-    import mgc.pipeline.sources.files as files
-    real, kind, scratch = files.resolve_inside, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
-    def faulty(root, path):
+    import mgc.pipeline.extraction.builder as builder
+    real, kind, scratch = builder.local_file, os.environ["MGC_TEST_FAULT"], Path(os.environ["MGC_TEST_SCRATCH"])
+    def faulty(root, path, *limit):
         if path == "5.wav":
             fired = len(list(scratch.glob("fired-*")))
             if kind == "always" or (kind == "once" and fired == 0):
                 (scratch / f"fired-{fired}").touch()
                 os.kill(os.getpid(), 11) if fired % 2 else os._exit(7)
-        return real(root, path)
-    files.resolve_inside = faulty
+        return real(root, path, *limit)
+    builder.local_file = faulty
 """
 """A sitecustomize: it makes the worker (not the decoder's child) die on one track, by exit and by segfault."""
 
