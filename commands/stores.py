@@ -292,7 +292,7 @@ def store_merge(
 
     Examples:
       mgc store merge north.zarr south.zarr -o all.zarr
-      mgc store merge north.zarr south.zarr --prefix north --prefix south -o all.zarr
+      mgc store merge a.zarr b.zarr --prefix north --prefix south -o all.zarr
     """
     with terminal.progress() as steps:
         result = api.store_merge(stores, output, prefixes=prefix or (), on_progress=steps)
