@@ -21,7 +21,7 @@ from ...cache.steps import Progress, silent
 from ..config import TrainConfig
 from ..model.config import MEL, EmbeddingShape
 from .labels import FilterCount
-from .normalisation import Moments
+from .moments import Moments
 
 Float = npt.NDArray[np.floating]
 
