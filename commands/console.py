@@ -185,7 +185,7 @@ class _ProgressLines:
         if done > first:
             left_s = elapsed_s / (done - first) * (total - done)
             time_text = f"; {duration(left_s)} left" if done < total else f"; took {duration(elapsed_s)}"
-        elif elapsed_s >= 1:
+        elif elapsed_s >= 0.5:
             time_text = f"; {duration(elapsed_s)} so far"
         to_stderr(f"{step}: {done} of {total}" + (f", {note}" if note else "") + time_text)
 
