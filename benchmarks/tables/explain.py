@@ -17,7 +17,7 @@ Intervals: 95 %, bootstrap over artists.
 
 Doubtful labels are those that `mgc store labels` lists first. The labels have planted noise: genres without evidence in
 the song, and genres whose label was removed. The model judges the test and validation songs. A song can also lack the
-evidence of a correct label, and no model can tell this from a wrong label.
+evidence of a correct label, and no model can distinguish this from a wrong label.
 
     python -m benchmarks.tables.explain [--folder tables] [--songs 200] > benchmarks/tables/explain.md
 

@@ -34,11 +34,13 @@ class Archive:
     Attributes
     ----------
     notes : on members that are left out.
+    packed : the open zip file, as opening it reads the list of all members again.
     """
 
     path: Path
     members: Mapping[str, tarfile.TarInfo | zipfile.ZipInfo]
     notes: list[str] = field(default_factory=list)
+    packed: zipfile.ZipFile | None = None
 
     def copy(self, name: str, target: Path, max_bytes: int) -> None:
         """Write the content of a member to a file.
@@ -55,7 +57,8 @@ class Archive:
             raise ClipError(Reason.SRC_MISSING, f"not found: {where}")
         try:
             if isinstance(member, zipfile.ZipInfo):
-                with zipfile.ZipFile(self.path) as packed, packed.open(member) as source:
+                assert self.packed is not None
+                with self.packed.open(member) as source:
                     n_bytes = _copy(source, target, max_bytes)
                 size = member.file_size
             else:
@@ -108,10 +111,10 @@ def open_archive(path: Path) -> Archive:
 def _read(path: Path, _size: int, _mtime_ns: int) -> Archive:
     notes: list[str] = []
     files: list[tuple[str, tarfile.TarInfo | zipfile.ZipInfo]]
-    n_links = 0
+    n_links, packed = 0, None
     if path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as packed:
-            files = [(info.filename, info) for info in packed.infolist() if not info.is_dir()]
+        packed = zipfile.ZipFile(path)  # open as long as the archive is cached
+        files = [(info.filename, info) for info in packed.infolist() if not info.is_dir()]
     else:
         infos: list[tarfile.TarInfo] = []
         with tarfile.open(path, "r:") as opened:
@@ -131,7 +134,7 @@ def _read(path: Path, _size: int, _mtime_ns: int) -> Archive:
         notes.append(f"{path.name}: {counted(n_links, 'link or device', 'links and devices')} left out")
     if outside:
         notes.append(f"{path.name}: {counted(len(outside), 'member')} with a path outside the archive left out")
-    return Archive(path=path, members=members, notes=notes)
+    return Archive(path=path, members=members, notes=notes, packed=packed)
 
 
 def _ends_with_a_mark(path: Path, members: list[tarfile.TarInfo]) -> bool:
