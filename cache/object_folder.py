@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .distribution import explain_missing_extra
-from .errors import AccessDeniedError, ConfigError, MissingExtraError, StoreCorruptError, StoreError, StoreNotFoundError
+from .errors import (
+    AccessDeniedError,
+    ConfigError,
+    MgcError,
+    MissingExtraError,
+    StoreCorruptError,
+    StoreError,
+    StoreNotFoundError,
+)
 from .places import ObjectPath
 
 CONNECTIONS = 16
@@ -244,6 +252,17 @@ class ObjectFolder:
 
     def _place(self, key: str) -> str:
         return f"{self.url}/{key}" if key else str(self.url)
+
+
+@contextmanager
+def errors_at(url: ObjectPath, folder: Path, advice: Callable[[str], str] = str) -> Iterator[None]:
+    """Replace the local folder of a remote store by its URL in messages of errors, and then their advice."""
+    try:
+        yield
+    except MgcError as error:
+        if str(folder) not in str(error):
+            raise
+        raise type(error)(advice(str(error).replace(str(folder), str(url)))) from error
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], n: int = CONNECTIONS) -> Iterator[Result]:

@@ -6,20 +6,21 @@ content, until :meth:`Mirror.fetch` downloads them. A file without content does 
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..durable import inside, make_folders, unseal_bytes
-from ..errors import MgcError, StoreCorruptError, StoreNotFoundError
+from ..errors import StoreCorruptError, StoreNotFoundError
 from ..format.documents import is_record_key
 from ..format.plan import PLAN_FILE, generation_key
 from ..format.records import STAGING, labels_to_keys
-from ..object_folder import Listed, ObjectFolder, in_threads
+from ..object_folder import Listed, ObjectFolder, errors_at, in_threads
 from ..places import ObjectPath
 
 _AT_ONCE = re.compile(r"plan\.json|(?:generations|features|drops|tracks|genres)/.*|rows/[0-9]+\.parquet")
@@ -87,16 +88,11 @@ class Mirror:
                 (self.folder / key).unlink()
                 self._blank(key, self.listing[key].size)
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Replace the local folder by the URL in messages of errors, and advice that needs a local store."""
-        try:
-            yield
-        except MgcError as error:
-            if str(self.folder) not in str(error):
-                raise
-            text = str(error).replace(str(self.folder), str(self.url))
-            raise type(error)(_REPAIR.sub("Copy the store again with `mgc store copy`", text)) from error
+        return errors_at(
+            self.url, self.folder, functools.partial(_REPAIR.sub, "Copy the store again with `mgc store copy`")
+        )
 
     def _download(self, key: str) -> str:
         data = self.objects.get(key)

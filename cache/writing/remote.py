@@ -22,7 +22,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from ..format.records import (
     staged_key,
     staging_label,
 )
-from ..object_folder import ObjectFolder, in_threads
+from ..object_folder import ObjectFolder, errors_at, in_threads
 from ..places import ObjectPath, place
 
 PROBE = "probe.json"
@@ -307,15 +307,9 @@ class Replica:
         with contextlib.suppress(MgcError, OSError):
             self.objects.put(f"log/{name}", (self.folder / "log" / name).read_bytes())
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Replace the local folder by the URL in messages of errors."""
-        try:
-            yield
-        except MgcError as error:
-            if str(self.folder) not in str(error):
-                raise
-            raise type(error)(str(error).replace(str(self.folder), str(self.url))) from error
+        return errors_at(self.url, self.folder)
 
     def _take(self, key: str, claim: bytes) -> bool:
         """Take over the claim of a process that has ended."""
